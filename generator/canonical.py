@@ -1,0 +1,81 @@
+"""Canonical JSON, digests, and the one translation of pydantic's complaints into ours.
+
+Canonical JSON: UTF-8, keys sorted, no white space, no NaN or infinity, floats by their shortest repr. What is stored
+is what was hashed: digests are always taken of bytes, never of a value serialised again through a newer model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from generator.errors import InputError
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+class Frozen(BaseModel):
+    """Base of every stored or submitted value: immutable, and unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def canonical(self) -> bytes:
+        """This value as canonical JSON."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+def canonical_json(value: Any) -> bytes:
+    """``value`` (plain JSON types) as canonical JSON bytes. Raises ``ValueError`` on NaN and infinities."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256_hex(data: bytes) -> str:
+    """The sha256 of ``data`` as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(data: bytes) -> str:
+    """The sha256 of ``data`` in the form used everywhere: ``sha256:<64 hex digits>``."""
+    return f"sha256:{sha256_hex(data)}"
+
+
+def read_json(data: bytes, *, field: str, error: type[InputError]) -> Any:
+    """Parse untrusted JSON bytes; anything wrong (size, encoding, syntax, depth) is ``error`` naming ``field``."""
+    if len(data) > MAX_JSON_BYTES:
+        raise error(field, f"at most {MAX_JSON_BYTES} bytes of JSON", f"{len(data)} bytes")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as broken:
+        raise error(field, "a JSON document", f"bytes that do not parse ({broken})") from broken
+
+
+def validated(model: type[M], value: Any, *, field: str, error: type[InputError]) -> M:
+    """``value`` as ``model``; the first complaint becomes ``error`` with its dotted path below ``field``."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as invalid:
+        raise translated(invalid, field=field, error=error, known=tuple(model.model_fields)) from invalid
+
+
+def translated(invalid: ValidationError, *, field: str, error: type[InputError], known: tuple[str, ...]) -> InputError:
+    """The first complaint of a ``ValidationError`` as one of our errors, with the others counted in the hint."""
+    first, *rest = invalid.errors(include_url=False)
+    path = ".".join(str(part) for part in first["loc"])
+    where = ".".join(part for part in (field, path) if part)
+    expected, got = first["msg"], _shown(first["input"])
+    if first["type"] == "extra_forbidden":
+        expected, got = f"one of the known fields ({', '.join(known)})", f"unknown field {first['loc'][-1]!r}"
+    elif first["type"] == "missing":
+        expected, got = "a value (the field is required)", "nothing"
+    hint = f"{len(rest)} more field(s) are wrong too" if rest else ""
+    return error(where, expected, got, hint)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,117 @@
+"""What is built (the recipe), for whom and where (the order), and both together (the job spec).
+
+A recipe holds everything that determines bytes; the sha256 of its canonical JSON is the build's identity. An order
+holds what does not. Users write a draft (``generator.drafts``), which is resolved against a bundle into these.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from generator.canonical import Frozen, digest_of
+
+RECIPE_VERSION: Literal[1] = 1
+MAX_SAMPLES = 1_000_000_000
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
+ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]
+
+
+class PngSettings(Frozen):
+    """Lossless; ``level`` is zlib's, 0 (fast, large) to 9 (slow, small)."""
+
+    format: Literal["png"] = "png"
+    level: int = Field(default=6, ge=0, le=9, strict=True)
+
+
+class JpegSettings(Frozen):
+    """Lossy; ``quality`` 1 to 100 as libjpeg counts it; chroma at full resolution unless asked otherwise."""
+
+    format: Literal["jpeg"] = "jpeg"
+    quality: int = Field(default=95, ge=1, le=100, strict=True)
+    subsampling: Literal["4:4:4", "4:2:0"] = "4:4:4"
+
+
+ImageSettings = Annotated[PngSettings | JpegSettings, Field(discriminator="format")]
+
+
+class Recipe(Frozen):
+    """Everything that determines the bytes of a build.
+
+    ``counts[c]`` samples are made of class ``classes[c]``; an unlabelled bundle has no classes and a single count.
+    ``density_floor`` is a quantile in (0, 1): samples less likely than this share of the held-out real codes are
+    refused and drawn again, at most ``max_attempts`` times each. ``revision`` asks for the same thing anew.
+    """
+
+    recipe_version: Literal[1] = RECIPE_VERSION
+    bundle: Digest
+    classes: tuple[ClassName, ...] = ()
+    counts: tuple[Count, ...]
+    seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
+    image: ImageSettings = PngSettings()
+    shard_size: int = Field(default=1000, ge=1, le=100_000, strict=True)
+    batch: int = Field(default=256, ge=1, le=8192, strict=True)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    density_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
+    max_attempts: int = Field(default=100, ge=1, le=10_000, strict=True)
+    revision: int = Field(default=0, ge=0, lt=2**31, strict=True)
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Recipe:
+        wanted = len(self.classes) or 1
+        if len(self.counts) != wanted:
+            raise ValueError(f"counts must have {wanted} entries, one per class, not {len(self.counts)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes must have distinct names")
+        if not 1 <= self.total <= MAX_SAMPLES:
+            raise ValueError(f"counts must add up to between 1 and {MAX_SAMPLES}, not {self.total}")
+        return self
+
+    @property
+    def total(self) -> int:
+        """Number of samples in the build."""
+        return sum(self.counts)
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.classes)
+
+    @property
+    def digest(self) -> str:
+        """The build's identity: sha256 of the canonical JSON of a recipe made here. Stored bytes are hashed as such."""
+        return digest_of(self.canonical())
+
+
+class Order(Frozen):
+    """Who wants a build, and where: nothing here changes a byte of a shard."""
+
+    destination: str = Field(min_length=1, max_length=1000)
+    name: Name
+    tenant: Name = "default"
+
+
+class JobSpec(Frozen):
+    """A recipe and an order: what ``Client.submit`` and ``generator.mill.build`` take."""
+
+    recipe: Recipe
+    order: Order
+
+    @property
+    def build_id(self) -> str:
+        """The first 80 bits of the recipe digest; the full digest stands in every receipt and in the manifest."""
+        return build_id_of(self.recipe.digest)
+
+    @property
+    def job_id(self) -> str:
+        """One name for this build at this place: the same spec submitted twice has the same job id."""
+        place = f"{self.order.destination}\n{self.order.name}\n{self.recipe.digest}"
+        return f"{self.order.name}-{digest_of(place.encode())[7:19]}"
+
+
+def build_id_of(recipe_digest: str) -> str:
+    """Directory name of the build of a recipe: 20 hexadecimal digits."""
+    return recipe_digest.removeprefix("sha256:")[:20]
