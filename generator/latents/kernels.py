@@ -1,0 +1,81 @@
+"""Linear algebra whose result for a row does not depend on the other rows, bit for bit.
+
+BLAS picks its blocking, and with it the order of its sums, by the shape of the whole batch. Here every sum is an
+explicit loop over latent dimensions of elementwise operations, each of which IEEE 754 rounds the same way wherever it
+stands in an array; so these results do not depend on the processor either. ``np.exp`` and ``np.log`` take different
+code paths for strided input: they see contiguous arrays only.
+
+Legend: B rows, K components, D latent dimensions. All arrays are float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+_TILE = 256  # rows at a time: the working set of a tile stays in the cache
+
+
+def columns_of(factor_KDD: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Column j of each lower-triangular factor without its zeros: D contiguous arrays of shape (K, D - j)."""
+    return tuple(np.ascontiguousarray(factor_KDD[:, j:, j]) for j in range(factor_KDD.shape[-1]))
+
+
+def affine(
+    mean_KD: np.ndarray, columns: tuple[np.ndarray, ...], component_B: np.ndarray, normal_BD: np.ndarray
+) -> np.ndarray:
+    """z_BD = mean[k] + L[k] @ normal, with k the row's component and L[k] given by ``columns_of``."""
+    z_BD = np.empty_like(normal_BD)
+    for begin in range(0, len(normal_BD), _TILE):
+        rows = slice(begin, begin + _TILE)
+        z_TD, component_T, normal_TD = mean_KD[component_B[rows]], component_B[rows], normal_BD[rows]
+        for j, column_KR in enumerate(columns):
+            z_TD[:, j:] += column_KR.take(component_T, axis=0) * normal_TD[:, j : j + 1]
+        z_BD[rows] = z_TD
+    return z_BD
+
+
+def squared_distances(mean_KD: np.ndarray, columns: tuple[np.ndarray, ...], z_BD: np.ndarray) -> np.ndarray:
+    """(K, B): squared Mahalanobis distance of each row to each component, |L[k]^-1 (z - mean[k])|^2.
+
+    Forward substitution, one column of L at a time.
+    """
+    distance_KB = np.empty((len(mean_KD), len(z_BD)))
+    for begin in range(0, len(z_BD), _TILE):
+        rows = slice(begin, begin + _TILE)
+        distance_KB[:, rows] = _squared_distances(mean_KD, columns, z_BD[rows])
+    return distance_KB
+
+
+def _squared_distances(mean_KD: np.ndarray, columns: tuple[np.ndarray, ...], z_TD: np.ndarray) -> np.ndarray:
+    rest_KDT = z_TD.T[None, :, :] - mean_KD[:, :, None]
+    distance_KT = np.zeros((len(mean_KD), len(z_TD)))
+    for j, column_KR in enumerate(columns):
+        white_KT = rest_KDT[:, j] / column_KR[:, :1]
+        rest_KDT[:, j + 1 :] -= column_KR[:, 1:, None] * white_KT[:, None, :]
+        distance_KT += white_KT * white_KT
+    return distance_KT
+
+
+def log_determinants(columns: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(K,): log of the determinant of each factor L."""
+    diagonal_DK = np.stack([column_KR[:, 0] for column_KR in columns])
+    return np.array([math.fsum(map(math.log, diagonal_D)) for diagonal_D in diagonal_DK.T])
+
+
+def log_sum_exp(value_KB: np.ndarray) -> np.ndarray:
+    """(B,): log of the sum over components of exp(value), added in the order of the components."""
+    highest_B = np.ascontiguousarray(value_KB[0])
+    for value_B in value_KB[1:]:
+        highest_B = np.maximum(highest_B, value_B)
+    total_B = np.zeros_like(highest_B)
+    for value_B in value_KB:
+        total_B += np.exp(value_B - highest_B)
+    log_B: np.ndarray = highest_B + np.log(total_B)
+    return log_B
+
+
+def pick(cumulative_K: np.ndarray, choice_B: np.ndarray) -> np.ndarray:
+    """int64 (B,): inverse CDF of a discrete distribution with upper ends ``cumulative_K`` at ``choice_B`` in (0, 1)."""
+    return np.minimum(np.searchsorted(cumulative_K, choice_B, side="right"), len(cumulative_K) - 1)
