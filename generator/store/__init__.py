@@ -1,1 +1,37 @@
 """Where objects live: one contract, three stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from generator.store.base import ObjectInfo, Store
+from generator.store.local import LocalStore
+from generator.store.memory import MemoryStore
+from generator.store.settings import S3Settings
+from generator.store.url import parse
+
+__all__ = ["open_store", "absolute_url", "Store", "ObjectInfo", "S3Settings"]
+
+
+def open_store(url: str, s3: S3Settings | None = None) -> Store:
+    """The store at ``url``: ``s3://bucket[/prefix]``, ``file:///abs/path``, a plain path, ``memory://name[/prefix]``.
+
+    Nothing is read or written yet, so a missing bucket shows at the first use (or in ``check_writable``). ``s3``
+    says how the S3 service is reached. Raises ``SpecError('url', ...)`` for anything else.
+    """
+    place = parse(url)
+    if place.scheme == "file":
+        return LocalStore(Path(place.root))
+    if place.scheme == "memory":
+        return MemoryStore(place.root, place.prefix)
+    from generator.store.s3 import S3Store  # boto3 takes half a second to import
+
+    return S3Store(place.root, place.prefix, s3 or S3Settings())
+
+
+def absolute_url(url: str) -> str:
+    """``url`` in the one form that means the same in every working directory. Raises ``SpecError('url', ...)``."""
+    place = parse(url)
+    if place.scheme == "file":
+        return LocalStore(Path(place.root)).url
+    return f"{place.scheme}://{place.root}" + (f"/{place.prefix}" if place.prefix else "")

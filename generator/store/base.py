@@ -2,7 +2,11 @@
 
 Three stores keep this contract: ``memory`` (the twin for tests), ``local`` (a directory) and ``s3``. Objects are
 whole byte strings; a key is a relative path of plain segments. Every failure is a ``StoreError``; the errors of the
-library underneath are translated inside the store, with ``from``.
+library underneath are translated inside the store, with ``from``. Stores may be shared between threads, and pickled
+into other processes (where a memory store starts empty).
+
+One difference is left: a directory cannot hold the object ``a`` beside the object ``a/b``; the second of the two is
+refused there with ``AccessDenied``. No key of latentmill is a prefix path of another.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from datetime import datetime
 
 from generator.errors import SpecError
 
-_SEGMENT = re.compile(r"^(?!\.{1,2}$)[A-Za-z0-9._=@+-]{1,255}$")
+# No leading dot: such names belong to the stores themselves (temporary files, locks, probes) and are never listed.
+_SEGMENT = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]{0,254}")
+MAX_KEY = 900  # S3 ends at 1024 bytes
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class ObjectInfo:
 
 
 class Store(ABC):
-    """A flat space of keys below one URL."""
+    """A flat space of keys below one URL. Every method with a key raises ``SpecError`` for one that is not plain."""
 
     url: str  # without a trailing slash; ``f"{url}/{key}"`` names an object to a person
 
@@ -39,7 +45,7 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, key: str, start: int, length: int) -> bytes:
-        """``length`` bytes from ``start``; fewer at the object's end. Raises ``ObjectMissing``."""
+        """``length`` bytes from ``start``; fewer at the object's end, none beyond it. Raises ``ObjectMissing``."""
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo | None:
@@ -47,11 +53,18 @@ class Store(ABC):
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> str:
-        """Write a new object, atomically and durably; its etag. Raises ``AlreadyExists`` (``If-None-Match: *``)."""
+        """Write a new object, atomically and durably; its etag. Raises ``AlreadyExists`` (``If-None-Match: *``).
+
+        ``AlreadyExists`` may speak of this very call: a write whose answer was lost is sent again and meets itself.
+        Read back and compare (``generator.store.once.put_once``).
+        """
 
     @abstractmethod
     def replace(self, key: str, data: bytes, etag: str) -> str:
-        """Overwrite exactly the version ``etag``; the new etag. Raises ``Changed`` (``If-Match``)."""
+        """Overwrite exactly the version ``etag``; the new etag. Raises ``Changed`` (``If-Match``).
+
+        An object that is gone has changed too. As with ``create``, ``Changed`` may speak of this very call.
+        """
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> str:
@@ -63,23 +76,69 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose key starts with ``prefix``, in ascending order of their keys."""
+        """All objects whose key starts with ``prefix``, in ascending order of their keys.
+
+        Foreign objects whose names are no keys are left out, so every listed key can be read.
+        """
 
     @abstractmethod
     def children(self, prefix: str = "") -> Iterator[str]:
-        """Names of the 'directories' right below ``prefix`` (which ends with '/' or is empty), ascending."""
+        """Names of the 'directories' right below ``prefix`` (which ends with '/' or is empty), ascending.
+
+        A directory without any object below it does not count.
+        """
 
     @abstractmethod
     def check_writable(self) -> None:
-        """Prove with a probe object that writing works. Raises ``BucketMissing``, ``AccessDenied``, ..."""
+        """Prove with a hidden probe object that writing works, and leave nothing behind.
+
+        Raises ``BucketMissing``, ``AccessDenied``, ``StoreUnavailable``.
+        """
 
     @abstractmethod
     def at(self, prefix: str) -> Store:
-        """The same store seen from ``prefix``: keys are relative to it."""
+        """The same store seen from ``prefix`` (a key, or a key and '/'): keys are relative to it."""
 
 
-def check_key(key: str) -> str:
+def check_key(key: str, field: str = "key") -> str:
     """``key``, if each of its segments is plain; ``SpecError`` if it could climb, hide or surprise a store."""
-    if len(key) > 900 or not all(_SEGMENT.match(segment) for segment in key.split("/")):
-        raise SpecError("key", "plain segments of letters, digits and ._=@+- joined by '/'", repr(key[:120]))
+    if len(key) > MAX_KEY or not all(map(is_segment, key.split("/"))):
+        expected = f"at most {MAX_KEY} characters, plain segments of letters, digits and ._=@+- joined by '/'"
+        raise SpecError(field, expected, repr(key[:120]), "a segment begins with no dot and has up to 255 characters")
     return key
+
+
+def check_prefix(prefix: str) -> str:
+    """``prefix``, if it is empty, a key, or a key and '/'. Raises ``SpecError``."""
+    if prefix:
+        check_key(prefix.removesuffix("/"), "prefix")
+    return prefix
+
+
+def check_directory(prefix: str) -> str:
+    """``prefix``, if it is empty or a key and '/'. Raises ``SpecError``."""
+    if prefix and not prefix.endswith("/"):
+        raise SpecError("prefix", "an empty prefix, or one that ends with '/'", repr(prefix[:120]))
+    return check_prefix(prefix)
+
+
+def check_range(start: int, length: int) -> None:
+    """Raises ``SpecError`` unless both are at least 0: stores read a negative offset in different ways."""
+    if start < 0 or length < 0:
+        raise SpecError("range", "a start and a length of at least 0", f"start {start}, length {length}")
+
+
+def joined(prefix: str, key: str) -> str:
+    """The key below ``prefix``, checked as a whole; either may be empty."""
+    whole = "/".join(part for part in (prefix, key) if part)
+    return check_key(whole) if whole else whole
+
+
+def is_segment(name: str) -> bool:
+    """Whether ``name`` may stand between the slashes of a key."""
+    return _SEGMENT.fullmatch(name) is not None
+
+
+def is_key(key: str) -> bool:
+    """Whether ``key`` is one that ``check_key`` lets pass."""
+    return len(key) <= MAX_KEY and all(map(is_segment, key.split("/")))

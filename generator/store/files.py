@@ -1,0 +1,117 @@
+"""Files written so that a crash, a full disk or a second writer never leaves half an object."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from stat import S_ISREG
+
+from generator.store.base import ObjectInfo, is_segment
+
+ABSENT = (FileNotFoundError, NotADirectoryError)  # where 'a' is a file, there is no 'a/b'
+_LOCK = ".lock"
+
+
+def facts_of(path: Path) -> os.stat_result | None:
+    """What the file system knows of a regular file; ``None`` for everything else, links and directories too."""
+    try:
+        facts = path.lstat()
+    except ABSENT:
+        return None
+    return facts if S_ISREG(facts.st_mode) else None
+
+
+def etag_of(facts: os.stat_result) -> str:
+    """The version of a file: inode, modification time, size.
+
+    Every version is a new file whose time is set from the fine clock, and to later than the version it replaces
+    (``temporary_file``), because the kernel's own clock may stand still between two writes and inodes are used again.
+    """
+    return f"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"
+
+
+def info_of(key: str, facts: os.stat_result) -> ObjectInfo:
+    """The object facts of the file at ``key``."""
+    modified = datetime.fromtimestamp(facts.st_mtime_ns / 1e9, UTC)
+    return ObjectInfo(key, facts.st_size, etag_of(facts), modified)
+
+
+@contextmanager
+def temporary_file(directory: Path, data: bytes, replaced: os.stat_result | None = None) -> Iterator[Path]:
+    """A hidden file with ``data`` on the disk, later than ``replaced``; gone afterwards unless it was renamed."""
+    path = directory / f".tmp-{secrets.token_hex(8)}"
+    moment = max(time.time_ns(), replaced.st_mtime_ns + 1 if replaced else 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(path, "xb", opener=lambda name, _: os.open(name, flags, 0o666)) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.utime(file.fileno(), ns=(moment, moment))
+            os.fsync(file.fileno())
+            yield path
+        finally:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """The only holder among all threads and processes; the lock file stays, as removing it would race."""
+    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile shares the lock: closing would not free it
+        os.close(descriptor)
+
+
+def flush_directory(directory: Path) -> None:
+    """Make the names in ``directory`` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(directory: Path) -> None:
+    """Make ``directory`` and what is missing above it, each flushed into its parent."""
+    missing = []
+    while not directory.is_dir():
+        missing.append(directory)
+        directory = directory.parent
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        flush_directory(path.parent)
+
+
+def walk(directory: Path, below: str = "", start: str = "") -> Iterator[ObjectInfo]:
+    """The objects under ``directory`` whose first name begins with ``start``; keys are ``below`` + path, ascending."""
+    for entry in entries(directory):
+        if not entry.name.startswith(start):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(Path(entry.path), f"{below}{entry.name}/")
+        elif facts := facts_of(Path(entry.path)):
+            yield info_of(below + entry.name, facts)
+
+
+def entries(directory: Path) -> list[os.DirEntry[str]]:
+    """What lies in ``directory`` under names fit for a key, in the order of the keys: 'a-b' before 'a/b'."""
+    try:
+        with os.scandir(directory) as found:
+            named = [(_sort_name(entry), entry) for entry in found if is_segment(entry.name)]
+    except ABSENT:
+        return []
+    return [entry for _, entry in sorted(named, key=lambda pair: pair[0])]
+
+
+def _sort_name(entry: os.DirEntry[str]) -> str:
+    return f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name

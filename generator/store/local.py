@@ -1,0 +1,183 @@
+"""A directory as an object store.
+
+``create`` writes a hidden temporary file, flushes it to the disk and links it to its final name: the link is atomic
+and fails where there is an object, so a crash leaves at most a hidden file that is never listed. ``replace``, ``put``
+and ``delete`` exclude each other through a lock file in the object's directory, because a directory has no
+``If-Match``. The file system must know hard links; ``check_writable`` tries one.
+
+Symbolic links below the root are not followed: an object lies where its key says, never elsewhere. The root itself
+may be reached through links. A root that does not exist yet is an empty store, and is made by the first write.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, final
+
+from generator.errors import AccessDenied, AlreadyExists, Changed, ObjectMissing, StoreUnavailable
+from generator.store import files
+from generator.store.base import ObjectInfo, Store, check_directory, check_key, check_prefix, check_range, joined
+
+_OTHERS = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
+_REFUSED = {getattr(errno, name) for name in _OTHERS.split()}  # a retry would not help, unlike ENOSPC or EIO
+
+
+@final
+class LocalStore(Store):
+    """The files below ``root``/``prefix``; ``root`` is an absolute path."""
+
+    def __init__(self, root: Path, prefix: str = "") -> None:
+        self._root, self._prefix = root, prefix
+        self._base = root / prefix
+        self.url = self._base.as_uri().removesuffix("/")
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.url!r})"
+
+    def get(self, key: str) -> bytes:
+        with self._opened(key) as file:
+            return file.read()
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        check_range(start, length)
+        with self._opened(key) as file:
+            file.seek(start)
+            return file.read(length)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        path = self._path(key)
+        with self._translated(key):
+            facts = self._facts(path)
+        return files.info_of(key, facts) if facts else None
+
+    def create(self, key: str, data: bytes) -> str:
+        path = self._path(key)
+        with self._translated(key):
+            self._make_parent(path)
+            with files.temporary_file(path.parent, data) as temporary:
+                try:
+                    os.link(temporary, path)
+                except FileExistsError as there:
+                    if self._facts(path) is None:
+                        raise IsADirectoryError(errno.EISDIR, "a directory or a link of this name") from there
+                    raise AlreadyExists(f"{self.url}/{key}", "no object yet", "an object") from there
+                etag = files.etag_of(temporary.stat())
+            files.flush_directory(path.parent)
+        return etag
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        path = self._path(key)
+        with self._translated(key):
+            if self._facts(path) is None:  # before the lock file, which needs the directory
+                raise Changed(f"{self.url}/{key}", f"version {etag}", "no object")
+            with files.locked(path.parent):
+                now = self._facts(path)
+                if now is None or files.etag_of(now) != etag:
+                    got = f"version {files.etag_of(now)}" if now else "no object"
+                    raise Changed(f"{self.url}/{key}", f"version {etag}", got)
+                return _overwrite(path, data, now)
+
+    def put(self, key: str, data: bytes) -> str:
+        path = self._path(key)
+        with self._translated(key):
+            self._make_parent(path)
+            with files.locked(path.parent):
+                return _overwrite(path, data, self._facts(path))
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with self._translated(key):
+            if self._facts(path) is None:
+                return
+            with files.locked(path.parent):
+                path.unlink(missing_ok=True)
+                files.flush_directory(path.parent)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        directory, slash, start = check_prefix(prefix).rpartition("/")
+        return self._listed(directory + slash, start)
+
+    def children(self, prefix: str = "") -> Iterator[str]:
+        base = self._base / check_directory(prefix)
+        with self._translated(prefix):
+            found = files.entries(base) if self._inside(base) else []
+            directories = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
+            return iter(sorted(entry.name for entry in directories if any(files.walk(Path(entry.path)))))
+
+    def check_writable(self) -> None:
+        """Write, link and remove a hidden file in the nearest directory that exists on the way to the root."""
+        directory = self._base
+        with self._translated(""):
+            while not os.path.lexists(directory):
+                directory = directory.parent
+            self._refuse_links(directory)
+            probe = directory / f".latentmill-probe-{secrets.token_hex(8)}"
+            with files.temporary_file(directory, b"probe") as temporary:
+                os.link(temporary, probe)
+                probe.unlink()
+
+    def at(self, prefix: str) -> LocalStore:
+        return LocalStore(self._root, joined(self._prefix, check_key(prefix.removesuffix("/"), "prefix")))
+
+    def _path(self, key: str) -> Path:
+        return self._root / joined(self._prefix, check_key(key))
+
+    def _facts(self, path: Path) -> os.stat_result | None:
+        return files.facts_of(path) if self._inside(path) else None
+
+    def _inside(self, path: Path) -> bool:
+        """Whether no symbolic link stands between the root and ``path``, which need not exist."""
+        below = os.path.relpath(path, self._root)
+        return os.path.realpath(path) == os.path.normpath(Path(os.path.realpath(self._root)) / below)
+
+    def _make_parent(self, path: Path) -> None:
+        self._refuse_links(path.parent)
+        files.make_directories(path.parent)
+
+    def _refuse_links(self, directory: Path) -> None:
+        if directory.is_relative_to(self._root) and not self._inside(directory):
+            raise OSError(errno.ELOOP, "a symbolic link on the way to it")
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[BinaryIO]:
+        path = self._path(key)
+        with self._translated(key):
+            if self._facts(path) is None:
+                raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing")
+            try:
+                file = path.open("rb")
+            except files.ABSENT as absent:
+                raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing") from absent
+            with file:
+                yield file
+
+    def _listed(self, below: str, start: str) -> Iterator[ObjectInfo]:
+        base = self._base / below
+        with self._translated(below):
+            if self._inside(base):
+                yield from files.walk(base, below, start)
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as failed:
+            where = f"{self.url}/{key}" if key else self.url
+            got = failed.strerror or str(failed)
+            if failed.errno in _REFUSED:
+                hint = "check the path, its permissions, and that the file system has hard links"
+                raise AccessDenied(where, "a directory that can be read and written", got, hint) from failed
+            raise StoreUnavailable(where, "a disk that reads and writes", got) from failed
+
+
+def _overwrite(path: Path, data: bytes, replaced: os.stat_result | None) -> str:
+    with files.temporary_file(path.parent, data, replaced) as temporary:
+        etag = files.etag_of(temporary.stat())
+        temporary.replace(path)
+    files.flush_directory(path.parent)
+    return etag

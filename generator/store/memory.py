@@ -1,0 +1,120 @@
+"""The in-memory twin: the contract of ``base.Store`` without a disk or a network.
+
+Spaces are global to the process by name, so two stores opened with one URL see the same objects, like two clients of
+one bucket. Pickled into another process, a store keeps its name and finds that process's own, empty space.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import NamedTuple, final
+
+from generator.errors import AlreadyExists, Changed, ObjectMissing
+from generator.store.base import ObjectInfo, Store, check_directory, check_key, check_prefix, check_range, joined
+
+
+class _Version(NamedTuple):
+    data: bytes
+    etag: str
+    modified: datetime
+
+
+@dataclass
+class _Space:
+    objects: dict[str, _Version] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    versions: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def write(self, key: str, data: bytes) -> str:
+        etag = f"v{next(self.versions)}"
+        self.objects[key] = _Version(bytes(data), etag, datetime.now(UTC))
+        return etag
+
+
+_SPACES: dict[str, _Space] = {}
+
+
+@final
+class MemoryStore(Store):
+    """The objects of the space ``name`` whose keys lie below ``prefix``."""
+
+    def __init__(self, name: str, prefix: str = "") -> None:
+        self._name, self._prefix = name, prefix
+        self.url = f"memory://{joined(name, prefix)}"
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({self.url!r})"
+
+    @property
+    def _space(self) -> _Space:
+        return _SPACES.setdefault(self._name, _Space())
+
+    def get(self, key: str) -> bytes:
+        version = self._space.objects.get(self._full(key))
+        if version is None:
+            raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing")
+        return version.data
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        check_range(start, length)
+        return self.get(key)[start : start + length]
+
+    def head(self, key: str) -> ObjectInfo | None:
+        version = self._space.objects.get(self._full(key))
+        return _info(key, version) if version else None
+
+    def create(self, key: str, data: bytes) -> str:
+        full, space = self._full(key), self._space
+        with space.lock:
+            if full in space.objects:
+                raise AlreadyExists(f"{self.url}/{key}", "no object yet", "an object")
+            return space.write(full, data)
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        full, space = self._full(key), self._space
+        with space.lock:
+            now = space.objects.get(full)
+            if now is None or now.etag != etag:
+                raise Changed(f"{self.url}/{key}", f"version {etag}", f"version {now.etag}" if now else "no object")
+            return space.write(full, data)
+
+    def put(self, key: str, data: bytes) -> str:
+        full, space = self._full(key), self._space
+        with space.lock:
+            return space.write(full, data)
+
+    def delete(self, key: str) -> None:
+        full, space = self._full(key), self._space
+        with space.lock:
+            space.objects.pop(full, None)
+
+    def _below(self, prefix: str) -> list[tuple[str, _Version]]:
+        own = f"{self._prefix}/" if self._prefix else ""
+        space = self._space
+        with space.lock:
+            found = [(key, version) for key, version in space.objects.items() if key.startswith(own + prefix)]
+        return sorted((key.removeprefix(own), version) for key, version in found)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return iter([_info(key, version) for key, version in self._below(check_prefix(prefix))])
+
+    def children(self, prefix: str = "") -> Iterator[str]:
+        keys = [key.removeprefix(prefix) for key, _ in self._below(check_directory(prefix))]
+        return iter(sorted({key.split("/")[0] for key in keys if "/" in key}))
+
+    def check_writable(self) -> None:
+        """Nothing to prove: memory can always be written."""
+
+    def at(self, prefix: str) -> MemoryStore:
+        return MemoryStore(self._name, joined(self._prefix, check_key(prefix.removesuffix("/"), "prefix")))
+
+    def _full(self, key: str) -> str:
+        return joined(self._prefix, check_key(key))
+
+
+def _info(key: str, version: _Version) -> ObjectInfo:
+    return ObjectInfo(key, len(version.data), version.etag, version.modified)
