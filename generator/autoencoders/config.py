@@ -45,11 +45,21 @@ class TrainSettings(Frozen):
     weight_decay: float = Field(default=1e-4, ge=0.0, le=1.0)
     beta: float = Field(default=0.2, ge=0.0, le=100.0)
     warmup: float = Field(default=0.1, ge=0.0, le=1.0)
-    reconstruction: Literal["bce", "mse", "l1"] = "bce"
+    reconstruction: Literal["bce", "mse"] = "bce"
     holdout: float = Field(default=0.1, gt=0.0, lt=0.9)
     patience: int = Field(default=10, ge=1, le=10_000, strict=True)
     seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
     device: Device = "auto"
+
+
+class EpochRecord(Frozen):
+    """What one epoch came to. Losses are means over images, in nats; ``best`` if the holdout never did better."""
+
+    epoch: int = Field(ge=1)
+    train_loss: float
+    holdout_loss: float
+    holdout_terms: dict[str, float]
+    best: bool
 
 
 def default_config(size: int, channels: int) -> VaeConfig:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -88,6 +89,11 @@ def build_encoder(config: NetworkShape) -> Encoder:
 def build_decoder(config: NetworkShape) -> Decoder:
     """A decoder with fresh weights from torch's global generator, in channels_last layout, in training mode."""
     return channels_last(Decoder(config))
+
+
+def to_input(images_BHWC: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 images as the networks take them: float32 in [0, 1], NCHW in channels_last layout, on ``device``."""
+    return torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(device).permute(0, 3, 1, 2).float().div_(255.0)
 
 
 def channels_last(network: N) -> N:

@@ -1,0 +1,252 @@
+"""The one training loop of all families.
+
+Everything random is a pure function of the seed and the epoch: the order of the images, and the noise of the loss. So
+a run that was killed and resumed from its last checkpoint takes the same steps as one that was not, and on CPU with
+the same number of threads ends with the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from generator.autoencoders import checkpoints
+from generator.autoencoders.checkpoints import Snapshot
+from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.autoencoders.devices import resolve
+from generator.autoencoders.family import Autoencoder
+from generator.autoencoders.networks import to_input
+from generator.autoencoders.vae import Vae
+from generator.canonical import canonical_json, digest_of
+from generator.errors import DeviceExhausted, SourceError, TrainingDiverged
+from generator.seeding import permutation
+
+_RISE = 0.03  # share of all steps in which the learning rate climbs to its peak
+_FLOOR = 0.02  # the learning rate at the end, as a share of its peak
+_EVALUATION_BATCH = 512
+_FAMILIES: dict[str, Callable[[VaeConfig, TrainSettings], Autoencoder]] = {"vae": Vae}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained autoencoder: float32 weights on the CPU, of the epoch that was best on the holdout."""
+
+    config: VaeConfig
+    encoder_state: dict[str, Tensor]
+    decoder_state: dict[str, Tensor]
+    history: tuple[EpochRecord, ...]  # facts that the seed and the images determine; no clock
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the training is: step ``step`` of ``steps`` in epoch ``epoch`` of at most ``epochs``, both from 1."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+
+
+def train(
+    config: VaeConfig,
+    settings: TrainSettings,
+    train_NHWC: np.ndarray,
+    holdout_NHWC: np.ndarray,
+    *,
+    fingerprint: str = "",
+    checkpoint: Path | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Trained:
+    """Train on uint8 images of ``config``'s size and channels.
+
+    With ``checkpoint``, the state is written there after each epoch, and a run that finds one goes on from it; it must
+    come from the same config, settings, source ``fingerprint`` and number of images. Raises ``SourceError`` for images
+    that do not fit, ``SettingsError`` for a device that is not there or a foreign checkpoint, ``TrainingDiverged``
+    when the loss is no number, ``DeviceExhausted`` when the device runs out of memory.
+    """
+    device = resolve(settings.device)
+    for name, images_NHWC, least in (("train", train_NHWC, 2), ("holdout", holdout_NHWC, 1)):
+        _check_images(name, images_NHWC, config, least)
+    run = _Run(config, settings, device, train_NHWC, holdout_NHWC)
+    identity = _identity(config, settings, fingerprint, len(train_NHWC), len(holdout_NHWC))
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoints.read(checkpoint, identity))
+    with _exhaustion_named(device):
+        while not run.finished:
+            record = run.epoch(on_step)
+            if checkpoint is not None:
+                checkpoints.write(checkpoint, run.snapshot(identity))
+            if on_epoch is not None:
+                on_epoch(record)
+    return run.result()
+
+
+class _Run:
+    """The state of one training: network, optimiser, history, and the best weights so far."""
+
+    def __init__(
+        self,
+        config: VaeConfig,
+        settings: TrainSettings,
+        device: torch.device,
+        train_NHWC: np.ndarray,
+        holdout_NHWC: np.ndarray,
+    ) -> None:
+        self._config, self._settings, self._device = config, settings, device
+        self._train_NHWC, self._holdout_NHWC = train_NHWC, holdout_NHWC
+        self._batch = min(settings.batch, len(train_NHWC))
+        self._steps = len(train_NHWC) // self._batch
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed_of(settings.seed, "weights"))
+            self._network = _FAMILIES[config.family](config, settings).to(device)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._history: list[EpochRecord] = []
+        self._best = _state_of(self._network)
+
+    @property
+    def finished(self) -> bool:
+        if not self._history:
+            return False
+        since_best = len(self._history) - max(record.epoch for record in self._history if record.best)
+        return len(self._history) >= self._settings.epochs or since_best >= self._settings.patience
+
+    def epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
+        """One pass over the training images, and one over the holdout."""
+        number = len(self._history)
+        noise = torch.Generator(self._device).manual_seed(_seed_of(self._settings.seed, f"noise {number}"))
+        order_N = permutation(self._settings.seed, stream=number, size=len(self._train_NHWC))
+        self._network.train()
+        total = 0.0
+        for step in range(self._steps):
+            rows_B = order_N[step * self._batch : (step + 1) * self._batch]
+            loss = self._step(number, step, self._train_NHWC[rows_B], noise)
+            total += loss
+            if on_step is not None:
+                on_step(Progress(number + 1, self._settings.epochs, step + 1, self._steps, loss))
+        return self._close(number + 1, total / self._steps)
+
+    def _step(self, epoch: int, step: int, images_BHWC: np.ndarray, noise: torch.Generator) -> float:
+        done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * _schedule(done)
+        losses = self._network.losses(to_input(images_BHWC, self._device), progress=done, noise=noise)
+        loss = losses.total.item()
+        if not math.isfinite(loss):
+            hint = "try a smaller learning_rate"
+            raise TrainingDiverged("loss", "a number", f"{loss} in step {step + 1} of epoch {epoch + 1}", hint)
+        self._optimizer.zero_grad()
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return loss
+
+    def _close(self, epoch: int, train_loss: float) -> EpochRecord:
+        holdout_loss, terms = self._holdout_losses()
+        if not math.isfinite(holdout_loss):
+            raise TrainingDiverged("holdout loss", "a number", f"{holdout_loss} after epoch {epoch}")
+        best = all(holdout_loss < record.holdout_loss for record in self._history)
+        if best:
+            self._best = _state_of(self._network)
+        record = EpochRecord(
+            epoch=epoch, train_loss=train_loss, holdout_loss=holdout_loss, holdout_terms=terms, best=best
+        )
+        self._history.append(record)
+        return record
+
+    @torch.inference_mode()
+    def _holdout_losses(self) -> tuple[float, dict[str, float]]:
+        """The deterministic losses as means over the holdout, in ``eval`` mode."""
+        self._network.eval()
+        total, terms, count = 0.0, dict[str, float](), len(self._holdout_NHWC)
+        for begin in range(0, count, _EVALUATION_BATCH):
+            images_BHWC = self._holdout_NHWC[begin : begin + _EVALUATION_BATCH]
+            losses = self._network.losses(to_input(images_BHWC, self._device), progress=1.0, noise=None)
+            share = len(images_BHWC) / count
+            total += share * losses.total.item()
+            terms = {name: terms.get(name, 0.0) + share * value.item() for name, value in losses.terms.items()}
+        return total, terms
+
+    def snapshot(self, identity: str) -> Snapshot:
+        return Snapshot(identity, tuple(self._history), _state_of(self._network), self._best, self._moments())
+
+    def _moments(self) -> dict[str, Tensor]:
+        """The optimiser's state, one tensor per parameter and moment."""
+        state = self._optimizer.state_dict()["state"]
+        return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from ``snapshot``. Moments take the memory layout of their parameters, as if never written."""
+        self._history = list(snapshot.history)
+        self._network.load_state_dict(snapshot.current)
+        self._best = snapshot.best
+        for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
+            values = {name: snapshot.optimizer[f"{index}.{name}"] for name in ("exp_avg", "exp_avg_sq")}
+            self._optimizer.state[parameter] = {
+                "step": snapshot.optimizer[f"{index}.step"],
+                **{name: torch.empty_like(parameter).detach().copy_(value) for name, value in values.items()},
+            }
+
+    def result(self) -> Trained:
+        encoder = {name.removeprefix("encoder."): v for name, v in self._best.items() if name.startswith("encoder.")}
+        decoder = {name.removeprefix("decoder."): v for name, v in self._best.items() if name.startswith("decoder.")}
+        return Trained(self._config, encoder, decoder, tuple(self._history))
+
+
+def _schedule(done: float) -> float:
+    """The learning rate as a share of its peak: a linear rise, then half a cosine (Loshchilov & Hutter, ICLR 2017)."""
+    rise = min(1.0, (done + 1e-3) / _RISE)
+    return rise * (_FLOOR + (1.0 - _FLOOR) * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def _check_images(name: str, images_NHWC: np.ndarray, config: VaeConfig, least: int) -> None:
+    wanted = (config.size, config.size, config.channels)
+    if images_NHWC.dtype != np.uint8 or images_NHWC.shape[1:] != wanted:
+        got = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"
+        raise SourceError(f"{name} images", f"uint8 of shape (N, {', '.join(map(str, wanted))})", got)
+    if len(images_NHWC) < least:
+        raise SourceError(f"{name} images", f"at least {least}", len(images_NHWC))
+
+
+def _identity(config: VaeConfig, settings: TrainSettings, fingerprint: str, *counts: int) -> str:
+    """Digest of all that determines the weights but the machine: what a checkpoint must agree with."""
+    facts = {
+        "config": config.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude={"device"}),
+        "fingerprint": fingerprint,
+        "counts": counts,
+    }
+    return digest_of(canonical_json(facts))
+
+
+def _seed_of(seed: int, purpose: str) -> int:
+    """63 bits for one purpose: unlike seed + 1, no two purposes of any two seeds share their numbers."""
+    digest = hashlib.sha256(f"latentmill training 1\n{seed}\n{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _state_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of all weights and running statistics, on the CPU, contiguous."""
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
+
+
+@contextmanager
+def _exhaustion_named(device: torch.device) -> Iterator[None]:
+    try:
+        with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            yield
+    except torch.OutOfMemoryError as exhausted:
+        raise DeviceExhausted("batch", f"a batch that fits into the memory of {device}", str(exhausted)) from exhausted

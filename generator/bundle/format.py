@@ -1,0 +1,86 @@
+"""``bundle.json``: everything a bundle says of itself, and the digests of the files beside it.
+
+The bundle's digest is the sha256 of the stored bytes of ``bundle.json``; through the file digests it covers every byte.
+Tensors are safetensors files; nothing in a bundle is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.canonical import Frozen
+from generator.spec import ClassName, Digest
+
+INFO_FILE = "bundle.json"
+DECODER_FILE = "decoder.safetensors"
+ENCODER_FILE = "encoder.safetensors"
+LATENTS_FILE = "latents.safetensors"
+CODES_FILE = "codes.safetensors"
+
+BundleFile = Literal["decoder.safetensors", "encoder.safetensors", "latents.safetensors", "codes.safetensors"]
+
+
+class FileEntry(Frozen):
+    """Digest and size in bytes of one file of the bundle."""
+
+    digest: Digest
+    size: int = Field(ge=0)
+
+
+class ImageShape(Frozen):
+    """Height and width in pixels (equal: decoders are square), 1 (grey) or 3 (RGB) channels."""
+
+    height: int = Field(ge=8, le=128)
+    width: int = Field(ge=8, le=128)
+    channels: Literal[1, 3]
+
+    @model_validator(mode="after")
+    def _square(self) -> ImageShape:
+        if self.height != self.width:
+            raise ValueError(f"a square image (height = width), not {self.height} x {self.width}")
+        return self
+
+
+class SourceFacts(Frozen):
+    """The real images behind the bundle: how many were trained on, how many held out."""
+
+    name: str
+    fingerprint: Digest
+    images: int = Field(ge=2)
+    holdout: int = Field(ge=1)
+
+
+class TrainingFacts(Frozen):
+    """How the autoencoder was trained: settings, and one record an epoch. No wall-clock facts."""
+
+    settings: TrainSettings
+    history: tuple[EpochRecord, ...]
+
+
+class BundleInfo(Frozen):
+    """The content of ``bundle.json``."""
+
+    kind: Literal["latentmill.bundle"] = "latentmill.bundle"
+    bundle_version: Literal[1] = 1
+    image: ImageShape
+    latent_dim: int = Field(ge=1, le=512)
+    classes: tuple[ClassName, ...]
+    autoencoder: VaeConfig
+    latents: dict[str, Any]
+    source: SourceFacts
+    training: TrainingFacts
+    files: dict[BundleFile, FileEntry]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> BundleInfo:
+        made = (self.autoencoder.size, self.autoencoder.channels, self.autoencoder.latent_dim)
+        said = (self.image.height, self.image.channels, self.latent_dim)
+        if made != said:
+            raise ValueError(f"autoencoder (size, channels, latent_dim) {made} must agree with the bundle's {said}")
+        for needed in (DECODER_FILE, LATENTS_FILE):
+            if needed not in self.files:
+                raise ValueError(f"files must name {needed}")
+        return self

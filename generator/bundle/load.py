@@ -1,0 +1,100 @@
+"""From stored bytes to a usable bundle: every digest, shape and number is checked before anything is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_safetensors
+
+from generator.bundle.format import (
+    CODES_FILE,
+    DECODER_FILE,
+    ENCODER_FILE,
+    INFO_FILE,
+    LATENTS_FILE,
+    BundleFile,
+    BundleInfo,
+)
+from generator.canonical import digest_of, read_json, validated
+from generator.errors import BundleError, ObjectMissing
+from generator.latents import LatentDistribution, load
+from generator.store.base import Store
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: what sampling and decoding need. ``decoder`` maps parameter names to float arrays."""
+
+    digest: str
+    info: BundleInfo
+    decoder: Tensors
+    latents: LatentDistribution
+
+
+def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
+    """Digest and content of ``bundle.json`` in ``store``; no other file is read. Raises ``BundleError``."""
+    try:
+        data = store.get(INFO_FILE)
+    except ObjectMissing as missing:
+        raise BundleError("bundle", "a bundle (a directory with bundle.json)", f"none at {store.url}") from missing
+    digest = digest_of(data)
+    if expected is not None and digest != expected:
+        raise BundleError("bundle", f"bundle.json with digest {expected}", digest, "the bundle was altered")
+    document = read_json(data, field=INFO_FILE, error=BundleError)
+    return digest, validated(BundleInfo, document, field=INFO_FILE, error=BundleError)
+
+
+def load_bundle(store: Store, expected: str | None = None) -> Bundle:
+    """The bundle in ``store``, verified whole; ``expected`` pins its digest. Raises ``BundleError``."""
+    digest, info = read_info(store, expected)
+    latents = load(info.latents, _tensors(store, info, LATENTS_FILE))
+    if (latents.dims, latents.classes) != (info.latent_dim, len(info.classes)):
+        raise BundleError(
+            LATENTS_FILE,
+            f"{info.latent_dim} dimensions and {len(info.classes)} classes, as in {INFO_FILE}",
+            f"{latents.dims} and {latents.classes}",
+        )
+    for name in info.files:
+        if name not in (DECODER_FILE, LATENTS_FILE):
+            _verified(store, info, name)
+    return Bundle(digest, info, _tensors(store, info, DECODER_FILE), latents)
+
+
+def load_encoder_weights(store: Store, info: BundleInfo) -> Tensors:
+    """The encoder's parameters. Raises ``BundleError`` where the bundle carries no encoder."""
+    return _tensors(store, info, ENCODER_FILE)
+
+
+def load_codes(store: Store, info: BundleInfo) -> Tensors:
+    """Reference codes of training images: ``codes`` (float32, ND) and, when labelled, ``labels`` (int64, N)."""
+    return _tensors(store, info, CODES_FILE)
+
+
+def _tensors(store: Store, info: BundleInfo, name: BundleFile) -> Tensors:
+    data = _verified(store, info, name)
+    try:
+        tensors: dict[str, np.ndarray] = parse_safetensors(data)
+    except (SafetensorError, KeyError, ValueError) as broken:
+        raise BundleError(name, "a safetensors file", f"bytes that do not parse ({broken})") from broken
+    for key, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise BundleError(f"{name}:{key}", "finite numbers", "NaN or infinity")
+    return tensors
+
+
+def _verified(store: Store, info: BundleInfo, name: BundleFile) -> bytes:
+    entry = info.files.get(name)
+    if entry is None:
+        raise BundleError(name, f"a bundle that carries {name}", "a bundle without it")
+    try:
+        data = store.get(name)
+    except ObjectMissing as missing:
+        raise BundleError(name, "the file that bundle.json names", f"none at {store.url}") from missing
+    if digest_of(data) != entry.digest:
+        raise BundleError(name, f"content with digest {entry.digest}", digest_of(data), "the bundle was altered")
+    return data

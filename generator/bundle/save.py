@@ -1,0 +1,99 @@
+"""From trained parts to a bundle directory, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save as safetensors_bytes
+
+from generator.autoencoders.config import VaeConfig
+from generator.bundle.format import (
+    CODES_FILE,
+    DECODER_FILE,
+    ENCODER_FILE,
+    INFO_FILE,
+    LATENTS_FILE,
+    BundleFile,
+    BundleInfo,
+    FileEntry,
+    ImageShape,
+    SourceFacts,
+    TrainingFacts,
+)
+from generator.canonical import digest_of
+from generator.errors import BundleError
+from generator.latents import LatentDistribution
+
+
+@dataclass(frozen=True)
+class BundleContents:
+    """The parts of a bundle. ``codes_ND`` (float) and ``labels_N`` (int64) are reference codes of training images."""
+
+    autoencoder: VaeConfig
+    decoder: Mapping[str, np.ndarray]
+    encoder: Mapping[str, np.ndarray]
+    latents: LatentDistribution
+    classes: tuple[str, ...]
+    codes_ND: np.ndarray
+    labels_N: np.ndarray | None
+    source: SourceFacts
+    training: TrainingFacts
+
+
+def save_bundle(directory: Path, contents: BundleContents) -> str:
+    """Write a bundle to ``directory``, which must not exist yet; its digest. Raises ``BundleError``."""
+    check_free(directory)
+    latents_config, latents_tensors = contents.latents.state()
+    codes: dict[str, np.ndarray] = {"codes": np.ascontiguousarray(contents.codes_ND, dtype=np.float32)}
+    if contents.labels_N is not None:
+        codes["labels"] = np.ascontiguousarray(contents.labels_N, dtype=np.int64)
+    files: dict[BundleFile, bytes] = {
+        DECODER_FILE: safetensors_bytes(dict(contents.decoder)),
+        ENCODER_FILE: safetensors_bytes(dict(contents.encoder)),
+        LATENTS_FILE: safetensors_bytes(latents_tensors),
+        CODES_FILE: safetensors_bytes(codes),
+    }
+    config = contents.autoencoder
+    info = BundleInfo(
+        image=ImageShape(height=config.size, width=config.size, channels=config.channels),
+        latent_dim=config.latent_dim,
+        classes=contents.classes,
+        autoencoder=config,
+        latents=latents_config,
+        source=contents.source,
+        training=contents.training,
+        files={name: FileEntry(digest=digest_of(data), size=len(data)) for name, data in files.items()},
+    )
+    write_whole(directory, {**files, INFO_FILE: info.canonical()})
+    return digest_of(info.canonical())
+
+
+def check_free(directory: Path) -> None:
+    """Raise ``BundleError`` where something is already at ``directory``, or where it cannot be made."""
+    if directory.exists():
+        raise BundleError("out", "a path where nothing is yet", f"{directory}, which exists", "bundles are immutable")
+    parent = next(path for path in directory.absolute().parents if path.exists())
+    if not parent.is_dir():
+        raise BundleError("out", "a path below a directory", f"{directory}, where {parent} is a file")
+
+
+def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write a directory of files under a hidden name, then rename it: it appears whole or not at all."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    except OSError as refused:
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused})") from refused
+    try:
+        for name, data in files.items():
+            (unfinished / name).write_bytes(data)
+        unfinished.chmod(0o755)
+        unfinished.rename(directory)
+    except OSError as refused:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused})") from refused

@@ -1,0 +1,115 @@
+"""What a user writes: a flat job spec, in YAML or Python, that refers to a bundle and counts images.
+
+A draft is resolved against the bundle's ``bundle.json`` into a ``JobSpec``: the bundle's digest is pinned, a total is
+spread over the classes, class names become labels, a local destination becomes absolute.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, StrictInt, field_validator
+
+from generator.bundle import BundleInfo, bundle_store, read_info
+from generator.canonical import Frozen, validated
+from generator.errors import BundleError, SpecError
+from generator.spec import Count, ImageSettings, JobSpec, Name, Order, PngSettings, Recipe
+from generator.store import S3Settings, absolute_url, open_store
+from generator.store.base import Store
+
+MAX_SPEC_BYTES = 1024 * 1024
+
+
+class JobDraft(Frozen):
+    """A job as a user writes it. Fields that are left out have the defaults of ``Recipe`` and ``Order``.
+
+    ``bundle``: a bundle directory, its URL, or ``sha256:<digest>`` of one in the store root. ``count``: images in
+    total, spread evenly over the classes; or ``counts``: images by class name. ``image``: ``png``, ``jpeg``, or a
+    mapping with ``format`` and its settings.
+    """
+
+    bundle: str = Field(min_length=1, max_length=1000)
+    destination: str = Field(min_length=1, max_length=1000)
+    name: Name
+    tenant: Name = "default"
+    count: int | None = Field(default=None, ge=1, strict=True)
+    counts: dict[str, Count] | None = Field(default=None, min_length=1)
+    seed: StrictInt = 0
+    image: ImageSettings = PngSettings()
+    shard_size: StrictInt = 1000
+    batch: StrictInt = 256
+    dtype: str = "float32"
+    density_floor: float | None = None
+    max_attempts: StrictInt = 100
+    revision: StrictInt = 0
+
+    @field_validator("image", mode="before")
+    @classmethod
+    def _format_alone(cls, value: Any) -> Any:
+        return {"format": value} if isinstance(value, str) else value
+
+    def resolve(self, digest: str, info: BundleInfo) -> JobSpec:
+        """The job spec for the bundle ``digest`` with the facts ``info``. Raises ``SpecError``."""
+        fields = self.model_dump(exclude={"bundle", "destination", "name", "tenant", "count", "counts"})
+        recipe = {"bundle": digest, "classes": info.classes, "counts": self._class_counts(info.classes), **fields}
+        return JobSpec(
+            recipe=validated(Recipe, recipe, field="", error=SpecError),
+            order=Order(destination=absolute_url(self.destination), name=self.name, tenant=self.tenant),
+        )
+
+    def _class_counts(self, classes: tuple[str, ...]) -> tuple[int, ...]:
+        if (self.count is None) == (self.counts is None):
+            got = "neither" if self.count is None else "both"
+            raise SpecError("count", "either count (in total) or counts (by class)", got)
+        if self.count is not None:
+            base, extra = divmod(self.count, max(1, len(classes)))
+            return tuple(base + (label < extra) for label in range(max(1, len(classes))))
+        counts = self.counts or {}
+        for name in counts:
+            if name not in classes:
+                known = ", ".join(classes) or "none: the bundle is unlabelled, give count instead"
+                raise SpecError(f"counts.{name}", f"a class of the bundle ({known})", repr(name))
+        return tuple(counts.get(name, 0) for name in classes)
+
+
+def draft_of(fields: dict[str, Any]) -> JobDraft:
+    """A draft from plain values. Raises ``SpecError`` naming the field."""
+    return validated(JobDraft, fields, field="", error=SpecError)
+
+
+def read_draft(path: str | Path) -> JobDraft:
+    """The draft in a YAML (or JSON) file; relative bundle and destination paths are relative to the working directory.
+
+    Raises ``SpecError`` naming the file or the field.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as missing:
+        raise SpecError("spec", "a YAML file that can be read", f"{path} ({missing.strerror})") from missing
+    if len(data) > MAX_SPEC_BYTES:
+        raise SpecError("spec", f"at most {MAX_SPEC_BYTES} bytes", f"{len(data)} bytes in {path}")
+    try:
+        document = yaml.safe_load(data)
+    except (yaml.YAMLError, RecursionError, ValueError) as broken:
+        raise SpecError("spec", "a YAML mapping", f"{path}, which does not parse ({broken})") from broken
+    if not isinstance(document, dict):
+        raise SpecError("spec", "a YAML mapping of fields", f"{type(document).__name__} in {path}")
+    return draft_of(document)
+
+
+def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None) -> Store:
+    """Where a draft's bundle lies: a directory, a URL, or a digest in the store root. Raises ``BundleError``."""
+    if not reference.startswith("sha256:"):
+        return open_store(reference, s3)
+    if root is None:
+        raise BundleError("bundle", "a path or URL (no store root is configured)", reference)
+    return bundle_store(root, reference)
+
+
+def resolve(draft: JobDraft, root: Store | None = None, s3: S3Settings | None = None) -> tuple[JobSpec, Store]:
+    """The job spec of a draft, and the store its bundle lies in; only ``bundle.json`` is read."""
+    bundle = find_bundle(draft.bundle, root, s3)
+    digest, info = read_info(bundle, draft.bundle if draft.bundle.startswith("sha256:") else None)
+    return draft.resolve(digest, info), bundle

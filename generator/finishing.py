@@ -1,0 +1,85 @@
+"""From all receipts to the commit: the manifest, and the card, Croissant file and preview that it lists."""
+
+from __future__ import annotations
+
+from generator.bundle import BundleInfo
+from generator.canonical import read_json
+from generator.errors import DatasetError, IntegrityError
+from generator.images import decode_image, extension
+from generator.plan import Plan
+from generator.provenance.card import card_bytes
+from generator.provenance.croissant import croissant_bytes
+from generator.provenance.manifest import (
+    CARD_KEY,
+    CROISSANT_KEY,
+    PREVIEW_KEY,
+    ImageFacts,
+    Manifest,
+    Provenance,
+    Receipt,
+)
+from generator.provenance.preview import preview_bytes
+from generator.publish import BuildPlace, commit, fixed_environment, read_receipt
+from generator.shards import read_samples
+
+PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked at for the preview
+
+
+def finish(place: BuildPlace, info: BundleInfo) -> Manifest:
+    """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree."""
+    receipts = tuple(_checked(place, number) for number in range(Plan(place.recipe).shards))
+    manifest = _manifest(place, info, receipts)
+    extras = {
+        CARD_KEY: card_bytes(manifest),
+        CROISSANT_KEY: croissant_bytes(manifest),
+        PREVIEW_KEY: _preview(place, receipts[0]),
+    }
+    return commit(place, manifest, extras)
+
+
+def _checked(place: BuildPlace, number: int) -> Receipt:
+    receipt = read_receipt(place, number)
+    planned = Plan(place.recipe).size(number)
+    if receipt.samples != planned or sum(receipt.counts) != planned:
+        raise IntegrityError(f"receipts/{number:06d}.json", f"{planned} samples, as planned", receipt.samples)
+    return receipt
+
+
+def _manifest(place: BuildPlace, info: BundleInfo, receipts: tuple[Receipt, ...]) -> Manifest:
+    recipe, environment = place.recipe, fixed_environment(place)
+    return Manifest(
+        name=place.name,
+        build_id=place.build_id,
+        recipe_digest=place.recipe_digest,
+        recipe=read_json(place.recipe_bytes, field="recipe.json", error=DatasetError),
+        environments={environment.digest: environment.model_dump(mode="json")},
+        provenance=Provenance(
+            bundle=recipe.bundle,
+            model=info.autoencoder.family,
+            sampler=str(info.latents["family"]),
+            source=info.source.name,
+            source_fingerprint=info.source.fingerprint,
+        ),
+        image=ImageFacts(
+            height=info.image.height,
+            width=info.image.width,
+            channels=info.image.channels,
+            format=recipe.image.format,
+        ),
+        classes=recipe.classes,
+        counts=recipe.counts,
+        samples=sum(receipt.samples for receipt in receipts),
+        bytes=sum(receipt.shard.size + receipt.table.size for receipt in receipts),
+        refused=sum(receipt.refused for receipt in receipts),
+        shards=receipts,
+        extras=(),
+    )
+
+
+def _preview(place: BuildPlace, receipt: Receipt) -> bytes:
+    archive, suffix = place.store.get(receipt.shard.key), extension(place.recipe.image)
+    samples = [
+        (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)
+        for (key, files), _ in zip(read_samples(archive, field=receipt.shard.key), range(PREVIEW_SAMPLES), strict=False)
+    ]
+    return preview_bytes(samples, place.recipe.classes, place.recipe.recipe_version)

@@ -1,0 +1,102 @@
+"""Receipts (one per finished shard) and the manifest (the commit), with the names of everything in a build.
+
+Both are pure functions of recipe, environment and dataset name: no time, no host, no worker.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from generator.canonical import Frozen
+from generator.spec import ClassName, Digest, Name
+
+RECIPE_KEY = "recipe.json"
+ENVIRONMENT_KEY = "environment.json"
+MANIFEST_KEY = "manifest.json"
+CARD_KEY = "README.md"
+CROISSANT_KEY = "croissant.json"
+PREVIEW_KEY = "preview.jpg"
+
+Size = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=0, lt=10**9)]
+
+
+def build_prefix(name: str, build_id: str) -> str:
+    """Where a build lies below its destination."""
+    return f"{name}/builds/{build_id}"
+
+
+def shard_key(name: str, number: int) -> str:
+    return f"shards/{name}-{number:06d}.tar"
+
+
+def table_key(name: str, number: int) -> str:
+    return f"samples/{name}-{number:06d}.parquet"
+
+
+def receipt_key(number: int) -> str:
+    return f"receipts/{number:06d}.json"
+
+
+class StoredFile(Frozen):
+    """An object of a build: its key below the build's prefix, its digest, its size in bytes."""
+
+    key: str = Field(min_length=1, max_length=400)
+    digest: Digest
+    size: Size
+
+
+class Receipt(Frozen):
+    """One finished shard. Its existence says that shard and table are stored, whole, with these digests."""
+
+    receipt_version: Literal[1] = 1
+    recipe: Digest
+    environment: Digest
+    number: Number
+    samples: Size
+    counts: tuple[Size, ...]  # per class; a single count when unlabelled
+    refused: Size  # draws that the filters refused on the way to these samples
+    shard: StoredFile
+    table: StoredFile
+
+
+class Provenance(Frozen):
+    """Where the decoder and the latent distribution came from."""
+
+    bundle: Digest
+    model: str
+    sampler: str
+    source: str
+    source_fingerprint: Digest
+
+
+class ImageFacts(Frozen):
+    """What every image of the build is: height and width in pixels, 1 (grey) or 3 (RGB) channels, file format."""
+
+    height: int
+    width: int
+    channels: Literal[1, 3]
+    format: Literal["png", "jpeg"]
+
+
+class Manifest(Frozen):
+    """The commit. A build exists for readers if and only if its manifest exists."""
+
+    kind: Literal["latentmill.manifest"] = "latentmill.manifest"
+    manifest_version: Literal[1] = 1
+    name: Name
+    build_id: str
+    recipe_digest: Digest
+    recipe: dict[str, Any]
+    environments: dict[Digest, dict[str, Any]]
+    provenance: Provenance
+    image: ImageFacts
+    classes: tuple[ClassName, ...]
+    counts: tuple[Size, ...]
+    samples: Size
+    bytes: Size
+    refused: Size
+    shards: tuple[Receipt, ...]
+    extras: tuple[StoredFile, ...]  # card, Croissant file, preview

@@ -1,0 +1,75 @@
+"""The per-sample table of a shard: one row for every image, enough to make it again and to check it.
+
+Columns: ``index`` int64, ``attempt`` int32, ``key`` string, ``label`` int32 (null when unlabelled), ``class`` string
+(null when unlabelled), ``cluster`` int32, ``log_density`` float64 (natural logarithm, given the label),
+``image_sha256`` string (64 hex digits), ``latent`` fixed-size list of float32: exactly what the decoder received.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from generator.errors import IntegrityError
+
+
+@dataclass(frozen=True)
+class SampleRows:
+    """The rows of some samples, by column, in the order of the shard."""
+
+    indices_N: np.ndarray  # int64
+    attempts_N: np.ndarray  # int64
+    labels_N: np.ndarray  # int64
+    clusters_N: np.ndarray  # int32
+    log_density_N: np.ndarray  # float64
+    latents_ND: np.ndarray  # float32
+
+
+def sample_key(index: int) -> str:
+    """The name of sample ``index`` inside a shard: nine digits or more."""
+    return f"{index:09d}"
+
+
+def join_rows(parts: list[SampleRows]) -> SampleRows:
+    """The rows of all parts, in order."""
+    columns = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(SampleRows))
+    return SampleRows(*columns)
+
+
+def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, ...]) -> bytes:
+    """The rows as a Parquet file (zstd), a pure function of its arguments within one pyarrow release."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    labels = rows.labels_N.tolist() if classes else [None] * len(image_sha256)
+    dims = rows.latents_ND.shape[1]
+    flat_latents = pa.array(np.ascontiguousarray(rows.latents_ND, dtype=np.float32).reshape(-1))
+    columns = {
+        "index": pa.array(rows.indices_N, pa.int64()),
+        "attempt": pa.array(rows.attempts_N, pa.int32()),
+        "key": pa.array([sample_key(index) for index in rows.indices_N.tolist()], pa.string()),
+        "label": pa.array(labels, pa.int32()),
+        "class": pa.array([None if label is None else classes[label] for label in labels], pa.string()),
+        "cluster": pa.array(rows.clusters_N, pa.int32()),
+        "log_density": pa.array(rows.log_density_N, pa.float64()),
+        "image_sha256": pa.array(image_sha256, pa.string()),
+        "latent": pa.FixedSizeListArray.from_arrays(flat_latents, dims),
+    }
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out, compression="zstd")
+    return out.getvalue()
+
+
+def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries, in order; ``columns`` limits what is read. Raises ``IntegrityError``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data), columns=columns).to_pylist()
+    except (pa.ArrowInvalid, OSError) as broken:
+        raise IntegrityError(field, "a Parquet table", f"bytes that do not parse ({broken})") from broken
+    return rows

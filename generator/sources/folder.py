@@ -1,0 +1,90 @@
+"""A tree of class folders: ``root/cat/1.jpg``, ``root/dog/2.png``. Images right in the root are unlabelled.
+
+Hidden entries and files without an image's suffix are passed over. Class folders hold no folders of their own: a
+root with ``train`` and ``test`` below it would otherwise become two classes, one of them the test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from generator.errors import SourceError
+from generator.sources.base import DEFAULT_SIZE, Progress, Source, checked_names, make_source
+from generator.sources.decode import CHUNK, Album, Picture, decode
+from generator.sources.pixels import SUFFIXES
+
+
+@dataclass(frozen=True)
+class _Entries:
+    folders: tuple[Path, ...]
+    images: tuple[Path, ...]
+
+
+def load_folder(
+    root: Path, *, size: int | None, channels: int | None, skip_bad: bool, progress: Progress | None
+) -> Source:
+    """All images of the tree: classes in the order of their names, within a class in the order of file names.
+
+    Images are resized to ``size`` (64 where none is asked for). Raises ``SourceError``.
+    """
+    name = root.resolve().name or "images"
+    classes = _classes(root, name)
+    files = [path for images in classes.values() for path in images]
+    labels_N = np.repeat(np.arange(len(classes), dtype=np.int64), [len(images) for images in classes.values()])
+    names = checked_names([folder for folder in classes if folder is not None], field=f"{name}:class_names")
+
+    def chunks() -> Iterator[list[Picture]]:
+        for begin in range(0, len(files), CHUNK):
+            yield [Picture(_shown(path, root, name), path) for path in files[begin : begin + CHUNK]]
+
+    album = Album(name, len(files), chunks)
+    decoded = decode(album, size=size or DEFAULT_SIZE, channels=channels, skip_bad=skip_bad, progress=progress)
+    labels_kept_N = labels_N[decoded.kept_N] if names else None
+    return make_source(decoded.images_NHWC, labels_kept_N, names, name=name, skipped=decoded.skipped)
+
+
+def _classes(root: Path, name: str) -> dict[str | None, tuple[Path, ...]]:
+    """Images by class, or all of them under ``None`` where there are no classes."""
+    top = _entries(root, root, name)
+    if top.images and top.folders:
+        got = f"{len(top.images)} images beside {len(top.folders)} folders"
+        raise SourceError(f"{name}:images", "images in class folders, or all of them in the root", got)
+    if not top.images and not top.folders:
+        hint = f"Images are known by their suffix: {' '.join(sorted(SUFFIXES))}."
+        raise SourceError(f"{name}:images", "class folders or images", "neither", hint)
+    if top.images:
+        return {None: top.images}
+    return {folder.name: _class_images(folder, root, name) for folder in top.folders}
+
+
+def _class_images(folder: Path, root: Path, name: str) -> tuple[Path, ...]:
+    entries = _entries(folder, root, name)
+    if entries.folders:
+        hint = "Give the folder whose children are the classes."
+        got = f"the folder {entries.folders[0].name!r} in it"
+        raise SourceError(_shown(folder, root, name), "a class folder with images only", got, hint)
+    if not entries.images:
+        raise SourceError(_shown(folder, root, name), "a class folder with at least one image", "none")
+    return entries.images
+
+
+def _entries(folder: Path, root: Path, name: str) -> _Entries:
+    try:
+        visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise SourceError(_shown(folder, root, name), "a readable folder", error.strerror or error) from error
+    folders = tuple(path for path in visible if path.is_dir())
+    images = tuple(path for path in visible if not path.is_dir() and path.suffix.lower() in SUFFIXES)
+    for path in (*folders, *images):
+        if path.is_symlink() and (path in folders or not path.resolve().is_relative_to(root.resolve())):
+            expected = "no links to folders, and none to files outside the source"
+            raise SourceError(_shown(path, root, name), expected, "such a link")
+    return _Entries(folders, images)
+
+
+def _shown(path: Path, root: Path, name: str) -> str:
+    return (Path(name) / path.relative_to(root)).as_posix()

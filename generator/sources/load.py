@@ -1,0 +1,82 @@
+"""One word for a place, one value for what is there: which kind of source a location names."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from generator.errors import SourceError
+from generator.sources.base import Progress, Source, check_channels, check_size
+from generator.sources.digits import load_digits
+from generator.sources.folder import load_folder
+from generator.sources.npz import SplitName, load_npz
+from generator.sources.parquet import load_parquet
+
+DIGITS = "digits"
+_KINDS = "'digits', a folder of class folders, a .npz file, or .parquet files (one, a folder of them, or a pattern)"
+
+
+def load_source(
+    location: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    split: SplitName = "train",
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Source:
+    """Read the real images at ``location`` into memory.
+
+    ``location`` is the word ``digits``, a folder of class folders (or of unlabelled images), a ``.npz`` file, or one
+    split in ``.parquet`` files. ``size`` (8 .. 128) is the side images are resized and centre-cropped to; without it
+    folders come at 64 and the other kinds at their own size, which must then be one square. ``channels`` (1 or 3)
+    forces grey or RGB; without it folders and Parquet are RGB as soon as one picture is in colour. ``split`` is for
+    ``.npz`` files, the only kind that holds two. ``skip_bad`` lists unreadable pictures in ``skipped`` instead of
+    failing at the first. ``progress(done, total)`` is called from this thread, now and then.
+
+    The result is the same on every run and with any number of threads. Raises ``SourceError``.
+    """
+    check_size(size)
+    check_channels(channels)
+    path = Path(location)
+    kind = _kind(location, path)
+    _check_split(split, kind)
+    if kind == DIGITS:
+        return load_digits(size=size, channels=channels, progress=progress)
+    if kind == "npz":
+        return load_npz(path, size=size, channels=channels, split=split, progress=progress)
+    if kind == "folder":
+        return load_folder(path, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
+    name = path.resolve().name if path.is_dir() else path.name
+    return load_parquet(
+        _tables(location, path), name, size=size, channels=channels, skip_bad=skip_bad, progress=progress
+    )
+
+
+def _kind(location: str, path: Path) -> str:
+    if location == DIGITS:
+        return DIGITS
+    if _tables(location, path):
+        return "parquet"
+    if path.is_dir():
+        return "folder"
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return "npz"
+    raise SourceError(location, _KINDS, "a file of another kind" if path.is_file() else "nothing of this name")
+
+
+def _tables(location: str, path: Path) -> list[Path]:
+    """The Parquet files a location names, in the order of their names."""
+    if path.is_dir():
+        found = [child for child in path.iterdir() if not child.name.startswith(".")]
+    else:
+        found = [path] if path.exists() else [Path(match) for match in glob.glob(location)]  # noqa: PTH207 - Path.glob refuses absolute patterns
+    return sorted(file for file in found if file.suffix.lower() == ".parquet" and file.is_file())
+
+
+def _check_split(split: str, kind: str) -> None:
+    if split not in ("train", "test"):
+        raise SourceError("split", "'train' or 'test'", repr(split))
+    if split == "test" and kind != "npz":
+        hint = "Name the files or the folder of the test set instead."
+        raise SourceError("split", "'train': only .npz files hold a test set beside it", "'test'", hint)

@@ -1,0 +1,154 @@
+"""Hugging Face image Parquet: ``image`` (struct of bytes and path) and, where there are labels, ``label``.
+
+Class names come from the ``huggingface`` key of the schema's metadata. Only ``bytes`` are read: a path in a table
+says what an image is called, and never opens a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from generator.canonical import read_json
+from generator.errors import SourceError
+from generator.sources.base import Progress, Source, checked_labels, checked_names, make_source, numbered_names
+from generator.sources.decode import CHUNK, Album, Picture, decode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_IMAGE_COLUMNS = ("image", "img")
+_SPLIT_WORDS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
+
+
+def load_parquet(
+    paths: Sequence[Path],
+    name: str,
+    *,
+    size: int | None,
+    channels: int | None,
+    skip_bad: bool,
+    progress: Progress | None,
+) -> Source:
+    """The images of one split, in the order of ``paths`` and of the rows in them.
+
+    Without ``size`` all images must be squares of one size. The table is read in small batches, and pictures are
+    decoded from them one at a time. Raises ``SourceError``.
+    """
+    _one_split(paths, name)
+    tables = [_Table(path) for path in paths]
+    labels_N, names = _labels(tables, name)
+
+    def chunks() -> Iterator[list[Picture]]:
+        for table in tables:
+            yield from table.pictures()
+
+    album = Album(name, sum(table.rows for table in tables), chunks)
+    decoded = decode(album, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
+    labels_N = labels_N[decoded.kept_N] if labels_N is not None else None
+    return make_source(decoded.images_NHWC, labels_N, names, name=name, skipped=decoded.skipped)
+
+
+class _Table:
+    """One file, its schema checked; it is opened anew for every reading."""
+
+    def __init__(self, path: Path) -> None:
+        with _opened(path) as file:
+            self.path = path
+            self.rows = int(file.metadata.num_rows)
+            self.schema = file.schema_arrow
+        self.image = _image_column(self.schema, path)
+        self.labelled = "label" in self.schema.names
+
+    def pictures(self) -> Iterator[list[Picture]]:
+        row = 0
+        with _opened(self.path) as file:
+            for batch in file.iter_batches(batch_size=CHUNK, columns=[self.image]):
+                images = batch.column(0).to_pylist()
+                yield [_picture(image, f"{self.path.name} row {row + i}") for i, image in enumerate(images)]
+                row += len(images)
+
+    def labels(self) -> np.ndarray:
+        """The label column, of whatever integer type it has."""
+        from pyarrow import types
+
+        field = f"{self.path.name}:label"
+        if not types.is_integer(self.schema.field("label").type):
+            raise SourceError(field, "integers", f"{self.schema.field('label').type} values")
+        with _opened(self.path) as file:
+            column = file.read(columns=["label"]).column("label")
+        if column.null_count:
+            raise SourceError(field, "a label for every image", f"{column.null_count} rows without one")
+        return np.asarray(column.to_numpy())
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the ClassLabel in the metadata; ``None`` where the table describes no ClassLabel."""
+        stored = (self.schema.metadata or {}).get(b"huggingface")
+        field = f"{self.path.name}:huggingface"
+        described = read_json(stored, field=field, error=SourceError) if stored is not None else None
+        for key in ("info", "features", "label"):
+            described = described.get(key) if isinstance(described, dict) else None
+        if not isinstance(described, dict) or described.get("_type") != "ClassLabel":
+            return None
+        names = described.get("names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SourceError(f"{field}.info.features.label.names", "a list of strings", f"{names!r:.100}")
+        return checked_names(names, field=f"{field}.info.features.label.names")
+
+
+def _labels(tables: Sequence[_Table], name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    if not any(table.labelled for table in tables):
+        return None, ()
+    for table in tables:
+        if not table.labelled:
+            raise SourceError(f"{table.path.name}:label", "labels, as other files of the source have", "none")
+        if table.class_names() != tables[0].class_names():
+            expected = f"the class names of {tables[0].path.name}"
+            raise SourceError(f"{table.path.name}:class_names", expected, "other ones")
+    labels_N = np.concatenate([table.labels() for table in tables])
+    names = tables[0].class_names()
+    if names is None:
+        names = numbered_names(labels_N, field=f"{name}:label")
+    return checked_labels(labels_N, names, count=sum(table.rows for table in tables), field=f"{name}:label"), names
+
+
+def _image_column(schema: pa.Schema, path: Path) -> str:
+    column = next((column for column in _IMAGE_COLUMNS if column in schema.names), None)
+    if column is None:
+        raise SourceError(f"{path.name}:image", "a column of this name", f"only {', '.join(schema.names) or 'none'}")
+    kind = schema.field(column).type
+    if not str(kind).startswith("struct<") or "bytes" not in [kind.field(i).name for i in range(kind.num_fields)]:
+        raise SourceError(f"{path.name}:{column}", "struct<bytes: binary, path: string>", kind)
+    return column
+
+
+def _picture(image: dict[str, Any] | None, row: str) -> Picture:
+    fields = image or {}
+    file = f"{row} ({fields['path']})" if fields.get("path") else row
+    return Picture(file, fields.get("bytes") or b"")
+
+
+def _one_split(paths: Sequence[Path], name: str) -> None:
+    """A Hugging Face repository keeps train and test side by side; together they would be trained on."""
+    found = {path: _SPLIT_WORDS.intersection(re.split(r"[^a-z]+", path.stem.lower())) for path in paths}
+    if len({frozenset(words) for words in found.values()}) > 1:
+        got = ", ".join(path.name for path in paths[:4]) + (", ..." if len(paths) > 4 else "")
+        raise SourceError(name, "Parquet files of one split", got, "Give a pattern, such as 'data/train-*.parquet'.")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The Parquet file; what pyarrow says of damaged bytes while it is open becomes a ``SourceError``."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SourceError(path.name, "a Parquet file", f"one that does not read ({error})") from error

@@ -1,0 +1,116 @@
+"""One picture to one uint8 square: orientation, transparency, depth, colour, size.
+
+Colour profiles are not applied and only the first frame of an animation counts. Formats that Pillow would hand to
+another program (EPS, through Ghostscript) are not opened.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from generator.errors import SourceError
+
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000")
+_ENDINGS = "png apng jpg jpeg jpe jfif mpo gif bmp dib tif tiff webp avif ppm pgm pbm pnm pfm jp2 j2k"
+_UNREAD_ENDINGS = "heic heif"  # so that a folder of photographs does not silently lose those a telephone took
+SUFFIXES = frozenset(f".{ending}" for ending in f"{_ENDINGS} {_UNREAD_ENDINGS}".split())
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@contextmanager
+def strict_pillow() -> Iterator[None]:
+    """Huge pictures are errors, odd metadata is no news. Enter once, around all threads: filters are per process."""
+    Image.init()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
+def opened(data: Path | bytes) -> Iterator[Image.Image]:
+    """The picture with its header read and its pixels not yet."""
+    if isinstance(data, Path) and not data.is_file():
+        raise OSError("no regular file")  # a pipe would be waited for
+    if not (data.stat().st_size if isinstance(data, Path) else data):
+        raise OSError("no bytes")
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
+    with stream, Image.open(stream, formats=FORMATS) as image:
+        yield image
+
+
+def broken(file: str, error: Exception) -> SourceError:
+    """What Pillow or the file system said of ``file``, without the paths and stream names in their messages."""
+    expected = "a readable image"
+    if isinstance(error, UnidentifiedImageError):
+        return SourceError(file, expected, "bytes of no known image format")
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return SourceError(file, f"an image of at most {Image.MAX_IMAGE_PIXELS} pixels", "a larger one")
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return SourceError(file, expected, said or type(error).__name__)
+
+
+def has_colour(mode: str) -> bool:
+    """Whether images of a Pillow mode count as colour; palettes do, whatever their entries."""
+    return mode not in _GREY_MODES and not mode.startswith("I;16")
+
+
+def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """``image`` upright, on white, its short side resized to ``size`` (Lanczos), its middle cut out.
+
+    Returns uint8, ``(size, size)`` for one channel, ``(size, size, 3)`` in RGB for three. An image that has this
+    size already keeps its pixels.
+    """
+    image.load()
+    flat = _flat(_upright(image), "L" if channels == 1 else "RGB")
+    side = min(flat.size)
+    left, top = (flat.width - side) // 2, (flat.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(flat.resize((size, size), Image.Resampling.LANCZOS, box=box))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """After ``load``, as Pillow turns TIFF there. ``ImageOps.exif_transpose`` would also write the EXIF anew,
+    and fail on photographs whose pixels are fine."""
+    method = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    return image.transpose(method) if method is not None else image
+
+
+def _flat(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert(mode)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)
+    return image.convert(mode)
+
+
+def _eight_bits(deep_HW: np.ndarray) -> np.ndarray:
+    """Grey of more than 8 bits to uint8, by its type's full range so that images of one source stay comparable.
+
+    Integers mean 0 .. 65535 (Pillow reads 16-bit PGM as 32-bit integers); floats mean 0 .. 1, or 0 .. 255 when one is
+    above 1. ``ValueError`` outside.
+    """
+    low, high = deep_HW.min(), deep_HW.max()
+    full = 65535.0 if deep_HW.dtype.kind in "iu" else 1.0 if high <= 1.0 else 255.0
+    if not (low >= 0 and high <= full):
+        raise ValueError(f"pixels from {low} to {high}, outside 0 to {full:g}")
+    return np.rint(deep_HW * (255.0 / full)).astype(np.uint8)

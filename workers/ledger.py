@@ -1,0 +1,166 @@
+"""Claims, leases, attempts and progress in Redis: a hint that makes things fast. The store knows the truth.
+
+Keys, below ``latentmill:``: ``jobs`` is a sorted set of active jobs by when they were last served; each job has
+``job:<id>`` (its facts), ``todo:<id>`` (a list of free shards), ``lease:<id>`` (shards by expiry, seconds),
+``nonce:<id>`` (who holds each lease), ``made:<id>`` (images made under each lease), ``done:<id>`` (a bitmap of
+finished shards) and ``tries:<id>`` (outside faults by shard). Leases are random nonces compared for equality.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from workers.broker import broker_errors, connect
+from workers.ledger_scripts import CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RENEW
+
+PREFIX = "latentmill:"
+FINISHED_TTL = 30 * 24 * 3600  # seconds that the facts of an ended job are kept
+_CHUNK = 10_000
+_PARTS = ("todo", "lease", "nonce", "made", "done", "tries")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A shard that this process may make until ``lease_seconds`` pass without a renewal."""
+
+    job: str
+    shard: int
+    nonce: str
+
+
+class Ledger:
+    """One Redis, seen as a ledger of jobs. Every method raises ``BrokerUnavailable`` when Redis does not answer."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._redis = connect(url)
+        self._scripts = {
+            script: self._redis.register_script(script)
+            for script in (CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RENEW)
+        }
+
+    def ping(self) -> None:
+        with broker_errors(self.url):
+            self._redis.ping()
+
+    def add(self, job: str, facts: dict[str, Any], todo: Iterable[int], done: Iterable[int], total: int) -> None:
+        """Make ``job`` active with its free and finished shards; what was known of it before is replaced."""
+        todo, done = list(todo), list(done)
+        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(*(self._key(part, job) for part in _PARTS))
+            for start in range(0, len(todo), _CHUNK):
+                pipe.rpush(self._key("todo", job), *todo[start : start + _CHUNK])
+            for shard in done:
+                pipe.setbit(self._key("done", job), shard, 1)
+            pipe.hset(self._key("job", job), mapping={**facts, "shards": total, "state": "open", "error": ""})
+            pipe.persist(self._key("job", job))
+            pipe.zadd(PREFIX + "jobs", {job: time.time()})
+            pipe.execute()
+
+    def end(self, job: str, state: str, error: str = "") -> None:
+        """Take ``job`` off the active ones (``committed``, ``cancelled``, ``failed``); its facts stay for a month."""
+        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrem(PREFIX + "jobs", job)
+            pipe.hset(self._key("job", job), mapping={"state": state, "error": error})
+            pipe.hset(self._key("job", job), "ended_shards", self._redis.bitcount(self._key("done", job)))
+            pipe.expire(self._key("job", job), FINISHED_TTL)
+            pipe.delete(*(self._key(part, job) for part in _PARTS))
+            pipe.execute()
+
+    def active(self) -> list[str]:
+        """Active jobs, the least recently served first."""
+        with broker_errors(self.url):
+            return list(self._redis.zrange(PREFIX + "jobs", 0, -1))
+
+    def known(self) -> list[str]:
+        """All jobs whose facts are kept."""
+        with broker_errors(self.url):
+            found = self._redis.scan_iter(match=self._key("job", "*"), count=500)
+            return sorted(key.removeprefix(self._key("job", "")) for key in found)
+
+    def facts(self, job: str) -> dict[str, str]:
+        """What is known of a job; empty where nothing is."""
+        with broker_errors(self.url):
+            return dict(self._redis.hgetall(self._key("job", job)))
+
+    def counts(self, job: str) -> tuple[int, int, int, int]:
+        """(free shards, leased shards, finished shards, images made under running leases) of an active job."""
+        with broker_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
+            pipe.llen(self._key("todo", job))
+            pipe.hlen(self._key("made", job))
+            pipe.bitcount(self._key("done", job))
+            pipe.hvals(self._key("made", job))
+            free, leased, done, made = pipe.execute()
+        return free, leased, done, sum(int(count) for count in made)
+
+    def finished(self, job: str) -> list[int]:
+        """The numbers of the finished shards of an active job."""
+        with broker_errors(self.url):
+            packed = self._redis.execute_command("GET", self._key("done", job), NEVER_DECODE=True)
+        return _set_bits(packed or b"")
+
+    def claim(self, lease_seconds: float, declined: Iterable[str] = ()) -> Claim | None:
+        """The next free shard of the least recently served job that is not ``declined``."""
+        nonce = secrets.token_hex(16)
+        with broker_errors(self.url):
+            found = self._scripts[CLAIM](args=[PREFIX, time.time(), lease_seconds, nonce, *declined])
+        return Claim(found[0], int(found[1]), nonce) if found else None
+
+    def renew(self, claim: Claim, lease_seconds: float, made: int) -> bool:
+        """Extend the lease and record ``made`` images; ``False`` once it is lost or the job is no longer active."""
+        args = [PREFIX, claim.job, claim.shard, claim.nonce, time.time() + lease_seconds, made]
+        with broker_errors(self.url):
+            return bool(self._scripts[RENEW](args=args))
+
+    def release(self, claim: Claim) -> None:
+        """Hand a shard back at once; nothing happens where the lease is no longer ours."""
+        with broker_errors(self.url):
+            self._scripts[RELEASE](args=[PREFIX, claim.job, claim.shard, claim.nonce])
+
+    def postpone(self, claim: Claim, *, base: float = 1.0, cap: float = 60.0) -> int:
+        """Hand a shard back after a fault, to be free after a back-off with full jitter; its number of faults."""
+        delay = random.uniform(0.0, 1.0)
+        with broker_errors(self.url):
+            args = [PREFIX, claim.job, claim.shard, claim.nonce, time.time(), delay, base, cap]
+            return int(self._scripts[POSTPONE](args=args))
+
+    def complete(self, claim: Claim) -> bool:
+        """Record a shard whose receipt is stored; ``True`` when the job has no unfinished shard left."""
+        with broker_errors(self.url):
+            return bool(self._scripts[COMPLETE](args=[PREFIX, claim.job, claim.shard, claim.nonce]))
+
+    def free_expired(self, job: str) -> int:
+        """Shards of ``job`` whose lease ran out are free again; how many."""
+        with broker_errors(self.url):
+            return int(self._scripts[EXPIRE](args=[PREFIX, job, time.time()]))
+
+    def announce(self, worker: str, slots: int, seconds: float) -> None:
+        """This worker has ``slots`` processes, and will say so again within ``seconds``."""
+        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zadd(PREFIX + "slots", {f"{slots}:{worker}": time.time() + seconds})
+            pipe.zremrangebyscore(PREFIX + "slots", "-inf", time.time())
+            pipe.execute()
+
+    def slots(self) -> int:
+        """Processes of all workers that announced themselves lately."""
+        with broker_errors(self.url):
+            workers = self._redis.zrangebyscore(PREFIX + "slots", time.time(), "+inf")
+        return sum(int(worker.partition(":")[0]) for worker in workers)
+
+    def waiting_tickets(self, queue: str) -> int:
+        """Tickets in the broker that no worker has taken."""
+        with broker_errors(self.url):
+            return int(self._redis.llen(queue))
+
+    def _key(self, part: str, job: str) -> str:
+        return f"{PREFIX}{part}:{job}"
+
+
+def _set_bits(packed: bytes) -> list[int]:
+    return [8 * byte + bit for byte, value in enumerate(packed) for bit in range(8) if value & (0x80 >> bit)]
+

@@ -1,0 +1,102 @@
+"""Every setting of the service, and the only place that reads the environment.
+
+Each field is an environment variable with the prefix ``LATENTMILL_``: ``redis_url`` is ``LATENTMILL_REDIS_URL``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from generator.canonical import translated
+from generator.errors import SettingsError
+from generator.store import S3Settings
+
+PREFIX = "LATENTMILL_"
+Bytes = int
+
+
+class Settings(BaseSettings):
+    """Settings of client and worker. Secrets do not show in ``repr``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    redis_url: SecretStr | None = Field(
+        default=None, description="Broker and ledger; without it, the Redis that `latentmill up` runs on this machine"
+    )
+    root: str = Field(
+        default_factory=lambda: str(Path(platformdirs.user_data_dir("latentmill")) / "root"),
+        description="Store root for bundles and open builds; workers on other machines need an s3:// URL here",
+    )
+    state_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_state_dir("latentmill")),
+        description="Where this machine keeps the state of `latentmill up` and the workers' heartbeat files",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("latentmill")) / "bundles",
+        description="Bundles that workers on this host have pulled",
+    )
+    cache_bytes: Bytes = Field(default=8 * 2**30, ge=0, description="Size the bundle cache may reach, in bytes")
+    resident_bytes: Bytes = Field(
+        default=4 * 2**30, ge=0, description="Size the decoders held by one worker process may reach, in bytes"
+    )
+    queue: str = Field(default="latentmill", pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Celery queue of tickets")
+    device: str = Field(default="auto", description="auto, cpu, cuda, or cuda:N")
+    concurrency: int = Field(default=1, ge=1, le=256, description="Processes of one worker, each with its decoders")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads of one process; all by default")
+    lease_seconds: float = Field(default=60.0, ge=1.0, le=3600.0, description="A shard is free again after this silence")
+    shard_seconds: int = Field(default=900, ge=1, description="A shard that takes longer is ended with its process")
+    grace_seconds: float = Field(default=30.0, ge=0.0, description="Time for a shard to finish after SIGTERM")
+    max_shard_attempts: int = Field(default=5, ge=1, le=100, description="Outside faults of a shard before the job fails")
+    tickets_per_slot: int = Field(default=2, ge=1, le=100, description="Tickets in the broker for each worker process")
+    reconcile_seconds: float = Field(default=5.0, ge=0.2, le=600.0, description="Pause between two reconciler passes")
+    visibility_timeout: int = Field(default=6 * 3600, ge=60, description="Seconds until Redis hands a ticket out again")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Of worker logs")
+
+    s3_endpoint_url: str | None = Field(default=None, description="S3-compatible service; AWS by default")
+    s3_region: str | None = Field(default=None, description="Region of the service")
+    s3_access_key: SecretStr | None = Field(default=None, description="Without it, boto3's own credential chain")
+    s3_secret_key: SecretStr | None = Field(default=None, description="Belongs to the access key")
+    s3_session_token: SecretStr | None = Field(default=None, description="For temporary credentials")
+    s3_checksums: Literal["when_supported", "when_required"] = Field(
+        default="when_supported", description="Request checksums; when_required for services that refuse them"
+    )
+    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(default="auto", description="Bucket in path or host")
+    s3_connect_timeout: float = Field(default=5.0, gt=0.0, description="Seconds")
+    s3_read_timeout: float = Field(default=60.0, gt=0.0, description="Seconds")
+    s3_max_attempts: int = Field(default=5, ge=1, le=20, description="Tries of one request, with back-off")
+
+    @property
+    def s3(self) -> S3Settings:
+        """How the S3 service is reached."""
+        prefix = "s3_"
+        return S3Settings(
+            **{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)}
+        )
+
+    @property
+    def heartbeat_file(self) -> Path:
+        """Touched by a live worker at every pass of its reconciler; ``latentmill health`` looks at its age."""
+        return self.state_dir / "worker.heartbeat"
+
+
+def load_settings() -> Settings:
+    """The settings that the environment gives. Raises ``SettingsError`` naming the variable."""
+    try:
+        settings = Settings()
+    except ValidationError as invalid:
+        raise _named(invalid, PREFIX) from invalid
+    try:
+        _ = settings.s3
+    except ValidationError as invalid:
+        raise _named(invalid, f"{PREFIX}S3_") from invalid
+    return settings
+
+
+def _named(invalid: ValidationError, prefix: str) -> SettingsError:
+    problem = translated(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields))
+    return SettingsError(f"{prefix}{problem.field.upper()}", problem.expected, problem.got, problem.hint)
