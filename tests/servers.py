@@ -19,6 +19,9 @@ from boto3.session import Session
 from generator.store import S3Settings
 
 START_SECONDS = 60
+# moto looks whether an object is there, and writes it, in two steps. With a long switch interval no other thread runs
+# between them unless the first one waits for its socket, so that conditional writes are one step as on real services.
+_MOTO = "import sys; sys.setswitchinterval(1.0); from moto.server import main; main(sys.argv[1:])"
 
 
 class Server:
@@ -154,7 +157,7 @@ class RedisServer(Server):
 
 
 def _moto_command(port: int, directory: Path) -> list[str]:
-    return [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    return [sys.executable, "-W", "ignore", "-c", _MOTO, "-H", "127.0.0.1", "-p", str(port)]
 
 
 def _listens(port: int) -> bool:
