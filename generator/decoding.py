@@ -11,9 +11,10 @@ import gc
 import numpy as np
 import torch
 
+from generator.autoencoders.devices import resolve
 from generator.autoencoders.networks import build_decoder
 from generator.bundle import Bundle
-from generator.errors import BundleError, DeviceExhausted, InvalidOutput, SettingsError
+from generator.errors import BundleError, DeviceExhausted, InvalidOutput
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,7 +27,7 @@ class ResidentDecoder:
     """
 
     def __init__(self, bundle: Bundle, *, batch: int, dtype: str, device: str) -> None:
-        self.device, self.batch, self._dtype = resolve_device(device), batch, _DTYPES[dtype]
+        self.device, self.batch, self._dtype = resolve(device), batch, _DTYPES[dtype]
         self._image, self._dims = bundle.info.image, bundle.info.latent_dim
         self._module = self._resident(bundle)
         self.peak_bytes = self._warm_up()
@@ -56,7 +57,9 @@ class ResidentDecoder:
             ) from mismatch
         module.eval().requires_grad_(False)
         _fix_kernels()
-        return module.to(device=self.device, dtype=self._dtype, memory_format=torch.channels_last)
+        module.to(device=self.device, dtype=self._dtype)
+        resident: torch.nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return resident
 
     def _warm_up(self) -> int:
         cuda = self.device.type == "cuda"
@@ -76,7 +79,8 @@ class ResidentDecoder:
         if not bool(torch.isfinite(x_BCHW).all()):
             raise InvalidOutput("decoder", "finite pixel values", "NaN or infinity")
         levels = x_BCHW.mul_(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
-        return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        images_BHWC: np.ndarray = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return images_BHWC
 
     def _run_last_time(self, padded_BD: np.ndarray) -> np.ndarray:
         try:
@@ -91,17 +95,6 @@ class ResidentDecoder:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def resolve_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU. Raises ``SettingsError`` for a device that is not there."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        found = torch.device(name)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as missing:
-        raise SettingsError("device", "auto, cpu, or a CUDA device that is there", repr(device)) from missing
-    return found
 
 
 def _fix_kernels() -> None:

@@ -13,7 +13,8 @@ from generator.errors import RejectionExhausted
 def valid_images(images_BHWC: np.ndarray) -> np.ndarray:
     """Which images (uint8) are worth keeping, bool (B,): an image of one single value everywhere is not."""
     flat_BP = images_BHWC.reshape(len(images_BHWC), -1)
-    return flat_BP.min(axis=1) != flat_BP.max(axis=1)
+    varied_B: np.ndarray = flat_BP.min(axis=1) != flat_BP.max(axis=1)
+    return varied_B
 
 
 def check_attempts(attempts_N: np.ndarray, limit: int, *, accepted: int, drawn: int) -> None:

@@ -25,8 +25,8 @@ from generator.provenance.manifest import (
 )
 from generator.spec import JobSpec, Recipe, build_id_of
 from generator.store import S3Settings, open_store
-from generator.store.once import put_once
 from generator.store.base import Store
+from generator.store.once import put_once
 
 
 @dataclass(frozen=True)

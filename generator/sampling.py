@@ -53,7 +53,8 @@ class Sampler:
     def _floor(self, labels_B: np.ndarray) -> np.ndarray:
         if self.recipe.density_floor is None:
             return np.full(len(labels_B), -np.inf)
-        return self.latents.density_floor(self.recipe.density_floor)[labels_B]
+        floor_C = self.latents.density_floor(self.recipe.density_floor)
+        return np.asarray(floor_C[labels_B])
 
 
 def patched(draw: Draw, rows: np.ndarray, fresh: Draw) -> Draw:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from workers.ledger_scripts import CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, R
 PREFIX = "latentmill:"
 FINISHED_TTL = 30 * 24 * 3600  # seconds that the facts of an ended job are kept
 _CHUNK = 10_000
+_ADDING_SECONDS = 5
+Args = list[str | int | float]
 _PARTS = ("todo", "lease", "nonce", "made", "done", "tries")
 
 
@@ -38,7 +40,7 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._redis = connect(url)
+        self._redis: Any = connect(url)  # redis-py annotates every answer as perhaps awaitable
         self._scripts = {
             script: self._redis.register_script(script)
             for script in (CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RENEW)
@@ -48,16 +50,24 @@ class Ledger:
         with broker_errors(self.url):
             self._redis.ping()
 
-    def add(self, job: str, facts: dict[str, Any], todo: Iterable[int], done: Iterable[int], total: int) -> None:
-        """Make ``job`` active with its free and finished shards; what was known of it before is replaced."""
+    def add(
+        self, job: str, facts: Mapping[str, str | int | float], todo: Iterable[int], done: Iterable[int], total: int
+    ) -> None:
+        """Make ``job`` active with its free and finished shards; what was known of it before is replaced.
+
+        Of several processes that add the same job within a few seconds, the first one does it.
+        """
         todo, done = list(todo), list(done)
+        with broker_errors(self.url):
+            if not self._redis.set(self._key("adding", job), "1", nx=True, ex=_ADDING_SECONDS):
+                return
         with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(*(self._key(part, job) for part in _PARTS))
             for start in range(0, len(todo), _CHUNK):
                 pipe.rpush(self._key("todo", job), *todo[start : start + _CHUNK])
             for shard in done:
                 pipe.setbit(self._key("done", job), shard, 1)
-            pipe.hset(self._key("job", job), mapping={**facts, "shards": total, "state": "open", "error": ""})
+            pipe.hset(self._key("job", job), mapping={**dict(facts), "shards": total, "state": "open", "error": ""})
             pipe.persist(self._key("job", job))
             pipe.zadd(PREFIX + "jobs", {job: time.time()})
             pipe.execute()
@@ -69,7 +79,7 @@ class Ledger:
             pipe.hset(self._key("job", job), mapping={"state": state, "error": error})
             pipe.hset(self._key("job", job), "ended_shards", self._redis.bitcount(self._key("done", job)))
             pipe.expire(self._key("job", job), FINISHED_TTL)
-            pipe.delete(*(self._key(part, job) for part in _PARTS))
+            pipe.delete(*(self._key(part, job) for part in (*_PARTS, "adding")))
             pipe.execute()
 
     def active(self) -> list[str]:
@@ -113,7 +123,7 @@ class Ledger:
 
     def renew(self, claim: Claim, lease_seconds: float, made: int) -> bool:
         """Extend the lease and record ``made`` images; ``False`` once it is lost or the job is no longer active."""
-        args = [PREFIX, claim.job, claim.shard, claim.nonce, time.time() + lease_seconds, made]
+        args: Args = [PREFIX, claim.job, claim.shard, claim.nonce, time.time() + lease_seconds, made]
         with broker_errors(self.url):
             return bool(self._scripts[RENEW](args=args))
 
@@ -126,7 +136,7 @@ class Ledger:
         """Hand a shard back after a fault, to be free after a back-off with full jitter; its number of faults."""
         delay = random.uniform(0.0, 1.0)
         with broker_errors(self.url):
-            args = [PREFIX, claim.job, claim.shard, claim.nonce, time.time(), delay, base, cap]
+            args: Args = [PREFIX, claim.job, claim.shard, claim.nonce, time.time(), delay, base, cap]
             return int(self._scripts[POSTPONE](args=args))
 
     def complete(self, claim: Claim) -> bool:
@@ -163,4 +173,3 @@ class Ledger:
 
 def _set_bits(packed: bytes) -> list[int]:
     return [8 * byte + bit for byte, value in enumerate(packed) for bit in range(8) if value & (0x80 >> bit)]
-

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from generator.canonical import Frozen, read_json, validated
 from generator.errors import AlreadyExists, Changed, ObjectMissing, SpecError, StoreUnavailable
-from generator.publish import BuildPlace, found_place
 from generator.provenance.manifest import build_prefix
+from generator.publish import BuildPlace, found_place
 from generator.spec import Digest, JobSpec, Name
 from generator.store import S3Settings, open_store
 from generator.store.base import Store

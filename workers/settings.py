@@ -48,10 +48,14 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="auto, cpu, cuda, or cuda:N")
     concurrency: int = Field(default=1, ge=1, le=256, description="Processes of one worker, each with its decoders")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads of one process; all by default")
-    lease_seconds: float = Field(default=60.0, ge=1.0, le=3600.0, description="A shard is free again after this silence")
+    lease_seconds: float = Field(
+        default=60.0, ge=1.0, le=3600.0, description="A shard is free again after this silence"
+    )
     shard_seconds: int = Field(default=900, ge=1, description="A shard that takes longer is ended with its process")
     grace_seconds: float = Field(default=30.0, ge=0.0, description="Time for a shard to finish after SIGTERM")
-    max_shard_attempts: int = Field(default=5, ge=1, le=100, description="Outside faults of a shard before the job fails")
+    max_shard_attempts: int = Field(
+        default=5, ge=1, le=100, description="Outside faults of a shard before the job fails"
+    )
     tickets_per_slot: int = Field(default=2, ge=1, le=100, description="Tickets in the broker for each worker process")
     reconcile_seconds: float = Field(default=5.0, ge=0.2, le=600.0, description="Pause between two reconciler passes")
     visibility_timeout: int = Field(default=6 * 3600, ge=60, description="Seconds until Redis hands a ticket out again")
@@ -65,7 +69,9 @@ class Settings(BaseSettings):
     s3_checksums: Literal["when_supported", "when_required"] = Field(
         default="when_supported", description="Request checksums; when_required for services that refuse them"
     )
-    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(default="auto", description="Bucket in path or host")
+    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        default="auto", description="Bucket in path or host"
+    )
     s3_connect_timeout: float = Field(default=5.0, gt=0.0, description="Seconds")
     s3_read_timeout: float = Field(default=60.0, gt=0.0, description="Seconds")
     s3_max_attempts: int = Field(default=5, ge=1, le=20, description="Tries of one request, with back-off")
@@ -74,9 +80,7 @@ class Settings(BaseSettings):
     def s3(self) -> S3Settings:
         """How the S3 service is reached."""
         prefix = "s3_"
-        return S3Settings(
-            **{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)}
-        )
+        return S3Settings(**{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)})
 
     @property
     def heartbeat_file(self) -> Path:

@@ -12,9 +12,8 @@ from generator.errors import EnvironmentMismatch, LatentmillError, ObjectMissing
 from generator.finishing import finish
 from generator.mill import produce_shard
 from generator.plan import Plan
-from generator.provenance.manifest import receipt_key
+from generator.provenance.manifest import build_prefix, receipt_key
 from generator.publish import BuildPlace, fix_environment, found_place
-from generator.provenance.manifest import build_prefix
 from generator.store import open_store
 from workers.leases import LeaseKeeper, LeaseLost
 from workers.ledger import Claim

@@ -6,7 +6,7 @@ Tensors are safetensors files; nothing in a bundle is ever unpickled.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,11 +14,11 @@ from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
 from generator.canonical import Frozen
 from generator.spec import ClassName, Digest
 
-INFO_FILE = "bundle.json"
-DECODER_FILE = "decoder.safetensors"
-ENCODER_FILE = "encoder.safetensors"
-LATENTS_FILE = "latents.safetensors"
-CODES_FILE = "codes.safetensors"
+INFO_FILE: Final = "bundle.json"
+DECODER_FILE: Final = "decoder.safetensors"
+ENCODER_FILE: Final = "encoder.safetensors"
+LATENTS_FILE: Final = "latents.safetensors"
+CODES_FILE: Final = "codes.safetensors"
 
 BundleFile = Literal["decoder.safetensors", "encoder.safetensors", "latents.safetensors", "codes.safetensors"]
 

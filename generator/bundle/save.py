@@ -69,7 +69,7 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         training=contents.training,
         files={name: FileEntry(digest=digest_of(data), size=len(data)) for name, data in files.items()},
     )
-    write_whole(directory, {**files, INFO_FILE: info.canonical()})
+    write_whole(directory, {INFO_FILE: info.canonical(), **{str(name): data for name, data in files.items()}})
     return digest_of(info.canonical())
 
 

@@ -9,8 +9,8 @@ from generator.bundle.load import load_bundle, read_info
 from generator.bundle.save import check_free, write_whole
 from generator.canonical import digest_of
 from generator.errors import BundleError
-from generator.store.once import put_once
 from generator.store.base import Store
+from generator.store.once import put_once
 
 
 def bundle_store(root: Store, digest: str) -> Store:
@@ -35,7 +35,7 @@ def pull(root: Store, digest: str, directory: Path) -> None:
     check_free(directory)
     source = bundle_store(root, digest)
     _, info = read_info(source, digest)
-    files = {name: source.get(name) for name in info.files}
+    files: dict[str, bytes] = {name: source.get(name) for name in info.files}
     for name, entry in info.files.items():
         if digest_of(files[name]) != entry.digest:
             raise BundleError(name, f"content with digest {entry.digest}", digest_of(files[name]))

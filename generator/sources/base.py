@@ -75,9 +75,7 @@ def make_source(
     ``images_NHWC`` is uint8 and square already; ``labels_N`` is of any integer type. Class names are brought to
     Unicode NFC, so that a tree copied between file systems keeps its fingerprint. Raises ``SourceError``.
     """
-    if len(images_NHWC) < 2:
-        got = f"{len(images_NHWC)} and {len(skipped)} skipped" if skipped else f"{len(images_NHWC)}"
-        raise SourceError(f"{name}:images", "at least 2 readable images", got)
+    check_count(len(images_NHWC), name=name, skipped=len(skipped))
     names = checked_names(class_names, field=f"{name}:class_names")
     if labels_N is not None:
         labels_N = checked_labels(labels_N, names, count=len(images_NHWC), field=f"{name}:labels")
@@ -121,8 +119,7 @@ def checked_labels(labels_N: np.ndarray, names: tuple[str, ...], *, count: int, 
     if labels_N.shape != (count,):
         shape = "x".join(str(length) for length in labels_N.shape)
         raise SourceError(field, f"{count} labels, one per image", f"{shape} labels")
-    if labels_N.dtype.kind not in "iu":
-        raise SourceError(field, "integers", f"{labels_N.dtype} values")
+    _check_integers(labels_N, field)
     low, high = int(labels_N.min()), int(labels_N.max())
     if low < 0 or high >= len(names):
         outside = low if low < 0 else high
@@ -137,11 +134,19 @@ def checked_labels(labels_N: np.ndarray, names: tuple[str, ...], *, count: int, 
 
 def numbered_names(labels_N: np.ndarray, *, field: str) -> tuple[str, ...]:
     """Names '0' .. 'k-1' for labels that come without any; they must use every number from 0 on."""
+    _check_integers(labels_N, field)
     used = np.unique(labels_N).tolist()
     if used != list(range(len(used))):
         got = ", ".join(str(label) for label in used[:8]) + (", ..." if len(used) > 8 else "")
         raise SourceError(field, "labels 0 .. k-1, each used at least once", got, "Or give class names with them.")
     return tuple(str(label) for label in used)
+
+
+def check_count(count: int, *, name: str, skipped: int = 0) -> None:
+    """``SourceError`` for fewer than two images: one cannot be both trained on and held out."""
+    if count < 2:
+        got = f"{count} and {skipped} skipped" if skipped else count
+        raise SourceError(f"{name}:images", "at least 2 readable images", got)
 
 
 def check_size(size: int | None) -> None:
@@ -162,3 +167,8 @@ def native_side(width: int, height: int, *, field: str) -> int:
         expected = f"square images of {MIN_SIZE} to {MAX_SIZE} pixels, or a size to bring them to"
         raise SourceError(field, expected, f"{width}x{height}", "Give a size: they are then resized and cropped.")
     return width
+
+
+def _check_integers(labels_N: np.ndarray, field: str) -> None:
+    if labels_N.dtype.kind not in "iu":
+        raise SourceError(field, "integers", f"{labels_N.dtype} values")

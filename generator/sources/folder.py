@@ -75,15 +75,22 @@ def _class_images(folder: Path, root: Path, name: str) -> tuple[Path, ...]:
 def _entries(folder: Path, root: Path, name: str) -> _Entries:
     try:
         visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        folders = {path: None for path in visible if path.is_dir()}
     except OSError as error:
         raise SourceError(_shown(folder, root, name), "a readable folder", error.strerror or error) from error
-    folders = tuple(path for path in visible if path.is_dir())
-    images = tuple(path for path in visible if not path.is_dir() and path.suffix.lower() in SUFFIXES)
+    images = tuple(path for path in visible if path not in folders and path.suffix.lower() in SUFFIXES)
     for path in (*folders, *images):
-        if path.is_symlink() and (path in folders or not path.resolve().is_relative_to(root.resolve())):
+        if path.is_symlink() and (path in folders or _leads_out(path, root)):
             expected = "no links to folders, and none to files outside the source"
             raise SourceError(_shown(path, root, name), expected, "such a link")
-    return _Entries(folders, images)
+    return _Entries(tuple(folders), images)
+
+
+def _leads_out(link: Path, root: Path) -> bool:
+    try:
+        return not link.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # it leads round in a circle
+        return True
 
 
 def _shown(path: Path, root: Path, name: str) -> str:

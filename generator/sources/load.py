@@ -56,13 +56,17 @@ def load_source(
 def _kind(location: str, path: Path) -> str:
     if location == DIGITS:
         return DIGITS
-    if _tables(location, path):
-        return "parquet"
-    if path.is_dir():
-        return "folder"
-    if path.suffix.lower() == ".npz" and path.is_file():
-        return "npz"
-    raise SourceError(location, _KINDS, "a file of another kind" if path.is_file() else "nothing of this name")
+    try:
+        if _tables(location, path):
+            return "parquet"
+        if path.is_dir():
+            return "folder"
+        if path.suffix.lower() == ".npz" and path.is_file():
+            return "npz"
+        got = "a file of another kind" if path.is_file() else "nothing of this name"
+    except OSError as error:
+        raise SourceError(location, _KINDS, error.strerror or error) from error
+    raise SourceError(location, _KINDS, got)
 
 
 def _tables(location: str, path: Path) -> list[Path]:

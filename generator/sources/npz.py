@@ -6,6 +6,8 @@ Plain ``images`` and ``labels`` are a training set without a test set. Images ar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +16,15 @@ from numpy.lib.npyio import NpzFile
 
 from generator.errors import SourceError
 from generator.sources.arrays import fit_array
-from generator.sources.base import Progress, Source, checked_labels, checked_names, make_source, numbered_names
+from generator.sources.base import (
+    Progress,
+    Source,
+    check_count,
+    checked_labels,
+    checked_names,
+    make_source,
+    numbered_names,
+)
 
 SplitName = Literal["train", "test"]
 
@@ -26,6 +36,7 @@ def load_npz(
     with _opened(path) as archive:
         prefix = "" if split == "train" and "train_images" not in archive else f"{split}_"
         images_NHWC = _images(archive, f"{prefix}images", path)
+        check_count(len(images_NHWC), name=path.name)
         labels_N, names = _labels(archive, prefix, len(images_NHWC), path)
     field = f"{path.name}:{prefix}images"
     images_NHWC = fit_array(images_NHWC, size=size, channels=channels, field=field, progress=progress)
@@ -33,14 +44,18 @@ def load_npz(
     return make_source(images_NHWC, labels_N, names, name=name)
 
 
-def _opened(path: Path) -> NpzFile:
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except Exception as error:  # zipfile and numpy raise whatever damaged bytes lead them to
-        raise SourceError(path.name, "a NumPy .npz archive", f"a file that does not open as one ({error})") from error
-    if not isinstance(archive, NpzFile):
-        raise SourceError(path.name, "a NumPy .npz archive", "a single array under the name of one")
-    return archive
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(path.open("rb"))
+            archive = np.load(stream, allow_pickle=False)
+        except Exception as error:  # zipfile and numpy raise whatever damaged bytes lead them to
+            said = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise SourceError(path.name, "a NumPy .npz archive", f"one that does not open ({said})") from error
+        if not isinstance(archive, NpzFile):
+            raise SourceError(path.name, "a NumPy .npz archive", "a single array under the name of one")
+        yield stack.enter_context(archive)
 
 
 def _images(archive: NpzFile, key: str, path: Path) -> np.ndarray:

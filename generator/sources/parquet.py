@@ -16,7 +16,15 @@ import numpy as np
 
 from generator.canonical import read_json
 from generator.errors import SourceError
-from generator.sources.base import Progress, Source, checked_labels, checked_names, make_source, numbered_names
+from generator.sources.base import (
+    Progress,
+    Source,
+    check_count,
+    checked_labels,
+    checked_names,
+    make_source,
+    numbered_names,
+)
 from generator.sources.decode import CHUNK, Album, Picture, decode
 
 if TYPE_CHECKING:
@@ -42,13 +50,15 @@ def load_parquet(
     """
     _one_split(paths, name)
     tables = [_Table(path) for path in paths]
-    labels_N, names = _labels(tables, name)
+    total = sum(table.rows for table in tables)
+    check_count(total, name=name)
+    labels_N, names = _labels(tables, total, name)
 
     def chunks() -> Iterator[list[Picture]]:
         for table in tables:
             yield from table.pictures()
 
-    album = Album(name, sum(table.rows for table in tables), chunks)
+    album = Album(name, total, chunks)
     decoded = decode(album, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
     labels_N = labels_N[decoded.kept_N] if labels_N is not None else None
     return make_source(decoded.images_NHWC, labels_N, names, name=name, skipped=decoded.skipped)
@@ -101,7 +111,7 @@ class _Table:
         return checked_names(names, field=f"{field}.info.features.label.names")
 
 
-def _labels(tables: Sequence[_Table], name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _labels(tables: Sequence[_Table], total: int, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if not any(table.labelled for table in tables):
         return None, ()
     for table in tables:
@@ -114,7 +124,7 @@ def _labels(tables: Sequence[_Table], name: str) -> tuple[np.ndarray | None, tup
     names = tables[0].class_names()
     if names is None:
         names = numbered_names(labels_N, field=f"{name}:label")
-    return checked_labels(labels_N, names, count=sum(table.rows for table in tables), field=f"{name}:label"), names
+    return checked_labels(labels_N, names, count=total, field=f"{name}:label"), names
 
 
 def _image_column(schema: pa.Schema, path: Path) -> str:

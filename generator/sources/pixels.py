@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from generator.errors import SourceError
 
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000")
 _ENDINGS = "png apng jpg jpeg jpe jfif mpo gif bmp dib tif tiff webp avif ppm pgm pbm pnm pfm jp2 j2k"
 _UNREAD_ENDINGS = "heic heif"  # so that a folder of photographs does not silently lose those a telephone took
 SUFFIXES = frozenset(f".{ending}" for ending in f"{_ENDINGS} {_UNREAD_ENDINGS}".split())

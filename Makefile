@@ -1,0 +1,42 @@
+# Everything runs in .venv, which is made when it is missing. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check bench format clean
+.DEFAULT_GOAL := help
+
+help:  ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(READY)  ## make the virtual environment
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "latentmill needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,readers]'
+	@touch $(READY)
+
+demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 images into ./demo
+	@$(BIN)/latentmill demo --out demo
+
+test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, direction of imports, deployment files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python deploy/check.py
+
+bench: $(READY)  ## train one classifier on synthetic and one on real images, on MNIST in $$LATENTMILL_DATA
+	$(BIN)/python benchmarks/usefulness.py
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the virtual environment and what the demo made
+	rm -rf $(VENV) demo

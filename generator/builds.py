@@ -1,0 +1,102 @@
+"""Which build a URL means, and its manifest: the way in for every reader. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from generator.canonical import read_json, validated
+from generator.errors import DatasetError, ObjectMissing
+from generator.provenance.manifest import MANIFEST_KEY, RECIPE_KEY, Manifest
+from generator.store import S3Settings, open_store
+from generator.store.base import Store
+
+LATEST_KEY = "latest.json"
+
+_BUILDS = "builds/"
+_SHOWN = 10
+
+
+class Latest(BaseModel):
+    """``latest.json``: the build that readers of the dataset get. What else ``promote`` notes there is its own."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    build: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
+
+
+def resolve_build(url: str, s3: S3Settings | None = None) -> tuple[Store, Manifest]:
+    """The committed build that ``url`` means, seen from its prefix, and its manifest.
+
+    ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``). Of a dataset it is the build that
+    ``latest.json`` names, or else the only committed one. Raises ``DatasetError`` where that is none.
+    """
+    store = find_build(url, s3)
+    return store, read_manifest(store)
+
+
+def find_build(url: str, s3: S3Settings | None = None) -> Store:
+    """As ``resolve_build``, without reading the manifest: it is there, and may still be damaged."""
+    store = open_store(url, s3)
+    if _is_committed(store):
+        return store
+    if store.head(RECIPE_KEY) is not None:
+        raise DatasetError(
+            "dataset",
+            "a committed build",
+            f"one that is not finished ({store.url} has no {MANIFEST_KEY})",
+            "submit or generate the same spec again to finish it",
+        )
+    promoted = _promoted(store)
+    return store.at(f"{_BUILDS}{promoted}") if promoted else _only_build(store)
+
+
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of the build whose prefix ``store`` is seen from. Raises ``DatasetError``."""
+    try:
+        data = store.get(MANIFEST_KEY)
+    except ObjectMissing as missing:
+        raise DatasetError("dataset", f"a committed build (with {MANIFEST_KEY})", f"none at {store.url}") from missing
+    document = read_json(data, field=MANIFEST_KEY, error=DatasetError)
+    return validated(Manifest, document, field=MANIFEST_KEY, error=DatasetError)
+
+
+def _promoted(store: Store) -> str | None:
+    try:
+        data = store.get(LATEST_KEY)
+    except ObjectMissing:
+        return None
+    latest = validated(
+        Latest, read_json(data, field=LATEST_KEY, error=DatasetError), field=LATEST_KEY, error=DatasetError
+    )
+    if not _is_committed(store.at(f"{_BUILDS}{latest.build}")):
+        got = f"build {latest.build}, which {store.url} does not hold"
+        raise DatasetError(LATEST_KEY, "the id of a committed build", got, "promote another build")
+    return latest.build
+
+
+def _only_build(store: Store) -> Store:
+    builds = list(store.children(_BUILDS))
+    ready = [build for build in builds if _is_committed(store.at(f"{_BUILDS}{build}"))]
+    if len(ready) == 1:
+        return store.at(f"{_BUILDS}{ready[0]}")
+    if ready:
+        got = f"{len(ready)} committed builds at {store.url}: {_some(ready)}"
+        hint = f"open one of them ({store.url}/{_BUILDS}{ready[0]}), or promote one"
+        raise DatasetError("dataset", f"one committed build, or {LATEST_KEY} to choose one", got, hint)
+    if builds:
+        got = f"only unfinished ones at {store.url}: {_some(builds)}"
+        raise DatasetError("dataset", "a committed build", got, "wait for the job, or run the same spec again")
+    below = list(store.children())
+    hint = f"below it are: {_some(below)}" if below else ""
+    raise DatasetError("dataset", "the URL of a dataset or of a build", f"neither at {store.url}", hint)
+
+
+def _is_committed(store: Store) -> bool:
+    return store.head(MANIFEST_KEY) is not None
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,98 @@
+"""From real images to a bundle: split, train the autoencoder, fit the latent distribution to its codes, save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from generator.autoencoders import Progress, Trained, encode, load_encoder, train
+from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.bundle import BundleContents, SourceFacts, TrainingFacts, save_bundle
+from generator.bundle.save import check_free
+from generator.latents import LatentDistribution
+from generator.latents.fitting import fit_mixture
+from generator.sources import Source, Split, split
+
+MAX_REFERENCE_CODES = 20_000
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What ``learn`` made: the bundle's digest, the training's history, the fit, and what a user should know of it."""
+
+    digest: str
+    history: tuple[EpochRecord, ...]
+    latents: LatentDistribution
+    notices: tuple[str, ...]
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Where the training for the bundle ``out`` keeps its checkpoint while it runs."""
+    return out.with_name(f"{out.name}.checkpoint")
+
+
+def learn(
+    source: Source,
+    config: VaeConfig,
+    settings: TrainSettings,
+    out: Path,
+    *,
+    on_step: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_fit: Callable[[], None] = lambda: None,
+) -> Learned:
+    """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
+
+    A run that was killed is taken up again from ``checkpoint_of(out)``; that file goes when the bundle is there.
+    Raises ``BundleError`` for ``out``, ``SourceError``, ``SettingsError``, ``TrainingDiverged``.
+    """
+    check_free(out)
+    parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
+    checkpoint = checkpoint_of(out)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    trained = train(
+        config,
+        settings,
+        source.images_NHWC[parts.train_N],
+        source.images_NHWC[parts.holdout_N],
+        fingerprint=source.fingerprint,
+        checkpoint=checkpoint,
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
+    on_fit()
+    learned = _fit_and_save(source, parts, trained, settings, out)
+    checkpoint.unlink(missing_ok=True)
+    return learned
+
+
+def _fit_and_save(source: Source, parts: Split, trained: Trained, settings: TrainSettings, out: Path) -> Learned:
+    encoder = load_encoder(trained.config, trained.encoder_state)
+    codes_ND, held_ND = (encode(encoder, source.images_NHWC[rows]) for rows in (parts.train_N, parts.holdout_N))
+    labels_N, held_labels_N = (_labels(source, rows) for rows in (parts.train_N, parts.holdout_N))
+    fit = fit_mixture(codes_ND, labels_N, held_ND, held_labels_N, class_names=source.class_names, seed=settings.seed)
+    kept = slice(0, MAX_REFERENCE_CODES)  # sources are shuffled by nobody: the split's order is the source's own
+    contents = BundleContents(
+        autoencoder=trained.config,
+        decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
+        encoder={name: weight.numpy() for name, weight in trained.encoder_state.items()},
+        latents=fit.distribution,
+        classes=source.class_names,
+        codes_ND=codes_ND[kept],
+        labels_N=None if labels_N is None else labels_N[kept],
+        source=SourceFacts(
+            name=source.name,
+            fingerprint=source.fingerprint,
+            images=len(parts.train_N),
+            holdout=len(parts.holdout_N),
+        ),
+        training=TrainingFacts(settings=settings, history=trained.history),
+    )
+    return Learned(save_bundle(out, contents), trained.history, fit.distribution, fit.warnings)
+
+
+def _labels(source: Source, rows_N: np.ndarray) -> np.ndarray | None:
+    return None if source.labels_N is None else source.labels_N[rows_N]

@@ -1,0 +1,60 @@
+"""One committed sample made again, from its row and the bundle alone, and compared with what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from generator.builds import resolve_build
+from generator.bundle import Bundle
+from generator.canonical import sha256_hex
+from generator.decoding import ResidentDecoder
+from generator.errors import DatasetError
+from generator.making import open_maker
+from generator.plan import Plan
+from generator.provenance.environment import Environment, differences
+from generator.provenance.samples import read_rows
+from generator.publish import found_place
+from generator.spec import Recipe
+from generator.store import S3Settings
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The image file made again; whether it is the stored one, byte for byte; and what differs around it."""
+
+    index: int
+    attempt: int
+    label: int | None
+    data: bytes
+    identical: bool
+    environment_differences: str  # empty in the build's own environment
+
+
+def recipe_at(url: str, s3: S3Settings | None = None) -> Recipe:
+    """The recipe of the committed build at ``url``; its ``bundle`` is what ``replay`` needs."""
+    store, manifest = resolve_build(url, s3)
+    return found_place(store, manifest.name).recipe
+
+
+def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3Settings | None = None) -> Replay:
+    """Make sample ``index`` of the committed build at ``url`` again. Raises ``DatasetError``, ``SpecError``."""
+    store, manifest = resolve_build(url, s3)
+    place = found_place(store, manifest.name)
+    if not 0 <= index < place.recipe.total:
+        raise DatasetError("index", f"0 .. {place.recipe.total - 1}", index)
+    receipt = manifest.shards[Plan(place.recipe).shard_of(index)]
+    rows = read_rows(store.get(receipt.table.key), field=receipt.table.key)
+    row = next(row for row in rows if row["index"] == index)
+    decoder = ResidentDecoder(bundle, batch=place.recipe.batch, dtype=place.recipe.dtype, device=device)
+    maker = open_maker(place, bundle, decoder)
+    data = maker.remake(index, row["attempt"], row["label"] or 0)
+    return Replay(
+        index=index,
+        attempt=row["attempt"],
+        label=row["label"],
+        data=data,
+        identical=sha256_hex(data) == row["image_sha256"],
+        environment_differences=differences(
+            maker.environment, Environment.model_validate(manifest.environments[receipt.environment])
+        ),
+    )

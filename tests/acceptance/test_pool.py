@@ -1,0 +1,192 @@
+"""The pool as a whole: real workers, real Redis, S3 over HTTP; workers die, Redis forgets, the dataset is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from generator.bundle import load_bundle
+from generator.drafts import draft_of, resolve
+from generator.errors import AccessDenied, BrokerUnavailable, BucketMissing, BuildConflict, JobFailed, SpecError
+from generator.mill import build
+from generator.provenance.environment import Environment
+from generator.provenance.manifest import ENVIRONMENT_KEY, RECIPE_KEY, Manifest
+from generator.publish import committed, place_of
+from generator.store import open_store
+from generator.verification import verify_dataset
+from tests.bundles import tiny_bundle
+from tests.servers import RedisServer, S3Server
+from tests.service import Service, running_service
+from workers.client import Client
+from workers.markers import read_marker
+from workers.tickets import top_up
+
+
+@pytest.fixture
+def service(redis_server: RedisServer, s3_server: S3Server, bucket: str, tmp_path: Path) -> Iterator[Service]:
+    with running_service(redis_server, s3_server, bucket, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose shards take a few seconds, so that a worker can be killed in the middle of one."""
+    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "slow", size=64, channels=3, dims=16)
+
+
+def undisturbed(fields: dict[str, object], destination: str) -> Manifest:
+    """The same recipe, built in this process to another place."""
+    spec, bundle = resolve(draft_of(fields | {"destination": destination}))
+    return build(place_of(spec), load_bundle(bundle, spec.recipe.bundle), device="cpu")
+
+
+def manifest_at(service: Service, url: str) -> Manifest:
+    manifest = committed(service.place(url, "tiny"))
+    assert manifest is not None
+    return manifest
+
+
+def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: Service, slow_bundle: Path) -> None:
+    fields = service.spec(slow_bundle, count=4000, shard_size=1000, density_floor=0.3)
+    job = service.client.submit(fields)
+    first = service.start_worker()
+
+    def in_the_middle_of_the_second_shard() -> bool:
+        _, leased, done, made = service.pool.ledger.counts(job.job)
+        return done >= 1 and leased == 1 and 0 < made < 1000
+
+    service.until(in_the_middle_of_the_second_shard)
+    service.kill_worker(first)
+    assert not service.client.status(job.job).ended
+    service.start_worker()
+    ended = service.client.wait(job.job, timeout=120)
+    manifest = manifest_at(service, ended.url)
+    assert manifest.canonical() == undisturbed(fields, "memory://undisturbed").canonical()
+    assert verify_dataset(ended.url, service.settings.s3).problems == ()
+
+
+def test_redis_that_forgets_everything_loses_nothing(service: Service, bundle: Path) -> None:
+    fields = service.spec(bundle, count=3000)
+    job = service.client.submit(fields)
+    service.start_worker()
+    service.until(lambda: 3 <= service.client.status(job.job).shards_done)
+    redis_py.Redis.from_url(service.redis.url).flushall()
+    service.until(lambda: service.is_committed(job.url))
+    assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://flushed").canonical()
+    assert read_marker(service.pool.root, job.job) is None
+
+
+def test_submitting_twice_gives_one_build(service: Service, bundle: Path) -> None:
+    fields = service.spec(bundle)
+    job, again = service.client.submit(fields), service.client.submit(fields)
+    assert (job.job, job.url) == (again.job, again.url)
+    service.start_worker()
+    service.client.wait(job.job, timeout=90)
+    before = {info.key: info.etag for info in service.place(job.url, "tiny").store.list()}
+    third = service.client.submit(fields)
+    assert third.state == "committed"
+    assert {info.key: info.etag for info in service.place(job.url, "tiny").store.list()} == before
+    assert [status.job for status in service.client.jobs()] == [job.job]
+
+
+def test_lost_and_duplicated_tickets_are_harmless(service: Service, bundle: Path) -> None:
+    fields = service.spec(bundle)
+    job = service.client.submit(fields)
+    redis_py.Redis.from_url(service.redis.url).delete(service.settings.queue)  # every ticket is lost
+    service.start_worker()
+    service.until(lambda: service.client.status(job.job).shards_done >= 1)
+    for _ in range(25):  # and more come than there is work for
+        service.pool.app.send_task("latentmill.work", queue=service.settings.queue)
+    service.client.wait(job.job, timeout=90)
+    assert verify_dataset(job.url, service.settings.s3).problems == ()
+    assert top_up(service.pool.app, service.pool.ledger, service.settings) == 0
+
+
+def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: Service, slow_bundle: Path) -> None:
+    fields = service.spec(slow_bundle, count=4000, shard_size=1000)
+    job = service.client.submit(fields)
+    service.start_worker()
+    service.until(lambda: service.client.status(job.job).shards_running == 1)
+    assert service.client.cancel(job.job).state == "cancelled"
+    with pytest.raises(JobFailed, match="cancelled"):
+        service.client.wait(job.job, timeout=5)
+    redis_py.Redis.from_url(service.redis.url).flushall()
+    service.until(lambda: service.pool.ledger.slots() > 0)  # the reconciler has looked at the store since
+    assert service.client.status(job.job).state == "cancelled"
+    assert not service.is_committed(job.url)
+    service.client.submit(fields)
+    service.client.wait(job.job, timeout=120)
+    assert verify_dataset(job.url, service.settings.s3).problems == ()
+
+
+def test_a_worker_of_another_environment_writes_no_shard(service: Service, bundle: Path) -> None:
+    job = service.client.submit(service.spec(bundle))
+    other = Environment(device="cpu/elsewhere", dtype="float32", libraries={"torch": "0"})
+    store = service.place(job.url, "tiny").store
+    store.create(ENVIRONMENT_KEY, other.canonical())
+    service.start_worker()
+    service.until(lambda: "declined" in service.logs())
+    assert "cpu/elsewhere" in service.logs()
+    assert not list(store.list("shards/"))
+    assert service.client.status(job.job).state == "queued"
+
+
+def test_a_job_that_cannot_succeed_fails_at_once_and_says_why(service: Service, bundle: Path) -> None:
+    job = service.client.submit(service.spec(bundle, density_floor=0.9999, max_attempts=2))
+    service.start_worker()
+    with pytest.raises(JobFailed, match="max_attempts"):
+        service.client.wait(job.job, timeout=90)
+    marker = read_marker(service.pool.root, job.job)
+    assert marker is not None
+    assert marker.intent == "failed"
+    assert "acceptance rate" in marker.error
+    assert not service.is_committed(job.url)
+
+
+def test_a_place_with_another_spec_is_refused(service: Service, bundle: Path) -> None:
+    fields = service.spec(bundle)
+    place = place_of(resolve(draft_of(fields))[0], service.settings.s3)
+    place.store.create(RECIPE_KEY, b'{"not":"this recipe"}')
+    with pytest.raises(BuildConflict, match="another spec"):
+        service.client.submit(fields)
+    assert service.client.jobs() == []
+
+
+def test_nothing_is_written_while_redis_is_down(service: Service, bundle: Path) -> None:
+    service.redis.kill()
+    with pytest.raises(BrokerUnavailable, match="redis"):
+        service.client.submit(service.spec(bundle))
+    assert list(open_store(service.bucket, service.settings.s3).list()) == []
+
+
+def test_places_that_cannot_be_written_are_refused_with_nothing_written(
+    service: Service, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(BucketMissing):
+        service.client.submit(service.spec(bundle, destination="s3://no-such-bucket/data"))
+    with pytest.raises((AccessDenied, BucketMissing)):
+        service.client.submit(service.spec(bundle, destination=str(tmp_path / "file" / "data")))
+    with pytest.raises(SpecError, match="destination"):
+        service.client.submit(service.spec(bundle, destination="memory://here"))
+    assert list(open_store(service.bucket, service.settings.s3).list()) == []
+
+
+def test_an_unknown_job_is_bad_input(service: Service) -> None:
+    for job in ("tiny-000000000000", "../../etc", ""):
+        with pytest.raises(SpecError, match="job"):
+            service.client.status(job)
+
+
+def test_tenants_see_their_own_jobs(service: Service, bundle: Path) -> None:
+    ours = service.client.submit(service.spec(bundle, tenant="ours"))
+    service.client.submit(service.spec(bundle, tenant="theirs", seed=1))
+    assert [status.job for status in Client(service.settings).jobs(tenant="ours")] == [ours.job]

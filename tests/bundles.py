@@ -1,0 +1,52 @@
+"""A small bundle for tests: random networks and a hand-made mixture, so that nothing has to be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.autoencoders.networks import build_decoder, build_encoder
+from generator.bundle import BundleContents, SourceFacts, TrainingFacts, save_bundle
+from generator.latents import load
+
+
+def tiny_contents(
+    *, classes: tuple[str, ...] = ("cat", "dog", "owl"), size: int = 8, channels: int = 1, dims: int = 4, seed: int = 0
+) -> BundleContents:
+    """Parts of a bundle whose decoder shows something: random weights of a real network, two clusters a class."""
+    config = VaeConfig(size=size, channels=channels, latent_dim=dims, width=8)
+    torch.manual_seed(seed)
+    decoder, encoder = build_decoder(config), build_encoder(config)
+    rows = max(1, len(classes))
+    rng = np.random.default_rng(seed)
+    codes_ND, labels_N = rng.normal(size=(10 * rows, dims)), np.repeat(np.arange(rows), 10)
+    factors = np.tril(rng.normal(size=(2 * rows, dims, dims)) * 0.1)
+    factors[:, np.arange(dims), np.arange(dims)] = rng.uniform(0.5, 1.5, size=(2 * rows, dims))
+    tensors = {
+        "weight": np.tile([0.25, 0.75], rows),
+        "mean": rng.normal(size=(2 * rows, dims)) * 2,
+        "factor": factors,
+        "quantile": np.tile(np.linspace(-4.0 * dims, 0.0, 1001), (rows, 1)),
+    }
+    latents = load({"family": "mixture", "dims": dims, "classes": len(classes), "clusters": [2] * rows}, tensors)
+    record = EpochRecord(epoch=1, train_loss=1.0, holdout_loss=1.0, holdout_terms={}, best=True)
+    return BundleContents(
+        autoencoder=config,
+        decoder={name: weight.detach().numpy() for name, weight in decoder.state_dict().items()},
+        encoder={name: weight.detach().numpy() for name, weight in encoder.state_dict().items()},
+        latents=latents,
+        classes=classes,
+        codes_ND=codes_ND,
+        labels_N=labels_N if classes else None,
+        source=SourceFacts(name="tiny", fingerprint="sha256:" + "0" * 64, images=9 * rows, holdout=rows),
+        training=TrainingFacts(settings=TrainSettings(), history=(record,)),
+    )
+
+
+def tiny_bundle(directory: Path, **shape: object) -> Path:
+    """``tiny_contents`` saved at ``directory``."""
+    save_bundle(directory, tiny_contents(**shape))  # type: ignore[arg-type]
+    return directory

@@ -1,0 +1,173 @@
+"""Recipes, orders and drafts: what is refused, what identifies a build, what a draft becomes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from generator.bundle import read_info
+from generator.canonical import canonical_json, digest_of, read_json
+from generator.drafts import JobDraft, draft_of, read_draft, resolve
+from generator.errors import BundleError, SpecError
+from generator.spec import JobSpec, Order, Recipe
+from generator.store import open_store
+from tests.bundles import tiny_bundle
+
+BUNDLE = "sha256:" + "ab" * 32
+
+
+def fields(**changes: Any) -> dict[str, Any]:
+    return {"bundle": "b", "destination": "out", "name": "tiny", "count": 30} | changes
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"count": 0}, "count"),
+        ({"count": -5}, "count"),
+        ({"count": "many"}, "count"),
+        ({"count": None, "counts": {"cat": -1}}, "counts.cat"),
+        ({"count": None, "counts": {}}, "counts"),
+        ({"name": "Has Space"}, "name"),
+        ({"name": "../up"}, "name"),
+        ({"tenant": "a/b"}, "tenant"),
+        ({"image": "gif"}, "image"),
+        ({"image": {"format": "png", "quality": 3}}, "image.png.quality"),
+        ({"image": {"format": "jpeg", "quality": 101}}, "image.jpeg.quality"),
+        ({"seed": "seven"}, "seed"),
+        ({"seed": True}, "seed"),
+    ],
+)
+def test_a_draft_names_the_field_that_is_wrong(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        draft_of(fields(**change))
+    assert caught.value.field == field
+    assert caught.value.exit_code == 2
+    assert caught.value.expected
+    assert caught.value.got
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"shard_size": 0}, "shard_size"),
+        ({"batch": 0}, "batch"),
+        ({"dtype": "int8"}, "dtype"),
+        ({"density_floor": 1.0}, "density_floor"),
+        ({"density_floor": float("nan")}, "density_floor"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"count": None}, "count"),
+        ({"counts": {"cat": 3}}, "count"),
+        ({"count": None, "counts": {"unicorn": 3}}, "counts.unicorn"),
+        ({"destination": "gopher://x"}, "url"),
+    ],
+)
+def test_resolving_names_the_field_that_is_wrong(bundle: Path, change: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        resolve(draft_of(fields(bundle=str(bundle), **change)))
+    assert caught.value.field == field
+
+
+def test_a_missing_bundle_is_named() -> None:
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        resolve(draft_of(fields(bundle="/nowhere/at/all")))
+
+
+def test_a_total_is_spread_evenly_and_classes_are_the_bundles(bundle: Path) -> None:
+    spec, _ = resolve(draft_of(fields(bundle=str(bundle), count=31)))
+    assert spec.recipe.classes == ("cat", "dog", "owl")
+    assert spec.recipe.counts == (11, 10, 10)
+    assert spec.recipe.bundle == read_info(open_store(str(bundle)))[0]
+
+
+def test_total_and_equal_counts_are_one_recipe(bundle: Path) -> None:
+    by_total = resolve(draft_of(fields(bundle=str(bundle), count=30)))[0]
+    counts = {"owl": 10, "cat": 10, "dog": 10}
+    by_class = resolve(draft_of(fields(bundle=str(bundle), count=None, counts=counts)))[0]
+    assert by_total.recipe.digest == by_class.recipe.digest
+    assert by_total.job_id == by_class.job_id
+
+
+def test_the_order_does_not_change_the_recipe_but_the_job(bundle: Path) -> None:
+    here = resolve(draft_of(fields(bundle=str(bundle))))[0]
+    there = resolve(draft_of(fields(bundle=str(bundle), destination="elsewhere")))[0]
+    assert here.build_id == there.build_id
+    assert here.job_id != there.job_id
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"shard_size": 999}, {"revision": 1}, {"batch": 128}])
+def test_what_determines_bytes_changes_the_digest(change: dict[str, Any]) -> None:
+    recipe = Recipe(bundle=BUNDLE, counts=(10,))
+    assert recipe.digest != recipe.model_copy(update=change).digest
+
+
+def test_stored_bytes_are_what_is_hashed() -> None:
+    recipe = Recipe(bundle=BUNDLE, classes=("a", "b"), counts=(3, 4), density_floor=0.1)
+    again = Recipe.model_validate(json.loads(recipe.canonical()))
+    assert again == recipe
+    assert digest_of(again.canonical()) == recipe.digest
+
+
+def test_the_digest_of_a_recipe_is_what_it_was() -> None:
+    """A gate: the same recipe must name the same build in every release."""
+    recipe = Recipe(bundle=BUNDLE, classes=("a", "b"), counts=(3, 4), seed=5)
+    assert recipe.digest == "sha256:fb7f0017f92052cd6ff787774315abf3b63d7c1d92dec8cc0b4269ce998baf63"
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
+    )
+)
+def test_canonical_json_round_trips_and_ignores_key_order(value: Any) -> None:
+    data = canonical_json(value)
+    assert json.loads(data) == value
+    if isinstance(value, dict):
+        assert canonical_json(dict(reversed(value.items()))) == data
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a": 1,}'])
+def test_json_that_does_not_parse_is_refused(data: bytes) -> None:
+    with pytest.raises(SpecError, match="spec"):
+        read_json(data, field="spec", error=SpecError)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b", "just words", "a: [", "!!python/object/apply:os.system ['true']"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match="spec"):
+        read_draft(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"absent\.yaml"):
+        read_draft(tmp_path / "absent.yaml")
+
+
+def test_yaml_and_python_are_one_spec(tmp_path: Path, bundle: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(f"bundle: {bundle}\ndestination: out\nname: tiny\ncount: 30\nimage: jpeg\n")
+    assert read_draft(path) == draft_of(fields(bundle=str(bundle), image={"format": "jpeg"}))
+
+
+def test_specs_are_immutable_values() -> None:
+    spec = JobSpec(recipe=Recipe(bundle=BUNDLE, counts=(1,)), order=Order(destination="out", name="a"))
+    assert spec == JobSpec.model_validate_json(spec.model_dump_json())
+    with pytest.raises(ValueError, match="frozen"):
+        spec.order.name = "b"  # type: ignore[misc]
+    assert isinstance(draft_of(fields()), JobDraft)

@@ -1,0 +1,140 @@
+"""``latentmill demo``: the whole job on one machine, from real digits to a verified, committed dataset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from generator.errors import IntegrityError, JobFailed
+from workers.cli.output import json_option, progress_bar, show
+
+if TYPE_CHECKING:
+    from workers.embedded import WorkerProcess
+    from workers.settings import Settings
+    from workers.status import JobStatus
+
+
+@click.command("demo")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("latentmill-demo"),
+    show_default=True,
+    help="Directory for everything the demo makes.",
+)
+@click.option("--count", default=10_000, show_default=True, type=click.IntRange(10, 10_000_000), help="Images to make.")
+@json_option
+def demo_command(out: Path, count: int, as_json: bool) -> None:
+    """Train on the bundled digits, start an embedded Redis and a worker, and build 10,000 labelled images.
+
+    Run again, it finds the committed build and says so.
+    """
+    from generator.drafts import draft_of, resolve
+    from generator.publish import committed, place_of
+
+    bundle = out / "digits.bundle"
+    if not bundle.exists():
+        _train(bundle, quiet=as_json)
+    fields = _fields(bundle, out, count)
+    place = place_of(resolve(draft_of(fields))[0])
+    found = committed(place) is not None
+    pace = {} if found else _build(fields, _settings(out), quiet=as_json)
+    picture = _picture(out, bundle)
+    dataset = place.url.removeprefix("file://")
+    facts = {"dataset": dataset, **_verified(place.url), **pace, "preview": f"{dataset}/preview.jpg", "picture": picture}
+    title = "the committed build of an earlier run was found and verified; nothing was made"
+    show(facts | {"found": found}, as_json=as_json, title=title if found else "committed and verified")
+
+
+def _settings(out: Path) -> Settings:
+    """A service of its own inside ``out``: it meets no other Redis, root or cache."""
+    from workers.settings import Settings
+
+    home = out.absolute()
+    return Settings(root=str(home / "root"), state_dir=home / "state", cache_dir=home / "cache", reconcile_seconds=1.0)
+
+
+def _fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle),
+        "count": count,
+        "seed": 7,
+        "density_floor": 0.02,
+        "destination": str(out / "datasets"),
+        "name": "digits",
+    }
+
+
+def _train(bundle: Path, *, quiet: bool) -> None:
+    from generator.autoencoders.config import default_config, default_settings
+    from generator.learning import learn
+    from generator.sources import load_source
+
+    source = load_source("digits")
+    settings = default_settings(len(source))
+    steps = settings.epochs * (int(len(source) * (1 - settings.holdout)) // settings.batch)
+    config = default_config(source.size, source.channels)
+    with progress_bar("training on digits", steps, quiet=quiet, unit="steps") as bar:
+        learn(source, config, settings, bundle, on_step=lambda at: bar((at.epoch - 1) * at.steps + at.step))
+        bar(steps)
+
+
+def _build(fields: dict[str, Any], settings: Settings, *, quiet: bool) -> dict[str, Any]:
+    from pydantic import SecretStr
+
+    from workers.client import Client
+    from workers.embedded import EmbeddedRedis, WorkerProcess
+
+    with EmbeddedRedis(settings.state_dir / "redis") as server:
+        client = Client(settings.model_copy(update={"redis_url": SecretStr(server.url)}))
+        status, clock = client.submit(fields), time.perf_counter()
+        worker = WorkerProcess(server.url, settings, settings.state_dir / "worker.log")
+        try:
+            with progress_bar("worker starts, then makes images", status.samples, quiet=quiet) as bar:
+                first = _follow(client.watch(status.job), worker, bar)
+        finally:
+            seconds = time.perf_counter() - clock
+            worker.stop(settings.grace_seconds)
+    pace = {"seconds_with_start_of_worker": round(seconds, 1)}
+    made = seconds - (first - clock)
+    return pace | {"images_per_second": round(status.samples / made)} if made > 0 else pace
+
+
+def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, bar: Any) -> float:
+    """Show progress until the job has ended; the moment at which the first shard was claimed."""
+    first = time.perf_counter()
+    for status in statuses:
+        if status.shards_running == status.shards_done == 0:
+            first = time.perf_counter()
+        bar(status.samples_done)
+        if status.state in ("failed", "cancelled"):
+            raise JobFailed("job", "a committed dataset", f"{status.state}: {status.error}")
+        if not worker.alive() and not status.ended:
+            raise JobFailed("worker", "a worker that stays", "it ended", f"see {worker.log}")
+    return first
+
+
+def _verified(url: str) -> dict[str, Any]:
+    from generator.verification import verify_dataset
+
+    checked = verify_dataset(url)
+    if checked.problems:
+        raise IntegrityError(checked.problems[0].where, "an intact dataset", checked.problems[0].what)
+    return {"images": checked.samples, "shards": checked.shards, "bytes": checked.bytes}
+
+
+def _picture(out: Path, bundle: Path) -> Path:
+    """Real digits beside generated ones, one row a class."""
+    from generator.bundle import load_bundle
+    from generator.pictures import draw_beside
+    from generator.sources import load_source
+    from generator.store import open_store
+
+    path = out / "real-beside-generated.png"
+    if not path.exists():
+        draw_beside(load_source("digits"), load_bundle(open_store(str(bundle))), path)
+    return path

@@ -1,0 +1,88 @@
+"""Commands for jobs in the pool: submit, jobs, status, watch, cancel."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from workers.cli.output import json_option, progress_bar, show, status_facts
+
+
+@click.command("submit")
+@click.argument("spec", type=click.Path())
+@click.option("--watch", "follow", is_flag=True, help="Follow the job until it ends.")
+@json_option
+@click.pass_context
+def submit_command(ctx: click.Context, spec: str, follow: bool, as_json: bool) -> None:
+    """Hand the job in SPEC (a YAML file) to the pool.
+
+    Submitting the same spec again is the same job. A local bundle is pushed to the store root first.
+    """
+    from workers.client import Client
+
+    status = Client().submit(spec)
+    if follow and not status.ended:
+        ctx.invoke(watch_command, job=status.job, as_json=as_json)
+        return
+    title = "already committed" if status.state == "committed" else "submitted"
+    show(status_facts(status), as_json=as_json, title=title)
+
+
+@click.command("jobs")
+@click.option("--tenant", help="Only this tenant's jobs.")
+@json_option
+def jobs_command(tenant: str | None, as_json: bool) -> None:
+    """List the jobs that the pool knows, the newest first."""
+    from workers.client import Client
+
+    found = Client().jobs(tenant=tenant)
+    if as_json:
+        click.echo(json.dumps([status_facts(status) for status in found], indent=2))
+        return
+    if not found:
+        click.echo("no jobs")
+        return
+    width = max(len(status.job) for status in found)
+    click.secho(f"{'job':<{width}}  {'state':<9}  {'shards':>13}  {'images':>21}  tenant", bold=True)
+    for status in found:
+        shards, images = f"{status.shards_done}/{status.shards}", f"{status.samples_done:,}/{status.samples:,}"
+        click.echo(f"{status.job:<{width}}  {status.state:<9}  {shards:>13}  {images:>21}  {status.tenant}")
+
+
+@click.command("status")
+@click.argument("job")
+@json_option
+def status_command(job: str, as_json: bool) -> None:
+    """How JOB stands: its state, shards and images, and where it is written."""
+    from workers.client import Client
+
+    show(status_facts(Client().status(job)), as_json=as_json)
+
+
+@click.command("watch")
+@click.argument("job")
+@json_option
+def watch_command(job: str, as_json: bool) -> None:
+    """Follow JOB until it ends. Exit code 1 unless it is committed."""
+    from generator.errors import JobFailed
+    from workers.client import Client
+
+    client = Client()
+    last = client.status(job)
+    with progress_bar(job, last.samples, quiet=as_json) as bar:
+        for last in client.watch(job):
+            bar(last.samples_done)
+    if last.state != "committed":
+        raise JobFailed("job", f"{job} to be committed", f"{last.state}: {last.error or 'by request'}")
+    show(status_facts(last), as_json=as_json, title="committed")
+
+
+@click.command("cancel")
+@click.argument("job")
+@json_option
+def cancel_command(job: str, as_json: bool) -> None:
+    """Stop JOB. Finished shards stay; submitting the spec again takes it up where it stopped."""
+    from workers.client import Client
+
+    show(status_facts(Client().cancel(job)), as_json=as_json)

@@ -1,0 +1,117 @@
+"""The root of the command line: its commands by section, and how errors reach the user."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+from generator.errors import LatentmillError
+
+_HOMES = {
+    "demo": "workers.cli.demo",
+    "train": "workers.cli.bundles",
+    "inspect": "workers.cli.bundles",
+    "push": "workers.cli.bundles",
+    "pull": "workers.cli.bundles",
+    "generate": "workers.cli.builds",
+    "verify": "workers.cli.builds",
+    "replay": "workers.cli.builds",
+    "submit": "workers.cli.jobs",
+    "jobs": "workers.cli.jobs",
+    "status": "workers.cli.jobs",
+    "watch": "workers.cli.jobs",
+    "cancel": "workers.cli.jobs",
+    "up": "workers.cli.service",
+    "worker": "workers.cli.service",
+    "health": "workers.cli.service",
+}
+_SECTIONS = {
+    "Start here": ("demo",),
+    "Models": ("train", "inspect", "push", "pull"),
+    "Datasets": ("generate", "verify", "replay"),
+    "Jobs": ("submit", "jobs", "status", "watch", "cancel"),
+    "Service": ("up", "worker", "health"),
+}
+_SHORT = {
+    "demo": "Train on digits, start a pool, build 10,000 images.",
+    "train": "Real images in, a bundle out.",
+    "inspect": "What a bundle is and how it was made.",
+    "push": "Copy a bundle into the store root.",
+    "pull": "Copy a bundle out of the store root.",
+    "generate": "Build a dataset in this process.",
+    "verify": "Re-hash a whole dataset.",
+    "replay": "Make one sample again and compare it.",
+    "submit": "Hand a job to the pool.",
+    "jobs": "List jobs.",
+    "status": "How one job stands.",
+    "watch": "Follow a job until it ends.",
+    "cancel": "Stop a job.",
+    "up": "Redis and workers on this machine.",
+    "worker": "One worker on a given Redis.",
+    "health": "Is the worker on this host alive?",
+}
+
+
+class Commands(click.Group):
+    """Lists commands by section without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in _SECTIONS.values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _HOMES:
+            return None
+        command: click.Command = getattr(import_module(_HOMES[cmd_name]), f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, _SHORT[name]) for name in names])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("latentmill"), prog_name="latentmill")
+def root() -> None:
+    """Synthetic image datasets from a learned latent space.
+
+    Learn a decoder and a latent distribution from real images (train), sample and decode novel images (generate here,
+    submit to a pool), and get sharded, labelled, repeatable datasets that say where every image came from.
+    """
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input."""
+    as_json = "--json" in sys.argv
+    try:
+        root.main(standalone_mode=False)
+    except LatentmillError as error:
+        _report(error.facts() if as_json else None, f"error: {error}")
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as usage:
+        usage.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _report(None, "interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as bug:
+        _report({"error": "InternalError", "got": repr(bug)} if as_json else None, _bug_text(bug))
+        sys.exit(1)
+
+
+def _report(facts: dict[str, str] | None, text: str) -> None:
+    click.echo(json.dumps(facts) if facts else text, err=True)
+
+
+def _bug_text(bug: Exception) -> str:
+    last = traceback.extract_tb(bug.__traceback__)[-1]
+    return f"internal error: {bug!r}, in {last.name} ({last.filename}:{last.lineno}). This is a bug in latentmill."

@@ -1,0 +1,71 @@
+"""How facts are shown: aligned lines for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from workers.status import JobStatus
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    """``--json``: print one JSON document instead of text."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def show(facts: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
+    """Facts as ``name  value`` lines below ``title``, or as one JSON object."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, default=str))
+        return
+    if title:
+        click.secho(title, bold=True)
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        click.echo(f"  {name.replace('_', ' '):<{width}}  {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+@contextmanager
+def progress_bar(label: str, total: int, *, quiet: bool, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; yields a function that takes how much is done. Silent when ``quiet`` or no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, disable=quiet or not console.is_terminal) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def status_facts(status: JobStatus) -> dict[str, Any]:
+    """A job's status as the CLI shows it."""
+    from datetime import UTC, datetime
+
+    facts = status.model_dump(mode="json", exclude={"submitted", "error"})
+    if status.submitted:
+        facts["submitted"] = datetime.fromtimestamp(status.submitted, UTC).isoformat(timespec="seconds")
+    return facts | ({"error": status.error} if status.error else {})

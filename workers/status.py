@@ -1,0 +1,101 @@
+"""How a job stands, put together from the ledger and, where that knows nothing, from the store."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from generator.canonical import Frozen
+from generator.errors import SpecError
+from generator.publish import finished_numbers
+from workers.markers import Marker
+from workers.pool import Pool
+
+State = Literal["queued", "running", "paused", "committed", "cancelled", "failed"]
+ENDED = ("committed", "cancelled", "failed")
+
+
+class JobStatus(Frozen):
+    """One job at one moment. ``samples_done`` counts finished shards and what is made of the running ones."""
+
+    job: str
+    state: State
+    name: str
+    tenant: str
+    url: str
+    shards: int
+    shards_done: int
+    shards_running: int
+    samples: int
+    samples_done: int
+    submitted: float  # seconds since the epoch
+    error: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+def status_of(pool: Pool, job: str) -> JobStatus:
+    """The status of one job. Raises ``SpecError`` for a job that nobody knows."""
+    facts = pool.ledger.facts(job)
+    if "state" in facts:
+        return _from_ledger(pool, job, facts)
+    marker = pool.marker(job) if _plausible(job) else None
+    if marker is None:
+        raise SpecError("job", "a job that was submitted here (see `latentmill jobs`)", repr(job[:100]))
+    return _from_store(pool, marker)
+
+
+def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
+    shards, samples = int(facts["shards"]), int(facts["samples"])
+    state, running = facts["state"], 0
+    if state == "open":
+        _, running, done, made = pool.ledger.counts(job)
+        made += _samples_in(pool.ledger.finished(job), shards, samples)
+        state = "running" if running or done else "queued"
+    else:
+        done = shards if state == "committed" else int(facts.get("ended_shards", 0))
+        made = samples if state == "committed" else _samples_in(list(range(done)), shards, samples)
+    return JobStatus(
+        job=job,
+        state=state,
+        name=facts["name"],
+        tenant=facts["tenant"],
+        url=facts["url"],
+        shards=shards,
+        shards_done=done,
+        shards_running=running,
+        samples=samples,
+        samples_done=min(made, samples),
+        submitted=float(facts["submitted"]),
+        error=facts.get("error", ""),
+    )
+
+
+def _from_store(pool: Pool, marker: Marker) -> JobStatus:
+    place = marker.place(pool.settings.s3)
+    finished = finished_numbers(place)
+    return JobStatus(
+        job=marker.job,
+        state="queued" if marker.intent == "open" else marker.intent,
+        name=marker.name,
+        tenant=marker.tenant,
+        url=place.url,
+        shards=marker.shards,
+        shards_done=len(finished),
+        shards_running=0,
+        samples=marker.samples,
+        samples_done=_samples_in(sorted(finished), marker.shards, marker.samples),
+        submitted=marker.submitted,
+        error=marker.error,
+    )
+
+
+def _samples_in(finished: list[int], shards: int, samples: int) -> int:
+    """Samples in these shards of an even plan: the first ``samples % shards`` shards hold one more."""
+    base, extra = divmod(samples, shards)
+    return base * len(finished) + sum(number < extra for number in finished)
+
+
+def _plausible(job: str) -> bool:
+    return 0 < len(job) <= 80 and all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in job)
