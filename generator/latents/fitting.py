@@ -25,13 +25,12 @@ from typing import Literal
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from generator.errors import SourceError
-from generator.latents import kernels
 from generator.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
 
-CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30, 40)
+CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30)
 PATIENCE = 2
 MIN_HOLDOUT = 20
 _MIN_CODES_PER_CLUSTER = 10
@@ -131,14 +130,13 @@ def fit_mixture(
 def shrunk(covariance_KDD: np.ndarray, weight_K: np.ndarray, count: int) -> np.ndarray:
     """Covariances drawn to what the clusters of a class have in common, the more the fewer codes a cluster has.
 
-    Each is the posterior mode under an inverse-Wishart prior worth D / 4 codes, centred on the pooled covariance of
-    the class; the pooled one is drawn to its own diagonal by a prior worth D codes. ``count``: codes of the class.
+    Each is the posterior mode under an inverse-Wishart prior worth D / 2 codes, half of them spread as the pooled
+    covariance of the clusters and half as its diagonal. ``count``: codes of the class.
     """
-    dims = covariance_KDD.shape[-1]
     pooled_DD = (weight_K[:, None, None] * covariance_KDD).sum(axis=0)
-    pooled_DD = (count * pooled_DD + dims * np.diag(np.diag(pooled_DD))) / (count + dims)
-    strength, codes_K11 = dims / 4.0, count * weight_K[:, None, None]
-    shrunk_KDD: np.ndarray = (codes_K11 * covariance_KDD + strength * pooled_DD) / (codes_K11 + strength)
+    strength, codes_K11 = covariance_KDD.shape[-1] / 4.0, count * weight_K[:, None, None]
+    prior_DD = strength * (pooled_DD + np.diag(np.diag(pooled_DD)))
+    shrunk_KDD: np.ndarray = (codes_K11 * covariance_KDD + prior_DD) / (codes_K11 + 2.0 * strength)
     return shrunk_KDD
 
 
@@ -164,13 +162,13 @@ def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, seed: int) ->
 
 
 def _score(parts: _Parts, of_class: _Class, criterion: Criterion) -> float:
-    count, dims = of_class.codes_ND.shape
+    count, dims = len(of_class.codes_ND), int(of_class.codes_ND.shape[1])
     clusters = len(parts.weight_K)
     judged_by = of_class.holdout_HD if of_class.enough_holdout else of_class.codes_ND
     fit_term = -2.0 * count * float(parts.log_prob(judged_by).mean())
     if criterion == "likelihood" and of_class.enough_holdout:
         return fit_term
-    parameters = clusters - 1 + clusters * dims + clusters * dims * (dims + 1) // 2
+    parameters: int = clusters - 1 + clusters * dims + clusters * dims * (dims + 1) // 2
     return fit_term + parameters * math.log(count)
 
 
