@@ -134,7 +134,7 @@ def _decode_one(picture: Picture, out_HWC: np.ndarray, target: _Target, skip_bad
         if not skip_bad:
             raise bad from error
         return SkippedImage(picture.file, bad.got)
-    if False:
+    if target.native not in (None, native):
         expected = f"{target.size}x{target.size} like the images before it, or a size to bring all of them to"
         raise SourceError(picture.file, expected, f"{native[0]}x{native[1]}", "Give a size.")
     return None

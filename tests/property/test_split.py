@@ -62,6 +62,12 @@ def test_the_seed_matters_and_the_default_share_is_a_tenth() -> None:
     assert len({tuple(holdout_N.tolist()) for holdout_N in splits}) == 5
 
 
+def test_classes_of_one_size_are_not_split_at_the_same_places() -> None:
+    holdout_N = split(1000, np.repeat([0, 1], 500), seed=3).holdout_N
+    assert len(holdout_N) == 100
+    assert set(holdout_N[:50].tolist()) != set((holdout_N[50:] - 500).tolist())
+
+
 def test_every_image_is_held_out_equally_often() -> None:
     held_N = np.zeros(50)
     for seed in range(600):
