@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from generator.autoencoders import Progress, Trained, encode, load_encoder, train
 from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.autoencoders.inference import encode, load_encoder
+from generator.autoencoders.training import Progress, Trained, train
 from generator.bundle import BundleContents, SourceFacts, TrainingFacts, save_bundle
 from generator.bundle.save import check_free
-from generator.latents import LatentDistribution
-from generator.latents.fitting import fit_mixture
+from generator.latents.fitting import Choice, fit_mixture
+from generator.seeding import permutation
 from generator.sources import Source, Split, split
 
 MAX_REFERENCE_CODES = 20_000
@@ -21,11 +22,11 @@ MAX_REFERENCE_CODES = 20_000
 
 @dataclass(frozen=True)
 class Learned:
-    """What ``learn`` made: the bundle's digest, the training's history, the fit, and what a user should know of it."""
+    """What ``learn`` made: the bundle's digest, the training's history, the clusters chosen, and warnings."""
 
     digest: str
     history: tuple[EpochRecord, ...]
-    latents: LatentDistribution
+    choices: tuple[Choice, ...]
     notices: tuple[str, ...]
 
 
@@ -74,12 +75,12 @@ def _fit_and_save(source: Source, parts: Split, trained: Trained, settings: Trai
     codes_ND, held_ND = (encode(encoder, source.images_NHWC[rows]) for rows in (parts.train_N, parts.holdout_N))
     labels_N, held_labels_N = (_labels(source, rows) for rows in (parts.train_N, parts.holdout_N))
     fit = fit_mixture(codes_ND, labels_N, held_ND, held_labels_N, class_names=source.class_names, seed=settings.seed)
-    kept = slice(0, MAX_REFERENCE_CODES)  # sources are shuffled by nobody: the split's order is the source's own
+    kept = _reference_rows(len(codes_ND), settings.seed)
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
         encoder={name: weight.numpy() for name, weight in trained.encoder_state.items()},
-        latents=fit.distribution,
+        latents=fit.mixture,
         classes=source.class_names,
         codes_ND=codes_ND[kept],
         labels_N=None if labels_N is None else labels_N[kept],
@@ -91,8 +92,14 @@ def _fit_and_save(source: Source, parts: Split, trained: Trained, settings: Trai
         ),
         training=TrainingFacts(settings=settings, history=trained.history),
     )
-    return Learned(save_bundle(out, contents), trained.history, fit.distribution, fit.warnings)
+    notices = tuple(f"{warning.class_name or 'all images'}: {warning.message}" for warning in fit.warnings)
+    return Learned(save_bundle(out, contents), trained.history, fit.choices, notices)
 
 
 def _labels(source: Source, rows_N: np.ndarray) -> np.ndarray | None:
     return None if source.labels_N is None else source.labels_N[rows_N]
+
+
+def _reference_rows(count: int, seed: int) -> np.ndarray:
+    """Which codes the bundle keeps: all of a small source, else a random choice, ascending."""
+    return np.sort(permutation(seed, stream=0, size=count)[:MAX_REFERENCE_CODES])

@@ -117,9 +117,11 @@ for {names} in shards.decode("pil").to_tuple({fields}):
 ```
 
 ```python
+import os
+
 from datasets import load_dataset
 
-images = load_dataset(".", split="train")
+images = load_dataset(os.getcwd(), split="train")  # or its name, once it is on the hub
 ```
 
 What made each image (attempt, cluster, log-density, latent point, sha256) stands in `samples/*.parquet`.

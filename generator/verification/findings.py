@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 _SHOWN = 200  # characters of a value
@@ -11,21 +11,26 @@ _SHOWN = 200  # characters of a value
 
 @dataclass(frozen=True)
 class Problem:
-    """In the object ``key``, ``what`` was expected to be ``expected``; ``times`` counts it, ``got`` is the first."""
+    """One thing that is wrong with the object ``where``; ``times`` counts it, ``got`` is its first instance."""
 
-    key: str
-    what: str
+    where: str  # a key below the build's prefix
+    check: str
     expected: str
     got: str
     times: int = 1
 
+    @property
+    def what(self) -> str:
+        """The problem as a sentence."""
+        more = f", and {self.times - 1} more like it" if self.times > 1 else ""
+        return f"{self.check}: expected {self.expected}, got {self.got}{more}"
+
     def __str__(self) -> str:
-        more = f" (and {self.times - 1} more like it)" if self.times > 1 else ""
-        return f"{self.key}: {self.what}: expected {self.expected}, got {self.got}{more}"
+        return f"{self.where}: {self.what}"
 
     def facts(self) -> dict[str, Any]:
         """Plain JSON, for ``--json``."""
-        return {"key": self.key, "what": self.what, "expected": self.expected, "got": self.got, "times": self.times}
+        return asdict(self)
 
 
 class Findings:
@@ -39,24 +44,23 @@ class Findings:
     def problems(self) -> tuple[Problem, ...]:
         return tuple(Problem(*where, *first, self._times[where]) for where, first in self._first.items())
 
-    def add(self, key: str, what: str, expected: object, got: object) -> None:
+    def add(self, key: str, check: str, expected: object, got: object) -> None:
         """Note a problem."""
-        where = (key, what)
+        where = (key, check)
         self._first.setdefault(where, (_shown(expected), _shown(got)))
         self._times[where] = self._times.get(where, 0) + 1
 
     def expect_all(
-        self, key: str, what: str, expected: Mapping[str, object], got: Mapping[str, object], of: str = ""
+        self, key: str, suffix: str, expected: Mapping[str, object], got: Mapping[str, object], of: str = ""
     ) -> None:
-        """``expect`` for every name in ``expected``; what ``got`` holds beyond them is not looked at."""
+        """``expect``, as check ``<name><suffix>``, for every name in ``expected``; others in ``got`` do not matter."""
         for name, value in expected.items():
-            self.expect(key, f"{name}{what}", value, got.get(name), of)
+            self.expect(key, f"{name}{suffix}", value, got.get(name), of)
 
-    def expect(self, key: str, what: str, expected: object, got: object, of: str = "") -> None:
+    def expect(self, key: str, check: str, expected: object, got: object, of: str = "") -> None:
         """Note a problem unless ``got`` is ``expected``; ``of`` says which part of the object is meant."""
         if got != expected:
-            suffix = f" ({of})" if of else ""
-            self.add(key, what, expected, f"{_shown(got)}{suffix}")
+            self.add(key, check, expected, f"{_shown(got)} ({of})" if of else got)
 
 
 def _shown(value: object) -> str:

@@ -32,7 +32,7 @@ from generator.store import S3Settings, Store
 from generator.verification.contents import Contents
 from generator.verification.findings import Findings, Problem
 
-OnShard = Callable[[int], None]  # called with the number of each shard once it has been looked at
+OnShard = Callable[[int], None]  # called after each shard with the number of shards looked at so far
 
 _DOCUMENTS = (MANIFEST_KEY, RECIPE_KEY, ENVIRONMENT_KEY)
 _EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
@@ -95,9 +95,9 @@ class _Pass:
         if recipe is not None:
             plan = Plan(recipe)
             self._check_totals(plan)
-            for shard in plan:
+            for done, shard in enumerate(plan, start=1):
                 self._check_shard(shard, recipe)
-                on_shard(shard.number)
+                on_shard(done)
             self._check_strays(plan)
         return Verification(self._store.url, self._findings.problems, self._shards, self._samples, self._bytes)
 

@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 @click.option("--skip-bad", is_flag=True, help="Count broken images and go on without them.")
 @json_option
 def train_command(
-    source: str, out: Path, model: str, size: int | None, channels: int | None, skip_bad: bool, as_json: bool, **given: Any
+    source: str,
+    out: Path,
+    model: str,
+    size: int | None,
+    channels: int | None,
+    skip_bad: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Train an autoencoder on SOURCE, fit its latent space, and write a bundle.
 
@@ -72,9 +79,7 @@ def _learn(images: Source, config: VaeConfig, settings: TrainSettings, out: Path
         click.echo("going on from the checkpoint of a stopped run", err=True)
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:
-        learned = learn(
-            images, config, settings, out, on_step=lambda at: bar((at.epoch - 1) * at.steps + at.step)
-        )
+        learned = learn(images, config, settings, out, on_step=lambda at: bar((at.epoch - 1) * at.steps + at.step))
         bar(steps)
     return learned
 
@@ -95,7 +100,9 @@ def _trained_facts(out: Path, images: Source, learned: Learned) -> dict[str, Any
 
 @click.command("inspect")
 @click.argument("bundle")
-@click.option("--picture", type=click.Path(path_type=Path), help="Also draw samples of every class into this PNG or JPEG file.")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), help="Also draw samples of every class into this PNG or JPEG file."
+)
 @json_option
 def inspect_command(bundle: str, picture: Path | None, as_json: bool) -> None:
     """What BUNDLE (a directory or URL) is: verified digests, network, latent distribution, source, training."""

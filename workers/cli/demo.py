@@ -45,7 +45,13 @@ def demo_command(out: Path, count: int, as_json: bool) -> None:
     pace = {} if found else _build(fields, _settings(out), quiet=as_json)
     picture = _picture(out, bundle)
     dataset = place.url.removeprefix("file://")
-    facts = {"dataset": dataset, **_verified(place.url), **pace, "preview": f"{dataset}/preview.jpg", "picture": picture}
+    facts = {
+        "dataset": dataset,
+        **_verified(place.url),
+        **pace,
+        "preview": f"{dataset}/preview.jpg",
+        "picture": picture,
+    }
     title = "the committed build of an earlier run was found and verified; nothing was made"
     show(facts | {"found": found}, as_json=as_json, title=title if found else "committed and verified")
 

@@ -1,0 +1,213 @@
+"""A build of the real mill, read by others: webdataset, datasets and mlcroissant see what ``open_dataset`` sees."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from generator.bundle import load_bundle
+from generator.canonical import sha256_hex
+from generator.datasets import open_dataset
+from generator.drafts import JobDraft, resolve
+from generator.mill import build
+from generator.publish import place_of
+from generator.spec import ImageSettings, JpegSettings, PngSettings
+from generator.store import open_store
+from generator.verification import verify_dataset
+from tests.bundles import tiny_bundle
+
+Seen = list[tuple[str, int]]  # of every sample, in order: sha256 of its pixels, label
+
+CLASSES = ("cat", "dog", "a | strange: name")
+BUILDS: dict[str, tuple[tuple[str, ...], int, ImageSettings]] = {
+    "grey png": (CLASSES, 1, PngSettings()),
+    "colour jpeg": (CLASSES, 3, JpegSettings()),
+    "unlabelled png": ((), 3, PngSettings()),
+}
+
+
+def reader(name: str) -> Any:
+    """The third party's module; where it is missing the test is skipped, but fails in CI."""
+    return importlib.import_module(name) if "CI" in os.environ else pytest.importorskip(name)
+
+
+def made(home: Path, kind: str, seed: int = 0) -> Path:
+    """The directory of a committed build of 22 samples in 4 shards."""
+    classes, channels, image = BUILDS[kind]
+    where = tiny_bundle(home / "bundle", classes=classes, channels=channels)
+    draft = JobDraft(
+        bundle=str(where), destination=str(home), name="tiny", count=22, shard_size=6, batch=8, image=image, seed=seed
+    )
+    spec, store = resolve(draft)
+    build(place_of(spec), load_bundle(store), device="cpu")
+    return home / "tiny" / "builds" / spec.build_id
+
+
+@pytest.fixture(scope="module", params=list(BUILDS))
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("out"), request.param)
+
+
+def pixels_sha256(image: Any) -> str:
+    """Of a PIL image or an array, with the channel axis of a grey image or without it."""
+    return sha256_hex(np.ascontiguousarray(np.asarray(image)).tobytes())
+
+
+def ours(directory: Path) -> Seen:
+    return [(pixels_sha256(image), label) for image, label, _ in open_dataset(str(directory))]
+
+
+def shards(directory: Path) -> list[str]:
+    return [str(path) for path in sorted((directory / "shards").iterdir())]
+
+
+def extension(directory: Path) -> str:
+    recipe = json.loads((directory / "recipe.json").read_text())
+    return "jpg" if recipe["image"]["format"] == "jpeg" else "png"
+
+
+def from_rows(rows: Iterable[dict[str, Any]], suffix: str) -> Seen:
+    return [(pixels_sha256(row[suffix]), row.get("cls", -1)) for row in rows]
+
+
+@pytest.fixture
+def hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """``datasets``, with a cache of its own and without a network."""
+    datasets = reader("datasets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def test_the_build_is_intact_and_repeats(directory: Path) -> None:
+    assert verify_dataset(str(directory)).problems == ()
+    assert len(set(ours(directory))) == 22
+    assert ours(directory) == ours(directory)
+
+
+def test_webdataset(directory: Path) -> None:
+    webdataset, suffix = reader("webdataset"), extension(directory)
+    grey = open_dataset(str(directory)).manifest.image.channels == 1
+    samples = webdataset.WebDataset(shards(directory), shardshuffle=False).decode("l8" if grey else "rgb8")
+    seen = [(pixels_sha256(sample[suffix]), sample.get("cls", -1)) for sample in samples]
+    assert seen == ours(directory)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_datasets_reads_the_shards(directory: Path, hugging_face: Any, streaming: bool) -> None:
+    rows = hugging_face.load_dataset("webdataset", data_files=shards(directory), split="train", streaming=streaming)
+    assert from_rows(rows, extension(directory)) == ours(directory)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_datasets_reads_the_directory_by_its_card(directory: Path, hugging_face: Any, streaming: bool) -> None:
+    rows = hugging_face.load_dataset(str(directory), split="train", streaming=streaming)
+    assert from_rows(rows, extension(directory)) == ours(directory)
+    if "cls" in rows.features:
+        assert tuple(rows.features["cls"].names) == open_dataset(str(directory)).classes
+
+
+def test_the_card_is_one_that_the_hub_accepts(directory: Path) -> None:
+    hub = reader("huggingface_hub")
+    card = hub.DatasetCard.load(directory / "README.md")
+    assert card.data.pretty_name == "tiny"
+    assert "synthetic" in card.data.tags
+
+
+def test_the_examples_of_the_card_run(directory: Path, hugging_face: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader("webdataset")
+    monkeypatch.chdir(directory)
+    examples = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
+    assert len(examples) == 3
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(example, names)
+    assert len(names["images"]) == 22
+
+
+READ_CROISSANT = """
+import hashlib, json, sys
+import mlcroissant, numpy
+
+dataset = mlcroissant.Dataset(sys.argv[1])
+records = []
+for record in dataset.records("samples"):
+    record = {name.removeprefix("samples/"): value for name, value in record.items()}
+    pixels = numpy.ascontiguousarray(numpy.asarray(record.pop("image"))).tobytes()
+    text = {name: value.decode() for name, value in record.items() if isinstance(value, bytes)}
+    records.append(record | text | {"pixels": hashlib.sha256(pixels).hexdigest()})
+enumerated = dataset.metadata.record_sets[0].data or []
+json.dump({"errors": sorted(dataset.metadata.ctx.issues.errors), "records": records, "classes": enumerated}, sys.stdout)
+"""
+
+
+def croissant(file: str, cache: Path, cwd: Path | None = None) -> dict[str, Any]:
+    """What mlcroissant reads from a build, in a process of its own, because its cache is fixed at import."""
+    reader("mlcroissant")
+    done = subprocess.run(
+        [sys.executable, "-c", READ_CROISSANT, file],
+        env=os.environ | {"CROISSANT_CACHE": str(cache)},
+        cwd=cwd,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_mlcroissant_reads_every_record(directory: Path, tmp_path: Path) -> None:
+    found = croissant(str(directory / "croissant.json"), tmp_path)
+    assert found["errors"] == []
+    records = sorted(found["records"], key=lambda record: record["index"])
+    assert [(record["pixels"], record.get("label", -1)) for record in records] == ours(directory)
+    for record, sample in zip(records, open_dataset(str(directory)), strict=True):
+        stated = {name: value for name, value in sample.provenance.items() if name not in ("recipe", "synthetic")}
+        assert stated == {name: record[name] for name in stated}
+        assert len(record["latent"]) == 4
+    names = [row["classes/name"] for row in found["classes"]]
+    assert tuple(names) == open_dataset(str(directory)).classes
+
+
+def test_mlcroissant_does_not_mix_builds_and_reads_a_relative_path(tmp_path: Path) -> None:
+    """It keeps unpacked archives by their name in the file; two builds of one dataset must not share it."""
+    for seed in (1, 2):
+        directory = made(tmp_path / str(seed), "grey png", seed)
+        found = croissant("croissant.json", tmp_path / "cache", cwd=directory)
+        records = sorted(found["records"], key=lambda record: record["index"])
+        assert [(record["pixels"], record["label"]) for record in records] == ours(directory)
+
+
+def test_mlcroissant_refuses_an_altered_shard(tmp_path: Path) -> None:
+    directory = made(tmp_path, "grey png")
+    with (directory / "shards" / "tiny-000002.tar").open("ab") as shard:
+        shard.write(b"\0" * 512)
+    with pytest.raises(AssertionError, match="not identical"):
+        croissant(str(directory / "croissant.json"), tmp_path / "cache")
+
+
+def test_a_copy_elsewhere_is_still_a_dataset(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path / "copy")
+    assert ours(tmp_path / "copy") == ours(directory)
+    assert verify_dataset(str(tmp_path / "copy")).ok
+
+
+def test_s3_gives_the_same_samples(directory: Path, bucket: str, s3_settings: Any) -> None:
+    source, target = open_store(str(directory)), open_store(f"{bucket}/tiny", s3_settings)
+    for info in source.list():
+        target.put(f"builds/{directory.name}/{info.key}", source.get(info.key))
+    remote = open_dataset(f"{bucket}/tiny", s3=s3_settings)
+    assert [(pixels_sha256(image), label) for image, label, _ in remote] == ours(directory)
+    assert verify_dataset(f"{bucket}/tiny", s3_settings).ok

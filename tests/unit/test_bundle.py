@@ -1,0 +1,198 @@
+"""Bundles: content-addressed, verified whole, never unpickled, and carried between store roots unchanged."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from generator.bundle import BundleCache, bundle_store, load_bundle, pull, push, read_info, save_bundle
+from generator.canonical import canonical_json, digest_of
+from generator.decoding import ResidentDecoder
+from generator.errors import BundleError, InvalidOutput
+from generator.seeding import noise
+from generator.store import open_store
+from tests.bundles import tiny_bundle, tiny_contents
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return tiny_bundle(tmp_path / "bundle")
+
+
+def rewritten(bundle: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The bundle with another ``bundle.json``, its file digests made to agree with the files."""
+    document = json.loads((bundle / "bundle.json").read_bytes())
+    for name in document["files"]:
+        data = (bundle / name).read_bytes()
+        document["files"][name] = {"digest": digest_of(data), "size": len(data)}
+    change(document)
+    (bundle / "bundle.json").write_bytes(canonical_json(document))
+    return bundle
+
+
+def nothing(document: dict[str, Any]) -> None:
+    """Only the digests change."""
+
+
+def refusal(bundle: Path) -> BundleError:
+    with pytest.raises(BundleError) as caught:
+        load_bundle(open_store(str(bundle)))
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def test_equal_contents_have_equal_digests(tmp_path: Path) -> None:
+    assert save_bundle(tmp_path / "a", tiny_contents()) == save_bundle(tmp_path / "b", tiny_contents())
+    assert save_bundle(tmp_path / "c", tiny_contents(seed=1)) != save_bundle(tmp_path / "d", tiny_contents())
+
+
+def test_what_is_loaded_is_what_was_saved(bundle: Path) -> None:
+    contents, loaded = tiny_contents(), load_bundle(open_store(str(bundle)))
+    assert loaded.info.classes == contents.classes
+    assert loaded.decoder.keys() == contents.decoder.keys()
+    assert all(np.array_equal(loaded.decoder[name], weight) for name, weight in contents.decoder.items())
+    rows, labels = np.arange(30), np.arange(30) % 3
+    drawn = noise(1, rows, np.zeros_like(rows), 4)
+    saved_z, loaded_z = (latents.sample(drawn, labels).z_BD for latents in (contents.latents, loaded.latents))
+    assert np.array_equal(saved_z, loaded_z)
+
+
+def test_a_bundle_is_never_overwritten(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="immutable"):
+        save_bundle(bundle, tiny_contents(seed=1))
+    with pytest.raises(BundleError, match="file"):
+        save_bundle(bundle / "bundle.json" / "below", tiny_contents())
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder", "latents", "codes"])
+def test_an_altered_file_is_refused(bundle: Path, name: str) -> None:
+    path = bundle / f"{name}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert refusal(bundle).field == f"{name}.safetensors"
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder", "latents", "codes"])
+def test_a_missing_file_is_refused(bundle: Path, name: str) -> None:
+    (bundle / f"{name}.safetensors").unlink()
+    assert refusal(bundle).field == f"{name}.safetensors"
+
+
+def test_a_pinned_digest_must_agree(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="digest"):
+        load_bundle(open_store(str(bundle)), "sha256:" + "0" * 64)
+
+
+def test_a_pickle_under_a_safetensors_name_is_refused_and_not_run(bundle: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    (bundle / "decoder.safetensors").write_bytes(pickle.dumps(Trap()))
+    assert refusal(rewritten(bundle, nothing)).field == "decoder.safetensors"
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda doc: doc.update(bundle_version=2), "bundle_version"),
+        (lambda doc: doc.update(kind="something else"), "kind"),
+        (lambda doc: doc["image"].update(width=16), "image"),
+        (lambda doc: doc["image"].update(height=16, width=16), ""),
+        (lambda doc: doc.update(latent_dim=5), ""),
+        (lambda doc: doc["autoencoder"].update(family="diffusion"), "autoencoder.family"),
+        (lambda doc: doc["files"].update({"run.pkl": {"digest": "sha256:" + "0" * 64, "size": 1}}), "files.run.pkl"),
+        (lambda doc: doc["files"].pop("latents.safetensors"), ""),
+        (lambda doc: doc["latents"].update(family="flow"), "latents.family"),
+        (lambda doc: doc.update(classes=["cat", "dog"]), "latents.safetensors"),
+        (lambda doc: doc.update(extra=1), "extra"),
+    ],
+)
+def test_a_document_that_does_not_fit_is_refused(
+    bundle: Path, change: Callable[[dict[str, Any]], None], field: str
+) -> None:
+    got = refusal(rewritten(bundle, change)).field.removeprefix("bundle.json").strip(".")
+    assert got.startswith(field)
+
+
+@pytest.mark.parametrize("data", [b"", b"not json", b"[]", b'{"kind":1}', b"\x00" * 100])
+def test_a_document_that_is_none_is_refused(bundle: Path, data: bytes) -> None:
+    (bundle / "bundle.json").write_bytes(data)
+    assert refusal(bundle).field.startswith("bundle.json")
+
+
+def test_numbers_that_are_none_are_refused(bundle: Path) -> None:
+    weights = load_file(bundle / "decoder.safetensors")
+    name = next(name for name, weight in weights.items() if weight.dtype == np.float32)
+    weights[name].flat[0] = np.nan
+    save_file(weights, bundle / "decoder.safetensors")
+    assert refusal(rewritten(bundle, nothing)).field == f"decoder.safetensors:{name}"
+
+
+def test_weights_of_another_network_are_refused(bundle: Path, tmp_path: Path) -> None:
+    other = tiny_bundle(tmp_path / "other", size=16)
+    shutil.copy(other / "decoder.safetensors", bundle / "decoder.safetensors")
+    loaded = load_bundle(open_store(str(rewritten(bundle, nothing))))
+    with pytest.raises(BundleError, match=r"decoder\.safetensors"):
+        ResidentDecoder(loaded, batch=4, dtype="float32", device="cpu")
+
+
+def test_a_decoder_that_overflows_is_refused(bundle: Path) -> None:
+    weights = load_file(bundle / "decoder.safetensors")
+    huge = {
+        name: weight if weight.dtype != np.float32 else np.full_like(weight, 3e38) for name, weight in weights.items()
+    }
+    save_file(huge, bundle / "decoder.safetensors")
+    loaded = load_bundle(open_store(str(rewritten(bundle, nothing))))
+    with pytest.raises(InvalidOutput, match="NaN or infinity"):
+        ResidentDecoder(loaded, batch=4, dtype="float32", device="cpu").decode(np.ones((4, 4), dtype=np.float32))
+
+
+def test_push_and_pull_carry_the_same_bytes(bundle: Path, bucket: str, s3_settings: Any, tmp_path: Path) -> None:
+    root, here = open_store(f"{bucket}/mill", s3_settings), open_store(str(bundle))
+    digest = push(here, root)
+    before = {info.key: info.etag for info in root.list()}
+    assert push(here, root) == digest
+    assert {info.key: info.etag for info in root.list()} == before
+    pull(root, digest, tmp_path / "pulled")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()} == {
+        path.name: path.read_bytes() for path in bundle.iterdir()
+    }
+
+
+def test_a_damaged_bundle_is_not_pushed(bundle: Path) -> None:
+    (bundle / "decoder.safetensors").write_bytes(b"damaged")
+    root = open_store("memory://damaged")
+    with pytest.raises(BundleError):
+        push(open_store(str(bundle)), root)
+    assert list(root.list()) == []
+
+
+def test_a_root_that_was_tampered_with_is_noticed(bundle: Path, tmp_path: Path) -> None:
+    root = open_store(str(tmp_path / "root"))
+    digest = push(open_store(str(bundle)), root)
+    bundle_store(root, digest).put("decoder.safetensors", b"something else")
+    with pytest.raises(BundleError, match=r"decoder\.safetensors"):
+        pull(root, digest, tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+
+
+def test_the_cache_keeps_to_its_size_and_to_its_roots(tmp_path: Path) -> None:
+    root = open_store(str(tmp_path / "root"))
+    digests = [push(open_store(str(tiny_bundle(tmp_path / f"b{n}", seed=n))), root) for n in range(3)]
+    cache = BundleCache(tmp_path / "cache", max_bytes=1)
+    for digest in digests:
+        assert read_info(cache.find(digest, (root,)), digest)[0] == digest
+        assert len(list((tmp_path / "cache").iterdir())) == 1
+    with pytest.raises(BundleError, match="push it first"):
+        cache.find("sha256:" + "1" * 64, (root,))
