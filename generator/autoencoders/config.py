@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
@@ -11,6 +12,7 @@ from generator.errors import InputError, SpecError
 
 MIN_SIZE, MAX_SIZE = 8, 128
 _COARSEST = 4
+_STEPS = 1500  # at least, so that a small source is learned as well
 
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")]
 
@@ -71,9 +73,21 @@ def default_config(size: int, channels: int) -> VaeConfig:
     return parse_config({"family": "vae", "size": size, "channels": channels, "latent_dim": latent_dim})
 
 
+def default_settings(images: int) -> TrainSettings:
+    """The settings we recommend for ``images`` real images: about as many steps for few images as for many."""
+    batch = min(128, max(16, images // 10))
+    epochs = min(400, max(8, math.ceil(_STEPS * batch / max(1, images))))
+    return TrainSettings(epochs=epochs, batch=batch, patience=max(10, epochs // 5))
+
+
 def parse_config(value: Any, *, field: str = "model", error: type[InputError] = SpecError) -> VaeConfig:
     """An untrusted value (parsed JSON or YAML) as a configuration; ``error`` names the field that is wrong."""
     return validated(VaeConfig, value, field=field, error=error)
+
+
+def parse_settings(value: Any, *, field: str = "train", error: type[InputError] = SpecError) -> TrainSettings:
+    """An untrusted value (parsed JSON or YAML) as settings; ``error`` names the field that is wrong."""
+    return validated(TrainSettings, value, field=field, error=error)
 
 
 def ladder(size: int) -> tuple[int, ...]:
