@@ -15,7 +15,8 @@ from generator.filters import check_attempts, valid_images
 from generator.images import extension, image_encoder
 from generator.images.codec import Encode
 from generator.plan import ShardPlan
-from generator.provenance.environment import Environment, environment_here
+from generator.provenance.environment import Environment
+from generator.provenance.here import environment_here
 from generator.provenance.manifest import Receipt, StoredFile, shard_key, table_key
 from generator.provenance.samples import SampleRows, join_rows, sample_key, table_bytes
 from generator.publish import BuildPlace, MadeShard

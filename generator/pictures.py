@@ -23,7 +23,7 @@ Samples = list[tuple[np.ndarray, int | None]]
 
 
 def draw_samples(bundle: Bundle, path: Path, *, seed: int = 0) -> None:
-    """Samples of ``bundle``, a row a class, into a PNG or JPEG file. Raises ``SpecError`` where it cannot be written."""
+    """Samples of ``bundle``, a row a class, into a PNG or JPEG file. Raises ``SpecError``."""
     _save(_sheet(_generated(bundle, seed), bundle.info.classes), path)
 
 

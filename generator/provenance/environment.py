@@ -6,7 +6,6 @@ The release of latentmill is not among them: what it may change is covered by ``
 
 from __future__ import annotations
 
-import platform
 from typing import Literal
 
 from generator.canonical import Frozen, digest_of
@@ -26,11 +25,6 @@ class Environment(Frozen):
         return digest_of(self.canonical())
 
 
-def environment_here(device: str, dtype: str) -> Environment:
-    """The environment of this process, decoding on torch device ``device`` with ``dtype``. Imports torch."""
-    return Environment(device=_device_kind(device), dtype=dtype, libraries=_libraries())
-
-
 def differences(ours: Environment, theirs: Environment) -> str:
     """What differs, as a person reads it: ``torch 2.13.0 instead of 2.12.1, ...``."""
     one, two = _flat(ours), _flat(theirs)
@@ -41,32 +35,3 @@ def differences(ours: Environment, theirs: Environment) -> str:
 def _flat(environment: Environment) -> dict[str, str]:
     facts = {"device": environment.device, "dtype": environment.dtype, "execution": environment.execution}
     return facts | environment.libraries
-
-
-def _device_kind(device: str) -> str:
-    import torch
-
-    if torch.device(device).type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        return f"cuda/{torch.cuda.get_device_name(device)}/sm_{major}{minor}"
-    return f"cpu/{platform.machine()}/{torch.backends.cpu.get_cpu_capability()}"
-
-
-def _libraries() -> dict[str, str]:
-    import numpy
-    import PIL
-    import pyarrow
-    import scipy
-    import torch
-    from PIL import features
-
-    return {
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "pyarrow": pyarrow.__version__,
-        "pillow": PIL.__version__,
-        "libjpeg": str(features.version("jpg")),
-        "zlib": str(features.version("zlib")),
-    }

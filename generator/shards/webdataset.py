@@ -51,7 +51,7 @@ class TarWriter:
 def ustar_header(name: str, size: int) -> bytes:
     """512 bytes, equal to what ``tarfile`` writes for a plain ``name`` (up to 100 ASCII characters), much sooner."""
     name_field, size_field = name.encode("ascii").ljust(100, b"\0"), b"%011o\0" % size
-    assert len(name_field) == 100 and len(size_field) == 12
+    assert (len(name_field), len(size_field)) == (100, 12)
     header = bytearray(_TEMPLATE)
     header[_NAME], header[_SIZE] = name_field, size_field
     header[_CHECKSUM] = b"%06o\0 " % (_FIXED_SUM + sum(name_field) + sum(size_field))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ from generator.spec import ImageSettings, JpegSettings, PngSettings
 from generator.store import open_store
 from generator.verification import verify_dataset
 from tests.bundles import tiny_bundle
+
+pytestmark = [
+    # webdataset leaves the archives it read open, and the garbage collector complains in whichever test comes next.
+    pytest.mark.filterwarnings(r"ignore:unclosed file .*\.tar:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        r"ignore:Exception ignored in. <_io\.FileIO name='.*\.tar':pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 Seen = list[tuple[str, int]]  # of every sample, in order: sha256 of its pixels, label
 
@@ -82,6 +91,12 @@ def from_rows(rows: Iterable[dict[str, Any]], suffix: str) -> Seen:
 
 
 @pytest.fixture
+def webdataset() -> Iterator[Any]:
+    yield reader("webdataset")
+    gc.collect()  # see above: not in the test of another file
+
+
+@pytest.fixture
 def hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """``datasets``, with a cache of its own and without a network."""
     datasets = reader("datasets")
@@ -97,8 +112,8 @@ def test_the_build_is_intact_and_repeats(directory: Path) -> None:
     assert ours(directory) == ours(directory)
 
 
-def test_webdataset(directory: Path) -> None:
-    webdataset, suffix = reader("webdataset"), extension(directory)
+def test_webdataset(directory: Path, webdataset: Any) -> None:
+    suffix = extension(directory)
     grey = open_dataset(str(directory)).manifest.image.channels == 1
     samples = webdataset.WebDataset(shards(directory), shardshuffle=False).decode("l8" if grey else "rgb8")
     seen = [(pixels_sha256(sample[suffix]), sample.get("cls", -1)) for sample in samples]
@@ -126,8 +141,9 @@ def test_the_card_is_one_that_the_hub_accepts(directory: Path) -> None:
     assert "synthetic" in card.data.tags
 
 
-def test_the_examples_of_the_card_run(directory: Path, hugging_face: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader("webdataset")
+def test_the_examples_of_the_card_run(
+    directory: Path, hugging_face: Any, webdataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(directory)
     examples = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
     assert len(examples) == 3

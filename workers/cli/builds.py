@@ -81,7 +81,7 @@ def verify_command(dataset: str, as_json: bool) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N.")
 @json_option
 def replay_command(dataset: str, index: int, bundle: str | None, out: Path | None, device: str, as_json: bool) -> None:
-    """Make sample INDEX of DATASET again and compare it with the stored one, byte for byte. Exit code 1 if it differs."""
+    """Make sample INDEX of DATASET again and compare it with the stored one. Exit code 1 if a byte differs."""
     from generator.bundle import load_bundle
     from generator.drafts import find_bundle
     from generator.replay import recipe_at, replay
