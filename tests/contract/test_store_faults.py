@@ -106,14 +106,22 @@ def refuse(status: int, code: str, message: str = "because") -> Answer:
     return answer
 
 
-@pytest.fixture
-def scripted() -> Iterator[Scripted]:
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[Scripted]:
     with Scripted() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def scripted(one_server: Scripted) -> Scripted:
+    """The server without answers yet."""
+    for memory in (one_server.answers, one_server.asked, one_server.callers):
+        memory.clear()
+    return one_server
 
 
 def impatient(endpoint_url: str, max_attempts: int = 3, **more: object) -> S3Settings:
