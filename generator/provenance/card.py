@@ -164,10 +164,11 @@ def _check() -> str:
 
 ```
 latentmill verify .
+latentmill replay . 0
 ```
 
-reads every file again and compares it with [{MANIFEST_KEY}]({MANIFEST_KEY}), which holds the sha256 of each. The same
-recipe, in the same environment, gives the same bytes.
+`verify` reads every file again and compares it with [{MANIFEST_KEY}]({MANIFEST_KEY}), which holds the sha256 of each.
+`replay` makes one image again, here the first, from the bundle: in the same environment it has the same bytes.
 
 No license is stated: the terms of the real images that the model learned from may apply.
 """
@@ -179,4 +180,4 @@ def _extension(manifest: Manifest) -> str:
 
 def _plain(text: str) -> str:
     """``text`` as Markdown that shows exactly it, inside a table too."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<>|~&$])", r"\\\1", text)

@@ -181,6 +181,14 @@ def test_a_damaged_shard_is_an_error_and_gives_nothing(tmp_path: Path) -> None:
         next(samples)
 
 
+def test_damage_met_in_a_worker_is_the_same_error(tmp_path: Path) -> None:
+    place, manifest = LABELLED.commit(str(tmp_path))
+    place.store.put(manifest.shards[1].shard.key, b"")
+    loader = DataLoader(open_dataset(f"{tmp_path}/small"), batch_size=None, num_workers=1)
+    with pytest.raises(IntegrityError, match=r"small-000001\.tar"):
+        indices(loader)
+
+
 @pytest.mark.parametrize(("rank", "world_size"), [(1, 1), (-1, 2), (0, 0)])
 def test_a_rank_outside_the_world_is_refused(url: str, rank: int, world_size: int) -> None:
     with pytest.raises(SpecError, match="rank"):
