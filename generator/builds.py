@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from generator.canonical import read_json, validated
 from generator.errors import DatasetError, ObjectMissing
-from generator.provenance.manifest import MANIFEST_KEY, RECIPE_KEY, Manifest
+from generator.provenance.manifest import MANIFEST_KEY, RECIPE_KEY, Manifest, parse_manifest
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
 
@@ -58,8 +58,7 @@ def read_manifest(store: Store) -> Manifest:
         data = store.get(MANIFEST_KEY)
     except ObjectMissing as missing:
         raise DatasetError("dataset", f"a committed build (with {MANIFEST_KEY})", f"none at {store.url}") from missing
-    document = read_json(data, field=MANIFEST_KEY, error=DatasetError)
-    return validated(Manifest, document, field=MANIFEST_KEY, error=DatasetError)
+    return parse_manifest(data)
 
 
 def _promoted(store: Store) -> str | None:

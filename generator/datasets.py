@@ -14,15 +14,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 from generator.builds import resolve_build
 from generator.canonical import digest_of
 from generator.errors import IntegrityError, SpecError
-from generator.images import decode_image
+from generator.images import decode_image, extension
 from generator.provenance.manifest import Manifest
 from generator.seeding import permutation
 from generator.shards import read_samples
 from generator.store import S3Settings, Store
 
 NO_LABEL = -1
-
-_EXTENSIONS = {"png": "png", "jpeg": "jpg"}
 
 
 class Sample(NamedTuple):
@@ -122,7 +120,7 @@ class Dataset(IterableDataset[Sample]):
             yield self._sample(key, files, f"{field}:{key}")
 
     def _sample(self, key: str, files: dict[str, bytes], field: str) -> Sample:
-        image: Any = decode_image(files[_EXTENSIONS[self.manifest.image.format]], field=field)
+        image: Any = decode_image(files[extension(self.manifest.image.format)], field=field)
         if self._transform is not None:
             image = self._transform(image)
         facts = json.loads(files["json"])

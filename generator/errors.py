@@ -13,7 +13,7 @@ LatentmillError
 │   │   ├── AlreadyExists    a conditional create met an object                (HTTP 412)
 │   │   ├── Changed          a conditional replace met another version         (HTTP 412)
 │   │   ├── AccessDenied     credentials or permissions                        (HTTP 401, 403)
-│   │   ├── BucketMissing    the bucket, or the root directory, does not exist
+│   │   ├── BucketMissing    the bucket does not exist
 │   │   └── StoreUnavailable no answer, a time-out, or a server error after all retries
 │   ├── BrokerUnavailable    Redis does not answer
 │   └── DeviceExhausted      out of memory on the device, also after its caches were freed
@@ -40,6 +40,8 @@ class LatentmillError(Exception):
         super().__init__(field, self.expected, self.got, hint)
 
     def __str__(self) -> str:
+        if not self.expected and not self.got:
+            return self.field  # rebuilt from its text, as a DataLoader does with the error of a worker
         text = f"{self.field}: expected {self.expected}, got {self.got}"
         return f"{text}. {self.hint}" if self.hint else text
 

@@ -77,7 +77,7 @@ def _manifest(place: BuildPlace, info: BundleInfo, receipts: tuple[Receipt, ...]
 
 
 def _preview(place: BuildPlace, receipt: Receipt) -> bytes:
-    archive, suffix = place.store.get(receipt.shard.key), extension(place.recipe.image)
+    archive, suffix = place.store.get(receipt.shard.key), extension(place.recipe.image.format)
     samples = [
         (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)
         for (key, files), _ in zip(read_samples(archive, field=receipt.shard.key), range(PREVIEW_SAMPLES), strict=False)

@@ -82,7 +82,7 @@ class Maker:
             "recipe": self.recipe_digest,
             "synthetic": True,
         }
-        members = [Member(extension(self.recipe.image), data)]
+        members = [Member(extension(self.recipe.image.format), data)]
         members += [Member("cls", str(label).encode())] if self.recipe.labelled else []
         writer.add(key, [*members, Member("json", canonical_json(facts))])
         return sha256_hex(data)

@@ -21,6 +21,7 @@ from generator.provenance.manifest import (
     Receipt,
     StoredFile,
     build_prefix,
+    parse_manifest,
     receipt_key,
 )
 from generator.spec import JobSpec, Recipe, build_id_of
@@ -144,11 +145,9 @@ def read_receipt(place: BuildPlace, number: int) -> Receipt:
 def committed(place: BuildPlace) -> Manifest | None:
     """The manifest, if this build is committed."""
     try:
-        data = place.store.get(MANIFEST_KEY)
+        return parse_manifest(place.store.get(MANIFEST_KEY))
     except ObjectMissing:
         return None
-    document = read_json(data, field=MANIFEST_KEY, error=DatasetError)
-    return validated(Manifest, document, field=MANIFEST_KEY, error=DatasetError)
 
 
 def commit(place: BuildPlace, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:

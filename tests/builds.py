@@ -119,7 +119,7 @@ class SmallBuild:
                 "recipe": place.recipe_digest,
                 "synthetic": True,
             }
-            members = [Member(extension(self.image), data)]
+            members = [Member(extension(self.image.format), data)]
             members += [Member("cls", str(label).encode())] if self.classes else []
             writer.add(sample_key(index), [*members, Member("json", canonical_json(facts))])
         archive, table = writer.finish(), table_bytes(rows, hashes, self.classes)

@@ -93,14 +93,17 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as invalid:
-        raise _named(invalid, PREFIX) from invalid
+        problem = translated(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields))
+        raise SettingsError(_variable(problem.field), problem.expected, problem.got, problem.hint) from invalid
     try:
         _ = settings.s3
+    except SettingsError as wrong:
+        raise SettingsError(_variable(wrong.field), wrong.expected, wrong.got, wrong.hint) from wrong
     except ValidationError as invalid:
-        raise _named(invalid, f"{PREFIX}S3_") from invalid
+        problem = translated(invalid, field="", error=SettingsError, known=tuple(S3Settings.model_fields))
+        raise SettingsError(_variable(f"s3.{problem.field}"), problem.expected, "another value") from None
     return settings
 
 
-def _named(invalid: ValidationError, prefix: str) -> SettingsError:
-    problem = translated(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields))
-    return SettingsError(f"{prefix}{problem.field.upper()}", problem.expected, problem.got, problem.hint)
+def _variable(field: str) -> str:
+    return PREFIX + field.replace(".", "_").upper()

@@ -18,9 +18,9 @@ Encode = Callable[[np.ndarray], bytes]
 _EXTENSIONS = {"png": "png", "jpeg": "jpg"}
 
 
-def extension(settings: PngSettings | JpegSettings) -> str:
-    """File extension without a dot: ``png`` or ``jpg``."""
-    return _EXTENSIONS[settings.format]
+def extension(image_format: str) -> str:
+    """File extension without a dot of ``png`` or ``jpeg``: ``png`` or ``jpg``."""
+    return _EXTENSIONS[image_format]
 
 
 def image_encoder(settings: PngSettings | JpegSettings, recipe_version: int) -> Encode:

@@ -32,7 +32,7 @@ from generator.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureCon
 
 CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30)
 PATIENCE = 2
-MIN_HOLDOUT = 20
+MIN_HOLDOUT = 10
 _MIN_CODES_PER_CLUSTER = 10
 _FLOOR = 1e-6  # least variance in any direction, as a share of the class's mean variance
 

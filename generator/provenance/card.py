@@ -175,7 +175,7 @@ No license is stated: the terms of the real images that the model learned from m
 
 
 def _extension(manifest: Manifest) -> str:
-    return extension(Recipe.model_validate(manifest.recipe).image)
+    return extension(Recipe.model_validate(manifest.recipe).image.format)
 
 
 def _plain(text: str) -> str:

@@ -121,7 +121,7 @@ def _distribution(manifest: Manifest) -> list[dict[str, Any]]:
         "description": "The image files inside the shards.",
         "containedIn": [{"@id": _shard_id(receipt)} for receipt in manifest.shards],
         "encodingFormat": f"image/{manifest.image.format}",
-        "includes": f"*.{extension(Recipe.model_validate(manifest.recipe).image)}",
+        "includes": f"*.{extension(Recipe.model_validate(manifest.recipe).image.format)}",
     }
     rows = {
         "@type": "cr:FileSet",

@@ -37,4 +37,5 @@ def _libraries() -> dict[str, str]:
         "pillow": PIL.__version__,
         "libjpeg": str(features.version("jpg")),
         "zlib": str(features.version("zlib")),
+        "freetype": str(features.version("freetype2")),
     }

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from generator.canonical import Frozen
+from generator.canonical import Frozen, read_json, validated
+from generator.errors import DatasetError
 from generator.spec import ClassName, Digest, Name
 
 RECIPE_KEY = "recipe.json"
@@ -100,3 +101,9 @@ class Manifest(Frozen):
     refused: Size
     shards: tuple[Receipt, ...]
     extras: tuple[StoredFile, ...]  # card, Croissant file, preview
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """The manifest in the stored bytes ``data``. Raises ``DatasetError`` naming what is wrong with it."""
+    document = read_json(data, field=MANIFEST_KEY, error=DatasetError)
+    return validated(Manifest, document, field=MANIFEST_KEY, error=DatasetError)

@@ -70,6 +70,6 @@ def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> l
 
     try:
         rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data), columns=columns).to_pylist()
-    except (pa.ArrowInvalid, OSError) as broken:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as broken:
         raise IntegrityError(field, "a Parquet table", f"bytes that do not parse ({broken})") from broken
     return rows

@@ -42,7 +42,7 @@ class Contents:
             self.findings.expect(key, "files of a sample", self._extensions(), sorted(files), name)
             self._check_label(key, name, files, label)
             self._check_facts(key, name, files, index, label)
-            self._check_image(key, name, files.get(extension(self.recipe.image), b""))
+            self._check_image(key, name, files.get(extension(self.recipe.image.format), b""))
         return samples
 
     def check_table(self, key: str, data: bytes) -> list[Row]:
@@ -60,7 +60,7 @@ class Contents:
     def check_agreement(self, key: str, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
         """Compare each sample of the archive ``key`` with the row of the table at its place."""
         for (name, files), row in zip(samples, rows, strict=False):
-            digest = sha256_hex(files.get(extension(self.recipe.image), b""))
+            digest = sha256_hex(files.get(extension(self.recipe.image.format), b""))
             self.findings.expect(key, "image sha256, as in the table", row["image_sha256"], digest, name)
             if (facts := _facts(files, key)) is not None:
                 stated = {field: row[field] for field in _SHARED}
@@ -78,7 +78,7 @@ class Contents:
         return samples
 
     def _extensions(self) -> list[str]:
-        return sorted([extension(self.recipe.image), "json", *(["cls"] if self.recipe.labelled else [])])
+        return sorted([extension(self.recipe.image.format), "json", *(["cls"] if self.recipe.labelled else [])])
 
     def _identity(self, index: int, label: int) -> dict[str, Any]:
         labelled = self.recipe.labelled

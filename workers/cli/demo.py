@@ -50,10 +50,11 @@ def demo_command(out: Path, count: int, as_json: bool) -> None:
         **_verified(place.url),
         **pace,
         "preview": f"{dataset}/preview.jpg",
-        "picture": picture,
+        "real_beside_generated": picture,
     }
     title = "the committed build of an earlier run was found and verified; nothing was made"
-    show(facts | {"found": found}, as_json=as_json, title=title if found else "committed and verified")
+    facts |= {"found": found} if as_json else {}
+    show(facts, as_json=as_json, title=title if found else "committed and verified")
 
 
 def _settings(out: Path) -> Settings:

@@ -89,12 +89,11 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input."""
     as_json = "--json" in sys.argv
     try:
-        root.main(standalone_mode=False)
+        code = root.main(standalone_mode=False)  # what a command raises as click's Exit is returned here
+        sys.exit(code if isinstance(code, int) else 0)
     except LatentmillError as error:
         _report(error.facts() if as_json else None, f"error: {error}")
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
     except click.ClickException as usage:
         usage.show()
         sys.exit(2)

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from workers.status import JobStatus
 
+Step = Callable[[int], None]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -41,8 +42,13 @@ def _plain(value: Any) -> str:
 
 
 @contextmanager
-def progress_bar(label: str, total: int, *, quiet: bool, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; yields a function that takes how much is done. Silent when ``quiet`` or no terminal."""
+def progress_bar(
+    label: str, total: int | None, *, quiet: bool, unit: str = "images"
+) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; yields a function that takes how much is done. Silent when ``quiet`` or no terminal.
+
+    ``total`` is ``None`` while nobody knows it.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
