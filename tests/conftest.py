@@ -6,9 +6,16 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from generator.store import S3Settings
 from tests.servers import RedisServer, S3Server
+
+# A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose.
+settings.register_profile(
+    "latentmill", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("latentmill")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,167 @@
+"""The ledger on a real Redis: who may make which shard, and what is known to be done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from generator.errors import BrokerUnavailable, SettingsError
+from tests.servers import RedisServer
+from workers.broker import connect, shown
+from workers.ledger import Claim, Ledger
+
+FACTS = {"name": "tiny", "samples": 100, "submitted": 1.0}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    server = RedisServer(password="secret")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def ledger(server: RedisServer) -> Ledger:
+    redis.Redis.from_url(server.url).flushall()
+    return Ledger(server.url)
+
+
+def add(ledger: Ledger, job: str, shards: int, done: tuple[int, ...] = ()) -> None:
+    ledger.add(job, FACTS, [number for number in range(shards) if number not in done], done, shards)
+
+
+def claimed(ledger: Ledger, lease: float = 60.0) -> Claim:
+    claim = ledger.claim(lease)
+    assert claim is not None
+    return claim
+
+
+def test_every_shard_is_claimed_once_and_then_none(ledger: Ledger) -> None:
+    add(ledger, "a", 50, done=(3, 7))
+    with ThreadPoolExecutor(8) as threads:
+        claims = [claim for claim in threads.map(lambda _: ledger.claim(60.0), range(60)) if claim]
+    assert sorted(claim.shard for claim in claims) == [number for number in range(50) if number not in (3, 7)]
+    assert len({claim.nonce for claim in claims}) == 48
+    assert ledger.counts("a") == (0, 48, 2, 0)
+
+
+def test_jobs_take_turns(ledger: Ledger) -> None:
+    for job in ("a", "b", "c"):
+        add(ledger, job, 4)
+    served = [claimed(ledger).job for _ in range(12)]
+    assert all(sorted(served[start : start + 3]) == ["a", "b", "c"] for start in range(0, 12, 3))
+
+
+def test_declined_jobs_are_passed_over(ledger: Ledger) -> None:
+    add(ledger, "a", 2)
+    add(ledger, "b", 1)
+    claim = ledger.claim(60.0, declined=["a"])
+    assert claim is not None
+    assert claim.job == "b"
+    assert ledger.claim(60.0, declined=["a"]) is None
+
+
+def test_the_last_completion_says_so(ledger: Ledger) -> None:
+    add(ledger, "a", 3, done=(1,))
+    first, second = claimed(ledger), claimed(ledger)
+    assert ledger.complete(first) is False
+    assert ledger.complete(second) is True
+    assert ledger.finished("a") == [0, 1, 2]
+    assert ledger.complete(second) is True  # told twice, done once
+    assert ledger.counts("a") == (0, 0, 3, 0)
+
+
+def test_a_lease_is_kept_while_it_is_renewed_and_lost_when_it_runs_out(ledger: Ledger) -> None:
+    add(ledger, "a", 1)
+    claim = claimed(ledger, lease=0.2)
+    assert ledger.renew(claim, 60.0, made=17)
+    assert ledger.free_expired("a") == 0
+    assert ledger.counts("a") == (0, 1, 0, 17)
+    assert ledger.renew(claim, 0.01, made=18)
+    time.sleep(0.05)
+    assert ledger.free_expired("a") == 1
+    assert ledger.renew(claim, 60.0, made=19) is False
+    assert claimed(ledger).nonce != claim.nonce
+
+
+def test_a_zombie_changes_nothing_but_what_is_done(ledger: Ledger) -> None:
+    add(ledger, "a", 2)
+    zombie = claimed(ledger, lease=0.01)
+    time.sleep(0.05)
+    ledger.free_expired("a")
+    claimed(ledger)
+    again = claimed(ledger)
+    assert again.shard == zombie.shard
+    ledger.release(zombie)
+    assert ledger.postpone(zombie) == 0
+    assert ledger.renew(again, 60.0, made=1)
+    ledger.complete(zombie)  # its receipt is stored: the shard is done, whoever made it
+    assert ledger.finished("a") == [zombie.shard]
+    assert ledger.renew(again, 60.0, made=2)  # and the holder may finish: it makes the same bytes
+
+
+def test_a_released_shard_is_free_at_once_and_a_postponed_one_later(ledger: Ledger) -> None:
+    add(ledger, "a", 1)
+    ledger.release(claimed(ledger))
+    assert [ledger.postpone(claimed_after(ledger), base=0.01, cap=0.01) for _ in range(3)] == [1, 2, 3]
+
+
+def claimed_after(ledger: Ledger) -> Claim:
+    """The next claim, once back-off is over."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        ledger.free_expired("a")
+        if claim := ledger.claim(60.0):
+            return claim
+        time.sleep(0.01)
+    raise AssertionError("the shard never came free")
+
+
+def test_a_job_that_ended_is_not_served_and_its_leases_are_lost(ledger: Ledger) -> None:
+    add(ledger, "a", 3)
+    claim = claimed(ledger)
+    ledger.end("a", "cancelled")
+    assert ledger.claim(60.0) is None
+    assert ledger.renew(claim, 60.0, made=1) is False
+    assert ledger.complete(claim) is False
+    assert ledger.active() == []
+    assert ledger.facts("a")["state"] == "cancelled"
+    assert ledger.known() == ["a"]
+
+
+def test_adding_again_right_away_does_not_take_leases_from_anyone(ledger: Ledger) -> None:
+    add(ledger, "a", 2)
+    claim = claimed(ledger)
+    add(ledger, "a", 2)
+    assert ledger.renew(claim, 60.0, made=1)
+
+
+def test_a_large_job_takes_little_memory(ledger: Ledger, server: RedisServer) -> None:
+    client = redis.Redis.from_url(server.url)
+    before = int(client.info("memory")["used_memory"])
+    add(ledger, "a", 100_000)
+    assert int(client.info("memory")["used_memory"]) - before < 8 * 2**20
+    assert claimed(ledger).shard == 0
+
+
+def test_workers_announce_their_slots_for_a_while(ledger: Ledger) -> None:
+    ledger.announce("one", 2, 60.0)
+    ledger.announce("two", 3, 0.05)
+    assert ledger.slots() == 5
+    time.sleep(0.1)
+    assert ledger.slots() == 2
+
+
+def test_a_redis_that_is_away_or_refuses_is_a_typed_error(server: RedisServer) -> None:
+    with pytest.raises(BrokerUnavailable, match="redis"):
+        Ledger("redis://127.0.0.1:1/0").ping()
+    with pytest.raises(BrokerUnavailable, match="refused") as caught:
+        Ledger(server.url.replace("secret", "wrong")).ping()
+    assert "wrong" not in str(caught.value)
+    with pytest.raises(SettingsError, match="LATENTMILL_REDIS_URL"):
+        connect("http://user:pass@host")
+    assert shown("redis://user:pass@host:1/2") == "redis://host:1/2"

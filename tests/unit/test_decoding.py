@@ -1,0 +1,85 @@
+"""The resident decoder: rounding, batches, devices, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from generator.autoencoders.networks import build_decoder
+from generator.bundle import Bundle, load_bundle
+from generator.decoding import ResidentDecoder
+from generator.errors import DeviceExhausted, SettingsError
+from generator.filters import valid_images
+from generator.store import open_store
+from tests.bundles import tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(open_store(str(tiny_bundle(tmp_path_factory.mktemp("b") / "tiny", size=12, channels=3))))
+
+
+class Exhausted(torch.nn.Module):
+    """A device out of memory for the first ``times`` batches: a CPU has no such thing to be had."""
+
+    def __init__(self, inner: torch.nn.Module, times: int) -> None:
+        super().__init__()
+        self.inner, self.times = inner, times
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        self.times -= 1
+        if self.times >= 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        found: torch.Tensor = self.inner(z)
+        return found
+
+
+def decoder(bundle: Bundle, batch: int = 8, dtype: str = "float32") -> ResidentDecoder:
+    return ResidentDecoder(bundle, batch=batch, dtype=dtype, device="cpu")
+
+
+def test_levels_are_rounded_to_nearest(bundle: Bundle) -> None:
+    network = build_decoder(bundle.info.autoencoder)
+    network.load_state_dict({name: torch.from_numpy(weight) for name, weight in bundle.decoder.items()})
+    z_BD = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    with torch.inference_mode():
+        x_BCHW = network.eval()(torch.from_numpy(z_BD))
+    wanted = np.rint(x_BCHW.numpy() * np.float32(255)).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    found = decoder(bundle).decode(z_BD)
+    assert found.shape == (8, 12, 12, 3)
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_short_types_stay_within_a_few_levels(bundle: Bundle, dtype: str) -> None:
+    z_BD = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    exact, short = decoder(bundle).decode(z_BD), decoder(bundle, dtype=dtype).decode(z_BD)
+    assert np.abs(exact.astype(int) - short).max() <= 6
+
+
+def test_memory_that_runs_out_once_changes_nothing(bundle: Bundle) -> None:
+    z_BD = np.ones((3, 4), dtype=np.float32)
+    whole, shaken = decoder(bundle), decoder(bundle)
+    shaken._module = Exhausted(shaken._module, times=1)
+    assert np.array_equal(shaken.decode(z_BD), whole.decode(z_BD))
+
+
+def test_memory_that_runs_out_twice_is_a_typed_error_that_names_the_batch(bundle: Bundle) -> None:
+    shaken = decoder(bundle)
+    shaken._module = Exhausted(shaken._module, times=2)
+    with pytest.raises(DeviceExhausted, match="batch of 8"):
+        shaken.decode(np.ones((3, 4), dtype=np.float32))
+
+
+def test_a_device_that_is_not_there_is_a_typed_error(bundle: Bundle) -> None:
+    for name in ("cuda:7", "abacus"):
+        with pytest.raises(SettingsError, match="device"):
+            ResidentDecoder(bundle, batch=8, dtype="float32", device=name)
+
+
+def test_images_that_show_nothing_are_not_valid() -> None:
+    images = np.zeros((3, 4, 4, 3), dtype=np.uint8)
+    images[1, 2, 2, 0] = 1
+    images[2] = 255
+    assert valid_images(images).tolist() == [False, True, False]
