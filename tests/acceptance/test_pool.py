@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,31 @@ def test_redis_that_forgets_everything_loses_nothing(service: Service, bundle: P
     service.until(lambda: service.is_committed(job.url))
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://flushed").canonical()
     assert read_marker(service.pool.root, job.job) is None
+
+
+def test_redis_that_dies_and_comes_back_is_survived(service: Service, bundle: Path) -> None:
+    fields = service.spec(bundle, count=3000)
+    job = service.client.submit(fields)
+    service.start_worker()
+    service.until(lambda: 2 <= service.client.status(job.job).shards_done)
+    service.redis.kill()
+    time.sleep(2.0)
+    service.redis.restart()
+    service.until(lambda: service.is_committed(job.url))
+    assert verify_dataset(job.url, service.settings.s3).problems == ()
+    service.until(lambda: service.client.status(job.job).state == "committed")
+
+
+def test_a_worker_that_is_asked_to_leave_does_so_and_nothing_is_lost(service: Service, slow_bundle: Path) -> None:
+    job = service.client.submit(service.spec(slow_bundle, count=3000, shard_size=1000))
+    worker = service.start_worker()
+    service.until(lambda: service.client.status(job.job).shards_running == 1)
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(60) is not None
+    assert not service.client.status(job.job).ended
+    service.start_worker()
+    service.client.wait(job.job, timeout=120)
+    assert verify_dataset(job.url, service.settings.s3).problems == ()
 
 
 def test_submitting_twice_gives_one_build(service: Service, bundle: Path) -> None:

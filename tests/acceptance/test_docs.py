@@ -1,0 +1,71 @@
+"""The documentation is run: its links lead somewhere, its commands and settings exist, its examples work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from generator.bundle import load_bundle
+from generator.drafts import draft_of, resolve
+from generator.mill import build
+from generator.publish import place_of
+from generator.spec import Order, Recipe
+from tests.bundles import tiny_bundle
+from workers.cli.main import _HOMES
+from workers.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
+EXAMPLE = ROOT / "deploy/.env.example"
+READER_PAGES = [page for page in PAGES if page.name in ("README.md", "how-to.md", "operations.md")]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", READER_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_settings_exist(page: Path) -> None:
+    text = page.read_text()
+    commands = re.findall(r"`latentmill ([a-z]+)", text)
+    for block in blocks(page, "bash"):
+        commands += re.findall(r"^latentmill ([a-z]+)", block, flags=re.MULTILINE)
+    assert set(commands) <= set(_HOMES)
+    names = {name.lower() for name in re.findall(rf"{PREFIX}([A-Z0-9_]+)", text)} - {"data"}
+    in_compose = {name.lower() for name in re.findall(rf"{PREFIX}([A-Z0-9_]+)=", EXAMPLE.read_text())}
+    assert names <= set(Settings.model_fields) | in_compose
+
+
+def test_every_field_of_a_spec_is_explained() -> None:
+    text = (ROOT / "docs/how-to.md").read_text()
+    fields = (set(Recipe.model_fields) | set(Order.model_fields)) - {"recipe_version", "classes", "counts"}
+    assert all(f"`{field}`" in text for field in fields)
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The README's own spec, built small, in the directory that the examples run in."""
+    monkeypatch.chdir(tmp_path)
+    tiny_bundle(tmp_path / "photos.bundle")
+    (text,) = blocks(ROOT / "README.md", "yaml")
+    spec, bundle = resolve(draft_of(yaml.safe_load(text) | {"count": 90, "shard_size": 40}))
+    build(place_of(spec), load_bundle(bundle), device="cpu")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine may have cores
+def test_the_readmes_training_loop_runs(built: Path) -> None:
+    loop = next(block for block in blocks(ROOT / "README.md", "python") if "open_dataset" in block)
+    seen: list[int] = []
+    exec(loop.replace("...", "seen.extend(label.tolist())"), {"seen": seen})
+    assert sorted(seen) == [0] * 30 + [1] * 30 + [2] * 30
