@@ -90,7 +90,7 @@ def test_redis_that_dies_and_comes_back_is_survived(service: Service, bundle: Pa
     fields = service.spec(bundle, count=3000)
     job = service.client.submit(fields)
     service.start_worker()
-    service.until(lambda: 2 <= service.client.status(job.job).shards_done)
+    service.until(lambda: service.client.status(job.job).shards_done >= 2)
     service.redis.kill()
     time.sleep(2.0)
     service.redis.restart()
