@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workers.broker import broker_errors, connect
 from workers.ledger_scripts import CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RENEW
@@ -33,6 +33,23 @@ class Claim:
     job: str
     shard: int
     nonce: str
+
+
+class Counts(NamedTuple):
+    """Shards of a job that are free, leased and finished, of how many; and images made under running leases.
+
+    What is neither free, leased nor finished waits for the end of a back-off.
+    """
+
+    free: int
+    leased: int
+    done: int
+    made: int
+    total: int
+
+    @property
+    def finished(self) -> bool:
+        return 0 < self.total <= self.done
 
 
 class Ledger:
@@ -98,15 +115,16 @@ class Ledger:
         with broker_errors(self.url):
             return dict(self._redis.hgetall(self._key("job", job)))
 
-    def counts(self, job: str) -> tuple[int, int, int, int]:
-        """(free shards, leased shards, finished shards, images made under running leases) of an active job."""
+    def counts(self, job: str) -> Counts:
+        """How an active job stands."""
         with broker_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
             pipe.llen(self._key("todo", job))
             pipe.hlen(self._key("made", job))
             pipe.bitcount(self._key("done", job))
             pipe.hvals(self._key("made", job))
-            free, leased, done, made = pipe.execute()
-        return free, leased, done, sum(int(count) for count in made)
+            pipe.hget(self._key("job", job), "shards")
+            free, leased, done, made, total = pipe.execute()
+        return Counts(free, leased, done, sum(int(count) for count in made), int(total or 0))
 
     def finished(self, job: str) -> list[int]:
         """The numbers of the finished shards of an active job."""

@@ -50,8 +50,9 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
     shards, samples = int(facts["shards"]), int(facts["samples"])
     state, running = facts["state"], 0
     if state == "open":
-        _, running, done, made = pool.ledger.counts(job)
-        made += _samples_in(pool.ledger.finished(job), shards, samples)
+        counts = pool.ledger.counts(job)
+        running, done = counts.leased, counts.done
+        made = counts.made + _samples_in(pool.ledger.finished(job), shards, samples)
         state = "running" if running or done else "queued"
     else:
         done = shards if state == "committed" else int(facts.get("ended_shards", 0))

@@ -27,6 +27,5 @@ def top_up(app: Celery, ledger: Ledger, settings: Settings) -> int:
 
 
 def _work(ledger: Ledger, job: str) -> int:
-    free, leased, done, _ = ledger.counts(job)
-    finished = free == leased == 0 and done > 0
-    return free + finished  # a finished build needs one more ticket: its commit
+    counts = ledger.counts(job)
+    return counts.free + counts.finished  # a finished build needs one more ticket: its commit

@@ -76,8 +76,7 @@ class Workshop:
 
     def _commit_finished(self) -> str:
         for job in self.pool.ledger.active():
-            free, leased, done, _ = self.pool.ledger.counts(job)
-            if job not in self.declined and free == leased == 0 and done:
+            if job not in self.declined and self.pool.ledger.counts(job).finished:
                 return self._commit(job, self._place(job))
         return "nothing to do"
 

