@@ -69,8 +69,9 @@ def default_config(size: int, channels: int) -> VaeConfig:
 
     Raises ``SpecError`` for a size outside 8 to 128 or another number of channels.
     """
-    latent_dim = (12 if size < 16 else 24 if size < 48 else 48) * (2 if channels == 3 else 1)
-    return parse_config({"family": "vae", "size": size, "channels": channels, "latent_dim": latent_dim})
+    latent_dim = (16 if size < 16 else 24 if size < 48 else 48) * (2 if channels == 3 else 1)
+    width = 64 if size < 16 else 32
+    return parse_config({"size": size, "channels": channels, "latent_dim": latent_dim, "width": width})
 
 
 def default_settings(images: int) -> TrainSettings:
