@@ -72,6 +72,10 @@ class BundleError(InputError):
     pass
 
 
+class BundleMissing(BundleError):
+    pass
+
+
 class DatasetError(InputError):
     pass
 
