@@ -4,7 +4,8 @@ LatentmillError
 ├── InputError               what the caller gave is wrong; nothing was started          (exit code 2)
 │   ├── SpecError            a job spec or one of its fields
 │   ├── SourceError          real images: a missing, broken, or mixed source
-│   ├── BundleError          a bundle that is missing, altered, unknown, or does not fit
+│   ├── BundleError          a bundle that is altered, unknown, or does not fit
+│   │   └── BundleMissing    no bundle there
 │   ├── DatasetError         a dataset URL without a committed build
 │   └── SettingsError        a setting of the service
 ├── OutsideError             the world outside failed; the same call may succeed later   (exit code 1)

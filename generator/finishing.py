@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from generator.bundle import BundleInfo
 from generator.canonical import read_json
 from generator.errors import DatasetError, IntegrityError
@@ -17,6 +19,7 @@ from generator.provenance.manifest import (
     Manifest,
     Provenance,
     Receipt,
+    receipt_key,
 )
 from generator.provenance.preview import preview_bytes
 from generator.publish import BuildPlace, commit, fixed_environment, read_receipt
@@ -27,7 +30,8 @@ PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked a
 
 def finish(place: BuildPlace, info: BundleInfo) -> Manifest:
     """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree."""
-    receipts = tuple(_checked(place, number) for number in range(Plan(place.recipe).shards))
+    sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in place.store.list(folder)}
+    receipts = tuple(_checked(place, number, sizes) for number in range(Plan(place.recipe).shards))
     manifest = _manifest(place, info, receipts)
     extras = {
         CARD_KEY: card_bytes(manifest),
@@ -37,11 +41,19 @@ def finish(place: BuildPlace, info: BundleInfo) -> Manifest:
     return commit(place, manifest, extras)
 
 
-def _checked(place: BuildPlace, number: int) -> Receipt:
+def _checked(place: BuildPlace, number: int, sizes: Mapping[str, int]) -> Receipt:
     receipt = read_receipt(place, number)
     planned = Plan(place.recipe).size(number)
     if receipt.samples != planned or sum(receipt.counts) != planned:
-        raise IntegrityError(f"receipts/{number:06d}.json", f"{planned} samples, as planned", receipt.samples)
+        raise IntegrityError(receipt_key(number), f"{planned} samples, as planned", receipt.samples)
+    for file in (receipt.shard, receipt.table):
+        if sizes.get(file.key) != file.size:
+            raise IntegrityError(
+                file.key,
+                f"{file.size} bytes, as its receipt says",
+                f"{sizes[file.key]} bytes" if file.key in sizes else "no object",
+                f"delete {place.url}/{receipt_key(number)} and {file.key}, and submit again: the shard is made anew",
+            )
     return receipt
 
 

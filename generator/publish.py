@@ -6,6 +6,7 @@ compares digests. Equal is success, unequal is a loud conflict. Readers see noth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from generator.spec import JobSpec, Recipe, build_id_of
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
 from generator.store.once import put_once
+
+_RECEIPT = re.compile(r"receipts/(\d{6})\.json")
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def publish_shard(place: BuildPlace, made: MadeShard) -> None:
 
 def finished_numbers(place: BuildPlace) -> set[int]:
     """The shards that have a receipt."""
-    return {int(info.key[-11:-5]) for info in place.store.list("receipts/")}
+    found = (_RECEIPT.fullmatch(info.key) for info in place.store.list("receipts/"))
+    return {int(match[1]) for match in found if match}
 
 
 def read_receipt(place: BuildPlace, number: int) -> Receipt:

@@ -3,7 +3,8 @@
 Keys, below ``latentmill:``: ``jobs`` is a sorted set of active jobs by when they were last served; each job has
 ``job:<id>`` (its facts), ``todo:<id>`` (a list of free shards), ``lease:<id>`` (shards by expiry, seconds),
 ``nonce:<id>`` (who holds each lease), ``made:<id>`` (images made under each lease), ``done:<id>`` (a bitmap of
-finished shards) and ``tries:<id>`` (outside faults by shard). Leases are random nonces compared for equality.
+finished shards), ``tries:<id>`` (outside faults by shard) and ``committing:<id>`` (somebody commits it). Leases are
+random nonces compared for equality.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ PREFIX = "latentmill:"
 FINISHED_TTL = 30 * 24 * 3600  # seconds that the facts of an ended job are kept
 _CHUNK = 10_000
 _ADDING_SECONDS = 5
-Args = list[str | int | float]
-_PARTS = ("todo", "lease", "nonce", "made", "done", "tries")
+_PARTS = ("todo", "lease", "nonce", "made", "done", "tries", "committing")
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,15 @@ class Claim:
 
 
 class Counts(NamedTuple):
-    """Shards of a job that are free, leased and finished, of how many; and images made under running leases.
-
-    What is neither free, leased nor finished waits for the end of a back-off.
-    """
+    """How an active job stands: shards free, held (by a worker or a back-off), being made and done, of how many."""
 
     free: int
-    leased: int
+    held: int
+    running: int
     done: int
-    made: int
     total: int
+    made: int  # images made so far under the running leases
+    committing: bool  # somebody commits it, or waits to try again
 
     @property
     def finished(self) -> bool:
@@ -79,25 +78,38 @@ class Ledger:
             if not self._redis.set(self._key("adding", job), "1", nx=True, ex=_ADDING_SECONDS):
                 return
         with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(*(self._key(part, job) for part in _PARTS))
+            pipe.delete(*(self._key(part, job) for part in _PARTS if part != "tries"))
             for start in range(0, len(todo), _CHUNK):
                 pipe.rpush(self._key("todo", job), *todo[start : start + _CHUNK])
             for shard in done:
                 pipe.setbit(self._key("done", job), shard, 1)
             pipe.hset(self._key("job", job), mapping={**dict(facts), "shards": total, "state": "open", "error": ""})
             pipe.persist(self._key("job", job))
-            pipe.zadd(PREFIX + "jobs", {job: time.time()})
+            pipe.zadd(PREFIX + "jobs", {job: 0.0})
             pipe.execute()
 
-    def end(self, job: str, state: str, error: str = "") -> None:
-        """Take ``job`` off the active ones (``committed``, ``cancelled``, ``failed``); its facts stay for a month."""
+    def end(self, job: str, state: str, error: str = "", facts: Mapping[str, str | int | float] | None = None) -> None:
+        """Take ``job`` off the active ones (``committed``, ``cancelled``, ``failed``); its facts stay for a month.
+
+        A job that the ledger does not know is remembered by ``facts``; one that has ended before keeps its error.
+        """
+        key = self._key("job", job)
         with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
+            known, active = self._redis.hexists(key, "shards"), self._redis.zscore(PREFIX + "jobs", job) is not None
             pipe.zrem(PREFIX + "jobs", job)
-            pipe.hset(self._key("job", job), mapping={"state": state, "error": error})
-            pipe.hset(self._key("job", job), "ended_shards", self._redis.bitcount(self._key("done", job)))
-            pipe.expire(self._key("job", job), FINISHED_TTL)
+            if active or not known:
+                done = self._redis.bitcount(self._key("done", job))
+                kept = {**dict(facts or {}), "state": state, "error": error, "ended_shards": done}
+                if known or facts:
+                    pipe.hset(key, mapping=kept)
+            pipe.expire(key, FINISHED_TTL)
             pipe.delete(*(self._key(part, job) for part in (*_PARTS, "adding")))
             pipe.execute()
+
+    def note(self, job: str, error: str) -> None:
+        """What went wrong last in an active job, for whoever asks how it stands."""
+        with broker_errors(self.url):
+            self._redis.hset(self._key("job", job), "error", error[:4000])
 
     def active(self) -> list[str]:
         """Active jobs, the least recently served first."""
@@ -117,14 +129,16 @@ class Ledger:
 
     def counts(self, job: str) -> Counts:
         """How an active job stands."""
-        with broker_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
+        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
             pipe.llen(self._key("todo", job))
-            pipe.hlen(self._key("made", job))
+            pipe.zcard(self._key("lease", job))
             pipe.bitcount(self._key("done", job))
             pipe.hvals(self._key("made", job))
             pipe.hget(self._key("job", job), "shards")
-            free, leased, done, made, total = pipe.execute()
-        return Counts(free, leased, done, sum(int(count) for count in made), int(total or 0))
+            pipe.exists(self._key("committing", job))
+            free, held, done, made, total, committing = pipe.execute()
+        images = sum(int(count) for count in made)
+        return Counts(free, held, len(made), done, int(total or 0), images, bool(committing))
 
     def finished(self, job: str) -> list[int]:
         """The numbers of the finished shards of an active job."""
@@ -135,37 +149,42 @@ class Ledger:
     def claim(self, lease_seconds: float, declined: Iterable[str] = ()) -> Claim | None:
         """The next free shard of the least recently served job that is not ``declined``."""
         nonce = secrets.token_hex(16)
-        with broker_errors(self.url):
-            found = self._scripts[CLAIM](args=[PREFIX, time.time(), lease_seconds, nonce, *declined])
+        found = self._run(CLAIM, lease_seconds, nonce, *declined)
         return Claim(found[0], int(found[1]), nonce) if found else None
 
     def renew(self, claim: Claim, lease_seconds: float, made: int) -> bool:
         """Extend the lease and record ``made`` images; ``False`` once it is lost or the job is no longer active."""
-        args: Args = [PREFIX, claim.job, claim.shard, claim.nonce, time.time() + lease_seconds, made]
-        with broker_errors(self.url):
-            return bool(self._scripts[RENEW](args=args))
+        return bool(self._run(RENEW, claim.job, claim.shard, claim.nonce, lease_seconds, made))
 
     def release(self, claim: Claim) -> None:
         """Hand a shard back at once; nothing happens where the lease is no longer ours."""
-        with broker_errors(self.url):
-            self._scripts[RELEASE](args=[PREFIX, claim.job, claim.shard, claim.nonce])
+        self._run(RELEASE, claim.job, claim.shard, claim.nonce)
 
     def postpone(self, claim: Claim, *, base: float = 1.0, cap: float = 60.0) -> int:
         """Hand a shard back after a fault, to be free after a back-off with full jitter; its number of faults."""
-        delay = random.uniform(0.0, 1.0)
-        with broker_errors(self.url):
-            args: Args = [PREFIX, claim.job, claim.shard, claim.nonce, time.time(), delay, base, cap]
-            return int(self._scripts[POSTPONE](args=args))
+        return int(self._run(POSTPONE, claim.job, claim.shard, claim.nonce, random.random(), base, cap))
 
     def complete(self, claim: Claim) -> bool:
         """Record a shard whose receipt is stored; ``True`` when the job has no unfinished shard left."""
-        with broker_errors(self.url):
-            return bool(self._scripts[COMPLETE](args=[PREFIX, claim.job, claim.shard, claim.nonce]))
+        return bool(self._run(COMPLETE, claim.job, claim.shard, claim.nonce))
 
-    def free_expired(self, job: str) -> int:
-        """Shards of ``job`` whose lease ran out are free again; how many."""
+    def free_expired(self, job: str) -> tuple[int, int]:
+        """Shards of ``job`` whose lease or back-off is over are free again: how many, and the most faults of any."""
+        freed, most = self._run(EXPIRE, job)
+        return int(freed), int(most)
+
+    def claim_commit(self, job: str, seconds: float) -> bool:
+        """Whether the caller may try to commit ``job``; nobody else may, for ``seconds``."""
         with broker_errors(self.url):
-            return int(self._scripts[EXPIRE](args=[PREFIX, job, time.time()]))
+            return bool(self._redis.set(self._key("committing", job), "1", nx=True, px=round(seconds * 1000)))
+
+    def postpone_commit(self, job: str, *, base: float = 1.0, cap: float = 60.0) -> int:
+        """The commit failed: nobody tries again before a back-off is over; the number of faults so far."""
+        with broker_errors(self.url):
+            faults = int(self._redis.hincrby(self._key("tries", job), "commit", 1))
+            delay = min(cap, base * 2**faults) * random.random()
+            self._redis.set(self._key("committing", job), "1", px=max(1, round(delay * 1000)))
+        return faults
 
     def announce(self, worker: str, slots: int, seconds: float) -> None:
         """This worker has ``slots`` processes, and will say so again within ``seconds``."""
@@ -184,6 +203,10 @@ class Ledger:
         """Tickets in the broker that no worker has taken."""
         with broker_errors(self.url):
             return int(self._redis.llen(queue))
+
+    def _run(self, script: str, *arguments: str | float) -> Any:
+        with broker_errors(self.url):
+            return self._scripts[script](args=[PREFIX, *arguments])
 
     def _key(self, part: str, job: str) -> str:
         return f"{PREFIX}{part}:{job}"

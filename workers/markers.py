@@ -6,6 +6,7 @@ The marker goes when the build is committed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Literal
 
@@ -18,6 +19,8 @@ from generator.publish import BuildPlace, found_place
 from generator.spec import Digest, JobSpec, Name
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
+
+log = logging.getLogger(__name__)
 
 Intent = Literal["open", "paused", "cancelled", "failed"]
 _FOLDER = "open/"
@@ -39,10 +42,14 @@ class Marker(Frozen):
     samples: int = Field(ge=1)
     submitted: float = Field(ge=0)  # seconds since the epoch
 
+    @property
+    def url(self) -> str:
+        """Where the build is."""
+        return f"{self.destination}/{build_prefix(self.name, self.build_id)}"
+
     def place(self, s3: S3Settings) -> BuildPlace:
         """The build, found by its stored recipe. Raises ``DatasetError`` where there is none."""
-        destination = open_store(self.destination, s3)
-        return found_place(destination.at(build_prefix(self.name, self.build_id)), self.name)
+        return found_place(open_store(self.url, s3), self.name)
 
 
 def marker_of(spec: JobSpec, shards: int, submitted: float) -> Marker:
@@ -102,10 +109,13 @@ def close_marker(root: Store, job: str) -> None:
 
 
 def markers(root: Store) -> Iterator[Marker]:
-    """All unfinished builds."""
+    """All unfinished builds. A file that is no marker is passed over with a warning: it must not hide the others."""
     for info in root.list(_FOLDER):
-        if marker := read_marker(root, info.key.removeprefix(_FOLDER).removesuffix(".json")):
-            yield marker
+        try:
+            if marker := read_marker(root, info.key.removeprefix(_FOLDER).removesuffix(".json")):
+                yield marker
+        except SpecError as damaged:
+            log.warning("%s/%s is no marker of an open build: %s", root.url, info.key, damaged)
 
 
 def _key(job: str) -> str:

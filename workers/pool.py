@@ -7,13 +7,13 @@ from functools import cached_property
 
 from celery import Celery
 
-from generator.publish import BuildPlace, committed, finished_numbers
+from generator.publish import committed, finished_numbers
 from generator.store import open_store
 from generator.store.base import Store
 from workers.app import make_app
 from workers.broker import redis_url
 from workers.ledger import Ledger
-from workers.markers import Marker, close_marker, read_marker, set_intent
+from workers.markers import Intent, Marker, close_marker, read_marker, set_intent
 from workers.settings import Settings
 from workers.tickets import top_up
 
@@ -47,28 +47,40 @@ class Pool:
         """Put an open build into the ledger as the store knows it: receipts are what is done."""
         place = marker.place(self.settings.s3)
         if committed(place) is not None:
-            return self.conclude(marker.job)
+            return self.conclude(marker.job, marker)
         done = finished_numbers(place)
         todo = [number for number in range(marker.shards) if number not in done]
-        self.ledger.add(marker.job, facts_of(marker, place), todo, done, marker.shards)
+        self.ledger.add(marker.job, facts_of(marker), todo, done, marker.shards)
+        self.still_wanted(marker.job)  # it may have been cancelled while we looked
 
-    def conclude(self, job: str) -> None:
+    def still_wanted(self, job: str) -> Marker | None:
+        """The marker of a build that is open in the store; any other is taken off the ledger's active jobs."""
+        marker = self.marker(job)
+        if marker is not None and marker.intent == "open":
+            return marker
+        if marker is not None:
+            self.ledger.end(job, marker.intent, marker.error, facts_of(marker))
+        return None
+
+    def conclude(self, job: str, marker: Marker | None) -> None:
         """The build is committed: the marker goes, the ledger keeps the facts for a while."""
         close_marker(self.root, job)
-        self.ledger.end(job, "committed")
+        self.ledger.end(job, "committed", facts=facts_of(marker) if marker else None)
 
     def fail(self, job: str, error: str) -> None:
         """The build cannot go on: recorded in the store, so that it is not taken up again by itself."""
-        set_intent(self.root, job, "failed", error)
-        self.ledger.end(job, "failed", error)
+        self._give_up(job, "failed", error)
 
     def cancel(self, job: str) -> None:
         """Nobody wants the build any more; what is stored stays."""
-        set_intent(self.root, job, "cancelled")
-        self.ledger.end(job, "cancelled")
+        self._give_up(job, "cancelled")
+
+    def _give_up(self, job: str, intent: Intent, error: str = "") -> None:
+        marker = set_intent(self.root, job, intent, error)
+        self.ledger.end(job, intent, error, facts_of(marker) if marker else None)
 
 
-def facts_of(marker: Marker, place: BuildPlace) -> dict[str, str | int | float]:
+def facts_of(marker: Marker) -> dict[str, str | int | float]:
     """What the ledger says of a job to whoever asks."""
     return {
         "destination": marker.destination,
@@ -76,7 +88,8 @@ def facts_of(marker: Marker, place: BuildPlace) -> dict[str, str | int | float]:
         "tenant": marker.tenant,
         "build_id": marker.build_id,
         "recipe": marker.recipe,
+        "shards": marker.shards,
         "samples": marker.samples,
         "submitted": marker.submitted,
-        "url": place.url,
+        "url": marker.url,
     }

@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 
-from generator.errors import LatentmillError, OutsideError
-from workers.markers import markers
+from generator.errors import BrokerUnavailable, LatentmillError, OutsideError
+from workers.markers import Marker, markers
 from workers.pool import Pool
 from workers.settings import Settings
 
@@ -40,21 +40,40 @@ class Reconciler:
         if worker is not None:
             pool.ledger.announce(worker, self._settings.concurrency, 3 * self._settings.reconcile_seconds)
         for job in pool.ledger.active():
-            if freed := pool.ledger.free_expired(job):
-                log.warning("%s: %d lease(s) ran out, their shards are free again", job, freed)
+            self._free_expired(job)
         if time.monotonic() - self._looked_at_store >= _STORE_PAUSE or not pool.ledger.active():
             self._find_open_builds()
         pool.top_up()
+
+    def _free_expired(self, job: str) -> None:
+        freed, faults = self._pool.ledger.free_expired(job)
+        if freed:
+            log.info("%s: %d shard(s) are free again", job, freed)
+        if faults >= self._settings.max_shard_attempts:
+            reason = "killed, out of memory, or over LATENTMILL_SHARD_SECONDS"
+            self._pool.fail(job, f"the workers of one shard were lost {faults} times ({reason})")
 
     def _find_open_builds(self) -> None:
         self._looked_at_store = time.monotonic()
         active = set(self._pool.ledger.active())
         for marker in markers(self._pool.root):
             if marker.intent == "open" and marker.job not in active:
-                log.warning("%s: found in the store, unknown to the ledger; taken up", marker.job)
-                self._pool.activate(marker)
+                self._take_up(marker)
             elif marker.intent != "open" and marker.job in active:
-                self._pool.ledger.end(marker.job, marker.intent, marker.error)
+                self._pool.still_wanted(marker.job)
+
+    def _take_up(self, marker: Marker) -> None:
+        """One build that cannot be taken up must not keep the others waiting."""
+        log.warning("%s: found in the store, unknown to the ledger; taken up", marker.job)
+        try:
+            self._pool.activate(marker)
+        except BrokerUnavailable:
+            raise
+        except OutsideError as away:
+            log.warning("%s: not taken up yet: %s", marker.job, away)
+        except LatentmillError as final:
+            log.error("%s: cannot be taken up: %s", marker.job, final)
+            self._pool.fail(marker.job, str(final))
 
     def _run(self, worker: str) -> None:
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from generator.canonical import Frozen
-from generator.errors import SpecError
+from generator.errors import LatentmillError, SpecError
 from generator.publish import finished_numbers
 from workers.markers import Marker
 from workers.pool import Pool
@@ -38,7 +38,7 @@ class JobStatus(Frozen):
 def status_of(pool: Pool, job: str) -> JobStatus:
     """The status of one job. Raises ``SpecError`` for a job that nobody knows."""
     facts = pool.ledger.facts(job)
-    if "state" in facts:
+    if "shards" in facts:
         return _from_ledger(pool, job, facts)
     marker = pool.marker(job) if _plausible(job) else None
     if marker is None:
@@ -51,7 +51,7 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
     state, running = facts["state"], 0
     if state == "open":
         counts = pool.ledger.counts(job)
-        running, done = counts.leased, counts.done
+        running, done = counts.running, counts.done
         made = counts.made + _samples_in(pool.ledger.finished(job), shards, samples)
         state = "running" if running or done else "queued"
     else:
@@ -74,14 +74,16 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
 
 
 def _from_store(pool: Pool, marker: Marker) -> JobStatus:
-    place = marker.place(pool.settings.s3)
-    finished = finished_numbers(place)
+    try:
+        finished = finished_numbers(marker.place(pool.settings.s3))
+    except LatentmillError:  # its place is gone or unreachable; what the marker says stands all the same
+        finished = set()
     return JobStatus(
         job=marker.job,
         state="queued" if marker.intent == "open" else marker.intent,
         name=marker.name,
         tenant=marker.tenant,
-        url=place.url,
+        url=marker.url,
         shards=marker.shards,
         shards_done=len(finished),
         shards_running=0,

@@ -26,10 +26,15 @@ _reconciler = Reconciler(settings)
 
 @app.task(name=TICKET)
 def work() -> None:
-    """Serve one ticket, then see that there are tickets for what is left."""
+    """Serve one ticket; after a shard was made, see that there are tickets for what is left.
+
+    After anything else that is left to the reconciler, so that work which nobody here can do is not tried in a circle.
+    """
     shop = _workshop()
-    log.info("%s", shop.serve())
-    shop.pool.top_up()
+    served = shop.serve()
+    log.info("%s", served.told)
+    if served.made:
+        shop.pool.top_up()
 
 
 @cache

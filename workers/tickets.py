@@ -28,4 +28,4 @@ def top_up(app: Celery, ledger: Ledger, settings: Settings) -> int:
 
 def _work(ledger: Ledger, job: str) -> int:
     counts = ledger.counts(job)
-    return counts.free + counts.finished  # a finished build needs one more ticket: its commit
+    return counts.free + (counts.finished and not counts.committing)  # a finished build needs one more: its commit

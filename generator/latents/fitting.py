@@ -29,9 +29,11 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from generator.errors import SourceError
 from generator.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
+from generator.seeding import noise
 
 CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30)
 PATIENCE = 2
+_QUANTILE_SAMPLES = 10_000
 MIN_HOLDOUT = 10
 _MIN_CODES_PER_CLUSTER = 10
 _FLOOR = 1e-6  # least variance in any direction, as a share of the class's mean variance
@@ -87,9 +89,16 @@ class _Parts:
     factor_KDD: np.ndarray
 
     def log_prob(self, codes_ND: np.ndarray) -> np.ndarray:
-        dims = codes_ND.shape[1]
-        config = MixtureConfig(dims=dims, classes=0, clusters=(len(self.weight_K),))
-        return _distribution(config, [self]).log_prob(codes_ND, np.zeros(len(codes_ND), dtype=np.int64))
+        return self._alone().log_prob(codes_ND, np.zeros(len(codes_ND), dtype=np.int64))
+
+    def samples(self, count: int) -> np.ndarray:
+        """codes_ND, the same ones each time."""
+        rows_N, labels_N = np.arange(count), np.zeros(count, dtype=np.int64)
+        return self._alone().sample(noise(0, rows_N, labels_N, self.mean_KD.shape[1]), labels_N).z_BD
+
+    def _alone(self) -> GaussianMixture:
+        config = MixtureConfig(dims=self.mean_KD.shape[1], classes=0, clusters=(len(self.weight_K),))
+        return _distribution(config, [self])
 
 
 def fit_mixture(
@@ -173,10 +182,11 @@ def _score(parts: _Parts, of_class: _Class, criterion: Criterion) -> float:
 
 
 def _quantiles(parts: _Parts, of_class: _Class) -> np.ndarray:
-    """quantile_Q: of the held-out codes; of all codes where too few are held out."""
-    codes = of_class.holdout_HD
-    if not of_class.enough_holdout:
-        codes = np.concatenate([of_class.codes_ND, of_class.holdout_HD])
+    """quantile_Q: of the held-out codes; of the mixture's own samples where too few are held out.
+
+    Not of training codes: in many dimensions a mixture fitted to a few of them puts them far above all it samples.
+    """
+    codes = of_class.holdout_HD if of_class.enough_holdout else parts.samples(_QUANTILE_SAMPLES)
     quantile_Q: np.ndarray = np.quantile(parts.log_prob(codes), QUANTILE_GRID)
     return np.maximum.accumulate(quantile_Q)
 
@@ -231,7 +241,8 @@ def _warnings(of_class: _Class, clusters: int | None) -> list[FitWarning]:
         found.append(FitWarning(of_class.name, message))
     if not of_class.enough_holdout:
         message = (
-            f"{len(of_class.holdout_HD)} held-out codes are few; clusters and density floor rest on training codes"
+            f"{len(of_class.holdout_HD)} held-out codes are few; clusters rest on training codes, "
+            "the density floor on the fit's own samples"
         )
         found.append(FitWarning(of_class.name, message))
     return found

@@ -63,7 +63,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: Servi
 
     def in_the_middle_of_the_second_shard() -> bool:
         counts = service.pool.ledger.counts(job.job)
-        return counts.done >= 1 and counts.leased == 1 and 0 < counts.made < 1000
+        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 1000
 
     service.until(in_the_middle_of_the_second_shard)
     service.kill_worker(first)

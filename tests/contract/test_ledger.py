@@ -46,7 +46,7 @@ def test_every_shard_is_claimed_once_and_then_none(ledger: Ledger) -> None:
         claims = [claim for claim in threads.map(lambda _: ledger.claim(60.0), range(60)) if claim]
     assert sorted(claim.shard for claim in claims) == [number for number in range(50) if number not in (3, 7)]
     assert len({claim.nonce for claim in claims}) == 48
-    assert ledger.counts("a") == (0, 48, 2, 0, 50)
+    assert ledger.counts("a") == (0, 48, 48, 2, 50, 0, False)
 
 
 def test_jobs_take_turns(ledger: Ledger) -> None:
@@ -79,11 +79,11 @@ def test_a_lease_is_kept_while_it_is_renewed_and_lost_when_it_runs_out(ledger: L
     add(ledger, "a", 1)
     claim = claimed(ledger, lease=0.2)
     assert ledger.renew(claim, 60.0, made=17)
-    assert ledger.free_expired("a") == 0
-    assert ledger.counts("a") == (0, 1, 0, 17, 1)
+    assert ledger.free_expired("a") == (0, 0)
+    assert ledger.counts("a") == (0, 1, 1, 0, 1, 17, False)
     assert ledger.renew(claim, 0.01, made=18)
     time.sleep(0.05)
-    assert ledger.free_expired("a") == 1
+    assert ledger.free_expired("a") == (1, 1)
     assert ledger.renew(claim, 60.0, made=19) is False
     assert claimed(ledger).nonce != claim.nonce
 
@@ -126,6 +126,7 @@ def test_a_job_that_ended_is_not_served_and_its_leases_are_lost(ledger: Ledger) 
     add(ledger, "a", 3)
     claim = claimed(ledger)
     ledger.end("a", "cancelled")
+    ledger.end("a", "failed", "too late")
     assert ledger.claim(60.0) is None
     assert ledger.renew(claim, 60.0, made=1) is False
     assert ledger.complete(claim) is False
@@ -166,3 +167,37 @@ def test_a_redis_that_is_away_or_refuses_is_a_typed_error(server: RedisServer) -
     with pytest.raises(SettingsError, match="LATENTMILL_REDIS_URL"):
         connect("http://user:pass@host")
     assert shown("redis://user:pass@host:1/2") == "redis://host:1/2"
+
+
+def test_a_job_unknown_to_the_ledger_ends_with_the_facts_it_is_given(ledger: Ledger) -> None:
+    ledger.end("a", "cancelled")
+    assert ledger.facts("a") == {}
+    ledger.end("a", "cancelled", facts=FACTS | {"shards": 4})
+    assert (ledger.facts("a")["state"], ledger.facts("a")["shards"]) == ("cancelled", "4")
+
+
+def test_faults_outlive_another_look_at_the_store(ledger: Ledger, server: RedisServer) -> None:
+    add(ledger, "a", 1)
+    assert ledger.postpone(claimed(ledger), base=0.01, cap=0.01) == 1
+    redis.Redis.from_url(server.url).delete("latentmill:adding:a")
+    add(ledger, "a", 1)
+    assert ledger.postpone(claimed(ledger), base=0.01, cap=0.01) == 2
+
+
+def test_a_worker_lost_with_its_lease_counts_as_a_fault(ledger: Ledger) -> None:
+    add(ledger, "a", 1)
+    for lost in range(1, 4):
+        claimed(ledger, lease=0.01)
+        time.sleep(0.05)
+        assert ledger.free_expired("a") == (1, lost)
+
+
+def test_one_commit_at_a_time_and_later_after_a_fault(ledger: Ledger) -> None:
+    add(ledger, "a", 1)
+    ledger.complete(claimed(ledger))
+    assert ledger.claim_commit("a", 60.0)
+    assert not ledger.claim_commit("a", 60.0)
+    assert ledger.counts("a").committing
+    assert [ledger.postpone_commit("a", base=0.01, cap=0.01) for _ in range(2)] == [1, 2]
+    time.sleep(0.05)
+    assert ledger.claim_commit("a", 60.0)

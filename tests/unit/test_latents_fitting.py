@@ -105,3 +105,13 @@ def test_codes_that_cannot_be_fitted_name_their_class(codes: np.ndarray, expecte
     with pytest.raises(SourceError, match=expected) as refused:
         fit_mixture(np.concatenate([codes, good]), labels, good, np.ones(100, dtype=np.int64), ("zebra", "lion"))
     assert "zebra" in refused.value.field
+
+
+def test_the_density_floor_of_a_small_class_can_be_reached_by_its_samples() -> None:
+    rng = np.random.default_rng(0)
+    codes_ND, holdout_HD = rng.normal(size=(30, 48)), rng.normal(size=(3, 48))
+    mixture = fit_mixture(codes_ND, None, holdout_HD, None).mixture
+    labels = np.zeros(2000, dtype=np.int64)
+    drawn = mixture.sample(noise(1, np.arange(2000), labels, 48), labels)
+    accepted = mixture.log_prob(drawn.z_BD, labels) >= mixture.density_floor(0.05)[0]
+    assert 0.9 < accepted.mean() < 0.98
