@@ -36,16 +36,20 @@ class TrainSettings(Frozen):
 
     ``epochs`` passes over the training images at most, in batches of ``batch``. ``learning_rate``: the peak of the
     schedule. ``beta``: weight of the Kullback-Leibler term against the reconstruction (1 is the evidence lower
-    bound); it is reached after ``warmup`` of all steps, growing from zero. ``holdout``: share of the images kept for
-    early stopping and for the fit of the latent distribution. Training stops once the holdout has not improved for
-    ``patience`` epochs. ``device``: ``auto`` takes CUDA where there is one.
+    bound); it is reached after ``warmup`` of all steps, growing from zero. ``reconstruction``: binary cross-entropy
+    (``bce``), or the squared error of a Gaussian of variance 0.05 (``mse``), summed over pixels. ``holdout``: share of
+    the images kept for early stopping and for the fit of the latent distribution. Training stops once the holdout has
+    not improved for ``patience`` epochs. ``device``: ``auto`` takes CUDA where there is one.
+
+    There is no augmentation: shifted or mirrored images would be generated as such, and for digits, letters and signs
+    a mirrored image belongs to another class or none.
     """
 
     epochs: int = Field(default=8, ge=1, le=10_000, strict=True)
     batch: int = Field(default=128, ge=2, le=65_536, strict=True)
     learning_rate: float = Field(default=2e-3, gt=0.0, le=1.0)
     weight_decay: float = Field(default=1e-4, ge=0.0, le=1.0)
-    beta: float = Field(default=0.2, ge=0.0, le=100.0)
+    beta: float = Field(default=0.05, ge=0.0, le=100.0)
     warmup: float = Field(default=0.1, ge=0.0, le=1.0)
     reconstruction: Literal["bce", "mse"] = "bce"
     holdout: float = Field(default=0.1, gt=0.0, lt=0.9)
