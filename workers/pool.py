@@ -7,6 +7,7 @@ from functools import cached_property
 
 from celery import Celery
 
+from generator.provenance.manifest import MANIFEST_KEY
 from generator.publish import committed, finished_numbers
 from generator.store import open_store
 from generator.store.base import Store
@@ -60,7 +61,15 @@ class Pool:
             return marker
         if marker is not None:
             self.ledger.end(job, marker.intent, marker.error, facts_of(marker))
+        elif self._is_committed(job):
+            self.ledger.end(job, "committed")
+        else:
+            self.ledger.end(job, "cancelled", "its marker was removed from the store root")
         return None
+
+    def _is_committed(self, job: str) -> bool:
+        url = self.ledger.facts(job).get("url")
+        return url is not None and open_store(url, self.settings.s3).head(MANIFEST_KEY) is not None
 
     def conclude(self, job: str, marker: Marker | None) -> None:
         """The build is committed: the marker goes, the ledger keeps the facts for a while."""
