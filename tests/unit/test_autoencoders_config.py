@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from generator.autoencoders.config import TrainSettings, default_config, ladder, parse_config
+from generator.autoencoders.config import (
+    TrainSettings,
+    default_config,
+    default_settings,
+    ladder,
+    parse_config,
+    parse_settings,
+)
 from generator.errors import SpecError
 
 
@@ -60,6 +67,23 @@ def test_what_cannot_be_built_is_refused_by_name(change: dict[str, Any], field: 
 def test_settings_out_of_range_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TrainSettings(**change)
+
+
+@pytest.mark.parametrize("images", [2, 20, 100, 500, 1797, 5000, 54_000, 1_000_000])
+def test_few_images_are_seen_as_often_as_they_need(images: int) -> None:
+    settings = default_settings(images)
+    steps = settings.epochs * max(1, images // min(settings.batch, images))
+    assert steps >= 400
+    assert steps >= 1400 or settings.epochs == 400
+    assert settings.epochs >= 8
+    assert settings.patience <= settings.epochs or images > 5000
+
+
+def test_settings_name_the_field_that_is_wrong() -> None:
+    assert parse_settings({"epochs": 3}).epochs == 3
+    with pytest.raises(SpecError) as refused:
+        parse_settings({"epochs": 3, "beta": -1})
+    assert refused.value.field == "train.beta"
 
 
 @pytest.mark.parametrize("size", range(8, 129))
