@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,6 +18,18 @@ from generator.errors import InputError
 M = TypeVar("M", bound=BaseModel)
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
+
+# How pydantic begins its complaints, and the same as an object of "expected".
+_BEGINNINGS = {
+    "Input should be ": "",
+    "Value error, ": "",
+    "Keys should be ": "keys that are ",
+    "String should have ": "a string with ",
+    "String should match ": "a string that matches ",
+    "List should have ": "a list with ",
+    "Tuple should have ": "a list with ",
+    "Dictionary should have ": "a mapping with ",
+}
 
 
 class Frozen(BaseModel):
@@ -67,15 +80,38 @@ def translated(invalid: ValidationError, *, field: str, error: type[InputError],
     first, *rest = invalid.errors(include_url=False)
     path = ".".join(str(part) for part in first["loc"])
     where = ".".join(part for part in (field, path) if part)
-    expected, got = first["msg"], _shown(first["input"])
+    expected, got = _wanted(first["msg"]), shown(first["input"])
     if first["type"] == "extra_forbidden":
         expected, got = f"one of the known fields ({', '.join(known)})", f"unknown field {first['loc'][-1]!r}"
     elif first["type"] == "missing":
         expected, got = "a value (the field is required)", "nothing"
+    elif first["type"] == "union_tag_invalid":
+        expected = f"one of {first['ctx']['expected_tags']}"
     hint = f"{len(rest)} more field(s) are wrong too" if rest else ""
     return error(where, expected, got, hint)
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """``value`` for an error message: at most 120 characters, in bounded time whatever it is."""
+    text = _SHORT.repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _wanted(message: str) -> str:
+    for beginning, instead in _BEGINNINGS.items():
+        if message.startswith(beginning):
+            return instead + message.removeprefix(beginning)
+    return message
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxlong, self.maxother = 3, 100, 100, 100
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write an integer of more than 4,300 digits, and takes long for one of fewer."""
+        return super().repr_int(x, level) if x.bit_length() <= 1024 else f"an integer of {x.bit_length()} bits"
+
+
+_SHORT = _Short()

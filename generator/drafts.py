@@ -13,9 +13,9 @@ import yaml
 from pydantic import Field, StrictInt, field_validator
 
 from generator.bundle import BundleInfo, bundle_store, read_info
-from generator.canonical import Frozen, validated
+from generator.canonical import Frozen, shown, validated
 from generator.errors import BundleError, SpecError
-from generator.spec import Count, ImageSettings, JobSpec, Name, Order, PngSettings, Recipe
+from generator.spec import MAX_SAMPLES, Count, ImageSettings, JobSpec, Name, Order, PngSettings, Recipe
 from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import Store
 
@@ -34,7 +34,7 @@ class JobDraft(Frozen):
     destination: str = Field(min_length=1, max_length=1000)
     name: Name
     tenant: Name = "default"
-    count: int | None = Field(default=None, ge=1, strict=True)
+    count: int | None = Field(default=None, ge=1, le=MAX_SAMPLES, strict=True)
     counts: dict[str, Count] | None = Field(default=None, min_length=1)
     seed: StrictInt = 0
     image: ImageSettings = PngSettings()
@@ -91,12 +91,42 @@ def read_draft(path: str | Path) -> JobDraft:
     if len(data) > MAX_SPEC_BYTES:
         raise SpecError("spec", f"at most {MAX_SPEC_BYTES} bytes", f"{len(data)} bytes in {path}")
     try:
-        document = yaml.safe_load(data)
+        document = _plain_yaml(data)
     except (yaml.YAMLError, RecursionError, ValueError) as broken:
         raise SpecError("spec", "a YAML mapping", f"{path}, which does not parse ({broken})") from broken
     if not isinstance(document, dict):
         raise SpecError("spec", "a YAML mapping of fields", f"{type(document).__name__} in {path}")
     return draft_of(document)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without the two things that make a short spec mean something else than it shows."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()  # type: ignore[no-untyped-call]
+            got = f"the alias *{shown(alias.anchor)[1:-1]} in line {alias.start_mark.line + 1}"
+            raise SpecError("spec", "YAML without aliases", got, "write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in seen:
+                raise SpecError(
+                    key.value, "each key once", f"a second {shown(key.value)} in line {key.start_mark.line + 1}"
+                )
+            seen |= {name} - {None}
+        return super().construct_mapping(node, deep)
+
+
+def _plain_yaml(data: bytes) -> Any:
+    loader = _PlainLoader(data)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None) -> Store:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from generator.canonical import Frozen, digest_of
 
 RECIPE_VERSION: Literal[1] = 1
 MAX_SAMPLES = 1_000_000_000
+MAX_SHARDS = 999_999  # a shard's number has six digits in every name
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
@@ -44,7 +45,8 @@ class Recipe(Frozen):
 
     ``counts[c]`` samples are made of class ``classes[c]``; an unlabelled bundle has no classes and a single count.
     ``density_floor`` is a quantile in (0, 1): samples less likely than this share of the held-out real codes are
-    refused and drawn again, at most ``max_attempts`` times each. ``revision`` asks for the same thing anew.
+    refused and drawn again, at most ``max_attempts`` times each. ``revision`` asks for the same thing anew. A build has
+    at most 999,999 shards of up to ``shard_size`` samples.
     """
 
     recipe_version: Literal[1] = RECIPE_VERSION
@@ -53,23 +55,40 @@ class Recipe(Frozen):
     counts: tuple[Count, ...]
     seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     image: ImageSettings = PngSettings()
-    shard_size: int = Field(default=1000, ge=1, le=100_000, strict=True)
+    shard_size: int = Field(default=1000, ge=1, le=100_000, strict=True, validate_default=True)
     batch: int = Field(default=256, ge=1, le=8192, strict=True)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     density_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
     max_attempts: int = Field(default=100, ge=1, le=10_000, strict=True)
     revision: int = Field(default=0, ge=0, lt=2**31, strict=True)
 
-    @model_validator(mode="after")
-    def _counts_fit(self) -> Recipe:
-        wanted = len(self.classes) or 1
-        if len(self.counts) != wanted:
-            raise ValueError(f"counts must have {wanted} entries, one per class, not {len(self.counts)}")
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes must have distinct names")
-        if not 1 <= self.total <= MAX_SAMPLES:
-            raise ValueError(f"counts must add up to between 1 and {MAX_SAMPLES}, not {self.total}")
-        return self
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("classes with distinct names")
+        return classes
+
+    @field_validator("counts")
+    @classmethod
+    def _one_per_class(cls, counts: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        wanted = len(info.data.get("classes", ())) or 1
+        if "classes" in info.data and len(counts) != wanted:
+            raise ValueError(f"{wanted} entries, one per class, not {len(counts)}")
+        if not 1 <= sum(counts) <= MAX_SAMPLES:
+            raise ValueError(f"a sum between 1 and {MAX_SAMPLES}, not {sum(counts)}")
+        return counts
+
+    @field_validator("shard_size")
+    @classmethod
+    def _few_shards(cls, shard_size: int, info: ValidationInfo) -> int:
+        total = sum(info.data.get("counts", ()))
+        if total > shard_size * MAX_SHARDS:
+            least = -(-total // MAX_SHARDS)
+            raise ValueError(
+                f"a shard_size of at least {least}, as {total} samples go into at most {MAX_SHARDS} shards"
+            )
+        return shard_size
 
     @property
     def total(self) -> int:

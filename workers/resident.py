@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from generator.bundle import Bundle, BundleCache, load_bundle
+from generator.bundle import Bundle, BundleCache
 from generator.decoding import ResidentDecoder
 from generator.making import Maker, open_maker
 from generator.publish import BuildPlace
@@ -37,7 +37,7 @@ class Residents:
     def _resident(self, recipe: Recipe) -> tuple[Bundle, ResidentDecoder]:
         key = (recipe.bundle, recipe.batch, recipe.dtype)
         if key not in self._held:
-            bundle = load_bundle(self.cache.find(recipe.bundle, self.roots), recipe.bundle)
+            bundle = self.cache.load(recipe.bundle, self.roots)
             decoder = ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=self.device)
             self._held[key] = (bundle, decoder)
         self._held.move_to_end(key)

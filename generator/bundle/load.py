@@ -18,8 +18,8 @@ from generator.bundle.format import (
     BundleFile,
     BundleInfo,
 )
-from generator.canonical import digest_of, read_json, validated
-from generator.errors import BundleError, ObjectMissing
+from generator.canonical import MAX_JSON_BYTES, digest_of, read_json, validated
+from generator.errors import BundleError, BundleMissing, ObjectMissing
 from generator.latents import LatentDistribution, load
 from generator.store.base import Store
 
@@ -37,16 +37,31 @@ class Bundle:
 
 
 def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
-    """Digest and content of ``bundle.json`` in ``store``; no other file is read. Raises ``BundleError``."""
-    try:
-        data = store.get(INFO_FILE)
-    except ObjectMissing as missing:
-        raise BundleError("bundle", "a bundle (a directory with bundle.json)", f"none at {store.url}") from missing
-    digest = digest_of(data)
-    if expected is not None and digest != expected:
-        raise BundleError("bundle", f"bundle.json with digest {expected}", digest, "the bundle was altered")
+    """Digest and content of ``bundle.json`` in ``store``; no other file is read.
+
+    Raises ``BundleMissing`` where there is no ``bundle.json``, and ``BundleError`` where it is not as ``expected``.
+    """
+    data = info_bytes(store, expected)
+    return digest_of(data), parse_info(data)
+
+
+def info_bytes(store: Store, expected: str | None = None) -> bytes:
+    """The bytes of ``bundle.json``, of which the bundle's digest is taken. Raises as ``read_info`` does."""
+    held = store.head(INFO_FILE)
+    if held is None:
+        raise BundleMissing("bundle", "a bundle (a directory with bundle.json)", f"none at {store.url}")
+    if held.size > MAX_JSON_BYTES:
+        raise BundleError(INFO_FILE, f"at most {MAX_JSON_BYTES} bytes of JSON", f"{held.size} bytes")
+    data = store.get(INFO_FILE)
+    if expected is not None and digest_of(data) != expected:
+        raise BundleError("bundle", f"bundle.json with digest {expected}", digest_of(data), "the bundle was altered")
+    return data
+
+
+def parse_info(data: bytes) -> BundleInfo:
+    """The content of ``bundle.json``. Raises ``BundleError``."""
     document = read_json(data, field=INFO_FILE, error=BundleError)
-    return digest, validated(BundleInfo, document, field=INFO_FILE, error=BundleError)
+    return validated(BundleInfo, document, field=INFO_FILE, error=BundleError)
 
 
 def load_bundle(store: Store, expected: str | None = None) -> Bundle:
@@ -61,7 +76,7 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
         )
     for name in info.files:
         if name not in (DECODER_FILE, LATENTS_FILE):
-            _verified(store, info, name)
+            read_file(store, info, name)
     return Bundle(digest, info, _tensors(store, info, DECODER_FILE), latents)
 
 
@@ -75,8 +90,27 @@ def load_codes(store: Store, info: BundleInfo) -> Tensors:
     return _tensors(store, info, CODES_FILE)
 
 
+def read_file(store: Store, info: BundleInfo, name: BundleFile) -> bytes:
+    """One file of a bundle, of the size and digest that ``info`` gives it. Raises ``BundleError`` naming the file."""
+    entry = info.files.get(name)
+    if entry is None:
+        raise BundleError(name, f"a bundle that carries {name}", "a bundle without it")
+    held = store.head(name)
+    if held is not None and held.size != entry.size:  # never read more than the document speaks of
+        raise BundleError(
+            name, f"{entry.size} bytes, as in {INFO_FILE}", f"{held.size} bytes", "the bundle was altered"
+        )
+    try:
+        data = store.get(name)
+    except ObjectMissing as missing:
+        raise BundleError(name, "the file that bundle.json names", f"none at {store.url}") from missing
+    if digest_of(data) != entry.digest:
+        raise BundleError(name, f"content with digest {entry.digest}", digest_of(data), "the bundle was altered")
+    return data
+
+
 def _tensors(store: Store, info: BundleInfo, name: BundleFile) -> Tensors:
-    data = _verified(store, info, name)
+    data = read_file(store, info, name)
     try:
         tensors: dict[str, np.ndarray] = parse_safetensors(data)
     except (SafetensorError, KeyError, ValueError) as broken:
@@ -85,16 +119,3 @@ def _tensors(store: Store, info: BundleInfo, name: BundleFile) -> Tensors:
         if not np.isfinite(array).all():
             raise BundleError(f"{name}:{key}", "finite numbers", "NaN or infinity")
     return tensors
-
-
-def _verified(store: Store, info: BundleInfo, name: BundleFile) -> bytes:
-    entry = info.files.get(name)
-    if entry is None:
-        raise BundleError(name, f"a bundle that carries {name}", "a bundle without it")
-    try:
-        data = store.get(name)
-    except ObjectMissing as missing:
-        raise BundleError(name, "the file that bundle.json names", f"none at {store.url}") from missing
-    if digest_of(data) != entry.digest:
-        raise BundleError(name, f"content with digest {entry.digest}", digest_of(data), "the bundle was altered")
-    return data

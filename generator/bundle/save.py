@@ -74,19 +74,24 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
 
 
 def check_free(directory: Path) -> None:
-    """Raise ``BundleError`` where something is already at ``directory``, or where it cannot be made."""
-    if directory.exists():
-        raise BundleError("out", "a path where nothing is yet", f"{directory}, which exists", "bundles are immutable")
-    parent = next(path for path in directory.absolute().parents if path.exists())
-    if not parent.is_dir():
-        raise BundleError("out", "a path below a directory", f"{directory}, where {parent} is a file")
+    """Raise ``BundleError`` where something is already at ``directory``, or where it cannot be made and written."""
+    try:
+        if directory.exists() or directory.is_symlink():
+            hint = "bundles are immutable"
+            raise BundleError("out", "a path where nothing is yet", f"{directory}, which exists", hint)
+        parent = next(path for path in directory.absolute().parents if path.exists())
+        if not parent.is_dir():
+            raise BundleError("out", "a path below a directory", f"{directory}, where {parent} is a file")
+        _unfinished(directory, parent).rmdir()
+    except OSError as refused:
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused})") from refused
 
 
 def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
     """Write a directory of files under a hidden name, then rename it: it appears whole or not at all."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        unfinished = _unfinished(directory, directory.parent)
     except OSError as refused:
         raise BundleError("out", "a directory that can be written", f"{directory} ({refused})") from refused
     try:
@@ -97,3 +102,8 @@ def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
     except OSError as refused:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise BundleError("out", "a directory that can be written", f"{directory} ({refused})") from refused
+
+
+def _unfinished(directory: Path, parent: Path) -> Path:
+    """A new, hidden directory in ``parent``, to become ``directory``."""
+    return Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=parent))

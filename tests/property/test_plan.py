@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generator.canonical import validated
+from generator.errors import SpecError
 from generator.plan import Plan
-from generator.spec import Recipe
+from generator.spec import MAX_SAMPLES, MAX_SHARDS, Recipe
 
 BUNDLE = "sha256:" + "0" * 64
 
@@ -76,7 +79,30 @@ def test_the_seed_permutes_labels_inside_a_shard() -> None:
 
 
 def test_a_billion_samples_are_planned_in_no_memory() -> None:
-    recipe = Recipe(bundle=BUNDLE, classes=("a", "b"), counts=(500_000_000, 500_000_000))
+    recipe = Recipe(bundle=BUNDLE, classes=("a", "b"), counts=(500_000_000, 500_000_000), shard_size=2000)
     last = Plan(recipe).shard(Plan(recipe).shards - 1)
     assert last.indices_N[-1] == 999_999_999
-    assert np.bincount(last.labels_N).tolist() == [500, 500]
+    assert np.bincount(last.labels_N).tolist() == [1000, 1000]
+
+
+@given(st.integers(1, MAX_SAMPLES), st.integers(1, 100_000))
+def test_shards_have_six_digits_and_a_refusal_names_the_least_size_that_would_do(total: int, shard_size: int) -> None:
+    recipe = {"bundle": BUNDLE, "counts": (total,)}
+    if -(-total // shard_size) > MAX_SHARDS:
+        with pytest.raises(SpecError) as caught:
+            validated(Recipe, recipe | {"shard_size": shard_size}, field="", error=SpecError)
+        assert caught.value.field == "shard_size"
+        least = next(int(word) for word in caught.value.expected.replace(",", "").split() if word.isdigit())
+        assert least > shard_size
+        with pytest.raises(SpecError, match="shard_size"):
+            validated(Recipe, recipe | {"shard_size": least - 1}, field="", error=SpecError)
+        shard_size = least
+    plan = Plan(validated(Recipe, recipe | {"shard_size": shard_size}, field="", error=SpecError))
+    assert len(plan.shard(plan.shards - 1).stem) == 6
+
+
+def test_the_default_shard_size_is_checked_as_well() -> None:
+    with pytest.raises(SpecError) as caught:
+        validated(Recipe, {"bundle": BUNDLE, "counts": (MAX_SAMPLES,)}, field="", error=SpecError)
+    assert (caught.value.field, caught.value.got) == ("shard_size", "1000")
+    assert "at least 1001" in caught.value.expected

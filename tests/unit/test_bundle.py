@@ -6,20 +6,28 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
+from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.autoencoders.training import Progress
 from generator.bundle import BundleCache, bundle_store, load_bundle, pull, push, read_info, save_bundle
 from generator.canonical import canonical_json, digest_of
 from generator.decoding import ResidentDecoder
-from generator.errors import BundleError, InvalidOutput
+from generator.errors import BundleError, BundleMissing, InvalidOutput, SettingsError, StoreUnavailable
+from generator.learning import learn
 from generator.seeding import noise
+from generator.sources import load_source
 from generator.store import open_store
+from generator.store.base import ObjectInfo, Store
 from tests.bundles import tiny_bundle, tiny_contents
+from workers.cli.main import root as cli_root
 
 
 @pytest.fixture
@@ -187,12 +195,231 @@ def test_a_root_that_was_tampered_with_is_noticed(bundle: Path, tmp_path: Path) 
     assert not (tmp_path / "pulled").exists()
 
 
-def test_the_cache_keeps_to_its_size_and_to_its_roots(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["bundle.json", "decoder.safetensors", "codes.safetensors"])
+@pytest.mark.parametrize("damage", [lambda data: b"x" + data[1:], lambda data: data + b"x", lambda data: None])
+def test_pushing_again_mends_what_was_damaged(
+    bundle: Path, tmp_path: Path, name: str, damage: Callable[[bytes], bytes | None]
+) -> None:
+    here, root = open_store(str(bundle)), open_store(str(tmp_path / "root"))
+    target = bundle_store(root, push(here, root))
+    intact = {info.key: info.etag for info in target.list()}
+    data = damage(target.get(name))
+    target.delete(name) if data is None else target.put(name, data)
+    load_bundle(target, push(here, root))
+    mended = {info.key: info.etag for info in target.list()}
+    assert {key for key in intact if mended[key] != intact[key]} == {name}
+
+
+def test_a_damaged_bundle_mends_nothing_and_says_what_to_delete(bundle: Path, tmp_path: Path) -> None:
+    here, root = open_store(str(bundle)), open_store(str(tmp_path / "root"))
+    target = bundle_store(root, push(here, root))
+    target.put("decoder.safetensors", b"something else")
+    here.put("codes.safetensors", b"damaged as well")
+    with pytest.raises(BundleError) as caught:
+        push(here, root)
+    assert caught.value.field == f"{target.url}/decoder.safetensors"
+    assert "delete it" in caught.value.hint
+    assert target.get("decoder.safetensors") == b"something else"
+
+
+@final
+class Unreadable(Store):
+    """A store whose objects are never read, however many bytes they have."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name, self.url = store, name, store.url
+
+    def get(self, key: str) -> bytes:
+        assert key != self._name, f"{key} was read"
+        return self._store.get(key)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        return self._store.head(key)
+
+    read = create = replace = put = delete = list = children = check_writable = at = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("name", ["decoder.safetensors", "encoder.safetensors", "latents.safetensors"])
+def test_a_file_larger_than_declared_is_refused_unread(bundle: Path, name: str) -> None:
+    with (bundle / name).open("ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(BundleError, match=str(2**40)) as caught:
+        load_bundle(Unreadable(open_store(str(bundle)), name))
+    assert caught.value.field == name
+
+
+def test_a_document_of_many_bytes_is_refused_unread(bundle: Path) -> None:
+    with (bundle / "bundle.json").open("ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(BundleError, match=str(2**40)):
+        read_info(Unreadable(open_store(str(bundle)), "bundle.json"))
+
+
+def test_missing_and_altered_are_told_apart(bundle: Path, tmp_path: Path) -> None:
     root = open_store(str(tmp_path / "root"))
-    digests = [push(open_store(str(tiny_bundle(tmp_path / f"b{n}", seed=n))), root) for n in range(3)]
+    digest = push(open_store(str(bundle)), root)
+    with pytest.raises(BundleMissing):
+        read_info(open_store(str(tmp_path / "nowhere")))
+    with pytest.raises(BundleMissing):
+        pull(root, "sha256:" + "1" * 64, tmp_path / "pulled")
+    bundle_store(root, digest).put("decoder.safetensors", b"something else")
+    with pytest.raises(BundleError) as caught:
+        pull(root, digest, tmp_path / "pulled")
+    assert not isinstance(caught.value, BundleMissing)
+
+
+def pushed(tmp_path: Path, count: int) -> tuple[Store, list[str]]:
+    """A root with ``count`` bundles, and their digests."""
+    root = open_store(str(tmp_path / "root"))
+    return root, [push(open_store(str(tiny_bundle(tmp_path / f"b{n}", seed=n))), root) for n in range(count)]
+
+
+def test_the_cache_keeps_to_its_size_and_to_its_roots(tmp_path: Path) -> None:
+    root, digests = pushed(tmp_path, 3)
     cache = BundleCache(tmp_path / "cache", max_bytes=1)
     for digest in digests:
-        assert read_info(cache.find(digest, (root,)), digest)[0] == digest
-        assert len(list((tmp_path / "cache").iterdir())) == 1
-    with pytest.raises(BundleError, match="push it first"):
-        cache.find("sha256:" + "1" * 64, (root,))
+        assert cache.load(digest, (root,)).digest == digest
+        assert [home.name for home in (tmp_path / "cache").iterdir()] == [digest.removeprefix("sha256:")]
+    with pytest.raises(BundleMissing, match="push it first"):
+        cache.load("sha256:" + "1" * 64, (root,))
+    with pytest.raises(BundleMissing, match="no root"):
+        cache.load(digests[0], ())
+
+
+def test_the_cache_answers_without_its_roots(tmp_path: Path) -> None:
+    root, digests = pushed(tmp_path, 2)
+    cache = BundleCache(tmp_path / "cache", max_bytes=2**30)
+    for digest in digests:
+        cache.load(digest, (open_store("memory://empty"), root))
+    assert [cache.load(digest, ()).digest for digest in digests] == digests
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "decoder.safetensors", "codes.safetensors"])
+def test_a_damaged_cache_mends_itself(tmp_path: Path, name: str) -> None:
+    root, [digest] = pushed(tmp_path, 1)
+    cache = BundleCache(tmp_path / "cache", max_bytes=2**30)
+    cache.load(digest, (root,))
+    path = tmp_path / "cache" / digest.removeprefix("sha256:") / name
+    intact = path.read_bytes()
+    path.write_bytes(bytes([intact[0] ^ 1]) + intact[1:])
+    assert cache.load(digest, (root,)).digest == digest
+    assert path.read_bytes() == intact
+    path.unlink()
+    assert cache.load(digest, (root,)).digest == digest
+    assert path.read_bytes() == intact
+
+
+def test_a_damaged_root_does_not_enter_the_cache(tmp_path: Path) -> None:
+    root, [digest] = pushed(tmp_path, 1)
+    bundle_store(root, digest).put("decoder.safetensors", b"something else")
+    cache = BundleCache(tmp_path / "cache", max_bytes=2**30)
+    with pytest.raises(BundleError, match=r"decoder\.safetensors") as caught:
+        cache.load(digest, (root,))
+    assert not isinstance(caught.value, BundleMissing)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_no_bundle_is_left_alone_in_the_cache(tmp_path: Path) -> None:
+    root, digests = pushed(tmp_path, 2)
+    cache = BundleCache(tmp_path / "cache", max_bytes=1)
+    strays = ["notes.txt", "f" * 64, ".DS_Store"]
+    (tmp_path / "cache" / "lost+found").mkdir(parents=True)
+    for stray in strays:
+        (tmp_path / "cache" / stray).write_text("not a bundle")
+    for digest in digests:
+        cache.load(digest, (root,))
+    left = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert left == {*strays, "lost+found", digests[-1].removeprefix("sha256:")}
+
+
+def test_a_cache_that_cannot_be_written_is_a_fault_of_this_host_alone(tmp_path: Path) -> None:
+    root, [digest] = pushed(tmp_path, 1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="cache"):
+        BundleCache(tmp_path / "file" / "cache", max_bytes=1).load(digest, (root,))
+
+
+def test_loading_never_fails_while_others_evict(tmp_path: Path) -> None:
+    root, digests = pushed(tmp_path, 2)
+    cache = BundleCache(tmp_path / "cache", max_bytes=0)
+
+    def loads(worker: int) -> list[str]:
+        return [cache.load(digests[(worker + turn) % 2], (root,)).digest for turn in range(15)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for worker, loaded in enumerate(pool.map(loads, range(8))):
+            assert loaded == [digests[(worker + turn) % 2] for turn in range(15)]
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def shades(tmp_path: Path) -> Path:
+    """Sixty grey images of 8 x 8 in two classes."""
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.array([40, 200]), 30)[:, None, None] + rng.integers(-30, 30, (60, 8, 8))
+    labels, names = np.repeat([0, 1], 30), ["dark", "light"]
+    np.savez(tmp_path / "shades.npz", train_images=images.astype(np.uint8), train_labels=labels, class_names=names)
+    return tmp_path / "shades.npz"
+
+
+SMALL = VaeConfig(size=8, channels=1, latent_dim=2, width=4)
+SHORT = TrainSettings(epochs=2, batch=16, holdout=0.2)
+
+
+def test_a_bundle_that_could_not_be_written_is_refused_before_training(shades: Path, tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    for out in (Path("/proc/x/b"), tmp_path / ("n" * 250), tmp_path / ("n" * 240)):
+        with pytest.raises(BundleError) as caught:
+            learn(load_source(str(shades)), SMALL, SHORT, out, on_step=steps.append)
+        assert caught.value.field == "out"
+    assert steps == []
+    assert [path.name for path in tmp_path.iterdir()] == ["shades.npz"]
+
+
+def test_two_trainings_do_not_share_a_checkpoint(shades: Path, tmp_path: Path) -> None:
+    source, out = load_source(str(shades)), tmp_path / "below" / "b"
+    refusals: list[str] = []
+
+    def second(record: EpochRecord) -> None:
+        with pytest.raises(BundleError, match="no other training") as caught:
+            learn(source, SMALL, SHORT, out)
+        refusals.append(caught.value.field)
+
+    learned = learn(source, SMALL, SHORT, out, on_epoch=second)
+    assert refusals == ["out", "out"]
+    assert [path.name for path in out.parent.iterdir()] == ["b"]
+    facts = read_info(open_store(str(out)))[1].source
+    assert (learned.trained_on, learned.held_out) == (facts.images, facts.holdout)
+
+
+def run_cli(*words: str) -> Any:
+    return CliRunner().invoke(cli_root, list(words))
+
+
+def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(record: EpochRecord) -> None:
+        raise Stopped
+
+    out, words = tmp_path / "b", ("--latent-dim", "2", "--width", "4", "--epochs", "2", "--batch", "16")
+    with pytest.raises(Stopped):
+        learn(load_source(str(shades)), SMALL, TrainSettings(epochs=2, batch=16), out, on_epoch=stop)
+    assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b.checkpoint"}
+    foreign = run_cli("train", str(shades), "--out", str(out), *words, "--seed", "5")
+    assert isinstance(foreign.exception, SettingsError)
+    assert "going on" not in foreign.output
+    resumed = run_cli("train", str(shades), "--out", str(out), *words)
+    assert "going on after epoch 1" in resumed.output
+    assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b"}
+
+
+def test_train_and_inspect_count_alike(shades: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "b")
+    done = run_cli("train", str(shades), "--out", out, "--width", "4", "--epochs", "2", "--batch", "16", "--json")
+    trained, told = json.loads(done.stdout), json.loads(run_cli("inspect", out, "--json").stdout)
+    assert trained["images"] == 60 == trained["trained_on"] + trained["held_out"]
+    assert {name: told[name] for name in ("digest", "images", "trained_on", "held_out")} == {
+        name: trained[name] for name in ("digest", "images", "trained_on", "held_out")
+    }

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generator.bundle import read_info
-from generator.canonical import canonical_json, digest_of, read_json
+from generator.canonical import canonical_json, digest_of, read_json, shown, validated
 from generator.drafts import JobDraft, draft_of, read_draft, resolve
-from generator.errors import BundleError, SpecError
+from generator.errors import BundleMissing, SpecError
 from generator.spec import JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.bundles import tiny_bundle
@@ -36,6 +36,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"colour": "red"}, "colour"),
         ({"count": 0}, "count"),
         ({"count": -5}, "count"),
+        ({"count": 10**9 + 1}, "count"),
+        ({"count": 16**5000}, "count"),
+        ({"density_floor": 16**5000}, "density_floor"),
         ({"count": "many"}, "count"),
         ({"count": None, "counts": {"cat": -1}}, "counts.cat"),
         ({"count": None, "counts": {}}, "counts"),
@@ -62,6 +65,9 @@ def test_a_draft_names_the_field_that_is_wrong(change: dict[str, Any], field: st
     ("change", "field"),
     [
         ({"seed": -1}, "seed"),
+        ({"seed": 16**5000}, "seed"),
+        ({"count": 10**7, "shard_size": 1}, "shard_size"),
+        ({"count": None, "counts": {"cat": 10**9, "dog": 1}}, "counts"),
         ({"shard_size": 0}, "shard_size"),
         ({"batch": 0}, "batch"),
         ({"dtype": "int8"}, "dtype"),
@@ -80,8 +86,56 @@ def test_resolving_names_the_field_that_is_wrong(bundle: Path, change: dict[str,
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"count": -5}, "count: expected greater than or equal to 1, got -5"),
+        ({"seed": "x"}, "seed: expected a valid integer, got 'x'"),
+        ({"image": "gif"}, "image: expected one of 'png', 'jpeg', got {'format': 'gif'}"),
+        (
+            {"count": None, "counts": {}},
+            "counts: expected a mapping with at least 1 item after validation, not 0, got {}",
+        ),
+        ({"bundle": ""}, "bundle: expected a string with at least 1 character, got ''"),
+    ],
+)
+def test_a_refusal_reads_as_a_sentence(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        draft_of(fields(**change))
+    assert str(caught.value) == words
+
+
+def test_one_count_for_each_class() -> None:
+    with pytest.raises(SpecError) as caught:
+        validated(Recipe, {"bundle": BUNDLE, "classes": ("a", "b"), "counts": (1,)}, field="", error=SpecError)
+    assert str(caught.value) == "counts: expected 2 entries, one per class, not 1, got (1,)"
+    with pytest.raises(SpecError) as caught:
+        validated(Recipe, {"bundle": BUNDLE, "classes": ("a", "a"), "counts": (1, 1)}, field="", error=SpecError)
+    assert caught.value.field == "classes"
+
+
+class Counted:
+    """Counts how often it is written out."""
+
+    times = 0
+
+    def __repr__(self) -> str:
+        self.times += 1
+        return "counted"
+
+
+def test_a_value_that_is_large_only_when_written_out_is_shown_short() -> None:
+    leaf = Counted()
+    value: Any = leaf
+    for _ in range(6):
+        value = [value] * 10
+    assert len(shown({"a": value})) <= 120
+    assert leaf.times == 0
+    assert len(shown([16**5000, "x" * 10**6, {16**5000: 1}])) <= 120
+
+
 def test_a_missing_bundle_is_named() -> None:
-    with pytest.raises(BundleError, match=r"bundle\.json"):
+    with pytest.raises(BundleMissing, match=r"bundle\.json"):
         resolve(draft_of(fields(bundle="/nowhere/at/all")))
 
 
@@ -157,6 +211,40 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"absent\.yaml"):
         read_draft(tmp_path / "absent.yaml")
+
+
+def written(path: Path, text: str) -> SpecError:
+    path.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        read_draft(path)
+    return caught.value
+
+
+def test_aliases_are_refused_before_anything_is_made_of_them(tmp_path: Path) -> None:
+    bomb = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True))
+    refused = written(tmp_path / "spec.yaml", bomb)
+    assert (refused.field, refused.expected) == ("spec", "YAML without aliases")
+    assert refused.got == "the alias *a in line 2"
+    assert "alias" in written(tmp_path / "spec.yaml", "name: n\nimage: &i {format: png}\ncount: *i\n").got
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("name: n\ncount: 1\nname: m\n", "name", 3),
+        ("name: n\ncounts:\n  cat: 1\n  cat: 2\n", "cat", 4),
+        ('{"name": "n", "name": "m"}', "name", 1),
+    ],
+)
+def test_a_key_that_is_given_twice_is_named_with_its_line(tmp_path: Path, text: str, key: str, line: int) -> None:
+    refused = written(tmp_path / "spec.yaml", text)
+    assert (refused.field, refused.expected) == (key, "each key once")
+    assert refused.got == f"a second {key!r} in line {line}"
+
+
+def test_a_number_of_many_digits_in_a_file_is_refused(tmp_path: Path) -> None:
+    text = f"bundle: b\ndestination: out\nname: n\ncount: 0x{'f' * 5000}\n"
+    assert written(tmp_path / "spec.yaml", text).field == "count"
 
 
 def test_yaml_and_python_are_one_spec(tmp_path: Path, bundle: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
     from generator.autoencoders.config import TrainSettings, VaeConfig
+    from generator.autoencoders.training import Progress
     from generator.learning import Learned
     from generator.sources import Source
 
@@ -73,15 +75,27 @@ def _say_skipped(images: Source, *, quiet: bool) -> None:
 
 
 def _learn(images: Source, config: VaeConfig, settings: TrainSettings, out: Path, *, quiet: bool) -> Learned:
-    from generator.learning import checkpoint_of, learn
+    from generator.learning import learn
 
-    if checkpoint_of(out).exists() and not quiet:
-        click.echo("going on from the checkpoint of a stopped run", err=True)
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:
-        learned = learn(images, config, settings, out, on_step=lambda at: bar((at.epoch - 1) * at.steps + at.step))
+        learned = learn(images, config, settings, out, on_step=_follower(bar, quiet=quiet))
         bar(steps)
     return learned
+
+
+def _follower(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
+    """Moves the bar; a first step in a later epoch means that a stopped run is taken up again."""
+    began = False
+
+    def follow(at: Progress) -> None:
+        nonlocal began
+        if not began and at.epoch > 1 and not quiet:
+            click.echo(f"going on after epoch {at.epoch - 1}, from the checkpoint of a stopped run", err=True)
+        began = True
+        bar((at.epoch - 1) * at.steps + at.step)
+
+    return follow
 
 
 def _trained_facts(out: Path, images: Source, learned: Learned) -> dict[str, Any]:
@@ -90,6 +104,8 @@ def _trained_facts(out: Path, images: Source, learned: Learned) -> dict[str, Any
         "bundle": str(out),
         "digest": learned.digest,
         "images": len(images),
+        "trained_on": learned.trained_on,
+        "held_out": learned.held_out,
         "classes": len(images.class_names),
         "skipped": len(images.skipped),
         "epochs": len(learned.history),
@@ -129,8 +145,9 @@ def inspect_command(bundle: str, picture: Path | None, as_json: bool) -> None:
         "clusters": clusters if as_json else ", ".join(str(count) for count in clusters),
         "source": info.source.name,
         "source_fingerprint": info.source.fingerprint,
-        "images": info.source.images,
-        "holdout": info.source.holdout,
+        "images": info.source.images + info.source.holdout,
+        "trained_on": info.source.images,
+        "held_out": info.source.holdout,
         "epochs": len(info.training.history),
         "best_epoch": best.epoch,
         "holdout_loss": round(best.holdout_loss, 5),
@@ -144,7 +161,9 @@ def inspect_command(bundle: str, picture: Path | None, as_json: bool) -> None:
 @click.option("--root", help="Store root; by default the configured one.")
 @json_option
 def push_command(bundle: str, root: str | None, as_json: bool) -> None:
-    """Copy BUNDLE into the store root, where workers find it by its digest. Pushing again changes nothing."""
+    """Copy BUNDLE into the store root, where workers find it by its digest.
+
+    Pushing again changes nothing, or mends what was damaged there."""
     from generator.bundle import bundle_store, push
     from generator.store import open_store
     from workers.settings import load_settings
