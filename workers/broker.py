@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -15,28 +16,58 @@ from generator.errors import BrokerUnavailable, SettingsError
 from workers.settings import Settings
 
 EMBEDDED_STATE = "redis.json"
+_START_UP = "start `latentmill up` in another terminal, or set LATENTMILL_REDIS_URL=redis://host:6379/0"
+_SCHEMES = ("redis", "rediss")
+_PLACE = re.compile(r"((?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?(?:/\d*)?)(?:[?#].*)?")  # host, port, database
 
 
 def redis_url(settings: Settings) -> str:
     """The configured Redis, or the one that ``latentmill up`` runs on this machine. Raises ``SettingsError``."""
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
-    try:
-        state = json.loads((settings.state_dir / EMBEDDED_STATE).read_text())
+    state = _embedded(settings)
+    if "url" in state and not is_running(state.get("pid")):
+        got = f"neither: the `latentmill up` of process {state.get('pid')} has ended"
+    elif "url" in state:
         return str(state["url"])
-    except (OSError, ValueError, KeyError, TypeError) as missing:
-        raise SettingsError(
-            "LATENTMILL_REDIS_URL",
-            "a Redis URL, or `latentmill up` running on this machine",
-            "neither",
-            "start `latentmill up` in another terminal, or set LATENTMILL_REDIS_URL=redis://host:6379/0",
-        ) from missing
+    else:
+        got = "neither"
+    raise SettingsError(
+        "LATENTMILL_REDIS_URL", "a Redis URL, or `latentmill up` running on this machine", got, _START_UP
+    )
+
+
+def embedded_root(settings: Settings) -> str | None:
+    """The store root of the ``latentmill up`` that runs on this machine, as an absolute URL.
+
+    ``None`` where a Redis is configured or none runs: then ``settings.root`` counts.
+    """
+    if settings.redis_url is not None:
+        return None
+    state = _embedded(settings)
+    return str(state["root"]) if "root" in state and is_running(state.get("pid")) else None
+
+
+def is_running(pid: object) -> bool:
+    """Whether a process with this id lives on this machine."""
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and is somebody else's
+        return True
+    return True
 
 
 def connect(url: str) -> redis.Redis:
     """A client of the Redis at ``url``; nothing is sent yet. Raises ``SettingsError`` for a URL that is none."""
+    wrong = SettingsError("LATENTMILL_REDIS_URL", "redis://[:password@]host:port/db or rediss://...", shown(url))
+    if url.partition("://")[0] not in _SCHEMES:
+        raise wrong
     try:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             url,
             socket_timeout=10.0,
             socket_connect_timeout=3.0,
@@ -45,13 +76,16 @@ def connect(url: str) -> redis.Redis:
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3),
             decode_responses=True,
         )
-    except ValueError as wrong:
-        raise SettingsError("LATENTMILL_REDIS_URL", "redis://[:password@]host:port/db", shown(url)) from wrong
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # an unknown option after "?" shows here, not at the first use
+    except (ValueError, TypeError) as cause:
+        raise wrong from cause
+    return client
 
 
 @contextmanager
 def broker_errors(url: str) -> Iterator[None]:
-    """Inside the block, a Redis that does not answer is ``BrokerUnavailable``."""
+    """Inside the block, a Redis that does not answer, or refuses, is ``BrokerUnavailable``."""
     try:
         yield
     except redis.AuthenticationError as refused:
@@ -60,9 +94,26 @@ def broker_errors(url: str) -> Iterator[None]:
         raise BrokerUnavailable(
             "redis", f"a Redis that answers at {shown(url)}", type(down).__name__, "nothing was written"
         ) from down
+    except redis.RedisError as refusal:
+        said = str(refusal).partition(", with args beginning with")[0]  # the arguments of AUTH are a password
+        raise BrokerUnavailable(
+            "redis", f"a Redis at {shown(url)} that does as asked", f"{type(refusal).__name__}: {said}"
+        ) from refusal
 
 
 def shown(url: str) -> str:
-    """A Redis URL without its credentials."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """A Redis URL without its credentials. What cannot be told from a password is ``***``; never raises."""
+    scheme, _, rest = url.partition("://")
+    before, _, place = rest.rpartition("@")
+    found = None if "?" in before or "#" in before else _PLACE.fullmatch(place)
+    name = scheme if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) and rest else "***"
+    return f"{name}://{found[1] if found else '***'}"
+
+
+def _embedded(settings: Settings) -> dict[str, object]:
+    """What ``latentmill up`` wrote down, by name; empty where nothing readable is."""
+    try:
+        state = json.loads((settings.state_dir / EMBEDDED_STATE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}

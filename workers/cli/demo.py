@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from generator.errors import IntegrityError, JobFailed
 from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
-    from workers.embedded import WorkerProcess
+    from workers.embedded import Signals, WorkerProcess
     from workers.settings import Settings
     from workers.status import JobStatus
 
@@ -94,27 +95,31 @@ def _build(fields: dict[str, Any], settings: Settings, *, quiet: bool) -> dict[s
     from pydantic import SecretStr
 
     from workers.client import Client
-    from workers.embedded import EmbeddedRedis, WorkerProcess
+    from workers.embedded import EmbeddedRedis, Signals, running_workers
 
-    with EmbeddedRedis(settings.state_dir / "redis") as server:
+    logs = [settings.state_dir / "worker.log"]
+    with Signals() as signals, EmbeddedRedis(settings.state_dir / "redis") as server:
         client = Client(settings.model_copy(update={"redis_url": SecretStr(server.url)}))
         status, clock = client.submit(fields), time.perf_counter()
-        worker = WorkerProcess(server.url, settings, settings.state_dir / "worker.log")
-        try:
+        with running_workers(server.url, settings, logs, signals) as (worker,):
             with progress_bar("worker starts, then makes images", status.samples, quiet=quiet) as bar:
-                first = _follow(client.watch(status.job), worker, bar)
-        finally:
+                first = _follow(client.watch(status.job), worker, signals, bar)
             seconds = time.perf_counter() - clock
-            worker.stop(settings.grace_seconds)
+    if signals.stopping():
+        raise click.exceptions.Exit(signals.exit_code)
     pace = {"seconds_with_start_of_worker": round(seconds, 1)}
     made = seconds - (first - clock)
     return pace | {"images_per_second": round(status.samples / made)} if made > 0 else pace
 
 
-def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, bar: Any) -> float:
-    """Show progress until the job has ended; the moment at which the first shard was claimed."""
+def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, signals: Signals, bar: Any) -> float:
+    """Show progress until the job has ended or is to stop; the moment at which the first shard was claimed."""
     first = time.perf_counter()
     for status in statuses:
+        if signals.stopping():
+            with suppress(OSError):  # the terminal may be gone
+                click.echo("stopping: the same command goes on from here", err=True)
+            break
         if status.shards_running == status.shards_done == 0:
             first = time.perf_counter()
         bar(status.samples_done)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from generator.errors import SettingsError
+from generator.errors import BrokerUnavailable, SettingsError, SpecError
 from workers.cli.output import json_option, show
+
+if TYPE_CHECKING:
+    from workers.embedded import Signals, WorkerProcess
 
 
 def _settings(**given: Any) -> Any:
@@ -28,6 +32,16 @@ def _settings(**given: Any) -> Any:
         raise translated(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields)) from invalid
 
 
+def _rooted(settings: Any, root: str) -> Any:
+    """``settings`` with ``root`` in the form that means the same in every working directory."""
+    from generator.store import absolute_url
+
+    try:
+        return settings.model_copy(update={"root": absolute_url(root)})
+    except SpecError as wrong:
+        raise SettingsError("LATENTMILL_ROOT", wrong.expected, wrong.got, wrong.hint) from wrong
+
+
 @click.command("worker")
 @click.option("--concurrency", type=int, help="Processes, each with its own decoders.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
@@ -38,14 +52,17 @@ def worker_command(concurrency: int | None, device: str | None, threads: int | N
 
     SIGTERM lets the running shard finish within LATENTMILL_GRACE_SECONDS.
     """
-    from workers.broker import redis_url
+    from workers.broker import embedded_root, redis_url
     from workers.embedded import worker_command as command
     from workers.embedded import worker_environment
     from workers.ledger import Ledger
     from workers.settings import PREFIX
 
     settings = _settings(concurrency=concurrency, device=device, threads=threads, root=root)
-    url = redis_url(settings)
+    url, shared = redis_url(settings), embedded_root(settings)
+    settings = _rooted(settings, root or shared or settings.root)
+    if shared not in (None, settings.root):
+        raise SettingsError("root", f"the root of the running `latentmill up`, {shared}", settings.root)
     Ledger(url).ping()
     arguments = command(settings)
     os.execve(arguments[0], arguments, worker_environment(settings) | {f"{PREFIX}REDIS_URL": url})
@@ -57,32 +74,44 @@ def worker_command(concurrency: int | None, device: str | None, threads: int | N
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
 @click.option("--root", help="Store root, where bundles and open builds lie.")
 def up_command(workers: int, concurrency: int | None, device: str | None, root: str | None) -> None:
-    """Run Redis and workers on this machine until Ctrl-C. Clients of the same user find them by themselves."""
-    from workers.embedded import EmbeddedRedis, WorkerProcess, write_state
+    """Run Redis and workers on this machine until Ctrl-C. Clients of the same user find them by themselves.
+
+    SIGTERM and a closed terminal end it as Ctrl-C does; a second Ctrl-C ends everything at once.
+    """
+    from workers.embedded import EmbeddedRedis, Signals, running_workers, write_state
 
     settings = _settings(concurrency=concurrency, device=device, root=root)
-    with EmbeddedRedis(settings.state_dir / "redis") as server:
+    settings = _rooted(settings, settings.root)
+    logs = [settings.state_dir / f"worker-{number}.log" for number in range(workers)]
+    with (
+        Signals() as signals,
+        EmbeddedRedis(settings.state_dir / "redis") as server,
+        running_workers(server.url, settings, logs, signals) as running,
+    ):
         state = write_state(settings, server.url)
-        logs = [settings.state_dir / f"worker-{number}.log" for number in range(workers)]
-        running = [WorkerProcess(server.url, settings, log) for log in logs]
-        show({"root": settings.root, "workers": workers, "logs": settings.state_dir}, as_json=False, title="running")
-        click.echo("submit jobs from another terminal; Ctrl-C stops everything")
         try:
-            _stay(running)
-        except KeyboardInterrupt:
-            click.echo("stopping: running shards finish or are handed back")
+            facts = {"root": settings.root, "workers": workers, "logs": settings.state_dir}
+            show(facts, as_json=False, title="running")
+            click.echo("submit jobs from another terminal; Ctrl-C stops everything")
+            _stay(running, signals)
         finally:
             state.unlink(missing_ok=True)
-            for worker in running:
-                worker.stop(settings.grace_seconds + 15.0)
+    if signals.hurried():
+        raise click.exceptions.Exit(signals.exit_code)
 
 
-def _stay(running: list[Any]) -> None:
-    from generator.errors import BrokerUnavailable
-
+def _stay(running: list[WorkerProcess], signals: Signals) -> None:
+    """Until somebody asks to stop. Raises ``BrokerUnavailable`` when a worker ends by itself."""
     while all(worker.alive() for worker in running):
-        time.sleep(0.5)
-    raise BrokerUnavailable("worker", "workers that stay", "one that ended", "see its log in the state directory")
+        if signals.stopping():
+            with suppress(OSError):  # the terminal may be gone
+                click.echo(
+                    "stopping: running shards finish or are handed back; Ctrl-C again ends them at once", err=True
+                )
+            return
+        time.sleep(0.1)
+    ended = next(worker for worker in running if not worker.alive())
+    raise BrokerUnavailable("worker", "workers that stay", "one that ended", f"see {ended.log}")
 
 
 @click.command("health")
@@ -93,8 +122,9 @@ def health_command(max_age: float, as_json: bool) -> None:
     settings = _settings()
     try:
         age = time.time() - settings.heartbeat_file.stat().st_mtime
-    except OSError as missing:
-        raise SettingsError("heartbeat", "a worker that runs on this host", "no heartbeat file") from missing
+    except OSError:  # no worker ever ran here
+        show({"healthy": False}, as_json=as_json)
+        raise click.exceptions.Exit(1) from None
     show({"healthy": age <= max_age, "heartbeat_age_seconds": round(age, 1)}, as_json=as_json)
     if age > max_age:
         raise click.exceptions.Exit(1)
