@@ -31,7 +31,7 @@ class Service:
             root=f"{bucket}/mill",
             state_dir=home / "state",
             cache_dir=home / "cache",
-            lease_seconds=3.0,
+            lease_seconds=2.0,
             reconcile_seconds=0.5,
             grace_seconds=5.0,
             s3_endpoint_url=s3.endpoint_url,
