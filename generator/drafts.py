@@ -20,6 +20,7 @@ from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import Store
 
 MAX_SPEC_BYTES = 1024 * 1024
+_MAX_NUMBER = 10_000  # characters; YAML's numbers to the base of 60 take time by the square of their length
 
 
 class JobDraft(Frozen):
@@ -100,7 +101,7 @@ def read_draft(path: str | Path) -> JobDraft:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without the two things that make a short spec mean something else than it shows."""
+    """YAML without what makes a spec mean something else than it shows, or take long to read."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -119,6 +120,12 @@ class _PlainLoader(yaml.SafeLoader):
                 )
             seen |= {name} - {None}
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if node.tag.endswith((":int", ":float")) and len(node.value) > _MAX_NUMBER:
+            got = f"one of {len(node.value)} in line {node.start_mark.line + 1}"
+            raise SpecError("spec", f"numbers of at most {_MAX_NUMBER} characters", got)
+        return super().construct_scalar(node)
 
 
 def _plain_yaml(data: bytes) -> Any:

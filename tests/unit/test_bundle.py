@@ -223,6 +223,39 @@ def test_a_damaged_bundle_mends_nothing_and_says_what_to_delete(bundle: Path, tm
 
 
 @final
+class Overtaken(Store):
+    """A store in which others write between the look and the write."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.url = store, store.url
+
+    def get(self, key: str) -> bytes:
+        return self._store.get(key)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        return None
+
+    def create(self, key: str, data: bytes) -> str:
+        return self._store.create(key, data)
+
+    def at(self, prefix: str) -> Store:
+        return Overtaken(self._store.at(prefix))
+
+    read = replace = put = delete = list = children = check_writable = None  # type: ignore[assignment]
+
+
+def test_two_pushes_at_once_agree_and_a_conflict_says_what_to_delete(bundle: Path, tmp_path: Path) -> None:
+    here, root = open_store(str(bundle)), open_store(str(tmp_path / "root"))
+    digest = push(here, root)
+    assert push(here, Overtaken(root)) == digest
+    target = bundle_store(root, digest)
+    target.put("decoder.safetensors", b"something else")
+    with pytest.raises(BundleError, match="delete it and push again") as caught:
+        push(here, Overtaken(root))
+    assert caught.value.field == f"{target.url}/decoder.safetensors"
+
+
+@final
 class Unreadable(Store):
     """A store whose objects are never read, however many bytes they have."""
 

@@ -245,6 +245,8 @@ def test_a_key_that_is_given_twice_is_named_with_its_line(tmp_path: Path, text: 
 def test_a_number_of_many_digits_in_a_file_is_refused(tmp_path: Path) -> None:
     text = f"bundle: b\ndestination: out\nname: n\ncount: 0x{'f' * 5000}\n"
     assert written(tmp_path / "spec.yaml", text).field == "count"
+    refused = written(tmp_path / "spec.yaml", f"name: n\ncount: {'1:' * 20_000}1\n")
+    assert (refused.field, refused.got) == ("spec", "one of 40001 in line 2")
 
 
 def test_yaml_and_python_are_one_spec(tmp_path: Path, bundle: Path) -> None:
