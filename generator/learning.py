@@ -86,7 +86,7 @@ def _alone(out: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as refused:
-        raise BundleError("out", "a directory that can be written", f"{out} ({refused})") from refused
+        raise BundleError("out", "a directory that can be written", f"{out} ({refused.strerror})") from refused
     try:
         _lock(descriptor, path, out)
         try:
@@ -105,7 +105,7 @@ def _lock(descriptor: int, path: Path, out: Path) -> None:
     except (BlockingIOError, FileNotFoundError):
         ours = False
     except OSError as refused:
-        raise BundleError("out", "a directory with file locks", f"{out} ({refused})") from refused
+        raise BundleError("out", "a directory with file locks", f"{out} ({refused.strerror})") from refused
     if not ours:
         raise BundleError("out", "a path that no other training works on", f"{out}, which one does", "wait for it")
 

@@ -84,7 +84,7 @@ def check_free(directory: Path) -> None:
             raise BundleError("out", "a path below a directory", f"{directory}, where {parent} is a file")
         _unfinished(directory, parent).rmdir()
     except OSError as refused:
-        raise BundleError("out", "a directory that can be written", f"{directory} ({refused})") from refused
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
 
 
 def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -93,7 +93,7 @@ def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
         directory.parent.mkdir(parents=True, exist_ok=True)
         unfinished = _unfinished(directory, directory.parent)
     except OSError as refused:
-        raise BundleError("out", "a directory that can be written", f"{directory} ({refused})") from refused
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
     try:
         for name, data in files.items():
             (unfinished / name).write_bytes(data)
@@ -101,7 +101,7 @@ def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
         unfinished.rename(directory)
     except OSError as refused:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise BundleError("out", "a directory that can be written", f"{directory} ({refused})") from refused
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
 
 
 def _unfinished(directory: Path, parent: Path) -> Path:
