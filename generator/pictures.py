@@ -63,7 +63,7 @@ def _per_class(classes: tuple[str, ...]) -> int:
 def _titled(sheet_HWC: np.ndarray, title: str) -> np.ndarray:
     head = Image.new("RGB", (sheet_HWC.shape[1], _TITLE_HEIGHT), _PAPER)
     font = ImageFont.load_default(size=20)
-    ImageDraw.Draw(head).text((sheet_HWC.shape[1] // 2, _TITLE_HEIGHT), title, fill=_INK, font=font, anchor="mb")
+    ImageDraw.Draw(head).text((sheet_HWC.shape[1] // 2, _TITLE_HEIGHT - 4), title, fill=_INK, font=font, anchor="ms")
     return np.concatenate([np.array(head), sheet_HWC])
 
 

@@ -12,7 +12,7 @@ from generator.publish import committed, finished_numbers
 from generator.store import open_store
 from generator.store.base import Store
 from workers.app import make_app
-from workers.broker import redis_url
+from workers.broker import embedded_root, redis_url
 from workers.ledger import Ledger
 from workers.markers import Intent, Marker, close_marker, read_marker, set_intent
 from workers.settings import Settings
@@ -31,7 +31,7 @@ class Pool:
 
     @cached_property
     def root(self) -> Store:
-        return open_store(self.settings.root, self.settings.s3)
+        return open_store(embedded_root(self.settings) or self.settings.root, self.settings.s3)
 
     @cached_property
     def app(self) -> Celery:
