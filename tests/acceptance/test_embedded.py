@@ -205,6 +205,13 @@ def test_up_tells_clients_its_root_and_ends_in_order_on_any_signal(
     assert "Traceback" not in up.log.read_text()
 
 
+def test_a_root_that_is_none_is_refused_before_anything_starts(run: Callable[..., Running]) -> None:
+    up = run("up", "--root", "ftp://host/root")
+    assert up.ended() == 2
+    assert up.log.read_text().startswith("error: LATENTMILL_ROOT: expected")
+    assert not up.state.exists()
+
+
 def test_a_second_signal_ends_workers_that_do_not_answer(run: Callable[..., Running]) -> None:
     up = run("up", "--workers", "2", LATENTMILL_GRACE_SECONDS="3000")
     up.until_served(up.state / "redis.json")
