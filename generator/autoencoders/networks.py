@@ -119,4 +119,18 @@ def _up(before: int, after: int, side: int, target: int, *, last: bool) -> nn.Mo
     """Side s -> 2s by a kernel of 4, or -> 2s - 1 by a kernel of 3."""
     kernel = 4 if target == 2 * side else 3
     grow = nn.ConvTranspose2d(before, after, kernel, stride=2, padding=1, bias=last)
+    with torch.no_grad():
+        grow.weight.copy_(_even(grow.weight))
     return grow if last else nn.Sequential(grow, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
+def _even(kernel_IOHW: Tensor) -> Tensor:
+    """A first kernel of stride 2 that turns a flat input into a flat output, without the checkerboard of a random one.
+
+    Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017, carried over to transposed convolutions:
+    along each axis the taps that meet in even and in odd output pixels add up to the same.
+    """
+    if kernel_IOHW.shape[-1] == 4:
+        return kernel_IOHW[..., ::2, ::2].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    tent_3 = torch.tensor([0.5, 1.0, 0.5])
+    return kernel_IOHW[..., 1:2, 1:2] * (tent_3[:, None] * tent_3)

@@ -65,3 +65,13 @@ def test_every_normalisation_follows_a_layer_it_can_be_folded_into(build: object
     before = [layers[i - 1] for i, part in enumerate(layers) if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert before
     assert all(isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and layer.bias is None for layer in before)
+
+
+@pytest.mark.parametrize("size", [32, 28, 33])
+def test_a_fresh_layer_of_the_decoder_keeps_a_flat_input_flat(size: int) -> None:
+    config = VaeConfig(size=size, channels=3, latent_dim=6, width=8)
+    for layer in build_decoder(config).modules():
+        if isinstance(layer, nn.ConvTranspose2d):
+            flat_BCHW = torch.rand(1, layer.in_channels, 1, 1).expand(1, layer.in_channels, 6, 6)
+            inner_BCHW = layer(flat_BCHW)[:, :, 2:-2, 2:-2]
+            torch.testing.assert_close(inner_BCHW, inner_BCHW[:, :, :1, :1].expand_as(inner_BCHW))
