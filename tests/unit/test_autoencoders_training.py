@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
@@ -183,10 +184,17 @@ def test_training_stops_once_the_holdout_no_longer_improves() -> None:
     assert [record.best for record in history[-4:]] == [True, False, False, False]
 
 
-def test_a_loss_that_is_no_number_is_an_error() -> None:
-    settings = TrainSettings(epochs=50, batch=32, learning_rate=1.0, beta=100.0, warmup=0.0, device="cpu")
-    with pytest.raises(TrainingDiverged, match="expected a number"):
-        train(CONFIG, settings, TRAIN, HOLDOUT)
+def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(CONFIG, SETTINGS, TRAIN, HOLDOUT, checkpoint=tmp_path / "c", on_epoch=killed_after(1))
+    with safe_open(tmp_path / "c", framework="pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    leapt = {name: value * torch.inf if value.is_floating_point() else value for name, value in tensors.items()}
+    save_file(leapt, tmp_path / "c", metadata=header)
+    with pytest.raises(TrainingDiverged, match="step 1 of epoch 2") as diverged:
+        train(CONFIG, SETTINGS, TRAIN, HOLDOUT, checkpoint=tmp_path / "c")
+    assert "learning_rate" in diverged.value.hint
 
 
 @pytest.mark.parametrize(
