@@ -19,7 +19,7 @@ from generator.canonical import Frozen, read_json, validated
 from generator.errors import SettingsError
 
 _HEADER = "latentmill"
-_HINT = "delete the file to begin anew, or name another one"
+HINT = "delete the file to begin anew, or name another one"
 
 
 class _Header(Frozen):
@@ -65,14 +65,14 @@ def read(path: Path, identity: str) -> Snapshot:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as broken:
-        raise SettingsError("checkpoint", "a latentmill checkpoint", f"{path} ({broken})", _HINT) from broken
+        raise SettingsError("checkpoint", "a latentmill checkpoint", f"{path} ({broken})", HINT) from broken
     document = read_json(metadata.get(_HEADER, "").encode(), field="checkpoint", error=SettingsError)
     header = validated(_Header, document, field="checkpoint", error=SettingsError)
     if header.identity != identity:
         expected = "a checkpoint of the same model, settings and source"
-        raise SettingsError("checkpoint", expected, f"another training's ({path})", _HINT)
+        raise SettingsError("checkpoint", expected, f"another training's ({path})", HINT)
     groups: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "optimizer": {}}
     for name, value in tensors.items():
         group, _, rest = name.partition("/")
-        groups[group][rest] = value
-    return Snapshot(identity, header.history, **groups)
+        groups.setdefault(group, {})[rest] = value
+    return Snapshot(identity, header.history, groups["current"], groups["best"], groups["optimizer"])

@@ -26,7 +26,7 @@ from generator.autoencoders.family import Autoencoder
 from generator.autoencoders.networks import to_input
 from generator.autoencoders.vae import Vae
 from generator.canonical import canonical_json, digest_of
-from generator.errors import DeviceExhausted, SourceError, TrainingDiverged
+from generator.errors import DeviceExhausted, SettingsError, SourceError, TrainingDiverged
 from generator.seeding import permutation
 
 _RISE = 0.03  # share of all steps in which the learning rate climbs to its peak
@@ -186,14 +186,20 @@ class _Run:
         return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from ``snapshot``. Moments take the memory layout of their parameters, as if never written."""
-        self._history = list(snapshot.history)
-        self._network.load_state_dict(snapshot.current)
-        self._best = snapshot.best
+        """Go on from ``snapshot``. Raises ``SettingsError`` where it holds another network, as of an older release."""
+        try:
+            self._network.load_state_dict(snapshot.current)
+            self._restore_moments(snapshot.optimizer)
+        except (KeyError, RuntimeError) as misfit:
+            raise SettingsError("checkpoint", "the weights of this network", misfit, checkpoints.HINT) from misfit
+        self._history, self._best = list(snapshot.history), snapshot.best
+
+    def _restore_moments(self, optimizer: dict[str, Tensor]) -> None:
+        """Moments take the memory layout of their parameters, as if they had never been written."""
         for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
-            values = {name: snapshot.optimizer[f"{index}.{name}"] for name in ("exp_avg", "exp_avg_sq")}
+            values = {name: optimizer[f"{index}.{name}"] for name in ("exp_avg", "exp_avg_sq")}
             self._optimizer.state[parameter] = {
-                "step": snapshot.optimizer[f"{index}.step"],
+                "step": optimizer[f"{index}.step"],
                 **{name: torch.empty_like(parameter).detach().copy_(value) for name, value in values.items()},
             }
 

@@ -172,6 +172,17 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
             train(CONFIG, SETTINGS, TRAIN, HOLDOUT, checkpoint=tmp_path / name)
 
 
+@pytest.mark.parametrize("part", ["current/decoder.", "optimizer/"])
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, part: str) -> None:
+    train(CONFIG, SETTINGS.model_copy(update={"epochs": 1}), TRAIN, HOLDOUT, checkpoint=tmp_path / "c")
+    with safe_open(tmp_path / "c", framework="pt") as file:
+        header = file.metadata()
+        kept = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(part)}  # noqa: SIM118
+    save_file(kept, tmp_path / "c", metadata=header)
+    with pytest.raises(SettingsError, match="checkpoint: expected the weights of this network"):
+        train(CONFIG, SETTINGS.model_copy(update={"epochs": 1}), TRAIN, HOLDOUT, checkpoint=tmp_path / "c")
+
+
 def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="checkpoint"):
         train(CONFIG, SETTINGS, TRAIN, HOLDOUT, checkpoint=tmp_path / "no folder" / "c")
