@@ -44,9 +44,9 @@ class Recipe(Frozen):
     """Everything that determines the bytes of a build.
 
     ``counts[c]`` samples are made of class ``classes[c]``; an unlabelled bundle has no classes and a single count.
-    ``density_floor`` is a quantile in (0, 1): samples less likely than this share of the held-out real codes are
-    refused and drawn again, at most ``max_attempts`` times each. ``revision`` asks for the same thing anew. A build has
-    at most 999,999 shards of up to ``shard_size`` samples.
+    ``density_floor`` is a quantile in (0, 1): samples less likely than this share of the held-out real codes (and
+    at most this share of all samples) are refused and drawn again, at most ``max_attempts`` times each. ``revision``
+    asks for the same thing anew. A build has at most 999,999 shards of up to ``shard_size`` samples.
     """
 
     recipe_version: Literal[1] = RECIPE_VERSION

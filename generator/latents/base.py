@@ -50,7 +50,8 @@ class LatentDistribution(ABC):
 
     @abstractmethod
     def density_floor(self, quantile: float) -> np.ndarray:
-        """float64 (C,): the log-density that this share of a class's held-out real codes falls below.
+        """float64 (C,): the log-density that this share of a class's held-out codes falls below, or this share of its
+        samples where that is lower. So at most this share of samples is refused.
 
         ``quantile`` in [0, 1]; between the stored points it is interpolated linearly.
         """

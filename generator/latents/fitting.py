@@ -182,12 +182,14 @@ def _score(parts: _Parts, of_class: _Class, criterion: Criterion) -> float:
 
 
 def _quantiles(parts: _Parts, of_class: _Class) -> np.ndarray:
-    """quantile_Q: of the held-out codes; of the mixture's own samples where too few are held out.
+    """quantile_Q: of the held-out codes or of the mixture's own samples, whichever is lower.
 
-    Not of training codes: in many dimensions a mixture fitted to a few of them puts them far above all it samples.
+    So a floor never refuses more than its share of samples. Held-out codes alone will not do: where codes have heavy
+    tails, in many dimensions, nearly all of them lie above nearly all that the mixture samples.
     """
-    codes = of_class.holdout_HD if of_class.enough_holdout else parts.samples(_QUANTILE_SAMPLES)
-    quantile_Q: np.ndarray = np.quantile(parts.log_prob(codes), QUANTILE_GRID)
+    quantile_Q: np.ndarray = np.quantile(parts.log_prob(parts.samples(_QUANTILE_SAMPLES)), QUANTILE_GRID)
+    if of_class.enough_holdout:
+        quantile_Q = np.minimum(quantile_Q, np.quantile(parts.log_prob(of_class.holdout_HD), QUANTILE_GRID))
     return np.maximum.accumulate(quantile_Q)
 
 

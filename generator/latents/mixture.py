@@ -42,8 +42,8 @@ class GaussianMixture(LatentDistribution):
     """See the module. Built from checked arrays by ``from_state`` or by the fit; immutable afterwards.
 
     With M components in all: ``weight_M`` adds up to 1 within a class, ``mean_MD``, ``factor_MDD`` lower triangular
-    with a positive diagonal, ``quantile_CQ``: quantiles of the log-densities of a class's held-out real codes at
-    ``QUANTILE_GRID``, ascending.
+    with a positive diagonal, ``quantile_CQ``: quantiles of the log-densities of a class's held-out real codes, or of
+    its samples where those are lower, at ``QUANTILE_GRID``, ascending.
     """
 
     def __init__(
