@@ -114,7 +114,15 @@ def _fit_and_save(source: Source, parts: Split, trained: Trained, settings: Trai
     encoder = load_encoder(trained.config, trained.encoder_state)
     codes_ND, held_ND = (encode(encoder, source.images_NHWC[rows]) for rows in (parts.train_N, parts.holdout_N))
     labels_N, held_labels_N = (_labels(source, rows) for rows in (parts.train_N, parts.holdout_N))
-    fit = fit_mixture(codes_ND, labels_N, held_ND, held_labels_N, class_names=source.class_names, seed=settings.seed)
+    fit = fit_mixture(
+        codes_ND,
+        labels_N,
+        held_ND,
+        held_labels_N,
+        class_names=source.class_names,
+        seed=settings.seed,
+        criterion=settings.clusters_by,
+    )
     kept = _reference_rows(len(codes_ND), settings.seed)
     contents = BundleContents(
         autoencoder=trained.config,

@@ -39,7 +39,8 @@ class TrainSettings(Frozen):
     bound); it is reached after ``warmup`` of all steps, growing from zero. ``reconstruction``: binary cross-entropy
     (``bce``), or the squared error of a Gaussian of variance 0.05 (``mse``), summed over pixels. ``holdout``: share of
     the images kept for early stopping and for the fit of the latent distribution. Training stops once the holdout has
-    not improved for ``patience`` epochs. ``device``: ``auto`` takes CUDA where there is one.
+    not improved for ``patience`` epochs. ``clusters_by``: what chooses the number of clusters on held-out codes
+    (``generator.latents.fitting``). ``device``: ``auto`` takes CUDA where there is one.
 
     There is no augmentation: shifted or mirrored images would be generated as such, and for digits, letters and signs
     a mirrored image belongs to another class or none.
@@ -54,6 +55,7 @@ class TrainSettings(Frozen):
     reconstruction: Literal["bce", "mse"] = "bce"
     holdout: float = Field(default=0.1, gt=0.0, lt=0.9)
     patience: int = Field(default=10, ge=1, le=10_000, strict=True)
+    clusters_by: Literal["likelihood", "bic"] = "likelihood"
     seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
     device: Device = "auto"
 

@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 @click.option("--channels", type=int, help="1 grey or 3 colour; by default what the source has.")
 @click.option("--latent-dim", type=int, help="Dimensions of a code.")
 @click.option("--width", type=int, help="Feature maps of the first layer.")
-@click.option("--epochs", type=int, help="Passes over the images at most.")
+@click.option("--epochs", type=int, help="Passes over the images at most; by default more for fewer images.")
 @click.option("--batch", type=int, help="Images per step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option("--beta", type=float, help="Weight of the KL term; 1 is the evidence lower bound.")
 @click.option("--holdout", type=float, help="Share of the images held out for early stopping and the fit.")
 @click.option("--patience", type=int, help="Epochs without improvement before stopping.")
+@click.option(
+    "--clusters-by",
+    type=click.Choice(["likelihood", "bic"]),
+    help="How the number of clusters a class is chosen on held-out codes.",
+)
 @click.option("--seed", type=int, help="Seed of weights, order and noise.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
 @click.option("--skip-bad", is_flag=True, help="Count broken images and go on without them.")
@@ -50,17 +55,20 @@ def train_command(
     SOURCE is `digits` (bundled), a folder with one folder per class, a .npz file, or Hugging Face image Parquet.
     A run that was stopped goes on from its checkpoint when the same command is given again.
     """
-    from generator.autoencoders.config import default_config, parse_config, parse_settings
+    from generator.autoencoders.config import default_config, default_settings, parse_config, parse_settings
     from generator.bundle.save import check_free
     from generator.sources import load_source
 
     check_free(out)
     options = {name: value for name, value in given.items() if value is not None}
     shape = {name: options.pop(name) for name in ("latent_dim", "width") if name in options}
-    settings = parse_settings(options)
-    with progress_bar("reading", 0, quiet=as_json) as _:
-        images = load_source(source, size=size, channels=channels, skip_bad=skip_bad)
+    parse_settings(options)  # refused before anything is read
+    with progress_bar("reading", None, quiet=as_json) as bar:
+        images = load_source(
+            source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
+        )
     _say_skipped(images, quiet=as_json)
+    settings = parse_settings(default_settings(len(images)).model_dump() | options)
     recommended = default_config(images.size, images.channels).model_dump(mode="json")
     config = parse_config(recommended | {"family": model} | shape)
     learned = _learn(images, config, settings, out, quiet=as_json)
