@@ -36,7 +36,6 @@ PATIENCE = 2
 _QUANTILE_SAMPLES = 10_000
 MIN_HOLDOUT = 10
 _MIN_CODES_PER_CLUSTER = 10
-_TOLERANCE = 5e-3  # gain in log-density per code at which expectation maximisation ends
 _FLOOR = 1e-6  # least variance in any direction, as a share of the class's mean variance
 
 Criterion = Literal["bic", "likelihood"]
@@ -166,7 +165,7 @@ def _fit_class(of_class: _Class, seed: int, clusters: int | None, criterion: Cri
 
 def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, seed: int) -> _Parts:
     floor = _FLOOR * float(codes_ND.var(axis=0).mean())
-    fit = SklearnMixture(clusters, tol=_TOLERANCE, max_iter=60, reg_covar=floor, random_state=seed).fit(codes_ND)
+    fit = SklearnMixture(clusters, max_iter=60, reg_covar=floor, random_state=seed).fit(codes_ND)
     covariance_KDD = shrunk(fit.covariances_, fit.weights_, len(codes_ND))
     return _Parts(fit.weights_ / fit.weights_.sum(), fit.means_, np.linalg.cholesky(covariance_KDD))
 
