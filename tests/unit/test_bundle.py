@@ -436,9 +436,10 @@ def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_pa
     def stop(record: EpochRecord) -> None:
         raise Stopped
 
-    out, words = tmp_path / "b", ("--latent-dim", "2", "--width", "4", "--epochs", "2", "--batch", "16")
+    words = ("--latent-dim", "2", "--width", "4", "--epochs", "2", "--batch", "16", "--patience", "10")
+    out = tmp_path / "b"
     with pytest.raises(Stopped):
-        learn(load_source(str(shades)), SMALL, TrainSettings(epochs=2, batch=16), out, on_epoch=stop)
+        learn(load_source(str(shades)), SMALL, TrainSettings(epochs=2, batch=16, patience=10), out, on_epoch=stop)
     assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b.checkpoint"}
     foreign = run_cli("train", str(shades), "--out", str(out), *words, "--seed", "5")
     assert isinstance(foreign.exception, SettingsError)
