@@ -95,12 +95,14 @@ def test_redis_that_dies_and_comes_back_is_survived(service: Service, bundle: Pa
     time.sleep(2.0)
     service.redis.restart()
     service.until(lambda: service.is_committed(job.url))
+    assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://restarted").canonical()
     assert verify_dataset(job.url, service.settings.s3).problems == ()
     service.until(lambda: service.client.status(job.job).state == "committed")
 
 
 def test_a_worker_that_is_asked_to_leave_does_so_and_nothing_is_lost(service: Service, slow_bundle: Path) -> None:
-    job = service.client.submit(service.spec(slow_bundle, count=3000, shard_size=1000))
+    fields = service.spec(slow_bundle, count=3000, shard_size=1000)
+    job = service.client.submit(fields)
     worker = service.start_worker()
     service.until(lambda: service.client.status(job.job).shards_running == 1)
     worker.process.send_signal(signal.SIGTERM)
@@ -108,6 +110,7 @@ def test_a_worker_that_is_asked_to_leave_does_so_and_nothing_is_lost(service: Se
     assert not service.client.status(job.job).ended
     service.start_worker()
     service.client.wait(job.job, timeout=120)
+    assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://asked").canonical()
     assert verify_dataset(job.url, service.settings.s3).problems == ()
 
 
@@ -133,6 +136,7 @@ def test_lost_and_duplicated_tickets_are_harmless(service: Service, bundle: Path
     for _ in range(25):  # and more come than there is work for
         service.pool.app.send_task("latentmill.work", queue=service.settings.queue)
     service.client.wait(job.job, timeout=90)
+    assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://tickets").canonical()
     assert verify_dataset(job.url, service.settings.s3).problems == ()
     assert top_up(service.pool.app, service.pool.ledger, service.settings) == 0
 
@@ -152,6 +156,7 @@ def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: Se
     assert not service.is_committed(job.url)
     service.client.submit(fields)
     service.client.wait(job.job, timeout=120)
+    assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://cancelled").canonical()
     assert verify_dataset(job.url, service.settings.s3).problems == ()
 
 
