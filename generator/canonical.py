@@ -86,7 +86,8 @@ def translated(invalid: ValidationError, *, field: str, error: type[InputError],
     elif first["type"] == "missing":
         expected, got = "a value (the field is required)", "nothing"
     elif first["type"] == "union_tag_invalid":
-        expected = f"one of {first['ctx']['expected_tags']}"
+        where = f"{where}.{first['ctx']['discriminator'].strip(chr(39))}"
+        expected, got = f"one of {first['ctx']['expected_tags']}", repr(first["ctx"]["tag"])
     hint = f"{len(rest)} more field(s) are wrong too" if rest else ""
     return error(where, expected, got, hint)
 

@@ -11,8 +11,8 @@ import gc
 import numpy as np
 import torch
 
+from generator.autoencoders.build import build_decoder
 from generator.autoencoders.devices import resolve
-from generator.autoencoders.networks import build_decoder
 from generator.bundle import Bundle
 from generator.errors import BundleError, DeviceExhausted, InvalidOutput
 

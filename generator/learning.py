@@ -10,30 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
-from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
-from generator.autoencoders.inference import encode, load_encoder
-from generator.autoencoders.training import Progress, Trained, train
-from generator.bundle import BundleContents, SourceFacts, TrainingFacts, save_bundle
+from generator.autoencoders.build import load_encoder
+from generator.autoencoders.config import AutoencoderConfig
+from generator.autoencoders.inference import encode
+from generator.autoencoders.settings import EpochRecord, TrainSettings
+from generator.autoencoders.training import Examples, Progress, Trained, train
+from generator.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
 from generator.bundle.save import check_free
 from generator.errors import BundleError
-from generator.latents.fitting import Choice, fit_mixture
+from generator.latents.codes import Codes
+from generator.latents.config import MixtureSettings, SamplerSettings
+from generator.latents.fit import Fit, fit
 from generator.seeding import permutation
 from generator.sources import Source, Split, split
 
-MAX_REFERENCE_CODES = 20_000
+DEFAULT_SAMPLER = MixtureSettings()
+MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's reference codes
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What ``learn`` made: the bundle's digest, images trained on and held out, history, clusters, warnings."""
+    """What ``learn`` made: the bundle's digest, images trained on and held out, history, and how the fit went."""
 
     digest: str
     trained_on: int
     held_out: int
     history: tuple[EpochRecord, ...]
-    choices: tuple[Choice, ...]
-    notices: tuple[str, ...]
+    fit: Fit
 
 
 def checkpoint_of(out: Path) -> Path:
@@ -43,10 +48,11 @@ def checkpoint_of(out: Path) -> Path:
 
 def learn(
     source: Source,
-    config: VaeConfig,
+    config: AutoencoderConfig,
     settings: TrainSettings,
     out: Path,
     *,
+    sampler: SamplerSettings = DEFAULT_SAMPLER,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_fit: Callable[[], None] = lambda: None,
@@ -65,15 +71,16 @@ def learn(
         trained = train(
             config,
             settings,
-            source.images_NHWC[parts.train_N],
-            source.images_NHWC[parts.holdout_N],
+            _examples(source, parts.train_N),
+            _examples(source, parts.holdout_N),
+            classes=len(source.class_names),
             fingerprint=source.fingerprint,
             checkpoint=checkpoint,
             on_step=on_step,
             on_epoch=on_epoch,
         )
         on_fit()
-        learned = _fit_and_save(source, parts, trained, settings, out)
+        learned = _fit_and_save(source, parts, trained, settings, sampler, out)
         checkpoint.unlink(missing_ok=True)
     return learned
 
@@ -110,28 +117,23 @@ def _lock(descriptor: int, path: Path, out: Path) -> None:
         raise BundleError("out", "a path that no other training works on", f"{out}, which one does", "wait for it")
 
 
-def _fit_and_save(source: Source, parts: Split, trained: Trained, settings: TrainSettings, out: Path) -> Learned:
+def _examples(source: Source, rows_N: np.ndarray) -> Examples:
+    return Examples(source.images_NHWC[rows_N], None if source.labels_N is None else source.labels_N[rows_N])
+
+
+def _fit_and_save(
+    source: Source, parts: Split, trained: Trained, settings: TrainSettings, sampler: SamplerSettings, out: Path
+) -> Learned:
     encoder = load_encoder(trained.config, trained.encoder_state)
-    codes_ND, held_ND = (encode(encoder, source.images_NHWC[rows]) for rows in (parts.train_N, parts.holdout_N))
-    labels_N, held_labels_N = (_labels(source, rows) for rows in (parts.train_N, parts.holdout_N))
-    fit = fit_mixture(
-        codes_ND,
-        labels_N,
-        held_ND,
-        held_labels_N,
-        class_names=source.class_names,
-        seed=settings.seed,
-        criterion=settings.clusters_by,
-    )
-    kept = _reference_rows(len(codes_ND), settings.seed)
+    codes = _codes(encoder, source, parts)
+    fitted = fit(codes, sampler, seed=settings.seed)
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
         encoder={name: weight.numpy() for name, weight in trained.encoder_state.items()},
-        latents=fit.mixture,
+        latents=fitted.distribution,
         classes=source.class_names,
-        codes_ND=codes_ND[kept],
-        labels_N=None if labels_N is None else labels_N[kept],
+        codes=_kept(codes, settings.seed),
         source=SourceFacts(
             name=source.name,
             fingerprint=source.fingerprint,
@@ -139,17 +141,30 @@ def _fit_and_save(source: Source, parts: Split, trained: Trained, settings: Trai
             holdout=len(parts.holdout_N),
         ),
         training=TrainingFacts(settings=settings, history=trained.history),
+        fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
     )
-    notices = tuple(f"{warning.class_name or 'all images'}: {warning.message}" for warning in fit.warnings)
-    return Learned(
-        save_bundle(out, contents), len(parts.train_N), len(parts.holdout_N), trained.history, fit.choices, notices
+    return Learned(save_bundle(out, contents), len(parts.train_N), len(parts.holdout_N), trained.history, fitted)
+
+
+def _codes(encoder: nn.Module, source: Source, parts: Split) -> Codes:
+    codes_ND, holdout_HD = (encode(encoder, source.images_NHWC[rows]) for rows in (parts.train_N, parts.holdout_N))
+    if source.labels_N is None:
+        return Codes(codes_ND, None, holdout_HD, None)
+    labels_N, holdout_labels_H = source.labels_N[parts.train_N], source.labels_N[parts.holdout_N]
+    return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, source.class_names)
+
+
+def _kept(codes: Codes, seed: int) -> Codes:
+    """The codes a bundle keeps: all of them, or of a very large source a random choice, in their order."""
+    limit = MAX_CODE_BYTES // (4 * codes.dims)
+    train, held = (
+        np.sort(permutation(seed, stream=stream, size=count)[:limit])
+        for stream, count in enumerate((len(codes.codes_ND), len(codes.holdout_HD)))
     )
-
-
-def _labels(source: Source, rows_N: np.ndarray) -> np.ndarray | None:
-    return None if source.labels_N is None else source.labels_N[rows_N]
-
-
-def _reference_rows(count: int, seed: int) -> np.ndarray:
-    """Which codes the bundle keeps: all of a small source, else a random choice, ascending."""
-    return np.sort(permutation(seed, stream=0, size=count)[:MAX_REFERENCE_CODES])
+    return Codes(
+        codes.codes_ND[train],
+        None if codes.labels_N is None else codes.labels_N[train],
+        codes.holdout_HD[held],
+        None if codes.holdout_labels_H is None else codes.holdout_labels_H[held],
+        codes.class_names,
+    )

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
-from generator.autoencoders.networks import build_decoder, build_encoder
-from generator.bundle import BundleContents, SourceFacts, TrainingFacts, save_bundle
+from generator.autoencoders.build import build_decoder, build_encoder
+from generator.autoencoders.config import VaeConfig
+from generator.autoencoders.settings import EpochRecord, TrainSettings
+from generator.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
 from generator.latents import load
+from generator.latents.codes import Codes
+from generator.latents.config import MixtureSettings
 
 
 def tiny_contents(
@@ -22,7 +25,8 @@ def tiny_contents(
     decoder, encoder = build_decoder(config), build_encoder(config)
     rows = max(1, len(classes))
     rng = np.random.default_rng(seed)
-    codes_ND, labels_N = rng.normal(size=(10 * rows, dims)), np.repeat(np.arange(rows), 10)
+    codes_ND, labels_N = rng.normal(size=(10 * rows, dims)), np.repeat(np.arange(rows), 10) if classes else None
+    codes = Codes(codes_ND, labels_N, codes_ND[::5], None if labels_N is None else labels_N[::5], classes)
     factors = np.tril(rng.normal(size=(2 * rows, dims, dims)) * 0.1)
     factors[:, np.arange(dims), np.arange(dims)] = rng.uniform(0.5, 1.5, size=(2 * rows, dims))
     tensors = {
@@ -39,10 +43,10 @@ def tiny_contents(
         encoder={name: weight.detach().numpy() for name, weight in encoder.state_dict().items()},
         latents=latents,
         classes=classes,
-        codes_ND=codes_ND,
-        labels_N=labels_N if classes else None,
+        codes=codes,
         source=SourceFacts(name="tiny", fingerprint="sha256:" + "0" * 64, images=9 * rows, holdout=rows),
         training=TrainingFacts(settings=TrainSettings(), history=(record,)),
+        fitting=FittingFacts(settings=MixtureSettings(clusters=2), seed=seed),
     )
 
 

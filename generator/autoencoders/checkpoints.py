@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from generator.autoencoders.config import EpochRecord
+from generator.autoencoders.settings import EpochRecord
 from generator.canonical import Frozen, read_json, validated
 from generator.errors import SettingsError
 

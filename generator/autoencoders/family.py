@@ -1,4 +1,7 @@
-"""What the training loop asks of a family of autoencoders: two networks and a loss."""
+"""What the training loop asks of a family of autoencoders: two networks and a loss.
+
+Legend: B batch, C channels, H = W = size, D latent dimensions.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,58 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from generator.autoencoders.networks import Decoder, Encoder
+MSE_VARIANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images in [0, 1], float32, channels last; ``labels_B`` int64, or ``None`` where there are none."""
+
+    x_BCHW: Tensor
+    labels_B: Tensor | None
 
 
 @dataclass(frozen=True)
 class Losses:
-    """``total`` is what is minimised, a scalar with a gradient; ``terms`` are its parts, by name, as scalars."""
+    """``total`` is what is minimised, a scalar with a gradient; ``terms`` are its parts, by name, as detached scalars.
+
+    ``output_BCHW``: the reconstructions in [0, 1] that were judged, with their gradient, for losses that are added.
+    """
 
     total: Tensor
     terms: dict[str, Tensor]
+    output_BCHW: Tensor
 
 
 class Autoencoder(nn.Module, ABC):
-    """Base of all families: each is one file with one final class."""
+    """Base of all families: each is one file with one final class, built from (config, settings, classes).
 
-    encoder: Encoder
-    decoder: Decoder
+    ``encoder`` maps x_BCHW to codes z_BD and ``decoder`` z_BD to x_BCHW. ``settled``: share of all steps before which
+    the holdout's loss says nothing yet: no epoch before it is best, none counts towards patience.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    settled: float = 0.0
 
     @abstractmethod
-    def losses(self, x_BCHW: Tensor, *, progress: float, noise: torch.Generator | None) -> Losses:
-        """The losses of a batch of images in [0, 1], as means over its rows.
+    def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
+        """The losses of a batch of images, as means over its rows.
 
         ``progress`` in [0, 1] is the share of all training steps done. ``noise`` is the only source of randomness;
         ``None`` asks for the deterministic losses by which the holdout is judged.
         """
+
+
+def reconstruction_loss(logits_BCHW: Tensor, x_BCHW: Tensor, kind: str) -> Tensor:
+    """-log p(x|z) up to a constant: mean over rows of the sum over pixels and channels.
+
+    ``kind``: ``bce`` (a Bernoulli per pixel) or ``mse`` (a Gaussian of variance ``MSE_VARIANCE``).
+    """
+    if kind == "bce":
+        pixels = functional.binary_cross_entropy_with_logits(logits_BCHW, x_BCHW, reduction="sum")
+    else:
+        pixels = (torch.sigmoid(logits_BCHW) - x_BCHW).square().sum() / (2.0 * MSE_VARIANCE)
+    return pixels / len(x_BCHW)

@@ -1,4 +1,4 @@
-"""The networks of all families: images down to codes, and codes up to images.
+"""The convolutional networks of all families but the linear one: images down to codes, and codes up to images.
 
 Legend: B batch, C channels, H = W = size, D latent dimensions. Images are float32 in [0, 1], NCHW, best stored as
 ``torch.channels_last``. Both networks halve or double the side with each block along ``config.ladder``, so that any
@@ -9,7 +9,7 @@ normalisation follows a linear or convolutional layer without a bias, so that it
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, final
 
 import numpy as np
 import torch
@@ -33,15 +33,27 @@ class NetworkShape(Protocol):
     def width(self) -> int: ...
 
 
+@final
 class Encoder(nn.Module):
+    """x_BCHW in [0, 1] -> z_BD."""
+
+    def __init__(self, config: NetworkShape) -> None:
+        super().__init__()
+        self.trunk, features = _trunk(config)
+        self.code = nn.Linear(features, config.latent_dim)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        z_BD: Tensor = self.code(self.trunk(x_BCHW))
+        return z_BD
+
+
+@final
+class GaussianEncoder(nn.Module):
     """x_BCHW in [0, 1] -> the mean of the posterior, mean_BD. ``posterior`` gives its log-variance as well."""
 
     def __init__(self, config: NetworkShape) -> None:
         super().__init__()
-        sides, maps = ladder(config.size), _maps(config)
-        blocks = [_down(before, after, norm=i > 0) for i, (before, after) in enumerate(pairwise(maps))]
-        self.trunk = nn.Sequential(*blocks, nn.Flatten())
-        features = maps[-1] * sides[-1] ** 2
+        self.trunk, features = _trunk(config)
         self.mean = nn.Linear(features, config.latent_dim)
         self.log_variance = nn.Linear(features, config.latent_dim)
 
@@ -55,6 +67,7 @@ class Encoder(nn.Module):
         return self.mean(features_BF), self.log_variance(features_BF)
 
 
+@final
 class Decoder(nn.Module):
     """z_BD float32 -> x_BCHW in [0, 1]; ``logits`` stops before the sigmoid."""
 
@@ -81,16 +94,6 @@ class Decoder(nn.Module):
         return torch.sigmoid(self.logits(z_BD))
 
 
-def build_encoder(config: NetworkShape) -> Encoder:
-    """An encoder with fresh weights from torch's global generator, in channels_last layout, in training mode."""
-    return channels_last(Encoder(config))
-
-
-def build_decoder(config: NetworkShape) -> Decoder:
-    """A decoder with fresh weights from torch's global generator, in channels_last layout, in training mode."""
-    return channels_last(Decoder(config))
-
-
 def to_input(images_BHWC: np.ndarray, device: torch.device) -> Tensor:
     """uint8 images as the networks take them: float32 in [0, 1], NCHW in channels_last layout, on ``device``."""
     return torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(device).permute(0, 3, 1, 2).float().div_(255.0)
@@ -102,6 +105,13 @@ def channels_last(network: N) -> N:
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def _trunk(config: NetworkShape) -> tuple[nn.Sequential, int]:
+    """Down to the coarsest grid, flattened; and how many features that are."""
+    sides, maps = ladder(config.size), _maps(config)
+    blocks = [_down(before, after, norm=i > 0) for i, (before, after) in enumerate(pairwise(maps))]
+    return nn.Sequential(*blocks, nn.Flatten()), maps[-1] * sides[-1] ** 2
 
 
 def _maps(config: NetworkShape) -> tuple[int, ...]:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from generator.autoencoders import checkpoints
 from generator.autoencoders.checkpoints import Snapshot
-from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.autoencoders.config import AutoencoderConfig
 from generator.autoencoders.devices import resolve
-from generator.autoencoders.family import Autoencoder
+from generator.autoencoders.families import new_autoencoder
+from generator.autoencoders.family import Batch
 from generator.autoencoders.networks import to_input
-from generator.autoencoders.vae import Vae
+from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.canonical import canonical_json, digest_of
 from generator.errors import DeviceExhausted, SettingsError, SourceError, TrainingDiverged
 from generator.seeding import permutation
@@ -32,17 +33,31 @@ from generator.seeding import permutation
 _RISE = 0.03  # share of all steps in which the learning rate climbs to its peak
 _FLOOR = 0.02  # the learning rate at the end, as a share of its peak
 _EVALUATION_BATCH = 512
-_FAMILIES: dict[str, Callable[[VaeConfig, TrainSettings], Autoencoder]] = {"vae": Vae}
 
 
 @dataclass(frozen=True)
 class Trained:
     """A trained autoencoder: float32 weights on the CPU, of the epoch that was best on the holdout."""
 
-    config: VaeConfig
+    config: AutoencoderConfig
     encoder_state: dict[str, Tensor]
     decoder_state: dict[str, Tensor]
     history: tuple[EpochRecord, ...]  # facts that the seed and the images determine; no clock
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``images_NHWC`` uint8; ``labels_N`` int64 or ``None``."""
+
+    images_NHWC: np.ndarray
+    labels_N: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.images_NHWC)
+
+    def batch(self, rows: np.ndarray | slice, device: torch.device) -> Batch:
+        labels_B = None if self.labels_N is None else torch.from_numpy(self.labels_N[rows]).to(device)
+        return Batch(to_input(self.images_NHWC[rows], device), labels_B)
 
 
 @dataclass(frozen=True)
@@ -57,17 +72,18 @@ class Progress:
 
 
 def train(
-    config: VaeConfig,
+    config: AutoencoderConfig,
     settings: TrainSettings,
-    train_NHWC: np.ndarray,
-    holdout_NHWC: np.ndarray,
+    training: Examples,
+    holdout: Examples,
     *,
+    classes: int = 0,
     fingerprint: str = "",
     checkpoint: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Trained:
-    """Train on uint8 images of ``config``'s size and channels.
+    """Train on images of ``config``'s size and channels, with labels in 0 .. ``classes`` - 1 where there are any.
 
     With ``checkpoint``, the state is written there after each epoch, and a run that finds one goes on from it; it must
     come from the same config, settings, source ``fingerprint`` and number of images. Raises ``SourceError`` for images
@@ -75,10 +91,10 @@ def train(
     when the loss is no number, ``DeviceExhausted`` when the device runs out of memory.
     """
     device = resolve(settings.device)
-    for name, images_NHWC, least in (("train", train_NHWC, 2), ("holdout", holdout_NHWC, 1)):
-        _check_images(name, images_NHWC, config, least)
-    run = _Run(config, settings, device, train_NHWC, holdout_NHWC)
-    identity = _identity(config, settings, fingerprint, len(train_NHWC), len(holdout_NHWC))
+    for name, examples, least in (("train", training, 2), ("holdout", holdout, 1)):
+        _check_images(name, examples.images_NHWC, config, least)
+    run = _Run(config, settings, device, training, holdout, classes)
+    identity = _identity(config, settings, fingerprint, len(training), len(holdout))
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoints.read(checkpoint, identity))
     with _exhaustion_named(device):
@@ -96,19 +112,20 @@ class _Run:
 
     def __init__(
         self,
-        config: VaeConfig,
+        config: AutoencoderConfig,
         settings: TrainSettings,
         device: torch.device,
-        train_NHWC: np.ndarray,
-        holdout_NHWC: np.ndarray,
+        training: Examples,
+        holdout: Examples,
+        classes: int,
     ) -> None:
         self._config, self._settings, self._device = config, settings, device
-        self._train_NHWC, self._holdout_NHWC = train_NHWC, holdout_NHWC
-        self._batch = min(settings.batch, len(train_NHWC))
-        self._steps = len(train_NHWC) // self._batch
+        self._training, self._holdout = training, holdout
+        self._batch = min(settings.batch, len(training))
+        self._steps = len(training) // self._batch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed_of(settings.seed, "weights"))
-            self._network = _FAMILIES[config.family](config, settings).to(device)
+            self._network = new_autoencoder(config, settings, classes).to(device)
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -119,29 +136,34 @@ class _Run:
     def finished(self) -> bool:
         if not self._history:
             return False
-        since_best = len(self._history) - max(record.epoch for record in self._history if record.best)
-        return len(self._history) >= self._settings.epochs or since_best >= self._settings.patience
+        since_best = len(self._history) - max((record.epoch for record in self._history if record.best), default=0)
+        spent = self._settled(len(self._history)) and since_best >= self._settings.patience
+        return len(self._history) >= self._settings.epochs or spent
+
+    def _settled(self, epoch: int) -> bool:
+        """Does the holdout's loss after this epoch (from 1) say how good the network is?"""
+        return epoch >= self._network.settled * self._settings.epochs
 
     def epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
         """One pass over the training images, and one over the holdout."""
         number = len(self._history)
         noise = torch.Generator(self._device).manual_seed(_seed_of(self._settings.seed, f"noise {number}"))
-        order_N = permutation(self._settings.seed, stream=number, size=len(self._train_NHWC))
+        order_N = permutation(self._settings.seed, stream=number, size=len(self._training))
         self._network.train()
         total = 0.0
         for step in range(self._steps):
             rows_B = order_N[step * self._batch : (step + 1) * self._batch]
-            loss = self._step(number, step, self._train_NHWC[rows_B], noise)
+            loss = self._step(number, step, rows_B, noise)
             total += loss
             if on_step is not None:
                 on_step(Progress(number + 1, self._settings.epochs, step + 1, self._steps, loss))
         return self._close(number + 1, total / self._steps)
 
-    def _step(self, epoch: int, step: int, images_BHWC: np.ndarray, noise: torch.Generator) -> float:
+    def _step(self, epoch: int, step: int, rows_B: np.ndarray, noise: torch.Generator) -> float:
         done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * _schedule(done)
-        losses = self._network.losses(to_input(images_BHWC, self._device), progress=done, noise=noise)
+        losses = self._network.losses(self._training.batch(rows_B, self._device), progress=done, noise=noise)
         loss = losses.total.item()
         if not math.isfinite(loss):
             hint = "try a smaller learning_rate"
@@ -155,7 +177,8 @@ class _Run:
         holdout_loss, terms = self._holdout_losses()
         if not math.isfinite(holdout_loss):
             raise TrainingDiverged("holdout loss", "a number", f"{holdout_loss} after epoch {epoch}")
-        best = all(holdout_loss < record.holdout_loss for record in self._history)
+        rivals = [record.holdout_loss for record in self._history if self._settled(record.epoch)]
+        best = self._settled(epoch) and all(holdout_loss < rival for rival in rivals)
         if best:
             self._best = _state_of(self._network)
         record = EpochRecord(
@@ -168,11 +191,11 @@ class _Run:
     def _holdout_losses(self) -> tuple[float, dict[str, float]]:
         """The deterministic losses as means over the holdout, in ``eval`` mode."""
         self._network.eval()
-        total, terms, count = 0.0, dict[str, float](), len(self._holdout_NHWC)
+        total, terms, count = 0.0, dict[str, float](), len(self._holdout)
         for begin in range(0, count, _EVALUATION_BATCH):
-            images_BHWC = self._holdout_NHWC[begin : begin + _EVALUATION_BATCH]
-            losses = self._network.losses(to_input(images_BHWC, self._device), progress=1.0, noise=None)
-            share = len(images_BHWC) / count
+            batch = self._holdout.batch(slice(begin, begin + _EVALUATION_BATCH), self._device)
+            losses = self._network.losses(batch, progress=1.0, noise=None)
+            share = len(batch.x_BCHW) / count
             total += share * losses.total.item()
             terms = {name: terms.get(name, 0.0) + share * value.item() for name, value in losses.terms.items()}
         return total, terms
@@ -181,9 +204,14 @@ class _Run:
         return Snapshot(identity, tuple(self._history), _state_of(self._network), self._best, self._moments())
 
     def _moments(self) -> dict[str, Tensor]:
-        """The optimiser's state, one tensor per parameter and moment."""
-        state = self._optimizer.state_dict()["state"]
-        return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+        """The optimiser's state, one tensor per parameter and moment; zeros where it has not been trained yet."""
+        tensors = dict[str, Tensor]()
+        for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
+            zeros = torch.zeros_like(parameter)
+            fresh = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros}
+            state = self._optimizer.state.get(parameter) or fresh
+            tensors |= {f"{index}.{name}": value for name, value in state.items()}
+        return tensors
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from ``snapshot``. Raises ``SettingsError`` where it holds another network, as of an older release."""
@@ -215,7 +243,7 @@ def _schedule(done: float) -> float:
     return rise * (_FLOOR + (1.0 - _FLOOR) * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
-def _check_images(name: str, images_NHWC: np.ndarray, config: VaeConfig, least: int) -> None:
+def _check_images(name: str, images_NHWC: np.ndarray, config: AutoencoderConfig, least: int) -> None:
     wanted = (config.size, config.size, config.channels)
     if images_NHWC.dtype != np.uint8 or images_NHWC.shape[1:] != wanted:
         got = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"
@@ -224,7 +252,7 @@ def _check_images(name: str, images_NHWC: np.ndarray, config: VaeConfig, least: 
         raise SourceError(f"{name} images", f"at least {least}", len(images_NHWC))
 
 
-def _identity(config: VaeConfig, settings: TrainSettings, fingerprint: str, *counts: int) -> str:
+def _identity(config: AutoencoderConfig, settings: TrainSettings, fingerprint: str, *counts: int) -> str:
     """Digest of all that determines the weights but the machine: what a checkpoint must agree with."""
     facts = {
         "config": config.model_dump(mode="json"),

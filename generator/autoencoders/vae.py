@@ -11,41 +11,38 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from generator.autoencoders.config import TrainSettings, VaeConfig
-from generator.autoencoders.family import Autoencoder, Losses
-from generator.autoencoders.networks import build_decoder, build_encoder
-
-_MSE_VARIANCE = 0.05
+from generator.autoencoders.config import VaeConfig
+from generator.autoencoders.family import Autoencoder, Batch, Losses, reconstruction_loss
+from generator.autoencoders.networks import Decoder, GaussianEncoder, channels_last
+from generator.autoencoders.settings import TrainSettings
 
 
 @final
 class Vae(Autoencoder):
     """See the module. Fresh weights come from torch's global generator."""
 
-    def __init__(self, config: VaeConfig, settings: TrainSettings) -> None:
+    encoder: GaussianEncoder
+    decoder: Decoder
+
+    def __init__(self, config: VaeConfig, settings: TrainSettings, classes: int = 0) -> None:
         super().__init__()
-        self.encoder, self.decoder = build_encoder(config), build_decoder(config)
-        self._beta, self._warmup = settings.beta, settings.warmup
-        self._reconstruction = settings.reconstruction
+        self.encoder, self.decoder = channels_last(GaussianEncoder(config)), channels_last(Decoder(config))
+        self._config, self._reconstruction = config, settings.reconstruction
 
-    def losses(self, x_BCHW: Tensor, *, progress: float, noise: torch.Generator | None) -> Losses:
-        mean_BD, log_variance_BD = self.encoder.posterior(x_BCHW)
+    def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
+        mean_BD, log_variance_BD = self.encoder.posterior(batch.x_BCHW)
         z_BD = mean_BD if noise is None else reparametrised(mean_BD, log_variance_BD, noise)
-        reconstruction = self._reconstruction_loss(self.decoder.logits(z_BD), x_BCHW)
-        divergence = divergence_from_prior(mean_BD, log_variance_BD)
-        beta = self._beta if progress >= self._warmup else self._beta * progress / self._warmup
+        logits_BCHW = self.decoder.logits(z_BD)
+        reconstruction = reconstruction_loss(logits_BCHW, batch.x_BCHW, self._reconstruction)
+        divergence = divergence_from_prior(mean_BD, log_variance_BD, self._config.free_bits)
         terms = {"reconstruction": reconstruction.detach(), "divergence": divergence.detach()}
-        return Losses(total=reconstruction + beta * divergence, terms=terms)
+        total = reconstruction + self._beta(progress) * divergence
+        return Losses(total=total, terms=terms, output_BCHW=torch.sigmoid(logits_BCHW))
 
-    def _reconstruction_loss(self, logits_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        """-log p(x|z) up to a constant: mean over rows of the sum over pixels and channels."""
-        if self._reconstruction == "bce":
-            pixels = functional.binary_cross_entropy_with_logits(logits_BCHW, x_BCHW, reduction="sum")
-        else:
-            pixels = (torch.sigmoid(logits_BCHW) - x_BCHW).square().sum() / (2.0 * _MSE_VARIANCE)
-        return pixels / len(x_BCHW)
+    def _beta(self, progress: float) -> float:
+        beta, warmup = self._config.beta, self._config.warmup
+        return beta if progress >= warmup else beta * progress / warmup
 
 
 def reparametrised(mean_BD: Tensor, log_variance_BD: Tensor, noise: torch.Generator) -> Tensor:
@@ -54,7 +51,13 @@ def reparametrised(mean_BD: Tensor, log_variance_BD: Tensor, noise: torch.Genera
     return mean_BD + torch.exp(0.5 * log_variance_BD) * epsilon_BD
 
 
-def divergence_from_prior(mean_BD: Tensor, log_variance_BD: Tensor) -> Tensor:
-    """KL(q(z|x) || N(0, I)) in nats, as a mean over rows (Kingma & Welling, appendix B)."""
-    per_dimension_BD = 1.0 + log_variance_BD - mean_BD.square() - log_variance_BD.exp()
-    return -0.5 * per_dimension_BD.sum() / len(mean_BD)
+def divergence_from_prior(mean_BD: Tensor, log_variance_BD: Tensor, free_bits: float = 0.0) -> Tensor:
+    """KL(q(z|x) || N(0, I)) in nats, as a mean over rows (Kingma & Welling, appendix B).
+
+    A dimension whose mean over the batch is below ``free_bits`` counts as that much, so that nothing is gained by
+    emptying it (Kingma et al., "Improved variational inference with inverse autoregressive flow", 2016, eq. 16).
+    """
+    per_dimension_BD = -0.5 * (1.0 + log_variance_BD - mean_BD.square() - log_variance_BD.exp())
+    if free_bits == 0.0:
+        return per_dimension_BD.sum() / len(mean_BD)
+    return per_dimension_BD.mean(dim=0).clamp_min(free_bits).sum()

@@ -1,7 +1,7 @@
 """Bundles: decoder, encoder, latent distribution and reference codes as one immutable, content-addressed directory."""
 
 from generator.bundle.cache import BundleCache
-from generator.bundle.format import BundleInfo, SourceFacts, TrainingFacts
+from generator.bundle.format import BundleInfo, FittingFacts, SourceFacts, TrainingFacts
 from generator.bundle.load import Bundle, load_bundle, load_codes, load_encoder_weights, read_info
 from generator.bundle.save import BundleContents, save_bundle
 from generator.bundle.transfer import bundle_store, pull, push
@@ -11,6 +11,7 @@ __all__ = [
     "BundleCache",
     "BundleContents",
     "BundleInfo",
+    "FittingFacts",
     "SourceFacts",
     "TrainingFacts",
     "bundle_store",

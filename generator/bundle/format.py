@@ -10,8 +10,10 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.autoencoders.config import AutoencoderConfig
+from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.canonical import Frozen
+from generator.latents.config import SamplerSettings
 from generator.spec import ClassName, Digest
 
 INFO_FILE: Final = "bundle.json"
@@ -60,6 +62,14 @@ class TrainingFacts(Frozen):
     history: tuple[EpochRecord, ...]
 
 
+class FittingFacts(Frozen):
+    """How the latent distribution was fitted to the codes: settings, seed, and what was chosen on the way."""
+
+    settings: SamplerSettings
+    seed: int = Field(ge=0, lt=2**31)
+    chosen: dict[str, Any] = Field(default_factory=dict)
+
+
 class BundleInfo(Frozen):
     """The content of ``bundle.json``."""
 
@@ -68,10 +78,11 @@ class BundleInfo(Frozen):
     image: ImageShape
     latent_dim: int = Field(ge=1, le=512)
     classes: tuple[ClassName, ...]
-    autoencoder: VaeConfig
+    autoencoder: AutoencoderConfig
     latents: dict[str, Any]
     source: SourceFacts
     training: TrainingFacts
+    fitting: FittingFacts
     files: dict[BundleFile, FileEntry]
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from generator.bundle.format import (
 from generator.canonical import MAX_JSON_BYTES, digest_of, read_json, validated
 from generator.errors import BundleError, BundleMissing, ObjectMissing
 from generator.latents import LatentDistribution, load
+from generator.latents.codes import Codes
 from generator.store.base import Store
 
 Tensors = Mapping[str, np.ndarray]
@@ -85,9 +86,26 @@ def load_encoder_weights(store: Store, info: BundleInfo) -> Tensors:
     return _tensors(store, info, ENCODER_FILE)
 
 
-def load_codes(store: Store, info: BundleInfo) -> Tensors:
-    """Reference codes of training images: ``codes`` (float32, ND) and, when labelled, ``labels`` (int64, N)."""
-    return _tensors(store, info, CODES_FILE)
+def load_codes(store: Store, info: BundleInfo) -> Codes:
+    """The codes of training images and of held-out ones. Raises ``BundleError`` where they do not fit the bundle."""
+    tensors = _tensors(store, info, CODES_FILE)
+    labels = {"labels": "codes", "holdout_labels": "holdout"} if info.classes else {}
+    if set(tensors) != {"codes", "holdout", *labels}:
+        raise BundleError(CODES_FILE, f"the tensors {sorted({'codes', 'holdout', *labels})}", sorted(tensors))
+    for name in ("codes", "holdout"):
+        _check_array(name, tensors[name], np.float32, (len(tensors[name]), info.latent_dim))
+    for name, of in labels.items():
+        _check_array(name, tensors[name], np.int64, (len(tensors[of]),))
+        if np.any((tensors[name] < 0) | (tensors[name] >= len(info.classes))):
+            raise BundleError(f"{CODES_FILE}:{name}", f"labels 0 .. {len(info.classes) - 1}", "others")
+    codes_ND, holdout_HD = (tensors[name].astype(np.float64) for name in ("codes", "holdout"))
+    return Codes(codes_ND, tensors.get("labels"), holdout_HD, tensors.get("holdout_labels"), info.classes)
+
+
+def _check_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        got = f"{array.dtype} of shape {array.shape}"
+        raise BundleError(f"{CODES_FILE}:{name}", f"{np.dtype(dtype)} of shape {shape}", got)
 
 
 def read_file(store: Store, info: BundleInfo, name: BundleFile) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
-from generator.autoencoders.config import VaeConfig
+from generator.autoencoders.config import AutoencoderConfig
 from generator.bundle.format import (
     CODES_FILE,
     DECODER_FILE,
@@ -21,6 +21,7 @@ from generator.bundle.format import (
     BundleFile,
     BundleInfo,
     FileEntry,
+    FittingFacts,
     ImageShape,
     SourceFacts,
     TrainingFacts,
@@ -28,35 +29,33 @@ from generator.bundle.format import (
 from generator.canonical import digest_of
 from generator.errors import BundleError
 from generator.latents import LatentDistribution
+from generator.latents.codes import Codes
 
 
 @dataclass(frozen=True)
 class BundleContents:
-    """The parts of a bundle. ``codes_ND`` (float) and ``labels_N`` (int64) are reference codes of training images."""
+    """The parts of a bundle. ``codes``: of training images and held-out ones, to fit again and to judge by."""
 
-    autoencoder: VaeConfig
+    autoencoder: AutoencoderConfig
     decoder: Mapping[str, np.ndarray]
     encoder: Mapping[str, np.ndarray]
     latents: LatentDistribution
     classes: tuple[str, ...]
-    codes_ND: np.ndarray
-    labels_N: np.ndarray | None
+    codes: Codes
     source: SourceFacts
     training: TrainingFacts
+    fitting: FittingFacts
 
 
 def save_bundle(directory: Path, contents: BundleContents) -> str:
     """Write a bundle to ``directory``, which must not exist yet; its digest. Raises ``BundleError``."""
     check_free(directory)
     latents_config, latents_tensors = contents.latents.state()
-    codes: dict[str, np.ndarray] = {"codes": np.ascontiguousarray(contents.codes_ND, dtype=np.float32)}
-    if contents.labels_N is not None:
-        codes["labels"] = np.ascontiguousarray(contents.labels_N, dtype=np.int64)
     files: dict[BundleFile, bytes] = {
         DECODER_FILE: safetensors_bytes(dict(contents.decoder)),
         ENCODER_FILE: safetensors_bytes(dict(contents.encoder)),
         LATENTS_FILE: safetensors_bytes(latents_tensors),
-        CODES_FILE: safetensors_bytes(codes),
+        CODES_FILE: safetensors_bytes(_code_tensors(contents.codes)),
     }
     config = contents.autoencoder
     info = BundleInfo(
@@ -67,10 +66,18 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         latents=latents_config,
         source=contents.source,
         training=contents.training,
+        fitting=contents.fitting,
         files={name: FileEntry(digest=digest_of(data), size=len(data)) for name, data in files.items()},
     )
     write_whole(directory, {INFO_FILE: info.canonical(), **{str(name): data for name, data in files.items()}})
     return digest_of(info.canonical())
+
+
+def _code_tensors(codes: Codes) -> dict[str, np.ndarray]:
+    arrays = {"codes": codes.codes_ND.astype(np.float32), "holdout": codes.holdout_HD.astype(np.float32)}
+    if codes.labels_N is not None and codes.holdout_labels_H is not None:
+        arrays |= {"labels": codes.labels_N, "holdout_labels": codes.holdout_labels_H}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def check_free(directory: Path) -> None:

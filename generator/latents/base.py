@@ -49,6 +49,13 @@ class LatentDistribution(ABC):
         """float64 (B,): natural log of the density of each code given its label, per unit of latent volume."""
 
     @abstractmethod
+    def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+        """The noise from which ``sample`` makes these codes of these classes, up to rounding.
+
+        The cluster is the one most responsible for the code; ``choice_B`` is the middle of its share of (0, 1).
+        """
+
+    @abstractmethod
     def density_floor(self, quantile: float) -> np.ndarray:
         """float64 (C,): the log-density that this share of a class's held-out codes falls below, or this share of its
         samples where that is lower. So at most this share of samples is refused.

@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -28,6 +27,8 @@ from sklearn.mixture import GaussianMixture as SklearnMixture
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from generator.errors import SourceError
+from generator.latents.codes import ClassCodes, Codes
+from generator.latents.config import Criterion
 from generator.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
 from generator.seeding import noise
 
@@ -37,8 +38,6 @@ _QUANTILE_SAMPLES = 10_000
 MIN_HOLDOUT = 10
 _MIN_CODES_PER_CLUSTER = 10
 _FLOOR = 1e-6  # least variance in any direction, as a share of the class's mean variance
-
-Criterion = Literal["bic", "likelihood"]
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,6 @@ class MixtureFit:
 
 
 @dataclass(frozen=True)
-class _Class:
-    """The codes of one class."""
-
-    name: str
-    codes_ND: np.ndarray
-    holdout_HD: np.ndarray
-
-    @property
-    def enough_holdout(self) -> bool:
-        return len(self.holdout_HD) >= MIN_HOLDOUT
-
-
-@dataclass(frozen=True)
 class _Parts:
     """The mixture of one class: weight_K, mean_KD, lower-triangular factor_KDD."""
 
@@ -102,22 +88,14 @@ class _Parts:
 
 
 def fit_mixture(
-    codes_ND: np.ndarray,
-    labels_N: np.ndarray | None,
-    holdout_HD: np.ndarray,
-    holdout_labels_H: np.ndarray | None,
-    class_names: Sequence[str] = (),
-    *,
-    seed: int = 0,
-    clusters: int | None = None,
-    criterion: Criterion = "likelihood",
+    codes: Codes, *, seed: int = 0, clusters: int | None = None, criterion: Criterion = "likelihood"
 ) -> MixtureFit:
-    """One mixture per class of ``class_names``; a single one where there are no labels (None) and no names.
+    """One mixture per class; a single one where there are no labels.
 
-    Codes are float64, labels int64 in 0 .. C - 1. ``clusters`` fixes the number instead of choosing it. Raises
-    ``SourceError`` for a class with fewer than two codes, with equal codes, or with codes that are no numbers.
+    ``clusters`` fixes the number instead of choosing it. Raises ``SourceError`` for a class with fewer than two codes,
+    with equal codes, or with codes that are no numbers.
     """
-    classes = _classes(codes_ND, labels_N, holdout_HD, holdout_labels_H, class_names)
+    classes = codes.by_class()
     for of_class in classes:
         _check(of_class)
     with (
@@ -129,7 +107,7 @@ def fit_mixture(
         fits = list(pool.map(lambda of_class: _fit_class(of_class, seed, clusters, criterion), classes))
     choices = tuple(choice for _, choice in fits)
     config = MixtureConfig(
-        dims=codes_ND.shape[1], classes=len(class_names), clusters=tuple(choice.clusters for choice in choices)
+        dims=codes.dims, classes=len(codes.class_names), clusters=tuple(choice.clusters for choice in choices)
     )
     parts = [part for part, _ in fits]
     mixture = _distribution(config, parts, np.stack([_quantiles(*pair) for pair in zip(parts, classes, strict=True)]))
@@ -149,7 +127,7 @@ def shrunk(covariance_KDD: np.ndarray, weight_K: np.ndarray, count: int) -> np.n
     return shrunk_KDD
 
 
-def _fit_class(of_class: _Class, seed: int, clusters: int | None, criterion: Criterion) -> tuple[_Parts, Choice]:
+def _fit_class(of_class: ClassCodes, seed: int, clusters: int | None, criterion: Criterion) -> tuple[_Parts, Choice]:
     most = max(1, len(of_class.codes_ND) // _MIN_CODES_PER_CLUSTER)
     candidates = [k for k in CANDIDATES if k <= most] if clusters is None else [min(clusters, most)]
     fits: dict[int, _Parts] = {}
@@ -170,25 +148,25 @@ def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, seed: int) ->
     return _Parts(fit.weights_ / fit.weights_.sum(), fit.means_, np.linalg.cholesky(covariance_KDD))
 
 
-def _score(parts: _Parts, of_class: _Class, criterion: Criterion) -> float:
+def _score(parts: _Parts, of_class: ClassCodes, criterion: Criterion) -> float:
     count, dims = len(of_class.codes_ND), int(of_class.codes_ND.shape[1])
     clusters = len(parts.weight_K)
-    judged_by = of_class.holdout_HD if of_class.enough_holdout else of_class.codes_ND
+    judged_by = of_class.holdout_HD if _enough_holdout(of_class) else of_class.codes_ND
     fit_term = -2.0 * count * float(parts.log_prob(judged_by).mean())
-    if criterion == "likelihood" and of_class.enough_holdout:
+    if criterion == "likelihood" and _enough_holdout(of_class):
         return fit_term
     parameters: int = clusters - 1 + clusters * dims + clusters * dims * (dims + 1) // 2
     return fit_term + parameters * math.log(count)
 
 
-def _quantiles(parts: _Parts, of_class: _Class) -> np.ndarray:
+def _quantiles(parts: _Parts, of_class: ClassCodes) -> np.ndarray:
     """quantile_Q: of the held-out codes or of the mixture's own samples, whichever is lower.
 
     So a floor never refuses more than its share of samples. Held-out codes alone will not do: where codes have heavy
     tails, in many dimensions, nearly all of them lie above nearly all that the mixture samples.
     """
     quantile_Q: np.ndarray = np.quantile(parts.log_prob(parts.samples(_QUANTILE_SAMPLES)), QUANTILE_GRID)
-    if of_class.enough_holdout:
+    if _enough_holdout(of_class):
         quantile_Q = np.minimum(quantile_Q, np.quantile(parts.log_prob(of_class.holdout_HD), QUANTILE_GRID))
     return np.maximum.accumulate(quantile_Q)
 
@@ -207,22 +185,11 @@ def _distribution(
     )
 
 
-def _classes(
-    codes_ND: np.ndarray,
-    labels_N: np.ndarray | None,
-    holdout_HD: np.ndarray,
-    holdout_labels_H: np.ndarray | None,
-    class_names: Sequence[str],
-) -> list[_Class]:
-    if labels_N is None or holdout_labels_H is None:
-        return [_Class("all images", codes_ND, holdout_HD)]
-    return [
-        _Class(name, codes_ND[labels_N == label], holdout_HD[holdout_labels_H == label])
-        for label, name in enumerate(class_names)
-    ]
+def _enough_holdout(of_class: ClassCodes) -> bool:
+    return len(of_class.holdout_HD) >= MIN_HOLDOUT
 
 
-def _check(of_class: _Class) -> None:
+def _check(of_class: ClassCodes) -> None:
     field, codes_ND = f"codes of {of_class.name!r}", of_class.codes_ND
     if len(codes_ND) < 2:
         raise SourceError(field, "at least 2 images to learn from", len(codes_ND))
@@ -233,7 +200,7 @@ def _check(of_class: _Class) -> None:
         raise SourceError(field, "codes that differ", f"{len(codes_ND)} equal ones", hint)
 
 
-def _warnings(of_class: _Class, clusters: int | None) -> list[FitWarning]:
+def _warnings(of_class: ClassCodes, clusters: int | None) -> list[FitWarning]:
     found, count = [], len(of_class.codes_ND)
     most = max(1, count // _MIN_CODES_PER_CLUSTER)
     if clusters is not None and clusters > most:
@@ -241,7 +208,7 @@ def _warnings(of_class: _Class, clusters: int | None) -> list[FitWarning]:
     if count < 2 * of_class.codes_ND.shape[1]:
         message = f"{count} codes are few for {of_class.codes_ND.shape[1]} dimensions; covariances are mostly prior"
         found.append(FitWarning(of_class.name, message))
-    if not of_class.enough_holdout:
+    if not _enough_holdout(of_class):
         message = (
             f"{len(of_class.holdout_HD)} held-out codes are few; clusters rest on training codes, "
             "the density floor on the fit's own samples"

@@ -90,12 +90,28 @@ class GaussianMixture(LatentDistribution):
     def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         log_density_B = np.empty(len(z_BD))
         for label, rows_R in _rows_by_label(labels_B):
-            part = self._parts[label]
-            columns = tuple(column_MR[part] for column_MR in self._columns)
-            distance_KR = kernels.squared_distances(self._mean_MD[part], columns, z_BD[rows_R])
-            joint_KR = self._log_scale_M[part, None] - 0.5 * distance_KR
-            log_density_B[rows_R] = kernels.log_sum_exp(joint_KR)
+            log_density_B[rows_R] = kernels.log_sum_exp(self._joint(label, z_BD[rows_R]))
         return log_density_B
+
+    def _joint(self, label: int, z_RD: np.ndarray) -> np.ndarray:
+        """joint_KR: log of weight times density of each component of a class."""
+        part = self._parts[label]
+        columns = tuple(column_MR[part] for column_MR in self._columns)
+        distance_KR = kernels.squared_distances(self._mean_MD[part], columns, z_RD)
+        joint_KR: np.ndarray = self._log_scale_M[part, None] - 0.5 * distance_KR
+        return joint_KR
+
+    def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+        choice_B, normal_BD = np.empty(len(z_BD)), np.empty(z_BD.shape)
+        for label, rows_R in _rows_by_label(labels_B):
+            cluster_R = self._joint(label, z_BD[rows_R]).argmax(axis=0)
+            cumulative_K = self._cumulative[label]
+            below_K = np.concatenate([[0.0], cumulative_K[:-1]])
+            choice_B[rows_R] = 0.5 * (below_K + cumulative_K)[cluster_R]
+            component_R = cluster_R + self._parts[label].start
+            centred_RD = z_BD[rows_R] - self._mean_MD[component_R]
+            normal_BD[rows_R] = np.linalg.solve(self._factor_MDD[component_R], centred_RD[:, :, None])[:, :, 0]
+        return Noise(choice_B=choice_B, normal_BD=normal_BD)
 
     def density_floor(self, quantile: float) -> np.ndarray:
         return np.array([np.interp(quantile, QUANTILE_GRID, quantile_Q) for quantile_Q in self._quantile_CQ])

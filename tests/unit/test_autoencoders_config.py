@@ -10,14 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from generator.autoencoders.config import (
-    TrainSettings,
-    default_config,
-    default_settings,
-    ladder,
-    parse_config,
-    parse_settings,
-)
+from generator.autoencoders.config import default_config, ladder, parse_config
+from generator.autoencoders.settings import TrainSettings, default_settings, parse_settings
 from generator.errors import SpecError
 
 
@@ -40,12 +34,16 @@ def test_defaults_fit_every_image(size: int, channels: int) -> None:
         ({"latent_dim": 513}, "model.latent_dim"),
         ({"width": 1}, "model.width"),
         ({"family": "gan"}, "model.family"),
+        ({"beta": -1.0}, "model.beta"),
+        ({"family": "linear", "width": 8}, "model.width"),
+        ({"family": "linear", "patch": 5}, "model"),
+        ({"family": "linear", "patch": 8, "latent_dim": 8}, "model"),
         ({"depth": 3}, "model.depth"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(change: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as refused:
-        parse_config({"size": 32, "channels": 1, "latent_dim": 8, **change})
+        parse_config({"family": "vae", "size": 32, "channels": 1, "latent_dim": 8, **change})
     assert refused.value.field == field
 
 
@@ -56,7 +54,6 @@ def test_what_cannot_be_built_is_refused_by_name(change: dict[str, Any], field: 
         {"batch": 1},
         {"learning_rate": 0.0},
         {"learning_rate": float("nan")},
-        {"beta": -1.0},
         {"holdout": 0.0},
         {"holdout": 1.0},
         {"device": "tpu"},
@@ -82,8 +79,8 @@ def test_few_images_are_seen_as_often_as_they_need(images: int) -> None:
 def test_settings_name_the_field_that_is_wrong() -> None:
     assert parse_settings({"epochs": 3}).epochs == 3
     with pytest.raises(SpecError) as refused:
-        parse_settings({"epochs": 3, "beta": -1})
-    assert refused.value.field == "train.beta"
+        parse_settings({"epochs": 3, "batch": -1})
+    assert refused.value.field == "train.batch"
 
 
 @pytest.mark.parametrize("size", range(8, 129))

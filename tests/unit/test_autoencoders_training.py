@@ -16,10 +16,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from generator.autoencoders.config import EpochRecord, TrainSettings, VaeConfig
+from generator.autoencoders.build import load_decoder, load_encoder
+from generator.autoencoders.config import VaeConfig
 from generator.autoencoders.devices import resolve
-from generator.autoencoders.inference import encode, load_decoder, load_encoder, reconstruct
-from generator.autoencoders.training import Progress, Trained, train
+from generator.autoencoders.inference import encode, reconstruct
+from generator.autoencoders.settings import EpochRecord, TrainSettings
+from generator.autoencoders.training import Examples, Progress, Trained
+from generator.autoencoders.training import train as train_examples
 from generator.errors import SettingsError, SourceError, TrainingDiverged
 
 CONFIG = VaeConfig(size=8, channels=1, latent_dim=4, width=4)
@@ -33,6 +36,12 @@ def blobs(count: int, seed: int = 0) -> np.ndarray:
     row_HW, column_HW = np.mgrid[:8, :8]
     distance_NHW = (row_HW - row_N11) ** 2 + (column_HW - column_N11) ** 2
     return np.round(255.0 * np.exp(-distance_NHW / 4.0)).astype(np.uint8)[..., None]
+
+
+def train(
+    config: VaeConfig, settings: TrainSettings, train_NHWC: np.ndarray, holdout_NHWC: np.ndarray, **options: Any
+) -> Trained:
+    return train_examples(config, settings, Examples(train_NHWC), Examples(holdout_NHWC), **options)
 
 
 TRAIN, HOLDOUT = blobs(256), blobs(32, seed=1)
@@ -68,8 +77,8 @@ def killed_after(epoch: int) -> Any:
 
 def test_training_learns_and_says_how() -> None:
     seen: list[Progress] = []
-    settings = TrainSettings(epochs=40, batch=32, learning_rate=0.01, beta=0.01, device="cpu")
-    trained = train(CONFIG, settings, TRAIN, HOLDOUT, on_step=seen.append)
+    settings = TrainSettings(epochs=40, batch=32, learning_rate=0.01, device="cpu")
+    trained = train(CONFIG.model_copy(update={"beta": 0.01}), settings, TRAIN, HOLDOUT, on_step=seen.append)
     assert [record.epoch for record in trained.history] == list(range(1, len(trained.history) + 1))
     assert len(seen) == 8 * len(trained.history)
     assert (seen[-1].step, seen[-1].steps) == (8, 8)
@@ -189,8 +198,8 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_training_stops_once_the_holdout_no_longer_improves() -> None:
-    settings = TrainSettings(epochs=200, batch=8, learning_rate=0.02, beta=0.0, patience=3, device="cpu")
-    history = train(CONFIG, settings, TRAIN[:16], HOLDOUT).history
+    settings = TrainSettings(epochs=200, batch=8, learning_rate=0.02, patience=3, device="cpu")
+    history = train(CONFIG.model_copy(update={"beta": 0.0}), settings, TRAIN[:16], HOLDOUT).history
     assert len(history) < 200
     assert [record.best for record in history[-4:]] == [True, False, False, False]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from generator.autoencoders.networks import build_decoder
+from generator.autoencoders.build import build_decoder
 from generator.bundle import Bundle, load_bundle
 from generator.decoding import ResidentDecoder
 from generator.errors import DeviceExhausted, SettingsError

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from generator.errors import SourceError
+from generator.latents.codes import Codes
 from generator.latents.fitting import MIN_HOLDOUT, fit_mixture, shrunk
 from generator.seeding import noise
 
@@ -21,7 +22,7 @@ CENTRES = np.array([[0.0, 0.0, 0.0], [6.0, 0.0, 0.0], [0.0, 6.0, 0.0]])
 @pytest.mark.parametrize("criterion", ["bic", "likelihood"])
 def test_it_finds_as_many_clusters_as_there_are(criterion: str) -> None:
     codes, holdout = clustered(600, CENTRES, 0), clustered(200, CENTRES, 1)
-    fit = fit_mixture(codes, None, holdout, None, criterion=criterion)  # type: ignore[arg-type]
+    fit = fit_mixture(Codes(codes, None, holdout, None), criterion=criterion)  # type: ignore[arg-type]
     assert fit.mixture.classes == 0
     if criterion == "bic":
         assert fit.mixture.clusters == (3,)
@@ -32,7 +33,7 @@ def test_it_finds_as_many_clusters_as_there_are(criterion: str) -> None:
 def test_each_class_is_sampled_from_its_own_codes() -> None:
     labels_N = np.arange(900) % 3
     codes = CENTRES[labels_N] + 0.3 * np.random.default_rng(0).normal(size=(900, 3))
-    fit = fit_mixture(codes[:600], labels_N[:600], codes[600:], labels_N[600:], ("a", "b", "c"))
+    fit = fit_mixture(Codes(codes[:600], labels_N[:600], codes[600:], labels_N[600:], ("a", "b", "c")))
     labels_B = np.arange(300) % 3
     z_BD = fit.mixture.sample(noise(0, np.arange(300), np.zeros(300, dtype=np.int64), 3), labels_B).z_BD
     nearest_B = np.linalg.norm(z_BD[:, None] - CENTRES[None], axis=2).argmin(axis=1)
@@ -43,7 +44,8 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     codes, holdout = clustered(500, CENTRES, 0), clustered(100, CENTRES, 1)
     labels_N, labels_H = np.arange(500) % 4, np.arange(100) % 4
     first, second = (
-        fit_mixture(codes, labels_N, holdout, labels_H, ("a", "b", "c", "d"), seed=7).mixture.state() for _ in range(2)
+        fit_mixture(Codes(codes, labels_N, holdout, labels_H, ("a", "b", "c", "d")), seed=7).mixture.state()
+        for _ in range(2)
     )
     assert first[0] == second[0]
     assert all(first[1][name].tobytes() == second[1][name].tobytes() for name in first[1])
@@ -51,7 +53,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 def test_the_floor_refuses_its_share_of_held_out_codes() -> None:
     codes, holdout = clustered(2000, CENTRES, 0), clustered(1000, CENTRES, 1)
-    mixture = fit_mixture(codes, None, holdout, None).mixture
+    mixture = fit_mixture(Codes(codes, None, holdout, None)).mixture
     density = mixture.log_prob(holdout, np.zeros(1000, dtype=np.int64))
     for quantile in (0.01, 0.05, 0.5):
         refused = float((density < mixture.density_floor(quantile)[0]).mean())
@@ -61,7 +63,7 @@ def test_the_floor_refuses_its_share_of_held_out_codes() -> None:
 def test_thirty_codes_in_twenty_four_dimensions_make_a_usable_mixture() -> None:
     rng = np.random.default_rng(0)
     codes, holdout, unseen = (rng.normal(size=(count, 24)) for count in (30, 3, 500))
-    fit = fit_mixture(codes, None, holdout, None)
+    fit = fit_mixture(Codes(codes, None, holdout, None))
     labels = np.zeros(500, dtype=np.int64)
     truth = -0.5 * (24 * np.log(2 * np.pi) + (unseen**2).sum(axis=1)).mean()
     assert fit.mixture.clusters == (1,)
@@ -70,7 +72,7 @@ def test_thirty_codes_in_twenty_four_dimensions_make_a_usable_mixture() -> None:
 
 
 def test_too_few_codes_for_the_clusters_asked_for_is_said() -> None:
-    fit = fit_mixture(clustered(45, CENTRES, 0), None, clustered(MIN_HOLDOUT, CENTRES, 1), None, clusters=10)
+    fit = fit_mixture(Codes(clustered(45, CENTRES, 0), None, clustered(MIN_HOLDOUT, CENTRES, 1), None), clusters=10)
     assert fit.mixture.clusters == (4,)
     assert [warning.class_name for warning in fit.warnings] == ["all images"]
     assert "not 10" in fit.warnings[0].message
@@ -78,7 +80,7 @@ def test_too_few_codes_for_the_clusters_asked_for_is_said() -> None:
 
 def test_a_constant_dimension_is_no_obstacle() -> None:
     codes = np.column_stack([clustered(300, CENTRES, 0), np.full(300, 0.25)])
-    mixture = fit_mixture(codes[:250], None, codes[250:], None).mixture
+    mixture = fit_mixture(Codes(codes[:250], None, codes[250:], None)).mixture
     z_BD = mixture.sample(noise(0, np.arange(50), np.zeros(50, dtype=np.int64), 4), np.zeros(50, dtype=np.int64)).z_BD
     np.testing.assert_allclose(z_BD[:, 3], 0.25, atol=0.05)
 
@@ -103,7 +105,7 @@ def test_codes_that_cannot_be_fitted_name_their_class(codes: np.ndarray, expecte
     good = clustered(100, CENTRES, 0)
     labels = np.repeat([0, 1], [len(codes), len(good)])
     with pytest.raises(SourceError, match=expected) as refused:
-        fit_mixture(np.concatenate([codes, good]), labels, good, np.ones(100, dtype=np.int64), ("zebra", "lion"))
+        fit_mixture(Codes(np.concatenate([codes, good]), labels, good, np.ones(100, dtype=np.int64), ("zebra", "lion")))
     assert "zebra" in refused.value.field
 
 
@@ -115,7 +117,7 @@ def test_a_density_floor_refuses_at_most_its_share_of_samples(held_out: int, tai
         rng.normal(size=(count, 48)) * (1.0 if tails == "light" else rng.pareto(2.0, size=(count, 1)))
         for count in (60, held_out)
     )
-    mixture = fit_mixture(codes_ND, None, holdout_HD, None).mixture
+    mixture = fit_mixture(Codes(codes_ND, None, holdout_HD, None)).mixture
     labels = np.zeros(2000, dtype=np.int64)
     drawn = mixture.sample(noise(1, np.arange(2000), labels, 48), labels)
     accepted = mixture.log_prob(drawn.z_BD, labels) >= mixture.density_floor(0.05)[0]

@@ -45,7 +45,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"name": "Has Space"}, "name"),
         ({"name": "../up"}, "name"),
         ({"tenant": "a/b"}, "tenant"),
-        ({"image": "gif"}, "image"),
+        ({"image": "gif"}, "image.format"),
         ({"image": {"format": "png", "quality": 3}}, "image.png.quality"),
         ({"image": {"format": "jpeg", "quality": 101}}, "image.jpeg.quality"),
         ({"seed": "seven"}, "seed"),
@@ -91,7 +91,7 @@ def test_resolving_names_the_field_that_is_wrong(bundle: Path, change: dict[str,
     [
         ({"count": -5}, "count: expected greater than or equal to 1, got -5"),
         ({"seed": "x"}, "seed: expected a valid integer, got 'x'"),
-        ({"image": "gif"}, "image: expected one of 'png', 'jpeg', got {'format': 'gif'}"),
+        ({"image": "gif"}, "image.format: expected one of 'png', 'jpeg', got 'gif'"),
         (
             {"count": None, "counts": {}},
             "counts: expected a mapping with at least 1 item after validation, not 0, got {}",

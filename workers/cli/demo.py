@@ -78,7 +78,8 @@ def _fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
 
 
 def _train(bundle: Path, *, quiet: bool) -> None:
-    from generator.autoencoders.config import default_config, default_settings
+    from generator.autoencoders.config import default_config
+    from generator.autoencoders.settings import default_settings
     from generator.learning import learn
     from generator.sources import load_source
 

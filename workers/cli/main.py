@@ -14,8 +14,8 @@ from generator.errors import LatentmillError
 
 _HOMES = {
     "demo": "workers.cli.demo",
-    "train": "workers.cli.bundles",
-    "inspect": "workers.cli.bundles",
+    "train": "workers.cli.train",
+    "inspect": "workers.cli.inspect",
     "push": "workers.cli.bundles",
     "pull": "workers.cli.bundles",
     "generate": "workers.cli.builds",

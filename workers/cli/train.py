@@ -1,0 +1,178 @@
+"""Commands that make bundles: train, fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from workers.cli.output import json_option, progress_bar, show
+
+if TYPE_CHECKING:
+    from generator.autoencoders.config import AutoencoderConfig
+    from generator.autoencoders.settings import TrainSettings
+    from generator.autoencoders.training import Progress
+    from generator.latents.config import SamplerSettings
+    from generator.learning import Learned
+    from generator.sources import Source
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized")
+_SAMPLERS = ("gaussian", "mixture", "flow", "polar")
+_OF_MODEL = {
+    "latent_dim": click.option("--latent-dim", type=int, help="Dimensions of a code."),
+    "width": click.option("--width", type=int, help="Feature maps of the first layer (all but linear)."),
+    "patch": click.option("--patch", type=int, help="linear: side of the patches; by default the whole image."),
+    "pretraining": click.option(
+        "--pretraining", type=float, help="stacked-layerwise: share of the steps for single layers."
+    ),
+    "noise": click.option("--noise", help="denoising: gaussian, masking, or salt-and-pepper."),
+    "amount": click.option("--amount", type=float, help="denoising: standard deviation, or share of the pixels."),
+    "beta": click.option("--beta", type=float, help="vae: weight of the KL term; 1 is the evidence lower bound."),
+    "free_bits": click.option(
+        "--free-bits", type=float, help="vae: nats that each latent dimension carries for nothing."
+    ),
+    "adversary": click.option("--adversary", type=float, help="adversarial: weight of the discriminator."),
+    "conditioned": click.option(
+        "--conditioned", is_flag=True, default=None, help="adversarial: a prior for every class."
+    ),
+    "code_penalty": click.option("--code-penalty", type=float, help="regularized: weight of |z|^2 / 2."),
+    "decoder_penalty": click.option("--decoder-penalty", help="regularized: l2, gradient, or spectral."),
+    "decoder_weight": click.option("--decoder-weight", type=float, help="regularized: weight of that penalty."),
+}
+_OF_SAMPLER = {
+    "covariance": click.option("--covariance", help="gaussian, mixture: full, diagonal, or tied."),
+    "clusters": click.option("--clusters", type=int, help="mixture, polar: clusters a class, instead of choosing."),
+    "clusters_by": click.option("--clusters-by", help="mixture: choose on held-out codes by likelihood, or bic."),
+    "transforms": click.option("--transforms", type=int, help="flow: coupling layers."),
+    "hidden": click.option("--hidden", type=int, help="flow: units of each hidden layer."),
+}
+
+
+def _all(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options.values()):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.command("train")
+@click.argument("source")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the bundle is written; must be new.")
+@click.option("--size", type=int, help="Side of the images in pixels, 8 to 128; resized and centre-cropped.")
+@click.option("--channels", type=int, help="1 grey or 3 colour; by default what the source has.")
+@click.option("--skip-bad", is_flag=True, help="Count broken images and go on without them.")
+@click.option("--model", type=click.Choice(_FAMILIES), default="vae", show_default=True, help="Autoencoder family.")
+@_all(_OF_MODEL)
+@click.option("--epochs", type=int, help="Passes over the images at most; by default more for fewer images.")
+@click.option("--batch", type=int, help="Images per step.")
+@click.option("--learning-rate", type=float, help="Peak learning rate.")
+@click.option("--reconstruction", help="Loss of a pixel: bce or mse.")
+@click.option("--feature-loss", type=float, help="Sharper images: weight of a classifier's features.")
+@click.option("--patch-loss", type=float, help="Sharper images: weight of a patch discriminator.")
+@click.option("--holdout", type=float, help="Share of the images held out for early stopping and the fit.")
+@click.option("--patience", type=int, help="Epochs without improvement before stopping.")
+@click.option("--seed", type=int, help="Seed of weights, order and noise.")
+@click.option("--device", help="auto, cpu, cuda, or cuda:N.")
+@click.option(
+    "--sampler", type=click.Choice(_SAMPLERS), default="mixture", show_default=True, help="Latent distribution."
+)
+@_all(_OF_SAMPLER)
+@json_option
+def train_command(
+    source: str,
+    out: Path,
+    size: int | None,
+    channels: int | None,
+    skip_bad: bool,
+    model: str,
+    sampler: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train an autoencoder on SOURCE, fit its latent space, and write a bundle.
+
+    SOURCE is `digits` (bundled), a folder with one folder per class, a .npz file, or Hugging Face image Parquet.
+    A run that was stopped goes on from its checkpoint when the same command is given again.
+    """
+    from generator.autoencoders.config import default_config
+    from generator.autoencoders.settings import default_settings, parse_settings
+    from generator.bundle.save import check_free
+    from generator.latents.config import parse_sampler
+    from generator.sources import load_source
+
+    check_free(out)
+    options = {name: value for name, value in given.items() if value is not None}
+    of_model = {name: options.pop(name) for name in _OF_MODEL if name in options}
+    fitted_by = parse_sampler(
+        {"family": sampler} | {name: options.pop(name) for name in _OF_SAMPLER if name in options}
+    )
+    parse_settings(options)  # refused before anything is read
+    with progress_bar("reading", None, quiet=as_json) as bar:
+        images = load_source(
+            source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
+        )
+    _say_skipped(images, quiet=as_json)
+    settings = parse_settings(default_settings(len(images)).model_dump() | options)
+    config = default_config(images.size, images.channels, model, **of_model)
+    learned = _learn(images, config, settings, fitted_by, out, quiet=as_json)
+    for notice in learned.fit.notices:
+        click.echo(f"notice: {notice}", err=True)
+    show(_trained_facts(out, images, learned), as_json=as_json, title="bundle written")
+
+
+def _say_skipped(images: Source, *, quiet: bool) -> None:
+    for skipped in images.skipped if not quiet else ():
+        click.echo(f"skipped {skipped.file}: {skipped.reason}", err=True)
+
+
+def _learn(
+    images: Source,
+    config: AutoencoderConfig,
+    settings: TrainSettings,
+    sampler: SamplerSettings,
+    out: Path,
+    *,
+    quiet: bool,
+) -> Learned:
+    from generator.learning import learn
+
+    steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
+    with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:
+        learned = learn(images, config, settings, out, sampler=sampler, on_step=_follower(bar, quiet=quiet))
+        bar(steps)
+    return learned
+
+
+def _follower(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
+    """Moves the bar; a first step in a later epoch means that a stopped run is taken up again."""
+    began = False
+
+    def follow(at: Progress) -> None:
+        nonlocal began
+        if not began and at.epoch > 1 and not quiet:
+            click.echo(f"going on after epoch {at.epoch - 1}, from the checkpoint of a stopped run", err=True)
+        began = True
+        bar((at.epoch - 1) * at.steps + at.step)
+
+    return follow
+
+
+def _trained_facts(out: Path, images: Source, learned: Learned) -> dict[str, Any]:
+    best = next(record for record in reversed(learned.history) if record.best)
+    return {
+        "bundle": str(out),
+        "digest": learned.digest,
+        "images": len(images),
+        "trained_on": learned.trained_on,
+        "held_out": learned.held_out,
+        "classes": len(images.class_names),
+        "skipped": len(images.skipped),
+        "epochs": len(learned.history),
+        "best_epoch": best.epoch,
+        "holdout_loss": round(best.holdout_loss, 5),
+    }
