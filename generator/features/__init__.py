@@ -1,0 +1,1 @@
+"""What images look like to a network: features of a classifier, or of an encoder where there are no labels."""
