@@ -40,6 +40,16 @@ class LatentDistribution(ABC):
     def classes(self) -> int:
         """Number of classes; 0 when the codes it was fitted to had no labels (every label is then 0)."""
 
+    @property
+    def clusters(self) -> tuple[int, ...]:
+        """Number of clusters of each class (one entry when unlabelled). A family with more than one in a class keeps
+        these numbers as ``clusters`` in the JSON of its state, where recipes are checked against them."""
+        return (1,) * max(1, self.classes)
+
+    def choice_of(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        """float64 (B,): a ``choice_B`` with which ``sample`` takes these clusters (int64) of these classes."""
+        return np.full(np.broadcast(cluster_B, labels_B).shape, 0.5)
+
     @abstractmethod
     def sample(self, noise: Noise, labels_B: np.ndarray) -> Latents:
         """One code per row of ``noise`` (B rows, D normals each), of the class in ``labels_B`` (int64)."""

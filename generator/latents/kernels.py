@@ -36,6 +36,22 @@ def affine(
     return z_BD
 
 
+def whiten(
+    mean_KD: np.ndarray, columns: tuple[np.ndarray, ...], component_B: np.ndarray, z_BD: np.ndarray
+) -> np.ndarray:
+    """normal_BD = L[k]^-1 (z - mean[k]), with k the row's component: what ``affine`` makes these codes of."""
+    normal_BD = np.empty_like(z_BD)
+    for begin in range(0, len(z_BD), _TILE):
+        rows = slice(begin, begin + _TILE)
+        component_T = component_B[rows]
+        rest_TD = z_BD[rows] - mean_KD[component_T]
+        for j, column_KR in enumerate(columns):
+            column_TR = column_KR.take(component_T, axis=0)
+            normal_BD[rows, j] = rest_TD[:, j] / column_TR[:, 0]
+            rest_TD[:, j + 1 :] -= column_TR[:, 1:] * normal_BD[rows, j : j + 1]
+    return normal_BD
+
+
 def squared_distances(mean_KD: np.ndarray, columns: tuple[np.ndarray, ...], z_BD: np.ndarray) -> np.ndarray:
     """(K, B): squared Mahalanobis distance of each row to each component, |L[k]^-1 (z - mean[k])|^2.
 

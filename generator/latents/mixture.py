@@ -78,6 +78,14 @@ class GaussianMixture(LatentDistribution):
         """Number of components of each class."""
         return self._config.clusters
 
+    def choice_of(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        choice_B = np.empty(len(cluster_B))
+        for label, rows_R in _rows_by_label(labels_B):
+            cumulative_K = self._cumulative[label]
+            below_K = np.concatenate([[0.0], cumulative_K[:-1]])
+            choice_B[rows_R] = (0.5 * (below_K + cumulative_K))[cluster_B[rows_R]]
+        return choice_B
+
     def sample(self, noise: Noise, labels_B: np.ndarray) -> Latents:
         cluster_B = np.empty(len(labels_B), dtype=np.int64)
         component_B = np.empty(len(labels_B), dtype=np.int64)
@@ -102,16 +110,13 @@ class GaussianMixture(LatentDistribution):
         return joint_KR
 
     def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
-        choice_B, normal_BD = np.empty(len(z_BD)), np.empty(z_BD.shape)
+        cluster_B = np.empty(len(z_BD), dtype=np.int64)
+        component_B = np.empty(len(z_BD), dtype=np.int64)
         for label, rows_R in _rows_by_label(labels_B):
-            cluster_R = self._joint(label, z_BD[rows_R]).argmax(axis=0)
-            cumulative_K = self._cumulative[label]
-            below_K = np.concatenate([[0.0], cumulative_K[:-1]])
-            choice_B[rows_R] = 0.5 * (below_K + cumulative_K)[cluster_R]
-            component_R = cluster_R + self._parts[label].start
-            centred_RD = z_BD[rows_R] - self._mean_MD[component_R]
-            normal_BD[rows_R] = np.linalg.solve(self._factor_MDD[component_R], centred_RD[:, :, None])[:, :, 0]
-        return Noise(choice_B=choice_B, normal_BD=normal_BD)
+            cluster_B[rows_R] = self._joint(label, z_BD[rows_R]).argmax(axis=0)
+            component_B[rows_R] = cluster_B[rows_R] + self._parts[label].start
+        normal_BD = kernels.whiten(self._mean_MD, self._columns, component_B, z_BD)
+        return Noise(choice_B=self.choice_of(cluster_B, labels_B), normal_BD=normal_BD)
 
     def density_floor(self, quantile: float) -> np.ndarray:
         return np.array([np.interp(quantile, QUANTILE_GRID, quantile_Q) for quantile_Q in self._quantile_CQ])
