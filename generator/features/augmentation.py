@@ -1,0 +1,102 @@
+"""Small changes that leave an image in its class: shifts, affine warps, elastic deformations, mirror images.
+
+Every number drawn depends on the seed and the step alone, so all arms of a comparison that share both get the same
+changes, on whatever device. Sides of length H = W are in pixels; x_BCHW is float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from generator.canonical import Frozen
+
+
+class Augmentation(Frozen):
+    """How far images are changed; all zero is none. Each number is the largest change, drawn uniformly from both sides.
+
+    ``shift``: whole pixels. ``rotation`` and ``shear``: degrees. ``scale``: share of the size, 0.1 for 0.9 to 1.1.
+    ``elastic``: standard deviation, in pixels, of a random displacement of every pixel, smoothed by a Gaussian of
+    ``smoothness`` pixels (Simard, Steinkraus & Platt, "Best practices for convolutional neural networks applied to
+    visual document analysis", ICDAR 2003). ``mirror``: left and right are changed in half of the images; not for
+    digits, letters or signs.
+    """
+
+    shift: int = Field(default=0, ge=0, le=32, strict=True)
+    rotation: float = Field(default=0.0, ge=0.0, le=180.0)
+    scale: float = Field(default=0.0, ge=0.0, le=0.9)
+    shear: float = Field(default=0.0, ge=0.0, le=60.0)
+    elastic: float = Field(default=0.0, ge=0.0, le=16.0)
+    smoothness: float = Field(default=4.0, gt=0.0, le=64.0)
+    mirror: bool = False
+
+    @property
+    def warps(self) -> bool:
+        return max(self.rotation, self.scale, self.shear, self.elastic) > 0.0
+
+
+def augmented(x_BCHW: Tensor, augmentation: Augmentation, *, seed: int, step: int) -> Tensor:
+    """``x_BCHW`` after the random changes of ``step``; what comes in from outside repeats the border."""
+    draws = _generator(seed, step)
+    if augmentation.mirror:
+        mirrored_B = torch.rand(len(x_BCHW), generator=draws).to(x_BCHW.device) < 0.5
+        x_BCHW = torch.where(mirrored_B[:, None, None, None], x_BCHW.flip(3), x_BCHW)
+    if augmentation.shift:
+        x_BCHW = _shifted(x_BCHW, augmentation.shift, draws)
+    if augmentation.warps:
+        x_BCHW = _warped(x_BCHW, augmentation, draws)
+    return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    """On the CPU, so that a GPU sees the same changes."""
+    digest = hashlib.sha256(f"latentmill augmentation 1\n{seed}\n{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def _shifted(x_BCHW: Tensor, shift: int, draws: torch.Generator) -> Tensor:
+    """Each image moved by whole pixels, exactly: rows and columns are picked, nothing is interpolated."""
+    count, _, size, _ = x_BCHW.shape
+    moves_2B = torch.randint(-shift, shift + 1, (2, count), generator=draws).to(x_BCHW.device)
+    rows_BH, columns_BW = (torch.arange(size, device=x_BCHW.device) + moves_2B[..., None]).clamp_(0, size - 1)
+    images_B11 = torch.arange(count, device=x_BCHW.device)[:, None, None]
+    return x_BCHW.permute(0, 2, 3, 1)[images_B11, rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _warped(x_BCHW: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+    """One bilinear resampling for the affine map about the centre and the elastic displacement together."""
+    count, _, size, _ = x_BCHW.shape
+    grid_BHW2 = functional.affine_grid(_maps(count, augmentation, draws), [count, 1, size, size], align_corners=False)
+    if augmentation.elastic:
+        grid_BHW2 = grid_BHW2 + _displacement(count, size, augmentation, draws) * (2.0 / size)
+    return functional.grid_sample(x_BCHW, grid_BHW2.to(x_BCHW.device), padding_mode="border", align_corners=False)
+
+
+def _maps(count: int, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+    """B maps of two rows and three columns: rotation times shear times scale, which differs by axis."""
+    angle_B, shear_B, wide_B, high_B = 2.0 * torch.rand(4, count, generator=draws) - 1.0
+    angle_B, shear_B = angle_B * math.radians(augmentation.rotation), shear_B * math.radians(augmentation.shear)
+    wide_B, high_B = 1.0 + augmentation.scale * wide_B, 1.0 + augmentation.scale * high_B
+    cosine_B, sine_B, slope_B, zero_B = angle_B.cos(), angle_B.sin(), shear_B.tan(), torch.zeros(count)
+    rows = (
+        torch.stack([cosine_B * wide_B, (cosine_B * slope_B - sine_B) * high_B, zero_B], dim=1),
+        torch.stack([sine_B * wide_B, (sine_B * slope_B + cosine_B) * high_B, zero_B], dim=1),
+    )
+    return torch.stack(rows, dim=1)
+
+
+def _displacement(count: int, size: int, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+    """(B, H, W, 2) in pixels: white noise, smoothed along rows and columns.
+
+    Every row of the kernel has length one, so that the standard deviation is the same at the border as inside.
+    """
+    place_H = torch.arange(size, dtype=torch.float32)
+    kernel_HH = torch.exp(-0.5 * ((place_H[:, None] - place_H) / augmentation.smoothness) ** 2)
+    kernel_HH = functional.normalize(kernel_HH, dim=1)
+    noise_2BHW = torch.randn(2, count, size, size, generator=draws)
+    return (kernel_HH @ noise_2BHW @ kernel_HH.T).mul_(augmentation.elastic).permute(1, 2, 3, 0)
