@@ -7,6 +7,7 @@ LatentmillError
 │   ├── BundleError          a bundle that is altered, unknown, or does not fit
 │   │   └── BundleMissing    no bundle there
 │   ├── DatasetError         a dataset URL without a committed build
+│   ├── MeasureError         images that a measure of quality cannot be taken on
 │   └── SettingsError        a setting of the service
 ├── OutsideError             the world outside failed; the same call may succeed later   (exit code 1)
 │   ├── StoreError
@@ -78,6 +79,10 @@ class BundleMissing(BundleError):
 
 
 class DatasetError(InputError):
+    pass
+
+
+class MeasureError(InputError):
     pass
 
 
