@@ -114,7 +114,7 @@ class AdversarialConfig(Frozen):
     channels: Literal[1, 3] = 1
     latent_dim: LatentDim
     width: Width = 32
-    adversary: float = Field(default=1.0, ge=0.0, le=1000.0)
+    adversary: float = Field(default=30.0, ge=0.0, le=1000.0)
     conditioned: bool = False
 
 

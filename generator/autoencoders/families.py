@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from generator.autoencoders.adversarial import Adversarial
 from generator.autoencoders.config import AutoencoderConfig
+from generator.autoencoders.denoising import Denoising
 from generator.autoencoders.family import Autoencoder
+from generator.autoencoders.layerwise import Layerwise
 from generator.autoencoders.linear import Linear
+from generator.autoencoders.regularized import Regularized
 from generator.autoencoders.settings import TrainSettings
 from generator.autoencoders.stacked import Stacked
 from generator.autoencoders.vae import Vae
@@ -15,7 +19,11 @@ from generator.autoencoders.vae import Vae
 _FAMILIES: dict[str, Callable[[Any, TrainSettings, int], Autoencoder]] = {
     "linear": Linear,
     "stacked": Stacked,
+    "stacked-layerwise": Layerwise,
+    "denoising": Denoising,
     "vae": Vae,
+    "adversarial": Adversarial,
+    "regularized": Regularized,
 }
 
 

@@ -27,12 +27,13 @@ class Batch:
 class Losses:
     """``total`` is what is minimised, a scalar with a gradient; ``terms`` are its parts, by name, as detached scalars.
 
-    ``output_BCHW``: the reconstructions in [0, 1] that were judged, with their gradient, for losses that are added.
+    ``output_BCHW``: the reconstructions in [0, 1] that were judged, with their gradient, for losses that are added;
+    ``None`` where no whole image was made, before ``settled``.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
-    output_BCHW: Tensor
+    output_BCHW: Tensor | None
 
 
 class Autoencoder(nn.Module, ABC):
