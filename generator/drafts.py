@@ -1,7 +1,7 @@
 """What a user writes: a flat job spec, in YAML or Python, that refers to a bundle and counts images.
 
 A draft is resolved against the bundle's ``bundle.json`` into a ``JobSpec``: the bundle's digest is pinned, a total is
-spread over the classes, class names become labels, a local destination becomes absolute.
+spread over the classes, class names become labels, a local destination becomes absolute, references become codes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,19 @@ from pydantic import Field, StrictInt, field_validator
 from generator.bundle import BundleInfo, bundle_store, read_info
 from generator.canonical import Frozen, shown, validated
 from generator.errors import BundleError, SpecError
-from generator.spec import MAX_SAMPLES, Count, ImageSettings, JobSpec, Name, Order, PngSettings, Recipe
+from generator.references import DrawDraft, Resolver
+from generator.spec import (
+    MAX_SAMPLES,
+    Count,
+    DistributionDraw,
+    ImageSettings,
+    JobSpec,
+    Name,
+    Order,
+    PngSettings,
+    Recipe,
+    check_draw,
+)
 from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import Store
 
@@ -28,7 +40,7 @@ class JobDraft(Frozen):
 
     ``bundle``: a bundle directory, its URL, or ``sha256:<digest>`` of one in the store root. ``count``: images in
     total, spread evenly over the classes; or ``counts``: images by class name. ``image``: ``png``, ``jpeg``, or a
-    mapping with ``format`` and its settings.
+    mapping with ``format`` and its settings. ``draw``: as in the recipe, but codes may be references.
     """
 
     bundle: str = Field(min_length=1, max_length=1000)
@@ -42,6 +54,8 @@ class JobDraft(Frozen):
     shard_size: StrictInt = 1000
     batch: StrictInt = 256
     dtype: str = "float32"
+    draw: DrawDraft = DistributionDraw()
+    temperature: float = 1.0
     density_floor: float | None = None
     max_attempts: StrictInt = 100
     revision: StrictInt = 0
@@ -51,12 +65,24 @@ class JobDraft(Frozen):
     def _format_alone(cls, value: Any) -> Any:
         return {"format": value} if isinstance(value, str) else value
 
-    def resolve(self, digest: str, info: BundleInfo) -> JobSpec:
-        """The job spec for the bundle ``digest`` with the facts ``info``. Raises ``SpecError``."""
-        fields = self.model_dump(exclude={"bundle", "destination", "name", "tenant", "count", "counts"})
-        recipe = {"bundle": digest, "classes": info.classes, "counts": self._class_counts(info.classes), **fields}
+    @field_validator("draw", mode="before")
+    @classmethod
+    def _mode_alone(cls, value: Any) -> Any:
+        return {"mode": value} if isinstance(value, str) else value
+
+    def resolve(self, digest: str, info: BundleInfo, bundle: Store) -> JobSpec:
+        """The job spec for the bundle ``digest`` with the facts ``info``, kept in ``bundle``.
+
+        Raises ``SpecError``, and ``BundleError`` where the bundle lacks what ``draw`` refers to.
+        """
+        fields = self.model_dump(exclude={"bundle", "destination", "name", "tenant", "count", "counts", "draw"})
+        counts = self._class_counts(info.classes)
+        draw = Resolver(bundle, info, counts).draw(self.draw)
+        stated = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
+        recipe = validated(Recipe, stated, field="", error=SpecError)
+        check_fits(recipe, info)
         return JobSpec(
-            recipe=validated(Recipe, recipe, field="", error=SpecError),
+            recipe=recipe,
             order=Order(destination=absolute_url(self.destination), name=self.name, tenant=self.tenant),
         )
 
@@ -136,6 +162,14 @@ def _plain_yaml(data: bytes) -> Any:
         loader.dispose()
 
 
+def check_fits(recipe: Recipe, info: BundleInfo) -> None:
+    """Raise ``SpecError`` where ``recipe.draw`` asks for what the bundle with the facts ``info`` has not got."""
+    classes, stated = len(recipe.counts), info.latents.get("clusters")
+    known = isinstance(stated, list) and len(stated) == classes and all(isinstance(size, int) for size in stated)
+    clusters: list[int] = list(stated) if known and stated else [1] * classes
+    check_draw(recipe, info.latent_dim, clusters)
+
+
 def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None) -> Store:
     """Where a draft's bundle lies: a directory, a URL, or a digest in the store root. Raises ``BundleError``."""
     if not reference.startswith("sha256:"):
@@ -146,7 +180,10 @@ def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None
 
 
 def resolve(draft: JobDraft, root: Store | None = None, s3: S3Settings | None = None) -> tuple[JobSpec, Store]:
-    """The job spec of a draft, and the store its bundle lies in; only ``bundle.json`` is read."""
+    """The job spec of a draft, and the store its bundle lies in.
+
+    Of the bundle only ``bundle.json`` is read, and what ``draw`` refers to.
+    """
     bundle = find_bundle(draft.bundle, root, s3)
     digest, info = read_info(bundle, draft.bundle if draft.bundle.startswith("sha256:") else None)
-    return draft.resolve(digest, info), bundle
+    return draft.resolve(digest, info, bundle), bundle

@@ -1,15 +1,21 @@
-"""Seeding to accepted latent points: for each index, the first attempt whose density reaches the floor."""
+"""Seeding to accepted latent points: for each index, the first attempt whose density reaches the floor.
+
+The recipe's ``draw`` and ``temperature`` act on the noise, before the latent distribution makes codes of it; so they
+hold for every family of distributions, and a row stays a pure function of (index, attempt).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
 
 import numpy as np
 
 from generator.filters import check_attempts
-from generator.latents import LatentDistribution
-from generator.seeding import noise
-from generator.spec import Recipe
+from generator.latents import LatentDistribution, Latents
+from generator.seeding import Noise, noise
+from generator.spec import AroundDraw, BetweenDraw, ClusterDraw, Recipe, check_draw
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Sampler:
     recipe: Recipe
     latents: LatentDistribution
 
+    def __post_init__(self) -> None:
+        check_draw(self.recipe, self.latents.dims, self.latents.clusters)
+
     def draw(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray) -> Draw:
         """For each index the first acceptable attempt, from ``attempts_B`` (int64) on.
 
@@ -46,15 +55,51 @@ class Sampler:
 
     def once(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray) -> Draw:
         """What each index draws at exactly this attempt, accepted or not."""
-        drawn = self.latents.sample(noise(self.recipe.seed, indices_B, attempts_B, self.latents.dims), labels_B)
+        own = noise(self.recipe.seed, indices_B, attempts_B, self.latents.dims)
+        drawn = self._codes(Noise(own.choice_B, own.normal_BD * self.recipe.temperature), labels_B)
         log_density_B = self.latents.log_prob(drawn.z_BD, labels_B)
         return Draw(drawn.z_BD, attempts_B.copy(), drawn.cluster_B, log_density_B, 0)
+
+    def _codes(self, own: Noise, labels_B: np.ndarray) -> Latents:
+        """Codes from the samples' own noise, as the recipe's ``draw`` asks."""
+        draw = self.recipe.draw
+        if isinstance(draw, ClusterDraw):
+            choice_B = self.latents.choice_of(np.full(len(own), draw.cluster), labels_B)
+            return self.latents.sample(Noise(choice_B, own.normal_BD), labels_B)
+        if isinstance(draw, AroundDraw):
+            middle = Noise(self._centre.choice_B[labels_B], self._centre.normal_BD[labels_B])
+            return self.latents.sample(_near(middle, own, draw.distance), labels_B)
+        if isinstance(draw, BetweenDraw):
+            return self._between(draw, own, labels_B)
+        return self.latents.sample(own, labels_B)
+
+    def _between(self, draw: BetweenDraw, own: Noise, labels_B: np.ndarray) -> Latents:
+        """The cluster is that of the point on the line, so the uniform word is free to say how far along it lies."""
+        share_B1 = own.choice_B[:, None]
+        line_BD = (1.0 - share_B1) * np.array(draw.start) + share_B1 * np.array(draw.end)
+        middle = self.latents.locate(line_BD, labels_B)
+        if draw.distance is not None:
+            return self.latents.sample(_near(middle, own, draw.distance), labels_B)
+        return Latents(line_BD, self.latents.sample(middle, labels_B).cluster_B)
+
+    @cached_property
+    def _centre(self) -> Noise:
+        """The noise of the code to sample around, one row for each class (C rows): the same for every batch."""
+        assert isinstance(self.recipe.draw, AroundDraw)
+        rows = max(1, self.latents.classes)
+        return self.latents.locate(np.tile(np.array(self.recipe.draw.code), (rows, 1)), np.arange(rows))
 
     def _floor(self, labels_B: np.ndarray) -> np.ndarray:
         if self.recipe.density_floor is None:
             return np.full(len(labels_B), -np.inf)
         floor_C = self.latents.density_floor(self.recipe.density_floor)
         return np.asarray(floor_C[labels_B])
+
+
+def _near(middle: Noise, own: Noise, distance: float) -> Noise:
+    """Noise in the cluster of ``middle``: normals that keep their own measure when both inputs have it."""
+    kept = sqrt(1.0 - distance * distance)
+    return Noise(middle.choice_B, kept * middle.normal_BD + distance * own.normal_BD)
 
 
 def patched(draw: Draw, rows: np.ndarray, fresh: Draw) -> Draw:

@@ -6,15 +6,19 @@ holds what does not. Users write a draft (``generator.drafts``), which is resolv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from generator.canonical import Frozen, digest_of
+from generator.canonical import Frozen, digest_of, shown
+from generator.errors import SpecError
 
 RECIPE_VERSION: Literal[1] = 1
 MAX_SAMPLES = 1_000_000_000
 MAX_SHARDS = 999_999  # a shard's number has six digits in every name
+MAX_COORDINATE = 1e6  # of a code: far outside of what any encoder gives, and its square is still a number
+MAX_CLUSTERS = 100_000
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
@@ -39,11 +43,61 @@ class JpegSettings(Frozen):
 
 ImageSettings = Annotated[PngSettings | JpegSettings, Field(discriminator="format")]
 
+Distance = Annotated[float, Field(gt=0.0, le=1.0)]
+Code = Annotated[
+    tuple[Annotated[float, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE)], ...], Field(min_length=1, max_length=512)
+]
+
+
+class DistributionDraw(Frozen):
+    """Samples of the whole latent distribution of a class."""
+
+    mode: Literal["distribution"] = "distribution"
+
+
+class ClusterDraw(Frozen):
+    """Samples of one cluster of each class, whatever its weight; clusters are numbered from 0 within a class."""
+
+    mode: Literal["cluster"] = "cluster"
+    cluster: int = Field(ge=0, lt=MAX_CLUSTERS, strict=True)
+
+
+class AroundDraw(Frozen):
+    """More like this one: samples near ``code``, in the cluster that it most likely belongs to.
+
+    ``distance`` near 0 returns the code itself; at 1 nothing of it is left but the cluster. In between, the noise is
+    sqrt(1 - distance^2) times the code's own and ``distance`` times the sample's: the cluster's own scales apply.
+    """
+
+    mode: Literal["around"] = "around"
+    code: Code
+    distance: Distance
+
+
+class BetweenDraw(Frozen):
+    """Samples on the straight line from ``start`` to ``end``, evenly distributed; with ``distance``, around it."""
+
+    mode: Literal["between"] = "between"
+    start: Code
+    end: Code
+    distance: Distance | None = None
+
+    @model_validator(mode="after")
+    def _of_one_space(self) -> BetweenDraw:
+        if len(self.start) != len(self.end):
+            raise ValueError(f"start and end of one length, not {len(self.start)} and {len(self.end)}")
+        return self
+
+
+DrawSettings = Annotated[DistributionDraw | ClusterDraw | AroundDraw | BetweenDraw, Field(discriminator="mode")]
+
 
 class Recipe(Frozen):
     """Everything that determines the bytes of a build.
 
     ``counts[c]`` samples are made of class ``classes[c]``; an unlabelled bundle has no classes and a single count.
+    ``draw`` says where in the latent space samples come from. ``temperature`` multiplies their normal noise: below 1
+    they lie nearer to the cluster centres and are more alike (truncation); densities stay those of the distribution.
     ``density_floor`` is a quantile in (0, 1): samples less likely than this share of the held-out real codes (and
     at most this share of all samples) are refused and drawn again, at most ``max_attempts`` times each. ``revision``
     asks for the same thing anew. A build has at most 999,999 shards of up to ``shard_size`` samples.
@@ -58,6 +112,8 @@ class Recipe(Frozen):
     shard_size: int = Field(default=1000, ge=1, le=100_000, strict=True, validate_default=True)
     batch: int = Field(default=256, ge=1, le=8192, strict=True)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    draw: DrawSettings = DistributionDraw()
+    temperature: float = Field(default=1.0, gt=0.0, le=2.0)
     density_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
     max_attempts: int = Field(default=100, ge=1, le=10_000, strict=True)
     revision: int = Field(default=0, ge=0, lt=2**31, strict=True)
@@ -103,6 +159,22 @@ class Recipe(Frozen):
     def digest(self) -> str:
         """The build's identity: sha256 of the canonical JSON of a recipe made here. Stored bytes are hashed as such."""
         return digest_of(self.canonical())
+
+
+def check_draw(recipe: Recipe, dims: int, clusters: Sequence[int]) -> None:
+    """Raise ``SpecError`` unless ``recipe.draw`` fits ``dims`` latent dimensions and ``clusters`` in each class."""
+    draw = recipe.draw
+    if isinstance(draw, ClusterDraw):
+        short = [label for label, count in enumerate(recipe.counts) if count and clusters[label] <= draw.cluster]
+        if short:
+            where = f" in class {shown(recipe.classes[short[0]])}" if recipe.labelled else ""
+            hint = "Give counts for classes that have it." if recipe.labelled else ""
+            last = clusters[short[0]] - 1
+            raise SpecError("draw.cluster", f"0 .. {last}{where}" if last else f"0{where}", draw.cluster, hint)
+    for name in ("code", "start", "end"):
+        code = getattr(draw, name, None)
+        if code is not None and len(code) != dims:
+            raise SpecError(f"draw.{name}", f"{dims} numbers, one for each latent dimension", f"{len(code)} of them")
 
 
 class Order(Frozen):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from generator.bundle import push, read_info
-from generator.drafts import JobDraft, draft_of, find_bundle, read_draft, resolve
+from generator.drafts import JobDraft, check_fits, draft_of, find_bundle, read_draft, resolve
 from generator.errors import JobFailed, SpecError
 from generator.plan import Plan
 from generator.publish import BuildPlace, begin, committed, place_of
@@ -102,7 +102,7 @@ class Client:
         root, s3 = self._pool.root, self._pool.settings.s3
         if isinstance(spec, JobSpec):
             bundle = find_bundle(spec.recipe.bundle, root, s3)
-            read_info(bundle, spec.recipe.bundle)
+            check_fits(spec.recipe, read_info(bundle, spec.recipe.bundle)[1])
             return spec, bundle
         if isinstance(spec, (str, Path)):
             return resolve(read_draft(spec), root, s3)

@@ -14,7 +14,7 @@ import yaml
 from generator.images import extension
 from generator.images.marking import SOURCE_TYPE
 from generator.provenance.manifest import MANIFEST_KEY, PREVIEW_KEY, RECIPE_KEY, Manifest
-from generator.spec import Recipe
+from generator.spec import AroundDraw, BetweenDraw, ClusterDraw, Recipe
 
 MAX_CLASS_ROWS = 50
 
@@ -147,11 +147,24 @@ def _how(manifest: Manifest) -> str:
         "sampler": _plain(made.sampler),
         "recipe": f"`{manifest.recipe_digest}`, whole in [{RECIPE_KEY}]({RECIPE_KEY})",
         "seed": str(recipe.seed),
+        "drawn from": _drawn(recipe),
         "density floor": _floor(recipe.density_floor, manifest.refused),
         "files": f"{len(manifest.shards):,} shards of {manifest.image.format.upper()} images, {manifest.bytes:,} bytes",
     }
     lines = [f"| {name} | {value} |" for name, value in facts.items()]
     return "\n".join(["## How it was made", "", "| | |", "|---|---|", *lines, ""])
+
+
+def _drawn(recipe: Recipe) -> str:
+    draw = recipe.draw
+    text = "the whole distribution"
+    if isinstance(draw, ClusterDraw):
+        text = f"cluster {draw.cluster} of each class" if recipe.labelled else f"cluster {draw.cluster}"
+    elif isinstance(draw, AroundDraw):
+        text = f"around one code, at distance {draw.distance:g}"
+    elif isinstance(draw, BetweenDraw):
+        text = "between two codes" + (f", at distance {draw.distance:g}" if draw.distance is not None else "")
+    return text if recipe.temperature == 1.0 else f"{text}, at temperature {recipe.temperature:g}"
 
 
 def _floor(quantile: float | None, refused: int) -> str:

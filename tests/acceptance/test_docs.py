@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from generator.bundle import load_bundle
 from generator.drafts import draft_of, resolve
@@ -69,3 +71,17 @@ def test_the_readmes_training_loop_runs(built: Path) -> None:
     seen: list[int] = []
     exec(loop.replace("...", "seen.extend(label.tolist())"), {"seen": seen})
     assert sorted(seen) == [0] * 30 + [1] * 30 + [2] * 30
+
+
+def test_the_ways_to_draw_of_the_how_to_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_bundle(tmp_path / "photos.bundle")
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    modes = []
+    for text in blocks(ROOT / "docs/how-to.md", "yaml"):
+        spec, bundle = resolve(draft_of(yaml.safe_load(text)))
+        manifest = build(place_of(spec), load_bundle(bundle), device="cpu")
+        assert manifest.samples == spec.recipe.total
+        modes.append(spec.recipe.draw.mode)
+    assert sorted(modes) == ["around", "between", "cluster"]

