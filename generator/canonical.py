@@ -21,6 +21,7 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 
 # How pydantic begins its complaints, and the same as an object of "expected".
 _BEGINNINGS = {
+    "Input should be a valid tuple": "a list",
     "Input should be ": "",
     "Value error, ": "",
     "Keys should be ": "keys that are ",
@@ -82,7 +83,9 @@ def translated(invalid: ValidationError, *, field: str, error: type[InputError],
     where = ".".join(part for part in (field, path) if part)
     expected, got = _wanted(first["msg"]), shown(first["input"])
     if first["type"] == "extra_forbidden":
-        expected, got = f"one of the known fields ({', '.join(known)})", f"unknown field {first['loc'][-1]!r}"
+        inner = ".".join(str(part) for part in first["loc"][:-1])  # ``known`` are the fields of the whole
+        expected = f"a known field of {inner}" if inner else f"one of the known fields ({', '.join(known)})"
+        got = f"unknown field {first['loc'][-1]!r}"
     elif first["type"] == "missing":
         expected, got = "a value (the field is required)", "nothing"
     elif first["type"] == "union_tag_invalid":
@@ -99,6 +102,8 @@ def shown(value: Any) -> str:
 
 
 def _wanted(message: str) -> str:
+    if message.startswith("Input should be a valid dictionary"):
+        return "a mapping of fields"  # and not the name of a class of ours
     for beginning, instead in _BEGINNINGS.items():
         if message.startswith(beginning):
             return instead + message.removeprefix(beginning)

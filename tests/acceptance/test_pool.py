@@ -17,6 +17,7 @@ from generator.mill import build
 from generator.provenance.environment import Environment
 from generator.provenance.manifest import ENVIRONMENT_KEY, RECIPE_KEY, Manifest
 from generator.publish import committed, place_of
+from generator.spec import ClusterDraw
 from generator.store import open_store
 from generator.verification import verify_dataset
 from tests.bundles import tiny_bundle
@@ -125,6 +126,19 @@ def test_submitting_twice_gives_one_build(service: Service, bundle: Path) -> Non
     assert third.state == "committed"
     assert {info.key: info.etag for info in service.place(job.url, "tiny").store.list()} == before
     assert [status.job for status in service.client.jobs()] == [job.job]
+
+
+def test_the_pool_draws_as_this_process_does(service: Service, bundle: Path) -> None:
+    draw = {"mode": "around", "reference": 17, "distance": 0.4}
+    fields = service.spec(bundle, count=None, counts={"dog": 200}, draw=draw, temperature=0.8)
+    job = service.client.submit(fields)
+    service.start_worker()
+    ended = service.client.wait(job.job, timeout=90)
+    assert manifest_at(service, ended.url).canonical() == undisturbed(fields, "memory://around").canonical()
+    spec, _ = resolve(draft_of(service.spec(bundle)))
+    beyond = spec.recipe.model_copy(update={"draw": ClusterDraw(cluster=2)})
+    with pytest.raises(SpecError, match=r"draw\.cluster"):
+        service.client.submit(spec.model_copy(update={"recipe": beyond}))
 
 
 def test_lost_and_duplicated_tickets_are_harmless(service: Service, bundle: Path) -> None:

@@ -182,6 +182,19 @@ def test_a_way_to_draw_can_be_named_alone() -> None:
             "counts: expected a mapping with at least 1 item after validation, not 0, got {}",
         ),
         ({"bundle": ""}, "bundle: expected a string with at least 1 character, got ''"),
+        ({"draw": [1]}, "draw: expected a mapping of fields, got [1]"),
+        (
+            {"draw": {"mode": "between", "start": 3, "end": {"reference": 4}}},
+            "draw.between.start: expected a mapping of fields, got 3",
+        ),
+        (
+            {"draw": {"mode": "around", "code": 7, "distance": 0.5}},
+            "draw.around.code: expected a list, got 7",
+        ),
+        (
+            {"draw": {"mode": "cluster", "cluster": 1, "weight": 2}},
+            "draw.cluster.weight: expected a known field of draw.cluster, got unknown field 'weight'",
+        ),
     ],
 )
 def test_a_refusal_reads_as_a_sentence(change: dict[str, Any], words: str) -> None:
