@@ -21,6 +21,7 @@ _HOMES = {
     "generate": "workers.cli.builds",
     "verify": "workers.cli.builds",
     "replay": "workers.cli.builds",
+    "measure": "workers.cli.measure",
     "submit": "workers.cli.jobs",
     "jobs": "workers.cli.jobs",
     "status": "workers.cli.jobs",
@@ -33,7 +34,7 @@ _HOMES = {
 _SECTIONS = {
     "Start here": ("demo",),
     "Models": ("train", "inspect", "push", "pull"),
-    "Datasets": ("generate", "verify", "replay"),
+    "Datasets": ("generate", "verify", "replay", "measure"),
     "Jobs": ("submit", "jobs", "status", "watch", "cancel"),
     "Service": ("up", "worker", "health"),
 }
@@ -46,6 +47,7 @@ _SHORT = {
     "generate": "Build a dataset in this process.",
     "verify": "Re-hash a whole dataset.",
     "replay": "Make one sample again and compare it.",
+    "measure": "How good a dataset is, beside real images.",
     "submit": "Hand a job to the pool.",
     "jobs": "List jobs.",
     "status": "How one job stands.",

@@ -1,0 +1,158 @@
+"""How good a dataset is: measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workers.cli.output import json_option
+
+if TYPE_CHECKING:
+    from generator.quality.novelty import Novelty
+    from generator.quality.report import MeasureSettings, Report
+    from generator.quality.usefulness import ArmResult
+    from generator.sources import Source
+
+
+@click.command("measure")
+@click.argument("dataset")
+@click.argument("source")
+@click.option("--test", help="Real images nothing was trained on: `test` for that split of SOURCE, or another source.")
+@click.option("--measures", help="Some of fidelity, coverage, novelty, duplicates, usefulness; by default all.")
+@click.option("--seeds", type=int, help="Classifiers, and choices of images, to repeat with.  [default: 3]")
+@click.option("--seed", type=int, help="Chooses the images.  [default: 0]")
+@click.option("--limit", type=int, help="Images of each set for fidelity and coverage.  [default: 10000]")
+@click.option("--steps", type=int, help="Training steps of each classifier.  [default: 1400]")
+@click.option("--bundle", help="Bundle directory or URL; by default the one of that digest in the store root.")
+@click.option("--skip-bad", is_flag=True, help="As for training, where broken images were left out.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, or cuda:N.")
+@json_option
+def measure_command(
+    dataset: str,
+    source: str,
+    test: str | None,
+    measures: str | None,
+    bundle: str | None,
+    skip_bad: bool,
+    device: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """How good DATASET is beside SOURCE, the real images that it was learned from.
+
+    Fidelity and coverage, novelty, duplicates, and usefulness: what classifiers learn from it. Written to
+    reports/quality.json of the build, in place of an earlier report.
+    """
+    from generator.autoencoders.devices import resolve
+    from generator.builds import resolve_build
+    from generator.bundle import read_info
+    from generator.drafts import find_bundle
+    from generator.quality.report import REPORT_KEY, measure
+    from generator.quality.subject import load_subject
+    from generator.store import open_store
+    from workers.settings import load_settings
+
+    def say(stage: str) -> None:
+        if not as_json:
+            click.echo(stage, err=True)
+
+    resolve(device)
+    settings = load_settings()
+    store, manifest = resolve_build(dataset, settings.s3)
+    wanted = _settings(measures, labelled=bool(manifest.classes), given=given)
+    digest = manifest.provenance.bundle
+    home = find_bundle(bundle or digest, open_store(settings.root, settings.s3), settings.s3)
+    _, info = read_info(home, digest)
+    store.check_writable()
+    say(f"reading {source}")
+    real, unseen = _sources(source, test, info.image.height, info.image.channels, skip_bad)
+    say(f"reading {manifest.samples} images of {store.url}")
+    subject = load_subject(store.url, real, info, test=unseen, s3=settings.s3)
+    report = measure(subject, wanted, encoder=None if info.classes else _encoder(home), device=device, on_stage=say)
+    store.put(REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
+    if as_json:
+        click.echo(report.model_dump_json(indent=2))
+        return
+    for line in _table(report):
+        click.echo(line)
+    click.echo(f"written to {store.url}/{REPORT_KEY}")
+
+
+def _settings(measures: str | None, *, labelled: bool, given: dict[str, Any]) -> MeasureSettings:
+    from generator.canonical import validated
+    from generator.errors import MeasureError
+    from generator.quality.report import MEASURES, MeasureSettings
+
+    fields = {name: value for name, value in given.items() if value is not None}
+    if (steps := fields.pop("steps", None)) is not None:
+        fields["budget"] = {"steps": steps}
+    asked = [name.strip() for name in measures.split(",")] if measures else MEASURES
+    for name in asked:
+        if name not in MEASURES:
+            raise MeasureError("measures", f"some of {', '.join(MEASURES)}", repr(name))
+    fields["measures"] = tuple(name for name in asked if measures or labelled or name != "usefulness")
+    return validated(MeasureSettings, fields, field="measure", error=MeasureError)
+
+
+def _sources(source: str, test: str | None, size: int, channels: int, skip_bad: bool) -> tuple[Source, Source | None]:
+    from generator.sources import load_source
+
+    real = load_source(source, size=size, channels=channels, skip_bad=skip_bad)
+    if test is None:
+        return real, None
+    if test == "test":
+        return real, load_source(source, size=size, channels=channels, split="test")
+    return real, load_source(test, size=size, channels=channels, skip_bad=skip_bad)
+
+
+def _encoder(home: Any) -> Any:
+    import numpy as np
+    import torch
+
+    from generator.autoencoders.build import load_encoder
+    from generator.bundle import read_info
+    from generator.bundle.load import load_encoder_weights
+
+    _, info = read_info(home)
+    weights = load_encoder_weights(home, info)
+    return load_encoder(info.autoencoder, {name: torch.from_numpy(np.array(w)) for name, w in weights.items()})
+
+
+def _table(report: Report) -> Iterator[str]:
+    facts = report.subject
+    yield click.style(f"{facts.synthetic_images} synthetic images, {facts.train_images} training images", bold=True)
+    if (found := report.distribution) is not None:
+        yield f"  against {found.images} {found.against} images, features of a {report.features}"
+        yield f"  {'':18}  {'synthetic':>18}  {'real':>18}"
+        for name, both in found.values.items():
+            yield f"  {name.replace('_', ' '):18}  {_with_spread(both.synthetic):>18}  {_with_spread(both.real):>18}"
+    for space, novel in (report.novelty or {}).items():
+        yield from _novelty_lines(space, novel)
+    if (twice := report.duplicates) is not None:
+        yield f"  duplicates          {twice.exact} exact, {twice.near} near"
+    if (useful := report.usefulness) is not None:
+        yield f"  accuracy on {useful.test_images} real images of classifiers trained on"
+        for name, arm in useful.arms.items():
+            yield f"    {name:16}  {_arm(arm)}"
+
+
+def _with_spread(value: Any) -> str:
+    return f"{value.mean:.4f}" + ("" if value.spread is None else f" +- {value.spread:.4f}")
+
+
+def _novelty_lines(space: str, novel: Novelty) -> Iterator[str]:
+    guard = novel.protection
+    between = "" if guard.low is None else f" ({guard.low:.3f} to {guard.high:.3f})"
+    yield f"  novelty by {space}"
+    share = f"{novel.share:.4%}; a perfect generator: 0.1%"
+    yield f"    copies            {novel.copies} ({share}), {novel.identical} identical"
+    yield f"    authenticity      {novel.authenticity:.3f} (unseen real images: {novel.holdout_authenticity:.3f})"
+    yield f"    protection        {guard.score:.3f}{between}"
+
+
+def _arm(arm: ArmResult) -> str:
+    spread = "" if arm.spread is None else f" +- {arm.spread:.4f}"
+    removed = "" if arm.errors_removed is None else f", errors removed {arm.errors_removed:.1%}"
+    return f"{arm.mean:.4f}{spread}   {arm.images} images, ratio {arm.ratio:.4f}{removed}"
