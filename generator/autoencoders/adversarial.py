@@ -24,7 +24,7 @@ from generator.autoencoders.networks import Decoder, Encoder, channels_last
 from generator.autoencoders.settings import TrainSettings
 from generator.errors import SpecError
 
-_APART = 4.0  # distance of the nearest two centres, in standard deviations
+_APART = 6.0  # distance of the nearest two centres, in standard deviations
 _HIDDEN = 256
 _STEEPNESS = 3.0  # what the discriminator pays for the squares of its slopes
 

@@ -40,12 +40,14 @@ class Autoencoder(nn.Module, ABC):
     """Base of all families: each is one file with one final class, built from (config, settings, classes).
 
     ``encoder`` maps x_BCHW to codes z_BD and ``decoder`` z_BD to x_BCHW. ``settled``: share of all steps before which
-    the holdout's loss says nothing yet: no epoch before it is best, none counts towards patience.
+    the holdout's loss says nothing yet: no epoch before it is best, none counts towards patience. ``rate``: what the
+    learning rate asked for is multiplied by.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     settled: float = 0.0
+    rate: float = 1.0
 
     @abstractmethod
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:

@@ -162,7 +162,7 @@ class _Run:
     def _step(self, epoch: int, step: int, rows_B: np.ndarray, noise: torch.Generator) -> float:
         done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * _schedule(done)
+            group["lr"] = self._settings.learning_rate * self._network.rate * _schedule(done)
         losses = self._network.losses(self._training.batch(rows_B, self._device), progress=done, noise=noise)
         loss = losses.total.item()
         if not math.isfinite(loss):
