@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from generator.errors import RejectionExhausted, SpecError
-from generator.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
+from generator.latents import LatentDistribution, load
 from generator.sampling import Draw, Sampler
 from generator.seeding import Noise, noise
 from generator.spec import Recipe
@@ -27,25 +27,25 @@ DRAWS: dict[str, dict[str, Any]] = {
 }
 
 
-def made(*, first_weight: float = 0.3) -> GaussianMixture:
+def made(*, first_weight: float = 0.3) -> LatentDistribution:
     """Three classes of 2, 1 and 4 clusters; ``first_weight`` is that of the first cluster of the first class."""
     rng, count = np.random.default_rng(3), sum(CLUSTERS)
     root_MDD = rng.normal(size=(count, DIMS, DIMS)) / np.sqrt(DIMS)
     rest = [rng.dirichlet(np.full(size, 3.0)) for size in CLUSTERS[1:]]
-    return GaussianMixture(
-        MixtureConfig(dims=DIMS, classes=3, clusters=CLUSTERS),
-        weight_M=np.concatenate([[first_weight, 1.0 - first_weight], *rest]),
-        mean_MD=rng.normal(scale=2.0, size=(count, DIMS)),
-        factor_MDD=np.linalg.cholesky(root_MDD @ root_MDD.transpose(0, 2, 1) + 0.2 * np.eye(DIMS)),
-        quantile_CQ=np.tile(np.linspace(-30.0, 0.0, len(QUANTILE_GRID)), (3, 1)),
-    )
+    tensors = {
+        "weight": np.concatenate([[first_weight, 1.0 - first_weight], *rest]),
+        "mean": rng.normal(scale=2.0, size=(count, DIMS)),
+        "factor": np.linalg.cholesky(root_MDD @ root_MDD.transpose(0, 2, 1) + 0.2 * np.eye(DIMS)),
+        "quantile": np.tile(np.linspace(-30.0, 0.0, 1001), (3, 1)),
+    }
+    return load({"family": "mixture", "dims": DIMS, "classes": 3, "clusters": list(CLUSTERS)}, tensors)
 
 
 MIXTURE = made()
 MEAN_MD, FACTOR_MDD = (MIXTURE.state()[1][name] for name in ("mean", "factor"))
 
 
-def sampler(mixture: GaussianMixture = MIXTURE, **changes: Any) -> Sampler:
+def sampler(mixture: LatentDistribution = MIXTURE, **changes: Any) -> Sampler:
     fields = {"bundle": "sha256:" + "ab" * 32, "classes": ("a", "b", "c"), "counts": (9, 9, 9), "seed": 11}
     return Sampler(Recipe.model_validate(fields | changes), mixture)
 
