@@ -111,6 +111,7 @@ def test_a_cluster_is_the_only_one_and_has_its_own_mean_and_covariance() -> None
     assert np.abs(np.cov(white_BD.T) - np.eye(DIMS)).max() < 0.06
 
 
+@settings(max_examples=20)
 @given(st.floats(1e-12, 1.0 - 1e-12), st.integers(0, 1))
 def test_the_weight_of_a_cluster_does_not_matter_once_it_is_asked_for(weight: float, cluster: int) -> None:
     labels, draw = np.zeros(8, dtype=np.int64), {"mode": "cluster", "cluster": cluster}
