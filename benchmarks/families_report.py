@@ -1,0 +1,83 @@
+"""Rows of ``families.py`` as a page: one table a dataset, mean and standard deviation over seeds, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "reconstruction_mse": ("reconstruction MSE", "{:.4f}".format),
+    "accuracy": ("accuracy trained on synthetic", "{:.3f}".format),
+    "frechet_distance": ("Fréchet", "{:.2f}".format),
+    "kernel_distance": ("kernel", "{:.3f}".format),
+    "precision": ("precision", "{:.2f}".format),
+    "recall": ("recall", "{:.2f}".format),
+    "density": ("density", "{:.2f}".format),
+    "coverage": ("coverage", "{:.2f}".format),
+    "copies": ("copies", "{:.2%}".format),
+    "authenticity": ("authenticity", "{:.2f}".format),
+    "protection": ("protection", "{:.2f}".format),
+    "train_seconds": ("training s", "{:.0f}".format),
+    "fit_seconds": ("fit s", "{:.1f}".format),
+    "latents_per_second": ("latents/s", "{:,.0f}".format),
+}
+_PER_CLASS = 10
+
+
+def write(path: Path, rows: list[dict[str, Any]], protocol: dict[str, Any], pictures: Path) -> None:
+    """Write the page at ``path``; it refers to the pictures of ``draw`` in ``pictures``."""
+    facts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in protocol.items())
+    lines = [
+        "# Families and samplers under one protocol",
+        "",
+        f"Made by `python benchmarks/families.py` ({facts}).",
+        "Mean ± standard deviation over the seeds; a cell without ± has one seed.",
+        "Fréchet and kernel distance, precision, recall, density and coverage are taken on features of a classifier",
+        "trained on the real images, against test images; lower distances and higher shares are better.",
+        "Accuracy: a small network trained on the synthetic images alone, on the real test images. Copies,",
+        "authenticity and protection against overfitting: by pixels, against all training images. What each measure",
+        "means stands in [measures.md](measures.md). Times are those of the machine it ran on, side by side.",
+    ]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        lines += ["", f"## {dataset}", "", *_table([row for row in rows if row["dataset"] == dataset])]
+        drawn = sorted(pictures.glob(f"{dataset}-*.png"))
+        lines += ["", *(f"![{one.stem}]({one.relative_to(path.parent)})" for one in drawn)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault((row["family"], row["sampler"]), []).append(row)
+    real = {row["seed"]: row["real_accuracy"] for row in rows}
+    head = ["family", "sampler", "seeds", *(title for title, _ in _COLUMNS.values())]
+    ranked = sorted(cells.items(), key=lambda cell: -mean(row["accuracy"] for row in cell[1]))
+    return [
+        f"Trained on the real images the same network reaches {_told(list(real.values()), '{:.3f}'.format)}.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {family} | {sampler} | {len(of)} | {_values(of)} |" for (family, sampler), of in ranked),
+    ]
+
+
+def _values(rows: list[dict[str, Any]]) -> str:
+    return " | ".join(_told([row[name] for row in rows], shown) for name, (_, shown) in _COLUMNS.items())
+
+
+def _told(values: list[float], shown: Callable[[float], str]) -> str:
+    return shown(mean(values)) + (f" ± {shown(stdev(values))}" if len(values) > 1 else "")
+
+
+def draw(images_NHWC: np.ndarray, labels_N: np.ndarray, path: Path) -> None:
+    """A sheet of samples, a row a class, as a PNG file at twice the size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [images_NHWC[labels_N == label][:_PER_CLASS] for label in np.unique(labels_N)]
+    sheet_HWC = np.concatenate([np.concatenate(list(row_NHWC), axis=1) for row_NHWC in rows])
+    image = Image.fromarray(sheet_HWC[:, :, 0] if sheet_HWC.shape[2] == 1 else sheet_HWC)
+    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path, optimize=True)
