@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 
 from generator.errors import BundleError
-from generator.latents import mixture
+from generator.latents import flow, mixture, polar
 from generator.latents.base import LatentDistribution, Latents
 
 _Loader = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], LatentDistribution]
-_FAMILIES: dict[str, _Loader] = {"mixture": mixture.from_state}
+_FAMILIES: dict[str, _Loader] = {
+    "gaussian": mixture.from_state,
+    "mixture": mixture.from_state,
+    "flow": flow.from_state,
+    "polar": polar.from_state,
+}
 
 
 def load(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> LatentDistribution:

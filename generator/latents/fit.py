@@ -7,8 +7,10 @@ from typing import Any
 
 from generator.latents.base import LatentDistribution
 from generator.latents.codes import Codes
-from generator.latents.config import GaussianSettings, MixtureSettings, SamplerSettings
-from generator.latents.fitting import fit_mixture
+from generator.latents.config import FlowSettings, GaussianSettings, MixtureSettings, PolarSettings, SamplerSettings
+from generator.latents.fitting import Choice, fit_mixture
+from generator.latents.gaussian import fit_gaussian
+from generator.latents.polar_fitting import fit_polar
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,32 @@ class Fit:
 
 
 def fit(codes: Codes, settings: SamplerSettings, *, seed: int = 0) -> Fit:
-    """Fit the distribution that ``settings`` asks for. Raises ``SourceError`` for codes it cannot be fitted to."""
+    """Fit the distribution that ``settings`` asks for.
+
+    Raises ``SourceError`` for codes it cannot be fitted to, and ``TrainingDiverged`` for a flow that is no number.
+    """
     match settings:
         case GaussianSettings():
-            made = fit_mixture(codes, seed=seed, clusters=1)
+            gaussian, warnings = fit_gaussian(codes, settings.covariance)
+            return Fit(gaussian, {}, tuple(map(str, warnings)))
         case MixtureSettings():
-            made = fit_mixture(codes, seed=seed, clusters=settings.clusters, criterion=settings.clusters_by)
-        case _:
-            raise NotImplementedError(settings.family)
-    chosen = {choice.class_name: choice.clusters for choice in made.choices}
-    notices = tuple(f"{warning.class_name}: {warning.message}" for warning in made.warnings)
-    return Fit(made.mixture, {"clusters": chosen}, notices)
+            made = fit_mixture(
+                codes,
+                seed=seed,
+                clusters=settings.clusters,
+                criterion=settings.clusters_by,
+                covariance=settings.covariance,
+            )
+            return Fit(made.mixture, _clusters(made.choices), tuple(map(str, made.warnings)))
+        case PolarSettings():
+            ring = fit_polar(codes, seed=seed, clusters=settings.clusters)
+            return Fit(ring.polar, _clusters(ring.choices), tuple(map(str, ring.warnings)))
+        case FlowSettings():
+            from generator.latents.flow_fitting import fit_flow  # torch
+
+            trained = fit_flow(codes, settings, seed=seed)
+            return Fit(trained.flow, trained.chosen, tuple(map(str, trained.warnings)))
+
+
+def _clusters(choices: tuple[Choice, ...]) -> dict[str, Any]:
+    return {"clusters": {choice.class_name: choice.clusters for choice in choices}}

@@ -1,10 +1,10 @@
 """Fitting a Gaussian mixture per class to latent codes, and choosing how many clusters each class has.
 
-For every class and candidate number K, a full-covariance mixture is fitted by expectation maximisation (scikit-learn,
-k-means start) to the class's n training codes in D dimensions, its covariances are shrunk (``shrunk``), and it is
-scored on the class's held-out codes, which took no part in the fit (lower is better):
+For every class and candidate number K, a mixture is fitted by expectation maximisation (scikit-learn, k-means start) to
+the class's n training codes in D dimensions, its covariances are shrunk (``shrinkage``), and it is scored on the
+class's held-out codes, which took no part in the fit (lower is better):
 
-    "bic":         score(K) = -2 n l(K) + p(K) ln n,   p(K) = (K - 1) + K D + K D (D + 1) / 2
+    "bic":         score(K) = -2 n l(K) + p(K) ln n,   p(K) = (K - 1) + K D + (free numbers of the covariances)
     "likelihood":  score(K) = -2 n l(K)
 
 where l(K) is the mean log-density of a held-out code: Schwarz's criterion (Annals of Statistics, 1978) with its fit
@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,26 +25,24 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from generator.errors import SourceError
+from generator.latents.checks import (
+    FitWarning,
+    checked,
+    few_for_clusters,
+    few_for_covariances,
+    few_held_out,
+    most_clusters,
+)
 from generator.latents.codes import ClassCodes, Codes
-from generator.latents.config import Criterion
-from generator.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
-from generator.seeding import noise
+from generator.latents.config import Covariance, Criterion
+from generator.latents.mixture import GaussianMixture, MixtureConfig
+from generator.latents.quantiles import enough_holdout, measured, unmeasured
+from generator.latents.shrinkage import shrunk, shrunk_diagonals, variance_floor
 
 CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30)
 PATIENCE = 2
-_QUANTILE_SAMPLES = 10_000
-MIN_HOLDOUT = 10
-_MIN_CODES_PER_CLUSTER = 10
-_FLOOR = 1e-6  # least variance in any direction, as a share of the class's mean variance
-
-
-@dataclass(frozen=True)
-class FitWarning:
-    """Something about one class that made the fit smaller or weaker than asked for."""
-
-    class_name: str
-    message: str
+_CHOOSING, _FINAL = 5e-3, 1e-3  # least gain of a step of expectation maximisation, in nats a code
+_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -67,151 +64,123 @@ class MixtureFit:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How a mixture is fitted: ``clusters`` fixes their number instead of choosing it by ``criterion``."""
+
+    seed: int = 0
+    clusters: int | None = None
+    criterion: Criterion = "likelihood"
+    covariance: Covariance = "full"
+
+
+@dataclass(frozen=True)
 class _Parts:
-    """The mixture of one class: weight_K, mean_KD, lower-triangular factor_KDD."""
+    """The mixture of one class: weight_K, mean_KD, and factor (K, D, D), (K, D) or (1, D, D) by its covariance."""
 
     weight_K: np.ndarray
     mean_KD: np.ndarray
-    factor_KDD: np.ndarray
+    factor: np.ndarray
+    covariance: Covariance
 
     def log_prob(self, codes_ND: np.ndarray) -> np.ndarray:
-        return self._alone().log_prob(codes_ND, np.zeros(len(codes_ND), dtype=np.int64))
-
-    def samples(self, count: int) -> np.ndarray:
-        """codes_ND, the same ones each time."""
-        rows_N, labels_N = np.arange(count), np.zeros(count, dtype=np.int64)
-        return self._alone().sample(noise(0, rows_N, labels_N, self.mean_KD.shape[1]), labels_N).z_BD
-
-    def _alone(self) -> GaussianMixture:
-        config = MixtureConfig(dims=self.mean_KD.shape[1], classes=0, clusters=(len(self.weight_K),))
-        return _distribution(config, [self])
+        alone = _joined([self], len(self.mean_KD[0]), 0, self.covariance)
+        return alone.log_prob(codes_ND, np.zeros(len(codes_ND), dtype=np.int64))
 
 
 def fit_mixture(
-    codes: Codes, *, seed: int = 0, clusters: int | None = None, criterion: Criterion = "likelihood"
+    codes: Codes,
+    *,
+    seed: int = 0,
+    clusters: int | None = None,
+    criterion: Criterion = "likelihood",
+    covariance: Covariance = "full",
 ) -> MixtureFit:
-    """One mixture per class; a single one where there are no labels.
-
-    ``clusters`` fixes the number instead of choosing it. Raises ``SourceError`` for a class with fewer than two codes,
-    with equal codes, or with codes that are no numbers.
-    """
-    classes = codes.by_class()
-    for of_class in classes:
-        _check(of_class)
+    """One mixture per class; a single one where there are no labels. Raises ``SourceError`` as ``checks.checked``."""
+    classes, search = checked(codes), Search(seed, clusters, criterion, covariance)
     with (
         warnings.catch_warnings(),
         threadpool_limits(1),
         ThreadPoolExecutor(max_workers=min(len(classes), os.cpu_count() or 1)) as pool,
     ):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fits = list(pool.map(lambda of_class: _fit_class(of_class, seed, clusters, criterion), classes))
-    choices = tuple(choice for _, choice in fits)
-    config = MixtureConfig(
-        dims=codes.dims, classes=len(codes.class_names), clusters=tuple(choice.clusters for choice in choices)
-    )
-    parts = [part for part, _ in fits]
-    mixture = _distribution(config, parts, np.stack([_quantiles(*pair) for pair in zip(parts, classes, strict=True)]))
-    return MixtureFit(mixture, choices, tuple(w for of_class in classes for w in _warnings(of_class, clusters)))
+        fits = list(pool.map(lambda of_class: _fit_class(of_class, search), classes))
+    mixture = _joined([parts for parts, _ in fits], codes.dims, len(codes.class_names), covariance)
+    said = tuple(warning for of_class in classes for warning in _warnings(of_class, clusters))
+    return MixtureFit(mixture.measured(measured(mixture, codes)), tuple(choice for _, choice in fits), said)
 
 
-def shrunk(covariance_KDD: np.ndarray, weight_K: np.ndarray, count: int) -> np.ndarray:
-    """Covariances drawn to what the clusters of a class have in common, the more the fewer codes a cluster has.
-
-    Each is the posterior mode under an inverse-Wishart prior worth D / 2 codes, half of them spread as the pooled
-    covariance of the clusters and half as its diagonal. ``count``: codes of the class.
-    """
-    pooled_DD = (weight_K[:, None, None] * covariance_KDD).sum(axis=0)
-    strength, codes_K11 = covariance_KDD.shape[-1] / 4.0, count * weight_K[:, None, None]
-    prior_DD = strength * (pooled_DD + np.diag(np.diag(pooled_DD)))
-    shrunk_KDD: np.ndarray = (codes_K11 * covariance_KDD + prior_DD) / (codes_K11 + 2.0 * strength)
-    return shrunk_KDD
-
-
-def _fit_class(of_class: ClassCodes, seed: int, clusters: int | None, criterion: Criterion) -> tuple[_Parts, Choice]:
-    most = max(1, len(of_class.codes_ND) // _MIN_CODES_PER_CLUSTER)
-    candidates = [k for k in CANDIDATES if k <= most] if clusters is None else [min(clusters, most)]
-    fits: dict[int, _Parts] = {}
+def _fit_class(of_class: ClassCodes, search: Search) -> tuple[_Parts, Choice]:
+    most = most_clusters(of_class)
+    candidates = [k for k in CANDIDATES if k <= most] if search.clusters is None else [min(search.clusters, most)]
+    fits: dict[int, SklearnMixture] = {}
     scores: dict[int, float] = {}
     for k in candidates:
-        fits[k] = _expectation_maximisation(of_class.codes_ND, k, seed)
-        scores[k] = _score(fits[k], of_class, criterion)
+        fits[k] = _expectation_maximisation(of_class.codes_ND, k, search)
+        scores[k] = _score(_parts(fits[k], of_class), of_class, search.criterion)
         best = min(scores, key=lambda tried: scores[tried])
         if candidates.index(k) - candidates.index(best) >= PATIENCE:
             break
-    return fits[best], Choice(of_class.name, best, scores)
+    # The comparison needs no more than a rough fit; the one that is kept goes on from where it stopped.
+    final = fits[best].set_params(tol=_FINAL, warm_start=True).fit(of_class.codes_ND)
+    return _parts(final, of_class), Choice(of_class.name, best, scores)
 
 
-def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, seed: int) -> _Parts:
-    floor = _FLOOR * float(codes_ND.var(axis=0).mean())
-    fit = SklearnMixture(clusters, max_iter=60, reg_covar=floor, random_state=seed).fit(codes_ND)
-    covariance_KDD = shrunk(fit.covariances_, fit.weights_, len(codes_ND))
-    return _Parts(fit.weights_ / fit.weights_.sum(), fit.means_, np.linalg.cholesky(covariance_KDD))
+def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, search: Search) -> SklearnMixture:
+    kind = {"full": "full", "diagonal": "diag", "tied": "tied"}[search.covariance]
+    fit: SklearnMixture = SklearnMixture(
+        clusters,
+        covariance_type=kind,
+        tol=_CHOOSING,
+        max_iter=_STEPS,
+        reg_covar=variance_floor(codes_ND),
+        random_state=search.seed,
+    ).fit(codes_ND)
+    return fit
+
+
+def _parts(fit: SklearnMixture, of_class: ClassCodes) -> _Parts:
+    weight_K, count = fit.weights_ / fit.weights_.sum(), len(of_class.codes_ND)
+    match fit.covariance_type:
+        case "full":
+            factor = np.linalg.cholesky(shrunk(fit.covariances_, weight_K, count))
+            return _Parts(weight_K, fit.means_, factor, "full")
+        case "tied":
+            factor = np.linalg.cholesky(shrunk(fit.covariances_[None], np.ones(1), count))
+            return _Parts(weight_K, fit.means_, factor, "tied")
+        case _:
+            scale_KD = np.sqrt(shrunk_diagonals(fit.covariances_, weight_K, count))
+            return _Parts(weight_K, fit.means_, scale_KD, "diagonal")
 
 
 def _score(parts: _Parts, of_class: ClassCodes, criterion: Criterion) -> float:
-    count, dims = len(of_class.codes_ND), int(of_class.codes_ND.shape[1])
-    clusters = len(parts.weight_K)
-    judged_by = of_class.holdout_HD if _enough_holdout(of_class) else of_class.codes_ND
+    count = len(of_class.codes_ND)
+    judged_by = of_class.holdout_HD if enough_holdout(of_class) else of_class.codes_ND
     fit_term = -2.0 * count * float(parts.log_prob(judged_by).mean())
-    if criterion == "likelihood" and _enough_holdout(of_class):
+    if criterion == "likelihood" and enough_holdout(of_class):
         return fit_term
-    parameters: int = clusters - 1 + clusters * dims + clusters * dims * (dims + 1) // 2
-    return fit_term + parameters * math.log(count)
+    return fit_term + _parameters(parts) * math.log(count)
 
 
-def _quantiles(parts: _Parts, of_class: ClassCodes) -> np.ndarray:
-    """quantile_Q: of the held-out codes or of the mixture's own samples, whichever is lower.
-
-    So a floor never refuses more than its share of samples. Held-out codes alone will not do: where codes have heavy
-    tails, in many dimensions, nearly all of them lie above nearly all that the mixture samples.
-    """
-    quantile_Q: np.ndarray = np.quantile(parts.log_prob(parts.samples(_QUANTILE_SAMPLES)), QUANTILE_GRID)
-    if _enough_holdout(of_class):
-        quantile_Q = np.minimum(quantile_Q, np.quantile(parts.log_prob(of_class.holdout_HD), QUANTILE_GRID))
-    return np.maximum.accumulate(quantile_Q)
+def _parameters(parts: _Parts) -> int:
+    clusters, dims = parts.mean_KD.shape
+    free = dims if parts.covariance == "diagonal" else dims * (dims + 1) // 2
+    return int(clusters - 1 + clusters * dims + len(parts.factor) * free)
 
 
-def _distribution(
-    config: MixtureConfig, parts: Sequence[_Parts], quantile_CQ: np.ndarray | None = None
-) -> GaussianMixture:
-    if quantile_CQ is None:
-        quantile_CQ = np.zeros((len(parts), len(QUANTILE_GRID)))
+def _joined(parts: list[_Parts], dims: int, classes: int, covariance: Covariance) -> GaussianMixture:
+    sizes = tuple(len(part.weight_K) for part in parts)
     return GaussianMixture(
-        config,
+        MixtureConfig(dims=dims, classes=classes, clusters=sizes, covariance=covariance),
         weight_M=np.concatenate([part.weight_K for part in parts]),
         mean_MD=np.concatenate([part.mean_KD for part in parts]),
-        factor_MDD=np.concatenate([part.factor_KDD for part in parts]),
-        quantile_CQ=quantile_CQ,
+        factor=np.concatenate([part.factor for part in parts]),
+        quantile_CQ=unmeasured(classes),
     )
 
 
-def _enough_holdout(of_class: ClassCodes) -> bool:
-    return len(of_class.holdout_HD) >= MIN_HOLDOUT
-
-
-def _check(of_class: ClassCodes) -> None:
-    field, codes_ND = f"codes of {of_class.name!r}", of_class.codes_ND
-    if len(codes_ND) < 2:
-        raise SourceError(field, "at least 2 images to learn from", len(codes_ND))
-    if not (np.isfinite(codes_ND).all() and np.isfinite(of_class.holdout_HD).all()):
-        raise SourceError(field, "finite numbers", "NaN or infinity")
-    if not np.ptp(codes_ND, axis=0).any():
-        hint = "the encoder has collapsed, or the images are copies; try a smaller beta"
-        raise SourceError(field, "codes that differ", f"{len(codes_ND)} equal ones", hint)
-
-
 def _warnings(of_class: ClassCodes, clusters: int | None) -> list[FitWarning]:
-    found, count = [], len(of_class.codes_ND)
-    most = max(1, count // _MIN_CODES_PER_CLUSTER)
-    if clusters is not None and clusters > most:
-        found.append(FitWarning(of_class.name, f"{count} codes carry {most} clusters at most, not {clusters}"))
-    if count < 2 * of_class.codes_ND.shape[1]:
-        message = f"{count} codes are few for {of_class.codes_ND.shape[1]} dimensions; covariances are mostly prior"
-        found.append(FitWarning(of_class.name, message))
-    if not _enough_holdout(of_class):
-        message = (
-            f"{len(of_class.holdout_HD)} held-out codes are few; clusters rest on training codes, "
-            "the density floor on the fit's own samples"
-        )
-        found.append(FitWarning(of_class.name, message))
-    return found
+    return [
+        *few_for_clusters(of_class, clusters),
+        *few_for_covariances(of_class),
+        *few_held_out(of_class, "clusters rest on training codes, "),
+    ]

@@ -23,32 +23,29 @@ def columns_of(factor_KDD: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def affine(
-    mean_KD: np.ndarray, columns: tuple[np.ndarray, ...], component_B: np.ndarray, normal_BD: np.ndarray
+    mean_BD: np.ndarray, columns: tuple[np.ndarray, ...], factor_B: np.ndarray, normal_BD: np.ndarray
 ) -> np.ndarray:
-    """z_BD = mean[k] + L[k] @ normal, with k the row's component and L[k] given by ``columns_of``."""
-    z_BD = np.empty_like(normal_BD)
+    """z_BD = mean + L[k] @ normal, with k the row's factor in ``factor_B`` and L[k] given by ``columns_of``."""
+    z_BD = mean_BD.copy()
     for begin in range(0, len(normal_BD), _TILE):
         rows = slice(begin, begin + _TILE)
-        z_TD, component_T, normal_TD = mean_KD[component_B[rows]], component_B[rows], normal_BD[rows]
+        z_TD, factor_T, normal_TD = z_BD[rows], factor_B[rows], normal_BD[rows]
         for j, column_KR in enumerate(columns):
-            z_TD[:, j:] += column_KR.take(component_T, axis=0) * normal_TD[:, j : j + 1]
-        z_BD[rows] = z_TD
+            z_TD[:, j:] += column_KR.take(factor_T, axis=0) * normal_TD[:, j : j + 1]
     return z_BD
 
 
-def whiten(
-    mean_KD: np.ndarray, columns: tuple[np.ndarray, ...], component_B: np.ndarray, z_BD: np.ndarray
-) -> np.ndarray:
-    """normal_BD = L[k]^-1 (z - mean[k]), with k the row's component: what ``affine`` makes these codes of."""
-    normal_BD = np.empty_like(z_BD)
-    for begin in range(0, len(z_BD), _TILE):
+def solution(columns: tuple[np.ndarray, ...], factor_B: np.ndarray, centred_BD: np.ndarray) -> np.ndarray:
+    """normal_BD with L[k] @ normal = centred, with k the row's factor, by forward substitution."""
+    normal_BD = np.empty_like(centred_BD)
+    for begin in range(0, len(centred_BD), _TILE):
         rows = slice(begin, begin + _TILE)
-        component_T = component_B[rows]
-        rest_TD = z_BD[rows] - mean_KD[component_T]
+        factor_T, rest_TD = factor_B[rows], centred_BD[rows].copy()
         for j, column_KR in enumerate(columns):
-            column_TR = column_KR.take(component_T, axis=0)
-            normal_BD[rows, j] = rest_TD[:, j] / column_TR[:, 0]
-            rest_TD[:, j + 1 :] -= column_TR[:, 1:] * normal_BD[rows, j : j + 1]
+            column_TR = column_KR.take(factor_T, axis=0)
+            normal_T = rest_TD[:, j] / column_TR[:, 0]
+            rest_TD[:, j + 1 :] -= column_TR[:, 1:] * normal_T[:, None]
+            normal_BD[rows, j] = normal_T
     return normal_BD
 
 
@@ -78,6 +75,14 @@ def log_determinants(columns: tuple[np.ndarray, ...]) -> np.ndarray:
     """(K,): log of the determinant of each factor L."""
     diagonal_DK = np.stack([column_KR[:, 0] for column_KR in columns])
     return np.array([math.fsum(map(math.log, diagonal_D)) for diagonal_D in diagonal_DK.T])
+
+
+def sum_of_squares(value_BD: np.ndarray) -> np.ndarray:
+    """(B,): the squares of each row, added from the first dimension to the last."""
+    total_B = np.zeros(len(value_BD))
+    for value_B in np.ascontiguousarray(value_BD.T):
+        total_B += value_B * value_B
+    return total_B
 
 
 def log_sum_exp(value_KB: np.ndarray) -> np.ndarray:

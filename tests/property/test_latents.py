@@ -23,7 +23,7 @@ def made(dims: int, clusters: tuple[int, ...], seed: int = 0) -> GaussianMixture
         MixtureConfig(dims=dims, classes=len(clusters), clusters=clusters),
         weight_M=weight_M,
         mean_MD=rng.normal(scale=2.0, size=(count, dims)),
-        factor_MDD=np.linalg.cholesky(covariance_MDD),
+        factor=np.linalg.cholesky(covariance_MDD),
         quantile_CQ=np.zeros((len(clusters), len(QUANTILE_GRID))),
     )
 

@@ -7,7 +7,9 @@ import pytest
 
 from generator.errors import SourceError
 from generator.latents.codes import Codes
-from generator.latents.fitting import MIN_HOLDOUT, fit_mixture, shrunk
+from generator.latents.fitting import fit_mixture
+from generator.latents.quantiles import MIN_HOLDOUT
+from generator.latents.shrinkage import shrunk
 from generator.seeding import noise
 
 

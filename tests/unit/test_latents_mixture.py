@@ -22,7 +22,7 @@ def made(dims: int, clusters: tuple[int, ...], *, classes: int | None = None) ->
         MixtureConfig(dims=dims, classes=len(clusters) if classes is None else classes, clusters=clusters),
         weight_M=np.concatenate([rng.dirichlet(np.full(size, 3.0)) for size in clusters]),
         mean_MD=rng.normal(scale=1.5, size=(count, dims)),
-        factor_MDD=np.linalg.cholesky(root_MDD @ root_MDD.transpose(0, 2, 1) + 0.2 * np.eye(dims)),
+        factor=np.linalg.cholesky(root_MDD @ root_MDD.transpose(0, 2, 1) + 0.2 * np.eye(dims)),
         quantile_CQ=np.sort(rng.normal(size=(len(clusters), len(QUANTILE_GRID))), axis=1),
     )
 

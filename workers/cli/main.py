@@ -15,6 +15,7 @@ from generator.errors import LatentmillError
 _HOMES = {
     "demo": "workers.cli.demo",
     "train": "workers.cli.train",
+    "fit": "workers.cli.fit",
     "inspect": "workers.cli.inspect",
     "push": "workers.cli.bundles",
     "pull": "workers.cli.bundles",
@@ -33,7 +34,7 @@ _HOMES = {
 }
 _SECTIONS = {
     "Start here": ("demo",),
-    "Models": ("train", "inspect", "push", "pull"),
+    "Models": ("train", "fit", "inspect", "push", "pull"),
     "Datasets": ("generate", "verify", "replay", "measure"),
     "Jobs": ("submit", "jobs", "status", "watch", "cancel"),
     "Service": ("up", "worker", "health"),
@@ -41,6 +42,7 @@ _SECTIONS = {
 _SHORT = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
     "train": "Real images in, a bundle out.",
+    "fit": "Another latent distribution for a bundle.",
     "inspect": "What a bundle is and how it was made.",
     "push": "Copy a bundle into the store root.",
     "pull": "Copy a bundle out of the store root.",

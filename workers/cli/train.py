@@ -42,7 +42,7 @@ _OF_MODEL = {
     "decoder_penalty": click.option("--decoder-penalty", help="regularized: l2, gradient, or spectral."),
     "decoder_weight": click.option("--decoder-weight", type=float, help="regularized: weight of that penalty."),
 }
-_OF_SAMPLER = {
+SAMPLER_OPTIONS = {
     "covariance": click.option("--covariance", help="gaussian, mixture: full, diagonal, or tied."),
     "clusters": click.option("--clusters", type=int, help="mixture, polar: clusters a class, instead of choosing."),
     "clusters_by": click.option("--clusters-by", help="mixture: choose on held-out codes by likelihood, or bic."),
@@ -51,7 +51,7 @@ _OF_SAMPLER = {
 }
 
 
-def _all(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
+def all_of(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         for option in reversed(options.values()):
             command = option(command)
@@ -67,7 +67,7 @@ def _all(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
 @click.option("--channels", type=int, help="1 grey or 3 colour; by default what the source has.")
 @click.option("--skip-bad", is_flag=True, help="Count broken images and go on without them.")
 @click.option("--model", type=click.Choice(_FAMILIES), default="vae", show_default=True, help="Autoencoder family.")
-@_all(_OF_MODEL)
+@all_of(_OF_MODEL)
 @click.option("--epochs", type=int, help="Passes over the images at most; by default more for fewer images.")
 @click.option("--batch", type=int, help="Images per step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
@@ -81,7 +81,7 @@ def _all(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
 @click.option(
     "--sampler", type=click.Choice(_SAMPLERS), default="mixture", show_default=True, help="Latent distribution."
 )
-@_all(_OF_SAMPLER)
+@all_of(SAMPLER_OPTIONS)
 @json_option
 def train_command(
     source: str,
@@ -109,7 +109,7 @@ def train_command(
     options = {name: value for name, value in given.items() if value is not None}
     of_model = {name: options.pop(name) for name in _OF_MODEL if name in options}
     fitted_by = parse_sampler(
-        {"family": sampler} | {name: options.pop(name) for name in _OF_SAMPLER if name in options}
+        {"family": sampler} | {name: options.pop(name) for name in SAMPLER_OPTIONS if name in options}
     )
     parse_settings(options)  # refused before anything is read
     with progress_bar("reading", None, quiet=as_json) as bar:

@@ -1,0 +1,53 @@
+"""From a bundle to another one with the same decoder and another latent distribution. Bundles are immutable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from generator.bundle import (
+    BundleContents,
+    FittingFacts,
+    load_bundle,
+    load_codes,
+    load_encoder_weights,
+    save_bundle,
+)
+from generator.bundle.save import check_free
+from generator.latents.config import SamplerSettings
+from generator.latents.fit import Fit, fit
+from generator.store.base import Store
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """What ``refit`` made: the digests of the old bundle and of the new one, and how the fit went."""
+
+    before: str
+    digest: str
+    fit: Fit
+
+
+def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None = None) -> Refitted:
+    """Fit ``sampler`` to the codes that the bundle in ``store`` keeps, and write the bundle ``out``, which must be new.
+
+    Decoder, encoder, codes, source and training are those of the old bundle; ``seed`` as well, unless given.
+    Raises ``BundleError``, ``SourceError`` for codes that cannot be fitted to, and ``TrainingDiverged``.
+    """
+    check_free(out)
+    bundle = load_bundle(store)
+    codes, encoder = load_codes(store, bundle.info), load_encoder_weights(store, bundle.info)
+    seed = bundle.info.fitting.seed if seed is None else seed
+    fitted = fit(codes, sampler, seed=seed)
+    contents = BundleContents(
+        autoencoder=bundle.info.autoencoder,
+        decoder=bundle.decoder,
+        encoder=encoder,
+        latents=fitted.distribution,
+        classes=bundle.info.classes,
+        codes=codes,
+        source=bundle.info.source,
+        training=bundle.info.training,
+        fitting=FittingFacts(settings=sampler, seed=seed, chosen=fitted.chosen),
+    )
+    return Refitted(bundle.digest, save_bundle(out, contents), fitted)

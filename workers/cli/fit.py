@@ -1,0 +1,84 @@
+"""A bundle in, a bundle with another latent distribution out: fit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workers.cli.output import json_option, show
+from workers.cli.train import SAMPLER_OPTIONS, all_of
+
+if TYPE_CHECKING:
+    from generator.latents.config import SamplerSettings
+    from generator.store.base import Store
+
+_SAMPLERS = ("gaussian", "mixture", "flow", "polar", "auto")
+
+
+@click.command("fit")
+@click.argument("bundle")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the bundle is written; must be new.")
+@click.option(
+    "--sampler",
+    type=click.Choice(_SAMPLERS),
+    default="auto",
+    show_default=True,
+    help="Latent distribution; auto follows the diagnosis of the codes.",
+)
+@all_of(SAMPLER_OPTIONS)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the fit; by default that of BUNDLE's.")
+@json_option
+def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json: bool, **given: Any) -> None:
+    """Fit another latent distribution to the codes of BUNDLE (a directory or URL), and write a new bundle.
+
+    Decoder, encoder and codes stay as they are.
+    """
+    from generator.bundle.save import check_free
+    from generator.refitting import refit
+    from generator.store import open_store
+    from workers.settings import load_settings
+
+    check_free(out)
+    options = {name: value for name, value in given.items() if value is not None}
+    store = open_store(bundle, load_settings().s3)
+    settings = _settings(sampler, options, store)
+    began = time.perf_counter()
+    refitted = refit(store, settings, out, seed=seed)
+    for notice in refitted.fit.notices:
+        click.echo(f"notice: {notice}", err=True)
+    facts: dict[str, Any] = {
+        "bundle": str(out),
+        "digest": refitted.digest,
+        "fitted_from": refitted.before,
+        "sampler": settings.family,
+        "chosen": refitted.fit.chosen if as_json else _plain(refitted.fit.chosen),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    show(facts, as_json=as_json, title="bundle written")
+
+
+def _settings(sampler: str, options: dict[str, Any], store: Store) -> SamplerSettings:
+    from generator.errors import SpecError
+    from generator.latents.config import parse_sampler
+
+    if sampler != "auto":
+        return parse_sampler({"family": sampler} | options)
+    if options:
+        raise SpecError(
+            "sampler", "a named sampler where options are given", "auto", f"or without {', '.join(options)}"
+        )
+    from generator.bundle import load_codes, read_info
+    from generator.quality.diagnosis.report import recommended
+
+    _, info = read_info(store)
+    return recommended(load_codes(store, info))
+
+
+def _plain(chosen: dict[str, Any]) -> str:
+    clusters = chosen.get("clusters")
+    if clusters:
+        return "clusters " + ", ".join(str(count) for count in clusters.values())
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items()) or "nothing"
