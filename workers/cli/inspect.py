@@ -1,35 +1,137 @@
-"""What a bundle is: inspect."""
+"""What a bundle is, and whether its latent space is samplable: inspect."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from workers.cli.output import json_option, show
+from workers.cli.output import json_option, progress_bar, show
+
+if TYPE_CHECKING:
+    from generator.bundle import Bundle
+    from generator.quality.diagnosis.report import Diagnosis
+    from generator.sources import Source
+    from generator.store.base import Store
 
 
 @click.command("inspect")
 @click.argument("bundle")
+@click.argument("other", required=False)
+@click.option("--source", help="The images BUNDLE was trained on, to show the nearest ones beside samples.")
 @click.option(
     "--picture", type=click.Path(path_type=Path), help="Also draw samples of every class into this PNG or JPEG file."
 )
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also draw the map of codes, centres of clusters, walks and nearest neighbours into this directory.",
+)
+@click.option("--quick", is_flag=True, help="A shorter diagnosis: no flow, two-sample tests, or round trip.")
+@click.option("--no-diagnosis", is_flag=True, help="Only what the bundle says of itself.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of the diagnosis.")
 @json_option
-def inspect_command(bundle: str, picture: Path | None, as_json: bool) -> None:
-    """What BUNDLE (a directory or URL) is: verified digests, network, latent distribution, source, training."""
+def inspect_command(
+    bundle: str,
+    other: str | None,
+    source: str | None,
+    picture: Path | None,
+    pictures: Path | None,
+    quick: bool,
+    no_diagnosis: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """What BUNDLE (a directory or URL) is, and whether its latent space is samplable.
+
+    With OTHER, the two are set side by side: BUNDLE is the blue network, OTHER the red one.
+    """
     from generator.bundle import load_bundle
     from generator.store import open_store
     from workers.settings import load_settings
 
-    loaded = load_bundle(open_store(bundle, load_settings().s3))
+    stores = [open_store(place, load_settings().s3) for place in (bundle, other) if place is not None]
+    loaded = [(store, load_bundle(store)) for store in stores]
+    images = _source(source, loaded[0][1]) if source is not None else None
     if picture is not None:
         from generator.pictures import draw_samples
 
-        draw_samples(loaded, picture)
+        draw_samples(loaded[0][1], picture)
+    facts = [_facts(found, as_json=as_json) for _, found in loaded]
+    facts[0] |= {"picture": str(picture)} if picture else {}
+    diagnoses = [] if no_diagnosis else _diagnoses(loaded, seed=seed, quick=quick, quiet=as_json)
+    if pictures is not None:
+        _draw(loaded, pictures, images, seed)
+        facts[0] |= {"pictures": str(pictures)}
+    _tell(facts, diagnoses, as_json=as_json)
+
+
+def _source(location: str, bundle: Bundle) -> Source:
+    from generator.quality.diagnosis.pictures import trained_on
+    from generator.sources import load_source
+
+    image = bundle.info.image
+    source = load_source(location, size=image.height, channels=image.channels)
+    trained_on(source, bundle)  # refused before anything is measured
+    return source
+
+
+def _diagnoses(loaded: list[tuple[Store, Bundle]], *, seed: int, quick: bool, quiet: bool) -> list[Diagnosis]:
+    from generator.quality.diagnosis.report import STEPS, diagnose
+
+    with progress_bar("diagnosing", STEPS * len(loaded), quiet=quiet, unit="steps") as bar:
+        done = 0
+
+        def step(_: str) -> None:
+            nonlocal done
+            done += 1
+            bar(done)
+
+        return [diagnose(store, bundle, seed=seed, quick=quick, say=step) for store, bundle in loaded]
+
+
+def _draw(loaded: list[tuple[Store, Bundle]], directory: Path, source: Source | None, seed: int) -> None:
+    from generator.quality.diagnosis.pictures import draw_all, draw_beside, sit
+
+    sitters = [sit(store, bundle, seed) for store, bundle in loaded]
+    if len(sitters) == 1:
+        draw_all(sitters[0], directory, source=source, seed=seed)
+        return
+    blue, red = sitters
+    same = source is not None and source.fingerprint == red.bundle.info.source.fingerprint
+    draw_all(blue, directory, prefix="blue-", source=source, seed=seed)
+    draw_all(red, directory, prefix="red-", source=source if same else None, seed=seed)
+    draw_beside(blue, red, directory)
+
+
+def _tell(facts: list[dict[str, Any]], diagnoses: list[Diagnosis], *, as_json: bool) -> None:
+    from generator.quality.diagnosis.report import compare
+    from workers.cli.diagnosis import echo_one, echo_two
+
+    comparison = compare(diagnoses[0], diagnoses[1]) if len(diagnoses) == 2 else None
+    if as_json:
+        told = [
+            one | ({"diagnosis": diagnoses[at].model_dump(mode="json")} if diagnoses else {})
+            for at, one in enumerate(facts)
+        ]
+        both = {"blue": told[0], "red": told[-1], "comparison": comparison and comparison.model_dump(mode="json")}
+        click.echo(json.dumps(told[0] if len(told) == 1 else both, indent=2, default=str))
+        return
+    for title, one in zip(("verified bundle",) if len(facts) == 1 else ("blue", "red"), facts, strict=True):
+        show(one, as_json=False, title=title)
+    if comparison is not None:
+        echo_two(diagnoses[0], diagnoses[1], comparison)
+    elif diagnoses:
+        echo_one(diagnoses[0])
+
+
+def _facts(loaded: Bundle, *, as_json: bool) -> dict[str, Any]:
     info = loaded.info
     clusters = info.latents.get("clusters", [])
     best = next(record for record in reversed(info.training.history) if record.best)
-    facts = {
+    return {
         "digest": loaded.digest,
         "image": f"{info.image.height} x {info.image.width}, {'RGB' if info.image.channels == 3 else 'grey'}",
         "model": info.autoencoder.family,
@@ -48,4 +150,3 @@ def inspect_command(bundle: str, picture: Path | None, as_json: bool) -> None:
         "holdout_loss": round(best.holdout_loss, 5),
         "seed": info.training.settings.seed,
     }
-    show(facts | ({"picture": str(picture)} if picture else {}), as_json=as_json, title="verified bundle")

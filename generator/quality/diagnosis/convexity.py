@@ -40,20 +40,22 @@ class Support:
 
     def off(self, points_BD: np.ndarray, labels_B: np.ndarray) -> OffSupport | Unmeasured:
         """The share of ``points_BD`` off the support of their class; classes without one are left out."""
-        ratio_R = self.ratios(points_BD, labels_B)
+        ratio_B = self.ratios(points_BD, labels_B)
+        ratio_R = ratio_B[~np.isnan(ratio_B)]
         if not len(ratio_R):
             return Unmeasured(why="no class has enough codes")
         share = float((ratio_R > self.limit).mean())
         return OffSupport(share=share, error=float(np.sqrt(share * (1.0 - share) / len(ratio_R))))
 
     def ratios(self, points_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-        """Distances to the K-th training code of the class, in units of the class; class after class."""
-        parts = [
-            nearest(self.codes[label], points_BD[labels_B == label], K)[0][:, -1] / self.scale[label]
-            for label in np.unique(labels_B).tolist()
-            if label in self.codes
-        ]
-        return np.concatenate([np.zeros(0), *parts])
+        """float64 (B,): distance to the K-th training code of the class, in units of the class; NaN for a class that
+        has no support."""
+        ratio_B = np.full(len(points_BD), np.nan)
+        for label in np.unique(labels_B).tolist():
+            if label in self.codes:
+                rows = labels_B == label
+                ratio_B[rows] = nearest(self.codes[label], points_BD[rows], K)[0][:, -1] / self.scale[label]
+        return ratio_B
 
 
 def support(view: View) -> Support | Unmeasured:
@@ -67,7 +69,8 @@ def support(view: View) -> Support | Unmeasured:
         if median > 0.0:
             codes[label], scale[label] = of_class_ND, median
     unlimited = Support(codes, scale, np.inf)
-    ratio_R = unlimited.ratios(view.holdout_HD, view.holdout_labels_H)
+    ratio_H = unlimited.ratios(view.holdout_HD, view.holdout_labels_H)
+    ratio_R = ratio_H[~np.isnan(ratio_H)]
     if not codes:
         return Unmeasured(why=f"no class has {MIN_CODES} distinct training codes")
     if len(ratio_R) < MIN_CODES:

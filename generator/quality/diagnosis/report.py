@@ -22,12 +22,13 @@ from generator.quality.diagnosis.facts import Unmeasured
 from generator.quality.diagnosis.roundtrip import BATCH, Returns, Trip, trip
 from generator.quality.diagnosis.samplers import Bench, Candidate, SamplerFacts, candidates, trial
 from generator.quality.diagnosis.topology import Loop, loop, ring_classes
-from generator.quality.diagnosis.verdict import Shape, Verdict, choice, verdict
+from generator.quality.diagnosis.verdict import Shape, Verdict, choice, has_hole, verdict
 from generator.quality.diagnosis.views import View, view
 from generator.store.base import Store
 
 Say = Callable[[str], None]
 IN_BUNDLE = "in the bundle"
+STEPS = 4  # that ``diagnose`` tells of
 
 
 class Diagnosis(Frozen):
@@ -70,7 +71,7 @@ def diagnose(
     carried = Unmeasured(why="left out") if quick else _trip(store, bundle, seen)
     bench = Bench(seen, bench.support, carried, seed, tests=not quick)
     say("fitting samplers")
-    tried = candidates(codes, seed, flow=not quick)
+    tried = candidates(codes, seed, ring=has_hole(shape), flow=not quick)
     say("trying samplers")
     own = Candidate(IN_BUNDLE, bundle.info.fitting.settings, bundle.latents)
     facts = trial([own, *tried], bench)
@@ -103,7 +104,7 @@ def recommended(codes: Codes, seed: int = 0) -> SamplerSettings:
     likely held-out codes are under it. Raises ``SourceError`` where no sampler can be fitted.
     """
     seen, shape, bench = _looked_at(codes, seed, prior=False, say=lambda _: None)
-    tried = candidates(codes, seed)
+    tried = candidates(codes, seed, ring=has_hole(shape))
     name, _ = choice(shape, trial(tried, Bench(seen, bench.support, bench.trip, seed, tests=False)))
     found = next((candidate.settings for candidate in tried if candidate.name == name), None)
     if found is None:

@@ -140,6 +140,11 @@ def _convex(shape: Shape) -> bool:
     return isinstance(shape.midpoints, Unmeasured) or shape.midpoints.share <= THRESHOLDS.convex
 
 
+def has_hole(shape: Shape) -> bool:
+    """Whether all codes together, or those of some class, lie around a hole."""
+    return bool(shape.ring_classes) or _hole(shape)
+
+
 def _hole(shape: Shape) -> bool:
     return isinstance(shape.loop, Loop) and shape.loop.ring
 
