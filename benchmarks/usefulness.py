@@ -16,39 +16,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
 
 from generator import open_dataset
 from generator.errors import LatentmillError
-from generator.seeding import permutation
+from generator.features.augmentation import Augmentation
+from generator.features.classifier import Budget, Labelled
+from generator.quality.usefulness import ArmResult, usefulness
 from generator.sources import load_source
-
-PEAK_RATE, RISE = 0.1, 0.15
-
-
-@dataclass(frozen=True)
-class Images:
-    """x_NHWC uint8, y_N int64."""
-
-    x_NHWC: np.ndarray
-    y_N: np.ndarray
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What both arms get. ``shift``: augmentation, random shifts by up to so many pixels."""
-
-    steps: int
-    batch: int
-    shift: int
 
 
 def main() -> int:
@@ -56,7 +34,8 @@ def main() -> int:
     asked = _arguments()
     try:
         synthetic, real, test = _load(asked)
-        report = _measure(synthetic, real, test, Budget(asked.steps, asked.batch, asked.shift), asked)
+        budget = Budget(steps=asked.steps, batch=asked.batch, augmentation=Augmentation(shift=asked.shift))
+        report = _measure(synthetic, real, test, budget, asked)
     except LatentmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -84,30 +63,30 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _load(asked: argparse.Namespace) -> tuple[Images, Images, Images]:
+def _load(asked: argparse.Namespace) -> tuple[Labelled, Labelled, Labelled]:
     """(synthetic, real, test), with one size, one number of channels, and one numbering of the classes."""
     if asked.synthetic_npz:
         made = load_source(str(asked.synthetic_npz))
-        synthetic, names = Images(made.images_NHWC, _labelled(made.labels_N)), made.class_names
+        synthetic, names = Labelled(made.images_NHWC, _labelled(made.labels_N)), made.class_names
     else:
         synthetic, names = _committed(asked.dataset or _made(asked))
-    size, channels = synthetic.x_NHWC.shape[1], synthetic.x_NHWC.shape[3]
+    size, channels = synthetic.images_NHWC.shape[1], synthetic.images_NHWC.shape[3]
     real = load_source(asked.real, size=size, channels=channels)
     test = load_source(asked.test or asked.real, size=size, channels=channels, split="train" if asked.test else "test")
     if not set(names) == set(real.class_names) == set(test.class_names):
         raise SystemExit(f"classes differ: {names} (synthetic), {real.class_names} (real), {test.class_names} (test)")
     return (
         synthetic,
-        Images(real.images_NHWC, _renumbered(_labelled(real.labels_N), real.class_names, names)),
-        Images(test.images_NHWC, _renumbered(_labelled(test.labels_N), test.class_names, names)),
+        Labelled(real.images_NHWC, _renumbered(_labelled(real.labels_N), real.class_names, names)),
+        Labelled(test.images_NHWC, _renumbered(_labelled(test.labels_N), test.class_names, names)),
     )
 
 
-def _committed(url: str) -> tuple[Images, tuple[str, ...]]:
+def _committed(url: str) -> tuple[Labelled, tuple[str, ...]]:
     dataset = open_dataset(url)
     samples = [(image, label) for image, label, _ in dataset]
     x_NHWC = np.stack([image for image, _ in samples])
-    return Images(x_NHWC, np.array([label for _, label in samples], dtype=np.int64)), dataset.classes
+    return Labelled(x_NHWC, np.array([label for _, label in samples], dtype=np.int64)), dataset.classes
 
 
 def _made(asked: argparse.Namespace) -> str:
@@ -143,26 +122,33 @@ def _renumbered(y_N: np.ndarray, names: tuple[str, ...], as_in: tuple[str, ...])
 
 
 def _measure(
-    synthetic: Images, real: Images, test: Images, budget: Budget, asked: argparse.Namespace
-) -> dict[str, object]:
-    arms = {}
-    for arm, images in (("synthetic", synthetic), ("real", real)):
-        clock, accuracies = time.perf_counter(), []
-        for seed in range(asked.seeds):
-            accuracies.append(_accuracy(_trained(images, budget, seed), test))
-            print(f"{arm}, seed {seed}: {accuracies[-1]:.4f}", file=sys.stderr, flush=True)
-        arms[arm] = {
-            "images": len(images.y_N),
-            "accuracies": [round(accuracy, 5) for accuracy in accuracies],
-            "mean": round(mean(accuracies), 5),
-            "spread": round(stdev(accuracies), 5) if len(accuracies) > 1 else None,
-            "seconds": round(time.perf_counter() - clock, 1),
-        }
-    ratio = round(arms["synthetic"]["mean"] / arms["real"]["mean"], 5)
-    return {"test_images": len(test.y_N), "budget": asdict(budget), **arms, "ratio": ratio}
+    synthetic: Labelled, real: Labelled, test: Labelled, budget: Budget, asked: argparse.Namespace
+) -> dict[str, Any]:
+    found = usefulness(
+        {"synthetic": synthetic, "real": real},
+        test,
+        classes=int(real.labels_N.max()) + 1,
+        budget=budget,
+        seeds=asked.seeds,
+        on_run=lambda arm, seed, right, _: print(f"{arm}, seed {seed}: {right:.4f}", file=sys.stderr, flush=True),
+    )
+    facts = {"steps": budget.steps, "batch": budget.batch, "shift": budget.augmentation.shift}
+    arms = {name: _arm(result) for name, result in found.arms.items()}
+    ratio = round(found.arms["synthetic"].ratio, 5)
+    return {"test_images": found.test_images, "budget": facts, **arms, "ratio": ratio}
 
 
-def _told(report: dict) -> str:
+def _arm(result: ArmResult) -> dict[str, Any]:
+    return {
+        "images": result.images,
+        "accuracies": [round(accuracy, 5) for accuracy in result.accuracies],
+        "mean": round(result.mean, 5),
+        "spread": None if result.spread is None else round(result.spread, 5),
+        "seconds": round(result.seconds, 1),
+    }
+
+
+def _told(report: dict[str, Any]) -> str:
     budget = report["budget"]
     lines = [
         f"one small network, {budget['steps']} steps of {budget['batch']} images, shifts up to {budget['shift']} px; "
@@ -174,67 +160,6 @@ def _told(report: dict) -> str:
         spread = "" if facts["spread"] is None else f" +- {facts['spread']:.4f}"
         lines.append(f"  {arm:9}  {facts['mean']:.4f}{spread}   ({each})   {facts['images']} images")
     return "\n".join([*lines, f"  ratio      {report['ratio']:.4f}"])
-
-
-def _network(size: int, channels: int, classes: int) -> nn.Module:
-    """Three blocks of convolution and pooling, one linear layer: about 40,000 parameters."""
-
-    def block(before: int, after: int) -> list[nn.Module]:
-        convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        return [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
-
-    layers = [*block(channels, 16), *block(16, 32), *block(32, 64)]
-    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * (size // 8) ** 2, classes))
-    return network.to(memory_format=torch.channels_last)
-
-
-def _trained(images: Images, budget: Budget, seed: int) -> nn.Module:
-    """SGD with momentum; the rate climbs and falls in straight lines (Smith & Topin, 2018)."""
-    torch.manual_seed(seed)
-    network = _network(images.x_NHWC.shape[1], images.x_NHWC.shape[3], int(images.y_N.max()) + 1)
-    optimizer = torch.optim.SGD(network.parameters(), PEAK_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    draws = np.random.default_rng(seed)
-    for step, rows_B in zip(range(budget.steps), _batches(len(images.y_N), budget.batch, seed), strict=False):
-        optimizer.param_groups[0]["lr"] = PEAK_RATE * min(
-            1.0, (step + 1) / (RISE * budget.steps), (budget.steps - step) / ((1.0 - RISE) * budget.steps)
-        )
-        x_BCHW = _input(_shifted(images.x_NHWC[rows_B], budget.shift, draws))
-        loss = functional.cross_entropy(network(x_BCHW), torch.from_numpy(images.y_N[rows_B]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return network.eval()
-
-
-def _batches(count: int, batch: int, seed: int) -> Iterator[np.ndarray]:
-    """Rows of one batch after the other, in a new order each epoch, without end."""
-    epoch = 0
-    while True:
-        order_N = permutation(seed, stream=epoch, size=count)
-        yield from (order_N[begin : begin + batch] for begin in range(0, max(1, count - batch + 1), batch))
-        epoch += 1
-
-
-def _shifted(x_BHWC: np.ndarray, shift: int, draws: np.random.Generator) -> np.ndarray:
-    if shift == 0:
-        return x_BHWC
-    padded = np.pad(x_BHWC, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
-    size = x_BHWC.shape[1]
-    corners = draws.integers(0, 2 * shift + 1, (len(x_BHWC), 2))
-    return np.stack([image[y : y + size, x : x + size] for image, (y, x) in zip(padded, corners, strict=True)])
-
-
-def _input(x_BHWC: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(x_BHWC)).permute(0, 3, 1, 2).float().div_(255.0)
-
-
-@torch.inference_mode()
-def _accuracy(network: nn.Module, test: Images) -> float:
-    right = 0
-    for begin in range(0, len(test.y_N), 1000):
-        rows = slice(begin, begin + 1000)
-        right += int((network(_input(test.x_NHWC[rows])).argmax(1).numpy() == test.y_N[rows]).sum())
-    return right / len(test.y_N)
 
 
 if __name__ == "__main__":
