@@ -6,20 +6,22 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from generator.autoencoders.build import load_encoder
+from generator.autoencoders.collapse import notices_of_collapse
 from generator.autoencoders.config import AutoencoderConfig
 from generator.autoencoders.inference import encode
 from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.autoencoders.training import Examples, Progress, Trained, train
 from generator.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
 from generator.bundle.save import check_free
-from generator.errors import BundleError
+from generator.errors import BundleError, SpecError
+from generator.features.classifier import Budget, Classifier, train_classifier
 from generator.latents.codes import Codes
 from generator.latents.config import MixtureSettings, SamplerSettings
 from generator.latents.fit import Fit, fit
@@ -27,6 +29,7 @@ from generator.seeding import permutation
 from generator.sources import Source, Split, split
 
 DEFAULT_SAMPLER = MixtureSettings()
+FEATURES = Budget(steps=600)  # of the classifier whose feature maps sharpen images
 MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's reference codes
 
 
@@ -61,7 +64,7 @@ def learn(
 
     A run that was killed is taken up again from ``checkpoint_of(out)``; that file goes when the bundle is there.
     Only one run at a time works towards ``out``.
-    Raises ``BundleError`` for ``out``, ``SourceError``, ``SettingsError``, ``TrainingDiverged``.
+    Raises ``BundleError`` for ``out``, ``SourceError``, ``SpecError``, ``SettingsError``, ``TrainingDiverged``.
     """
     check_free(out)
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
@@ -74,6 +77,7 @@ def learn(
             _examples(source, parts.train_N),
             _examples(source, parts.holdout_N),
             classes=len(source.class_names),
+            features=_features(source, parts, settings),
             fingerprint=source.fingerprint,
             checkpoint=checkpoint,
             on_step=on_step,
@@ -121,12 +125,26 @@ def _examples(source: Source, rows_N: np.ndarray) -> Examples:
     return Examples(source.images_NHWC[rows_N], None if source.labels_N is None else source.labels_N[rows_N])
 
 
+def _features(source: Source, parts: Split, settings: TrainSettings) -> Classifier | None:
+    """What ``feature_loss`` compares images by: a classifier of the training images, the same one in every run."""
+    if settings.feature_loss == 0.0:
+        return None
+    if source.labels_N is None:
+        raise SpecError("train.feature_loss", "a source with labels", "an unlabelled one", "train without it")
+    images_NHWC, labels_N = source.images_NHWC[parts.train_N], source.labels_N[parts.train_N]
+    classes = len(source.class_names)
+    return train_classifier(
+        images_NHWC, labels_N, classes=classes, seed=settings.seed, budget=FEATURES, device=settings.device
+    )
+
+
 def _fit_and_save(
     source: Source, parts: Split, trained: Trained, settings: TrainSettings, sampler: SamplerSettings, out: Path
 ) -> Learned:
     encoder = load_encoder(trained.config, trained.encoder_state)
     codes = _codes(encoder, source, parts)
     fitted = fit(codes, sampler, seed=settings.seed)
+    fitted = replace(fitted, notices=(*notices_of_collapse(trained.config, codes.codes_ND), *fitted.notices))
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},

@@ -26,6 +26,7 @@ from generator.autoencoders.families import new_autoencoder
 from generator.autoencoders.family import Batch
 from generator.autoencoders.networks import to_input
 from generator.autoencoders.settings import EpochRecord, TrainSettings
+from generator.autoencoders.sharpening import FeatureNetwork, Sharpening
 from generator.canonical import canonical_json, digest_of
 from generator.errors import DeviceExhausted, SettingsError, SourceError, TrainingDiverged
 from generator.seeding import permutation
@@ -78,6 +79,7 @@ def train(
     holdout: Examples,
     *,
     classes: int = 0,
+    features: FeatureNetwork | None = None,
     fingerprint: str = "",
     checkpoint: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
@@ -85,15 +87,17 @@ def train(
 ) -> Trained:
     """Train on images of ``config``'s size and channels, with labels in 0 .. ``classes`` - 1 where there are any.
 
+    ``features``: the network whose maps ``settings.feature_loss`` compares, the same one in a run that is taken up.
     With ``checkpoint``, the state is written there after each epoch, and a run that finds one goes on from it; it must
     come from the same config, settings, source ``fingerprint`` and number of images. Raises ``SourceError`` for images
-    that do not fit, ``SettingsError`` for a device that is not there or a foreign checkpoint, ``TrainingDiverged``
-    when the loss is no number, ``DeviceExhausted`` when the device runs out of memory.
+    that do not fit, ``SpecError`` for a model or setting without the labels or features it needs, ``SettingsError`` for
+    a device that is not there or a foreign checkpoint, ``TrainingDiverged`` when the loss is no number,
+    ``DeviceExhausted`` when the device runs out of memory.
     """
     device = resolve(settings.device)
     for name, examples, least in (("train", training, 2), ("holdout", holdout, 1)):
         _check_images(name, examples.images_NHWC, config, least)
-    run = _Run(config, settings, device, training, holdout, classes)
+    run = _Run(config, settings, device, training, holdout, classes, features)
     identity = _identity(config, settings, fingerprint, len(training), len(holdout))
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoints.read(checkpoint, identity))
@@ -118,6 +122,7 @@ class _Run:
         training: Examples,
         holdout: Examples,
         classes: int,
+        features: FeatureNetwork | None,
     ) -> None:
         self._config, self._settings, self._device = config, settings, device
         self._training, self._holdout = training, holdout
@@ -126,9 +131,12 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed_of(settings.seed, "weights"))
             self._network = new_autoencoder(config, settings, classes).to(device)
+            self._sharpening = Sharpening(settings, config.channels, features).to(device)
+        self._network.add_module("sharpening", self._sharpening)  # trained, saved and restored with it
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        self._sharpens = settings.feature_loss > 0.0 or settings.patch_loss > 0.0
         self._history: list[EpochRecord] = []
         self._best = _state_of(self._network)
 
@@ -142,7 +150,7 @@ class _Run:
 
     def _settled(self, epoch: int) -> bool:
         """Does the holdout's loss after this epoch (from 1) say how good the network is?"""
-        return epoch >= self._network.settled * self._settings.epochs
+        return epoch >= max(self._network.settled, self._sharpening.settled) * self._settings.epochs
 
     def epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
         """One pass over the training images, and one over the holdout."""
@@ -163,13 +171,17 @@ class _Run:
         done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * self._network.rate * _schedule(done)
-        losses = self._network.losses(self._training.batch(rows_B, self._device), progress=done, noise=noise)
-        loss = losses.total.item()
+        batch = self._training.batch(rows_B, self._device)
+        losses = self._network.losses(batch, progress=done, noise=noise)
+        total = losses.total
+        if self._sharpens and losses.output_BCHW is not None:
+            total = total + self._sharpening.added(batch.x_BCHW, losses.output_BCHW, done)
+        loss = total.item()
         if not math.isfinite(loss):
             hint = "try a smaller learning_rate"
             raise TrainingDiverged("loss", "a number", f"{loss} in step {step + 1} of epoch {epoch + 1}", hint)
         self._optimizer.zero_grad()
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return loss
 
@@ -195,9 +207,11 @@ class _Run:
         for begin in range(0, count, _EVALUATION_BATCH):
             batch = self._holdout.batch(slice(begin, begin + _EVALUATION_BATCH), self._device)
             losses = self._network.losses(batch, progress=1.0, noise=None)
+            assert losses.output_BCHW is not None  # all steps are done
+            added, also = self._sharpening.judged(batch.x_BCHW, losses.output_BCHW)
             share = len(batch.x_BCHW) / count
-            total += share * losses.total.item()
-            terms = {name: terms.get(name, 0.0) + share * value.item() for name, value in losses.terms.items()}
+            total += share * (losses.total + added).item()
+            terms = {n: terms.get(n, 0.0) + share * value.item() for n, value in (losses.terms | also).items()}
         return total, terms
 
     def snapshot(self, identity: str) -> Snapshot:
@@ -207,8 +221,8 @@ class _Run:
         """The optimiser's state, one tensor per parameter and moment; zeros where it has not been trained yet."""
         tensors = dict[str, Tensor]()
         for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
-            zeros = torch.zeros_like(parameter)
-            fresh = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros}
+            zeros, also = torch.zeros_like(parameter), torch.zeros_like(parameter)  # a file holds no tensor twice
+            fresh = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": also}
             state = self._optimizer.state.get(parameter) or fresh
             tensors |= {f"{index}.{name}": value for name, value in state.items()}
         return tensors

@@ -54,7 +54,7 @@ def config_of(family: str, **options: object) -> AutoencoderConfig:
 
 
 @cache
-def trained_on_digits(config: AutoencoderConfig, epochs: int = 15, rate: float = 5e-3) -> Trained:
+def trained_on_digits(config: AutoencoderConfig, epochs: int = 12, rate: float = 5e-3) -> Trained:
     settings = TrainSettings(epochs=epochs, batch=64, learning_rate=rate, patience=epochs, seed=1, device="cpu")
     return train(config, settings, *digits(), classes=10)
 
@@ -74,7 +74,7 @@ def rows_of(images_NHWC: np.ndarray, side: int) -> np.ndarray:
 def test_the_linear_autoencoder_spans_the_principal_subspace(side: int, hidden: int) -> None:
     patch = None if side == 8 else side
     config = config_of("linear", latent_dim=hidden * (8 // side) ** 2, patch=patch)
-    trained = trained_on_digits(config, epochs=40)
+    trained = trained_on_digits(config, epochs=30)
     principal = PCA(hidden).fit(rows_of(digits()[0].images_NHWC, side))
     learned_XK = trained.decoder_state["output.weight"].double().numpy()
     assert np.degrees(subspace_angles(learned_XK, principal.components_.T).max()) < 5.0
@@ -145,8 +145,8 @@ def test_noise_is_of_the_kind_and_amount_asked_for(noise: str, amount: float) ->
 
 
 def test_adversarial_codes_match_the_prior_better_than_plain_ones() -> None:
-    adversarial = held_out_codes(trained_on_digits(config_of("adversarial"), epochs=30))
-    plain = held_out_codes(trained_on_digits(config_of("stacked"), epochs=30))
+    adversarial = held_out_codes(trained_on_digits(config_of("adversarial"), epochs=20))
+    plain = held_out_codes(trained_on_digits(config_of("stacked"), epochs=20))
     scaled = (plain - plain.mean(axis=0)) / plain.std(axis=0)  # even with its moments set right
     distances = [mismatch(torch.from_numpy(z_BD)).item() for z_BD in (adversarial, plain, scaled)]
     assert distances[0] < 0.2 * distances[1]
@@ -156,7 +156,7 @@ def test_adversarial_codes_match_the_prior_better_than_plain_ones() -> None:
 
 def test_a_prior_for_every_class_puts_each_class_in_its_place() -> None:
     config = config_of("adversarial", conditioned=True, adversary=100.0)
-    codes_ND = held_out_codes(trained_on_digits(config, epochs=30))
+    codes_ND = held_out_codes(trained_on_digits(config, epochs=24))
     labels_N = digits()[1].labels_N
     assert labels_N is not None
     distance_NK = np.linalg.norm(codes_ND[:, None] - centres(10, 8).numpy(), axis=2)
@@ -168,13 +168,13 @@ def test_a_prior_for_every_class_puts_each_class_in_its_place() -> None:
 def test_the_mismatch_is_that_of_many_draws() -> None:
     generator = torch.Generator().manual_seed(0)
     z_BD = 0.5 * torch.randn(400, 3, generator=generator, dtype=torch.float64) + 0.7
-    drawn_BD = torch.randn(6000, 3, generator=generator, dtype=torch.float64)
+    drawn_BD = torch.randn(2500, 3, generator=generator, dtype=torch.float64)
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch.exp(-torch.cdist(a, b).square() / 6.0).mean()
 
     expected = kernel(z_BD, z_BD) - 2.0 * kernel(z_BD, drawn_BD) + kernel(drawn_BD, drawn_BD)
-    assert mismatch(z_BD).item() == pytest.approx(expected.item(), rel=0.05)
+    assert mismatch(z_BD).item() == pytest.approx(expected.item(), rel=0.1)
 
 
 @pytest.mark.parametrize(("classes", "dims"), [(10, 1), (10, 2), (3, 5), (10, 24), (50, 4)])

@@ -31,6 +31,7 @@ _OF_MODEL = {
     "noise": click.option("--noise", help="denoising: gaussian, masking, or salt-and-pepper."),
     "amount": click.option("--amount", type=float, help="denoising: standard deviation, or share of the pixels."),
     "beta": click.option("--beta", type=float, help="vae: weight of the KL term; 1 is the evidence lower bound."),
+    "warmup": click.option("--warmup", type=float, help="vae: share of the steps in which beta grows from 0."),
     "free_bits": click.option(
         "--free-bits", type=float, help="vae: nats that each latent dimension carries for nothing."
     ),
