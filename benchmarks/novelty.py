@@ -55,7 +55,8 @@ def _measured(space: str, asked: argparse.Namespace) -> dict[str, Any]:
     counts = (asked.samples, asked.train, asked.holdout)
     sets = [make(count, dims, seed) for seed, count in enumerate(counts)]
     clock, processor = time.perf_counter(), time.process_time()
-    found = novelty(*sets, on_stage=lambda stage: print(f"{space}: {stage}", file=sys.stderr, flush=True))
+    shape = (asked.size, asked.size, 1) if space == "pixels" else None
+    found = novelty(*sets, shape=shape, on_stage=lambda stage: print(f"{space}: {stage}", file=sys.stderr, flush=True))
     return {
         "dims": dims,
         "seconds": round(time.perf_counter() - clock, 1),

@@ -15,10 +15,13 @@ import numpy as np
 from scipy.stats import t as student
 
 from generator.quality.checks import checked
-from generator.quality.neighbours import Neighbours, nearest
+from generator.quality.neighbours import nearest
+from generator.quality.shifts import Shape, shifted_distances
 from generator.seeding import permutation
 
 COPY_QUANTILE = 0.001
+_SHOWN = 100  # copies named
+_CANDIDATES = 4  # training images looked at again under shifts
 _FOLDS = 10  # at most: subsamples of the training set that protection is measured against
 _CONFIDENCE = 0.95
 
@@ -42,6 +45,16 @@ class Protection:
 
 
 @dataclass(frozen=True)
+class Shifted:
+    """Copies that do not mind a shift of one pixel: ``threshold`` and distances are the smallest under any shift."""
+
+    threshold: float
+    copies: int
+    share: float
+    nearest_copies: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Novelty:
     """``copies``: samples nearer to a training image than ``threshold``, or equal to one, and their ``share``; of a
     perfect generator it is about 0.001. ``identical``: those at distance 0. ``nearest_copies``: rows of copies, nearest
@@ -60,6 +73,7 @@ class Novelty:
     authenticity: float
     holdout_authenticity: float
     protection: Protection
+    shifted: Shifted | None = None
 
 
 def novelty(
@@ -68,41 +82,43 @@ def novelty(
     holdout_HD: np.ndarray,
     *,
     seed: int = 0,
+    shape: Shape | None = None,
     on_stage: OnStage = lambda _: None,
 ) -> Novelty:
     """Copies, authenticity, and protection from overfitting; all three sets in the same dimensions.
 
     Copies: nearer to a training image than the 0.1% quantile of the holdout's own distances. Authenticity: a sample is
     a copy when it is nearer to its training image than any other training image is (Alaa et al., "How faithful is
-    your synthetic data?", ICML 2022, section 4.3). Raises ``MeasureError``.
+    your synthetic data?", ICML 2022, section 4.3). With ``shape``, (H, W, C) of pixels, copies are searched a second
+    time under shifts of one pixel, among the nearest of a few parts of the training set. Raises ``MeasureError``.
     """
     train_TD = checked("train", train_TD)
     synthetic_ND = checked("synthetic", synthetic_ND, like=train_TD)
     holdout_HD = checked("holdout", holdout_HD, like=train_TD)
     folds = folds_of(len(train_TD), len(holdout_HD), seed)
     on_stage(f"{len(synthetic_ND)} samples against {len(train_TD)} training images")
-    ours, ours_FN = _to_folds(synthetic_ND, train_TD, folds)
-    ours_N = ours.distances_QK[:, 0]
+    ours = _to_folds(synthetic_ND, train_TD, folds)
     on_stage(f"samples and training images against {len(holdout_HD)} held-out ones")
-    theirs, _ = _to_folds(holdout_HD, train_TD, folds)
-    theirs_H = theirs.distances_QK[:, 0]
+    theirs = _to_folds(holdout_HD, train_TD, folds)
     to_holdout_N = _to_holdout(synthetic_ND, holdout_HD, folds, seed)
-    concerned_R = np.union1d(ours.rows_QK, theirs.rows_QK)
+    ours_N, theirs_H = ours.distances(), theirs.distances()
+    concerned_R = np.union1d(ours.rows(), theirs.rows())
     on_stage(f"{len(concerned_R)} training images against all others")
     own_T = _own(train_TD, concerned_R)
     threshold = _quantile(theirs_H)
-    copies_C = np.flatnonzero((ours_N < threshold) | (ours_N == 0.0))
+    copies_C = _copies(ours_N, threshold)
     return Novelty(
         threshold=threshold,
         copies=len(copies_C),
         share=len(copies_C) / len(ours_N),
         identical=int((ours_N == 0.0).sum()),
-        nearest_copies=tuple(copies_C[np.argsort(ours_N[copies_C], kind="stable")][:100].tolist()),
+        nearest_copies=tuple(copies_C[:_SHOWN].tolist()),
         median=float(np.median(ours_N)),
         holdout_median=float(np.median(theirs_H)),
-        authenticity=float((ours_N > own_T[ours.rows_QK[:, 0]]).mean()),
-        holdout_authenticity=float((theirs_H > own_T[theirs.rows_QK[:, 0]]).mean()),
-        protection=protection([distances_N < to_holdout_N for distances_N in ours_FN], folds.size),
+        authenticity=float((ours_N > own_T[ours.rows()]).mean()),
+        holdout_authenticity=float((theirs_H > own_T[theirs.rows()]).mean()),
+        protection=protection([near_N < to_holdout_N for near_N in ours.folds_FQ[: len(folds.rows)]], folds.size),
+        shifted=None if shape is None else _shifted((synthetic_ND, ours), (holdout_HD, theirs), train_TD, shape),
     )
 
 
@@ -153,19 +169,53 @@ def protection(nearer: list[np.ndarray], size: int) -> Protection:
     return Protection(score(share), score(share + wide), score(share - wide), share, count, size)
 
 
-def _to_folds(queries_QD: np.ndarray, train_TD: np.ndarray, folds: Folds) -> tuple[Neighbours, np.ndarray]:
-    """The nearest of the whole training set, and the distances to each fold; one search does both."""
-    rows_Q1, near_Q1 = np.zeros((len(queries_QD), 1), dtype=np.int64), np.full((len(queries_QD), 1), np.inf)
-    distances = []
-    for fold in (*folds.rows, folds.rest):
-        if len(fold) == 0:
-            continue
-        found = nearest(queries_QD, train_TD[fold])
-        distances.append(found.distances_QK[:, 0])
-        nearer_Q1 = found.distances_QK < near_Q1
-        rows_Q1 = np.where(nearer_Q1, fold[found.rows_QK], rows_Q1)
-        near_Q1 = np.where(nearer_Q1, found.distances_QK, near_Q1)
-    return Neighbours(rows_Q1, near_Q1), np.stack(distances[: len(folds.rows)])
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Of each query the nearest training image, and the nearest of each fold, of the rest too."""
+
+    rows_FQ: np.ndarray  # int64
+    folds_FQ: np.ndarray  # float64 distances
+
+    def distances(self) -> np.ndarray:
+        """distances_Q to the whole training set."""
+        least_Q: np.ndarray = self.folds_FQ.min(axis=0)
+        return least_Q
+
+    def rows(self) -> np.ndarray:
+        """rows_Q of the nearest training images."""
+        return self.candidates(1)[:, 0]
+
+    def candidates(self, count: int) -> np.ndarray:
+        """rows_QM: the nearest of the ``count`` best folds, nearest first."""
+        order_MQ = np.argsort(self.folds_FQ, axis=0, kind="stable")[:count]
+        return np.take_along_axis(self.rows_FQ, order_MQ, axis=0).T
+
+
+def _to_folds(queries_QD: np.ndarray, train_TD: np.ndarray, folds: Folds) -> _Found:
+    """One search of the whole training set, in the parts that ``protection`` needs."""
+    parts = [fold for fold in (*folds.rows, folds.rest) if len(fold)]
+    found = [(fold, nearest(queries_QD, train_TD[fold])) for fold in parts]
+    return _Found(
+        np.stack([fold[near.rows_QK[:, 0]] for fold, near in found]),
+        np.stack([near.distances_QK[:, 0] for _, near in found]),
+    )
+
+
+def _shifted(
+    ours: tuple[np.ndarray, _Found], theirs: tuple[np.ndarray, _Found], train_TD: np.ndarray, shape: Shape
+) -> Shifted:
+    near_N, near_H = (
+        shifted_distances(points, train_TD, found.candidates(_CANDIDATES), shape) for points, found in (ours, theirs)
+    )
+    threshold = _quantile(near_H)
+    copies_C = _copies(near_N, threshold)
+    return Shifted(threshold, len(copies_C), len(copies_C) / len(near_N), tuple(copies_C[:_SHOWN].tolist()))
+
+
+def _copies(distances_N: np.ndarray, threshold: float) -> np.ndarray:
+    """Rows nearer than ``threshold`` or equal to a training image, nearest first."""
+    copies_C = np.flatnonzero((distances_N < threshold) | (distances_N == 0.0))
+    return copies_C[np.argsort(distances_N[copies_C], kind="stable")]
 
 
 def _to_holdout(synthetic_ND: np.ndarray, holdout_HD: np.ndarray, folds: Folds, seed: int) -> np.ndarray:

@@ -213,7 +213,9 @@ def _novelty(
     for name, look in spaces.items():
         on_stage(f"novelty, by {name}")
         synthetic_ND, train_TD, holdout_HD = (look(images) for images in sets)
-        found[name] = novelty(synthetic_ND, train_TD, holdout_HD, seed=settings.seed, on_stage=on_stage)
+        height, width, channels = subject.synthetic.images_NHWC.shape[1:]
+        shape = (height, width, channels) if name == "pixels" else None
+        found[name] = novelty(synthetic_ND, train_TD, holdout_HD, seed=settings.seed, shape=shape, on_stage=on_stage)
     return found
 
 

@@ -9,6 +9,7 @@ from generator.errors import MeasureError
 from generator.quality.duplicates import duplicates
 from generator.quality.neighbours import nearest
 from generator.quality.novelty import folds_of, novelty, protection
+from generator.quality.shifts import shifted_distances
 
 DIMS = 6
 
@@ -51,6 +52,52 @@ def test_a_planted_copy_is_caught() -> None:
     found = novelty(samples, TRAIN, HOLDOUT)
     assert found.identical == 1
     assert found.nearest_copies[:2] == (123, 124)
+
+
+def test_distances_under_shifts_see_through_moves_of_one_pixel_and_no_more() -> None:
+    """Images of a few bright dots: moved, they are as far from themselves as from any other."""
+    rng = np.random.default_rng(0)
+
+    def dots(count: int) -> np.ndarray:
+        images_NHW = np.zeros((count, 12, 12), dtype=np.uint8)
+        for image_HW in images_NHW:
+            image_HW[rng.integers(2, 10, 6), rng.integers(2, 10, 6)] = rng.integers(100, 256, 6)
+        return images_NHW
+
+    train, holdout, samples = dots(1000), dots(300), dots(500)
+    samples[11] = np.roll(train[345], 1, axis=1)
+    samples[12] = np.roll(train[346], (-1, 1), axis=(0, 1))
+    samples[13] = np.roll(train[347], 2, axis=0)
+    flat = [each.reshape(len(each), -1) for each in (samples, train, holdout)]
+    found = novelty(flat[0], flat[1], flat[2], shape=(12, 12, 1))
+    every_PQ = np.tile(np.arange(1000), (3, 1))
+    assert shifted_distances(flat[0][11:14], flat[1], every_PQ, (12, 12, 1)).round(6).tolist()[:2] == [0.0, 0.0]
+    assert shifted_distances(flat[0][11:14], flat[1], every_PQ, (12, 12, 1))[2] > 100.0
+    assert found.identical == 0
+    assert found.shifted is not None
+    assert found.shifted.share < 0.02
+    assert novelty(flat[0], flat[1], flat[2]).shifted is None
+
+
+def test_a_copy_among_smooth_images_moved_by_a_pixel_is_named() -> None:
+    rng = np.random.default_rng(0)
+
+    def blobs(count: int) -> np.ndarray:
+        place_N211 = rng.uniform(4.0, 12.0, (count, 2, 1, 1))
+        wide_N211 = rng.uniform(1.5, 4.0, (count, 2, 1, 1))
+        row_HW, column_HW = np.mgrid[:16, :16]
+        far_NHW = ((row_HW - place_N211[:, 0]) / wide_N211[:, 0]) ** 2
+        far_NHW += ((column_HW - place_N211[:, 1]) / wide_N211[:, 1]) ** 2
+        noise_NHW = rng.normal(size=(count, 16, 16)) * 15.0
+        return np.clip(200.0 * np.exp(-far_NHW / 2) + 30.0 + noise_NHW, 0, 255).astype(np.uint8)
+
+    train, holdout, samples = blobs(1000), blobs(300), blobs(500)
+    samples[11] = np.pad(train[345], ((0, 0), (1, 0)), mode="edge")[:, :-1]
+    flat = [each.reshape(len(each), -1) for each in (samples, train, holdout)]
+    found = novelty(flat[0], flat[1], flat[2], shape=(16, 16, 1))
+    assert found.shifted is not None
+    assert 11 not in found.nearest_copies[:1]
+    assert found.shifted.nearest_copies[0] == 11
 
 
 def test_an_overfitted_generator_is_caught() -> None:

@@ -148,6 +148,8 @@ def _novelty_lines(space: str, novel: Novelty) -> Iterator[str]:
     yield f"  novelty by {space}"
     share = f"{novel.share:.4%}; a perfect generator: 0.1%"
     yield f"    copies            {novel.copies} ({share}), {novel.identical} identical"
+    if novel.shifted is not None:
+        yield f"    copies, shifted   {novel.shifted.copies} ({novel.shifted.share:.4%}; by up to one pixel)"
     yield f"    authenticity      {novel.authenticity:.3f} (unseen real images: {novel.holdout_authenticity:.3f})"
     yield f"    protection        {guard.score:.3f}{between}"
 

@@ -1,0 +1,40 @@
+"""Distances that do not mind a shift: a training image moved by a pixel is still a copy.
+
+Legend: Q queries, P points, M candidates, S shifts, H rows, W columns, C channels, D = H * W * C.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Shape = tuple[int, int, int]  # (H, W, C)
+
+_BLOCK = 256
+
+
+def shifted_distances(
+    queries_QD: np.ndarray, points_PD: np.ndarray, rows_QM: np.ndarray, shape: Shape, *, shift: int = 1
+) -> np.ndarray:
+    """Of each query the smallest Euclidean distance to its candidates ``points_PD[rows_QM]`` under any shift.
+
+    Queries are moved by up to ``shift`` whole pixels in both directions, their border repeated. Pixels flattened from
+    ``shape``; float64.
+    """
+    least_Q = np.empty(len(queries_QD))
+    for begin in range(0, len(queries_QD), _BLOCK):
+        rows = slice(begin, begin + _BLOCK)
+        moved_BSD = _moved(queries_QD[rows].reshape(-1, *shape), shift)
+        near_BMD = points_PD[rows_QM[rows]].astype(np.float64)
+        lengths_BSM = (moved_BSD**2).sum(axis=2)[:, :, None] + (near_BMD**2).sum(axis=2)[:, None, :]
+        squared_BSM = lengths_BSM - 2.0 * (moved_BSD @ near_BMD.transpose(0, 2, 1))
+        least_Q[rows] = squared_BSM.min(axis=(1, 2))
+    return np.sqrt(np.maximum(least_Q, 0.0))
+
+
+def _moved(images_BHWC: np.ndarray, shift: int) -> np.ndarray:
+    """moved_BSD float64: every image under each of the (2 shift + 1)^2 moves."""
+    _, height, width, _ = images_BHWC.shape
+    padded = np.pad(images_BHWC, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    span = range(2 * shift + 1)
+    moved = [padded[:, y : y + height, x : x + width].reshape(len(images_BHWC), -1) for y in span for x in span]
+    return np.stack(moved, axis=1).astype(np.float64)
