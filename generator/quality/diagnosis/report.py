@@ -97,6 +97,13 @@ def diagnose(
     )
 
 
+def judged(codes: Codes, seed: int = 0, *, quick: bool = False, prior: bool = False) -> Verdict:
+    """The verdict on codes without their networks. ``quick``: without the flow. ``prior``: see ``dimension.active``."""
+    seen, shape, bench = _looked_at(codes, seed, prior=prior, say=lambda _: None)
+    tried = candidates(codes, seed, ring=has_hole(shape), flow=not quick)
+    return verdict(shape, trial(tried, Bench(seen, bench.support, bench.trip, seed, tests=False)))
+
+
 def recommended(codes: Codes, seed: int = 0) -> SamplerSettings:
     """The sampler for these codes: what ``latentmill fit --sampler auto`` takes.
 

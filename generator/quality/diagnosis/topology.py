@@ -10,10 +10,11 @@ from generator.quality.diagnosis.facts import Unmeasured
 from generator.quality.diagnosis.neighbours import nearest_others
 
 MIN_CODES = 40
-LANDMARKS, REFERENCES = 160, 12
-_OF_CLASS, _CLASSES = (100, 4), 10  # landmarks and references for one class; the classes looked at
+LANDMARKS, REFERENCES = 128, 8
+_OF_CLASS, _CLASSES = (80, 4), 10  # landmarks and references for one class; the classes looked at
 _SPARSEST = 0.1  # share of the codes that are left out as outliers, which landmarks would seek
 LEAST_BAR = 0.4  # of the codes' own scale
+LEAST_RATIO = 2.0  # of a bar's death to its birth: the hole over the gaps in its rim, which splinters do not have
 OVER_REFERENCE = 1.5  # times the longest bar of all references
 
 
@@ -24,6 +25,7 @@ class Loop(Frozen):
     """
 
     bar: float
+    ratio: float  # its death over its birth
     reference: float
     ring: bool
 
@@ -43,10 +45,11 @@ def loop(
         return Unmeasured(why=f"fewer than {MIN_CODES} distinct codes")
     rng = np.random.default_rng(seed)
     mean_D, covariance_DD = codes_SD.mean(axis=0), np.cov(codes_SD.T)
-    bar = _longest(codes_SD, landmarks)
+    bar, ratio = _longest(codes_SD, landmarks)
     clouds = (rng.multivariate_normal(mean_D, covariance_DD, len(codes_SD)) for _ in range(references))
-    reference = max(_longest(cloud_SD, landmarks) for cloud_SD in clouds)
-    return Loop(bar=bar, reference=reference, ring=bar > LEAST_BAR and bar > OVER_REFERENCE * reference)
+    reference = max(_longest(cloud_SD, landmarks)[0] for cloud_SD in clouds)
+    ring = bar > LEAST_BAR and ratio > LEAST_RATIO and bar > OVER_REFERENCE * reference
+    return Loop(bar=bar, ratio=ratio, reference=reference, ring=ring)
 
 
 def ring_classes(codes_SD: np.ndarray, labels_S: np.ndarray, names: tuple[str, ...], *, seed: int = 0) -> list[str]:
@@ -61,11 +64,15 @@ def ring_classes(codes_SD: np.ndarray, labels_S: np.ndarray, names: tuple[str, .
     return found
 
 
-def _longest(codes_SD: np.ndarray, landmarks: int) -> float:
+def _longest(codes_SD: np.ndarray, landmarks: int) -> tuple[float, float]:
+    """The longest bar in units of the landmarks' scale, and its death over its birth; zeros where there is none."""
     landmark_LD = farthest_first(_dense(codes_SD), landmarks)
     scale = float(np.median(np.linalg.norm(landmark_LD - np.median(landmark_LD, axis=0), axis=1)))
     bars_B2 = ripser(landmark_LD, maxdim=1)["dgms"][1]
-    return float((bars_B2[:, 1] - bars_B2[:, 0]).max()) / scale if len(bars_B2) and scale > 0.0 else 0.0
+    if not len(bars_B2) or scale == 0.0:
+        return 0.0, 0.0
+    birth, death = bars_B2[(bars_B2[:, 1] - bars_B2[:, 0]).argmax()].tolist()
+    return (death - birth) / scale, death / max(birth, 1e-12 * death)
 
 
 def _dense(codes_SD: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from generator.latents.codes import Codes
 from generator.seeding import permutation
 
 MAX_TRAIN = 20_000  # codes that stand for the support
-MAX_FIT = 10_000  # codes that candidate samplers are fitted to
+MAX_FIT = 6_000  # codes that candidate samplers are fitted to
 MAX_HOLDOUT = 2_000
 MAX_SHAPE = 2_000
 MIN_SHAPE = 300  # fewer held-out codes than this, and the shape is measured on training codes
