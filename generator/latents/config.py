@@ -34,18 +34,20 @@ class MixtureSettings(Frozen):
 
 
 class FlowSettings(Frozen):
-    """A normalizing flow of coupling layers, conditional on the label.
+    """A normalizing flow of affine coupling layers, conditional on the label.
 
-    ``transforms`` layers, each with one hidden layer pair of ``hidden`` units; at most ``epochs`` passes over the codes
-    in batches of ``batch``, stopped once held-out codes have not become likelier for ``patience`` epochs.
+    ``transforms`` layers, each with two hidden layers of ``hidden`` units; at most ``epochs`` passes over the codes in
+    batches of ``batch``, stopped once held-out codes have not become likelier for ``patience`` epochs. ``weight_decay``
+    (decoupled, as a share of the learning rate) keeps the flow from learning the codes by heart.
     """
 
     family: Literal["flow"] = "flow"
-    transforms: int = Field(default=6, ge=1, le=64, strict=True)
-    hidden: int = Field(default=64, ge=4, le=1024, strict=True)
-    epochs: int = Field(default=100, ge=1, le=10_000, strict=True)
-    batch: int = Field(default=512, ge=2, le=65_536, strict=True)
+    transforms: int = Field(default=8, ge=1, le=64, strict=True)
+    hidden: int = Field(default=128, ge=4, le=1024, strict=True)
+    epochs: int = Field(default=30, ge=1, le=10_000, strict=True)
+    batch: int = Field(default=256, ge=2, le=65_536, strict=True)
     learning_rate: float = Field(default=2e-3, gt=0.0, le=1.0)
+    weight_decay: float = Field(default=0.3, ge=0.0, le=100.0)
     patience: int = Field(default=10, ge=1, le=10_000, strict=True)
 
 

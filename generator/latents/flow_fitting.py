@@ -102,7 +102,9 @@ class _Run:
         self._settings, self._seed = settings, seed
         self._batch = min(settings.batch, len(training))
         self._steps = len(training) // self._batch
-        self._optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
 
     def train(self) -> tuple[dict[str, np.ndarray], int, int]:
         """(the best epoch's weights by stored name, epochs trained, the best one)."""

@@ -1,8 +1,8 @@
 """Fitting a ring: its centre, then per class a mixture of (log radius, angle) whose angle is wrapped.
 
 The centre is that of the circle with the least algebraic error over all codes, sum (|z|^2 + a x + b y + c)^2 (Kasa,
-IEEE Transactions on Instrumentation and Measurement, 1976), fitted again and again with less weight for codes far from
-the circle (Huber's weights), so that stray codes do not move it.
+IEEE Transactions on Instrumentation and Measurement, 1976), fitted again and again with less weight for codes off the
+circle (Tukey's weights), so that stray codes do not move it.
 
 A mixture starts as an ordinary one, cut where the class has its widest gap, and is then improved by expectation
 maximisation over components and windings together: a code belongs to component k in turn w with the responsibility
@@ -38,6 +38,9 @@ _FLOOR = 1e-6  # least variance of log radius and angle
 _WIDEST = math.pi  # standard deviation of an angle; wider ones are uniform on the circle
 _TURNS = TURN * np.arange(-2, 3)
 _CENTRE_ROUNDS = 20
+_STRAY = 4.0  # codes farther from the middle, in median distances, have no part in the first round
+_TUKEY = 4.685
+_FARTHEST = 1e3  # a centre so far away is that of a straight line
 
 
 @dataclass(frozen=True)
@@ -78,24 +81,25 @@ def fit_polar(codes: Codes, *, seed: int = 0, clusters: int | None = None) -> Po
 
 
 def ring_centre(codes_ND: np.ndarray) -> np.ndarray:
-    """(2,): the centre of the circle that codes lie on; of codes on a straight line or in one place, their mean."""
-    mean_D: np.ndarray
-    mean_D, scale = codes_ND.mean(axis=0), math.sqrt(float(codes_ND.var(axis=0).sum()))
-    points_ND = (codes_ND - mean_D) / scale
+    """(2,): the centre of the circle that codes lie on; of codes on a straight line, their middle."""
+    middle_D = np.median(codes_ND, axis=0)
+    away_N = np.hypot(*(codes_ND - middle_D).T)
+    scale = float(np.median(away_N)) or float(away_N.max())
+    points_ND, weight_N = (codes_ND - middle_D) / scale, (away_N <= _STRAY * scale).astype(np.float64)
     system_N3 = np.column_stack([points_ND, np.ones(len(points_ND))])
-    squares_N, weight_N = (points_ND**2).sum(axis=1), np.ones(len(points_ND))
-    centre_D = np.zeros(2)
+    squares_N, centre_D = (points_ND**2).sum(axis=1), np.zeros(2)
     for _ in range(_CENTRE_ROUNDS):
         root_N = np.sqrt(weight_N)
         solution, _, rank, _ = np.linalg.lstsq(system_N3 * root_N[:, None], squares_N * root_N, rcond=1e-9)
-        if rank < 3 or np.abs(solution[:2]).max() > 1e3:
+        if rank < 3 or np.abs(solution[:2]).max() > _FARTHEST:
             break
         centre_D = solution[:2] / 2.0
         radius_N = np.hypot(*(points_ND - centre_D).T)
         miss_N = np.abs(radius_N - np.median(radius_N))
         usual = 1.4826 * float(np.median(miss_N)) + 1e-12
-        weight_N = np.minimum(1.0, 1.345 * usual / np.maximum(miss_N, 1e-12))
-    return mean_D + scale * centre_D
+        weight_N = np.maximum(0.0, 1.0 - (miss_N / (_TUKEY * usual)) ** 2) ** 2
+    centred_D: np.ndarray = middle_D + scale * centre_D
+    return centred_D
 
 
 def _fit_class(of_class: ClassCodes, centre_D: np.ndarray, seed: int, clusters: int | None) -> tuple[_Parts, Choice]:
