@@ -85,11 +85,11 @@ class Sharpening(nn.Module):
 
 
 def _discriminator(channels: int) -> nn.Module:
-    """x_BCHW -> one logit for each patch of 10 x 10 pixels, every second one: how much more likely it is real."""
+    """x_BCHW -> one logit for each patch of 10 x 10 pixels, every fourth one: how much more likely it is real."""
     return nn.Sequential(
-        nn.Conv2d(channels, _MAPS, 3, padding=1),
+        nn.Conv2d(channels, _MAPS, 4, stride=2, padding=1),
         nn.LeakyReLU(0.2),
         nn.Conv2d(_MAPS, 2 * _MAPS, 4, stride=2, padding=1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(2 * _MAPS, 1, 3, padding=1),
+        nn.Conv2d(2 * _MAPS, 1, 1),
     )
