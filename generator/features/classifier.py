@@ -118,7 +118,7 @@ def train_classifier(
 
 @torch.inference_mode()
 def accuracy(network: Classifier, test: Labelled) -> float:
-    """Share of ``test`` that ``network`` names rightly. Raises ``SourceError`` for images that it does not take."""
+    """Share of ``test``, images of the size and channels trained on, that ``network`` names rightly."""
     device = next(network.parameters()).device
     right = 0
     for begin in range(0, len(test), _EVALUATION_BATCH):
