@@ -1,0 +1,169 @@
+"""The families of latent distributions, side by side: time to fit, samples a second, and how likely held-out codes are.
+
+    python benchmarks/latents.py                 on made-up codes: 60,000 of 24 dimensions in 10 classes
+    python benchmarks/latents.py BUNDLE          on the codes that a bundle keeps
+
+Made-up codes are mixtures bent by a smooth map, so that no family is their truth. All families see the same codes in
+one run; ratios are to the first. ``polar`` is measured where codes have two dimensions. Processor time is given beside
+the clock's, for machines that have other things to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from generator.bundle import load_codes, read_info
+from generator.errors import LatentmillError
+from generator.latents.base import LatentDistribution
+from generator.latents.codes import Codes
+from generator.latents.config import parse_sampler
+from generator.latents.fit import fit
+from generator.seeding import noise
+from generator.store import open_store
+
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "gaussian": {"family": "gaussian"},
+    "gaussian diagonal": {"family": "gaussian", "covariance": "diagonal"},
+    "gaussian tied": {"family": "gaussian", "covariance": "tied"},
+    "mixture": {"family": "mixture"},
+    "mixture diagonal": {"family": "mixture", "covariance": "diagonal"},
+    "mixture tied": {"family": "mixture", "covariance": "tied"},
+    "flow": {"family": "flow"},
+    "polar": {"family": "polar"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one family. Rates are latents a second of wall-clock time."""
+
+    family: str
+    fit_seconds: float
+    fit_processor_seconds: float
+    fit_ratio: float
+    sample_rate: float
+    log_prob_rate: float
+    both_rate: float
+    both_ratio: float
+    holdout_log_likelihood: float
+
+
+def main() -> int:
+    """0 done, 2 bad input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", nargs="?", help="directory or URL; without it codes are made up")
+    parser.add_argument("--codes", type=int, default=60_000, help="made-up codes (default: %(default)s)")
+    parser.add_argument("--dims", type=int, default=24, help="their dimensions (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=10, help="their classes (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=20_000, help="latents of a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts (default: %(default)s)")
+    parser.add_argument("--families", nargs="+", choices=list(_FAMILIES), default=list(_FAMILIES))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args()
+    try:
+        codes = _codes_of(asked.bundle) if asked.bundle else made_up(asked.codes, asked.dims, asked.classes)
+        rows = measured(codes, [name for name in asked.families if name != "polar" or codes.dims == 2], asked)
+    except LatentmillError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps([asdict(row) for row in rows], indent=2) if asked.json else _table(rows))
+    return 0
+
+
+def made_up(count: int, dims: int, classes: int, seed: int = 0) -> Codes:
+    """Each class a mixture of five clusters, bent: every dimension is shifted by a wave of its neighbour. A tenth more
+    is held out."""
+    rng, total = np.random.default_rng(seed), count + count // 10
+    labels = rng.integers(0, classes, total)
+    centres = rng.normal(scale=2.0, size=(classes, 5, dims))
+    plain = centres[labels, rng.integers(0, 5, total)] + rng.normal(scale=0.5, size=(total, dims))
+    bent = plain + 0.7 * np.sin(1.5 * np.roll(plain, 1, axis=1))
+    names = tuple(str(label) for label in range(classes))
+    return Codes(bent[:count], labels[:count], bent[count:], labels[count:], names)
+
+
+def measured(codes: Codes, families: list[str], asked: argparse.Namespace) -> list[Row]:
+    """One row a family, in order."""
+    rows: list[Row] = []
+    for name in families:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rows.append(_row(name, codes, asked.samples, asked.rounds, rows[0] if rows else None))
+    return rows
+
+
+def _row(name: str, codes: Codes, samples: int, rounds: int, first: Row | None) -> Row:
+    clock, processor = time.perf_counter(), time.process_time()
+    distribution = fit(codes, parse_sampler(_FAMILIES[name])).distribution
+    seconds, processor_seconds = time.perf_counter() - clock, time.process_time() - processor
+    labels_B = np.arange(samples) % max(1, distribution.classes)
+    drawn = noise(1, np.arange(samples), np.zeros(samples, dtype=np.int64), codes.dims)
+    z_BD = distribution.sample(drawn, labels_B).z_BD
+    sampling = _fastest(lambda: distribution.sample(drawn, labels_B), rounds)
+    judging = _fastest(lambda: distribution.log_prob(z_BD, labels_B), rounds)
+    both = samples / (sampling + judging)
+    return Row(
+        family=name,
+        fit_seconds=round(seconds, 2),
+        fit_processor_seconds=round(processor_seconds, 2),
+        fit_ratio=round(seconds / first.fit_seconds, 2) if first else 1.0,
+        sample_rate=round(samples / sampling),
+        log_prob_rate=round(samples / judging),
+        both_rate=round(both),
+        both_ratio=round(both / first.both_rate, 3) if first else 1.0,
+        holdout_log_likelihood=round(_likelihood(distribution, codes), 4),
+    )
+
+
+def _fastest(run: Callable[[], object], rounds: int) -> float:
+    taken = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def _likelihood(distribution: LatentDistribution, codes: Codes) -> float:
+    labels_H = codes.holdout_labels_H
+    if labels_H is None:
+        labels_H = np.zeros(len(codes.holdout_HD), dtype=np.int64)
+    return float(distribution.log_prob(codes.holdout_HD, labels_H).mean())
+
+
+def _codes_of(bundle: str) -> Codes:
+    store = open_store(bundle)
+    return load_codes(store, read_info(store)[1])
+
+
+def _table(rows: list[Row]) -> str:
+    head = ("family", "fit s", "cpu s", "ratio", "sample/s", "log_prob/s", "both/s", "ratio", "held-out nats")
+    body = [
+        (
+            row.family,
+            f"{row.fit_seconds:.1f}",
+            f"{row.fit_processor_seconds:.1f}",
+            f"{row.fit_ratio:.1f}",
+            f"{row.sample_rate:,.0f}",
+            f"{row.log_prob_rate:,.0f}",
+            f"{row.both_rate:,.0f}",
+            f"{row.both_ratio:.2f}",
+            f"{row.holdout_log_likelihood:.3f}",
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in (head, *body)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
