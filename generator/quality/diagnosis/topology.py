@@ -14,7 +14,7 @@ LANDMARKS, REFERENCES = 128, 8
 _OF_CLASS, _CLASSES = (80, 4), 10  # landmarks and references for one class; the classes looked at
 _SPARSEST = 0.1  # share of the codes that are left out as outliers, which landmarks would seek
 LEAST_BAR = 0.4  # of the codes' own scale
-LEAST_RATIO = 2.0  # of a bar's death to its birth: the hole over the gaps in its rim, which splinters do not have
+LEAST_RATIO = 3.0  # of a bar's death to its birth: the hole over the gaps in its rim, which splinters do not have
 OVER_REFERENCE = 1.5  # times the longest bar of all references
 
 

@@ -22,6 +22,8 @@ class Thresholds(Frozen):
 
     convex: float = 0.15  # off-support share of midpoints: three times what held-out codes themselves have (5%)
     agreement: float = 0.75  # of nearest codes of one's own class: three of four neighbours; chance is 1 / classes
+    blurred: float = 0.60  # agreement below which a sample will often look like another class: two of five differ
+    mingled: float = 0.40  # agreement below which classes are scattered among one another: most neighbours differ
     hopkins: float = 0.60  # against one Gaussian; single Gaussians stay within 0.5 +- 0.06 at 180 codes
     off_support: float = 0.10  # of samples: twice the holdout's own 5%; below it, samplers are equally safe
     off_support_slack: float = 0.05  # above the best sampler's share: about two standard errors of small holdouts
@@ -38,8 +40,8 @@ _SENTENCES: dict[Kind, str] = {
     "gaussian and mixture are safe, classes may look alike",
     "clustered, not convex": "clusters are bent or broken, so points between codes fall outside; "
     "use flow, or a mixture of many clusters",
-    "scattered": "neighbours belong to different classes and points between codes fall outside; "
-    "no sampler mends that, train vae or adversarial",
+    "scattered": "neighbours belong to different classes, or points between codes fall outside; "
+    "no sampler mends that: train vae or adversarial, or with more dimensions",
 }
 
 
@@ -82,6 +84,8 @@ def kind_of(shape: Shape) -> Kind:
     convex = _convex(shape)
     if shape.ring_classes or (_hole(shape) and not (shape.labelled and convex)):
         return "ring-like"
+    if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.mingled:
+        return "scattered"
     clustered = _clustered(shape)
     if convex:
         return "clustered and convex" if clustered else "one convex cloud"
@@ -163,6 +167,11 @@ def _remarks(shape: Shape) -> tuple[str, ...]:
         found.append("the classes lie around a hole: sampling within a class is safe, walking across it may not be")
     if shape.ring_classes:
         found.append(f"rings by themselves: {', '.join(shape.ring_classes)}")
+    if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.blurred:
+        found.append(
+            f"only {shape.agreement:.0%} of a code's neighbours are of its class: "
+            "samples of a class will often look like another; more dimensions separate them"
+        )
     if isinstance(shape.midpoints, Unmeasured):
         found.append(f"convexity was not measured: {shape.midpoints.why}")
     return tuple(found)
