@@ -124,7 +124,8 @@ def _table(report: Report) -> Iterator[str]:
     facts = report.subject
     yield click.style(f"{facts.synthetic_images} synthetic images, {facts.train_images} training images", bold=True)
     if (found := report.distribution) is not None:
-        yield f"  against {found.images} {found.against} images, features of a {report.features}"
+        looked = "a classifier" if report.features == "classifier" else "an encoder"
+        yield f"  against {found.images} {found.against} images, features of {looked}"
         yield f"  {'':18}  {'synthetic':>18}  {'real':>18}"
         for name, both in found.values.items():
             yield f"  {name.replace('_', ' '):18}  {_with_spread(both.synthetic):>18}  {_with_spread(both.real):>18}"
