@@ -44,10 +44,10 @@ class FlowSettings(Frozen):
     family: Literal["flow"] = "flow"
     transforms: int = Field(default=8, ge=1, le=64, strict=True)
     hidden: int = Field(default=128, ge=4, le=1024, strict=True)
-    epochs: int = Field(default=30, ge=1, le=10_000, strict=True)
+    epochs: int = Field(default=24, ge=1, le=10_000, strict=True)
     batch: int = Field(default=256, ge=2, le=65_536, strict=True)
     learning_rate: float = Field(default=2e-3, gt=0.0, le=1.0)
-    weight_decay: float = Field(default=0.3, ge=0.0, le=100.0)
+    weight_decay: float = Field(default=0.2, ge=0.0, le=100.0)
     patience: int = Field(default=10, ge=1, le=10_000, strict=True)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 
 from generator.latents.base import LatentDistribution
@@ -25,7 +29,8 @@ def measured(distribution: LatentDistribution, codes: Codes) -> np.ndarray:
     tails, in many dimensions, nearly all of them lie above nearly all that the distribution samples.
     """
     classes = codes.by_class()
-    return np.stack([_of_class(distribution, label, of_class) for label, of_class in enumerate(classes)])
+    with ThreadPoolExecutor(min(len(classes), os.cpu_count() or 1)) as pool:
+        return np.stack(list(pool.map(partial(_of_class, distribution), range(len(classes)), classes)))
 
 
 def floors(quantile_CQ: np.ndarray, quantile: float) -> np.ndarray:
