@@ -128,7 +128,7 @@ def _draw(axes: Axes, drawn: Map, title: str, colour: str) -> None:
     for label in np.unique(drawn.labels_P).tolist():
         points_R2 = drawn.points_P2[drawn.labels_P == label]
         axes.scatter(points_R2[:, 0], points_R2[:, 1], s=9, color=_colour(label), alpha=0.55, linewidths=0, zorder=1)
-    few = sum(sigmas == 1 for _, _, sigmas in drawn.outlines) <= 60
+    few = sum(sigmas == 1 for _, _, sigmas in drawn.outlines) <= 24
     for label, line_P2, sigmas in drawn.outlines:
         if few or sigmas == 1:
             axes.plot(*line_P2.T, color=_colour(label), linewidth=1.1 if sigmas == 1 else 0.6, alpha=0.8, zorder=2)
