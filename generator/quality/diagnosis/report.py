@@ -64,7 +64,7 @@ def diagnose(
     ``say`` is told of each step. Raises ``BundleError`` for a bundle without codes.
     """
     if CODES_FILE not in bundle.info.files:
-        raise BundleError(CODES_FILE, "a bundle that carries its codes", "a bundle without them")
+        raise BundleError(CODES_FILE, "a bundle that carries its codes", "one without", "try --no-diagnosis")
     codes = load_codes(store, bundle.info)
     seen, shape, bench = _looked_at(codes, seed, prior=bundle.info.autoencoder.family == "vae", say=say)
     say("round trip")
