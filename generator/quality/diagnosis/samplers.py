@@ -20,6 +20,7 @@ from generator.quality.diagnosis.views import View, fewer
 from generator.seeding import noise
 
 _SAMPLES = 2_000
+_TRIAL_FLOW = FlowSettings(epochs=40, patience=4)  # a shorter training than its usual one, which takes minutes
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,11 @@ def candidates(codes: Codes, seed: int, *, ring: bool, flow: bool = True) -> lis
     wanted: list[SamplerSettings] = [GaussianSettings(), MixtureSettings()]
     wanted += [PolarSettings()] if ring and codes.dims == 2 else []
     wanted += [FlowSettings()] if flow else []
-    return [Candidate(settings.family, settings, _fitted(some, settings, seed)) for settings in wanted]
+    on_trial = [_TRIAL_FLOW if isinstance(settings, FlowSettings) else settings for settings in wanted]
+    return [
+        Candidate(settings.family, settings, _fitted(some, tried, seed))
+        for settings, tried in zip(wanted, on_trial, strict=True)
+    ]
 
 
 def _fitted(codes: Codes, settings: SamplerSettings, seed: int) -> LatentDistribution | Unmeasured:
