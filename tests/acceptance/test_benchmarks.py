@@ -36,7 +36,7 @@ def test_families_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
         ("stacked", "gaussian"),
         ("stacked", "mixture"),
     ]
-    assert all(0.0 < row["accuracy"] <= 1.0 and 0.0 < row["reconstruction_mse"] < 0.1 for row in rows)
+    assert all(0.0 < row["accuracy"] <= 1.0 and 0.0 < row["reconstruction_mse"] < 0.2 for row in rows)
     page = (tmp_path / "families.md").read_text()
     assert page.count("| linear | ") == 2
     assert "pictures/families/digits-linear-gaussian.png" in page
