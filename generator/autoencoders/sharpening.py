@@ -74,7 +74,8 @@ class Sharpening(nn.Module):
         """The family's term, which sees the discriminator's weights detached, and the discriminator's, which sees the
         images detached; the latter pays for its slope at real ones (R1; Mescheder, Geiger & Nowozin, ICML 2018)."""
         frozen = {name: weight.detach() for name, weight in discriminator.named_parameters()}
-        deceived = functional.softplus(-functional_call(discriminator, frozen, (output_BCHW,))).mean()
+        taken_B1PP = functional_call(discriminator, frozen, (output_BCHW,))
+        deceived = functional.softplus(-taken_B1PP).sum() / len(x_BCHW)  # as the reconstruction, summed over the image
         real_BCHW = x_BCHW.detach().requires_grad_()
         real_B1PP, made_B1PP = discriminator(real_BCHW), discriminator(output_BCHW.detach())
         told_apart = functional.softplus(-real_B1PP).mean() + functional.softplus(made_B1PP).mean()

@@ -24,11 +24,12 @@ from zuko.lazy import UnconditionalDistribution
 from zuko.transforms import MonotonicAffineTransform
 
 from generator.errors import SourceError, TrainingDiverged
+from generator.latents.base import LatentDistribution
 from generator.latents.checks import FitWarning, checked, few_for_covariances, few_held_out
 from generator.latents.codes import Codes
 from generator.latents.config import FlowSettings
 from generator.latents.flow import SLOPE, Flow, FlowConfig
-from generator.latents.gaussian import moments
+from generator.latents.gaussian import fit_gaussian, moments
 from generator.latents.quantiles import MIN_HOLDOUT, measured, unmeasured
 from generator.latents.spreads import FullSpread
 from generator.seeding import permutation
@@ -87,9 +88,21 @@ def fit_flow(codes: Codes, settings: FlowSettings, *, seed: int = 0) -> FlowFit:
         **weights,
     }
     flow = _exact(config, tensors)
-    warnings = [said for of_class in classes for said in (*few_for_covariances(of_class), *few_held_out(of_class))]
-    chosen = {"epochs": epochs, "best_epoch": best_epoch, "holdout_log_likelihood": _likelihood(flow, codes)}
-    return FlowFit(flow.measured(measured(flow, codes)), chosen, tuple(warnings))
+    reached, gaussian = (_likelihood(fitted, codes) for fitted in (flow, fit_gaussian(codes)[0]))
+    chosen = {"epochs": epochs, "best_epoch": best_epoch, "holdout_log_likelihood": reached}
+    return FlowFit(flow.measured(measured(flow, codes)), chosen, _warnings(codes, reached, gaussian))
+
+
+def _warnings(codes: Codes, reached: float | None, gaussian: float | None) -> tuple[FitWarning, ...]:
+    found = [
+        said
+        for of_class in codes.by_class()
+        for said in (*few_for_covariances(of_class), *few_held_out(of_class, "the flow stops by training codes too, "))
+    ]
+    if reached is not None and gaussian is not None and reached <= gaussian:
+        message = f"held-out codes are no likelier under the flow ({reached} nats) than under a Gaussian ({gaussian})"
+        found.append(FitWarning("all images", message))
+    return tuple(found)
 
 
 class _Run:
@@ -205,14 +218,14 @@ def _exact(config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> Flow:
         raise TrainingDiverged("flow weights", "weights of a usable size", large, _HINT) from large
 
 
-def _likelihood(flow: Flow, codes: Codes) -> float | None:
-    """Mean log-density of a held-out code, in nats, of the flow as it is stored."""
+def _likelihood(fitted: LatentDistribution, codes: Codes) -> float | None:
+    """Mean log-density of a held-out code, in nats, of a distribution as it is stored."""
     if len(codes.holdout_HD) < MIN_HOLDOUT:
         return None
     labels_H = codes.holdout_labels_H
     if labels_H is None:
         labels_H = np.zeros(len(codes.holdout_HD), dtype=np.int64)
-    return round(float(flow.log_prob(codes.holdout_HD, labels_H).mean()), 4)
+    return round(float(fitted.log_prob(codes.holdout_HD, labels_H).mean()), 4)
 
 
 def _seed_of(seed: int, purpose: str) -> int:

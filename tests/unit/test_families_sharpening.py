@@ -86,7 +86,7 @@ def test_neither_term_trains_the_others_network() -> None:
     sharpening.added(x_BCHW, output_BCHW, PATCH_BEGINS).backward()  # type: ignore[no-untyped-call]
     assert output_BCHW.grad is not None
     mine = {name: weight.grad for name, weight in sharpening.discriminator.named_parameters()}
-    deceived = 3.0 * nn.functional.softplus(-sharpening.discriminator(output_BCHW)).mean()
+    deceived = 3.0 * nn.functional.softplus(-sharpening.discriminator(output_BCHW)).sum() / len(x_BCHW)
     (alone_BCHW,) = torch.autograd.grad(deceived, output_BCHW)
     torch.testing.assert_close(output_BCHW.grad, alone_BCHW)
     for weight in (0.0, 100.0):  # what the family pays does not reach the discriminator

@@ -99,3 +99,20 @@ def test_products_are_exact_in_every_order() -> None:
     assert np.ascontiguousarray(columns).tobytes() == whole.tobytes()
     with pytest.raises(ValueError, match="absolute sum"):
         ExactProduct(np.full((2, 70), 1e5, dtype=np.float32))
+
+
+def test_a_flow_that_gains_nothing_says_so() -> None:
+    rng = np.random.default_rng(0)
+    codes = Codes(rng.normal(size=(60, 3)), None, rng.normal(size=(2000, 3)), None)
+    fitted = fit(codes, FlowSettings(transforms=2, hidden=32, epochs=40, batch=16, patience=40))
+    gaussian = fit(codes, GaussianSettings()).distribution.log_prob(codes.holdout_HD, np.zeros(2000, dtype=np.int64))
+    gained = fitted.chosen["holdout_log_likelihood"] > round(float(gaussian.mean()), 4)
+    assert any("no likelier" in notice for notice in fitted.notices) == (not gained)
+
+
+def test_few_held_out_codes_are_told() -> None:
+    rng = np.random.default_rng(0)
+    codes = Codes(rng.normal(size=(200, 2)), None, rng.normal(size=(4, 2)), None)
+    fitted = fit(codes, FlowSettings(transforms=2, hidden=8, epochs=1))
+    assert any("4 held-out codes are few; the flow stops by training codes" in notice for notice in fitted.notices)
+    assert fitted.chosen["holdout_log_likelihood"] is None
