@@ -22,9 +22,9 @@ _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "copies": ("copies", "{:.2%}".format),
     "authenticity": ("authenticity", "{:.2f}".format),
     "protection": ("protection", "{:.2f}".format),
-    "train_seconds": ("training s", "{:.0f}".format),
-    "fit_seconds": ("fit s", "{:.1f}".format),
-    "latents_per_second": ("latents/s", "{:,.0f}".format),
+    "train_seconds": ("training, CPU s", "{:.0f}".format),
+    "fit_seconds": ("fit, CPU s", "{:.1f}".format),
+    "latents_per_second": ("latents/CPU s", "{:,.0f}".format),
 }
 _PER_CLASS = 10
 
@@ -41,7 +41,7 @@ def write(path: Path, rows: list[dict[str, Any]], protocol: dict[str, Any], pict
         "trained on the real images, against test images; lower distances and higher shares are better.",
         "Accuracy: a small network trained on the synthetic images alone, on the real test images. Copies,",
         "authenticity and protection against overfitting: by pixels, against all training images. What each measure",
-        "means stands in [measures.md](measures.md). Times are those of the machine it ran on, side by side.",
+        "means stands in [measures.md](measures.md). Times are processor seconds of one machine, in one run.",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         lines += ["", f"## {dataset}", "", *_table([row for row in rows if row["dataset"] == dataset])]
