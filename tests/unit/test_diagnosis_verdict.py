@@ -104,6 +104,7 @@ def test_few_codes_of_any_dimension_are_judged(dims: int) -> None:
     told = judged(codes, quick=True)
     assert told.sampler is not None
     assert any("convexity was not measured" in remark for remark in told.remarks)
+    assert "convex" not in told.kind
 
 
 def test_thresholds_leave_room_for_what_held_out_codes_do_themselves() -> None:

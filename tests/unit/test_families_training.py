@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from generator.autoencoders.build import load_decoder, load_encoder
 from generator.autoencoders.config import FAMILIES, AutoencoderConfig, parse_config
@@ -30,12 +28,7 @@ VARIANTS: list[dict[str, Any]] = [
 SETTINGS = TrainSettings(epochs=3, batch=32, seed=3, device="cpu")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def config_of(variant: dict[str, Any], size: int = 8, channels: int = 1) -> AutoencoderConfig:

@@ -106,7 +106,7 @@ def _verdict(of: Diagnosis) -> None:
     click.echo()
     click.secho(f"  {of.verdict.sentence}", bold=True)
     taken = of.verdict.sampler
-    click.echo(f"  `--sampler auto` takes {taken}: {of.verdict.because}" if taken else f"  {of.verdict.because}")
+    click.echo(f"  of these samplers, take {taken}: {of.verdict.because}" if taken else f"  {of.verdict.because}")
     for remark in of.verdict.remarks:
         click.echo(f"  {remark}")
 

@@ -12,7 +12,13 @@ from generator.quality.diagnosis.samplers import SamplerFacts
 from generator.quality.diagnosis.topology import Loop
 
 Kind = Literal[
-    "collapsed", "ring-like", "clustered and convex", "one convex cloud", "clustered, not convex", "scattered"
+    "collapsed",
+    "ring-like",
+    "clustered and convex",
+    "one convex cloud",
+    "clustered, not convex",
+    "scattered",
+    "undecided",
 ]
 
 
@@ -42,6 +48,7 @@ _SENTENCES: dict[Kind, str] = {
     "use flow, or a mixture of many clusters",
     "scattered": "neighbours belong to different classes, or points between codes fall outside; "
     "no sampler mends that: train vae or adversarial, or with more dimensions",
+    "undecided": "whether points between codes are among codes could not be measured; hold out more images",
 }
 
 
@@ -86,6 +93,8 @@ def kind_of(shape: Shape) -> Kind:
         return "ring-like"
     if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.mingled:
         return "scattered"
+    if isinstance(shape.midpoints, Unmeasured):
+        return "undecided"
     clustered = _clustered(shape)
     if convex:
         return "clustered and convex" if clustered else "one convex cloud"
