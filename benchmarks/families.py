@@ -57,17 +57,19 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is the same for all: real images trained on, epochs, synthetic images, images compared, classifier's steps.
+    """What is the same for all: real images trained on, epochs, images a step, synthetic images, images compared,
+    the classifier's steps.
 
     The samplers and the families have the settings that their options give by default.
     """
 
     size: int = 32
-    train_images: int = 20_000
-    epochs: int = 6
-    synthetic: int = 10_000
-    compared: int = 5_000
-    steps: int = 800
+    train_images: int = 10_000
+    epochs: int = 8
+    batch: int = 64
+    synthetic: int = 5_000
+    compared: int = 2_500
+    steps: int = 500
 
     @property
     def digest(self) -> str:
@@ -95,7 +97,9 @@ def main() -> int:
     log = asked.out / "families.jsonl"
     done = _rows(log, protocol)
     cells = [
-        cell for cell in product(asked.datasets, range(asked.seeds), asked.families) if not _complete(cell, asked, done)
+        (dataset, seed, family)
+        for seed, dataset, family in product(range(asked.seeds), asked.datasets, asked.families)
+        if not _complete((dataset, seed, family), asked, done)
     ]
     try:
         for number, (dataset, seed, family) in enumerate(cells, 1):
@@ -171,7 +175,7 @@ def _measured(
     if not path.exists():
         clock = time.process_time()
         config = default_config(real.source.size, real.source.channels, family)
-        settings = TrainSettings(epochs=protocol.epochs, seed=seed)
+        settings = TrainSettings(epochs=protocol.epochs, batch=protocol.batch, seed=seed)
         learn(real.source, config, settings, path, sampler=GaussianSettings())
         timing.write_text(f"{time.process_time() - clock:.1f}")
     store = open_store(str(path))
