@@ -25,6 +25,7 @@ from generator.spec import (
     Name,
     Order,
     PngSettings,
+    Priority,
     Recipe,
     check_draw,
 )
@@ -47,6 +48,7 @@ class JobDraft(Frozen):
     destination: str = Field(min_length=1, max_length=1000)
     name: Name
     tenant: Name = "default"
+    priority: Priority = 0
     count: int | None = Field(default=None, ge=1, le=MAX_SAMPLES, strict=True)
     counts: dict[str, Count] | None = Field(default=None, min_length=1)
     seed: StrictInt = 0
@@ -75,7 +77,8 @@ class JobDraft(Frozen):
 
         Raises ``SpecError``, and ``BundleError`` where the bundle lacks what ``draw`` refers to.
         """
-        fields = self.model_dump(exclude={"bundle", "destination", "name", "tenant", "count", "counts", "draw"})
+        order = {"destination", "name", "tenant", "priority"}
+        fields = self.model_dump(exclude={"bundle", "count", "counts", "draw"} | order)
         counts = self._class_counts(info.classes)
         draw = Resolver(bundle, info, counts).draw(self.draw)
         stated = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
@@ -83,7 +86,9 @@ class JobDraft(Frozen):
         check_fits(recipe, info)
         return JobSpec(
             recipe=recipe,
-            order=Order(destination=absolute_url(self.destination), name=self.name, tenant=self.tenant),
+            order=Order(
+                destination=absolute_url(self.destination), name=self.name, tenant=self.tenant, priority=self.priority
+            ),
         )
 
     def _class_counts(self, classes: tuple[str, ...]) -> tuple[int, ...]:

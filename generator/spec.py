@@ -24,6 +24,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]
+Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]  # the higher, the sooner, among one tenant's jobs
 
 
 class PngSettings(Frozen):
@@ -183,6 +184,7 @@ class Order(Frozen):
     destination: str = Field(min_length=1, max_length=1000)
     name: Name
     tenant: Name = "default"
+    priority: Priority = 0
 
 
 class JobSpec(Frozen):
