@@ -7,6 +7,7 @@ Legend: B batch, C channels, H = W = size, F features. Images are uint8 NHWC out
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
 import numpy as np
@@ -22,7 +23,7 @@ from generator.errors import SourceError, TrainingDiverged
 from generator.features.augmentation import Augmentation, augmented
 from generator.seeding import permutation
 
-_WIDTHS = (16, 32, 64)
+WIDTH = 16  # feature maps of the first block, by default
 _RISE = 0.15  # share of the steps in which the learning rate climbs to its peak
 _EVALUATION_BATCH = 1000
 _BESIDE = 1 << 32  # apart from the streams of the first set of images
@@ -51,13 +52,16 @@ class Labelled:
 
 @final
 class Classifier(nn.Module):
-    """Three blocks of convolution and pooling, one linear layer: about 40,000 parameters at 32 pixels."""
+    """Three blocks of convolution and pooling with ``width``, twice and four times as many maps, one linear layer.
 
-    def __init__(self, size: int, channels: int, classes: int) -> None:
+    With the default width about 34,000 parameters at 32 pixels.
+    """
+
+    def __init__(self, size: int, channels: int, classes: int, *, width: int = WIDTH) -> None:
         super().__init__()
-        widths = (channels, *_WIDTHS)
-        self.blocks = nn.ModuleList(_block(before, after) for before, after in zip(widths, _WIDTHS, strict=False))
-        self.head = nn.Linear(_WIDTHS[-1] * (size // 8) ** 2, classes)
+        widths = (channels, width, 2 * width, 4 * width)
+        self.blocks = nn.ModuleList(_block(before, after) for before, after in pairwise(widths))
+        self.head = nn.Linear(widths[-1] * (size // 8) ** 2, classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """logits_BC, C classes."""
@@ -65,7 +69,7 @@ class Classifier(nn.Module):
         return logits_BC
 
     def features(self, x_BCHW: Tensor) -> Tensor:
-        """features_BF, all >= 0: what the linear layer sees. F is 64 * (size // 8) ** 2."""
+        """features_BF, all >= 0: what the linear layer sees. F is 4 * width * (size // 8) ** 2."""
         return self.maps(x_BCHW)[-1].flatten(1)
 
     def maps(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
@@ -87,12 +91,14 @@ def train_classifier(
     device: str = "cpu",
     beside: Labelled | None = None,
     share: float = 0.5,
+    width: int = WIDTH,
 ) -> Classifier:
     """A classifier trained on uint8 ``images_NHWC`` with int64 ``labels_N`` in 0 .. ``classes`` - 1; frozen, ``eval``.
 
     SGD with momentum; the rate climbs and falls in straight lines (Smith & Topin, "Super-convergence", 2018). Order,
     weights and augmentation depend on ``seed`` and step alone. With ``beside``, every batch has ``share`` of its images
     from there, and the number of steps is the same. Fewer images than a batch holds come several times in each.
+    ``width``: feature maps of the first block, 1 or more.
     Raises ``SourceError`` for images or labels that do not fit, ``SettingsError`` for the device, ``TrainingDiverged``.
     """
     given, where = Labelled(images_NHWC, labels_N), resolve(device)
@@ -104,7 +110,7 @@ def train_classifier(
     decks += [] if beside is None else [_Deck(len(beside), drawn, seed, _BESIDE)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = channels_last(Classifier(images_NHWC.shape[1], images_NHWC.shape[3], classes)).to(where)
+        network = channels_last(Classifier(images_NHWC.shape[1], images_NHWC.shape[3], classes, width=width)).to(where)
     optimizer = torch.optim.SGD(network.parameters(), budget.peak_rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     for step in range(budget.steps):
         rows = [deck.rows(step) for deck in decks]

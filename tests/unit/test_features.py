@@ -67,6 +67,12 @@ def test_features_are_what_the_last_layer_sees_and_maps_carry_gradients(digits: 
     np.testing.assert_allclose(classifier_features(classifier)(data.images_NHWC[:7]), expected, rtol=1e-5)
 
 
+def test_a_wide_one_has_more_maps_and_the_default_is_sixteen(digits: tuple[Labelled, Labelled]) -> None:
+    data, budget = digits[0], Budget(steps=2, batch=16)
+    assert train(data, budget, width=24).head.in_features == 96
+    assert weights(train(data, budget, width=16)) == weights(train(data, budget))
+
+
 def test_images_beside_are_learned_too_in_as_many_steps(digits: tuple[Labelled, Labelled]) -> None:
     """Ten real images of ones alone, and all the other digits beside them."""
     data, test = digits
