@@ -36,7 +36,8 @@ from generator.bundle import Bundle, load_bundle, load_codes, load_encoder_weigh
 from generator.canonical import canonical_json, sha256_hex
 from generator.decoding import ResidentDecoder
 from generator.errors import LatentmillError
-from generator.features.classifier import Budget, Classifier, Labelled, accuracy, train_classifier
+from generator.features.classifier import Classifier, Labelled, accuracy, train_classifier
+from generator.features.config import Budget
 from generator.features.extract import classifier_features
 from generator.latents import LatentDistribution
 from generator.latents.codes import Codes

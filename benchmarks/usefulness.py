@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from generator import open_dataset
+from generator.augmentation import Augmentation
 from generator.errors import LatentmillError
-from generator.features.augmentation import Augmentation
-from generator.features.classifier import Budget, Labelled
+from generator.features.classifier import Labelled
+from generator.features.config import Budget
 from generator.quality.usefulness import ArmResult, usefulness
 from generator.sources import load_source
 

@@ -21,7 +21,11 @@ from generator.autoencoders.training import Examples, Progress, Trained, train
 from generator.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
 from generator.bundle.save import check_free
 from generator.errors import BundleError, SpecError
-from generator.features.classifier import Budget, Classifier, train_classifier
+from generator.features.classifier import Classifier, Labelled, train_classifier
+from generator.features.config import Budget
+from generator.guards.config import JudgeSettings
+from generator.guards.judge import Judge, train_judge
+from generator.guards.sketch import draw_sketch
 from generator.latents.codes import Codes
 from generator.latents.config import MixtureSettings, SamplerSettings
 from generator.latents.fit import Fit, fit
@@ -56,11 +60,14 @@ def learn(
     out: Path,
     *,
     sampler: SamplerSettings = DEFAULT_SAMPLER,
+    judge: JudgeSettings | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_fit: Callable[[], None] = lambda: None,
 ) -> Learned:
     """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
+
+    ``judge``: the classifiers that will doubt labels of samples, for a source with two classes or more.
 
     A run that was killed is taken up again from ``checkpoint_of(out)``; that file goes when the bundle is there.
     Only one run at a time works towards ``out``.
@@ -84,7 +91,7 @@ def learn(
             on_epoch=on_epoch,
         )
         on_fit()
-        learned = _fit_and_save(source, parts, trained, settings, sampler, out)
+        learned = _fit_and_save(source, parts, trained, settings, sampler, judge, out)
         checkpoint.unlink(missing_ok=True)
     return learned
 
@@ -139,12 +146,19 @@ def _features(source: Source, parts: Split, settings: TrainSettings) -> Classifi
 
 
 def _fit_and_save(
-    source: Source, parts: Split, trained: Trained, settings: TrainSettings, sampler: SamplerSettings, out: Path
+    source: Source,
+    parts: Split,
+    trained: Trained,
+    settings: TrainSettings,
+    sampler: SamplerSettings,
+    judge: JudgeSettings | None,
+    out: Path,
 ) -> Learned:
     encoder = load_encoder(trained.config, trained.encoder_state)
     codes = _codes(encoder, source, parts)
     fitted = fit(codes, sampler, seed=settings.seed)
     fitted = replace(fitted, notices=(*notices_of_collapse(trained.config, codes.codes_ND), *fitted.notices))
+    judged = _judge(source, parts, judge, settings)
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
@@ -160,8 +174,19 @@ def _fit_and_save(
         ),
         training=TrainingFacts(settings=settings, history=trained.history),
         fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
+        judge=None if judged is None else judge,
+        judge_weights=None if judged is None else {n: w.cpu().numpy() for n, w in judged.state_dict().items()},
+        sketch=draw_sketch(source.images_NHWC[parts.train_N], source.images_NHWC[parts.holdout_N], seed=settings.seed),
     )
     return Learned(save_bundle(out, contents), len(parts.train_N), len(parts.holdout_N), trained.history, fitted)
+
+
+def _judge(source: Source, parts: Split, judge: JudgeSettings | None, settings: TrainSettings) -> Judge | None:
+    classes = len(source.class_names)
+    if judge is None or source.labels_N is None or classes < 2:
+        return None
+    given = Labelled(source.images_NHWC[parts.train_N], source.labels_N[parts.train_N])
+    return train_judge(given, judge, classes=classes, seed=settings.seed, device=settings.device)
 
 
 def _codes(encoder: nn.Module, source: Source, parts: Split) -> Codes:

@@ -31,7 +31,7 @@ class Refitted:
 def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None = None) -> Refitted:
     """Fit ``sampler`` to the codes that the bundle in ``store`` keeps, and write the bundle ``out``, which must be new.
 
-    Decoder, encoder, codes, source and training are those of the old bundle; ``seed`` as well, unless given.
+    All but the latent distribution is as in the old bundle, ``seed`` as well, unless given.
     Raises ``BundleError``, ``SourceError`` for codes that cannot be fitted to, and ``TrainingDiverged``.
     """
     check_free(out)
@@ -49,5 +49,8 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
         source=bundle.info.source,
         training=bundle.info.training,
         fitting=FittingFacts(settings=sampler, seed=seed, chosen=fitted.chosen),
+        judge=bundle.info.judge,
+        judge_weights=bundle.judge_weights,
+        sketch=bundle.sketch,
     )
     return Refitted(bundle.digest, save_bundle(out, contents), fitted)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from generator.autoencoders.config import AutoencoderConfig
 from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.canonical import Frozen
+from generator.guards.config import JudgeSettings
 from generator.latents.config import SamplerSettings
 from generator.spec import ClassName, Digest
 
@@ -21,8 +22,17 @@ DECODER_FILE: Final = "decoder.safetensors"
 ENCODER_FILE: Final = "encoder.safetensors"
 LATENTS_FILE: Final = "latents.safetensors"
 CODES_FILE: Final = "codes.safetensors"
+JUDGE_FILE: Final = "judge.safetensors"
+SKETCH_FILE: Final = "sketch.safetensors"
 
-BundleFile = Literal["decoder.safetensors", "encoder.safetensors", "latents.safetensors", "codes.safetensors"]
+BundleFile = Literal[
+    "decoder.safetensors",
+    "encoder.safetensors",
+    "latents.safetensors",
+    "codes.safetensors",
+    "judge.safetensors",
+    "sketch.safetensors",
+]
 
 
 class FileEntry(Frozen):
@@ -71,7 +81,7 @@ class FittingFacts(Frozen):
 
 
 class BundleInfo(Frozen):
-    """The content of ``bundle.json``."""
+    """The content of ``bundle.json``. ``judge``: how the classifiers that doubt labels were made, if it has any."""
 
     kind: Literal["latentmill.bundle"] = "latentmill.bundle"
     bundle_version: Literal[1] = 1
@@ -83,6 +93,7 @@ class BundleInfo(Frozen):
     source: SourceFacts
     training: TrainingFacts
     fitting: FittingFacts
+    judge: JudgeSettings | None = None
     files: dict[BundleFile, FileEntry]
 
     @model_validator(mode="after")
@@ -94,4 +105,6 @@ class BundleInfo(Frozen):
         for needed in (DECODER_FILE, LATENTS_FILE):
             if needed not in self.files:
                 raise ValueError(f"files must name {needed}")
+        if (self.judge is None) != (JUDGE_FILE not in self.files) or (self.judge and len(self.classes) < 2):
+            raise ValueError(f"a judge must come with {JUDGE_FILE} and at least two classes")
         return self

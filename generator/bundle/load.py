@@ -14,12 +14,15 @@ from generator.bundle.format import (
     DECODER_FILE,
     ENCODER_FILE,
     INFO_FILE,
+    JUDGE_FILE,
     LATENTS_FILE,
+    SKETCH_FILE,
     BundleFile,
     BundleInfo,
 )
 from generator.canonical import MAX_JSON_BYTES, digest_of, read_json, validated
 from generator.errors import BundleError, BundleMissing, ObjectMissing
+from generator.guards.sketch import Sketch, load_sketch
 from generator.latents import LatentDistribution, load
 from generator.latents.codes import Codes
 from generator.store.base import Store
@@ -29,12 +32,17 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: what sampling and decoding need. ``decoder`` maps parameter names to float arrays."""
+    """A verified bundle: what sampling, decoding and screening need. ``decoder`` maps parameter names to float arrays.
+
+    ``judge_weights`` and ``sketch`` are ``None`` in a bundle without them.
+    """
 
     digest: str
     info: BundleInfo
     decoder: Tensors
     latents: LatentDistribution
+    judge_weights: Tensors | None = None
+    sketch: Sketch | None = None
 
 
 def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
@@ -75,10 +83,17 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
             f"{info.latent_dim} dimensions and {len(info.classes)} classes, as in {INFO_FILE}",
             f"{latents.dims} and {latents.classes}",
         )
-    for name in info.files:
-        if name not in (DECODER_FILE, LATENTS_FILE):
+    for name in (ENCODER_FILE, CODES_FILE):
+        if name in info.files:
             read_file(store, info, name)
-    return Bundle(digest, info, _tensors(store, info, DECODER_FILE), latents)
+    judge_weights = _tensors(store, info, JUDGE_FILE) if JUDGE_FILE in info.files else None
+    sketch = _sketch(store, info) if SKETCH_FILE in info.files else None
+    return Bundle(digest, info, _tensors(store, info, DECODER_FILE), latents, judge_weights, sketch)
+
+
+def _sketch(store: Store, info: BundleInfo) -> Sketch:
+    tensors = _tensors(store, info, SKETCH_FILE)
+    return load_sketch(tensors, size=info.image.height, channels=info.image.channels)
 
 
 def load_encoder_weights(store: Store, info: BundleInfo) -> Tensors:

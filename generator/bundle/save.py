@@ -17,7 +17,9 @@ from generator.bundle.format import (
     DECODER_FILE,
     ENCODER_FILE,
     INFO_FILE,
+    JUDGE_FILE,
     LATENTS_FILE,
+    SKETCH_FILE,
     BundleFile,
     BundleInfo,
     FileEntry,
@@ -28,13 +30,18 @@ from generator.bundle.format import (
 )
 from generator.canonical import digest_of
 from generator.errors import BundleError
+from generator.guards.config import JudgeSettings
+from generator.guards.sketch import Sketch
 from generator.latents import LatentDistribution
 from generator.latents.codes import Codes
 
 
 @dataclass(frozen=True)
 class BundleContents:
-    """The parts of a bundle. ``codes``: of training images and held-out ones, to fit again and to judge by."""
+    """The parts of a bundle. ``codes``: of training images and held-out ones, to fit again and to judge by.
+
+    ``judge`` with ``judge_weights``: what doubts labels. ``sketch``: what finds copies.
+    """
 
     autoencoder: AutoencoderConfig
     decoder: Mapping[str, np.ndarray]
@@ -45,6 +52,9 @@ class BundleContents:
     source: SourceFacts
     training: TrainingFacts
     fitting: FittingFacts
+    judge: JudgeSettings | None = None
+    judge_weights: Mapping[str, np.ndarray] | None = None
+    sketch: Sketch | None = None
 
 
 def save_bundle(directory: Path, contents: BundleContents) -> str:
@@ -57,6 +67,10 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         LATENTS_FILE: safetensors_bytes(latents_tensors),
         CODES_FILE: safetensors_bytes(_code_tensors(contents.codes)),
     }
+    if contents.judge_weights is not None:
+        files[JUDGE_FILE] = safetensors_bytes(dict(contents.judge_weights))
+    if contents.sketch is not None:
+        files[SKETCH_FILE] = safetensors_bytes(contents.sketch.tensors())
     config = contents.autoencoder
     info = BundleInfo(
         image=ImageShape(height=config.size, width=config.size, channels=config.channels),
@@ -67,6 +81,7 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         source=contents.source,
         training=contents.training,
         fitting=contents.fitting,
+        judge=contents.judge,
         files={name: FileEntry(digest=digest_of(data), size=len(data)) for name, data in files.items()},
     )
     write_whole(directory, {INFO_FILE: info.canonical(), **{str(name): data for name, data in files.items()}})

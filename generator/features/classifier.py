@@ -12,31 +12,20 @@ from typing import final
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from generator.augmenting import augmented
 from generator.autoencoders.devices import resolve
 from generator.autoencoders.networks import channels_last, to_input
-from generator.canonical import Frozen
 from generator.errors import SourceError, TrainingDiverged
-from generator.features.augmentation import Augmentation, augmented
+from generator.features.config import Budget
 from generator.seeding import permutation
 
 WIDTH = 16  # feature maps of the first block, by default
 _RISE = 0.15  # share of the steps in which the learning rate climbs to its peak
 _EVALUATION_BATCH = 1000
 _BESIDE = 1 << 32  # apart from the streams of the first set of images
-
-
-class Budget(Frozen):
-    """What every arm of a comparison gets: ``steps`` of ``batch`` images, the peak of the learning rate, the changes
-    made to images while training."""
-
-    steps: int = Field(default=1400, ge=1, le=1_000_000, strict=True)
-    batch: int = Field(default=128, ge=2, le=65_536, strict=True)
-    peak_rate: float = Field(default=0.1, gt=0.0, le=10.0)
-    augmentation: Augmentation = Augmentation()
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from generator.neighbours import nearest
 from generator.quality.checks import checked
-from generator.quality.neighbours import nearest
 
 _BLOCK = 1024
 _ROUNDING = 1e-10  # of squared distances by a product in float64, as a share of the squared lengths

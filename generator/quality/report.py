@@ -12,7 +12,8 @@ from torch import nn
 
 from generator.canonical import Frozen
 from generator.errors import MeasureError
-from generator.features.classifier import Budget, Classifier
+from generator.features.classifier import Classifier
+from generator.features.config import Budget
 from generator.features.extract import Features, classifier_features, encoder_features
 from generator.quality.coverage import coverage
 from generator.quality.duplicates import Duplicates, duplicates

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from generator.errors import MeasureError
-from generator.features.classifier import Budget, Classifier, Labelled, accuracy, train_classifier
+from generator.features.classifier import Classifier, Labelled, accuracy, train_classifier
+from generator.features.config import Budget
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from generator.augmentation import Augmentation
+from generator.augmenting import augmented
 from generator.autoencoders.networks import to_input
 from generator.errors import SourceError
-from generator.features.augmentation import Augmentation, augmented
-from generator.features.classifier import Budget, Classifier, Labelled, accuracy, train_classifier
+from generator.features.classifier import Classifier, Labelled, accuracy, train_classifier
+from generator.features.config import Budget
 from generator.features.extract import classifier_features
 from generator.sources import load_source
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from generator.errors import MeasureError
+from generator.neighbours import nearest
 from generator.quality.coverage import coverage
 from generator.quality.fidelity import frechet_distance, kernel_distance
-from generator.quality.neighbours import nearest
 
 
 def normal(count: int, dims: int, seed: int) -> np.ndarray:

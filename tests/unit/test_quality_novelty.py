@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from generator.errors import MeasureError
+from generator.neighbours import nearest
 from generator.quality.duplicates import duplicates
-from generator.quality.neighbours import nearest
 from generator.quality.novelty import folds_of, novelty, protection
 from generator.quality.shifts import shifted_distances
 

@@ -17,7 +17,8 @@ from generator.autoencoders.settings import TrainSettings
 from generator.bundle import load_bundle, read_info
 from generator.drafts import draft_of, resolve
 from generator.errors import DatasetError, MeasureError, SourceError
-from generator.features.classifier import Budget, Labelled
+from generator.features.classifier import Labelled
+from generator.features.config import Budget
 from generator.latents.config import MixtureSettings
 from generator.learning import learn
 from generator.mill import build
