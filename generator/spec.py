@@ -201,10 +201,15 @@ class JobSpec(Frozen):
     @property
     def job_id(self) -> str:
         """One name for this build at this place: the same spec submitted twice has the same job id."""
-        place = f"{self.order.destination}\n{self.order.name}\n{self.recipe.digest}"
-        return f"{self.order.name}-{digest_of(place.encode())[7:19]}"
+        return job_id_of(self.order.destination, self.order.name, self.recipe.digest)
 
 
 def build_id_of(recipe_digest: str) -> str:
     """Directory name of the build of a recipe: 20 hexadecimal digits."""
     return recipe_digest.removeprefix("sha256:")[:20]
+
+
+def job_id_of(destination: str, name: str, recipe_digest: str) -> str:
+    """The job that builds this recipe at this place."""
+    place = f"{destination}\n{name}\n{recipe_digest}"
+    return f"{name}-{digest_of(place.encode())[7:19]}"
