@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from generator.canonical import read_json, validated
 from generator.errors import DatasetError, ObjectMissing
-from generator.provenance.manifest import MANIFEST_KEY, RECIPE_KEY, Manifest, parse_manifest
+from generator.provenance.manifest import MANIFEST_KEY, MAX_MANIFEST_BYTES, RECIPE_KEY, Manifest, parse_manifest
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
 
 LATEST_KEY = "latest.json"
+MAX_LATEST_BYTES = 64 * 1024
 
 _BUILDS = "builds/"
 _SHOWN = 10
@@ -55,7 +56,7 @@ def find_build(url: str, s3: S3Settings | None = None) -> Store:
 def read_manifest(store: Store) -> Manifest:
     """The manifest of the build whose prefix ``store`` is seen from. Raises ``DatasetError``."""
     try:
-        data = store.get(MANIFEST_KEY)
+        data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
     except ObjectMissing as missing:
         raise DatasetError("dataset", f"a committed build (with {MANIFEST_KEY})", f"none at {store.url}") from missing
     return parse_manifest(data)
@@ -63,7 +64,7 @@ def read_manifest(store: Store) -> Manifest:
 
 def _promoted(store: Store) -> str | None:
     try:
-        data = store.get(LATEST_KEY)
+        data = store.get(LATEST_KEY, MAX_LATEST_BYTES)
     except ObjectMissing:
         return None
     latest = validated(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import reprlib
 from typing import Any, TypeVar
 
@@ -58,14 +59,21 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{sha256_hex(data)}"
 
 
-def read_json(data: bytes, *, field: str, error: type[InputError]) -> Any:
-    """Parse untrusted JSON bytes; anything wrong (size, encoding, syntax, depth) is ``error`` naming ``field``."""
-    if len(data) > MAX_JSON_BYTES:
-        raise error(field, f"at most {MAX_JSON_BYTES} bytes of JSON", f"{len(data)} bytes")
+def read_json(data: bytes, *, field: str, error: type[InputError], limit: int = MAX_JSON_BYTES) -> Any:
+    """Parse untrusted JSON bytes; anything wrong (size, encoding, syntax, depth) is ``error`` naming ``field``.
+
+    What parsers read in different ways is refused too: a key twice in one object, NaN and infinities (which are no
+    JSON), and halves of surrogate pairs (which no UTF-8 can hold).
+    """
+    if len(data) > limit:
+        raise error(field, f"at most {limit} bytes of JSON", f"{len(data)} bytes")
     try:
-        return json.loads(data)
+        document = json.loads(data, object_pairs_hook=_with_distinct_keys, parse_constant=_finite, parse_float=_finite)
+        if b"\\u" in data:
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as broken:
         raise error(field, "a JSON document", f"bytes that do not parse ({broken})") from broken
+    return document
 
 
 def validated(model: type[M], value: Any, *, field: str, error: type[InputError]) -> M:
@@ -99,6 +107,24 @@ def shown(value: Any) -> str:
     """``value`` for an error message: at most 120 characters, in bounded time whatever it is."""
     text = _SHORT.repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _with_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen = set[str]()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {shown(key)} stands there twice")
+            seen.add(key)
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{shown(text)} is no finite number")
+    return number
 
 
 def _wanted(message: str) -> str:

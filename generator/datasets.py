@@ -28,8 +28,8 @@ class Sample(NamedTuple):
 
     ``image`` is uint8 HWC with 1 (grey) or 3 (RGB) channels, or what the ``transform`` made of it; ``label`` is
     ``NO_LABEL`` (-1) in a dataset without labels. ``provenance`` says how to make the image again: ``key``, ``index``,
-    ``attempt``, ``cluster``, ``log_density``, ``recipe`` (digest), ``synthetic``, and, where there are labels,
-    ``label`` and ``class``.
+    ``attempt``, ``cluster``, ``log_density``, ``label_confidence``, ``recipe`` (digest), ``synthetic``, and,
+    where there are labels, ``label`` and ``class``.
     """
 
     image: Any
@@ -109,7 +109,7 @@ class Dataset(IterableDataset[Sample]):
     def _samples(self, shard: int, rows_N: np.ndarray) -> Iterator[Sample]:
         file = self.manifest.shards[shard].shard
         field = f"{self.url}/{file.key}"
-        data = self._store.get(file.key)
+        data = self._store.get(file.key, file.size)
         if (digest := digest_of(data)) != file.digest:
             raise IntegrityError(
                 field, f"bytes with digest {file.digest}", digest, "latentmill verify lists all damage"

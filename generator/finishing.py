@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from generator.bundle import BundleInfo
 from generator.canonical import read_json
+from generator.epochs import environments_of
 from generator.errors import DatasetError, IntegrityError
 from generator.images import decode_image, extension
 from generator.plan import Plan
@@ -22,7 +24,7 @@ from generator.provenance.manifest import (
     receipt_key,
 )
 from generator.provenance.preview import preview_bytes
-from generator.publish import BuildPlace, commit, fixed_environment, read_receipt
+from generator.publish import BuildPlace, commit, read_receipt
 from generator.shards import read_samples
 
 PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked at for the preview
@@ -58,13 +60,13 @@ def _checked(place: BuildPlace, number: int, sizes: Mapping[str, int]) -> Receip
 
 
 def _manifest(place: BuildPlace, info: BundleInfo, receipts: tuple[Receipt, ...]) -> Manifest:
-    recipe, environment = place.recipe, fixed_environment(place)
+    recipe = place.recipe
     return Manifest(
         name=place.name,
         build_id=place.build_id,
         recipe_digest=place.recipe_digest,
         recipe=read_json(place.recipe_bytes, field="recipe.json", error=DatasetError),
-        environments={environment.digest: environment.model_dump(mode="json")},
+        environments=environments_used(place, receipts),
         provenance=Provenance(
             bundle=recipe.bundle,
             model=info.autoencoder.family,
@@ -88,8 +90,19 @@ def _manifest(place: BuildPlace, info: BundleInfo, receipts: tuple[Receipt, ...]
     )
 
 
+def environments_used(place: BuildPlace, receipts: tuple[Receipt, ...]) -> dict[str, Any]:
+    """The environments that wrote the shards; epochs that wrote none are not told of."""
+    epochs = environments_of(place.store)
+    for receipt in receipts:
+        if receipt.environment not in epochs:
+            expected = f"an environment of this build ({', '.join(epochs) or 'none fixed'})"
+            raise IntegrityError(receipt_key(receipt.number), expected, receipt.environment)
+    used = {receipt.environment for receipt in receipts}
+    return {digest: environment.model_dump(mode="json") for digest, environment in epochs.items() if digest in used}
+
+
 def _preview(place: BuildPlace, receipt: Receipt) -> bytes:
-    archive, suffix = place.store.get(receipt.shard.key), extension(place.recipe.image.format)
+    archive, suffix = place.store.get(receipt.shard.key, receipt.shard.size), extension(place.recipe.image.format)
     samples = [
         (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)
         for (key, files), _ in zip(read_samples(archive, field=receipt.shard.key), range(PREVIEW_SAMPLES), strict=False)

@@ -1,7 +1,8 @@
 """The commit protocol: recipe first, then shards with receipts, the manifest last; every write a conditional one.
 
 Whoever writes, however often, whatever died before: an object is created once, and whoever finds it there already
-compares digests. Equal is success, unequal is a loud conflict. Readers see nothing before the manifest.
+compares digests. Equal is success, unequal is a loud conflict; only what a worker of an earlier epoch left without a
+receipt is replaced (``generator.takeover``). Readers see nothing before the manifest.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from generator.canonical import canonical_json, digest_of, read_json, validated
+from generator.epochs import Epoch, current_epoch, environments_of
+from generator.epochs import fix_environment as fix_newest_environment
 from generator.errors import BuildConflict, DatasetError, EnvironmentMismatch, IntegrityError, ObjectMissing
-from generator.provenance.environment import Environment, differences
+from generator.provenance.environment import Environment
 from generator.provenance.manifest import (
-    ENVIRONMENT_KEY,
     MANIFEST_KEY,
+    MAX_EXTRA_BYTES,
+    MAX_MANIFEST_BYTES,
+    MAX_RECIPE_BYTES,
     RECIPE_KEY,
     Manifest,
     Receipt,
@@ -29,6 +34,7 @@ from generator.spec import JobSpec, Recipe, build_id_of
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
 from generator.store.once import put_once
+from generator.takeover import RESERVATION_BYTES, Reservation, held_receipt, take_over
 
 _RECEIPT = re.compile(r"receipts/(\d{6})\.json")
 
@@ -74,7 +80,7 @@ def place_of(spec: JobSpec, s3: S3Settings | None = None) -> BuildPlace:
 def found_place(store: Store, name: str) -> BuildPlace:
     """The build whose prefix ``store`` is seen from, by its stored recipe. Raises ``DatasetError``."""
     try:
-        data = store.get(RECIPE_KEY)
+        data = store.get(RECIPE_KEY, MAX_RECIPE_BYTES)
     except ObjectMissing as missing:
         raise DatasetError("build", f"a build with a {RECIPE_KEY}", f"none at {store.url}") from missing
     document = read_json(data, field=RECIPE_KEY, error=DatasetError)
@@ -94,54 +100,46 @@ def begin(place: BuildPlace) -> None:
         ) from conflict
 
 
-def fix_environment(place: BuildPlace, ours: Environment) -> None:
-    """Make ``ours`` the environment of this build, or find it so. Raises ``EnvironmentMismatch``."""
-    try:
-        put_once(place.store, ENVIRONMENT_KEY, ours.canonical())
-    except BuildConflict as conflict:
-        theirs = fixed_environment(place)
-        raise EnvironmentMismatch(
-            "environment",
-            f"the environment that the first worker of this build fixed ({theirs.digest})",
-            f"this worker's, with {differences(ours, theirs)}",
-            "run a worker with the same versions and device kind, or build under a new revision",
-        ) from conflict
+def fix_environment(place: BuildPlace, ours: Environment) -> Epoch:
+    """Make ``ours`` the environment of the build's newest epoch, or find it so. Raises ``EnvironmentMismatch``."""
+    return fix_newest_environment(place.store, ours)
 
 
-def fixed_environment(place: BuildPlace) -> Environment:
-    """The environment of a build that has begun to write shards. Raises ``ObjectMissing`` before that."""
-    document = read_json(place.store.get(ENVIRONMENT_KEY), field=ENVIRONMENT_KEY, error=DatasetError)
-    return validated(Environment, document, field=ENVIRONMENT_KEY, error=DatasetError)
+def publish_shard(place: BuildPlace, made: MadeShard) -> Receipt:
+    """Data first, receipt last; the receipt that stands: ours, or that of a worker of another epoch who was faster.
 
-
-def publish_shard(place: BuildPlace, made: MadeShard) -> None:
-    """Data first, receipt last. What a dead writer left is adopted if it is equal; else ``BuildConflict``."""
+    What a dead writer left is adopted if it is equal. If it is not, it is replaced where a later epoch has begun, and
+    else a ``BuildConflict``. Raises ``EnvironmentMismatch`` where the later epoch is not ours.
+    """
     receipt = made.receipt
     try:
         put_once(place.store, receipt.shard.key, made.shard)
         put_once(place.store, receipt.table.key, made.table)
         put_once(place.store, receipt_key(receipt.number), receipt.canonical())
     except BuildConflict as conflict:
-        raise BuildConflict(
-            conflict.field,
-            f"{conflict.expected}, as made in environment {receipt.environment}",
-            f"{conflict.got}, written before under this build's fixed environment {_stored_environment(place)}",
-            "one of the two is not deterministic; keep both for comparison and build under a new revision",
-        ) from conflict
+        return _settled(place, made, conflict)
+    return receipt
+
+
+def is_finished(place: BuildPlace, number: int) -> bool:
+    """Whether the shard has a receipt."""
+    info = place.store.head(receipt_key(number))
+    return info is not None and info.size != RESERVATION_BYTES
 
 
 def finished_numbers(place: BuildPlace) -> set[int]:
     """The shards that have a receipt."""
-    found = (_RECEIPT.fullmatch(info.key) for info in place.store.list("receipts/"))
+    listed = (info for info in place.store.list("receipts/") if info.size != RESERVATION_BYTES)
+    found = (_RECEIPT.fullmatch(info.key) for info in listed)
     return {int(match[1]) for match in found if match}
 
 
 def read_receipt(place: BuildPlace, number: int) -> Receipt:
-    """A stored receipt, checked against the recipe. Raises ``IntegrityError``."""
-    key = receipt_key(number)
-    document = read_json(place.store.get(key), field=key, error=DatasetError)
-    receipt = validated(Receipt, document, field=key, error=DatasetError)
-    if (receipt.number, receipt.recipe) != (number, place.recipe_digest):
+    """A stored receipt, checked against the recipe. Raises ``ObjectMissing``, ``DatasetError``, ``IntegrityError``."""
+    key, receipt = receipt_key(number), held_receipt(place.store, number)
+    if isinstance(receipt, Reservation):
+        raise ObjectMissing(f"{place.url}/{key}", "a receipt", "a reservation: the shard is not finished")
+    if receipt.recipe != place.recipe_digest:
         raise IntegrityError(key, f"shard {number} of recipe {place.recipe_digest}", receipt.recipe)
     return receipt
 
@@ -149,16 +147,19 @@ def read_receipt(place: BuildPlace, number: int) -> Receipt:
 def committed(place: BuildPlace) -> Manifest | None:
     """The manifest, if this build is committed."""
     try:
-        return parse_manifest(place.store.get(MANIFEST_KEY))
+        return parse_manifest(place.store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES))
     except ObjectMissing:
         return None
 
 
 def commit(place: BuildPlace, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
-    """Store the extras, then the manifest that lists them: from here on the build exists for readers."""
-    for key, data in extras.items():
-        put_once(place.store, key, data)
-    files = tuple(StoredFile(key=key, digest=digest_of(data), size=len(data)) for key, data in extras.items())
+    """Store the extras, then the manifest that lists them: from here on the build exists for readers.
+
+    Extras depend on the environment, if little. What a worker of an earlier epoch stored of them stays, so that two
+    that commit at once agree on the manifest.
+    """
+    stored = {key: _stored_extra(place, key, data) for key, data in extras.items()}
+    files = tuple(StoredFile(key=key, digest=digest_of(data), size=len(data)) for key, data in stored.items())
     whole = manifest.model_copy(update={"extras": files})
     put_once(place.store, MANIFEST_KEY, whole.canonical())
     return whole
@@ -169,8 +170,44 @@ def record_run(place: BuildPlace, lease: str, facts: Mapping[str, Any]) -> None:
     place.store.put(f"runs/{lease}.json", canonical_json(dict(facts)))
 
 
-def _stored_environment(place: BuildPlace) -> str:
+def _settled(place: BuildPlace, made: MadeShard, conflict: BuildConflict) -> Receipt:
+    """The place is taken by other bytes than ours: whose they are, and what follows."""
+    ours = made.receipt
+    stands = _held(place, ours.number)
+    if stands is None or isinstance(stands, Reservation):
+        epoch = current_epoch(place.store)
+        if epoch.environment is None or epoch.environment.digest != ours.environment:
+            raise EnvironmentMismatch(
+                "environment", f"that of epoch {epoch.number} of this build", ours.environment, "a later epoch began"
+            ) from conflict
+        if epoch.number > 0:
+            files = {ours.shard.key: made.shard, ours.table.key: made.table}
+            stands = take_over(place.store, ours, files)
+            if stands == ours:
+                return ours
+    epochs = environments_of(place.store)
+    if isinstance(stands, Receipt) and stands.environment != ours.environment and stands.environment in epochs:
+        return stands
+    raise BuildConflict(
+        conflict.field,
+        f"{conflict.expected}, as made in environment {ours.environment}",
+        f"{conflict.got}, written before under this build's environments {', '.join(epochs) or '(none fixed)'}",
+        "one of the two is not deterministic; keep both for comparison and build under a new revision",
+    ) from conflict
+
+
+def _stored_extra(place: BuildPlace, key: str, data: bytes) -> bytes:
     try:
-        return fixed_environment(place).digest
+        put_once(place.store, key, data)
+    except BuildConflict:
+        if current_epoch(place.store).number == 0:
+            raise
+        return place.store.get(key, MAX_EXTRA_BYTES)
+    return data
+
+
+def _held(place: BuildPlace, number: int) -> Receipt | Reservation | None:
+    try:
+        return held_receipt(place.store, number)
     except ObjectMissing:
-        return "(none fixed)"
+        return None

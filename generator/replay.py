@@ -43,7 +43,7 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
     if not 0 <= index < place.recipe.total:
         raise DatasetError("index", f"0 .. {place.recipe.total - 1}", index)
     receipt = manifest.shards[Plan(place.recipe).shard_of(index)]
-    rows = read_rows(store.get(receipt.table.key), field=receipt.table.key)
+    rows = read_rows(store.get(receipt.table.key, receipt.table.size), field=receipt.table.key)
     row = next(row for row in rows if row["index"] == index)
     decoder = ResidentDecoder(bundle, batch=place.recipe.batch, dtype=place.recipe.dtype, device=device)
     maker = open_maker(place, bundle, decoder)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from generator.canonical import Frozen, read_json, validated
+from generator.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
 from generator.errors import DatasetError
 from generator.spec import ClassName, Digest, Name
 
@@ -19,6 +19,11 @@ MANIFEST_KEY = "manifest.json"
 CARD_KEY = "README.md"
 CROISSANT_KEY = "croissant.json"
 PREVIEW_KEY = "preview.jpg"
+
+MAX_RECIPE_BYTES = MAX_JSON_BYTES
+MAX_RECEIPT_BYTES = 8 * 2**20  # most of it, if there are many classes, the counts
+MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, the preview
+MAX_MANIFEST_BYTES = 2**30  # 999,999 receipts of few classes
 
 Size = Annotated[int, Field(ge=0)]
 Number = Annotated[int, Field(ge=0, lt=10**9)]
@@ -105,5 +110,5 @@ class Manifest(Frozen):
 
 def parse_manifest(data: bytes) -> Manifest:
     """The manifest in the stored bytes ``data``. Raises ``DatasetError`` naming what is wrong with it."""
-    document = read_json(data, field=MANIFEST_KEY, error=DatasetError)
+    document = read_json(data, field=MANIFEST_KEY, error=DatasetError, limit=MAX_MANIFEST_BYTES)
     return validated(Manifest, document, field=MANIFEST_KEY, error=DatasetError)

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from generator.errors import SpecError
+from generator.errors import IntegrityError, SpecError
 
 # No leading dot: such names belong to the stores themselves (temporary files, locks, probes) and are never listed.
 _SEGMENT = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]{0,254}")
 MAX_KEY = 900  # S3 ends at 1024 bytes
+MAX_OBJECT = 5 * 10**9  # bytes; what S3 takes in one request
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Store(ABC):
     url: str  # without a trailing slash; ``f"{url}/{key}"`` names an object to a person
 
     @abstractmethod
-    def get(self, key: str) -> bytes:
-        """The whole object. Raises ``ObjectMissing``."""
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+        """The whole object. Raises ``ObjectMissing``; ``IntegrityError``, unread, for one of over ``limit`` bytes."""
 
     @abstractmethod
     def read(self, key: str, start: int, length: int) -> bytes:
@@ -126,6 +127,13 @@ def check_range(start: int, length: int) -> None:
     """Raises ``SpecError`` unless both are at least 0: stores read a negative offset in different ways."""
     if start < 0 or length < 0:
         raise SpecError("range", "a start and a length of at least 0", f"start {start}, length {length}")
+
+
+def check_size(where: str, size: int, limit: int) -> None:
+    """Raises ``IntegrityError`` for an object that is larger than what can rightly be there."""
+    if size > limit:
+        hint = "something else was written there; it was not read"
+        raise IntegrityError(where, f"an object of at most {limit} bytes", f"{size} bytes", hint)
 
 
 def joined(prefix: str, key: str) -> str:

@@ -21,7 +21,17 @@ from typing import BinaryIO, final
 
 from generator.errors import AccessDenied, AlreadyExists, Changed, ObjectMissing, StoreUnavailable
 from generator.store import files
-from generator.store.base import ObjectInfo, Store, check_directory, check_key, check_prefix, check_range, joined
+from generator.store.base import (
+    MAX_OBJECT,
+    ObjectInfo,
+    Store,
+    check_directory,
+    check_key,
+    check_prefix,
+    check_range,
+    check_size,
+    joined,
+)
 
 _OTHERS = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
 _REFUSED = {getattr(errno, name) for name in _OTHERS.split()}  # a retry would not help, unlike ENOSPC or EIO
@@ -39,8 +49,9 @@ class LocalStore(Store):
     def __repr__(self) -> str:
         return f"LocalStore({self.url!r})"
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
         with self._opened(key) as file:
+            check_size(f"{self.url}/{key}", os.fstat(file.fileno()).st_size, limit)
             return file.read()
 
     def read(self, key: str, start: int, length: int) -> bytes:

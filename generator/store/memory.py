@@ -14,7 +14,17 @@ from itertools import count
 from typing import NamedTuple, final
 
 from generator.errors import AlreadyExists, Changed, ObjectMissing
-from generator.store.base import ObjectInfo, Store, check_directory, check_key, check_prefix, check_range, joined
+from generator.store.base import (
+    MAX_OBJECT,
+    ObjectInfo,
+    Store,
+    check_directory,
+    check_key,
+    check_prefix,
+    check_range,
+    check_size,
+    joined,
+)
 
 
 class _Version(NamedTuple):
@@ -53,10 +63,11 @@ class MemoryStore(Store):
     def _space(self) -> _Space:
         return _SPACES.setdefault(self._name, _Space())
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
         version = self._space.objects.get(self._full(key))
         if version is None:
             raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing")
+        check_size(f"{self.url}/{key}", len(version.data), limit)
         return version.data
 
     def read(self, key: str, start: int, length: int) -> bytes:

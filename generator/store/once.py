@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from generator.canonical import digest_of
-from generator.errors import AlreadyExists, BuildConflict
+from generator.errors import AlreadyExists, BuildConflict, IntegrityError
 from generator.store.base import Store
 
 
@@ -16,9 +16,18 @@ def put_once(store: Store, key: str, data: bytes) -> bool:
     try:
         store.create(key, data)
     except AlreadyExists as there:
-        held = store.get(key)
+        held = _held(store, key, len(data))
         if held != data:
             hint = "another build, or another environment, wrote this object"
-            raise BuildConflict(f"{store.url}/{key}", digest_of(data), digest_of(held), hint) from there
+            got = f"more than {len(data)} bytes" if held is None else digest_of(held)
+            raise BuildConflict(f"{store.url}/{key}", digest_of(data), got, hint) from there
         return False
     return True
+
+
+def _held(store: Store, key: str, size: int) -> bytes | None:
+    """The object; ``None``, unread, where it is larger than ``size`` bytes."""
+    try:
+        return store.get(key, size)
+    except IntegrityError:
+        return None

@@ -45,12 +45,14 @@ from generator.errors import (
     StoreUnavailable,
 )
 from generator.store.base import (
+    MAX_OBJECT,
     ObjectInfo,
     Store,
     check_directory,
     check_key,
     check_prefix,
     check_range,
+    check_size,
     is_key,
     is_segment,
     joined,
@@ -78,10 +80,18 @@ class S3Store(Store):
     def __repr__(self) -> str:
         return f"S3Store({self.url!r}, endpoint_url={self._settings.endpoint_url!r})"
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
         full = self._full(key)
+
+        def ask() -> GetObjectOutputTypeDef:
+            answer = self._client.get_object(Bucket=self._bucket, Key=full)
+            if answer["ContentLength"] > limit:
+                answer["Body"].close()
+            check_size(f"{self.url}/{key}", answer["ContentLength"], limit)
+            return answer
+
         with self._translated(key):
-            return self._whole(lambda: self._client.get_object(Bucket=self._bucket, Key=full))
+            return self._whole(ask)
 
     def read(self, key: str, start: int, length: int) -> bytes:
         check_range(start, length)

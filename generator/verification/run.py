@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -9,15 +10,20 @@ from typing import Any, final
 import numpy as np
 
 from generator.builds import find_build, read_manifest
-from generator.canonical import canonical_json, digest_of, read_json, validated
+from generator.canonical import Frozen, canonical_json, digest_of, read_json, validated
+from generator.epochs import MAX_DOCUMENT_BYTES, Opening
 from generator.errors import DatasetError, IntegrityError, ObjectMissing
 from generator.images import decode_image, is_marked_synthetic
 from generator.plan import Plan, ShardPlan
+from generator.provenance.environment import Environment
 from generator.provenance.manifest import (
     CARD_KEY,
     CROISSANT_KEY,
     ENVIRONMENT_KEY,
     MANIFEST_KEY,
+    MAX_MANIFEST_BYTES,
+    MAX_RECEIPT_BYTES,
+    MAX_RECIPE_BYTES,
     PREVIEW_KEY,
     RECIPE_KEY,
     Manifest,
@@ -34,8 +40,10 @@ from generator.verification.findings import Findings, Problem
 
 OnShard = Callable[[int], None]  # called after each shard with the number of shards looked at so far
 
-_DOCUMENTS = (MANIFEST_KEY, RECIPE_KEY, ENVIRONMENT_KEY)
+_DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
 _EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
+_EPOCH = re.compile(r"(environments|epochs)/\d{3}\.json")
+_STRAY = 2**28  # bytes that are read of a file, whatever its stated size
 _OUTSIDE = ("runs/", "reports/")  # not part of the commit: free to come and go
 
 
@@ -103,18 +111,45 @@ class _Pass:
 
     def _check_documents(self) -> None:
         expect, manifest = self._findings.expect, self._manifest
-        stored = {key: self._object(key) for key in _DOCUMENTS}
+        stored = {key: self._object(key, limit) for key, limit in _DOCUMENTS.items()}
         for key, data in stored.items():  # the manifest's own digest stands nowhere, but its form is fixed
             expect(key, "canonical JSON", True, data is None or _is_canonical(data))
+        self._check_environments()
         expect(MANIFEST_KEY, "digest of recipe", manifest.recipe_digest, digest_of(canonical_json(manifest.recipe)))
         expect(MANIFEST_KEY, "build_id", build_id_of(manifest.recipe_digest), manifest.build_id)
-        for digest, environment in manifest.environments.items():
-            expect(MANIFEST_KEY, "digest of environment", digest, digest_of(canonical_json(environment)))
         if (recipe := stored[RECIPE_KEY]) is not None:
             expect(RECIPE_KEY, "digest", manifest.recipe_digest, digest_of(recipe))
-        if (environment_bytes := stored[ENVIRONMENT_KEY]) is not None:
-            known, digest = sorted(manifest.environments), digest_of(environment_bytes)
-            expect(ENVIRONMENT_KEY, "digest", digest if digest in known else f"one of {known}", digest)
+
+    def _check_environments(self) -> None:
+        """Every environment that the manifest names is stored; one that wrote no shard may be stored beside them."""
+        expect, named = self._findings.expect, self._manifest.environments
+        for digest, environment in named.items():
+            expect(MANIFEST_KEY, "digest of environment", digest, digest_of(canonical_json(environment)))
+        stored = {
+            key: data for key in self._epoch_keys() if (data := self._object(key, MAX_DOCUMENT_BYTES)) is not None
+        }
+        digests = {key: digest_of(data) for key, data in stored.items()}
+        lost = sorted(named.keys() - set(digests.values()))
+        if lost and named.keys() >= {digest for key, digest in digests.items() if key.startswith("env")}:
+            self._findings.add(MANIFEST_KEY, "stored environments", lost, "nothing")
+        for key, data in stored.items():
+            expect(key, "canonical JSON", True, _is_canonical(data))
+            if key.startswith("epochs/"):
+                self._parsed(Opening, key, data)
+            elif digests[key] not in named:
+                expect(key, "digest", f"one of {lost}" if lost else digests[key], digests[key])
+                self._parsed(Environment, key, data)
+
+    def _epoch_keys(self) -> list[str]:
+        """Environments and openings that are stored, and the environment that every build has."""
+        stored = (info.key for folder in ("environments/", "epochs/") for info in self._store.list(folder))
+        return [ENVIRONMENT_KEY, *(key for key in stored if _EPOCH.fullmatch(key))]
+
+    def _parsed(self, model: type[Frozen], key: str, data: bytes) -> None:
+        try:
+            validated(model, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
+        except DatasetError as broken:
+            self._findings.add(key, broken.field, broken.expected, broken.got)
 
     def _check_extras(self) -> None:
         listed = {file.key: file for file in self._manifest.extras}
@@ -174,7 +209,7 @@ class _Pass:
 
     def _check_receipt(self, shard: ShardPlan, stated: Receipt, recipe: Recipe) -> None:
         key, name = receipt_key(shard.number), self._manifest.name
-        if (data := self._object(key)) is not None:
+        if (data := self._object(key, MAX_RECEIPT_BYTES)) is not None:
             self._findings.expect(key, "canonical JSON", True, _is_canonical(data))
             self._findings.expect(key, "the manifest's copy", stated, self._parsed_receipt(key, data))
         expected = {
@@ -202,26 +237,29 @@ class _Pass:
             return None
 
     def _check_strays(self, plan: Plan) -> None:
-        known = {*_DOCUMENTS, *_EXTRAS}
+        known = {*_DOCUMENTS, *_EXTRAS, ENVIRONMENT_KEY}
         for number in range(plan.shards):
             name = self._manifest.name
             known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}
         for info in self._store.list():
-            if info.key not in known and not info.key.startswith(_OUTSIDE):
+            if info.key not in known and not info.key.startswith(_OUTSIDE) and not _EPOCH.fullmatch(info.key):
                 self._findings.add(info.key, "object", "nothing: it belongs to no build of this recipe", "an object")
 
     def _file(self, key: str, stated: StoredFile | None) -> bytes | None:
-        data = self._object(key)
+        data = self._object(key, max(stated.size, _STRAY) if stated is not None else _STRAY)
         if data is not None and stated is not None:
             self._findings.expect(key, "size", stated.size, len(data))
             self._findings.expect(key, "digest", stated.digest, digest_of(data))
         return data
 
-    def _object(self, key: str) -> bytes | None:
+    def _object(self, key: str, limit: int) -> bytes | None:
         try:
-            data = self._store.get(key)
+            data = self._store.get(key, limit)
         except ObjectMissing:
             self._findings.add(key, "object", "an object", "nothing")
+            return None
+        except IntegrityError as large:
+            self._findings.add(key, "size", large.expected, large.got)
             return None
         self._bytes += len(data)
         return data

@@ -20,7 +20,7 @@ from generator.decoding import ResidentDecoder
 from generator.errors import BundleError, BundleMissing, InvalidOutput, StoreUnavailable
 from generator.seeding import noise
 from generator.store import open_store
-from generator.store.base import ObjectInfo, Store
+from generator.store.base import MAX_OBJECT, ObjectInfo, Store
 from tests.bundles import tiny_bundle, tiny_contents
 
 
@@ -223,8 +223,8 @@ class Overtaken(Store):
     def __init__(self, store: Store) -> None:
         self._store, self.url = store, store.url
 
-    def get(self, key: str) -> bytes:
-        return self._store.get(key)
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+        return self._store.get(key, limit)
 
     def head(self, key: str) -> ObjectInfo | None:
         return None
@@ -256,9 +256,9 @@ class Unreadable(Store):
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name, self.url = store, name, store.url
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
         assert key != self._name, f"{key} was read"
-        return self._store.get(key)
+        return self._store.get(key, limit)
 
     def head(self, key: str) -> ObjectInfo | None:
         return self._store.head(key)

@@ -1,0 +1,79 @@
+"""A build that is begun on one kind of processor and finished on another: real processes, real differences.
+
+PyTorch takes the instruction set from ``ATEN_CPU_CAPABILITY`` at start-up, so one machine has two environments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from generator.bundle import Bundle, load_bundle
+from generator.decoding import ResidentDecoder
+from generator.drafts import draft_of, resolve
+from generator.epochs import open_epoch
+from generator.errors import EnvironmentMismatch
+from generator.making import open_maker
+from generator.mill import build, produce_shard
+from generator.publish import BuildPlace, begin, fix_environment, place_of
+from generator.replay import replay
+from generator.store import open_store
+from generator.verification import verify_dataset
+from tests.bundles import tiny_bundle
+
+pytestmark = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="this processor has one instruction set"
+)
+
+
+def generate(spec: Path, **environment: str) -> dict[str, Any]:
+    """``latentmill generate`` in a process of its own: exit code and what it said."""
+    command = [sys.executable, "-c", "from workers.cli import main; main()", "generate", str(spec), "--json"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
+    done = subprocess.run(command, env=kept | environment, capture_output=True, text=True)
+    return {"code": done.returncode} | json.loads(done.stdout or done.stderr)
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> tuple[BuildPlace, Bundle, Path]:
+    """A build of three shards, the first of which is made in the environment of this process; and its spec."""
+    fields = {"bundle": str(tiny_bundle(tmp_path / "tiny")), "destination": str(tmp_path / "out"), "name": "two"}
+    fields |= {"count": 60, "shard_size": 20, "batch": 16}
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(fields))
+    place, bundle = place_of(resolve(draft_of(fields))[0]), load_bundle(open_store(fields["bundle"]))
+    begin(place)
+    maker = open_maker(place, bundle, ResidentDecoder(bundle, batch=16, dtype="float32", device="cpu"))
+    fix_environment(place, maker.environment)
+    produce_shard(place, maker, 0, lease="first", on_batch=lambda _: None)
+    return place, bundle, spec
+
+
+@pytest.mark.slow
+def test_begun_in_one_environment_and_finished_in_another(half: tuple[BuildPlace, Bundle, Path]) -> None:
+    place, bundle, spec = half
+    other = {"ATEN_CPU_CAPABILITY": "default"}
+    refused = generate(spec, **other)
+    assert (refused["code"], refused["error"]) == (1, "EnvironmentMismatch")
+    assert "--new-environment" in refused["hint"]
+    assert open_epoch(place.store) == 1
+    with pytest.raises(EnvironmentMismatch, match="opened to leave"):
+        build(place, bundle, device="cpu")
+    assert generate(spec, **other)["code"] == 0
+    manifest = build(place, bundle, device="cpu")  # committed: found as it is, in any environment
+    devices = {digest: facts["device"] for digest, facts in manifest.environments.items()}
+    made_by = [devices[shard.environment] for shard in manifest.shards]
+    assert made_by[0] != made_by[1] == made_by[2]
+    assert made_by[1].endswith("/DEFAULT")
+    assert verify_dataset(place.url).problems == ()
+    here, there = (replay(place.url, index, bundle, device="cpu") for index in (0, 59))
+    assert (here.identical, here.environment_differences) == (True, "")
+    assert "DEFAULT" in there.environment_differences
