@@ -24,6 +24,8 @@ def make_app(settings: Settings) -> Celery:
         task_reject_on_worker_lost=True,
         task_track_started=False,
         task_time_limit=settings.shard_seconds,
+        worker_max_tasks_per_child=settings.shards_per_child,
+        worker_max_memory_per_child=settings.child_bytes and settings.child_bytes // 1024,  # in KiB
         task_queues=[Queue(settings.queue)],
         task_default_queue=settings.queue,
         worker_prefetch_multiplier=1,
@@ -39,10 +41,11 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             **visibility,
-            "socket_timeout": 30.0,
+            "socket_timeout": settings.redis_timeout,
             "socket_connect_timeout": 5.0,
             "socket_keepalive": True,
-            "health_check_interval": 15,
+            # A poll for tickets that is silent for longer is begun anew: a firewall may forget a connection unsaid.
+            "health_check_interval": max(1, round(settings.redis_timeout / 2)),
         },
         result_backend_transport_options=visibility,
         enable_utc=True,

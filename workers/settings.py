@@ -23,7 +23,9 @@ Bytes = int
 class Settings(BaseSettings):
     """Settings of client and worker. Secrets do not show in ``repr``."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
+    )
 
     redis_url: SecretStr | None = Field(
         default=None, description="Broker and ledger; without it, the Redis that `latentmill up` runs on this machine"
@@ -52,13 +54,27 @@ class Settings(BaseSettings):
         default=60.0, ge=1.0, le=3600.0, description="A shard is free again after this silence"
     )
     shard_seconds: int = Field(default=900, ge=1, description="A shard that takes longer is ended with its process")
-    grace_seconds: float = Field(default=30.0, ge=0.0, description="Time for a shard to finish after SIGTERM")
+    grace_seconds: float = Field(
+        default=30.0, ge=0.0, le=86400.0, description="Time for a shard to finish after SIGTERM, or it is handed back"
+    )
     max_shard_attempts: int = Field(
-        default=5, ge=1, le=100, description="Outside faults of a shard before the job fails"
+        default=5, ge=1, le=100, description="Outside faults of a shard before it is given up"
+    )
+    shards_per_child: int = Field(
+        default=1000, ge=1, description="Tickets that a process serves before a fresh one takes its place"
+    )
+    child_bytes: Bytes | None = Field(
+        default=None, ge=2**26, description="Memory of a process above which a fresh one takes its place"
+    )
+    tenants_file: Path | None = Field(
+        default=None, description="YAML file of weights and quotas of tenants; read by workers, again when it changes"
     )
     tickets_per_slot: int = Field(default=2, ge=1, le=100, description="Tickets in the broker for each worker process")
     reconcile_seconds: float = Field(default=5.0, ge=0.2, le=600.0, description="Pause between two reconciler passes")
     visibility_timeout: int = Field(default=6 * 3600, ge=60, description="Seconds until Redis hands a ticket out again")
+    redis_timeout: float = Field(
+        default=10.0, ge=1.0, le=300.0, description="A connection to Redis that is silent for so many seconds is dead"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Of worker logs")
 
     s3_endpoint_url: str | None = Field(default=None, description="S3-compatible service; AWS by default")
@@ -75,6 +91,7 @@ class Settings(BaseSettings):
     s3_connect_timeout: float = Field(default=5.0, gt=0.0, description="Seconds")
     s3_read_timeout: float = Field(default=60.0, gt=0.0, description="Seconds")
     s3_max_attempts: int = Field(default=5, ge=1, le=20, description="Tries of one request, with back-off")
+    s3_max_pool_connections: int = Field(default=16, ge=1, le=1024, description="Connections that a process keeps")
 
     @property
     def s3(self) -> S3Settings:
@@ -83,9 +100,9 @@ class Settings(BaseSettings):
         return S3Settings(**{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)})
 
     @property
-    def heartbeat_file(self) -> Path:
-        """Touched by a live worker at every pass of its reconciler; ``latentmill health`` looks at its age."""
-        return self.state_dir / "worker.heartbeat"
+    def heartbeats(self) -> Path:
+        """Where each live worker keeps a file fresh; ``latentmill health`` looks at their age."""
+        return self.state_dir / "heartbeats"
 
 
 def load_settings() -> Settings:
