@@ -1,49 +1,28 @@
-"""S3 and its relatives through boto3: the only file that imports it.
+"""S3 and its relatives through boto3.
 
 Writes are conditional (``If-None-Match: *``, ``If-Match``) and go through ``put_object``, because ``upload_file``
 cannot send conditions; so an object has at most 5 GB. botocore repeats a request whose answer was lost, and a
 conditional write that had arrived then meets itself: 412 may speak of this very call, and is left to the caller
 (``generator.store.once``). A body that was cut is read again, which botocore does not do by itself.
 
-A store holds no client: there is one per process and settings, made at the first use, so stores may be pickled
-(with their credentials) and processes may be forked.
+A store holds no client (``generator.store.s3_service`` does), so stores may be pickled, with their credentials, and
+processes may be forked.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC
-from functools import lru_cache
 from typing import TYPE_CHECKING, final
 
-from boto3.session import Session
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOError,
-)
-from pydantic import SecretStr
+from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from generator.errors import (
-    AccessDenied,
-    AlreadyExists,
-    BucketMissing,
-    Changed,
-    ObjectMissing,
-    StoreError,
-    StoreUnavailable,
-)
+from generator.errors import AlreadyExists, Changed, ObjectMissing, StoreError, StoreUnavailable
 from generator.store.base import (
     MAX_OBJECT,
     ObjectInfo,
@@ -57,14 +36,23 @@ from generator.store.base import (
     is_segment,
     joined,
 )
+from generator.store.s3_service import (
+    UnfinishedUpload,
+    abort_upload,
+    client_of,
+    make_bucket,
+    rejects_damage,
+    require_bucket,
+    status_of,
+    translated,
+    unfinished_uploads,
+)
 from generator.store.settings import S3Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef, PutObjectOutputTypeDef
 
-_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, SSOError)
-_BAD_CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}  # HTTP 400
 _LONGEST_PAUSE = 2.0  # seconds
 
 
@@ -105,7 +93,7 @@ class S3Store(Store):
             try:
                 return self._whole(lambda: self._client.get_object(Bucket=self._bucket, Key=full, Range=span))
             except ClientError as error:
-                if _status(error) == 416:  # beyond the end
+                if status_of(error) == 416:  # beyond the end
                     return b""
                 raise
 
@@ -115,9 +103,9 @@ class S3Store(Store):
             try:
                 facts = self._client.head_object(Bucket=self._bucket, Key=full)
             except ClientError as error:
-                if _status(error) != 404:
+                if status_of(error) != 404:
                     raise
-                _require_bucket(self._bucket, self._settings)  # a HEAD without a body does not say what is missing
+                require_bucket(self._bucket, self._settings)  # a HEAD without a body does not say what is missing
                 return None
         return ObjectInfo(key, facts["ContentLength"], facts["ETag"], facts["LastModified"].astimezone(UTC))
 
@@ -168,7 +156,7 @@ class S3Store(Store):
         full = f"{self._own}.latentmill-probe-{secrets.token_hex(8)}"
         with self._translated(""):
             client, bucket = self._client, self._bucket
-            client.put_object(Bucket=bucket, Key=full, Body=b"probe", IfNoneMatch="*")
+            client.put_object(Bucket=bucket, Key=full, Body=b"probe")  # with a condition, a repetition meets itself
             try:
                 self._expect_refusal(
                     "If-None-Match",
@@ -181,13 +169,29 @@ class S3Store(Store):
             finally:
                 client.delete_object(Bucket=bucket, Key=full)
 
+    def make_bucket(self) -> bool:
+        """Make the bucket of this store; ``False`` where it is there already. Raises ``StoreError``."""
+        return make_bucket(self._bucket, self._settings)
+
+    def rejects_damage(self) -> bool:
+        """Whether the service refuses bytes with a wrong checksum. Raises ``StoreError``."""
+        return rejects_damage(self._bucket, f"{self._own}.latentmill-probe-{secrets.token_hex(8)}", self._settings)
+
+    def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
+        """Multipart uploads below this store's prefix. Raises ``StoreError``."""
+        return unfinished_uploads(self._bucket, self._own, self._settings)
+
+    def abort(self, upload: UnfinishedUpload) -> None:
+        """Remove an unfinished upload. Raises ``StoreError``."""
+        abort_upload(self._bucket, upload, self._settings)
+
     def at(self, prefix: str) -> S3Store:
         below = joined(self._prefix, check_key(prefix.removesuffix("/"), "prefix"))
         return S3Store(self._bucket, below, self._settings)
 
     @property
     def _client(self) -> S3Client:
-        return _client(self._settings)
+        return client_of(self._settings)
 
     def _full(self, key: str) -> str:
         return joined(self._prefix, check_key(key))
@@ -226,7 +230,7 @@ class S3Store(Store):
             try:
                 return send()["ETag"]
             except ClientError as error:
-                if _status(error) != 409 or attempt == self._settings.max_attempts:
+                if status_of(error) != 409 or attempt == self._settings.max_attempts:
                     raise
             _pause(attempt)
             attempt += 1
@@ -235,81 +239,15 @@ class S3Store(Store):
         try:
             send()
         except ClientError as error:
-            if _status(error) == 412:
+            if status_of(error) == 412:
                 return
             raise
         hint = "latentmill needs conditional writes; use a service, or a version of it, that has them"
         raise StoreUnavailable(self.url, f"a service that honours {condition}", "a write in spite of it", hint)
 
-    @contextmanager
-    def _translated(self, key: str, refused: StoreError | None = None) -> Iterator[None]:
+    def _translated(self, key: str, refused: StoreError | None = None) -> AbstractContextManager[None]:
         where = f"{self.url}/{key}" if key else self.url
-        try:
-            yield
-        except ClientError as error:
-            raise self._translate(error, where, refused) from error
-        except _NO_CREDENTIALS as error:
-            hint = "give access_key and secret_key, or let boto3's own chain find some"
-            raise AccessDenied(where, "credentials", str(error), hint) from error
-        except BotoCoreError as error:
-            attempts = f"after {self._settings.max_attempts} attempt(s): {error}"
-            raise StoreUnavailable(where, "an answer", attempts, "check the endpoint and the network") from error
-
-    def _translate(self, error: ClientError, where: str, refused: StoreError | None) -> StoreError:
-        status, code = _status(error), error.response["Error"].get("Code", "")
-        got = f"HTTP {status} {code}: {error.response['Error'].get('Message', '')}"[:300]
-        if code == "NoSuchBucket":
-            return BucketMissing(f"s3://{self._bucket}", "a bucket", "none", "make the bucket, or correct its name")
-        if refused is not None and status in (404, 412):
-            return refused
-        if status == 404:
-            return ObjectMissing(where, "an object", "nothing")
-        if status in (401, 403) or code in _BAD_CREDENTIALS:
-            hint = "check the credentials, the region, and the permissions to get, put, delete and list"
-            return AccessDenied(where, "permission", got, hint)
-        return StoreUnavailable(where, "an answer", f"{got} after {self._settings.max_attempts} attempt(s)")
-
-
-@lru_cache(maxsize=16)
-def _client(settings: S3Settings) -> S3Client:
-    session = Session(
-        aws_access_key_id=_plain(settings.access_key),
-        aws_secret_access_key=_plain(settings.secret_key),
-        aws_session_token=_plain(settings.session_token),
-        region_name=settings.region,
-    )
-    config = Config(
-        connect_timeout=settings.connect_timeout,
-        read_timeout=settings.read_timeout,
-        max_pool_connections=settings.max_pool_connections,
-        retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
-        s3={"addressing_style": settings.addressing_style},
-        request_checksum_calculation=settings.checksums,
-        response_checksum_validation=settings.checksums,
-    )
-    return session.client("s3", endpoint_url=settings.endpoint_url, config=config)
-
-
-os.register_at_fork(after_in_child=_client.cache_clear)  # parent and child would talk over the same sockets
-
-
-@lru_cache(maxsize=64)
-def _require_bucket(bucket: str, settings: S3Settings) -> None:
-    try:
-        _client(settings).head_bucket(Bucket=bucket)
-    except ClientError as error:
-        if _status(error) == 404:
-            hint = "make the bucket, or correct its name"
-            raise BucketMissing(f"s3://{bucket}", "a bucket", "none", hint) from error
-        raise
-
-
-def _plain(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
-
-
-def _status(error: ClientError) -> int:
-    return error.response["ResponseMetadata"]["HTTPStatusCode"]
+        return translated(self._bucket, where, self._settings, refused)
 
 
 def _pause(attempt: int) -> None:

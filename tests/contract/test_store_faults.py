@@ -292,11 +292,11 @@ def test_credentials_that_nobody_has_are_asked_for(
 
 
 def test_foreign_objects_are_not_listed(bucket: str, s3_settings: S3Settings) -> None:
-    from generator.store import s3
+    from generator.store import s3_service
 
     foreign = ["p/", "p/a//b", "p/sub/", "p/with space", "p/.hidden", "p/.dir/x", "p/é", "p-/x"]
     for key in foreign:
-        s3._client(s3_settings).put_object(Bucket=bucket.removeprefix("s3://"), Key=key, Body=b"x")
+        s3_service.client_of(s3_settings).put_object(Bucket=bucket.removeprefix("s3://"), Key=key, Body=b"x")
     store = open_store(f"{bucket}/p", s3_settings)
     store.create("mine", b"x")
     assert [info.key for info in store.list()] == ["mine"]
