@@ -28,3 +28,7 @@ class Augmentation(Frozen):
     @property
     def warps(self) -> bool:
         return max(self.rotation, self.scale, self.shear, self.elastic) > 0.0
+
+    @property
+    def changes(self) -> bool:
+        return self.mirror or self.shift > 0 or self.warps

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from generator.augmenting import augmented
 from generator.autoencoders import checkpoints
 from generator.autoencoders.checkpoints import Snapshot
 from generator.autoencoders.config import AutoencoderConfig
@@ -171,7 +172,7 @@ class _Run:
         done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * self._network.rate * _schedule(done)
-        batch = self._training.batch(rows_B, self._device)
+        batch = self._changed(self._training.batch(rows_B, self._device), epoch * self._steps + step)
         losses = self._network.losses(batch, progress=done, noise=noise)
         total = losses.total
         if self._sharpens and losses.output_BCHW is not None:
@@ -184,6 +185,13 @@ class _Run:
         total.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return loss
+
+    def _changed(self, batch: Batch, step: int) -> Batch:
+        """``batch`` after the augmentation of this step, counted from the first epoch on."""
+        if not self._settings.augmentation.changes:
+            return batch
+        seed = _seed_of(self._settings.seed, "augmentation")
+        return Batch(augmented(batch.x_BCHW, self._settings.augmentation, seed=seed, step=step), batch.labels_B)
 
     def _close(self, epoch: int, train_loss: float) -> EpochRecord:
         holdout_loss, terms = self._holdout_losses()

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from generator.augmentation import Augmentation
 from generator.autoencoders.build import load_decoder, load_encoder
 from generator.autoencoders.config import VaeConfig
 from generator.autoencoders.devices import resolve
@@ -242,3 +243,32 @@ def test_a_device_that_is_not_there_is_named(name: str) -> None:
 def test_auto_is_a_device() -> None:
     assert resolve("auto").type in ("cpu", "cuda")
     assert resolve("cpu") == torch.device("cpu")
+
+
+def test_a_network_trained_with_augmentation_knows_shifted_images() -> None:
+    """All images lie in the middle; only who saw them shifted can draw them elsewhere."""
+    row_HW, column_HW = np.mgrid[:8, :8] - 3.5
+    wide_N11 = np.random.default_rng(0).uniform(1.0, 3.0, (256, 1, 1))
+    images_NHW = np.round(255.0 * np.exp(-(row_HW**2 + column_HW**2) / wide_N11)).astype(np.uint8)
+    images_NHWC = images_NHW[..., None]
+    shifted_NHWC = np.roll(images_NHWC[:32], 1, axis=1)
+    errors = []
+    for augmentation in (Augmentation(), Augmentation(shift=1)):
+        settings = SETTINGS.model_copy(update={"epochs": 10, "learning_rate": 0.01, "augmentation": augmentation})
+        trained = train(CONFIG.model_copy(update={"width": 16}), settings, images_NHWC, images_NHWC[:32])
+        encoder = load_encoder(trained.config, trained.encoder_state)
+        again_NHWC = reconstruct(encoder, load_decoder(trained.config, trained.decoder_state), shifted_NHWC)
+        errors.append(np.mean((again_NHWC.astype(float) - shifted_NHWC) ** 2))
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_a_resumed_run_with_augmentation_ends_with_the_same_bits(tmp_path: Path) -> None:
+    def kill(record: EpochRecord) -> None:
+        raise Killed
+
+    settings = SETTINGS.model_copy(update={"epochs": 2, "augmentation": Augmentation(shift=1, rotation=10.0)})
+    undisturbed = train(CONFIG, settings, TRAIN, HOLDOUT)
+    with pytest.raises(Killed):
+        train(CONFIG, settings, TRAIN, HOLDOUT, checkpoint=tmp_path / "c", on_epoch=kill)
+    assert weights(train(CONFIG, settings, TRAIN, HOLDOUT, checkpoint=tmp_path / "c")) == weights(undisturbed)
+    assert weights(train(CONFIG, SETTINGS.model_copy(update={"epochs": 2}), TRAIN, HOLDOUT)) != weights(undisturbed)
