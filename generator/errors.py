@@ -18,6 +18,7 @@ LatentmillError
 │   │   ├── BucketMissing    the bucket does not exist
 │   │   └── StoreUnavailable no answer, a time-out, or a server error after all retries
 │   ├── BrokerUnavailable    Redis does not answer
+│   ├── QuotaExceeded        a tenant has as much as it may have for now
 │   └── DeviceExhausted      out of memory on the device, also after its caches were freed
 └── BuildError               this build cannot be made as asked; a retry would not help  (exit code 1)
     ├── BuildConflict        the destination holds other bytes under the same name
@@ -123,6 +124,10 @@ class StoreUnavailable(StoreError):
 
 
 class BrokerUnavailable(OutsideError):
+    pass
+
+
+class QuotaExceeded(OutsideError):
     pass
 
 

@@ -32,7 +32,6 @@ def make_app(settings: Settings) -> Celery:
         worker_disable_prefetch=True,
         worker_pool_start_method="spawn",  # CUDA cannot be used after fork
         worker_proc_alive_timeout=300.0,  # a child that still imports torch is not dead
-        worker_soft_shutdown_timeout=settings.grace_seconds,
         worker_cancel_long_running_tasks_on_connection_loss=False,  # the store counts, not the acknowledgement
         worker_hijack_root_logger=True,
         worker_send_task_events=False,

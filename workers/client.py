@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from generator.bundle import push, read_info
 from generator.drafts import JobDraft, check_fits, draft_of, find_bundle, read_draft, resolve
-from generator.errors import JobFailed, SpecError
+from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
 from generator.plan import Plan
-from generator.publish import BuildPlace, begin, committed, place_of
+from generator.provenance.manifest import MANIFEST_KEY
+from generator.publish import BuildPlace, begin, place_of
 from generator.spec import JobSpec
+from generator.store import absolute_url
 from generator.store.base import Store
-from workers.markers import marker_of, markers, open_marker
+from workers.markers import (
+    Marker,
+    build_at,
+    change_marker,
+    create_marker,
+    marker_at,
+    marker_of,
+    markers,
+    reopen_marker,
+)
 from workers.pool import Pool
 from workers.settings import Settings, load_settings
 from workers.status import JobStatus, status_of
+
+_QUICK = 3000  # receipts that are listed while somebody waits; more are listed by the reconcilers
 
 Submittable = JobSpec | JobDraft | dict[str, Any] | str | Path
 
@@ -39,23 +53,29 @@ class Client:
     def submit(self, spec: Submittable) -> JobStatus:
         """Hand a job to the pool: a ``JobSpec``, a ``JobDraft``, its fields, or the path of a YAML file.
 
-        A local bundle is pushed to the store root first. The same spec submitted again is the same job: committed,
-        it is returned as it is; cancelled or failed, it is taken up again where it stopped. Nothing is written
-        before spec, bundle, Redis, root and destination have been checked.
+        A local bundle is pushed to the store root first. The same spec submitted again is the same job: committed or
+        paused, it is returned as it is; cancelled or failed, it is taken up again where it stopped; its priority is
+        the last one asked for. Nothing is written before spec, bundle, Redis, root and destination have been checked.
+        Raises ``QuotaExceeded`` where the tenant has too many jobs or images, ``SpecError`` for another tenant's job.
         """
         job, bundle = self._resolved(spec)
         _check_reachable(job)
         self._pool.ledger.ping()
         place = place_of(job, self._pool.settings.s3)
-        if committed(place) is not None:
-            return _committed_status(job, place)
-        self._pool.root.check_writable()
-        place.store.check_writable()
-        push(bundle, self._pool.root)
-        begin(place)
-        marker = open_marker(self._pool.root, marker_of(job, Plan(job.recipe).shards, time.time()))
-        if job.job_id not in self._pool.ledger.active():
-            self._pool.activate(marker)
+        if place.store.head(MANIFEST_KEY) is not None:
+            return self._committed_status(job, place)
+        known = self._known(job)
+        self._admit(job, fresh=known is None)
+        try:
+            self._pool.root.check_writable()
+            place.store.check_writable()
+            push(bundle, self._pool.root)
+            begin(place)
+            self._open(job)
+        except BaseException:
+            with suppress(BrokerUnavailable):
+                self._pool.ledger.withdraw(job.order.tenant, job.job_id)
+            raise
         self._pool.top_up()
         return self.status(job.job_id)
 
@@ -91,6 +111,28 @@ class Client:
             self._pool.cancel(job)
         return self.status(job)
 
+    def pause(self, job: str) -> JobStatus:
+        """Begin no further shard of a job; those that are being made are finished. ``resume`` lets it go on."""
+        status = self.status(job)
+        if not status.ended:
+            self._pool.pause(job)
+        return self.status(job)
+
+    def resume(self, job: str, *, tenant: str = "default") -> JobStatus:
+        """Let a paused, cancelled or failed job go on where it stopped; shards that were given up are tried again.
+
+        ``job`` is its name, or the URL of its build (``<destination>/<name>/builds/<id>``), which needs nothing but the
+        recipe and the receipts that are stored there: what Redis and the store root knew may be lost. ``tenant`` is
+        whose job it becomes then.
+        """
+        if "/" in job:
+            job = self._marked(job, tenant)
+        elif self.status(job).state == "committed":
+            return self.status(job)
+        self._pool.resume(job, most=_QUICK)
+        self._pool.top_up()
+        return self.status(job)
+
     def jobs(self, *, tenant: str | None = None) -> list[JobStatus]:
         """Every job that ledger or store know, the newest first."""
         known = {marker.job for marker in markers(self._pool.root)} | set(self._pool.ledger.known())
@@ -101,6 +143,8 @@ class Client:
     def _resolved(self, spec: Submittable) -> tuple[JobSpec, Store]:
         root, s3 = self._pool.root, self._pool.settings.s3
         if isinstance(spec, JobSpec):
+            order = spec.order.model_copy(update={"destination": absolute_url(spec.order.destination)})
+            spec = spec.model_copy(update={"order": order})
             bundle = find_bundle(spec.recipe.bundle, root, s3)
             check_fits(spec.recipe, read_info(bundle, spec.recipe.bundle)[1])
             return spec, bundle
@@ -108,27 +152,84 @@ class Client:
             return resolve(read_draft(spec), root, s3)
         return resolve(spec if isinstance(spec, JobDraft) else draft_of(spec), root, s3)
 
+    def _known(self, job: JobSpec) -> Marker | None:
+        """The marker of this very job, if it was submitted before. Raises ``SpecError`` if somebody else did that."""
+        found, ours = self._pool.marker(job.job_id), _marker_of(job)
+        if found is not None and not found.is_of(ours):
+            raise SpecError(
+                "tenant",
+                f"a build that no other tenant asked for ({ours.tenant} asks)",
+                f"the open job {found.job} of tenant {found.tenant} for {found.name} at {found.destination}",
+                "the same recipe at the same place is one build: follow that job, or choose another name",
+            )
+        return found
+
+    def _admit(self, job: JobSpec, *, fresh: bool) -> None:
+        order, images = job.order, job.recipe.total
+        refusal = self._pool.ledger.admit(order.tenant, job.job_id, images, fresh=fresh)
+        if refusal is None:
+            return
+        if refusal.quota == "queued_jobs":
+            expected, got = (
+                f"at most {refusal.limit} unfinished jobs of tenant {order.tenant}",
+                f"{refusal.taken} of them",
+            )
+            hint = "wait until one of them ends, or cancel one"
+        else:
+            expected = f"at most {refusal.limit:,} images a day of tenant {order.tenant}"
+            got = f"{images:,} beside the {refusal.taken:,} of today"
+            fits = images <= refusal.limit
+            when = f"in {refusal.seconds / 3600:.1f} hours, at midnight UTC"
+            hint = f"submit it again {when}" if fits else "ask for fewer images, or for a larger quota"
+        raise QuotaExceeded(refusal.quota, expected, got, hint)
+
+    def _open(self, job: JobSpec) -> None:
+        """The marker first, the ledger second: what is stored is found again, whatever happens in between."""
+        create_marker(self._pool.root, _marker_of(job))
+        found = self._known(job)  # of two tenants that submit at the same time, one is second
+        if found is None:  # it was committed in between
+            return
+        if found.intent in ("cancelled", "failed"):
+            found = reopen_marker(self._pool.root, job.job_id, priority=job.order.priority)
+        elif found.priority != job.order.priority:
+            update = {"priority": job.order.priority}
+            found = change_marker(self._pool.root, job.job_id, lambda marker: marker.model_copy(update=update))
+        if found is not None and found.intent == "open":
+            self._pool.activate(found, most=_QUICK)
+
+    def _marked(self, url: str, tenant: str) -> str:
+        """The job of the build at ``url``, with a marker. Raises ``DatasetError``, ``BundleError``."""
+        destination, name, place = build_at(url, self._pool.settings.s3)
+        if place.store.head(MANIFEST_KEY) is not None:
+            raise DatasetError("build", "a build that is not finished", f"a committed one at {place.url}")
+        find_bundle(place.recipe.bundle, self._pool.root, self._pool.settings.s3)
+        marker = marker_at(place, destination, name, tenant, time.time())
+        return create_marker(self._pool.root, marker).job
+
+    def _committed_status(self, spec: JobSpec, place: BuildPlace) -> JobStatus:
+        facts, shards = self._pool.ledger.facts(spec.job_id), Plan(spec.recipe).shards
+        return JobStatus(
+            job=spec.job_id,
+            state="committed",
+            name=spec.order.name,
+            tenant=facts.get("tenant", spec.order.tenant),
+            url=place.url,
+            shards=shards,
+            shards_done=shards,
+            shards_running=0,
+            samples=spec.recipe.total,
+            samples_done=spec.recipe.total,
+            submitted=float(facts.get("submitted", 0.0)),
+        )
+
+
+def _marker_of(job: JobSpec) -> Marker:
+    return marker_of(job, Plan(job.recipe).shards, time.time())
+
 
 def _check_reachable(spec: JobSpec) -> None:
     if spec.order.destination.startswith("memory://"):
         raise SpecError("destination", "a place that workers can reach (a path or s3://)", spec.order.destination)
-
-
-def _committed_status(spec: JobSpec, place: BuildPlace) -> JobStatus:
-    shards = Plan(spec.recipe).shards
-    return JobStatus(
-        job=spec.job_id,
-        state="committed",
-        name=spec.order.name,
-        tenant=spec.order.tenant,
-        url=place.url,
-        shards=shards,
-        shards_done=shards,
-        shards_running=0,
-        samples=spec.recipe.total,
-        samples_done=spec.recipe.total,
-        submitted=0.0,
-    )
 
 
 def _progress(status: JobStatus) -> str:

@@ -207,14 +207,15 @@ def worker_command(settings: Settings) -> list[str]:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a worker process: ours, the settings that were given, and SIGTERM as a soft shutdown."""
+    """The environment of a worker process: ours and the settings that were given; SIGTERM is not remapped."""
     given = settings.model_dump(mode="json", exclude_none=True, include=settings.model_fields_set)
     shown = {name: getattr(settings, name) for name in given}
     plain = {
         f"{PREFIX}{name.upper()}": value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
         for name, value in shown.items()
     }
-    return dict(os.environ) | plain | {f"{PREFIX}ROOT": absolute_url(settings.root), "REMAP_SIGTERM": "SIGQUIT"}
+    inherited = {name: value for name, value in os.environ.items() if name != "REMAP_SIGTERM"}
+    return inherited | plain | {f"{PREFIX}ROOT": absolute_url(settings.root)}
 
 
 def write_state(settings: Settings, url: str) -> Path:

@@ -1,10 +1,12 @@
 """Claims, leases, attempts and progress in Redis: a hint that makes things fast. The store knows the truth.
 
-Keys, below ``latentmill:``: ``jobs`` is a sorted set of active jobs by when they were last served; each job has
-``job:<id>`` (its facts), ``todo:<id>`` (a list of free shards), ``lease:<id>`` (shards by expiry, seconds),
-``nonce:<id>`` (who holds each lease), ``made:<id>`` (images made under each lease), ``done:<id>`` (a bitmap of
-finished shards), ``tries:<id>`` (outside faults by shard) and ``committing:<id>`` (somebody commits it). Leases are
-random nonces compared for equality.
+Keys, below ``latentmill:``, of each job: ``job:<id>`` (its facts; ``cursor`` is the first shard that nobody has had),
+``todo`` (a list of shards handed back), ``lease`` (shards by expiry, seconds), ``nonce`` (who holds each lease),
+``made`` (images made under each lease), ``done`` (a bitmap), ``dead`` (shards given up), ``tries`` (outside faults by
+shard), ``committing`` (who commits it). So a job takes a few bytes for each shard in flight and a bit for every other.
+``jobs`` are the open jobs by when they were served; ``queue:<tenant>`` those of a tenant in the order of service;
+``tenants`` and ``clock`` share the pool among tenants; ``shares`` are their limits; ``admitted:<tenant>`` and
+``images:<tenant>:<day>`` count against them. Leases are random nonces compared for equality.
 """
 
 from __future__ import annotations
@@ -13,42 +15,21 @@ import random
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from workers import ledger_scripts as lua
+from workers.bitmaps import packed, unpacked
 from workers.broker import broker_errors, connect
-from workers.ledger_scripts import CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RENEW
+from workers.claims import Claim, Counts, Outcome, Refusal
+from workers.tenants import Tenants
 
 PREFIX = "latentmill:"
 FINISHED_TTL = 30 * 24 * 3600  # seconds that the facts of an ended job are kept
-_CHUNK = 10_000
-_ADDING_SECONDS = 5
-_PARTS = ("todo", "lease", "nonce", "made", "done", "tries", "committing")
+MAX_ERROR = 4000  # characters of an error that are kept
+_ADMISSION_SECONDS = 60
+_BURIAL_SECONDS = 30.0
 
-
-@dataclass(frozen=True)
-class Claim:
-    """A shard that this process may make until ``lease_seconds`` pass without a renewal."""
-
-    job: str
-    shard: int
-    nonce: str
-
-
-class Counts(NamedTuple):
-    """How an active job stands: shards free, held (by a worker or a back-off), being made and done, of how many."""
-
-    free: int
-    held: int
-    running: int
-    done: int
-    total: int
-    made: int  # images made so far under the running leases
-    committing: bool  # somebody commits it, or waits to try again
-
-    @property
-    def finished(self) -> bool:
-        return 0 < self.total <= self.done
+Facts = Mapping[str, str | int | float]
 
 
 class Ledger:
@@ -57,62 +38,61 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self._redis: Any = connect(url)  # redis-py annotates every answer as perhaps awaitable
-        self._scripts = {
-            script: self._redis.register_script(script)
-            for script in (CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RENEW)
-        }
+        self._scripts = {script: self._redis.register_script(script) for script in (*lua.SHARDS, *lua.JOBS)}
 
     def ping(self) -> None:
         with broker_errors(self.url):
             self._redis.ping()
 
+    # Jobs
+
     def add(
-        self, job: str, facts: Mapping[str, str | int | float], todo: Iterable[int], done: Iterable[int], total: int
-    ) -> None:
-        """Make ``job`` active with its free and finished shards; what was known of it before is replaced.
+        self,
+        job: str,
+        facts: Facts,
+        total: int,
+        *,
+        done: Iterable[int] = (),
+        dead: Iterable[int] = (),
+        tenant: str = "default",
+        priority: int = 0,
+    ) -> bool:
+        """Open ``job`` with its finished and dead shards; ``False`` where it was open already and nothing changed.
 
-        Of several processes that add the same job within a few seconds, the first one does it.
+        What the ledger knows of a live job stays, so that any number of processes may add it at the same time; a
+        paused one goes on. The priority is set in any case.
         """
-        todo, done = list(todo), list(done)
-        with broker_errors(self.url):
-            if not self._redis.set(self._key("adding", job), "1", nx=True, ex=_ADDING_SECONDS):
-                return
-        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(*(self._key(part, job) for part in _PARTS if part != "tries"))
-            for start in range(0, len(todo), _CHUNK):
-                pipe.rpush(self._key("todo", job), *todo[start : start + _CHUNK])
-            for shard in done:
-                pipe.setbit(self._key("done", job), shard, 1)
-            pipe.hset(self._key("job", job), mapping={**dict(facts), "shards": total, "state": "open", "error": ""})
-            pipe.persist(self._key("job", job))
-            pipe.zadd(PREFIX + "jobs", {job: 0.0})
-            pipe.execute()
+        buried, pairs = list(dead), [part for fact in {**facts, "shards": total}.items() for part in fact]
+        arguments = (job, tenant, priority, packed(done), len(buried), *buried, *pairs)
+        return bool(self._run(lua.ADD, *arguments))
 
-    def end(self, job: str, state: str, error: str = "", facts: Mapping[str, str | int | float] | None = None) -> None:
-        """Take ``job`` off the active ones (``committed``, ``cancelled``, ``failed``); its facts stay for a month.
+    def pause(self, job: str) -> None:
+        """No shard of ``job`` is claimed until it is added again; those that are being made are finished."""
+        self._run(lua.PAUSE, job)
+
+    def end(self, job: str, state: str, error: str = "", facts: Facts | None = None) -> None:
+        """Take ``job`` off the live ones (``committed``, ``cancelled``, ``failed``); its facts stay for a month.
 
         A job that the ledger does not know is remembered by ``facts``; one that has ended before keeps its error.
         """
-        key = self._key("job", job)
-        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
-            known, active = self._redis.hexists(key, "shards"), self._redis.zscore(PREFIX + "jobs", job) is not None
-            pipe.zrem(PREFIX + "jobs", job)
-            if active or not known:
-                done = self._redis.bitcount(self._key("done", job))
-                kept = {**dict(facts or {}), "state": state, "error": error, "ended_shards": done}
-                if known or facts:
-                    pipe.hset(key, mapping=kept)
-            pipe.expire(key, FINISHED_TTL)
-            pipe.delete(*(self._key(part, job) for part in (*_PARTS, "adding")))
-            pipe.execute()
+        pairs = [part for fact in (facts or {}).items() for part in fact]
+        self._run(lua.END, job, state, error[:MAX_ERROR], FINISHED_TTL, *pairs)
+
+    def correct(self, job: str, done: Iterable[int]) -> None:
+        """The store has exactly these shards of a live job, whatever was believed before."""
+        self._run(lua.CORRECT, job, packed(done))
+
+    def revive(self, job: str) -> None:
+        """The dead shards of a live job are free again, and its faults are forgotten."""
+        self._run(lua.REVIVE, job)
 
     def note(self, job: str, error: str) -> None:
-        """What went wrong last in an active job, for whoever asks how it stands."""
+        """What went wrong last in a live job, for whoever asks how it stands."""
         with broker_errors(self.url):
-            self._redis.hset(self._key("job", job), "error", error[:4000])
+            self._redis.hset(self._key("job", job), "error", error[:MAX_ERROR])
 
     def active(self) -> list[str]:
-        """Active jobs, the least recently served first."""
+        """Open jobs, the least recently served first."""
         with broker_errors(self.url):
             return list(self._redis.zrange(PREFIX + "jobs", 0, -1))
 
@@ -128,55 +108,89 @@ class Ledger:
             return dict(self._redis.hgetall(self._key("job", job)))
 
     def counts(self, job: str) -> Counts:
-        """How an active job stands."""
+        """How a live job stands."""
         with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
-            pipe.llen(self._key("todo", job))
             pipe.zcard(self._key("lease", job))
             pipe.bitcount(self._key("done", job))
+            pipe.scard(self._key("dead", job))
             pipe.hvals(self._key("made", job))
             pipe.hget(self._key("job", job), "shards")
             pipe.exists(self._key("committing", job))
-            free, held, done, made, total, committing = pipe.execute()
+            held, done, dead, made, total, committing = pipe.execute()
+        free = max(0, int(total or 0) - done - dead - held)
         images = sum(int(count) for count in made)
-        return Counts(free, held, len(made), done, int(total or 0), images, bool(committing))
+        return Counts(free, held, len(made), done, dead, int(total or 0), images, bool(committing))
 
     def finished(self, job: str) -> list[int]:
-        """The numbers of the finished shards of an active job."""
+        """The numbers of the finished shards of a live job."""
         with broker_errors(self.url):
-            packed = self._redis.execute_command("GET", self._key("done", job), NEVER_DECODE=True)
-        return _set_bits(packed or b"")
+            bitmap = self._redis.execute_command("GET", self._key("done", job), NEVER_DECODE=True)
+        return unpacked(bitmap or b"")
 
-    def claim(self, lease_seconds: float, declined: Iterable[str] = ()) -> Claim | None:
-        """The next free shard of the least recently served job that is not ``declined``."""
-        nonce = secrets.token_hex(16)
-        found = self._run(CLAIM, lease_seconds, nonce, *declined)
-        return Claim(found[0], int(found[1]), nonce) if found else None
+    def work(self, enough: int) -> int:
+        """How many tickets would find something to do now; counted up to ``enough``."""
+        return int(self._run(lua.WORK, enough))
+
+    def finished_job(self, declined: Iterable[str] = ()) -> str | None:
+        """An open job that waits for somebody to commit it, and is not ``declined``."""
+        found = self._run(lua.FINISHED, *declined)
+        return str(found) if found else None
+
+    # Shards
+
+    def claim(self, lease_seconds: float, declined: Iterable[str] = (), *, worker: str = "") -> Claim | None:
+        """The next free shard that is not of a ``declined`` job; its nonce begins with ``worker``.
+
+        Tenants take turns by weight; of one tenant's jobs the higher priority goes first, then who waited longest.
+        """
+        nonce = worker + secrets.token_hex(16)
+        found = self._run(lua.CLAIM, lease_seconds, nonce, *declined)
+        return Claim(found[0], int(found[1]), nonce, found[2], found[3]) if found else None
 
     def renew(self, claim: Claim, lease_seconds: float, made: int) -> bool:
-        """Extend the lease and record ``made`` images; ``False`` once it is lost or the job is no longer active."""
-        return bool(self._run(RENEW, claim.job, claim.shard, claim.nonce, lease_seconds, made))
+        """Extend the lease and record ``made`` images; ``False`` once it is lost or the job is no longer live."""
+        return bool(self._run(lua.RENEW, claim.job, claim.shard, claim.nonce, lease_seconds, made))
 
     def release(self, claim: Claim) -> None:
         """Hand a shard back at once; nothing happens where the lease is no longer ours."""
-        self._run(RELEASE, claim.job, claim.shard, claim.nonce)
+        self._run(lua.RELEASE, claim.job, claim.shard, claim.nonce)
+
+    def release_all(self, worker: str) -> int:
+        """Hand back every shard that ``worker`` holds; how many."""
+        return int(self._run(lua.RELEASE_ALL, worker))
 
     def postpone(self, claim: Claim, *, base: float = 1.0, cap: float = 60.0) -> int:
         """Hand a shard back after a fault, to be free after a back-off with full jitter; its number of faults."""
-        return int(self._run(POSTPONE, claim.job, claim.shard, claim.nonce, random.random(), base, cap))
+        return int(self._run(lua.POSTPONE, claim.job, claim.shard, claim.nonce, random.random(), base, cap))
 
-    def complete(self, claim: Claim) -> bool:
-        """Record a shard whose receipt is stored; ``True`` when the job has no unfinished shard left."""
-        return bool(self._run(COMPLETE, claim.job, claim.shard, claim.nonce))
+    def bury(self, job: str, shard: int) -> Outcome:
+        """Give a shard of ``job`` up: it is not claimed again before the job is revived."""
+        return _outcome(self._run(lua.BURY, job, shard))
 
-    def free_expired(self, job: str) -> tuple[int, int]:
-        """Shards of ``job`` whose lease or back-off is over are free again: how many, and the most faults of any."""
-        freed, most = self._run(EXPIRE, job)
-        return int(freed), int(most)
+    def complete(self, claim: Claim) -> Outcome:
+        """Record a shard whose receipt is stored, whoever holds the lease now."""
+        return _outcome(self._run(lua.COMPLETE, claim.job, claim.shard, claim.nonce))
 
-    def claim_commit(self, job: str, seconds: float) -> bool:
-        """Whether the caller may try to commit ``job``; nobody else may, for ``seconds``."""
+    def free_expired(self, job: str, max_faults: int) -> tuple[int, list[int]]:
+        """Shards of ``job`` whose lease or back-off is over are free again: how many.
+
+        A worker lost with its lease is a fault; the shards that had ``max_faults`` are returned, to be buried.
+        """
+        freed, *lost = self._run(lua.EXPIRE, job, max_faults, _BURIAL_SECONDS)
+        return int(freed), [int(shard) for shard in lost]
+
+    # The commit
+
+    def claim_commit(self, job: str, seconds: float) -> Claim | None:
+        """The right to commit ``job``; nobody else has it until ``seconds`` pass without a renewal."""
+        nonce = secrets.token_hex(16)
         with broker_errors(self.url):
-            return bool(self._redis.set(self._key("committing", job), "1", nx=True, px=round(seconds * 1000)))
+            free = self._redis.set(self._key("committing", job), nonce, nx=True, px=round(seconds * 1000))
+        return Claim(job, -1, nonce) if free else None
+
+    def renew_commit(self, claim: Claim, seconds: float) -> bool:
+        """Extend the right to commit; ``False`` once it is lost."""
+        return bool(self._run(lua.RENEW_COMMIT, claim.job, claim.nonce, round(seconds * 1000)))
 
     def postpone_commit(self, job: str, *, base: float = 1.0, cap: float = 60.0) -> int:
         """The commit failed: nobody tries again before a back-off is over; the number of faults so far."""
@@ -186,6 +200,31 @@ class Ledger:
             self._redis.set(self._key("committing", job), "1", px=max(1, round(delay * 1000)))
         return faults
 
+    # Tenants
+
+    def publish_shares(self, tenants: Tenants) -> None:
+        """What tenants may have, from now on."""
+        shares = {"*": tenants.default, **tenants.tenants}
+        texts = {name: share.model_dump_json(exclude_none=True) for name, share in shares.items()}
+        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(PREFIX + "shares")
+            pipe.hset(PREFIX + "shares", mapping=texts)
+            pipe.execute()
+
+    def admit(self, tenant: str, job: str, images: int, *, fresh: bool) -> Refusal | None:
+        """Count ``job`` against the quotas of ``tenant``, or say which one it is over; ``fresh`` images count today.
+
+        Its place is held for a minute, and until it ends once it is added.
+        """
+        refusal = Refusal(*self._run(lua.ADMIT, tenant, job, images, int(fresh), _ADMISSION_SECONDS))
+        return refusal if refusal.quota else None
+
+    def withdraw(self, tenant: str, job: str) -> None:
+        """A job that was admitted could not be submitted: it does not count."""
+        self._run(lua.WITHDRAW, tenant, job)
+
+    # Workers
+
     def announce(self, worker: str, slots: int, seconds: float) -> None:
         """This worker has ``slots`` processes, and will say so again within ``seconds``."""
         with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
@@ -193,18 +232,33 @@ class Ledger:
             pipe.zremrangebyscore(PREFIX + "slots", "-inf", time.time())
             pipe.execute()
 
+    def leave(self, worker: str, slots: int) -> None:
+        """This worker takes no more tickets."""
+        with broker_errors(self.url):
+            self._redis.zrem(PREFIX + "slots", f"{slots}:{worker}")
+
     def slots(self) -> int:
         """Processes of all workers that announced themselves lately."""
         with broker_errors(self.url):
             workers = self._redis.zrangebyscore(PREFIX + "slots", time.time(), "+inf")
         return sum(int(worker.partition(":")[0]) for worker in workers)
 
+    def turn(self, duty: str, seconds: float) -> bool:
+        """Whether it is the caller's turn to do what one reconciler need do in ``seconds``."""
+        with broker_errors(self.url):
+            return bool(self._redis.set(self._key("turn", duty), "1", nx=True, px=round(seconds * 1000)))
+
+    def ask(self, duty: str) -> None:
+        """Whose turn it is next should not wait."""
+        with broker_errors(self.url):
+            self._redis.delete(self._key("turn", duty))
+
     def waiting_tickets(self, queue: str) -> int:
         """Tickets in the broker that no worker has taken."""
         with broker_errors(self.url):
             return int(self._redis.llen(queue))
 
-    def _run(self, script: str, *arguments: str | float) -> Any:
+    def _run(self, script: str, *arguments: str | float | bytes) -> Any:
         with broker_errors(self.url):
             return self._scripts[script](args=[PREFIX, *arguments])
 
@@ -212,5 +266,5 @@ class Ledger:
         return f"{PREFIX}{part}:{job}"
 
 
-def _set_bits(packed: bytes) -> list[int]:
-    return [8 * byte + bit for byte, value in enumerate(packed) for bit in range(8) if value & (0x80 >> bit)]
+def _outcome(code: int) -> Outcome:
+    return Outcome(code == 1, code == 2)

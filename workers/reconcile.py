@@ -1,6 +1,7 @@
 """The reconciler: frees expired leases, finds open builds in the store, tops up tickets. Any number may run.
 
-It runs as a thread in the main process of every worker. Nothing is lost when it stops; things only wait.
+It runs as a thread in the main process of every worker. Nothing is lost when it stops; things only wait. What one of
+them need do, the others leave to it for a while: they take turns by a key in Redis that runs out, or is flushed.
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ import threading
 import time
 
 from generator.errors import BrokerUnavailable, LatentmillError, OutsideError
-from workers.markers import Marker, markers
-from workers.pool import Pool
+from workers.markers import Marker, letter_of, listed, readable_marker
+from workers.pool import LOOK, Pool
 from workers.settings import Settings
+from workers.tenants import read_tenants
 
 log = logging.getLogger(__name__)
 
-_STORE_PAUSE = 15.0  # seconds between two looks at the store for open builds that the ledger does not know
+_LOOK_SECONDS = 15.0  # between two looks at the store for open builds that the ledger does not know
+_STUCK_SECONDS = 1800.0  # a pass may wait for a slow store, but not for ever
+_LOST = "its worker was lost {} times: killed, out of memory, or over LATENTMILL_SHARD_SECONDS"
 
 
 class Reconciler:
-    """A thread that reconciles every ``reconcile_seconds`` and keeps the worker's heartbeat file fresh."""
+    """A thread that reconciles every ``reconcile_seconds``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._pool = settings, Pool(settings)
         self._stopped = threading.Event()
-        self._looked_at_store = -_STORE_PAUSE
+        self._began = time.monotonic()
+        self._open: dict[str, str] = {}  # the etag of each marker that was last seen to be open
 
     def start(self, worker: str) -> None:
         """Begin, as the worker named ``worker``."""
@@ -34,33 +39,59 @@ class Reconciler:
     def stop(self) -> None:
         self._stopped.set()
 
+    def well(self) -> bool:
+        """Whether it still passes; waiting for Redis or the store is no illness."""
+        return time.monotonic() - self._began < _STUCK_SECONDS
+
     def once(self, worker: str | None = None) -> None:
         """One pass. Raises ``BrokerUnavailable`` or ``StoreError`` when either is away."""
-        pool = self._pool
+        pool, pause = self._pool, self._settings.reconcile_seconds
         if worker is not None:
-            pool.ledger.announce(worker, self._settings.concurrency, 3 * self._settings.reconcile_seconds)
-        for job in pool.ledger.active():
-            self._free_expired(job)
-        if time.monotonic() - self._looked_at_store >= _STORE_PAUSE or not pool.ledger.active():
-            self._find_open_builds()
+            pool.ledger.announce(worker, self._settings.concurrency, 3 * pause)
+        if self._settings.tenants_file is not None:
+            self._publish_shares()
+        if pool.ledger.turn("sweep", 0.5 * pause):
+            for job in pool.ledger.active():
+                self._sweep(job)
+        if pool.ledger.turn(LOOK, _LOOK_SECONDS):
+            self._look()
         pool.top_up()
 
-    def _free_expired(self, job: str) -> None:
-        freed, faults = self._pool.ledger.free_expired(job)
+    def _publish_shares(self) -> None:
+        assert self._settings.tenants_file is not None
+        try:
+            self._pool.ledger.publish_shares(read_tenants(self._settings.tenants_file))
+        except LatentmillError as wrong:
+            if isinstance(wrong, OutsideError):
+                raise
+            log.error("the shares of tenants stay as they were: %s", wrong)
+
+    def _sweep(self, job: str) -> None:
+        most = self._settings.max_shard_attempts
+        freed, lost = self._pool.ledger.free_expired(job, most)
         if freed:
             log.info("%s: %d shard(s) are free again", job, freed)
-        if faults >= self._settings.max_shard_attempts:
-            reason = "killed, out of memory, or over LATENTMILL_SHARD_SECONDS"
-            self._pool.fail(job, f"the workers of one shard were lost {faults} times ({reason})")
+        for shard in lost:
+            self._pool.bury(job, letter_of(shard, most, _LOST.format(most)))
+        stuck = not lost and self._pool.ledger.counts(job).stuck  # whoever gave the last shard up went away
+        if stuck and (marker := self._pool.still_wanted(job)) is not None:
+            self._pool.fail_stuck(job, marker)
 
-    def _find_open_builds(self) -> None:
-        self._looked_at_store = time.monotonic()
-        active = set(self._pool.ledger.active())
-        for marker in markers(self._pool.root):
-            if marker.intent == "open" and marker.job not in active:
+    def _look(self) -> None:
+        """Take up open builds that the ledger does not know, and correct it where the store says something else."""
+        active, seen = set(self._pool.ledger.active()), dict[str, str]()
+        for job, info in listed(self._pool.root):
+            seen[job] = info.etag
+            if job in active and self._open.get(job) == info.etag:
+                continue
+            marker = readable_marker(self._pool.root, job)
+            if marker is not None and marker.intent == "open" and job not in active:
                 self._take_up(marker)
-            elif marker.intent != "open" and marker.job in active:
-                self._pool.still_wanted(marker.job)
+            elif marker is not None and marker.intent != "open" and job in active:
+                self._pool.still_wanted(job)
+        for job in active - seen.keys():
+            self._pool.still_wanted(job)
+        self._open = seen
 
     def _take_up(self, marker: Marker) -> None:
         """One build that cannot be taken up must not keep the others waiting."""
@@ -76,9 +107,8 @@ class Reconciler:
             self._pool.fail(marker.job, str(final))
 
     def _run(self, worker: str) -> None:
-        self._settings.state_dir.mkdir(parents=True, exist_ok=True)
         while True:
-            self._settings.heartbeat_file.touch()
+            self._began = time.monotonic()
             try:
                 self.once(worker)
             except OutsideError as away:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from generator.bundle import Bundle, BundleCache
 from generator.decoding import ResidentDecoder
+from generator.errors import DeviceExhausted
 from generator.making import Maker, open_maker
 from generator.publish import BuildPlace
 from generator.spec import Recipe
@@ -34,15 +35,28 @@ class Residents:
         """The bundle of a recipe, verified."""
         return self._resident(recipe)[0]
 
+    def let_go_of_all(self) -> None:
+        """Nothing is resident any more: the device's memory is free for whatever comes next."""
+        self._held.clear()
+
     def _resident(self, recipe: Recipe) -> tuple[Bundle, ResidentDecoder]:
         key = (recipe.bundle, recipe.batch, recipe.dtype)
         if key not in self._held:
             bundle = self.cache.load(recipe.bundle, self.roots)
-            decoder = ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=self.device)
-            self._held[key] = (bundle, decoder)
+            self._held[key] = (bundle, self._loaded(bundle, recipe))
         self._held.move_to_end(key)
         self._let_go()
         return self._held[key]
+
+    def _loaded(self, bundle: Bundle, recipe: Recipe) -> ResidentDecoder:
+        """The decoder on the device; when it does not fit beside the others, they go, and it is tried once more."""
+        try:
+            return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=self.device)
+        except DeviceExhausted:
+            if not self._held:
+                raise
+            self.let_go_of_all()
+        return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=self.device)
 
     def _let_go(self) -> None:
         while len(self._held) > 1 and sum(decoder.bytes for _, decoder in self._held.values()) > self.max_bytes:

@@ -7,7 +7,7 @@ from typing import Literal
 from generator.canonical import Frozen
 from generator.errors import LatentmillError, SpecError
 from generator.publish import finished_numbers
-from workers.markers import Marker
+from workers.markers import DeadLetter, Marker
 from workers.pool import Pool
 
 State = Literal["queued", "running", "paused", "committed", "cancelled", "failed"]
@@ -15,12 +15,17 @@ ENDED = ("committed", "cancelled", "failed")
 
 
 class JobStatus(Frozen):
-    """One job at one moment. ``samples_done`` counts finished shards and what is made of the running ones."""
+    """One job at one moment. ``samples_done`` counts finished shards and what is made of the running ones.
+
+    ``dead`` are the shards that were given up, with the last error of each; of a failed job, ``missing`` are the first
+    ranges (ends included) of its ``missing_shards`` shards without a receipt.
+    """
 
     job: str
     state: State
     name: str
     tenant: str
+    priority: int = 0
     url: str
     shards: int
     shards_done: int
@@ -29,6 +34,9 @@ class JobStatus(Frozen):
     samples_done: int
     submitted: float  # seconds since the epoch
     error: str = ""
+    dead: tuple[DeadLetter, ...] = ()
+    missing_shards: int = 0
+    missing: tuple[tuple[int, int], ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -48,20 +56,23 @@ def status_of(pool: Pool, job: str) -> JobStatus:
 
 def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
     shards, samples = int(facts["shards"]), int(facts["samples"])
-    state, running = facts["state"], 0
-    if state == "open":
+    state, running, dead = facts["state"], 0, 0
+    if state in ("open", "paused"):
         counts = pool.ledger.counts(job)
-        running, done = counts.running, counts.done
+        running, done, dead = counts.running, counts.done, counts.dead
         made = counts.made + _samples_in(pool.ledger.finished(job), shards, samples)
-        state = "running" if running or done else "queued"
+        begun = "running" if running or done else "queued"
+        state = begun if state == "open" else "paused"
     else:
         done = shards if state == "committed" else int(facts.get("ended_shards", 0))
         made = samples if state == "committed" else _samples_in(list(range(done)), shards, samples)
+    marker = pool.marker(job) if dead or state == "failed" else None
     return JobStatus(
         job=job,
         state=state,
         name=facts["name"],
         tenant=facts["tenant"],
+        priority=int(facts.get("priority", 0)),
         url=facts["url"],
         shards=shards,
         shards_done=done,
@@ -70,6 +81,7 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
         samples_done=min(made, samples),
         submitted=float(facts["submitted"]),
         error=facts.get("error", ""),
+        **_failures(marker),
     )
 
 
@@ -83,6 +95,7 @@ def _from_store(pool: Pool, marker: Marker) -> JobStatus:
         state="queued" if marker.intent == "open" else marker.intent,
         name=marker.name,
         tenant=marker.tenant,
+        priority=marker.priority,
         url=marker.url,
         shards=marker.shards,
         shards_done=len(finished),
@@ -91,7 +104,13 @@ def _from_store(pool: Pool, marker: Marker) -> JobStatus:
         samples_done=_samples_in(sorted(finished), marker.shards, marker.samples),
         submitted=marker.submitted,
         error=marker.error,
+        **_failures(marker),
     )
+
+
+def _failures(marker: Marker | None) -> dict[str, object]:
+    names = ("dead", "missing_shards", "missing") if marker else ()
+    return {name: getattr(marker, name) for name in names}
 
 
 def _samples_in(finished: list[int], shards: int, samples: int) -> int:

@@ -9,9 +9,14 @@ import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery import Task
+from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from workers.app import TICKET, make_app
+from workers.claims import owner_of
+from workers.farewell import Farewell
+from workers.heartbeat import Heartbeat
+from workers.pool import Pool
 from workers.reconcile import Reconciler
 from workers.settings import load_settings
 
@@ -22,15 +27,17 @@ log = logging.getLogger(__name__)
 settings = load_settings()
 app = make_app(settings)
 _reconciler = Reconciler(settings)
+_heartbeat = Heartbeat(settings.heartbeats, _reconciler.well)
+_farewell = Farewell(Pool(settings))
 
 
-@app.task(name=TICKET)
-def work() -> None:
+@app.task(name=TICKET, bind=True)
+def work(self: Task) -> None:
     """Serve one ticket; after a shard was made, see that there are tickets for what is left.
 
     After anything else that is left to the reconciler, so that work which nobody here can do is not tried in a circle.
     """
-    shop = _workshop()
+    shop = _workshop(self.request.hostname)
     served = shop.serve()
     log.info("%s", served.told)
     if served.made:
@@ -38,10 +45,10 @@ def work() -> None:
 
 
 @cache
-def _workshop() -> Workshop:
+def _workshop(worker: str) -> Workshop:
     from workers.work import open_workshop
 
-    return open_workshop(settings)
+    return open_workshop(settings, owner_of(worker))
 
 
 @worker_process_init.connect
@@ -53,10 +60,18 @@ def _limit_threads(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _start_reconciler(sender: Any, **_: Any) -> None:
+def _start(sender: Any, **_: Any) -> None:
+    _heartbeat.start()
     _reconciler.start(sender.hostname)
 
 
 @worker_shutting_down.connect
-def _stop_reconciler(**_: Any) -> None:
+def _begin_to_leave(sender: str, how: str, **_: Any) -> None:
     _reconciler.stop()
+    _farewell.begin(sender, patient=how == "Warm")
+
+
+@worker_shutdown.connect
+def _leave(**_: Any) -> None:
+    _farewell.end()
+    _heartbeat.stop()

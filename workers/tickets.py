@@ -14,18 +14,18 @@ _MIN_SLOTS = 2  # assumed while no worker has announced itself
 
 
 def top_up(app: Celery, ledger: Ledger, settings: Settings) -> int:
-    """Publish tickets up to the window, or up to the work there is; how many. Too many or too few are harmless."""
-    work = sum(_work(ledger, job) for job in ledger.active())
+    """Publish tickets up to the window, or up to the work there is; how many. Too many or too few are harmless.
+
+    While half of the window waits in the broker nobody lacks a ticket, and nothing more is asked.
+    """
     window = max(ledger.slots(), _MIN_SLOTS) * settings.tickets_per_slot
-    missing = min(work, window) - ledger.waiting_tickets(settings.queue)
+    waiting = ledger.waiting_tickets(settings.queue)
+    if 2 * waiting > window:
+        return 0
+    missing = ledger.work(window) - waiting
     try:
         for _ in range(missing):
             app.send_task(TICKET, queue=settings.queue, retry=False)
     except OperationalError as down:
         raise BrokerUnavailable("redis", "a broker that takes tickets", type(down).__name__) from down
     return max(0, missing)
-
-
-def _work(ledger: Ledger, job: str) -> int:
-    counts = ledger.counts(job)
-    return counts.free + (counts.finished and not counts.committing)  # a finished build needs one more: its commit

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from generator.bundle import BundleCache
 from generator.errors import (
     BundleMissing,
+    DeviceExhausted,
     EnvironmentMismatch,
     LatentmillError,
     ObjectMissing,
@@ -18,16 +20,18 @@ from generator.errors import (
 from generator.finishing import finish
 from generator.mill import produce_shard
 from generator.plan import Plan
-from generator.publish import BuildPlace, fix_environment, found_place, is_finished
+from generator.publish import fix_environment, found_place, is_finished
 from generator.store import open_store
+from workers.claims import Claim
 from workers.leases import LeaseKeeper, LeaseLost
-from workers.ledger import Claim
+from workers.markers import DeadLetter, letter_of
 from workers.pool import Pool
 from workers.resident import Residents
 from workers.settings import Settings
 
 # What a worker lacks, and another may have: its job waits instead of failing.
 _NOT_HERE = (EnvironmentMismatch, SettingsError, BundleMissing)
+_DECLINED_SECONDS = 60.0  # then it is tried again: the job may have been resumed, the bundle pushed
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,23 @@ class Served:
 
 @dataclass
 class Workshop:
-    """One worker process: its pool, its resident decoders, and the jobs that it cannot serve."""
+    """One worker process: its pool, its resident decoders, and the jobs that it cannot serve for now.
+
+    ``worker`` begins the nonce of every lease, so that the main process can hand back what its children hold.
+    """
 
     pool: Pool
     residents: Residents
-    declined: set[str] = field(default_factory=set)
+    worker: str = ""
+    produce: Callable[..., None] = produce_shard
+    _declined: dict[str, float] = field(default_factory=dict)
 
     def serve(self) -> Served:
         """Serve one ticket. Raises ``BrokerUnavailable`` when Redis is away."""
-        claim = self.pool.ledger.claim(self.pool.settings.lease_seconds, self.declined)
+        claim = self.pool.ledger.claim(self.pool.settings.lease_seconds, self._unable(), worker=self.worker)
         if claim is None:
-            return self._commit_finished()
+            job = self.pool.ledger.finished_job(self._unable())
+            return self._commit(job) if job else Served("nothing to do")
         try:
             return self._make(claim)
         except LeaseLost as lost:
@@ -60,91 +70,111 @@ class Workshop:
             self.pool.ledger.release(claim)
             return self._decline(claim.job, unable)
         except OutsideError as fault:
-            return self._postpone(claim, str(fault))
+            return self._postpone(claim, fault)
         except LatentmillError as final:
-            return self._fail(claim.job, str(final))
-        except Exception:
-            return self._postpone(claim, traceback.format_exc())
+            return self._fail(claim.job, str(final), letter_of(claim.shard, 1, str(final), traceback.format_exc()))
+        except Exception as unexpected:
+            return self._postpone(claim, unexpected)
 
     def _make(self, claim: Claim) -> Served:
-        clock, place = time.perf_counter(), self._place(claim.job)
-        if not is_finished(place, claim.shard):
-            maker = self.residents.maker(place)
-            fix_environment(place, maker.environment)
-            with LeaseKeeper(self.pool.ledger, claim, self.pool.settings.lease_seconds) as keeper:
-                produce_shard(place, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
-        count, seconds = Plan(place.recipe).size(claim.shard), time.perf_counter() - clock
-        told = f"{claim.job} shard {claim.shard}: {count} images in {seconds:.2f} s"
-        if self.pool.ledger.complete(claim):
+        clock, ledger, seconds = time.perf_counter(), self.pool.ledger, self.pool.settings.lease_seconds
+        held = f"{claim.job}, shard {claim.shard},"
+        with LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, held) as keeper:
+            place = found_place(open_store(claim.url, self.pool.settings.s3), claim.name)
+            if not is_finished(place, claim.shard):
+                maker = self.residents.maker(place)
+                fix_environment(place, maker.environment)
+                self.produce(place, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
+        count, taken = Plan(place.recipe).size(claim.shard), time.perf_counter() - clock
+        told = f"{claim.job} shard {claim.shard}: {count} images in {taken:.2f} s"
+        outcome = ledger.complete(claim)
+        if outcome.finished:
             told = f"{told}; {self._commit(claim.job).told}"
+        elif outcome.stuck and (marker := self.pool.still_wanted(claim.job)) is not None:
+            self.pool.fail_stuck(claim.job, marker)
         return Served(told, made=True)
-
-    def _commit_finished(self) -> Served:
-        for job in self.pool.ledger.active():
-            if job not in self.declined and self.pool.ledger.counts(job).finished:
-                return self._commit(job)
-        return Served("nothing to do")
 
     def _commit(self, job: str) -> Served:
         """Commit in the build's own environment only: the preview is encoded here, and must be repeatable."""
-        if not self.pool.ledger.claim_commit(job, self.pool.settings.lease_seconds):
+        ledger, seconds = self.pool.ledger, self.pool.settings.lease_seconds
+        claim = ledger.claim_commit(job, seconds)
+        if claim is None:
             return Served(f"{job} is being committed by another worker, or will be tried again later")
         try:
-            if (marker := self.pool.still_wanted(job)) is None:
-                return Served(f"{job} is no longer wanted")
-            place = marker.place(self.pool.settings.s3)
-            fix_environment(place, self.residents.maker(place).environment)
-            manifest = finish(place, self.residents.bundle(place.recipe).info)
+            with LeaseKeeper(lambda _: ledger.renew_commit(claim, seconds), seconds, f"the commit of {job}"):
+                return self._commit_claimed(job)
         except _NOT_HERE as unable:
+            ledger.renew_commit(claim, 0.001)  # another worker may be able to, and need not wait
             return self._decline(job, unable)
         except ObjectMissing as missing:
-            self._read_store_again(job)  # the ledger believed in a receipt that is not stored
-            return self._postpone_commit(job, str(missing))
+            self._read_store_again(job)
+            return self._postpone_commit(job, missing)
         except OutsideError as fault:
-            return self._postpone_commit(job, str(fault))
+            return self._postpone_commit(job, fault)
         except LatentmillError as final:
-            return self._fail(job, str(final))
-        except Exception:
-            return self._postpone_commit(job, traceback.format_exc())
+            return self._fail(job, str(final), letter_of(None, 1, str(final), traceback.format_exc()))
+        except Exception as unexpected:
+            return self._postpone_commit(job, unexpected)
+
+    def _commit_claimed(self, job: str) -> Served:
+        if (marker := self.pool.still_wanted(job)) is None:
+            return Served(f"{job} is no longer wanted")
+        place = marker.place(self.pool.settings.s3)
+        fix_environment(place, self.residents.maker(place).environment)
+        manifest = finish(place, self.residents.bundle(place.recipe).info)
         self.pool.conclude(job, marker)
         return Served(f"committed {job}: {manifest.samples} images at {place.url}", made=True)
 
     def _read_store_again(self, job: str) -> None:
+        """The ledger believed in a receipt that is not stored."""
         if (marker := self.pool.still_wanted(job)) is not None:
-            self.pool.activate(marker)
+            self.pool.correct(marker)
+
+    def _unable(self) -> list[str]:
+        now = time.monotonic()
+        self._declined = {job: until for job, until in self._declined.items() if until > now}
+        return list(self._declined)
 
     def _decline(self, job: str, unable: LatentmillError) -> Served:
         """Another worker may be able to: the job waits for it, and says what this one lacked."""
-        self.declined.add(job)
+        self._declined[job] = time.monotonic() + _DECLINED_SECONDS
         self.pool.ledger.note(job, f"declined by a worker: {unable}")
         return Served(f"declined {job}: {unable}")
 
-    def _postpone(self, claim: Claim, error: str) -> Served:
+    def _postpone(self, claim: Claim, fault: Exception) -> Served:
+        """Try again later, by whoever is free then; after too many faults the shard is given up."""
+        error, trace = _text(fault), traceback.format_exc()
+        if isinstance(fault, DeviceExhausted):
+            self.residents.let_go_of_all()  # what other recipes hold on the device may be what was lacking
         faults = self.pool.ledger.postpone(claim)
-        return self._after_fault(claim.job, f"shard {claim.shard}", faults, error)
-
-    def _postpone_commit(self, job: str, error: str) -> Served:
-        return self._after_fault(job, "the commit", self.pool.ledger.postpone_commit(job), error)
-
-    def _after_fault(self, job: str, what: str, faults: int, error: str) -> Served:
+        what = f"shard {claim.shard}, fault {faults}: {error}"
         if faults >= self.pool.settings.max_shard_attempts:
-            return self._fail(job, f"{what} failed {faults} times; the last error: {error}")
-        self.pool.ledger.note(job, f"{what}, fault {faults}: {error}")
-        return Served(f"postponed {job}: {what}, fault {faults}: {error}")
+            self.pool.bury(claim.job, letter_of(claim.shard, faults, error, trace))
+            return Served(f"gave up {claim.job}: {what}")
+        self.pool.ledger.note(claim.job, what)
+        return Served(f"postponed {claim.job}: {what}")
 
-    def _fail(self, job: str, error: str) -> Served:
-        self.pool.fail(job, error)
+    def _postpone_commit(self, job: str, fault: Exception) -> Served:
+        error, trace = _text(fault), traceback.format_exc()
+        faults = self.pool.ledger.postpone_commit(job)
+        if faults >= self.pool.settings.max_shard_attempts:
+            told = f"the commit failed {faults} times; the last error: {error}"
+            return self._fail(job, told, letter_of(None, faults, error, trace))
+        self.pool.ledger.note(job, f"the commit, fault {faults}: {error}")
+        return Served(f"postponed {job}: the commit, fault {faults}: {error}")
+
+    def _fail(self, job: str, error: str, letter: DeadLetter) -> Served:
+        self.pool.fail(job, error, letter)
         return Served(f"failed {job}: {error}")
 
-    def _place(self, job: str) -> BuildPlace:
-        facts = self.pool.ledger.facts(job)
-        if "url" not in facts:  # forgotten since it was claimed
-            raise LeaseLost(f"{job}, which the ledger no longer knows,")
-        return found_place(open_store(facts["url"], self.pool.settings.s3), facts["name"])
 
-
-def open_workshop(settings: Settings) -> Workshop:
+def open_workshop(settings: Settings, worker: str = "") -> Workshop:
     """A worker process with nothing resident yet."""
     pool = Pool(settings)
     cache = BundleCache(settings.cache_dir, settings.cache_bytes)
-    return Workshop(pool, Residents(cache, (pool.root,), settings.device, settings.resident_bytes))
+    return Workshop(pool, Residents(cache, (pool.root,), settings.device, settings.resident_bytes), worker)
+
+
+def _text(fault: Exception) -> str:
+    """One line that says what happened; an unexpected exception with its type."""
+    return str(fault) if isinstance(fault, LatentmillError) else f"{type(fault).__name__}: {fault}"

@@ -62,13 +62,13 @@ class Bench:
                 self.redis.delete(f"latentmill:committing:{job}")
                 if waiting := self.redis.zrange(f"latentmill:lease:{job}", 0, -1):
                     self.redis.zadd(f"latentmill:lease:{job}", dict.fromkeys(waiting, 0.0))
-                self.shop.pool.ledger.free_expired(job)
+                self.shop.pool.ledger.free_expired(job, 5)
             told.append((shop or self.shop).serve().told)
         return told
 
     def reconcile(self) -> None:
-        """One pass of a reconciler that has seen nothing yet."""
-        for key in self.redis.scan_iter("latentmill:adding:*"):
+        """One pass of a reconciler that has seen nothing yet, and whose turn it is."""
+        for key in self.redis.scan_iter("latentmill:turn:*"):
             self.redis.delete(key)
         Reconciler(self.settings).once()
 
@@ -132,7 +132,6 @@ def test_a_receipt_that_vanished_is_made_again(bench: Bench) -> None:
     job = bench.submit()
     bench.serve(1)
     next((bench.home / "out").rglob("receipts/000000.json")).unlink()
-    bench.redis.delete(f"latentmill:adding:{job.job}")
     bench.serve(4)
     assert bench.state(job) == "committed"
 

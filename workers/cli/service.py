@@ -118,13 +118,12 @@ def _stay(running: list[WorkerProcess], signals: Signals) -> None:
 @click.option("--max-age", default=60.0, show_default=True, help="Seconds since the last heartbeat.")
 @json_option
 def health_command(max_age: float, as_json: bool) -> None:
-    """Exit code 0 if a worker on this host showed a heartbeat lately, also while Redis is down."""
-    settings = _settings()
-    try:
-        age = time.time() - settings.heartbeat_file.stat().st_mtime
-    except OSError:  # no worker ever ran here
-        show({"healthy": False}, as_json=as_json)
-        raise click.exceptions.Exit(1) from None
-    show({"healthy": age <= max_age, "heartbeat_age_seconds": round(age, 1)}, as_json=as_json)
-    if age > max_age:
+    """Exit code 0 if every worker on this host showed a heartbeat lately, also while Redis is down."""
+    from workers.heartbeat import health
+
+    found = health(_settings().heartbeats)
+    healthy = found.workers > 0 and found.oldest <= max_age
+    facts = {"heartbeat_age_seconds": round(found.oldest, 1), "workers": found.workers} if found.workers else {}
+    show({"healthy": healthy} | facts, as_json=as_json)
+    if not healthy:
         raise click.exceptions.Exit(1)

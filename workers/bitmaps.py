@@ -1,0 +1,21 @@
+"""Sets of shard numbers as bitmaps, in the order in which Redis counts bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def packed(numbers: Iterable[int]) -> bytes:
+    """A bitmap with these bits set, as Redis counts them: the first bit of a byte is its highest."""
+    bitmap = bytearray()
+    for number in numbers:
+        byte, bit = divmod(number, 8)
+        if byte >= len(bitmap):
+            bitmap.extend(bytes(byte + 1 - len(bitmap)))
+        bitmap[byte] |= 0x80 >> bit
+    return bytes(bitmap)
+
+
+def unpacked(bitmap: bytes) -> list[int]:
+    """The numbers of the set bits, ascending."""
+    return [8 * byte + bit for byte, value in enumerate(bitmap) if value for bit in range(8) if value & (0x80 >> bit)]

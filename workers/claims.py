@@ -1,0 +1,61 @@
+"""What the ledger answers: claims, counts, and what an outcome or a refusal means."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A shard that this process may make until ``lease_seconds`` pass without a renewal, of the build at ``url``."""
+
+    job: str
+    shard: int
+    nonce: str
+    url: str = ""
+    name: str = ""
+
+
+class Counts(NamedTuple):
+    """How a live job stands: shards free, held (by a worker or a back-off), being made, done and dead, of how many."""
+
+    free: int
+    held: int
+    running: int
+    done: int
+    dead: int
+    total: int
+    made: int  # images made so far under the running leases
+    committing: bool  # somebody commits it, or waits to try again
+
+    @property
+    def finished(self) -> bool:
+        return 0 < self.total <= self.done
+
+    @property
+    def stuck(self) -> bool:
+        """Nothing is left of it but shards that were given up."""
+        return self.dead > 0 and self.done + self.dead >= self.total > self.done
+
+
+class Outcome(NamedTuple):
+    """What the completion or the burial of a shard means for its job."""
+
+    finished: bool
+    stuck: bool
+
+
+class Refusal(NamedTuple):
+    """Which quota a job is over: how much of it is taken, the limit, and the seconds until midnight UTC."""
+
+    quota: str
+    taken: int
+    limit: int
+    seconds: int
+
+
+def owner_of(worker: str) -> str:
+    """How the nonces of all leases of the worker with this name begin."""
+    return hashlib.sha256(worker.encode()).hexdigest()[:12]

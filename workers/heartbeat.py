@@ -1,0 +1,72 @@
+"""A file that each live worker keeps fresh, whatever Redis and the store do; and who looks at it.
+
+A worker holds a lock on its file as long as it lives, so that what a killed one left is told from one that hangs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, NamedTuple
+
+_SECONDS = 5.0
+
+
+class Health(NamedTuple):
+    """The live workers of a state directory, and the age in seconds of the oldest of their heartbeats."""
+
+    workers: int
+    oldest: float
+
+
+class Heartbeat:
+    """A thread that touches ``<directory>/<process id>`` while ``well`` holds."""
+
+    def __init__(self, directory: Path, well: Callable[[], bool]) -> None:
+        self._directory, self._well = directory, well
+        self._stopped = threading.Event()
+        self._file: IO[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin. What dead workers left is removed."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        health(self._directory)
+        path = self._directory / str(os.getpid())
+        self._file = path.open("ab")
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        threading.Thread(target=self._run, args=(path,), name="heartbeat", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self, path: Path) -> None:
+        while True:
+            if self._well():
+                path.touch()
+            if self._stopped.wait(_SECONDS):
+                return
+
+
+def health(directory: Path) -> Health:
+    """How the workers on this host are. Files that nobody holds any more are removed."""
+    ages = []
+    for path in sorted(directory.glob("*")) if directory.is_dir() else ():
+        try:
+            with path.open("rb") as file:
+                ages += [] if _abandoned(file, path) else [time.time() - path.stat().st_mtime]
+        except FileNotFoundError:  # removed by somebody else who looked
+            continue
+    return Health(len(ages), max(ages, default=0.0))
+
+
+def _abandoned(file: IO[bytes], path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    path.unlink(missing_ok=True)
+    return True

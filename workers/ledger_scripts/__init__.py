@@ -1,0 +1,32 @@
+"""The ledger's atomic steps, in Lua."""
+
+from __future__ import annotations
+
+from workers.ledger_scripts.jobs import ADD, ADMIT, CORRECT, END, FINISHED, PAUSE, RENEW_COMMIT, REVIVE, WITHDRAW, WORK
+from workers.ledger_scripts.shards import BURY, CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RELEASE_ALL, RENEW
+
+SHARDS = (CLAIM, RENEW, RELEASE, RELEASE_ALL, POSTPONE, BURY, COMPLETE, EXPIRE)
+JOBS = (ADD, PAUSE, END, CORRECT, REVIVE, WORK, FINISHED, RENEW_COMMIT, ADMIT, WITHDRAW)
+
+__all__ = [
+    "ADD",
+    "ADMIT",
+    "BURY",
+    "CLAIM",
+    "COMPLETE",
+    "CORRECT",
+    "END",
+    "EXPIRE",
+    "FINISHED",
+    "JOBS",
+    "PAUSE",
+    "POSTPONE",
+    "RELEASE",
+    "RELEASE_ALL",
+    "RENEW",
+    "RENEW_COMMIT",
+    "REVIVE",
+    "SHARDS",
+    "WITHDRAW",
+    "WORK",
+]
