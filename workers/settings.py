@@ -100,6 +100,11 @@ class Settings(BaseSettings):
         return S3Settings(**{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)})
 
     @property
+    def heartbeat_file(self) -> Path:
+        """Touched by a live worker at every pass of its reconciler; ``latentmill health`` looks at its age."""
+        return self.state_dir / "worker.heartbeat"
+
+    @property
     def heartbeats(self) -> Path:
         """Where each live worker keeps a file fresh; ``latentmill health`` looks at their age."""
         return self.state_dir / "heartbeats"
