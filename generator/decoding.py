@@ -7,6 +7,7 @@ batch size may round differently. Its output for a row does not depend on the ot
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -40,12 +41,7 @@ class ResidentDecoder:
         """
         padded_BD = np.zeros((self.batch, self._dims), dtype=np.float32)
         padded_BD[: len(z_BD)] = z_BD
-        try:
-            images_BHWC = self._run(padded_BD)
-        except torch.OutOfMemoryError:
-            self._free_caches()
-            images_BHWC = self._run_last_time(padded_BD)
-        return images_BHWC[: len(z_BD)]
+        return with_memory(lambda: self._run(padded_BD), self.batch)[: len(z_BD)]
 
     def _resident(self, bundle: Bundle) -> torch.nn.Module:
         module = build_decoder(bundle.info.autoencoder)
@@ -82,19 +78,28 @@ class ResidentDecoder:
         images_BHWC: np.ndarray = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return images_BHWC
 
-    def _run_last_time(self, padded_BD: np.ndarray) -> np.ndarray:
-        try:
-            return self._run(padded_BD)
-        except torch.OutOfMemoryError as exhausted:
-            self._free_caches()
-            raise DeviceExhausted(
-                "batch", f"a batch of {self.batch} that fits {self.device}", "out of memory, also after freeing caches"
-            ) from exhausted
 
-    def _free_caches(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+def with_memory(run: Callable[[], np.ndarray], batch: int) -> np.ndarray:
+    """What ``run`` returns; out of the device's memory, caches are freed and it gets one more chance.
+
+    Raises ``DeviceExhausted``.
+    """
+    try:
+        return run()
+    except torch.OutOfMemoryError:
+        _free_caches()
+    try:
+        return run()
+    except torch.OutOfMemoryError as exhausted:
+        _free_caches()
+        got = "out of memory, also after freeing caches"
+        raise DeviceExhausted("batch", f"a batch of {batch} that fits the device", got) from exhausted
+
+
+def _free_caches() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _fix_kernels() -> None:

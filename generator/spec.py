@@ -100,8 +100,10 @@ class Recipe(Frozen):
     ``draw`` says where in the latent space samples come from. ``temperature`` multiplies their normal noise: below 1
     they lie nearer to the cluster centres and are more alike (truncation); densities stay those of the distribution.
     ``density_floor`` is a quantile in (0, 1): samples less likely than this share of the held-out real codes (and
-    at most this share of all samples) are refused and drawn again, at most ``max_attempts`` times each. ``revision``
-    asks for the same thing anew. A build has at most 999,999 shards of up to ``shard_size`` samples.
+    at most this share of all samples) are refused and drawn again, at most ``max_attempts`` times each. So are images
+    of which the bundle's judge thinks that they show their class with a probability below ``label_floor``, and images
+    that lie nearer to a training image than the quantile ``novelty_floor`` of the held-out real images do.
+    ``revision`` asks for the same thing anew. A build has at most 999,999 shards of up to ``shard_size`` samples.
     """
 
     recipe_version: Literal[1] = RECIPE_VERSION
@@ -116,6 +118,8 @@ class Recipe(Frozen):
     draw: DrawSettings = DistributionDraw()
     temperature: float = Field(default=1.0, gt=0.0, le=2.0)
     density_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
+    label_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
+    novelty_floor: float | None = Field(default=None, gt=0.0, le=0.1)
     max_attempts: int = Field(default=100, ge=1, le=10_000, strict=True)
     revision: int = Field(default=0, ge=0, lt=2**31, strict=True)
 

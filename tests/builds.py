@@ -117,6 +117,7 @@ class SmallBuild:
                 "cluster": int(rows.clusters_N[row]),
                 "log_density": float(rows.log_density_N[row]),
                 "recipe": place.recipe_digest,
+                "label_confidence": None,
                 "synthetic": True,
             }
             members = [Member(extension(self.image.format), data)]
@@ -143,6 +144,7 @@ class SmallBuild:
             labels_N=plan.labels_N,
             clusters_N=(plan.indices_N % 3).astype(np.int32),
             log_density_N=-1.5 * np.arange(count),
+            confidence_N=np.full(count, np.nan, dtype=np.float32),
             latents_ND=np.linspace(-1, 1, 4 * count, dtype=np.float32).reshape(count, 4),
         )
 

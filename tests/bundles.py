@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,18 @@ import torch
 
 from generator.autoencoders.build import build_decoder, build_encoder
 from generator.autoencoders.config import VaeConfig
+from generator.autoencoders.networks import to_input
 from generator.autoencoders.settings import EpochRecord, TrainSettings
-from generator.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
+from generator.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, load_bundle, save_bundle
+from generator.decoding import ResidentDecoder
+from generator.features.classifier import Classifier
+from generator.guards.config import JudgeSettings
+from generator.guards.judge import Judge
+from generator.guards.sketch import draw_sketch
 from generator.latents import load
 from generator.latents.codes import Codes
 from generator.latents.config import MixtureSettings
+from generator.store import open_store
 
 
 def tiny_contents(
@@ -53,4 +61,26 @@ def tiny_contents(
 def tiny_bundle(directory: Path, **shape: object) -> Path:
     """``tiny_contents`` saved at ``directory``."""
     save_bundle(directory, tiny_contents(**shape))  # type: ignore[arg-type]
+    return directory
+
+
+def guarded_bundle(directory: Path, **shape: object) -> Path:
+    """A small bundle with a judge of random opinions, and with a sketch of what its own decoder shows."""
+    contents = tiny_contents(**shape)  # type: ignore[arg-type]
+    config, rng = contents.autoencoder, np.random.default_rng(7)
+    plain = load_bundle(open_store(str(tiny_bundle(directory.with_name(f"{directory.name}-plain"), **shape))))
+    decoder = ResidentDecoder(plain, batch=300, dtype="float32", device="cpu")
+    images_NHWC = decoder.decode(2.0 * rng.normal(size=(300, config.latent_dim)).astype(np.float32))
+    torch.manual_seed(1)
+    member = Classifier(config.size, config.channels, len(contents.classes)).eval().requires_grad_(False)
+    logits_NC = member(to_input(images_NHWC, torch.device("cpu")))
+    member.head.weight.div_(logits_NC.std())
+    member.head.bias.copy_((member.head.bias - logits_NC.mean(0)) / logits_NC.std())  # no class is preferred
+    judge = Judge([member])
+    guards = {
+        "judge": JudgeSettings(),
+        "judge_weights": {name: weight.numpy() for name, weight in judge.state_dict().items()},
+        "sketch": draw_sketch(images_NHWC[:150], images_NHWC[150:], seed=0),
+    }
+    save_bundle(directory, replace(contents, **guards))  # type: ignore[arg-type]
     return directory

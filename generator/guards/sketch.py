@@ -163,12 +163,12 @@ def reduced(images_NHWC: np.ndarray, block: int) -> np.ndarray:
     """
     count, height, width, channels = images_NHWC.shape
     if block == 1:
-        return images_NHWC.reshape(count, -1)
+        return images_NHWC.reshape(count, height * width * channels)
     padding = ((0, 0), (0, -height % block), (0, -width % block), (0, 0))
     padded = np.pad(images_NHWC, padding)
     blocks = padded.reshape(count, padded.shape[1] // block, block, padded.shape[2] // block, block, channels)
     summed: np.ndarray = blocks.sum(axis=(2, 4), dtype=np.int32)
-    return summed.reshape(count, -1)
+    return summed.reshape(count, blocks.shape[1] * blocks.shape[3] * channels)
 
 
 def _components(fitted_FP: np.ndarray, count: int) -> np.ndarray:

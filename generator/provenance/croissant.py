@@ -63,6 +63,7 @@ _COLUMNS = (
     ("attempt", "sc:Integer", "How often this index was drawn before, and refused.", False),
     ("cluster", "sc:Integer", "Component of the latent distribution that the sample came from.", False),
     ("log_density", "sc:Float", "Natural logarithm of the latent point's density, given the label.", False),
+    ("label_confidence", "sc:Float", "How likely the judge found the label; null where none looked.", False),
     ("image_sha256", "sc:Text", "sha256 of the image file.", False),
     ("latent", "sc:Float", "What the decoder received.", True),
 )

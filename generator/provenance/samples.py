@@ -2,13 +2,14 @@
 
 Columns: ``index`` int64, ``attempt`` int32, ``key`` string, ``label`` int32 (null when unlabelled), ``class`` string
 (null when unlabelled), ``cluster`` int32, ``log_density`` float64 (natural logarithm, given the label),
+``label_confidence`` float32 (the judge's probability of the label; null where no judge looked),
 ``image_sha256`` string (64 hex digits), ``latent`` fixed-size list of float32: exactly what the decoder received.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,18 +26,13 @@ class SampleRows:
     labels_N: np.ndarray  # int64
     clusters_N: np.ndarray  # int32
     log_density_N: np.ndarray  # float64
+    confidence_N: np.ndarray  # float32, NaN where no judge looked
     latents_ND: np.ndarray  # float32
 
 
 def sample_key(index: int) -> str:
     """The name of sample ``index`` inside a shard: nine digits or more."""
     return f"{index:09d}"
-
-
-def join_rows(parts: list[SampleRows]) -> SampleRows:
-    """The rows of all parts, in order."""
-    columns = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(SampleRows))
-    return SampleRows(*columns)
 
 
 def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, ...]) -> bytes:
@@ -55,6 +51,7 @@ def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, .
         "class": pa.array([None if label is None else classes[label] for label in labels], pa.string()),
         "cluster": pa.array(rows.clusters_N, pa.int32()),
         "log_density": pa.array(rows.log_density_N, pa.float64()),
+        "label_confidence": pa.array(rows.confidence_N, pa.float32(), mask=np.isnan(rows.confidence_N)),
         "image_sha256": pa.array(image_sha256, pa.string()),
         "latent": pa.FixedSizeListArray.from_arrays(flat_latents, dims),
     }

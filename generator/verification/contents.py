@@ -16,7 +16,8 @@ from generator.spec import Recipe
 from generator.verification.findings import Findings
 
 _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
-_SHARED = ("index", "attempt", "label", "class", "cluster", "log_density")  # in a sample's JSON and in its row
+# In a sample's JSON and in its row:
+_SHARED = ("index", "attempt", "label", "class", "cluster", "log_density", "label_confidence")
 _COLUMNS = [*_SHARED, "key", "image_sha256"]
 
 Files = dict[str, bytes]

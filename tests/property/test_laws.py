@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from generator.bundle import Bundle, load_bundle
 from generator.canonical import digest_of
 from generator.decoding import ResidentDecoder
-from generator.errors import BuildConflict, EnvironmentMismatch, RejectionExhausted
+from generator.errors import BuildConflict, EnvironmentMismatch, RejectionExhausted, SpecError
 from generator.making import Maker, open_maker
 from generator.mill import build
 from generator.plan import Plan
@@ -25,12 +25,22 @@ from generator.shards import read_samples
 from generator.spec import JobSpec, Order, Recipe
 from generator.store import open_store
 from generator.verification import verify_dataset
-from tests.bundles import tiny_bundle
+from tests.bundles import guarded_bundle, tiny_bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(open_store(str(tiny_bundle(tmp_path_factory.mktemp("b") / "tiny", size=16, channels=3))))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(open_store(str(guarded_bundle(tmp_path_factory.mktemp("b") / "guarded", size=16, channels=3))))
+
+
+def screened(bundle: Bundle, **changes: object) -> Recipe:
+    """A recipe that refuses more than half of what is decoded."""
+    return recipe_for(bundle, **{"density_floor": None, "label_floor": 0.334, "novelty_floor": 0.1, **changes})
 
 
 def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
@@ -225,3 +235,59 @@ def test_the_golden_latents(bundle: Bundle) -> None:
 
 GOLDEN_ATTEMPTS = "0000000000011010000000110000000010010000000000001000000000000000"
 GOLDEN_LATENTS = "sha256:b7420149f2a7d5a5c7cd2d642f5368571fbe6bd0880f02e9a9aa174db66a9452"
+
+
+def test_screened_shards_are_the_same_in_any_order(guarded: Bundle) -> None:
+    recipe = screened(guarded)
+    plan = Plan(recipe)
+    forward = [maker_for(guarded, recipe).make(shard, "laws") for shard in plan]
+    maker = maker_for(guarded, recipe)
+    backward = [maker.make(plan.shard(number), "laws") for number in reversed(range(plan.shards))]
+    assert [made.shard for made in forward] == [made.shard for made in reversed(backward)]
+    assert [made.table for made in forward] == [made.table for made in reversed(backward)]
+    assert sum(made.receipt.refused for made in forward) > recipe.total / 2
+
+
+def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle) -> None:
+    recipe = screened(guarded)
+    place = place_for(recipe, "screened")
+    manifest = build(place, guarded, device="cpu")
+    maker, refused = maker_for(guarded, recipe), 0
+    for receipt in manifest.shards:
+        for row in read_rows(place.store.get(receipt.table.key), field="t"):
+            label = np.array([row["label"]])
+            for attempt in range(row["attempt"] + 1):
+                draw = maker.sampler.once(np.array([row["index"]]), np.array([attempt]), label)
+                images_BHWC = maker.decoder.decode(draw.z_BD.astype(np.float32))
+                looked = maker.screen.look(images_BHWC, label)
+                assert looked.passed_B[0] == (attempt == row["attempt"])
+                refused += not looked.passed_B[0]
+            assert row["label_confidence"] == pytest.approx(looked.confidence_B[0])
+            assert row["label_confidence"] >= recipe.label_floor
+            assert not guarded.sketch.copies(images_BHWC, 0.1)[0]
+    assert refused == manifest.refused
+    assert not verify_dataset(place.url).problems
+    assert replay(place.url, row["index"], guarded, device="cpu").identical
+
+
+def test_refused_samples_fill_the_batches_that_follow(guarded: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = screened(guarded, counts=(100, 100, 100), shard_size=300)
+    maker, sizes = maker_for(guarded, recipe), list[int]()
+    decode = maker.decoder.decode
+    monkeypatch.setattr(maker.decoder, "decode", lambda z_BD: sizes.append(len(z_BD)) or decode(z_BD))
+    made = maker.make(Plan(recipe).shard(0), "laws")
+    full = (300 + made.receipt.refused) // recipe.batch
+    assert sum(sizes) == 300 + made.receipt.refused
+    assert sizes[: full - 8] == [recipe.batch] * (full - 8)
+
+
+def test_a_screen_that_nothing_passes_is_an_error_with_the_rate(guarded: Bundle) -> None:
+    recipe = screened(guarded, label_floor=0.999, max_attempts=3)
+    with pytest.raises(RejectionExhausted, match=r"within 3 attempts.*acceptance rate 0\.00%"):
+        maker_for(guarded, recipe).make(Plan(recipe).shard(0), "laws")
+
+
+@pytest.mark.parametrize(("floor", "part"), [("label_floor", "judge"), ("novelty_floor", "sketch")])
+def test_a_floor_that_the_bundle_cannot_measure_is_refused(bundle: Bundle, floor: str, part: str) -> None:
+    with pytest.raises(SpecError, match=rf"{floor}.*a bundle with a {part}"):
+        maker_for(bundle, recipe_for(bundle, **{floor: 0.05}))

