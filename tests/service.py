@@ -1,4 +1,4 @@
-"""A whole service for tests: real Redis, a store, real worker processes that can be killed."""
+"""A whole service for tests: real Redis, a store, real worker processes that can be killed; or one without Celery."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import redis as redis_py
 from pydantic import SecretStr
 
 from generator.publish import BuildPlace, committed
@@ -18,7 +19,10 @@ from tests.servers import RedisServer, S3Server
 from workers.client import Client
 from workers.embedded import WorkerProcess
 from workers.pool import Pool
+from workers.reconcile import Reconciler
 from workers.settings import Settings
+from workers.status import JobStatus
+from workers.work import Workshop, open_workshop
 
 
 class Service:
@@ -95,3 +99,49 @@ def running_service(redis: RedisServer, s3: S3Server, bucket: str, home: Path) -
         yield service
     finally:
         service.stop()
+
+
+class Bench:
+    """A client, a reconciler and one worker process on local directories; nothing happens by itself."""
+
+    def __init__(self, server: RedisServer, bundle: Path, home: Path) -> None:
+        redis_py.Redis.from_url(server.url).flushall()
+        self.redis, self.bundle, self.home = redis_py.Redis.from_url(server.url), bundle, home
+        self.settings = Settings(
+            redis_url=SecretStr(server.url),
+            root=str(home / "root"),
+            state_dir=home / "state",
+            cache_dir=home / "cache",
+            device="cpu",
+            lease_seconds=1.0,
+        )
+        self.client, self.shop = Client(self.settings), open_workshop(self.settings)
+
+    def spec(self, name: str = "tiny", **fields: object) -> dict[str, Any]:
+        """A job of two shards unless ``fields`` say otherwise."""
+        given = {"bundle": str(self.bundle), "destination": str(self.home / "out"), "name": name, "count": 60}
+        return given | {"shard_size": 30, "batch": 16} | fields
+
+    def submit(self, name: str = "tiny", **fields: object) -> JobStatus:
+        return self.client.submit(self.spec(name, **fields))
+
+    def serve(self, tickets: int, shop: Workshop | None = None) -> list[str]:
+        """Serve so many tickets; no back-off keeps anybody waiting."""
+        told = []
+        for _ in range(tickets):
+            for job in self.shop.pool.ledger.active():
+                self.redis.delete(f"latentmill:committing:{job}")
+                if waiting := self.redis.zrange(f"latentmill:lease:{job}", 0, -1):
+                    self.redis.zadd(f"latentmill:lease:{job}", dict.fromkeys(waiting, 0.0))
+                self.shop.pool.ledger.free_expired(job, 5)
+            told.append((shop or self.shop).serve().told)
+        return told
+
+    def reconcile(self) -> None:
+        """One pass of a reconciler that has seen nothing yet, and whose turn it is."""
+        for key in self.redis.scan_iter("latentmill:turn:*"):
+            self.redis.delete(key)
+        Reconciler(self.settings).once()
+
+    def state(self, job: JobStatus) -> str:
+        return self.client.status(job.job).state

@@ -10,6 +10,7 @@ from typing import Any
 
 from generator.bundle import push, read_info
 from generator.drafts import JobDraft, check_fits, draft_of, find_bundle, read_draft, resolve
+from generator.epochs import open_epoch
 from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
 from generator.plan import Plan
 from generator.provenance.manifest import MANIFEST_KEY
@@ -118,17 +119,19 @@ class Client:
             self._pool.pause(job)
         return self.status(job)
 
-    def resume(self, job: str, *, tenant: str = "default") -> JobStatus:
+    def resume(self, job: str, *, tenant: str = "default", new_environment: bool = False) -> JobStatus:
         """Let a paused, cancelled or failed job go on where it stopped; shards that were given up are tried again.
 
         ``job`` is its name, or the URL of its build (``<destination>/<name>/builds/<id>``), which needs nothing but the
         recipe and the receipts that are stored there: what Redis and the store root knew may be lost. ``tenant`` is
-        whose job it becomes then.
+        whose job it becomes then. ``new_environment`` lets workers of another kind make what is missing.
         """
         if "/" in job:
             job = self._marked(job, tenant)
         elif self.status(job).state == "committed":
             return self.status(job)
+        if new_environment and (marker := self._pool.marker(job)) is not None:
+            open_epoch(marker.place(self._pool.settings.s3).store)
         self._pool.resume(job, most=_QUICK)
         self._pool.top_up()
         return self.status(job)
@@ -202,7 +205,7 @@ class Client:
         destination, name, place = build_at(url, self._pool.settings.s3)
         if place.store.head(MANIFEST_KEY) is not None:
             raise DatasetError("build", "a build that is not finished", f"a committed one at {place.url}")
-        find_bundle(place.recipe.bundle, self._pool.root, self._pool.settings.s3)
+        read_info(find_bundle(place.recipe.bundle, self._pool.root, self._pool.settings.s3), place.recipe.bundle)
         marker = marker_at(place, destination, name, tenant, time.time())
         return create_marker(self._pool.root, marker).job
 

@@ -1,22 +1,27 @@
 """Every setting of the service, and the only place that reads the environment.
 
-Each field is an environment variable with the prefix ``LATENTMILL_``: ``redis_url`` is ``LATENTMILL_REDIS_URL``.
+Each field is an environment variable with the prefix ``LATENTMILL_``: ``redis_url`` is ``LATENTMILL_REDIS_URL``. A
+secret may stand in a file instead (of Docker or Kubernetes, say), which ``LATENTMILL_<NAME>_FILE`` names.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from generator.canonical import translated
-from generator.errors import SettingsError
-from generator.store import S3Settings
+from generator.errors import SettingsError, SpecError
+from generator.store import S3Settings, absolute_url, is_below
 
 PREFIX = "LATENTMILL_"
+SECRETS = ("redis_url", "s3_access_key", "s3_secret_key", "s3_session_token")
+MAX_SECRET_BYTES = 64 * 1024
 Bytes = int
 
 
@@ -30,9 +35,21 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="Broker and ledger; without it, the Redis that `latentmill up` runs on this machine"
     )
+    redis_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of who may sign the certificate of a rediss:// server; the system's by default",
+    )
+    redis_cert_file: Path | None = Field(default=None, description="PEM file of our certificate, if Redis asks for one")
+    redis_key_file: Path | None = Field(default=None, description="PEM file of its private key")
     root: str = Field(
         default_factory=lambda: str(Path(platformdirs.user_data_dir("latentmill")) / "root"),
         description="Store root for bundles and open builds; workers on other machines need an s3:// URL here",
+    )
+    allowed_stores: str | None = Field(
+        default=None,
+        max_length=10_000,
+        description="URLs, separated by commas, below which jobs are written; s3:// is all of S3. By default that, if "
+        "the root is in S3, and any place if not",
     )
     state_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_state_dir("latentmill")),
@@ -93,16 +110,45 @@ class Settings(BaseSettings):
     s3_max_attempts: int = Field(default=5, ge=1, le=20, description="Tries of one request, with back-off")
     s3_max_pool_connections: int = Field(default=16, ge=1, le=1024, description="Connections that a process keeps")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in Python comes first, then variables, then the files that variables name."""
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+    @field_validator("allowed_stores")
+    @classmethod
+    def _urls(cls, urls: str | None) -> str | None:
+        try:
+            for url in _separated(urls or ""):
+                _ = url == "s3://" or absolute_url(url)
+        except SpecError as wrong:
+            raise ValueError(f"{wrong.expected}, separated by commas, or s3://") from wrong
+        return urls
+
+    def check_allowed(self, url: str) -> str:
+        """``url``, if a job may be written there; else ``SettingsError``. Nothing is read."""
+        stated = "s3://" if self.allowed_stores is None and self.root.startswith("s3://") else self.allowed_stores
+        if stated is None or any(is_below(url, place) for place in _separated(stated)):
+            return url
+        raise SettingsError(
+            "destination",
+            f"a place below {' or '.join(_separated(stated)) or 'none'}",
+            url[:200],
+            f"{PREFIX}ALLOWED_STORES says where workers and clients write",
+        )
+
     @property
     def s3(self) -> S3Settings:
         """How the S3 service is reached."""
         prefix = "s3_"
         return S3Settings(**{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)})
-
-    @property
-    def heartbeat_file(self) -> Path:
-        """Touched by a live worker at every pass of its reconciler; ``latentmill health`` looks at its age."""
-        return self.state_dir / "worker.heartbeat"
 
     @property
     def heartbeats(self) -> Path:
@@ -129,3 +175,38 @@ def load_settings() -> Settings:
 
 def _variable(field: str) -> str:
     return PREFIX + field.replace(".", "_").upper()
+
+
+def _separated(urls: str) -> list[str]:
+    return [url.strip() for url in urls.split(",") if url.strip()]
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Secrets from the files that ``LATENTMILL_<NAME>_FILE`` name; a variable of the secret itself goes before."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Asked for by the base class; everything is done in ``__call__``."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        named = {name: os.environ.get(f"{PREFIX}{name.upper()}_FILE") for name in SECRETS}
+        return {name: _secret(name, Path(path)) for name, path in named.items() if path}
+
+
+def _secret(name: str, path: Path) -> str:
+    """The content of a file without the line end that editors add. Raises ``SettingsError``, which never shows it."""
+    variable = f"{PREFIX}{name.upper()}_FILE"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SECRET_BYTES + 1)
+    except OSError as wrong:
+        raise SettingsError(variable, "a file that can be read", f"{path} ({wrong.strerror})") from wrong
+    if len(data) > MAX_SECRET_BYTES:
+        raise SettingsError(variable, f"a secret of at most {MAX_SECRET_BYTES} bytes", f"a larger file at {path}")
+    try:
+        text = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        text = ""
+    if not text or any(letter in text for letter in "\0\r\n"):
+        raise SettingsError(variable, "a file with one line of text", f"something else at {path}") from None
+    return text

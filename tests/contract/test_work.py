@@ -8,18 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis as redis_py
-from pydantic import SecretStr
 
 from generator.errors import SpecError
 from tests.bundles import tiny_bundle
 from tests.servers import RedisServer
-from workers.client import Client
+from tests.service import Bench
 from workers.markers import read_marker
-from workers.reconcile import Reconciler
-from workers.settings import Settings
-from workers.status import JobStatus
-from workers.work import Workshop, open_workshop
+from workers.work import open_workshop
 
 
 @pytest.fixture(scope="module")
@@ -32,48 +27,6 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-class Bench:
-    """A client, a reconciler and one worker process on local directories; nothing happens by itself."""
-
-    def __init__(self, server: RedisServer, bundle: Path, home: Path) -> None:
-        redis_py.Redis.from_url(server.url).flushall()
-        self.redis, self.bundle, self.home = redis_py.Redis.from_url(server.url), bundle, home
-        self.settings = Settings(
-            redis_url=SecretStr(server.url),
-            root=str(home / "root"),
-            state_dir=home / "state",
-            cache_dir=home / "cache",
-            device="cpu",
-            lease_seconds=1.0,
-        )
-        self.client, self.shop = Client(self.settings), open_workshop(self.settings)
-
-    def submit(self, name: str = "tiny", **fields: object) -> JobStatus:
-        given = {"bundle": str(self.bundle), "destination": str(self.home / "out"), "name": name, "count": 60}
-        return self.client.submit(given | {"shard_size": 30, "batch": 16} | fields)
-
-    def serve(self, tickets: int, shop: Workshop | None = None) -> list[str]:
-        """Serve so many tickets; no back-off keeps anybody waiting."""
-        told = []
-        for _ in range(tickets):
-            for job in self.shop.pool.ledger.active():
-                self.redis.delete(f"latentmill:committing:{job}")
-                if waiting := self.redis.zrange(f"latentmill:lease:{job}", 0, -1):
-                    self.redis.zadd(f"latentmill:lease:{job}", dict.fromkeys(waiting, 0.0))
-                self.shop.pool.ledger.free_expired(job, 5)
-            told.append((shop or self.shop).serve().told)
-        return told
-
-    def reconcile(self) -> None:
-        """One pass of a reconciler that has seen nothing yet, and whose turn it is."""
-        for key in self.redis.scan_iter("latentmill:turn:*"):
-            self.redis.delete(key)
-        Reconciler(self.settings).once()
-
-    def state(self, job: JobStatus) -> str:
-        return self.client.status(job.job).state
 
 
 @pytest.fixture

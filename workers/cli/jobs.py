@@ -1,4 +1,4 @@
-"""Commands for jobs in the pool: submit, jobs, status, watch, cancel."""
+"""Commands for jobs in the pool: submit, jobs, status, watch, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import click
 
-from workers.cli.output import json_option, progress_bar, show, status_facts
+from workers.cli.output import json_option, progress_bar, show_status, status_facts
 
 
 @click.command("submit")
@@ -25,8 +25,8 @@ def submit_command(ctx: click.Context, spec: str, follow: bool, as_json: bool) -
     if follow and not status.ended:
         ctx.invoke(watch_command, job=status.job, as_json=as_json)
         return
-    title = "already committed" if status.state == "committed" else "submitted"
-    show(status_facts(status), as_json=as_json, title=title)
+    titles = {"committed": "already committed", "paused": "submitted before, and paused: `latentmill resume` it"}
+    show_status(status, as_json=as_json, title=titles.get(status.state, "submitted"))
 
 
 @click.command("jobs")
@@ -54,10 +54,10 @@ def jobs_command(tenant: str | None, as_json: bool) -> None:
 @click.argument("job")
 @json_option
 def status_command(job: str, as_json: bool) -> None:
-    """How JOB stands: its state, shards and images, and where it is written."""
+    """How JOB stands: its state, shards and images, where it is written, and what became of shards that failed."""
     from workers.client import Client
 
-    show(status_facts(Client().status(job)), as_json=as_json)
+    show_status(Client().status(job), as_json=as_json)
 
 
 @click.command("watch")
@@ -75,7 +75,39 @@ def watch_command(job: str, as_json: bool) -> None:
             bar(last.samples_done)
     if last.state != "committed":
         raise JobFailed("job", f"{job} to be committed", f"{last.state}: {last.error or 'by request'}")
-    show(status_facts(last), as_json=as_json, title="committed")
+    show_status(last, as_json=as_json, title="committed")
+
+
+@click.command("pause")
+@click.argument("job")
+@json_option
+def pause_command(job: str, as_json: bool) -> None:
+    """Begin no further shard of JOB until it is resumed. Shards that are being made are finished."""
+    from workers.client import Client
+
+    show_status(Client().pause(job), as_json=as_json)
+
+
+@click.command("resume")
+@click.argument("job")
+@click.option(
+    "--tenant", default="default", show_default=True, help="Whose job it is, if nothing but its URL is known."
+)
+@click.option(
+    "--new-environment",
+    is_flag=True,
+    help="Let workers of another kind make the shards that are missing: the dataset then lists both environments.",
+)
+@json_option
+def resume_command(job: str, tenant: str, new_environment: bool, as_json: bool) -> None:
+    """Let JOB go on where it stopped: after a pause, a failure whose cause is gone, or a cancellation.
+
+    JOB is the job's name, or the URL of its build (DESTINATION/NAME/builds/ID): its recipe and receipts are enough,
+    also when Redis and the store root have lost everything. Shards that were given up are tried again.
+    """
+    from workers.client import Client
+
+    show_status(Client().resume(job, tenant=tenant, new_environment=new_environment), as_json=as_json)
 
 
 @click.command("cancel")
@@ -85,4 +117,4 @@ def cancel_command(job: str, as_json: bool) -> None:
     """Stop JOB. Finished shards stay; submitting the spec again takes it up where it stopped."""
     from workers.client import Client
 
-    show(status_facts(Client().cancel(job)), as_json=as_json)
+    show_status(Client().cancel(job), as_json=as_json)

@@ -27,6 +27,8 @@ _HOMES = {
     "jobs": "workers.cli.jobs",
     "status": "workers.cli.jobs",
     "watch": "workers.cli.jobs",
+    "pause": "workers.cli.jobs",
+    "resume": "workers.cli.jobs",
     "cancel": "workers.cli.jobs",
     "up": "workers.cli.service",
     "worker": "workers.cli.service",
@@ -36,7 +38,7 @@ _SECTIONS = {
     "Start here": ("demo",),
     "Models": ("train", "fit", "inspect", "push", "pull"),
     "Datasets": ("generate", "verify", "replay", "measure"),
-    "Jobs": ("submit", "jobs", "status", "watch", "cancel"),
+    "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
     "Service": ("up", "worker", "health"),
 }
 _SHORT = {
@@ -54,6 +56,8 @@ _SHORT = {
     "jobs": "List jobs.",
     "status": "How one job stands.",
     "watch": "Follow a job until it ends.",
+    "pause": "Let a job wait.",
+    "resume": "Let a job go on.",
     "cancel": "Stop a job.",
     "up": "Redis and workers on this machine.",
     "worker": "One worker on a given Redis.",

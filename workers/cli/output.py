@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,10 +68,38 @@ def progress_bar(
 
 
 def status_facts(status: JobStatus) -> dict[str, Any]:
-    """A job's status as the CLI shows it."""
+    """A job's status as the CLI shows it; of shards that were given up, the numbers and the errors."""
     from datetime import UTC, datetime
 
-    facts = status.model_dump(mode="json", exclude={"submitted", "error"})
+    facts = status.model_dump(mode="json", exclude={"submitted", "error", "dead", "missing", "missing_shards"})
     if status.submitted:
         facts["submitted"] = datetime.fromtimestamp(status.submitted, UTC).isoformat(timespec="seconds")
-    return facts | ({"error": status.error} if status.error else {})
+    if status.error:
+        facts["error"] = status.error
+    if status.dead:
+        facts["dead"] = [letter.model_dump(mode="json") for letter in status.dead]
+    if status.missing_shards:
+        facts["missing_shards"] = status.missing_shards
+        facts["missing"] = _ranges(status.missing)
+    return facts
+
+
+def show_status(status: JobStatus, *, as_json: bool, title: str = "") -> None:
+    """A job's status; below it, for people, what became of the shards that were given up."""
+    facts = status_facts(status)
+    if as_json:
+        show(facts, as_json=True)
+        return
+    facts.pop("dead", None)
+    show(facts, as_json=False, title=title)
+    for letter in status.dead:
+        what = "the commit" if letter.shard is None else f"shard {letter.shard}"
+        click.secho(f"  given up: {what}, after {letter.faults} fault(s): {letter.error}", fg="red")
+        for line in letter.traceback.splitlines():
+            click.echo(f"    {line}")
+    if status.dead and status.state != "committed":
+        click.echo(f"  once the cause is gone: latentmill resume {status.job}")
+
+
+def _ranges(missing: Iterable[tuple[int, int]]) -> list[str]:
+    return [str(first) if first == last else f"{first}-{last}" for first, last in missing]
