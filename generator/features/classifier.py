@@ -30,10 +30,16 @@ _BESIDE = 1 << 32  # apart from the streams of the first set of images
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """``images_NHWC`` uint8 with ``labels_N`` int64, one each, 0 .. classes - 1."""
+    """``images_NHWC`` uint8 with ``labels_N`` int64, one each, 0 .. classes - 1.
+
+    ``probability_NC`` float32, rows that sum to 1: how likely each class is, as a judge sees it. Where it is given, it
+    is what a classifier learns, instead of the labels (Hinton, Vinyals & Dean, "Distilling the knowledge in a neural
+    network", 2015).
+    """
 
     images_NHWC: np.ndarray
     labels_N: np.ndarray
+    probability_NC: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images_NHWC)
@@ -81,19 +87,21 @@ def train_classifier(
     beside: Labelled | None = None,
     share: float = 0.5,
     width: int = WIDTH,
+    probability_NC: np.ndarray | None = None,
 ) -> Classifier:
     """A classifier trained on uint8 ``images_NHWC`` with int64 ``labels_N`` in 0 .. ``classes`` - 1; frozen, ``eval``.
 
     SGD with momentum; the rate climbs and falls in straight lines (Smith & Topin, "Super-convergence", 2018). Order,
     weights and augmentation depend on ``seed`` and step alone. With ``beside``, every batch has ``share`` of its images
     from there, and the number of steps is the same. Fewer images than a batch holds come several times in each.
-    ``width``: feature maps of the first block, 1 or more.
+    ``width``: feature maps of the first block, 1 or more. ``probability_NC``: learned instead of the labels.
     Raises ``SourceError`` for images or labels that do not fit, ``SettingsError`` for the device, ``TrainingDiverged``.
     """
-    given, where = Labelled(images_NHWC, labels_N), resolve(device)
+    given, where = Labelled(images_NHWC, labels_N, probability_NC), resolve(device)
     sets = (given,) if beside is None else (given, beside)
     for each in sets:
         _check(each, like=given, classes=classes)
+    targets = _targets(sets, classes)
     drawn = 0 if beside is None else round(share * budget.batch)
     decks = [_Deck(len(given), budget.batch - drawn, seed, 0)]
     decks += [] if beside is None else [_Deck(len(beside), drawn, seed, _BESIDE)]
@@ -104,10 +112,10 @@ def train_classifier(
     for step in range(budget.steps):
         rows = [deck.rows(step) for deck in decks]
         images_BHWC = np.concatenate([each.images_NHWC[r] for each, r in zip(sets, rows, strict=True)])
-        labels_B = np.concatenate([each.labels_N[r] for each, r in zip(sets, rows, strict=True)])
+        targets_B = np.concatenate([each[r] for each, r in zip(targets, rows, strict=True)])
         x_BCHW = augmented(to_input(images_BHWC, where), budget.augmentation, seed=seed, step=step)
         optimizer.param_groups[0]["lr"] = _rate(step, budget)
-        _step(network, optimizer, x_BCHW, torch.from_numpy(labels_B).to(where), step)
+        _step(network, optimizer, x_BCHW, torch.from_numpy(targets_B).to(where), step)
     return network.eval().requires_grad_(False)
 
 
@@ -128,13 +136,21 @@ def _block(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2))
 
 
+def _targets(sets: tuple[Labelled, ...], classes: int) -> list[np.ndarray]:
+    """What each set's images are to be told as: int64 labels, or float32 probabilities for all where any has some."""
+    if all(each.probability_NC is None for each in sets):
+        return [each.labels_N for each in sets]
+    sure_CC = np.eye(classes, dtype=np.float32)
+    return [sure_CC[each.labels_N] if each.probability_NC is None else each.probability_NC for each in sets]
+
+
 def _rate(step: int, budget: Budget) -> float:
     rise, fall = (step + 1) / (_RISE * budget.steps), (budget.steps - step) / ((1.0 - _RISE) * budget.steps)
     return budget.peak_rate * min(1.0, rise, fall)
 
 
-def _step(network: Classifier, optimizer: torch.optim.Optimizer, x_BCHW: Tensor, labels_B: Tensor, step: int) -> None:
-    loss = functional.cross_entropy(network(x_BCHW), labels_B)
+def _step(network: Classifier, optimizer: torch.optim.Optimizer, x_BCHW: Tensor, targets_B: Tensor, step: int) -> None:
+    loss = functional.cross_entropy(network(x_BCHW), targets_B)
     if not torch.isfinite(loss):
         hint = "try a smaller peak_rate"
         raise TrainingDiverged("loss", "a number", f"{loss.item()} in step {step + 1} of the classifier", hint)
@@ -180,3 +196,13 @@ def _check(given: Labelled, *, like: Labelled, classes: int) -> None:
     if labels_N.min() < 0 or labels_N.max() >= classes:
         outside = f"{labels_N.min()} .. {labels_N.max()}"
         raise SourceError("labels", f"0 .. {classes - 1}, as there are {classes} classes", outside)
+    if given.probability_NC is not None:
+        _check_probability(given.probability_NC, (len(labels_N), classes))
+
+
+def _check_probability(probability_NC: np.ndarray, shape: tuple[int, int]) -> None:
+    if probability_NC.shape != shape or probability_NC.dtype != np.float32:
+        got = f"{probability_NC.dtype} of shape {probability_NC.shape}"
+        raise SourceError("probability", f"float32 of shape {shape}, one row per image", got)
+    if not (np.all(probability_NC >= 0.0) and np.allclose(probability_NC.sum(axis=1), 1.0, atol=1e-3)):
+        raise SourceError("probability", "rows of numbers from 0 on that sum to 1", "others")

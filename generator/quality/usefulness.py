@@ -98,6 +98,7 @@ def trained(arm: Arm, *, classes: int, seed: int, budget: Budget, device: str = 
         device=device,
         beside=beside,
         share=share,
+        probability_NC=real.probability_NC,
     )
 
 

@@ -84,6 +84,26 @@ def test_images_beside_are_learned_too_in_as_many_steps(digits: tuple[Labelled, 
     assert accuracy(train(few, beside=data, share=0.5), test) > 0.7
 
 
+def test_probabilities_are_learned_instead_of_the_labels(digits: tuple[Labelled, Labelled]) -> None:
+    data, test = digits
+    sure_NC = np.eye(10, dtype=np.float32)[data.labels_N]
+    wrong = Labelled(data.images_NHWC, (data.labels_N + 1) % 10, sure_NC)
+    few = Labelled(data.images_NHWC[:10], data.labels_N[:10])
+    assert accuracy(train(few, beside=wrong, share=0.9), test) > 0.7
+    assert accuracy(train(wrong, probability_NC=sure_NC), test) > 0.85
+    half_NC = 0.5 * sure_NC + 0.05
+    told_NC = train(data, probability_NC=half_NC)(to_input(test.images_NHWC, torch.device("cpu"))).softmax(1)
+    assert abs(float(told_NC.amax(1).mean()) - 0.55) < 0.1
+
+
+def test_probabilities_that_do_not_fit_are_refused(digits: tuple[Labelled, Labelled]) -> None:
+    data, _ = digits
+    even_NC = np.full((len(data), 10), 0.1, dtype=np.float32)
+    for probability_NC in (even_NC[:-1], even_NC.astype(np.float64), 2.0 * even_NC, -even_NC):
+        with pytest.raises(SourceError, match="probability"):
+            train(data, probability_NC=probability_NC)
+
+
 def test_images_that_do_not_fit_are_refused(digits: tuple[Labelled, Labelled]) -> None:
     data, _ = digits
     for labels_N in (data.labels_N[:-1], data.labels_N + 1, data.labels_N.astype(np.int32)):
