@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import parse_qsl, urlencode
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -24,7 +25,7 @@ _PLACE = re.compile(r"((?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?(?:/\d*)?)(?:[
 def redis_url(settings: Settings) -> str:
     """The configured Redis, or the one that ``latentmill up`` runs on this machine. Raises ``SettingsError``."""
     if settings.redis_url is not None:
-        return settings.redis_url.get_secret_value()
+        return _with_tls(settings.redis_url.get_secret_value(), settings)
     state = _embedded(settings)
     if "url" in state and not is_running(state.get("pid")):
         got = f"neither: the `latentmill up` of process {state.get('pid')} has ended"
@@ -35,6 +36,24 @@ def redis_url(settings: Settings) -> str:
     raise SettingsError(
         "LATENTMILL_REDIS_URL", "a Redis URL, or `latentmill up` running on this machine", got, _START_UP
     )
+
+
+def _with_tls(url: str, settings: Settings) -> str:
+    """A ``rediss://`` URL that says how the server is known; redis-py and kombu both look there.
+
+    The certificate and its host name are always checked. Raises ``SettingsError`` for a URL that says otherwise.
+    """
+    if not url.startswith("rediss://"):
+        return url
+    place, _, query = url.partition("?")
+    given = dict(parse_qsl(query))
+    for name, wanted in (("ssl_cert_reqs", "required"), ("ssl_check_hostname", "true")):
+        if given.get(name, wanted).lower() != wanted:
+            raise SettingsError("LATENTMILL_REDIS_URL", f"{name}={wanted}, or no word of it", shown(url))
+    files = {"ssl_ca_certs": settings.redis_ca_file, "ssl_certfile": settings.redis_cert_file}
+    files |= {"ssl_keyfile": settings.redis_key_file}
+    stated = {name: str(path.absolute()) for name, path in files.items() if path is not None}
+    return f"{place}?{urlencode({'ssl_cert_reqs': 'required'} | given | stated)}"
 
 
 def embedded_root(settings: Settings) -> str | None:

@@ -61,6 +61,7 @@ class Client:
         """
         job, bundle = self._resolved(spec)
         _check_reachable(job)
+        self._pool.settings.check_allowed(job.order.destination)
         self._pool.ledger.ping()
         place = place_of(job, self._pool.settings.s3)
         if place.store.head(MANIFEST_KEY) is not None:
@@ -131,7 +132,7 @@ class Client:
         elif self.status(job).state == "committed":
             return self.status(job)
         if new_environment and (marker := self._pool.marker(job)) is not None:
-            open_epoch(marker.place(self._pool.settings.s3).store)
+            open_epoch(self._pool.place(marker).store)
         self._pool.resume(job, most=_QUICK)
         self._pool.top_up()
         return self.status(job)
@@ -202,7 +203,7 @@ class Client:
 
     def _marked(self, url: str, tenant: str) -> str:
         """The job of the build at ``url``, with a marker. Raises ``DatasetError``, ``BundleError``."""
-        destination, name, place = build_at(url, self._pool.settings.s3)
+        destination, name, place = build_at(self._pool.settings.check_allowed(url), self._pool.settings.s3)
         if place.store.head(MANIFEST_KEY) is not None:
             raise DatasetError("build", "a build that is not finished", f"a committed one at {place.url}")
         read_info(find_bundle(place.recipe.bundle, self._pool.root, self._pool.settings.s3), place.recipe.bundle)

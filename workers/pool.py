@@ -13,7 +13,7 @@ from itertools import islice
 from celery import Celery
 
 from generator.provenance.manifest import MANIFEST_KEY
-from generator.publish import finished_numbers
+from generator.publish import BuildPlace, finished_numbers
 from generator.store import open_store
 from generator.store.base import Store
 from workers.app import make_app
@@ -62,6 +62,11 @@ class Pool:
     def marker(self, job: str) -> Marker | None:
         return read_marker(self.root, job)
 
+    def place(self, marker: Marker) -> BuildPlace:
+        """Where the build is. Raises ``SettingsError`` where this process may not write, ``DatasetError``."""
+        self.settings.check_allowed(marker.url)
+        return marker.place(self.settings.s3)
+
     def activate(self, marker: Marker, *, most: int | None = None) -> None:
         """Put an open build into the ledger as the store knows it: receipts are what is done.
 
@@ -70,7 +75,7 @@ class Pool:
         if self.ledger.facts(marker.job).get("state") in ("open", "paused"):
             self._add(marker, set())
             return
-        place = marker.place(self.settings.s3)
+        place = self.place(marker)
         if place.store.head(MANIFEST_KEY) is not None:
             self.conclude(marker.job, marker)
         elif most is not None and sum(1 for _ in islice(place.store.list("receipts/"), most + 1)) > most:
@@ -81,7 +86,7 @@ class Pool:
 
     def correct(self, marker: Marker) -> None:
         """The ledger believed in a receipt that is not stored: what the store lists counts."""
-        self.ledger.correct(marker.job, finished_numbers(marker.place(self.settings.s3)))
+        self.ledger.correct(marker.job, finished_numbers(self.place(marker)))
 
     def still_wanted(self, job: str) -> Marker | None:
         """The marker of a build that is open in the store; any other is taken off the ledger's open jobs."""

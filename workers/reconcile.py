@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 
-from generator.errors import BrokerUnavailable, LatentmillError, OutsideError
+from generator.errors import BrokerUnavailable, LatentmillError, OutsideError, SettingsError
 from workers.markers import Marker, letter_of, listed, readable_marker
 from workers.pool import LOOK, Pool
 from workers.settings import Settings
@@ -100,7 +100,7 @@ class Reconciler:
             self._pool.activate(marker)
         except BrokerUnavailable:
             raise
-        except OutsideError as away:
+        except (OutsideError, SettingsError) as away:  # what this worker may not write, another one may
             log.warning("%s: not taken up yet: %s", marker.job, away)
         except LatentmillError as final:
             log.error("%s: cannot be taken up: %s", marker.job, final)

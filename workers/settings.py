@@ -133,7 +133,8 @@ class Settings(BaseSettings):
         return urls
 
     def check_allowed(self, url: str) -> str:
-        """``url``, if a job may be written there; else ``SettingsError``. Nothing is read."""
+        """``url``, if a job may be written there; else ``SettingsError``, or ``SpecError`` if it is none."""
+        absolute_url(url)
         stated = "s3://" if self.allowed_stores is None and self.root.startswith("s3://") else self.allowed_stores
         if stated is None or any(is_below(url, place) for place in _separated(stated)):
             return url

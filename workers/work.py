@@ -78,9 +78,9 @@ class Workshop:
 
     def _make(self, claim: Claim) -> Served:
         clock, ledger, seconds = time.perf_counter(), self.pool.ledger, self.pool.settings.lease_seconds
-        held = f"{claim.job}, shard {claim.shard},"
+        held, settings = f"{claim.job}, shard {claim.shard},", self.pool.settings
         with LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, held) as keeper:
-            place = found_place(open_store(claim.url, self.pool.settings.s3), claim.name)
+            place = found_place(open_store(settings.check_allowed(claim.url), settings.s3), claim.name)
             if not is_finished(place, claim.shard):
                 maker = self.residents.maker(place)
                 fix_environment(place, maker.environment)
@@ -119,7 +119,7 @@ class Workshop:
     def _commit_claimed(self, job: str) -> Served:
         if (marker := self.pool.still_wanted(job)) is None:
             return Served(f"{job} is no longer wanted")
-        place = marker.place(self.pool.settings.s3)
+        place = self.pool.place(marker)
         fix_environment(place, self.residents.maker(place).environment)
         manifest = finish(place, self.residents.bundle(place.recipe).info)
         self.pool.conclude(job, marker)

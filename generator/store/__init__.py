@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from generator.store.base import ObjectInfo, Store
@@ -10,7 +11,7 @@ from generator.store.memory import MemoryStore
 from generator.store.settings import S3Settings
 from generator.store.url import parse
 
-__all__ = ["open_store", "absolute_url", "Store", "ObjectInfo", "S3Settings"]
+__all__ = ["open_store", "absolute_url", "is_below", "Store", "ObjectInfo", "S3Settings"]
 
 
 def open_store(url: str, s3: S3Settings | None = None) -> Store:
@@ -35,3 +36,23 @@ def absolute_url(url: str) -> str:
     if place.scheme == "file":
         return LocalStore(Path(place.root)).url
     return f"{place.scheme}://{place.root}" + (f"/{place.prefix}" if place.prefix else "")
+
+
+def is_below(url: str, place: str) -> bool:
+    """Whether objects below ``url`` lie below ``place`` too, whatever links lead there; ``s3://`` is every bucket.
+
+    Raises ``SpecError('url', ...)`` for a ``url`` that is none.
+    """
+    inner = parse(url)
+    if place == "s3://":
+        return inner.scheme == "s3"
+    outer = parse(place)
+    if inner.scheme != outer.scheme:
+        return False
+    if inner.scheme == "file":
+        return Path(os.path.realpath(inner.root)).is_relative_to(os.path.realpath(outer.root))
+    parts, wanted = (
+        [each for each in inner.prefix.split("/") if each],
+        [each for each in outer.prefix.split("/") if each],
+    )
+    return inner.root == outer.root and parts[: len(wanted)] == wanted
