@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -27,6 +28,20 @@ def augmented(x_BCHW: Tensor, augmentation: Augmentation, *, seed: int, step: in
     if augmentation.warps:
         x_BCHW = _warped(x_BCHW, augmentation, draws)
     return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+def changed_copies(
+    images_NHWC: np.ndarray, augmentation: Augmentation, *, copies: int, seed: int, batch: int = 500
+) -> np.ndarray:
+    """uint8 (copies * N, H, W, C): all images changed once, then all of them changed again, and so on."""
+    parts, step = [], 0
+    for _ in range(copies):
+        for begin in range(0, len(images_NHWC), batch):
+            x_BCHW = torch.from_numpy(images_NHWC[begin : begin + batch]).permute(0, 3, 1, 2).float().div(255.0)
+            changed_BCHW = augmented(x_BCHW, augmentation, seed=seed, step=step).mul(255.0).round().clamp(0.0, 255.0)
+            parts.append(changed_BCHW.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+            step += 1
+    return np.concatenate(parts)
 
 
 def _generator(seed: int, step: int) -> torch.Generator:

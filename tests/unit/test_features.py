@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from generator.augmentation import Augmentation
-from generator.augmenting import augmented
+from generator.augmenting import augmented, changed_copies
 from generator.autoencoders.networks import to_input
 from generator.errors import SourceError
 from generator.features.classifier import Classifier, Labelled, accuracy, train_classifier
@@ -125,6 +125,16 @@ def ramp(count: int = 64, size: int = 16) -> torch.Tensor:
 def test_no_augmentation_changes_nothing() -> None:
     x_BCHW = ramp()
     assert torch.equal(augmented(x_BCHW, Augmentation(), seed=0, step=0), x_BCHW)
+    images_NHWC = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    twice_NHWC = changed_copies(images_NHWC, Augmentation(), copies=2, seed=0, batch=2)
+    np.testing.assert_array_equal(twice_NHWC, np.concatenate([images_NHWC, images_NHWC]))
+
+
+def test_every_copy_is_changed_anew_and_all_alike_again() -> None:
+    images_NHWC = (ramp(6) * 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    made = [changed_copies(images_NHWC, Augmentation(rotation=30.0), copies=2, seed=1, batch=4) for _ in range(2)]
+    np.testing.assert_array_equal(*made)
+    assert len(np.unique(made[0].reshape(12, -1), axis=0)) == 12
 
 
 @pytest.mark.parametrize(
