@@ -12,12 +12,15 @@ import signal
 import threading
 from collections.abc import Callable
 
+from billiard.process import active_children
+
 from generator.errors import BrokerUnavailable
 from workers.claims import owner_of
 from workers.pool import Pool
 
 log = logging.getLogger(__name__)
 
+_TELLING_SECONDS = 3.0  # for the ledger to take back what is held
 _LAST_SECONDS = 10.0  # for the cold shutdown; who hangs in it is ended
 
 
@@ -39,24 +42,33 @@ class Farewell:
 
     def _run(self, worker: str, patient: bool) -> None:
         settings = self._pool.settings
-        self._tell(lambda: self._pool.ledger.leave(worker, settings.concurrency))
+        _tried(lambda: self._pool.ledger.leave(worker, settings.concurrency), wait=0.0)
         if patient and self._left.wait(settings.grace_seconds):
             return
-        self._tell(lambda: self._hand_back(worker))
+        _tried(lambda: self._hand_back(worker), wait=_TELLING_SECONDS)
         if patient:
             log.warning("the grace period of %.0f s is over: running shards are handed back", settings.grace_seconds)
             os.kill(os.getpid(), signal.SIGQUIT)
         if not self._left.wait(_LAST_SECONDS):
             log.error("the cold shutdown hangs: ending at once")
+            for child in active_children():
+                os.kill(child.pid, signal.SIGKILL)
             os._exit(1)
 
     def _hand_back(self, worker: str) -> None:
         if count := self._pool.ledger.release_all(owner_of(worker)):
             log.warning("%d shard(s) handed back", count)
 
-    def _tell(self, step: Callable[[], None]) -> None:
-        """Redis may be away: then leases run out by themselves."""
+
+def _tried(step: Callable[[], None], wait: float) -> None:
+    """``step`` in a thread that is waited for so many seconds: Redis may be away, or silent; leases run out anyway."""
+
+    def run() -> None:
         try:
             step()
         except BrokerUnavailable as away:
             log.warning("leaving without Redis: %s", away)
+
+    thread = threading.Thread(target=run, name="last words", daemon=True)
+    thread.start()
+    thread.join(wait)
