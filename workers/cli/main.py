@@ -33,13 +33,14 @@ _HOMES = {
     "up": "workers.cli.service",
     "worker": "workers.cli.service",
     "health": "workers.cli.service",
+    "doctor": "workers.cli.doctor",
 }
 _SECTIONS = {
     "Start here": ("demo",),
     "Models": ("train", "fit", "inspect", "push", "pull"),
     "Datasets": ("generate", "verify", "replay", "measure"),
     "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
-    "Service": ("up", "worker", "health"),
+    "Service": ("doctor", "up", "worker", "health"),
 }
 _SHORT = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
@@ -62,6 +63,7 @@ _SHORT = {
     "up": "Redis and workers on this machine.",
     "worker": "One worker on a given Redis.",
     "health": "Is the worker on this host alive?",
+    "doctor": "Is everything there that a worker needs?",
 }
 
 

@@ -53,6 +53,7 @@ def worker_command(concurrency: int | None, device: str | None, threads: int | N
     SIGTERM lets the running shard finish within LATENTMILL_GRACE_SECONDS.
     """
     from workers.broker import embedded_root, redis_url
+    from workers.doctor import refusals
     from workers.embedded import worker_command as command
     from workers.embedded import worker_environment
     from workers.ledger import Ledger
@@ -64,6 +65,8 @@ def worker_command(concurrency: int | None, device: str | None, threads: int | N
     if shared not in (None, settings.root):
         raise SettingsError("root", f"the root of the running `latentmill up`, {shared}", settings.root)
     Ledger(url).ping()
+    for found in refusals(settings, settings.root):
+        raise SettingsError("root", "a store that mixes up nothing", f"{found.check}: {found.found}", found.mend)
     arguments = command(settings)
     os.execve(arguments[0], arguments, worker_environment(settings) | {f"{PREFIX}REDIS_URL": url})
 

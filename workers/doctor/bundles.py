@@ -1,0 +1,37 @@
+"""Bundles in the store root: can they be listed, and is a named one whole?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from generator.bundle import bundle_store, load_bundle
+from generator.errors import LatentmillError
+from generator.store import open_store
+from workers.doctor.findings import Finding, failed, ok
+from workers.settings import Settings
+
+_COUNTED = 1000
+
+
+def examine_bundles(root: str, settings: Settings, bundle: str | None) -> Iterator[Finding]:
+    """The bundles below ``root``; ``bundle`` is read whole and verified."""
+    store = open_store(root, settings.s3)
+    try:
+        count = sum(1 for _ in islice(store.children("bundles/"), _COUNTED))
+    except LatentmillError as away:
+        yield failed(
+            "bundles", f"expected {away.expected}, got {away.got}", away.hint or "see the findings on the store"
+        )
+        return
+    yield ok("bundles", f"{count if count < _COUNTED else f'{_COUNTED} or more'} below {root}/bundles")
+    if bundle is None:
+        return
+    try:
+        loaded = load_bundle(bundle_store(store, bundle), bundle)
+    except LatentmillError as wrong:
+        mend = wrong.hint or "push it again: `latentmill push BUNDLE`"
+        yield failed("bundle", f"{bundle}: expected {wrong.expected}, got {wrong.got}", mend)
+        return
+    info = loaded.info
+    yield ok("bundle", f"{bundle}: {info.autoencoder.family}, {info.image.height} x {info.image.width}, verified")

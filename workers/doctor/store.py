@@ -1,0 +1,175 @@
+"""The store: conditional writes, reading what was written, permissions, checksums, clock."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from generator.errors import AccessDenied, AlreadyExists, Changed, LatentmillError, StoreError
+from generator.store import open_store
+from generator.store.base import Store
+from workers.doctor.findings import Check, Finding, failed, in_turn, ok, warning
+from workers.settings import Settings
+
+_RACERS = 8  # writers of one object at once
+_ROUNDS = 3
+_SKEW_SECONDS = 60.0  # S3 refuses requests that are 15 minutes off; object times are whole seconds
+_CONDITIONS = "use a service, or a version of it, with atomic conditional writes (If-None-Match and If-Match)"
+_RIGHTS = "give this user the rights to list the bucket, and to get, put and delete objects below the root"
+
+
+def examine_store(root: str, settings: Settings, *, short: bool = False) -> Iterator[Finding]:
+    """The checks of the store at ``root``, in ``short`` those that data rest on; without a connection, one finding."""
+    store = open_store(root, settings.s3)
+    probe = _Probe(store.at("doctor"))
+    try:
+        began, ended = probe.reach()
+    except LatentmillError as away:
+        mend = _RIGHTS if isinstance(away, AccessDenied) else away.hint or "check the endpoint and the network"
+        yield failed("store", f"{root}: expected {away.expected}, got {away.got}", mend)
+        return
+    yield ok("store", f"{root} can be written ({(ended - began).total_seconds() * 1000:.0f} ms)")
+    vital: dict[str, Check] = {
+        "store conditions": probe.conditions,
+        "store atomicity": probe.atomicity,
+        "store read-after-write": probe.reading,
+    }
+    others: dict[str, Check] = {
+        "store permissions": probe.permissions,
+        "store checksums": lambda: _checksums(store, settings),
+        "store clock": lambda: probe.clock(began, ended),
+    }
+    try:
+        yield from in_turn(vital if short else vital | others)
+    finally:
+        probe.clear()
+
+
+@dataclass
+class _Probe:
+    """A few small objects at a place of their own."""
+
+    store: Store
+    _name: str = field(default_factory=lambda: secrets.token_hex(8))
+    _keys: set[str] = field(default_factory=set)
+
+    def reach(self) -> tuple[datetime, datetime]:
+        """Write the first object; when that began and ended, by our clock."""
+        began = datetime.now(UTC)
+        self.store.put(self._key("first"), b"first")
+        return began, datetime.now(UTC)
+
+    def conditions(self) -> Finding:
+        """A create over an object and a replacement of another version have to be refused."""
+        key = self._key("conditions")
+        etag = self.store.put(key, b"one")
+        try:
+            self.store.create(key, b"two")
+        except AlreadyExists:
+            pass
+        else:
+            return failed("store conditions", "an object was created over another", _CONDITIONS, loses_data=True)
+        self.store.put(key, b"three")
+        try:
+            self.store.replace(key, b"four", etag)
+        except Changed:
+            return ok("store conditions", "a conditional write is refused where its condition fails")
+        return failed(
+            "store conditions", "a version was replaced that is no longer there", _CONDITIONS, loses_data=True
+        )
+
+    def atomicity(self) -> Finding:
+        """Of several that create one object at once, exactly one may succeed."""
+        for number in range(_ROUNDS):
+            key = self._key(f"race-{number}")
+            with ThreadPoolExecutor(_RACERS) as pool:
+                won = sum(pool.map(self._creates, [key] * _RACERS, range(_RACERS)))
+            if won > 1:  # none: a win whose answer was lost
+                found = f"{won} of {_RACERS} writers created one object"
+                return failed("store atomicity", found, _CONDITIONS, loses_data=True)
+        return ok("store atomicity", f"one of {_RACERS} writers at once creates an object")
+
+    def reading(self) -> Finding:
+        """What was written last is what is read, listed and told of, at once."""
+        key, first, last = self._key("reading"), b"x" * 10, secrets.token_bytes(1000)
+        self.store.put(key, first)
+        self.store.put(key, last)
+        info = self.store.head(key)
+        seen = {
+            "a read": self.store.get(key) == last,
+            "a range": self.store.read(key, 990, 100) == last[990:],
+            "the object's facts": info is not None and info.size == len(last),
+            "the list": any(info.key == key and info.size == len(last) for info in self.store.list()),
+        }
+        stale = [name for name, fresh in seen.items() if not fresh]
+        if stale:
+            mend = "use a service that is strongly consistent, and no cache between it and the workers"
+            return failed("store read-after-write", f"{', '.join(stale)} did not show it", mend, loses_data=True)
+        return ok("store read-after-write", "what was written is read, listed and told of at once")
+
+    def permissions(self) -> Finding:
+        """List, put, get and delete, each tried."""
+        key, lacking = self._key("permissions"), list[str]()
+        steps: dict[str, Callable[[], object]] = {
+            "put": lambda: self.store.put(key, b"x"),
+            "get": lambda: self.store.get(key),
+            "list": lambda: list(self.store.list()),
+            "delete": lambda: self.store.delete(key),
+        }
+        for name, step in steps.items():
+            try:
+                step()
+            except AccessDenied:
+                lacking.append(name)
+        if not lacking and self.store.head(key) is not None:
+            return failed("store permissions", "a deleted object is still there", "turn versioning or locking off")
+        if lacking:
+            return failed("store permissions", f"no right to {', '.join(lacking)}", _RIGHTS)
+        return ok("store permissions", "put, get, list and delete")
+
+    def clock(self, began: datetime, ended: datetime) -> Finding:
+        """The time of the first object, by the store's clock, beside ours."""
+        info = self.store.head(self._key("first"))
+        if info is None:
+            return failed("store clock", "the first object is gone", "nobody else may write below <root>/doctor/")
+        skew = (info.modified - began - (ended - began) / 2).total_seconds()
+        if abs(skew) > _SKEW_SECONDS:
+            return warning("store clock", f"{skew:+.0f} s beside ours", "run a time service (NTP) on both machines")
+        return ok("store clock", f"{skew:+.1f} s beside ours")
+
+    def clear(self) -> None:
+        """Remove the objects; what cannot be removed was told of by the permissions."""
+        for key in sorted(self._keys):
+            try:
+                self.store.delete(key)
+            except StoreError:
+                return
+
+    def _creates(self, key: str, racer: int) -> bool:
+        try:
+            self.store.create(key, str(racer).encode())
+        except AlreadyExists:
+            return False
+        return True
+
+    def _key(self, name: str) -> str:
+        key = f"{self._name}-{name}"
+        self._keys.add(key)
+        return key
+
+
+def _checksums(store: Store, settings: Settings) -> Finding:
+    verdict: Callable[[], bool] | None = getattr(store, "rejects_damage", None)
+    if verdict is None:
+        return ok("store checksums", "none: the file system's own")
+    mode = f"LATENTMILL_S3_CHECKSUMS={settings.s3_checksums}"
+    if settings.s3_checksums == "when_required":
+        mend = "set it to when_supported if the service takes it; `latentmill verify` finds damage after the fact"
+        return warning("store checksums", f"{mode}: what is damaged on the way is not noticed", mend)
+    if verdict():
+        return ok("store checksums", f"{mode}: the service refuses what was damaged on the way")
+    mend = "`latentmill verify` finds damage after the fact; better, use a service that compares checksums"
+    return warning("store checksums", f"{mode}, but the service takes damaged bytes too", mend)
