@@ -50,8 +50,18 @@ class Judge(nn.Module):
         return head.out_features
 
 
-def train_judge(given: Labelled, settings: JudgeSettings, *, classes: int, seed: int, device: str = "cpu") -> Judge:
-    """A judge trained on ``given``; its members differ by their seeds. Raises what ``train_classifier`` raises."""
+def train_judge(
+    given: Labelled,
+    settings: JudgeSettings,
+    *,
+    classes: int,
+    seed: int,
+    device: str = "cpu",
+    beside: Labelled | None = None,
+    share: float = 0.5,
+) -> Judge:
+    """A judge trained on ``given``; its members differ by their seeds. With ``beside``, ``share`` of every batch comes
+    from there. Raises what ``train_classifier`` raises."""
     members = [
         train_classifier(
             given.images_NHWC,
@@ -60,6 +70,8 @@ def train_judge(given: Labelled, settings: JudgeSettings, *, classes: int, seed:
             seed=(seed + _SEEDS_APART * number) % 2**31,
             budget=settings.budget,
             device=device,
+            beside=beside,
+            share=share,
             width=settings.width,
         )
         for number in range(settings.members)
