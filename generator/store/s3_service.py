@@ -28,6 +28,7 @@ from botocore.exceptions import (
 from pydantic import SecretStr
 
 from generator.errors import AccessDenied, BucketMissing, ObjectMissing, StoreError, StoreUnavailable
+from generator.store.s3_whole import expect_whole_answers
 from generator.store.settings import S3Settings
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def client_of(settings: S3Settings) -> S3Client:
         request_checksum_calculation=settings.checksums,
         response_checksum_validation=settings.checksums,
     )
-    return session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+    client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+    return expect_whole_answers(client, settings.max_attempts)
 
 
 os.register_at_fork(after_in_child=client_of.cache_clear)  # parent and child would talk over the same sockets

@@ -1,0 +1,82 @@
+"""No part of an answer passes for the whole of it.
+
+A connection that is closed in the middle of an answer is no error to botocore: it takes the headers that arrived for
+all of them, a list of objects that was cut for a short one or for bad XML, and it waits for the rest of a
+``100 Continue`` in a loop that never ends. Here such answers become errors that botocore repeats by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, final
+
+from botocore.exceptions import ConnectionClosedError
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+# Answers without a body whose length would tell, and what they say on success.
+_FACTS = {"HeadObject": ("ETag", "LastModified", "ContentLength"), "PutObject": ("ETag",)}
+_PAUSE = 0.2  # seconds before such a request is sent again
+
+
+def expect_whole_answers(client: S3Client, max_attempts: int) -> S3Client:
+    """Make ``client`` repeat, up to ``max_attempts`` in all, what was answered in part."""
+    events, endpoint = client.meta.events, client._endpoint  # type: ignore[attr-defined]
+    endpoint.http_session = _WholeAnswers(endpoint.http_session)
+    events.register_last("before-call.s3", _expect_nothing)
+
+    for operation, facts in _FACTS.items():
+        events.register(f"needs-retry.s3.{operation}", _ask_again(facts, max_attempts))  # type: ignore[arg-type]
+    return client
+
+
+def _ask_again(facts: tuple[str, ...], max_attempts: int) -> Callable[..., float | None]:
+    """A handler that sends a request again while its success lacks one of ``facts``."""
+
+    def pause(response: Any, attempts: int, **_: object) -> float | None:
+        if response is None or response[0].status_code != 200:
+            return None
+        if all(fact in response[1] for fact in facts):
+            return None
+        if attempts >= max_attempts:
+            raise ConnectionClosedError(endpoint_url=response[0].url)
+        return _PAUSE
+
+    return pause
+
+
+@final
+class _WholeAnswers:
+    """botocore's HTTP session; raises ``ConnectionClosedError`` for an answer that is shorter than it says."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: Any) -> Any:
+        answer = self._session.send(request)
+        if not _is_whole(answer, bodiless=request.method == "HEAD", read=not request.stream_output):
+            answer.raw.close()
+            raise ConnectionClosedError(endpoint_url=request.url)
+        return answer
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _is_whole(answer: Any, *, bodiless: bool, read: bool) -> bool:
+    """Whether the headers of a success are whole, and its body as long as they say, as far as it was ``read``."""
+    headers = answer.headers
+    if not 200 <= answer.status_code < 300 or answer.status_code == 204:
+        return True
+    if not headers.get("etag", '"').endswith('"') or not headers.get("last-modified", "GMT").endswith("GMT"):
+        return False
+    length = headers.get("content-length")
+    if bodiless or not length:  # a body in chunks says itself where it ends; one without either ended somewhere
+        return bodiless or headers.get("transfer-encoding") is not None
+    return not read or int(length) == len(answer.content)
+
+
+def _expect_nothing(params: dict[str, Any], **_: object) -> None:
+    """Send a body without waiting for ``100 Continue``."""
+    params["headers"].pop("Expect", None)

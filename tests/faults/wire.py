@@ -1,0 +1,205 @@
+"""A TCP proxy that delays, throttles, cuts, resets, or goes silent without closing; told so while it runs.
+
+What is drawn at random is drawn from a seed and the number of the connection, so that a run can be repeated as far
+as the order of connections can.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+_CHUNK = 65536
+_TICK = 0.1  # seconds between two looks at whether a waiting thread is still wanted
+
+Ending = Literal["cut", "reset"]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What happens to every chunk that passes, in either direction; nothing by default."""
+
+    delay: tuple[float, float] = (0.0, 0.0)  # seconds, drawn evenly between the two
+    rate: float | None = None  # bytes a second; None is as fast as it goes
+    cut: float = 0.0  # chance that a chunk is passed on in half and the connection closed (FIN)
+    reset: float = 0.0  # chance that it is swallowed and the connection reset (RST)
+    silent: float = 0.0  # chance that it is swallowed, and all after it, with the connection left open
+
+
+CALM = Trouble()
+
+
+class Link:
+    """One connection: two sockets and two threads; ``silent`` swallows whatever comes."""
+
+    def __init__(self, number: int, near: socket.socket, far: socket.socket) -> None:
+        self.number, self.near, self.far = number, near, far
+        self.silent = threading.Event()
+        self.ended = threading.Event()
+
+    def end(self, how: Ending) -> None:
+        """Close both sides: with FIN for ``cut``, with RST for ``reset``. Reading threads notice and leave."""
+        self.ended.set()
+        for side in (self.near, self.far):
+            with suppress(OSError):
+                if how == "reset":
+                    side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
+                    side.shutdown(socket.SHUT_RDWR)
+            side.close()
+
+
+class WireProxy:
+    """Listens on a loopback port of its own and passes bytes on to ``target``, through ``trouble``.
+
+    ``target`` may be away: a connection is then closed at once, as a dead server's port would be.
+    """
+
+    def __init__(self, target: int, *, seed: int = 0) -> None:
+        self.target, self.seed = target, seed
+        self.trouble = CALM
+        self.counts: Counter[str] = Counter()
+        self._links: set[Link] = set()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener.settimeout(_TICK)
+        self.port = int(self._listener.getsockname()[1])
+        self._threads = [threading.Thread(target=self._accept, name=f"wire-{self.port}", daemon=True)]
+        self._threads[0].start()
+
+    def __enter__(self) -> WireProxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def cut(self) -> int:
+        """Close every open connection (FIN); how many there were."""
+        return self._end_all("cut")
+
+    def reset(self) -> int:
+        """Reset every open connection (RST); how many there were."""
+        return self._end_all("reset")
+
+    def silence(self) -> int:
+        """From now on nothing passes over the connections that are open, and none is closed; how many there are.
+
+        New connections work: a firewall or a router has forgotten the old ones.
+        """
+        links = self._open()
+        for link in links:
+            link.silent.set()
+        self.counts["silenced"] += len(links)
+        return len(links)
+
+    def stop(self) -> None:
+        """Close everything and wait for all threads."""
+        self._stopped.set()
+        self._end_all("cut")
+        self._threads[0].join()
+        self._end_all("cut")  # one may have been accepted meanwhile
+        for thread in self._threads[1:]:
+            thread.join()
+        self._listener.close()
+
+    def _open(self) -> list[Link]:
+        with self._lock:
+            return list(self._links)
+
+    def _end_all(self, how: Ending) -> int:
+        links = self._open()
+        for link in links:
+            self._drop(link, how)
+        return len(links)
+
+    def _drop(self, link: Link, how: Ending) -> None:
+        with self._lock:
+            if link not in self._links:
+                return
+            self._links.remove(link)
+            self.counts[how] += 1
+        link.end(how)
+
+    def _accept(self) -> None:
+        number = 0
+        while not self._stopped.is_set():
+            try:
+                near, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target), timeout=5.0)
+            except OSError:
+                near.close()
+                continue
+            link = Link(number, near, far)
+            with self._lock:
+                self._links.add(link)
+            for name, source, sink in (("up", near, far), ("down", far, near)):
+                source.settimeout(None)
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._begin(lambda link=link, name=name, source=source, sink=sink: self._pass(link, name, source, sink))
+            number += 1
+
+    def _begin(self, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+        thread.start()
+
+    def _pass(self, link: Link, direction: str, source: socket.socket, sink: socket.socket) -> None:
+        draw = random.Random(f"{self.seed}/{link.number}/{direction}")
+        how: Ending = "cut"
+        try:
+            while (data := self._received(link, source)) and (fate := self._forward(link, draw, data, sink)) != "cut":
+                if fate == "reset":
+                    how = "reset"
+                    break
+        except (OSError, ValueError):  # closed under our hands
+            pass
+        self._drop(link, how)
+
+    def _received(self, link: Link, source: socket.socket) -> bytes:
+        while not link.ended.is_set():
+            if select.select([source], [], [], _TICK)[0]:
+                return source.recv(_CHUNK)
+        return b""
+
+    def _forward(self, link: Link, draw: random.Random, data: bytes, sink: socket.socket) -> Ending | None:
+        trouble = self.trouble
+        chance = draw.random()
+        if chance < trouble.silent:
+            link.silent.set()
+            self.counts["silenced"] += 1
+        chance -= trouble.silent
+        if link.silent.is_set():
+            return None
+        if 0 <= chance < trouble.reset:
+            return "reset"
+        cut = 0 <= chance - trouble.reset < trouble.cut
+        if (pause := draw.uniform(*trouble.delay)) > 0:
+            self.counts["delayed"] += 1
+            link.ended.wait(pause)
+        self._send(link, data[: len(data) // 2] if cut else data, sink, trouble.rate)
+        return "cut" if cut else None
+
+    def _send(self, link: Link, data: bytes, sink: socket.socket, rate: float | None) -> None:
+        if rate is None:
+            return sink.sendall(data)
+        self.counts["throttled"] += 1
+        step = max(1, int(rate * _TICK))
+        for start in range(0, len(data), step):
+            if link.ended.is_set():
+                return
+            part = data[start : start + step]
+            sink.sendall(part)
+            time.sleep(len(part) / rate)
