@@ -62,15 +62,15 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
     check_free(directory)
     latents_config, latents_tensors = contents.latents.state()
     files: dict[BundleFile, bytes] = {
-        DECODER_FILE: safetensors_bytes(dict(contents.decoder)),
-        ENCODER_FILE: safetensors_bytes(dict(contents.encoder)),
-        LATENTS_FILE: safetensors_bytes(latents_tensors),
-        CODES_FILE: safetensors_bytes(_code_tensors(contents.codes)),
+        DECODER_FILE: _packed(contents.decoder),
+        ENCODER_FILE: _packed(contents.encoder),
+        LATENTS_FILE: _packed(latents_tensors),
+        CODES_FILE: _packed(_code_tensors(contents.codes)),
     }
     if contents.judge_weights is not None:
-        files[JUDGE_FILE] = safetensors_bytes(dict(contents.judge_weights))
+        files[JUDGE_FILE] = _packed(contents.judge_weights)
     if contents.sketch is not None:
-        files[SKETCH_FILE] = safetensors_bytes(contents.sketch.tensors())
+        files[SKETCH_FILE] = _packed(contents.sketch.tensors())
     config = contents.autoencoder
     info = BundleInfo(
         image=ImageShape(height=config.size, width=config.size, channels=config.channels),
@@ -92,7 +92,12 @@ def _code_tensors(codes: Codes) -> dict[str, np.ndarray]:
     arrays = {"codes": codes.codes_ND.astype(np.float32), "holdout": codes.holdout_HD.astype(np.float32)}
     if codes.labels_N is not None and codes.holdout_labels_H is not None:
         arrays |= {"labels": codes.labels_N, "holdout_labels": codes.holdout_labels_H}
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return arrays
+
+
+def _packed(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """A safetensors file. Strided arrays (channels-last weights) are copied first: the format would scramble them."""
+    return safetensors_bytes({name: np.asarray(array, order="C") for name, array in tensors.items()})
 
 
 def check_free(directory: Path) -> None:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import ceil, sqrt
 
 import numpy as np
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from generator.errors import BundleError
 from generator.neighbours import nearest
@@ -68,10 +69,11 @@ class Sketch:
         Rounding moves a sketch by at most half a unit in each component, hence the square root of K units between two.
         """
         reach = self.floor(quantile) / self.unit + sqrt(self.rows_NK.shape[1])
-        own_BK, found_B = self.of(images_BHWC), np.zeros(len(images_BHWC), dtype=bool)
-        for begin in range(0, len(own_BK), _ROWS):
-            rows = slice(begin, begin + _ROWS)
-            found_B[rows] = self._near(own_BK[rows], reach)
+        found_B = np.zeros(len(images_BHWC), dtype=bool)
+        with _libraries().limit(limits=1, user_api="blas"):  # products this small only wait for each other's threads
+            for begin in range(0, len(images_BHWC), _ROWS):
+                rows = slice(begin, begin + _ROWS)
+                found_B[rows] = self._near(self.of(images_BHWC[rows]), reach)
         return found_B
 
     def _near(self, own_BK: np.ndarray, reach: float) -> np.ndarray:
@@ -113,8 +115,7 @@ class Sketch:
     def tensors(self) -> dict[str, np.ndarray]:
         """What a bundle keeps of it."""
         scale = np.array([self.shift, self.block], dtype=np.int64)
-        arrays = {"projection": self.projection_PK, "rows": self.rows_NK, "distance": self.distance_Q, "scale": scale}
-        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return {"projection": self.projection_PK, "rows": self.rows_NK, "distance": self.distance_Q, "scale": scale}
 
 
 def draw_sketch(images_NHWC: np.ndarray, holdout_HHWC: np.ndarray, *, seed: int) -> Sketch | None:
@@ -169,6 +170,11 @@ def reduced(images_NHWC: np.ndarray, block: int) -> np.ndarray:
     blocks = padded.reshape(count, padded.shape[1] // block, block, padded.shape[2] // block, block, channels)
     summed: np.ndarray = blocks.sum(axis=(2, 4), dtype=np.int32)
     return summed.reshape(count, blocks.shape[1] * blocks.shape[3] * channels)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _components(fitted_FP: np.ndarray, count: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -377,3 +378,13 @@ def test_loading_never_fails_while_others_evict(tmp_path: Path) -> None:
         for worker, loaded in enumerate(pool.map(loads, range(8))):
             assert loaded == [digests[(worker + turn) % 2] for turn in range(15)]
     assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
+
+
+def test_strided_weights_are_stored_as_they_are(tmp_path: Path) -> None:
+    """Channels-last weights lie otherwise in memory than their shape says."""
+    contents = tiny_contents()
+    name, weight = next((n, w) for n, w in contents.decoder.items() if w.ndim == 4)
+    strided = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert not strided.flags.c_contiguous
+    save_bundle(tmp_path / "b", replace(contents, decoder={**contents.decoder, name: strided}))
+    assert np.array_equal(load_bundle(open_store(str(tmp_path / "b"))).decoder[name], weight)
