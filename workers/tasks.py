@@ -1,6 +1,7 @@
 """The Celery side of a worker: ``celery -A workers.tasks worker``. One thin task over plain functions.
 
-torch is imported in the pool's children when the first ticket arrives, never in the main process.
+torch is imported in the pool's children before they take a ticket, so that the time limit is for the shard alone; and
+never in the main process.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def _workshop(worker: str) -> Workshop:
 
 
 @worker_process_init.connect
-def _limit_threads(**_: Any) -> None:
+def _prepare(**_: Any) -> None:
+    import workers.work  # noqa: F401
+
     if settings.threads is not None:
         import torch
 

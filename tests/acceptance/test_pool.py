@@ -101,18 +101,35 @@ def test_redis_that_dies_and_comes_back_is_survived(service: Service, bundle: Pa
     service.until(lambda: service.client.status(job.job).state == "committed")
 
 
-def test_a_worker_that_is_asked_to_leave_does_so_and_nothing_is_lost(service: Service, slow_bundle: Path) -> None:
-    fields = service.spec(slow_bundle, count=3000, shard_size=1000)
+def test_a_worker_that_is_asked_to_leave_hands_its_shard_back(service: Service, slow_bundle: Path) -> None:
+    """The grace period is far shorter than the shard, and the lease far longer than this test."""
+    fields = service.spec(slow_bundle, count=2000, shard_size=2000)
+    service.settings = service.settings.model_copy(update={"grace_seconds": 0.5, "lease_seconds": 1000.0})
     job = service.client.submit(fields)
     worker = service.start_worker()
     service.until(lambda: service.client.status(job.job).shards_running == 1)
     worker.process.send_signal(signal.SIGTERM)
     assert worker.process.wait(60) is not None
-    assert not service.client.status(job.job).ended
+    assert service.pool.ledger.counts(job.job)[:4] == (1, 0, 0, 0)
+    assert service.pool.ledger.slots() == 0
     service.start_worker()
     service.client.wait(job.job, timeout=120)
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://asked").canonical()
     assert verify_dataset(job.url, service.settings.s3).problems == ()
+
+
+def test_a_shard_that_takes_too_long_is_ended_with_its_process_and_given_up(
+    service: Service, slow_bundle: Path
+) -> None:
+    limits = {"shard_seconds": 3, "max_shard_attempts": 2, "lease_seconds": 1.0}
+    service.settings = service.settings.model_copy(update=limits)
+    job = service.client.submit(service.spec(slow_bundle, count=100_000, shard_size=100_000))
+    service.start_worker()
+    service.until(lambda: service.client.status(job.job).ended)
+    status = service.client.status(job.job)
+    assert status.state == "failed"
+    assert [(letter.shard, letter.faults) for letter in status.dead] == [(0, 2)]
+    assert "LATENTMILL_SHARD_SECONDS" in status.error
 
 
 def test_submitting_twice_gives_one_build(service: Service, bundle: Path) -> None:
@@ -143,6 +160,7 @@ def test_the_pool_draws_as_this_process_does(service: Service, bundle: Path) -> 
 
 def test_lost_and_duplicated_tickets_are_harmless(service: Service, bundle: Path) -> None:
     fields = service.spec(bundle)
+    service.settings = service.settings.model_copy(update={"shards_per_child": 8})
     job = service.client.submit(fields)
     redis_py.Redis.from_url(service.redis.url).delete(service.settings.queue)  # every ticket is lost
     service.start_worker()
@@ -153,6 +171,7 @@ def test_lost_and_duplicated_tickets_are_harmless(service: Service, bundle: Path
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://tickets").canonical()
     assert verify_dataset(job.url, service.settings.s3).problems == ()
     assert top_up(service.pool.app, service.pool.ledger, service.settings) == 0
+    assert "SpawnPoolWorker-2" in service.logs()  # a process that has served its time is replaced
 
 
 def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: Service, slow_bundle: Path) -> None:

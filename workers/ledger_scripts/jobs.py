@@ -34,7 +34,9 @@ ADD = (
 local job, tenant, priority, buried = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[6])
 local facts = P .. 'job:' .. job
 local state = redis.call('HGET', facts, 'state')
-if not live(job) then
+if live(job) then
+  tenant = redis.call('HGET', facts, 'tenant')
+else
   clear(job)
   if #ARGV[5] > 0 then redis.call('SET', P .. 'done:' .. job, ARGV[5]) end
   for i = 7, 6 + buried do redis.call('SADD', P .. 'dead:' .. job, ARGV[i]) end
