@@ -17,13 +17,14 @@ from generator.errors import AlreadyExists, Changed, DatasetError, ObjectMissing
 from generator.plan import Plan
 from generator.provenance.manifest import MANIFEST_KEY, build_prefix
 from generator.publish import BuildPlace, found_place
-from generator.spec import Digest, JobSpec, Name, Priority, job_id_of
+from generator.spec import MAX_SAMPLES, MAX_SHARDS, Digest, JobSpec, Name, Priority, job_id_of
 from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import ObjectInfo, Store
 
 log = logging.getLogger(__name__)
 
 Intent = Literal["open", "paused", "cancelled", "failed"]
+MAX_MARKER_BYTES = 16 * 2**20  # most of it, of a job that failed, dead letters
 MAX_TEXT = 4000  # characters of an error or a traceback that are kept
 MAX_RANGES = 100
 _FOLDER = "open/"
@@ -33,10 +34,10 @@ _TRIES = 10
 class DeadLetter(Frozen):
     """What became of a shard that was given up, or of the commit (``shard`` is ``None``)."""
 
-    shard: int | None = Field(ge=0)
+    shard: int | None = Field(ge=0, lt=MAX_SHARDS)
     faults: int = Field(ge=1)
-    error: str
-    traceback: str = ""
+    error: str = Field(max_length=2 * MAX_TEXT)
+    traceback: str = Field(default="", max_length=2 * MAX_TEXT)
 
 
 class Marker(Frozen):
@@ -44,18 +45,18 @@ class Marker(Frozen):
 
     job: str = Field(pattern=r"^[a-z0-9_-]{1,80}$")
     intent: Intent = "open"
-    error: str = ""
-    destination: str
+    error: str = Field(default="", max_length=2 * MAX_TEXT)
+    destination: str = Field(min_length=1, max_length=1000)
     name: Name
     tenant: Name
     priority: Priority = 0
     recipe: Digest
     build_id: str = Field(pattern=r"^[0-9a-f]{20}$")
-    shards: int = Field(ge=1)
-    samples: int = Field(ge=1)
+    shards: int = Field(ge=1, le=MAX_SHARDS)
+    samples: int = Field(ge=1, le=MAX_SAMPLES)
     submitted: float = Field(ge=0)  # seconds since the epoch
-    dead: tuple[DeadLetter, ...] = ()
-    missing: tuple[tuple[int, int], ...] = ()
+    dead: tuple[DeadLetter, ...] = Field(default=(), max_length=1000)
+    missing: tuple[tuple[int, int], ...] = Field(default=(), max_length=1000)
     missing_shards: int = Field(default=0, ge=0)
 
     @property
@@ -146,7 +147,7 @@ def create_marker(root: Store, marker: Marker) -> Marker:
 def read_marker(root: Store, job: str) -> Marker | None:
     """The marker of an unfinished build; ``None`` when it is finished, or never was."""
     try:
-        data = root.get(_key(job))
+        data = root.get(_key(job), MAX_MARKER_BYTES)
     except ObjectMissing:
         return None
     return validated(Marker, read_json(data, field=_key(job), error=SpecError), field=_key(job), error=SpecError)

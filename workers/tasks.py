@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from workers.work import Workshop
 
 log = logging.getLogger(__name__)
+for _name in ("botocore", "boto3", "urllib3"):  # at DEBUG they tell whole requests, keys included
+    logging.getLogger(_name).setLevel(logging.INFO)
 settings = load_settings()
 app = make_app(settings)
 _reconciler = Reconciler(settings)
