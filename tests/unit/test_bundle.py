@@ -383,7 +383,7 @@ def test_loading_never_fails_while_others_evict(tmp_path: Path) -> None:
 def test_strided_weights_are_stored_as_they_are(tmp_path: Path) -> None:
     """Channels-last weights lie otherwise in memory than their shape says."""
     contents = tiny_contents()
-    strided = {name: np.asfortranarray(weight) for name, weight in contents.decoder.items()}
+    strided = {name: np.asarray(weight, order="F") for name, weight in contents.decoder.items()}
     assert not all(weight.flags.c_contiguous for weight in strided.values())
     save_bundle(tmp_path / "b", replace(contents, decoder=strided))
     loaded = load_bundle(open_store(str(tmp_path / "b"))).decoder
