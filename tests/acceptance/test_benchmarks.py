@@ -41,3 +41,23 @@ def test_families_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
     assert page.count("| linear | ") == 2
     assert "pictures/families/digits-linear-gaussian.png" in page
     assert (tmp_path / "pictures/families/digits-stacked-mixture.png").stat().st_size > 0
+
+
+def test_few_labels_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
+    told = [few_labels(tmp_path, *words) for words in (["--settings", "100"], [])]
+    assert ("seed 0, 100" in told[0], "seed 0, unlabelled" in told[0]) == (True, False)
+    assert ("seed 0, 100" in told[1], "seed 0, unlabelled" in told[1]) == (False, True)
+    rows = [json.loads(line) for line in (tmp_path / "few_labels.jsonl").read_text().splitlines()]
+    assert [row["setting"] for row in rows] == ["100", "unlabelled"]
+    assert rows[0]["accuracy"]["real"] == rows[1]["accuracy"]["real"]
+    assert all(0.6 < value <= 1.0 for row in rows for value in (row["judge"], row["accuracy"]["real + synthetic"]))
+    page = (tmp_path / "few_labels.md").read_text()
+    assert page.count("| 100 | light | ") == page.count("| 100 | strong | ") == 1
+    assert "| unlabelled | light | " in page
+
+
+def few_labels(out: Path, *words: str) -> str:
+    command = [sys.executable, ROOT / "benchmarks/few_labels.py", "--quick", "--threads", "1", "--out", out, *words]
+    done = subprocess.run([*command, "--work", out / "work"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr

@@ -1,0 +1,246 @@
+"""One setting of ``few_labels.py`` with one seed: the judge, the generator, its samples, and the arms compared.
+
+Legend: N images, D dimensions of a code. Images are uint8 NHWC.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+
+from generator.augmentation import Augmentation
+from generator.augmenting import changed_copies
+from generator.autoencoders.build import load_decoder, load_encoder
+from generator.autoencoders.config import default_config
+from generator.autoencoders.inference import decode, encode
+from generator.autoencoders.settings import TrainSettings
+from generator.autoencoders.training import Examples, Trained, train
+from generator.canonical import canonical_json, sha256_hex
+from generator.features.classifier import Labelled, accuracy
+from generator.features.config import Budget
+from generator.guards.config import JudgeSettings
+from generator.guards.judge import Judge, train_judge
+from generator.guards.selftraining import confident, train_judge_further
+from generator.latents.codes import Codes
+from generator.latents.config import MixtureSettings
+from generator.latents.fit import fit
+from generator.quality.usefulness import Arm, Mixed, trained
+from generator.seeding import noise, permutation
+
+UNLABELLED = "unlabelled"
+LIGHT = Augmentation(shift=2)
+STRONG = Augmentation(shift=2, rotation=12.0, scale=0.12, shear=9.0, elastic=1.0)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is the same for all seeds. ``light`` and ``strong``: what both arms of the two comparisons are changed by;
+    the generator and the judge are trained with ``strong``."""
+
+    size: int = 28
+    labels: tuple[int, ...] = (500, 100, 50)
+    unlabelled_labels: int = 500
+    also_strong: tuple[int, ...] = (500,)
+    light: Augmentation = LIGHT
+    strong: Augmentation = STRONG
+    steps: int = 600
+    batch: int = 64
+    judge_members: int = 3
+    judge_width: int = 16
+    judge_steps: int = 600
+    latent_dim: int = 48
+    width: int = 16
+    beta: float = 0.02
+    generator_steps: int = 2000
+    shared_generator_steps: int = 4000
+    copies: int = 10_000
+    synthetic: int = 10_000
+    share: float = 0.5
+    pseudo_labelled: int = 20_000
+    pseudo_floor: float = 0.9
+    pseudo_share: float = 0.75
+    further_members: int = 2
+
+    @property
+    def digest(self) -> str:
+        plain = asdict(self) | {"light": self.light.model_dump(), "strong": self.strong.model_dump()}
+        return sha256_hex(canonical_json(plain))[:12]
+
+    def budget(self, augmentation: Augmentation) -> Budget:
+        return Budget(steps=self.steps, batch=self.batch, augmentation=augmentation)
+
+    @property
+    def judge(self) -> JudgeSettings:
+        budget = Budget(steps=self.judge_steps, batch=self.batch, augmentation=self.strong)
+        return JudgeSettings(members=self.judge_members, width=self.judge_width, budget=budget)
+
+
+@dataclass(frozen=True)
+class Real:
+    """``train``: what labelled images are drawn from; all of it, without labels, are the unlabelled ones."""
+
+    train: Labelled
+    test: Labelled
+    class_names: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+
+def few(train: Labelled, count: int, classes: int, seed: int) -> Labelled:
+    """``count`` images of ``train``, as many of each class, drawn by ``seed``."""
+    rows = []
+    for label in range(classes):
+        of_class = np.flatnonzero(train.labels_N == label)
+        rows.append(of_class[permutation(seed, stream=label, size=len(of_class))[: count // classes]])
+    chosen = np.concatenate(rows)
+    return Labelled(train.images_NHWC[chosen], train.labels_N[chosen])
+
+
+_JUDGES: dict[tuple[int, int], Judge] = {}  # by number of labels and seed
+
+
+class Run:
+    """One setting with one seed."""
+
+    def __init__(self, real: Real, protocol: Protocol, setting: str, seed: int, work: Path) -> None:
+        self._real, self._protocol, self._setting, self._seed, self._work = real, protocol, setting, seed, work
+        count = protocol.unlabelled_labels if setting == UNLABELLED else int(setting)
+        self._few = few(real.train, count, real.classes, seed)
+        self._seconds = dict[str, float]()
+
+    def row(self) -> dict[str, Any]:
+        judge = self._judge()
+        if self._setting == UNLABELLED:
+            arms, judge = self._with_unlabelled(judge)
+        else:
+            arms = self._alone(judge)
+        return {
+            "setting": self._setting,
+            "seed": self._seed,
+            "judge": _accuracy_of(judge, self._real.test),
+            "accuracy": {name: self._accuracy(name, *arm) for name, arm in arms.items()},
+            "seconds": {name: round(seconds, 1) for name, seconds in self._seconds.items()},
+        }
+
+    def _judge(self) -> Judge:
+        """The judge of the labelled images alone: of the same images with and without the unlabelled ones."""
+        key = (len(self._few), self._seed)
+        if key not in _JUDGES:
+            with self._timed("judge"):
+                _JUDGES[key] = train_judge(self._few, self._protocol.judge, classes=self._real.classes, seed=self._seed)
+        return _JUDGES[key]
+
+    def _alone(self, judge: Judge) -> dict[str, tuple[Arm, Augmentation]]:
+        """Only the labelled images, for all that is trained."""
+        given, of = self._few, self._protocol
+        with self._timed("generator"):
+            generator = _generator(given.images_NHWC, of, of.generator_steps, of.strong, self._seed)
+        copies = max(1, of.copies // len(given))
+        changed_NHWC = changed_copies(given.images_NHWC, of.strong, copies=copies, seed=self._seed)
+        synthetic = self._synthetic(generator, Labelled(changed_NHWC, np.tile(given.labels_N, copies)), judge)
+        both = Mixed(given, synthetic, of.share)
+        arms: dict[str, tuple[Arm, Augmentation]] = {"real": (given, of.light), "real + synthetic": (both, of.light)}
+        if len(given) in of.also_strong:
+            arms |= {"real, strong": (given, of.strong), "real + synthetic, strong": (both, of.strong)}
+        return arms
+
+    def _with_unlabelled(self, judge: Judge) -> tuple[dict[str, tuple[Arm, Augmentation]], Judge]:
+        """The judge labels the other training images; a second one learns from them too; the generator from all."""
+        given, of = self._few, self._protocol
+        images_NHWC = self._real.train.images_NHWC
+        some = permutation(self._seed, stream=1 << 20, size=len(images_NHWC))[: of.pseudo_labelled]
+        with self._timed("further judge"):
+            settings = of.judge.model_copy(update={"members": of.further_members})
+            further = train_judge_further(
+                judge,
+                given,
+                images_NHWC[some],
+                settings,
+                floor=of.pseudo_floor,
+                share=of.pseudo_share,
+                seed=self._seed,
+            )
+        generator = _shared_generator(images_NHWC, of, self._work)
+        found = confident(further, images_NHWC[some], floor=of.pseudo_floor)
+        synthetic = self._synthetic(generator, found, further)
+        arms: dict[str, tuple[Arm, Augmentation]] = {
+            "real": (given, of.light),
+            "real + synthetic": (Mixed(given, synthetic, of.share), of.light),
+            "real + pseudo-labelled": (Mixed(given, found, of.share), of.light),
+        }
+        return arms, further
+
+    def _synthetic(self, generator: Trained, coded: Labelled, judge: Judge) -> Labelled:
+        """Samples of a mixture fitted to the codes of ``coded``, with what the judge makes of each."""
+        of, seed, classes = self._protocol, self._seed, self._real.classes
+        with self._timed("samples"):
+            codes_ND = encode(load_encoder(generator.config, generator.encoder_state), coded.images_NHWC)
+            held_N = np.zeros(len(coded), dtype=bool)
+            held_N[permutation(seed, stream=1 << 21, size=len(coded))[: len(coded) // 10]] = True
+            codes = Codes(
+                codes_ND[~held_N],
+                coded.labels_N[~held_N],
+                codes_ND[held_N],
+                coded.labels_N[held_N],
+                self._real.class_names,
+            )
+            latents = fit(codes, MixtureSettings(), seed=seed).distribution
+            labels_N, first_N = np.arange(of.synthetic) % classes, np.zeros(of.synthetic, dtype=np.int64)
+            z_ND = latents.sample(noise(seed, np.arange(of.synthetic), first_N, latents.dims), labels_N).z_BD
+            images_NHWC = decode(load_decoder(generator.config, generator.decoder_state), z_ND)
+            return Labelled(images_NHWC, labels_N, judge.probabilities(images_NHWC))
+
+    def _accuracy(self, name: str, arm: Arm, augmentation: Augmentation) -> float:
+        with self._timed(name):
+            budget = self._protocol.budget(augmentation)
+            return accuracy(trained(arm, classes=self._real.classes, seed=self._seed, budget=budget), self._real.test)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        clock = time.process_time()
+        yield
+        self._seconds[part] = time.process_time() - clock
+
+
+def _generator(images_NHWC: np.ndarray, of: Protocol, steps: int, augmentation: Augmentation, seed: int) -> Trained:
+    """An autoencoder trained for as many steps whatever the number of images; none are held out."""
+    repeated_NHWC = np.tile(images_NHWC, (-(-of.batch * 100 // len(images_NHWC)), 1, 1, 1))
+    epochs = max(1, round(steps / (len(repeated_NHWC) // of.batch)))
+    settings = TrainSettings(
+        epochs=epochs, batch=of.batch, patience=epochs, seed=seed, device="cpu", augmentation=augmentation
+    )
+    config = default_config(of.size, 1, "vae", latent_dim=of.latent_dim, width=of.width, beta=of.beta)
+    return train(config, settings, Examples(repeated_NHWC), Examples(images_NHWC[:500]))
+
+
+def _shared_generator(images_NHWC: np.ndarray, of: Protocol, work: Path) -> Trained:
+    """The autoencoder of all images, which sees no label and so is the same for all seeds; trained once, then read."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / f"generator-{of.digest}.safetensors"
+    config = default_config(of.size, 1, "vae", latent_dim=of.latent_dim, width=of.width, beta=of.beta)
+    if not path.exists():
+        made = _generator(images_NHWC, of, of.shared_generator_steps, Augmentation(), 0)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        parts = {"encoder": made.encoder_state, "decoder": made.decoder_state}
+        save_file({f"{part}.{n}": v.contiguous() for part, of_part in parts.items() for n, v in of_part.items()}, fresh)
+        fresh.replace(path)
+    held = load_file(path)
+    encoder, decoder = (
+        {name.removeprefix(part): value for name, value in held.items() if name.startswith(part)}
+        for part in ("encoder.", "decoder.")
+    )
+    return Trained(config, encoder, decoder, ())
+
+
+def _accuracy_of(judge: Judge, test: Labelled) -> float:
+    return float((judge.probabilities(test.images_NHWC).argmax(axis=1) == test.labels_N).mean())

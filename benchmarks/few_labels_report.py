@@ -1,0 +1,127 @@
+"""The page of ``few_labels.py``: every arm with its spread, the share of errors that are gone, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+# what is compared with what: (reference, other arm), and what both are changed by while they train
+COMPARISONS = (
+    ("real", "real + synthetic", "light"),
+    ("real", "real + pseudo-labelled", "light"),
+    ("real, strong", "real + synthetic, strong", "strong"),
+)
+
+_PAGE = """# Few labels: what synthetic images are worth
+
+Written by `benchmarks/few_labels.py`; MNIST, {seeds} seeds (other labelled images, weights and order with each).
+± is the standard deviation over the seeds.
+
+| labels | both arms changed by | real alone | beside it in every batch | accuracy | errors removed | in each seed |
+|---|---|---|---|---|---|---|
+{results}
+
+- **labels**: so many labelled images, as many of each class, are all that is known. `unlabelled` has {unlabelled} of
+  them, and all training images without their labels.
+- **both arms**: the small classifier ({steps} steps of {batch} images) with the same augmentation, schedule, steps and
+  seed. With synthetic images beside, {share:.0%} of each batch is synthetic, so it sees fewer real ones.
+- **light** is {light}. **strong** is {strong}.
+- **the generator** is a variational autoencoder (latent dimension {latent_dim}, beta {beta}), with a mixture per class
+  fitted to the codes of changed copies of the labelled images.
+- **the judge** is {members} classifiers of width {width} ({judge_steps} steps). It says how likely each class is for
+  each synthetic image, and that is what the classifier learns for it, instead of the label it was drawn with.
+- **Generator and judge are trained with the strong augmentation, in both comparisons.** Under the light one, part of
+  what the synthetic images bring is therefore what the strong changes teach; the arm `real alone` under `strong` shows
+  what these would bring alone, and the comparison under `strong` what is left of the gain where both arms have them.
+- `unlabelled`: the generator is trained on all training images, once for all seeds, since it sees no label; a further
+  judge learns from {pseudo} of them too, as the first one labels them (where it is sure by {floor}). Beside the
+  synthetic images stands what these pseudo-labelled real images bring without any generator.
+
+| labels | accuracy of the judge |
+|---|---|
+{judges}
+
+Processor seconds a seed (one thread):
+
+| labels | {parts} |
+|---|{rules}|
+{seconds}
+"""
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]], protocol: Any) -> None:
+    """The page at ``path``, of the rows of one ``protocol``."""
+    of_setting = {
+        setting: sorted((row for row in rows if row["setting"] == setting), key=lambda row: int(row["seed"]))
+        for setting in sorted({row["setting"] for row in rows}, key=_order)
+    }
+    parts = list(dict.fromkeys(part for row in rows for part in row["seconds"]))
+    text = _PAGE.format(
+        seeds=len({row["seed"] for row in rows}),
+        results="\n".join(line for name, own in of_setting.items() for line in _results(name, own)),
+        judges="\n".join(f"| {name} | {_spread([row['judge'] for row in own])} |" for name, own in of_setting.items()),
+        parts=" | ".join(parts),
+        rules="|".join("---" for _ in parts),
+        seconds="\n".join(_seconds(name, own, parts) for name, own in of_setting.items()),
+        unlabelled=protocol.unlabelled_labels,
+        light=_told(protocol.light),
+        strong=_told(protocol.strong),
+        members=protocol.judge_members,
+        width=protocol.judge_width,
+        pseudo=f"{protocol.pseudo_labelled:,}",
+        floor=protocol.pseudo_floor,
+        **{name: getattr(protocol, name) for name in ("steps", "batch", "share", "latent_dim", "beta", "judge_steps")},
+    )
+    path.write_text(text)
+
+
+def removed(reference: float, accuracy: float) -> float:
+    """The share of the reference's errors that the other arm does not make; negative where it makes more."""
+    return 0.0 if reference == 1.0 else 1.0 - (1.0 - accuracy) / (1.0 - reference)
+
+
+def _order(setting: str) -> tuple[bool, int]:
+    return (True, 0) if not setting.isdigit() else (False, -int(setting))
+
+
+def _results(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for reference, other, augmentation in COMPARISONS:
+        if other not in rows[0]["accuracy"]:
+            continue
+        ours, theirs = ([row["accuracy"][arm] for row in rows] for arm in (other, reference))
+        each = [removed(alone, both) for alone, both in zip(theirs, ours, strict=True)]
+        beside = other.removeprefix("real + ").removesuffix(", strong")
+        cells = [
+            name,
+            augmentation,
+            _spread(theirs),
+            beside,
+            _spread(ours),
+            f"**{removed(mean(theirs), mean(ours)):.0%}**",
+            ", ".join(f"{share:.0%}" for share in each),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _seconds(name: str, rows: list[dict[str, Any]], parts: list[str]) -> str:
+    taken = [[row["seconds"][part] for row in rows if part in row["seconds"]] for part in parts]
+    return f"| {name} | " + " | ".join(f"{mean(each):.0f}" if each else "" for each in taken) + " |"
+
+
+def _told(augmentation: Any) -> str:
+    """An augmentation in words, without what it leaves alone."""
+    units = {"shift": "pixels", "rotation": "degrees", "scale": "of the size", "shear": "degrees", "elastic": "pixels"}
+    changes = [
+        f"{name} by up to {getattr(augmentation, name):g} {unit}"
+        for name, unit in units.items()
+        if getattr(augmentation, name)
+    ]
+    return ", ".join(changes) or "no change at all"
