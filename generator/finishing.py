@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from generator.bundle import BundleInfo
@@ -27,13 +28,15 @@ from generator.provenance.preview import preview_bytes
 from generator.publish import BuildPlace, commit, read_receipt
 from generator.shards import read_samples
 
+_READERS = 16  # receipts that are read at once
 PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked at for the preview
 
 
 def finish(place: BuildPlace, info: BundleInfo) -> Manifest:
     """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree."""
     sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in place.store.list(folder)}
-    receipts = tuple(_checked(place, number, sizes) for number in range(Plan(place.recipe).shards))
+    with ThreadPoolExecutor(_READERS) as pool:  # a slow store must not keep a whole build waiting, receipt by receipt
+        receipts = tuple(pool.map(lambda number: _checked(place, number, sizes), range(Plan(place.recipe).shards)))
     manifest = _manifest(place, info, receipts)
     extras = {
         CARD_KEY: card_bytes(manifest),
