@@ -1,0 +1,292 @@
+"""The storm: everything that can happen to a pool happens to it for the whole length of a job, drawn from a seed.
+
+Workers are killed (all of one, its pool process, its main process), asked to leave, and stopped past their lease; Redis
+is killed and restarted, flushed, cut off; tickets are lost and come twice; three in ten requests to the store fail.
+Meanwhile a reader tries to open the dataset. Afterwards every object is compared with those of an undisturbed build.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from generator.builds import read_manifest
+from generator.datasets import open_dataset
+from generator.errors import DatasetError
+from generator.store import open_store
+from tests.faults.http import Fault, Random
+from tests.faults.outcome import Undisturbed, around, bundle_fields, look, undisturbed
+from tests.faults.reader import Reader, digest_of_samples
+from tests.faults.scene import Scene, family, send
+from tests.servers import S3Server
+from workers.app import TICKET
+from workers.embedded import WorkerProcess
+
+# Three in ten requests fail; one in a hundred is done twice besides.
+ERRORS = {
+    Fault.ERROR_500: 0.07,
+    Fault.SLOW_DOWN: 0.07,
+    Fault.DROPPED: 0.04,
+    Fault.ANSWER_LOST: 0.04,
+    Fault.CUT: 0.03,
+    Fault.LATE_412: 0.03,
+    Fault.LATE_409: 0.01,
+    Fault.SILENT: 0.01,
+}
+_KINDS = {  # how often each befalls the pool, beside the others
+    "worker killed": 3,
+    "pool process killed": 2,
+    "main process killed": 1,
+    "worker asked to leave": 2,
+    "worker stopped past its lease": 2,
+    "Redis killed and restarted": 2,
+    "tickets lost": 1,
+    "tickets twice": 2,
+    "Redis connections reset": 1,
+}
+_FLUSH = "Redis flushed"
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How large the job is, how many workers it has, how often something happens, and for how long at most."""
+
+    shards: int = 200
+    samples: int = 10  # in a shard
+    workers: int = 3
+    concurrency: int = 2
+    pause: float = 3.0  # mean seconds between two events
+    storm_seconds: float = 240.0  # after which only the store goes on failing
+    limit_seconds: float = 420.0
+    attempts: int = 25  # of a shard, or of the commit: a storm takes more lives than any cluster
+
+
+class Target:
+    """What the storm has to come out as: built once, for all seeds."""
+
+    def __init__(self, bundle: Path, weather: Weather) -> None:
+        self.bundle, self.weather = bundle, weather
+        home = f"memory://{uuid.uuid4().hex}"
+        self.build: Undisturbed = undisturbed(self.fields("unused"), home)
+        self.digest = digest_of_samples(open_dataset(self.build.store.url))
+
+    def fields(self, bucket: str) -> dict[str, Any]:
+        """The job, for a destination in ``bucket``."""
+        return bundle_fields(self.bundle, bucket, shards=self.weather.shards, samples=self.weather.samples)
+
+
+def run_storm(seed: int, target: Target, s3: S3Server, home: Path) -> dict[str, Any]:
+    """One storm; what came of it, as plain JSON. ``problems`` is empty if nothing was lost, twice or wrong."""
+    bucket = s3.make_bucket(f"storm-{seed}-{uuid.uuid4().hex[:12]}")
+    home.mkdir(parents=True, exist_ok=True)
+    weather = target.weather
+    with Scene(
+        home,
+        s3,
+        bucket,
+        seed=seed,
+        concurrency=weather.concurrency,
+        max_shard_attempts=weather.attempts,
+        s3_read_timeout=1.5,
+    ) as scene:
+        outcome = _Storm(seed, target, scene).run()
+    outcome["problems"] += [f"process {pid} outlived its worker" for pid in scene.watcher.left]
+    outcome["state"] = "whole" if not outcome["problems"] else "FAILED"
+    return outcome
+
+
+class _Storm:
+    """One storm over one scene."""
+
+    def __init__(self, seed: int, target: Target, scene: Scene) -> None:
+        self._seed, self._target, self._scene, self._weather = seed, target, scene, target.weather
+        self._draw = random.Random(seed)
+        self._events: Counter[str] = Counter()
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._stopped: set[int] = set()  # main processes that sleep
+        self._redis_away, self._starting = False, 0
+        self._happen: dict[str, Callable[[], None]] = {
+            "worker killed": lambda: self._kill(lambda pids: pids),
+            "pool process killed": lambda: self._kill(lambda pids: pids[-1:]),
+            "main process killed": lambda: self._kill(lambda pids: pids[:1]),
+            "worker asked to leave": self._ask_to_leave,
+            "worker stopped past its lease": self._stop_for_a_while,
+            "Redis killed and restarted": self._kill_redis,
+            "tickets lost": lambda: self._on_tickets(lambda client, queue: client.delete(queue)),
+            "tickets twice": lambda: self._on_tickets(self._send_again),
+            "Redis connections reset": self._reset_redis,
+            _FLUSH: lambda: self._on_tickets(lambda client, _: client.flushall()),
+        }
+
+    def run(self) -> dict[str, Any]:
+        scene, begun = self._scene, time.monotonic()
+        for _ in range(self._weather.workers):
+            scene.start_worker()
+        job = scene.client.submit(self._target.fields(scene.bucket))
+        reader = Reader([job.url, job.url.partition("/builds/")[0]], scene.settings.s3, self._target.digest)
+        scene.store.plan = Random(self._seed, ERRORS | {Fault.TWICE: 0.01})
+        problems = self._rage(job.job, job.url, begun)
+        committed_after = round(time.monotonic() - begun, 1)
+        self._calm_down()
+        problems += self._end(job.job)
+        seen = reader.stop()
+        stored = look(job.url, scene.settings.s3, self._target.build)
+        problems += list(stored.problems) + seen["findings"]
+        problems += [f"outside any plan: {key}" for key in around(scene.bucket, scene.settings.s3, job.url)]
+        if not problems and seen["read"] != 2:
+            problems.append("the reader did not read the committed build under both of its URLs")
+        return {
+            "seed": self._seed,
+            "shards": self._weather.shards,
+            "seconds": committed_after,
+            "events": dict(sorted(self._events.items())),
+            "requests": scene.store.counts["requests"],
+            "faults": {fault: scene.store.counts[fault] for fault in Fault if scene.store.counts[fault]},
+            "objects_equal": stored.equal,
+            "objects": stored.expected,
+            "looks": seen["absent"] + seen["whole"],
+            "whole_looks": seen["whole"],
+            "problems": problems,
+        }
+
+    def _rage(self, job: str, url: str, begun: float) -> list[str]:
+        """Until the build is committed, or the time is over."""
+        # Each kind once before any comes a second time, so that no storm is without one of them.
+        deck = [*_KINDS, _FLUSH]
+        self._draw.shuffle(deck)
+        next_event = begun + self._pause()
+        while not self._is_committed(url):
+            now = time.monotonic()
+            if now - begun > self._weather.limit_seconds:
+                status = self._scene.client.status(job)
+                self._scene.home.joinpath("logs.txt").write_text(self._scene.logs())
+                return [f"not committed: {status.state}, {status.shards_done} shards done; {status.error}"[:600]]
+            self._catch_up(now)
+            if now >= next_event and now - begun < self._weather.storm_seconds:
+                kind = deck.pop() if deck else self._draw.choices(list(_KINDS), list(_KINDS.values()))[0]
+                self._events[kind] += 1
+                self._happen[kind]()
+                next_event = time.monotonic() + self._pause()
+            time.sleep(0.1)
+        return []
+
+    def _pause(self) -> float:
+        return min(self._draw.expovariate(1 / self._weather.pause), 3 * self._weather.pause)
+
+    def _catch_up(self, now: float) -> None:
+        """Do what was put off, and replace workers that have ended."""
+        while self._later and self._later[0][0] <= now:
+            heapq.heappop(self._later)[2]()
+        if len(self._living()) + self._starting < self._weather.workers:
+            self._starting += 1
+            self._put_off(self._draw.uniform(0.2, 1.5), self._start_worker)
+
+    def _start_worker(self) -> None:
+        self._starting -= 1
+        self._scene.start_worker()
+
+    def _put_off(self, seconds: float, action: Callable[[], Any]) -> None:
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), action))
+
+    def _living(self) -> list[WorkerProcess]:
+        return [worker for worker in self._scene.workers if worker.alive()]
+
+    def _victim(self) -> WorkerProcess | None:
+        awake = [worker for worker in self._living() if worker.process.pid not in self._stopped]
+        return self._draw.choice(awake) if awake else None
+
+    def _kill(self, whom: Callable[[list[int]], list[int]]) -> None:
+        if victim := self._victim():
+            send(whom(family(victim)), signal.SIGKILL)
+
+    def _ask_to_leave(self) -> None:
+        if victim := self._victim():
+            victim.process.terminate()
+
+    def _stop_for_a_while(self) -> None:
+        victim = self._victim()
+        if victim is None:
+            return
+        pids = family(victim)
+        send(pids, signal.SIGSTOP)
+        self._stopped.add(victim.process.pid)
+
+        def go_on() -> None:
+            send(pids, signal.SIGCONT)
+            self._stopped.discard(victim.process.pid)
+
+        self._put_off(self._scene.settings.lease_seconds * self._draw.uniform(1.5, 3.0), go_on)
+
+    def _reset_redis(self) -> None:
+        self._scene.redis_wire.reset()
+
+    def _kill_redis(self) -> None:
+        if self._redis_away:
+            return
+        self._scene.redis.kill()
+        self._redis_away = True
+
+        def back() -> None:
+            self._scene.restart_redis()
+            self._redis_away = False
+
+        self._put_off(self._draw.uniform(0.1, 4.0), back)
+
+    def _on_tickets(self, change: Callable[[redis.Redis, str], Any]) -> None:
+        if self._redis_away:  # a flush must not be missed: it comes when Redis does
+            return self._put_off(1.0, lambda: self._on_tickets(change))
+        with redis.Redis.from_url(self._scene.redis.url) as client:
+            change(client, self._scene.settings.queue)
+
+    def _send_again(self, client: redis.Redis, queue: str) -> None:
+        """The very same messages again, those that wait and those that are being worked on; and new ones."""
+        again = [*client.lrange(queue, 0, -1)]
+        again += [json.dumps(json.loads(held)[0]).encode() for held in client.hvals("unacked")]
+        if again:
+            client.rpush(queue, *again)
+        for _ in range(self._draw.randint(1, 10)):
+            self._scene.pool.app.send_task(TICKET, queue=queue)
+
+    def _calm_down(self) -> None:
+        self._scene.calm()
+        while self._later:
+            action = heapq.heappop(self._later)[2]
+            if action != self._start_worker:
+                action()
+        for worker in self._living():
+            send(family(worker), signal.SIGCONT)
+
+    def _end(self, job: str) -> list[str]:
+        """The job is known to be committed, its marker goes, and zombies have had the time to do what they would."""
+        scene, problems = self._scene, []
+        if not self._living():
+            scene.start_worker()
+        deadline = time.monotonic() + 60.0
+        while time.monotonic() < deadline:
+            if scene.client.status(job).state == "committed" and scene.pool.marker(job) is None:
+                break
+            time.sleep(0.2)
+        else:
+            problems.append(f"after the storm the job is {scene.client.status(job).state}, or its marker is left")
+        time.sleep(scene.settings.lease_seconds)
+        return problems
+
+    def _is_committed(self, url: str) -> bool:
+        try:
+            read_manifest(open_store(url, self._scene.settings.s3))
+        except DatasetError:
+            return False
+        return True
