@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from generator.builds import resolve_build
 from generator.canonical import digest_of
-from generator.errors import IntegrityError, SpecError
+from generator.errors import DatasetError, IntegrityError, SpecError
 from generator.images import decode_image, extension
 from generator.provenance.manifest import Manifest
 from generator.seeding import permutation
@@ -60,6 +60,9 @@ def open_dataset(
     if world_size < 1 or not 0 <= rank < world_size:
         raise SpecError("rank", "0 <= rank < world_size", f"rank {rank} of {world_size}")
     store, manifest = resolve_build(url, s3)
+    if manifest.samples != sum(receipt.samples for receipt in manifest.shards):
+        stated = sum(receipt.samples for receipt in manifest.shards)
+        raise DatasetError("manifest.json.samples", f"{stated}, as its shards have", manifest.samples)
     order = _Order(np.array([receipt.samples for receipt in manifest.shards]), seed if shuffle else None)
     return Dataset(store, manifest, order, _share((0, manifest.samples), rank, world_size), transform)
 
@@ -115,18 +118,24 @@ class Dataset(IterableDataset[Sample]):
                 field, f"bytes with digest {file.digest}", digest, "latentmill verify lists all damage"
             )
         samples = list(read_samples(data, field=field))
+        if len(samples) != self.manifest.shards[shard].samples:
+            raise IntegrityError(field, f"{self.manifest.shards[shard].samples} samples", len(samples))
         for row in rows_N.tolist():
             key, files = samples[row]
             yield self._sample(key, files, f"{field}:{key}")
 
     def _sample(self, key: str, files: dict[str, bytes], field: str) -> Sample:
-        image: Any = decode_image(files[extension(self.manifest.image.format)], field=field)
+        name = extension(self.manifest.image.format)
+        try:
+            data, facts, label = files[name], dict(json.loads(files["json"])), int(files.get("cls", NO_LABEL))
+        except (KeyError, ValueError, TypeError, RecursionError) as broken:
+            raise IntegrityError(field, f"{name}, json and cls", f"{sorted(files)} ({broken!r:.100})") from broken
+        image: Any = decode_image(data, field=field)
         if self._transform is not None:
             image = self._transform(image)
-        facts = json.loads(files["json"])
         # Default collate knows no None, and in a dataset without labels these facts are None in every sample.
         provenance = {"key": key} | {name: value for name, value in facts.items() if value is not None}
-        return Sample(image, int(files.get("cls", NO_LABEL)), provenance)
+        return Sample(image, label, provenance)
 
 
 @dataclass(frozen=True)

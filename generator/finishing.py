@@ -23,6 +23,8 @@ from generator.provenance.manifest import (
     Provenance,
     Receipt,
     receipt_key,
+    shard_key,
+    table_key,
 )
 from generator.provenance.preview import preview_bytes
 from generator.publish import BuildPlace, commit, read_receipt
@@ -51,6 +53,10 @@ def _checked(place: BuildPlace, number: int, sizes: Mapping[str, int]) -> Receip
     planned = Plan(place.recipe).size(number)
     if receipt.samples != planned or sum(receipt.counts) != planned:
         raise IntegrityError(receipt_key(number), f"{planned} samples, as planned", receipt.samples)
+    named = (receipt.shard.key, receipt.table.key)
+    if named != (shard_key(place.name, number), table_key(place.name, number)):
+        expected = f"{shard_key(place.name, number)} and {table_key(place.name, number)}"
+        raise IntegrityError(receipt_key(number), expected, " and ".join(named))
     for file in (receipt.shard, receipt.table):
         if sizes.get(file.key) != file.size:
             raise IntegrityError(

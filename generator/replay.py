@@ -8,7 +8,7 @@ from generator.builds import resolve_build
 from generator.bundle import Bundle
 from generator.canonical import sha256_hex
 from generator.decoding import ResidentDecoder
-from generator.errors import DatasetError
+from generator.errors import DatasetError, IntegrityError
 from generator.making import open_maker
 from generator.plan import Plan
 from generator.provenance.environment import Environment, differences
@@ -44,16 +44,19 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
         raise DatasetError("index", f"0 .. {place.recipe.total - 1}", index)
     receipt = manifest.shards[Plan(place.recipe).shard_of(index)]
     rows = read_rows(store.get(receipt.table.key, receipt.table.size), field=receipt.table.key)
-    row = next(row for row in rows if row["index"] == index)
+    row = next((row for row in rows if row.get("index") == index), None)
+    if row is None or not isinstance(row.get("attempt"), int) or not isinstance(row.get("label", 0), int | None):
+        expected = f"a row of sample {index}, with its attempt and label"
+        raise IntegrityError(receipt.table.key, expected, "none", "latentmill verify lists all damage")
     decoder = ResidentDecoder(bundle, batch=place.recipe.batch, dtype=place.recipe.dtype, device=device)
     maker = open_maker(place, bundle, decoder)
-    data = maker.remake(index, row["attempt"], row["label"] or 0)
+    data = maker.remake(index, row["attempt"], row.get("label") or 0)
     return Replay(
         index=index,
         attempt=row["attempt"],
-        label=row["label"],
+        label=row.get("label"),
         data=data,
-        identical=sha256_hex(data) == row["image_sha256"],
+        identical=sha256_hex(data) == row.get("image_sha256"),
         environment_differences=differences(
             maker.environment, Environment.model_validate(manifest.environments[receipt.environment])
         ),

@@ -102,6 +102,8 @@ class BundleInfo(Frozen):
         said = (self.image.height, self.image.channels, self.latent_dim)
         if made != said:
             raise ValueError(f"autoencoder (size, channels, latent_dim) {made} must agree with the bundle's {said}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes with distinct names")
         for needed in (DECODER_FILE, LATENTS_FILE):
             if needed not in self.files:
                 raise ValueError(f"files must name {needed}")

@@ -15,6 +15,7 @@ from generator.spec import JpegSettings, PngSettings
 
 Encode = Callable[[np.ndarray], bytes]
 
+MAX_PIXELS = 2**24  # of an image that is decoded; ours have 128 x 128 at most, previews some hundred thousand
 _EXTENSIONS = {"png": "png", "jpeg": "jpg"}
 
 
@@ -35,8 +36,10 @@ def decode_image(data: bytes, *, field: str) -> np.ndarray:
     """File bytes to an image (uint8, HWC, C in {1, 3}). Raises ``IntegrityError`` naming ``field``."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
             pixels = np.array(image)
-    except (OSError, SyntaxError, ValueError) as broken:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as broken:
         raise IntegrityError(field, "a PNG or JPEG image", f"bytes that do not decode ({broken})") from broken
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 

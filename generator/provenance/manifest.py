@@ -11,7 +11,7 @@ from pydantic import Field
 
 from generator.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
 from generator.errors import DatasetError
-from generator.spec import ClassName, Digest, Name
+from generator.spec import MAX_SHARDS, ClassName, Digest, Name
 
 RECIPE_KEY = "recipe.json"
 ENVIRONMENT_KEY = "environment.json"
@@ -25,8 +25,8 @@ MAX_RECEIPT_BYTES = 8 * 2**20  # most of it, if there are many classes, the coun
 MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, the preview
 MAX_MANIFEST_BYTES = 2**30  # 999,999 receipts of few classes
 
-Size = Annotated[int, Field(ge=0)]
-Number = Annotated[int, Field(ge=0, lt=10**9)]
+Size = Annotated[int, Field(ge=0, lt=2**53)]
+Number = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
 
 
 def build_prefix(name: str, build_id: str) -> str:
@@ -61,7 +61,7 @@ class Receipt(Frozen):
     recipe: Digest
     environment: Digest
     number: Number
-    samples: Size
+    samples: Annotated[int, Field(ge=0, le=100_000, strict=True)]  # no shard has more
     counts: tuple[Size, ...]  # per class; a single count when unlabelled
     refused: Size  # draws that the filters refused on the way to these samples
     shard: StoredFile

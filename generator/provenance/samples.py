@@ -16,6 +16,10 @@ import numpy as np
 
 from generator.errors import IntegrityError
 
+MAX_ROWS = 100_000  # of a table, as a shard has no more samples
+_ROW_BYTES = 8192  # a latent point of 512 numbers, a class name, a digest; and as much again
+_SPARE_BYTES = 2**20
+
 
 @dataclass(frozen=True)
 class SampleRows:
@@ -66,7 +70,20 @@ def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> l
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data), columns=columns).to_pylist()
+        file = pq.ParquetFile(io.BytesIO(data))
+        _check_size(file.metadata, field)
+        if lacking := set(columns or ()) - set(file.schema_arrow.names):
+            raise IntegrityError(field, f"the columns {columns}", f"none called {', '.join(sorted(lacking))}")
+        rows: list[dict[str, Any]] = file.read(columns=columns).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as broken:
         raise IntegrityError(field, "a Parquet table", f"bytes that do not parse ({broken})") from broken
     return rows
+
+
+def _check_size(metadata: Any, field: str) -> None:
+    """A few bytes may unfold to any number of rows, and one row to any number of bytes."""
+    groups = [metadata.row_group(number) for number in range(min(metadata.num_row_groups, MAX_ROWS))]
+    rows, size = metadata.num_rows, sum(group.total_byte_size for group in groups)
+    if not 0 <= rows <= MAX_ROWS or not 0 <= size <= _SPARE_BYTES + rows * _ROW_BYTES:
+        expected = f"at most {MAX_ROWS} rows of at most {_ROW_BYTES} bytes"
+        raise IntegrityError(field, expected, f"{rows} rows of {size} bytes in all")

@@ -6,7 +6,7 @@ metadata (mode 0644, owner 0, time 0), so equal samples give equal bytes.
 
 from __future__ import annotations
 
-import io
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
 _TEMPLATE = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)  # fields of a ustar header
+_OURS = re.compile(rb"([0-9A-Za-z_-]{1,90}\.[0-9A-Za-z.]{1,9})\0")
+_DIGITS = re.compile(rb"([0-7]{11})\0")
 _FIXED_SUM = sum(_TEMPLATE) - sum(_TEMPLATE[_SIZE]) - sum(_TEMPLATE[_CHECKSUM]) + 8 * ord(" ")
 
 
@@ -59,20 +61,41 @@ def ustar_header(name: str, size: int) -> bytes:
 
 
 def read_samples(data: bytes, *, field: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The samples of one archive as (key, {extension: bytes}), in order. Raises ``IntegrityError`` naming ``field``."""
+    """The samples of one archive as (key, {extension: bytes}), in order. Raises ``IntegrityError`` naming ``field``.
+
+    Read is what ``TarWriter`` writes and nothing else: no links, no extended headers, no names that lead elsewhere.
+    """
     key, files = "", dict[str, bytes]()
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for info in archive:
-                stem, _, extension = info.name.partition(".")
-                if stem != key and files:
-                    yield key, files
-                    files = {}
-                handle = archive.extractfile(info)
-                if handle is None:
-                    raise IntegrityError(field, "regular files only", f"{info.name!r}, which is none")
-                key, files[extension] = stem, handle.read()
-    except tarfile.TarError as broken:
-        raise IntegrityError(field, "a tar archive", f"bytes that do not parse ({broken})") from broken
+    for stem, extension, content in _members(data, field):
+        if stem != key and files:
+            yield key, files
+            files = {}
+        if extension in files:
+            raise IntegrityError(field, "each file of a sample once", f"{stem}.{extension} a second time")
+        key, files[extension] = stem, content
     if files:
         yield key, files
+
+
+def _members(data: bytes, field: str) -> Iterator[tuple[str, str, bytes]]:
+    place = 0
+    while data[place : place + _BLOCK].strip(b"\0"):
+        name, size = _named(data[place : place + _BLOCK], field, place)
+        place += _BLOCK
+        if place + size > len(data):
+            raise IntegrityError(field, f"a tar archive of {place + size} bytes or more", f"{len(data)} bytes")
+        stem, _, extension = name.partition(".")
+        yield stem, extension, data[place : place + size]
+        place += size + -size % _BLOCK
+    if len(data) - place < 2 * _BLOCK or data[place:].strip(b"\0"):
+        raise IntegrityError(field, "a tar archive that ends in blocks of zeros", "something else at its end")
+
+
+def _named(header: bytes, field: str, place: int) -> tuple[str, int]:
+    """Name and size in a header that is, byte for byte, one of ours."""
+    name = _OURS.match(header)
+    size = _DIGITS.fullmatch(header[_SIZE])
+    if name is None or size is None or header != ustar_header(name[1].decode(), int(size[1], 8)):
+        got = f"bytes that do not parse (in the header at byte {place}: {header[:40]!r})"
+        raise IntegrityError(field, "a tar archive of plain files", got)
+    return name[1].decode(), int(size[1], 8)
