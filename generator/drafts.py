@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, StrictInt, field_validator
 
-from generator.bundle import SKETCH_FILE, BundleInfo, bundle_store, read_info
+from generator.bundle import JUDGE_FILE, SKETCH_FILE, BundleInfo, bundle_store, read_info
 from generator.canonical import Frozen, shown, validated
 from generator.errors import BundleError, SpecError
 from generator.references import DrawDraft, Resolver
@@ -33,6 +33,10 @@ from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import Store
 
 MAX_SPEC_BYTES = 1024 * 1024
+_FLOORS = {
+    "label_floor": (JUDGE_FILE, "a bundle with a judge (a labelled source, trained without --judges 0)"),
+    "novelty_floor": (SKETCH_FILE, "a bundle with a sketch (a source with at least 1,000 images)"),
+}
 _MAX_NUMBER = 10_000  # characters; YAML's numbers to the base of 60 take time by the square of their length
 
 
@@ -42,7 +46,8 @@ class JobDraft(Frozen):
     ``bundle``: a bundle directory, its URL, or ``sha256:<digest>`` of one in the store root. ``count``: images in
     total, spread evenly over the classes; or ``counts``: images by class name. ``image``: ``png``, ``jpeg``, or a
     mapping with ``format`` and its settings. ``draw``: as in the recipe, but codes may be references. ``label_floor``
-    and ``novelty_floor``: ``auto`` is 0.5 and 0.001 where the bundle can tell, and none where it cannot.
+    and ``novelty_floor``: ``auto`` is 0.5 and 0.001 where the bundle can tell, and none where it cannot, or where
+    more than half of its samples would be refused.
     """
 
     bundle: str = Field(min_length=1, max_length=1000)
@@ -85,7 +90,7 @@ class JobDraft(Frozen):
         counts = self._class_counts(info.classes)
         draw = Resolver(bundle, info, counts).draw(self.draw)
         stated = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
-        stated |= {name: known for name, known in _floors(info).items() if stated[name] == "auto"}
+        stated |= {name: getattr(info.passing, name) for name in _FLOORS if stated[name] == "auto"}
         recipe = validated(Recipe, stated, field="", error=SpecError)
         check_fits(recipe, info)
         return JobSpec(
@@ -171,23 +176,11 @@ def _plain_yaml(data: bytes) -> Any:
         loader.dispose()
 
 
-def _floors(info: BundleInfo) -> dict[str, float | None]:
-    """What ``auto`` means for a bundle with the facts ``info``."""
-    return {
-        "label_floor": 0.5 if info.judge is not None else None,
-        "novelty_floor": 0.001 if SKETCH_FILE in info.files else None,
-    }
-
-
 def check_fits(recipe: Recipe, info: BundleInfo) -> None:
     """Raise ``SpecError`` where ``recipe`` asks for what the bundle with the facts ``info`` has not got."""
-    lacking = {
-        "label_floor": "a bundle with a judge (a labelled source, trained with --judges), or no label_floor",
-        "novelty_floor": "a bundle with a sketch (a source with at least 1,000 images), or no novelty_floor",
-    }
-    for field, known in _floors(info).items():
-        if (asked := getattr(recipe, field)) is not None and known is None:
-            raise SpecError(field, lacking[field], asked)
+    for field, (part, remedy) in _FLOORS.items():
+        if (asked := getattr(recipe, field)) is not None and part not in info.files:
+            raise SpecError(field, f"{remedy}, or no {field}", asked)
     classes, stated = len(recipe.counts), info.latents.get("clusters")
     known = isinstance(stated, list) and len(stated) == classes and all(isinstance(size, int) for size in stated)
     clusters: list[int] = list(stated) if known and stated else [1] * classes

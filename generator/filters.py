@@ -57,15 +57,19 @@ def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Scr
     and ``BundleError``."""
     judge, info = None, bundle.info
     if recipe.label_floor is not None:
-        if info.judge is None or bundle.judge_weights is None:
+        if info.judge is None or bundle.guards.judge_weights is None:
             raise SpecError("label_floor", "a bundle with a judge, or no label_floor", recipe.label_floor)
         image = info.image
         judge = load_judge(
-            info.judge, bundle.judge_weights, size=image.height, channels=image.channels, classes=len(info.classes)
+            info.judge,
+            bundle.guards.judge_weights,
+            size=image.height,
+            channels=image.channels,
+            classes=len(info.classes),
         ).to(decoder.device)
-    if recipe.novelty_floor is not None and bundle.sketch is None:
+    if recipe.novelty_floor is not None and bundle.guards.sketch is None:
         raise SpecError("novelty_floor", "a bundle with a sketch, or no novelty_floor", recipe.novelty_floor)
-    return Screen(recipe, judge, bundle.sketch if recipe.novelty_floor is not None else None)
+    return Screen(recipe, judge, bundle.guards.sketch if recipe.novelty_floor is not None else None)
 
 
 def valid_images(images_BHWC: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from generator.autoencoders.build import load_encoder
+from generator.autoencoders.build import load_decoder, load_encoder
 from generator.autoencoders.collapse import notices_of_collapse
 from generator.autoencoders.config import AutoencoderConfig
 from generator.autoencoders.inference import encode
@@ -24,8 +24,9 @@ from generator.errors import BundleError, SpecError
 from generator.features.classifier import Classifier, Labelled, train_classifier
 from generator.features.config import Budget
 from generator.guards.config import JudgeSettings
-from generator.guards.judge import Judge, train_judge
-from generator.guards.sketch import draw_sketch
+from generator.guards.fitting import guards_of, judge_and_sketch
+from generator.guards.held import Guards
+from generator.latents import LatentDistribution
 from generator.latents.codes import Codes
 from generator.latents.config import MixtureSettings, SamplerSettings
 from generator.latents.fit import Fit, fit
@@ -158,7 +159,8 @@ def _fit_and_save(
     codes = _codes(encoder, source, parts)
     fitted = fit(codes, sampler, seed=settings.seed)
     fitted = replace(fitted, notices=(*notices_of_collapse(trained.config, codes.codes_ND), *fitted.notices))
-    judged = _judge(source, parts, judge, settings)
+    guards = _guards(source, parts, trained, settings, judge, fitted.distribution)
+    fitted = replace(fitted, notices=(*fitted.notices, *guards.passing.notices(source.class_names)))
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
@@ -174,19 +176,30 @@ def _fit_and_save(
         ),
         training=TrainingFacts(settings=settings, history=trained.history),
         fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
-        judge=None if judged is None else judge,
-        judge_weights=None if judged is None else {n: w.cpu().numpy() for n, w in judged.state_dict().items()},
-        sketch=draw_sketch(source.images_NHWC[parts.train_N], source.images_NHWC[parts.holdout_N], seed=settings.seed),
+        guards=guards,
     )
     return Learned(save_bundle(out, contents), len(parts.train_N), len(parts.holdout_N), trained.history, fitted)
 
 
-def _judge(source: Source, parts: Split, judge: JudgeSettings | None, settings: TrainSettings) -> Judge | None:
-    classes = len(source.class_names)
-    if judge is None or source.labels_N is None or classes < 2:
-        return None
-    given = Labelled(source.images_NHWC[parts.train_N], source.labels_N[parts.train_N])
-    return train_judge(given, judge, classes=classes, seed=settings.seed, device=settings.device)
+def _guards(
+    source: Source,
+    parts: Split,
+    trained: Trained,
+    settings: TrainSettings,
+    judge: JudgeSettings | None,
+    latents: LatentDistribution,
+) -> Guards:
+    examples, holdout_HHWC = _examples(source, parts.train_N), source.images_NHWC[parts.holdout_N]
+    images_NHWC, labels_N = examples.images_NHWC, examples.labels_N
+    made, sketch = judge_and_sketch(
+        images_NHWC if labels_N is None else Labelled(images_NHWC, labels_N),
+        holdout_HHWC,
+        judge,
+        classes=len(source.class_names),
+        seed=settings.seed,
+        device=settings.device,
+    )
+    return guards_of(load_decoder(trained.config, trained.decoder_state), latents, judge, made, sketch)
 
 
 def _codes(encoder: nn.Module, source: Source, parts: Split) -> Codes:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from generator.autoencoders.build import load_decoder
 from generator.bundle import (
+    Bundle,
     BundleContents,
     FittingFacts,
     load_bundle,
@@ -14,6 +19,10 @@ from generator.bundle import (
     save_bundle,
 )
 from generator.bundle.save import check_free
+from generator.guards.fitting import guards_of
+from generator.guards.held import Guards
+from generator.guards.judge import load_judge
+from generator.latents import LatentDistribution
 from generator.latents.config import SamplerSettings
 from generator.latents.fit import Fit, fit
 from generator.store.base import Store
@@ -49,8 +58,16 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
         source=bundle.info.source,
         training=bundle.info.training,
         fitting=FittingFacts(settings=sampler, seed=seed, chosen=fitted.chosen),
-        judge=bundle.info.judge,
-        judge_weights=bundle.judge_weights,
-        sketch=bundle.sketch,
+        guards=_guards(bundle, fitted.distribution),
     )
     return Refitted(bundle.digest, save_bundle(out, contents), fitted)
+
+
+def _guards(bundle: Bundle, latents: LatentDistribution) -> Guards:
+    """Judge and sketch as they were; what passes them is another share now."""
+    info, judge = bundle.info, None
+    if info.judge is not None and bundle.guards.judge_weights is not None:
+        shape = {"size": info.image.height, "channels": info.image.channels, "classes": len(info.classes)}
+        judge = load_judge(info.judge, bundle.guards.judge_weights, **shape)
+    weights = {name: torch.from_numpy(np.array(weight)) for name, weight in bundle.decoder.items()}
+    return guards_of(load_decoder(info.autoencoder, weights), latents, info.judge, judge, bundle.guards.sketch)

@@ -15,7 +15,8 @@ from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, load_bundle, save_bundle
 from generator.decoding import ResidentDecoder
 from generator.features.classifier import Classifier
-from generator.guards.config import JudgeSettings
+from generator.guards.config import JudgeSettings, Passing
+from generator.guards.held import Guards
 from generator.guards.judge import Judge
 from generator.guards.sketch import draw_sketch
 from generator.latents import load
@@ -77,10 +78,8 @@ def guarded_bundle(directory: Path, **shape: object) -> Path:
     member.head.weight.div_(logits_NC.std())
     member.head.bias.copy_((member.head.bias - logits_NC.mean(0)) / logits_NC.std())  # no class is preferred
     judge = Judge([member])
-    guards = {
-        "judge": JudgeSettings(),
-        "judge_weights": {name: weight.numpy() for name, weight in judge.state_dict().items()},
-        "sketch": draw_sketch(images_NHWC[:150], images_NHWC[150:], seed=0),
-    }
-    save_bundle(directory, replace(contents, **guards))  # type: ignore[arg-type]
+    shares = Passing(label=(0.75,) * len(contents.classes), novelty=0.75)
+    weights = {name: weight.numpy() for name, weight in judge.state_dict().items()}
+    guards = Guards(JudgeSettings(), weights, draw_sketch(images_NHWC[:150], images_NHWC[150:], seed=0), shares)
+    save_bundle(directory, replace(contents, guards=guards))
     return directory

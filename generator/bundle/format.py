@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from generator.autoencoders.config import AutoencoderConfig
 from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.canonical import Frozen
-from generator.guards.config import JudgeSettings
+from generator.guards.config import JudgeSettings, Passing
 from generator.latents.config import SamplerSettings
 from generator.spec import ClassName, Digest
 
@@ -81,7 +81,10 @@ class FittingFacts(Frozen):
 
 
 class BundleInfo(Frozen):
-    """The content of ``bundle.json``. ``judge``: how the classifiers that doubt labels were made, if it has any."""
+    """The content of ``bundle.json``.
+
+    ``judge``: how the classifiers that doubt labels were made, if it has any; ``passing``: how many samples they pass.
+    """
 
     kind: Literal["latentmill.bundle"] = "latentmill.bundle"
     bundle_version: Literal[1] = 1
@@ -94,6 +97,7 @@ class BundleInfo(Frozen):
     training: TrainingFacts
     fitting: FittingFacts
     judge: JudgeSettings | None = None
+    passing: Passing = Passing()
     files: dict[BundleFile, FileEntry]
 
     @model_validator(mode="after")
@@ -107,6 +111,11 @@ class BundleInfo(Frozen):
         for needed in (DECODER_FILE, LATENTS_FILE):
             if needed not in self.files:
                 raise ValueError(f"files must name {needed}")
-        if (self.judge is None) != (JUDGE_FILE not in self.files) or (self.judge and len(self.classes) < 2):
-            raise ValueError(f"a judge must come with {JUDGE_FILE} and at least two classes")
+        judged = len(self.classes) if self.judge else 0
+        if (self.judge is None) != (JUDGE_FILE not in self.files) or judged == 1 or len(self.passing.label) != judged:
+            raise ValueError(
+                f"a judge must come with {JUDGE_FILE}, at least two classes, and the share that passes of each"
+            )
+        if (SKETCH_FILE in self.files) != (self.passing.novelty is not None):
+            raise ValueError(f"{SKETCH_FILE} must come with the share of samples that passes")
         return self

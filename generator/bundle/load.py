@@ -22,7 +22,8 @@ from generator.bundle.format import (
 )
 from generator.canonical import MAX_JSON_BYTES, digest_of, read_json, validated
 from generator.errors import BundleError, BundleMissing, ObjectMissing
-from generator.guards.sketch import Sketch, load_sketch
+from generator.guards.held import UNGUARDED, Guards
+from generator.guards.sketch import load_sketch
 from generator.latents import LatentDistribution, load
 from generator.latents.codes import Codes
 from generator.store.base import Store
@@ -32,17 +33,13 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: what sampling, decoding and screening need. ``decoder`` maps parameter names to float arrays.
-
-    ``judge_weights`` and ``sketch`` are ``None`` in a bundle without them.
-    """
+    """A verified bundle: what sampling, decoding and screening need. ``decoder``: float arrays by parameter name."""
 
     digest: str
     info: BundleInfo
     decoder: Tensors
     latents: LatentDistribution
-    judge_weights: Tensors | None = None
-    sketch: Sketch | None = None
+    guards: Guards = UNGUARDED
 
 
 def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
@@ -86,14 +83,16 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
     for name in (ENCODER_FILE, CODES_FILE):
         if name in info.files:
             read_file(store, info, name)
+    return Bundle(digest, info, _tensors(store, info, DECODER_FILE), latents, _guards(store, info))
+
+
+def _guards(store: Store, info: BundleInfo) -> Guards:
     judge_weights = _tensors(store, info, JUDGE_FILE) if JUDGE_FILE in info.files else None
-    sketch = _sketch(store, info) if SKETCH_FILE in info.files else None
-    return Bundle(digest, info, _tensors(store, info, DECODER_FILE), latents, judge_weights, sketch)
-
-
-def _sketch(store: Store, info: BundleInfo) -> Sketch:
-    tensors = _tensors(store, info, SKETCH_FILE)
-    return load_sketch(tensors, size=info.image.height, channels=info.image.channels)
+    sketch = None
+    if SKETCH_FILE in info.files:
+        tensors = _tensors(store, info, SKETCH_FILE)
+        sketch = load_sketch(tensors, size=info.image.height, channels=info.image.channels)
+    return Guards(info.judge, judge_weights, sketch, info.passing)
 
 
 def load_encoder_weights(store: Store, info: BundleInfo) -> Tensors:

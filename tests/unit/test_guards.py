@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from generator.augmentation import Augmentation
+from generator.autoencoders.config import default_config
+from generator.autoencoders.settings import default_settings
+from generator.bundle import load_bundle
 from generator.errors import BundleError, SourceError
 from generator.features.classifier import Labelled
 from generator.features.config import Budget
-from generator.guards.config import JudgeSettings, default_judge
+from generator.guards.config import JudgeSettings, Passing, default_judge
 from generator.guards.judge import Judge, load_judge, train_judge
 from generator.guards.sketch import MIN_HOLDOUT, Sketch, draw_sketch, load_sketch, reduced
+from generator.latents.config import GaussianSettings
+from generator.learning import learn
 from generator.neighbours import nearest
+from generator.refitting import refit
 from generator.sources import load_source
+from generator.store import open_store
 
 DIGITS = load_source("digits", size=8)
 
@@ -150,3 +159,41 @@ def test_a_judge_of_labels_outside_the_classes_is_refused() -> None:
     given = Labelled(DIGITS.images_NHWC[:50], DIGITS.labels_N[:50] + 5)
     with pytest.raises(SourceError, match="labels"):
         train_judge(given, default_judge(8), classes=10, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("label", "novelty", "floors", "told"),
+    [
+        ((0.9, 0.6), 0.99, (0.5, 0.001), []),
+        ((0.9, 0.4), 0.3, (None, None), ["40% of the samples of class 'owl'", "30% of the samples"]),
+        ((), None, (None, None), []),
+    ],
+)
+def test_floors_that_would_refuse_most_samples_are_off_and_said_so(
+    label: tuple[float, ...], novelty: float | None, floors: tuple[float | None, float | None], told: list[str]
+) -> None:
+    passing = Passing(label=label, novelty=novelty)
+    assert (passing.label_floor, passing.novelty_floor) == floors
+    notices = passing.notices(("cat", "owl"))
+    assert [any(part in notice for notice in notices) for part in told] == [True] * len(notices)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_trained_bundle_holds_guards_that_know_its_samples(tmp_path: Path) -> None:
+    source = load_source("digits")
+    settings = default_settings(len(source)).model_copy(update={"epochs": 12})
+    learned = learn(source, default_config(8, 1, "vae"), settings, tmp_path / "b", judge=default_judge(8))
+    bundle = load_bundle(open_store(str(tmp_path / "b")))
+    assert bundle.guards.judge == default_judge(8)
+    assert len(bundle.info.passing.label) == 10
+    assert (np.array(bundle.info.passing.label) > 0.3).all()
+    assert bundle.info.passing.novelty > 0.9
+    assert bundle.guards.passing.notices(source.class_names) == learned.fit.notices[-1:] * (
+        bundle.info.passing.label_floor is None
+    )
+    again = refit(open_store(str(tmp_path / "b")), GaussianSettings(), tmp_path / "again")
+    other = load_bundle(open_store(str(tmp_path / "again")))
+    assert again.digest == other.digest
+    assert other.guards.judge == bundle.guards.judge
+    assert np.array_equal(other.guards.sketch.rows_NK, bundle.guards.sketch.rows_NK)
+    assert other.info.passing != bundle.info.passing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from PIL import Image
 
 from generator.autoencoders.build import load_encoder
 from generator.autoencoders.inference import encode
-from generator.bundle import load_codes, load_encoder_weights, read_info
+from generator.bundle import load_bundle, load_codes, load_encoder_weights, read_info, save_bundle
 from generator.canonical import canonical_json, digest_of, read_json, shown, validated
 from generator.drafts import JobDraft, draft_of, read_draft, resolve
 from generator.errors import BundleError, BundleMissing, SpecError
+from generator.guards.config import Passing
 from generator.spec import AroundDraw, BetweenDraw, JobSpec, Order, Recipe
 from generator.store import open_store
-from tests.bundles import guarded_bundle, tiny_bundle
+from tests.bundles import guarded_bundle, tiny_bundle, tiny_contents
 
 BUNDLE = "sha256:" + "ab" * 32
 
@@ -405,3 +407,15 @@ def test_a_floor_that_the_bundle_cannot_measure_is_refused(tmp_path: Path, field
 def test_a_floor_outside_its_range_is_refused(guarded: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=next(iter(wrong))):
         resolve(draft_of({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **wrong}))
+
+
+def test_floors_that_would_refuse_most_samples_are_off_unless_asked_for(guarded: Path, tmp_path: Path) -> None:
+    store = open_store(str(guarded))
+    bundle = load_bundle(store)
+    poor = Passing(label=(0.9, 0.2, 0.9), novelty=0.3)
+    guards = replace(bundle.guards, passing=poor)
+    save_bundle(tmp_path / "poor", replace(tiny_contents(), guards=guards))
+    fields = {"bundle": str(tmp_path / "poor"), "count": 9, "destination": "out", "name": "n"}
+    recipe = resolve(draft_of(fields))[0].recipe
+    assert (recipe.label_floor, recipe.novelty_floor) == (None, None)
+    assert resolve(draft_of({**fields, "label_floor": 0.5}))[0].recipe.label_floor == 0.5

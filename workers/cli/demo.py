@@ -14,6 +14,7 @@ from generator.errors import IntegrityError, JobFailed
 from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
+    from generator.autoencoders.training import Progress
     from workers.embedded import Signals, WorkerProcess
     from workers.settings import Settings
     from workers.status import JobStatus
@@ -80,6 +81,7 @@ def _fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
 def _train(bundle: Path, *, quiet: bool) -> None:
     from generator.autoencoders.config import default_config
     from generator.autoencoders.settings import default_settings
+    from generator.guards.config import default_judge
     from generator.learning import learn
     from generator.sources import load_source
 
@@ -87,8 +89,13 @@ def _train(bundle: Path, *, quiet: bool) -> None:
     settings = default_settings(len(source))
     steps = settings.epochs * (int(len(source) * (1 - settings.holdout)) // settings.batch)
     config = default_config(source.size, source.channels)
+    judge = default_judge(source.size)
     with progress_bar("training on digits", steps, quiet=quiet, unit="steps") as bar:
-        learn(source, config, settings, bundle, on_step=lambda at: bar((at.epoch - 1) * at.steps + at.step))
+
+        def follow(at: Progress) -> None:
+            bar((at.epoch - 1) * at.steps + at.step)
+
+        learn(source, config, settings, bundle, judge=judge, on_step=follow)
         bar(steps)
 
 

@@ -1,0 +1,211 @@
+"""What does more training buy? Usefulness against the processor time that a model costs, and what limits it.
+
+For each number of epochs a model is trained, and 60,000 images are made of it. One small network is then trained on
+real images, on the synthetic ones, on synthetic ones without the judge's and the sketch's refusals, and on the
+*reconstructions* of the real training images: what the decoder loses at most. The rest is lost by the latent
+distribution. Tested on real test images, which nothing else sees.
+
+    python benchmarks/budget.py                      CIFAR-10, 4 to 64 epochs: hours; goes on where it stopped
+    python benchmarks/budget.py --quick              the bundled digits, a few epochs: a minute; for a look
+
+A row an (epochs, seed) goes to ``<out>/budget.jsonl``, the table of all to ``<out>/budget.md``. Times are processor
+seconds, of all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from generator.augmentation import Augmentation
+from generator.autoencoders.build import load_decoder, load_encoder
+from generator.autoencoders.config import default_config
+from generator.autoencoders.inference import reconstruct
+from generator.autoencoders.settings import default_settings
+from generator.bundle import Bundle, load_bundle, load_encoder_weights
+from generator.datasets import open_dataset
+from generator.drafts import draft_of, resolve
+from generator.errors import LatentmillError
+from generator.features.classifier import Labelled
+from generator.features.config import Budget
+from generator.guards.config import default_judge
+from generator.learning import learn
+from generator.mill import build
+from generator.publish import place_of
+from generator.quality.usefulness import usefulness
+from generator.sources import Source, load_source, split
+from generator.sources.base import make_source
+from generator.store import open_store
+
+ARMS = ("real", "reconstructions", "unscreened", "synthetic")
+
+
+def main() -> int:
+    """0 done, 1 failed, 2 bad input."""
+    asked = _arguments()
+    torch.set_num_threads(asked.threads)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    log = asked.out / "budget.jsonl"
+    try:
+        source, test = _data(asked)
+        for epochs in asked.epochs:
+            for seed in range(asked.seeds):
+                if not any((row["epochs"], row["seed"]) == (epochs, seed) for row in _rows(log)):
+                    print(f"{epochs} epochs, seed {seed}", file=sys.stderr, flush=True)
+                    row = _measured(source, test, epochs, seed, asked)
+                    with log.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+    except LatentmillError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    page = asked.out / "budget.md"
+    page.write_text(_page(_rows(log)))
+    print(page)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    data = Path(os.environ.get("LATENTMILL_DATA", "../shared/data"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="digits, one seed, a few epochs")
+    parser.add_argument("--real", default=str(data / "cifar10-train.parquet"), help="real training images")
+    parser.add_argument("--test", default=str(data / "cifar10-test.parquet"), help="real test images")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=60_000, help="synthetic images")
+    parser.add_argument("--steps", type=int, default=1400, help="training steps of the small network")
+    parser.add_argument("--model", default="vae")
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--latent-dim", type=int)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--out", type=Path, default=Path("out/budget"), help="rows and table")
+    parser.add_argument("--work", type=Path, default=Path("out/budget/work"), help="bundles and datasets")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.epochs, asked.seeds, asked.count, asked.steps = [6, 24], 1, 400, 60
+    return asked
+
+
+def _data(asked: argparse.Namespace) -> tuple[Source, Labelled]:
+    if not asked.quick:
+        real, tested = load_source(asked.real), load_source(asked.test)
+        return real, Labelled(tested.images_NHWC, tested.labels_N)
+    whole = load_source("digits")
+    names, count = whole.class_names, len(whole) - 400
+    real = make_source(whole.images_NHWC[:count], whole.labels_N[:count], names, name="digits")
+    return real, Labelled(whole.images_NHWC[count:], whole.labels_N[count:])
+
+
+def _rows(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+    path = asked.work / f"{source.name}-{asked.model}-{epochs}-{seed}.bundle"
+    seconds = _trained(source, epochs, seed, asked, path)
+    bundle = load_bundle(open_store(str(path)))
+    arms = {
+        "real": Labelled(source.images_NHWC, source.labels_N),
+        "reconstructions": _reconstructed(source, bundle, path, seed),
+        "unscreened": _generated(path, seed, asked, label_floor=None, novelty_floor=None),
+        "synthetic": _generated(path, seed, asked),
+    }
+    found = usefulness(
+        arms,
+        test,
+        classes=len(source.class_names),
+        budget=Budget(steps=asked.steps, augmentation=Augmentation(shift=source.size // 16)),
+        seeds=1,
+        on_run=lambda arm, _, right, __: print(f"    {arm}: {right:.4f}", file=sys.stderr, flush=True),
+    )
+    error = arms["reconstructions"].images_NHWC.astype(np.float32) - _trained_on(source, bundle, seed).images_NHWC
+    return {
+        "epochs": epochs,
+        "seed": seed,
+        "train_seconds": seconds,
+        "holdout_loss": min(record.holdout_loss for record in bundle.info.training.history),
+        "reconstruction_mse": float(np.mean(error**2)) / 255.0**2,
+        "accuracy": {name: arm.mean for name, arm in found.arms.items()},
+    }
+
+
+def _trained(source: Source, epochs: int, seed: int, asked: argparse.Namespace, path: Path) -> float:
+    """Train, fit and save the bundle at ``path`` unless it is there; the processor seconds that took."""
+    timing = path.with_suffix(".seconds")
+    if not path.exists():
+        clock = time.process_time()
+        options = {"width": asked.width, "latent_dim": asked.latent_dim}
+        config = default_config(
+            source.size, source.channels, asked.model, **{n: v for n, v in options.items() if v is not None}
+        )
+        settings = default_settings(len(source)).model_copy(update={"epochs": epochs, "seed": seed})
+        learn(source, config, settings, path, judge=default_judge(source.size))
+        timing.write_text(f"{time.process_time() - clock:.1f}")
+    return float(timing.read_text())
+
+
+def _trained_on(source: Source, bundle: Bundle, seed: int) -> Labelled:
+    parts = split(len(source), source.labels_N, holdout=bundle.info.training.settings.holdout, seed=seed)
+    return Labelled(source.images_NHWC[parts.train_N], source.labels_N[parts.train_N])
+
+
+def _reconstructed(source: Source, bundle: Bundle, path: Path, seed: int) -> Labelled:
+    """The real training images after encoder and decoder."""
+    store, real = open_store(str(path)), _trained_on(source, bundle, seed)
+    encoder, decoder = (
+        {name: torch.from_numpy(np.array(weight)) for name, weight in part.items()}
+        for part in (load_encoder_weights(store, bundle.info), bundle.decoder)
+    )
+    network = bundle.info.autoencoder
+    images_NHWC = reconstruct(load_encoder(network, encoder), load_decoder(network, decoder), real.images_NHWC)
+    return Labelled(images_NHWC, real.labels_N)
+
+
+def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: None) -> Labelled:
+    """``count`` images, committed below ``work`` and read again."""
+    name = f"{path.stem}-{'unscreened' if floors else 'screened'}"
+    fields = {"bundle": str(path), "destination": str(asked.work), "name": name, "count": asked.count, "seed": seed}
+    spec, store = resolve(draft_of(fields | floors))
+    place = place_of(spec)
+    build(place, load_bundle(store), device="cpu")
+    samples = [(image, label) for image, label, _ in open_dataset(place.url)]
+    images_NHWC = np.stack([image for image, _ in samples])
+    return Labelled(images_NHWC, np.array([label for _, label in samples], dtype=np.int64))
+
+
+def _page(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "# What more training buys",
+        "",
+        "Made by `python benchmarks/budget.py`. Accuracy on real test images of a small network trained on real ones,",
+        "on reconstructions of them, on samples as they come (unscreened), and on samples that passed the screen of a",
+        "spec's defaults (synthetic). Mean ± standard deviation over the seeds. From real to reconstructions is what",
+        "the decoder loses, from there to synthetic what the latent distribution loses.",
+        "",
+        f"| epochs | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} | synthetic / real |",
+        f"|{'---|' * (4 + len(ARMS))}",
+    ]
+    for epochs in sorted({row["epochs"] for row in rows}):
+        of = [row for row in rows if row["epochs"] == epochs]
+        arms = [_told([row["accuracy"][arm] for row in of]) for arm in ARMS]
+        ratio = _told([row["accuracy"]["synthetic"] / row["accuracy"]["real"] for row in of])
+        cost, error = (mean(row[name] for row in of) for name in ("train_seconds", "reconstruction_mse"))
+        lines.append(f"| {epochs} | {cost:.0f} | {error:.4f} | {' | '.join(arms)} | {ratio} |")
+    return "\n".join(lines) + "\n"
+
+
+def _told(values: list[float]) -> str:
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""From real images, a decoder and a latent distribution to the guards of a bundle."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from generator.autoencoders.inference import decode
+from generator.features.classifier import Labelled
+from generator.guards.config import LABEL_FLOOR, NOVELTY_FLOOR, JudgeSettings, Passing
+from generator.guards.held import Guards
+from generator.guards.judge import Judge, train_judge
+from generator.guards.sketch import Sketch, draw_sketch
+from generator.latents import LatentDistribution
+from generator.seeding import noise
+
+_TRIED = 200  # samples of each class
+
+
+def judge_and_sketch(
+    train: Labelled | np.ndarray,
+    holdout_HHWC: np.ndarray,
+    settings: JudgeSettings | None,
+    *,
+    classes: int,
+    seed: int,
+    device: str,
+) -> tuple[Judge | None, Sketch | None]:
+    """Of uint8 training images, with labels or without; no judge without settings or with fewer than two classes.
+
+    Raises what ``train_judge`` raises.
+    """
+    judge = None
+    if settings is not None and isinstance(train, Labelled) and classes >= 2:
+        judge = train_judge(train, settings, classes=classes, seed=seed, device=device)
+    images_NHWC = train.images_NHWC if isinstance(train, Labelled) else train
+    return judge, draw_sketch(images_NHWC, holdout_HHWC, seed=seed)
+
+
+def guards_of(
+    decoder: nn.Module,
+    latents: LatentDistribution,
+    settings: JudgeSettings | None,
+    judge: Judge | None,
+    sketch: Sketch | None,
+) -> Guards:
+    """What the bundle of ``decoder`` and ``latents`` holds, with how much of its own samples passes."""
+    passing = _passing(decoder, latents, judge, sketch)
+    if judge is None:
+        return Guards(sketch=sketch, passing=passing)
+    weights = {name: weight.cpu().numpy() for name, weight in judge.state_dict().items()}
+    return Guards(settings, weights, sketch, passing)
+
+
+def _passing(decoder: nn.Module, latents: LatentDistribution, judge: Judge | None, sketch: Sketch | None) -> Passing:
+    labels_N = np.arange(_TRIED * max(1, latents.classes)) % max(1, latents.classes)
+    drawn = noise(0, np.arange(len(labels_N)), np.zeros_like(labels_N), latents.dims)
+    images_NHWC = decode(decoder, latents.sample(drawn, labels_N).z_BD)
+    by_class, new = tuple[float, ...](), None
+    if judge is not None:
+        sure_N = judge.probabilities(images_NHWC)[np.arange(len(labels_N)), labels_N] >= LABEL_FLOOR
+        by_class = tuple(float(sure_N[labels_N == label].mean()) for label in range(latents.classes))
+    if sketch is not None:
+        new = float((~sketch.copies(images_NHWC, NOVELTY_FLOOR)).mean())
+    return Passing(label=by_class, novelty=new)

@@ -1,0 +1,24 @@
+"""What a bundle holds to screen images with. Importing this file does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from generator.guards.config import NOTHING, JudgeSettings, Passing
+from generator.guards.sketch import Sketch
+
+
+@dataclass(frozen=True, eq=False)
+class Guards:
+    """A judge's settings and weights, a sketch of the training images, and how many samples pass them; or not."""
+
+    judge: JudgeSettings | None = None
+    judge_weights: Mapping[str, np.ndarray] | None = None
+    sketch: Sketch | None = None
+    passing: Passing = NOTHING
+
+
+UNGUARDED = Guards()
