@@ -34,8 +34,7 @@ class LeaseKeeper:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._ended.set()  # not joined: a renewal that is under way changes nothing after completion or release
 
     def on_batch(self, made: int) -> None:
         """Record progress. Raises ``LeaseLost`` when the shard is no longer ours to make."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -227,10 +226,7 @@ class Ledger:
 
     def announce(self, worker: str, slots: int, seconds: float) -> None:
         """This worker has ``slots`` processes, and will say so again within ``seconds``."""
-        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
-            pipe.zadd(PREFIX + "slots", {f"{slots}:{worker}": time.time() + seconds})
-            pipe.zremrangebyscore(PREFIX + "slots", "-inf", time.time())
-            pipe.execute()
+        self._run(lua.ANNOUNCE, worker, slots, seconds)
 
     def leave(self, worker: str, slots: int) -> None:
         """This worker takes no more tickets."""
@@ -239,9 +235,7 @@ class Ledger:
 
     def slots(self) -> int:
         """Processes of all workers that announced themselves lately."""
-        with broker_errors(self.url):
-            workers = self._redis.zrangebyscore(PREFIX + "slots", time.time(), "+inf")
-        return sum(int(worker.partition(":")[0]) for worker in workers)
+        return int(self._run(lua.SLOTS))
 
     def turn(self, duty: str, seconds: float) -> bool:
         """Whether it is the caller's turn to do what one reconciler need do in ``seconds``."""
@@ -253,10 +247,9 @@ class Ledger:
         with broker_errors(self.url):
             self._redis.delete(self._key("turn", duty))
 
-    def waiting_tickets(self, queue: str) -> int:
-        """Tickets in the broker that no worker has taken."""
-        with broker_errors(self.url):
-            return int(self._redis.llen(queue))
+    def missing_tickets(self, queue: str, for_each_slot: int, least_slots: int) -> int:
+        """How many tickets the broker lacks of its window, or of the work there is; none while half of it waits."""
+        return int(self._run(lua.TICKETS, queue, for_each_slot, least_slots))
 
     def _run(self, script: str, *arguments: str | float | bytes) -> Any:
         with broker_errors(self.url):

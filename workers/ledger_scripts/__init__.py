@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from workers.ledger_scripts.jobs import ADD, ADMIT, CORRECT, END, FINISHED, PAUSE, RENEW_COMMIT, REVIVE, WITHDRAW, WORK
+from workers.ledger_scripts.jobs import (
+    ADD,
+    ADMIT,
+    ANNOUNCE,
+    CORRECT,
+    END,
+    FINISHED,
+    PAUSE,
+    RENEW_COMMIT,
+    REVIVE,
+    SLOTS,
+    TICKETS,
+    WITHDRAW,
+    WORK,
+)
 from workers.ledger_scripts.shards import BURY, CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RELEASE_ALL, RENEW
 
 SHARDS = (CLAIM, RENEW, RELEASE, RELEASE_ALL, POSTPONE, BURY, COMPLETE, EXPIRE)
-JOBS = (ADD, PAUSE, END, CORRECT, REVIVE, WORK, FINISHED, RENEW_COMMIT, ADMIT, WITHDRAW)
+JOBS = (ADD, PAUSE, END, CORRECT, REVIVE, WORK, TICKETS, ANNOUNCE, SLOTS, FINISHED, RENEW_COMMIT, ADMIT, WITHDRAW)
 
 __all__ = [
+    "TICKETS",
+    "ANNOUNCE",
+    "SLOTS",
     "ADD",
     "ADMIT",
     "BURY",

@@ -95,26 +95,63 @@ end
 """
 )
 
-# ARGV: prefix, enough -> tickets that would find something to do now; counting ends at ``enough``.
-# A finished build needs one more ticket, for its commit.
-WORK = (
-    COMMON
-    + """
-local work, enough = 0, tonumber(ARGV[2])
-for _, tenant in ipairs(redis.call('ZRANGE', P .. 'tenants', 0, -1)) do
-  local limit = limits(tenant).running_shards
-  local room = limit and math.max(0, limit - running(tenant)) or enough
-  for _, job in ipairs(redis.call('ZRANGE', P .. 'queue:' .. tenant, 0, -1)) do
-    local free, finished, _, total = standing(job)
-    local taken = math.max(0, math.min(free, room))
-    work, room = work + taken, room - taken
-    if total > 0 and finished >= total and redis.call('EXISTS', P .. 'committing:' .. job) == 0 then work = work + 1 end
-    if work >= enough then return enough end
+# Slots of the workers that announced themselves lately; shards that could be claimed now, counted up to ``enough``,
+# and one more for each finished build, for its commit.
+_WORK = """
+local function slots()
+  local count = 0
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'slots', now, '+inf')) do
+    count = count + tonumber(string.match(worker, '^%d+'))
   end
+  return count
 end
-return work
+
+local function work(enough)
+  local count = 0
+  for _, tenant in ipairs(redis.call('ZRANGE', P .. 'tenants', 0, -1)) do
+    local limit = limits(tenant).running_shards
+    local room = limit and math.max(0, limit - running(tenant)) or enough
+    for _, job in ipairs(redis.call('ZRANGE', P .. 'queue:' .. tenant, 0, -1)) do
+      local free, finished, _, total = standing(job)
+      local taken = math.max(0, math.min(free, room))
+      count, room = count + taken, room - taken
+      if total > 0 and finished >= total and redis.call('EXISTS', P .. 'committing:' .. job) == 0 then
+        count = count + 1
+      end
+      if count >= enough then return enough end
+    end
+  end
+  return count
+end
+"""
+
+# ARGV: prefix, enough -> tickets that would find something to do now, counted up to ``enough``
+WORK = COMMON + _WORK + "return work(tonumber(ARGV[2]))"
+
+# ARGV: prefix, queue, tickets for each slot, slots at least -> tickets that are missing. The window is a few tickets
+# for each slot of the workers that announced themselves; while half of it waits, nobody lacks a ticket.
+TICKETS = (
+    COMMON
+    + _WORK
+    + """
+local window, waiting = math.max(slots(), tonumber(ARGV[4])) * tonumber(ARGV[3]), redis.call('LLEN', ARGV[2])
+if 2 * waiting > window then return 0 end
+return math.max(0, work(window) - waiting)
 """
 )
+
+# ARGV: prefix, worker, slots, seconds to remember it -> nothing
+ANNOUNCE = (
+    COMMON
+    + """
+local name = ARGV[3] .. ':' .. ARGV[2]
+redis.call('ZREMRANGEBYSCORE', P .. 'slots', '-inf', now)
+redis.call('ZADD', P .. 'slots', now + tonumber(ARGV[4]), name)
+"""
+)
+
+# ARGV: prefix -> slots of the workers that announced themselves lately
+SLOTS = COMMON + _WORK + "return slots()"
 
 # ARGV: prefix, job, nonce, milliseconds -> 1 while the caller may commit
 RENEW_COMMIT = """

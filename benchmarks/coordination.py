@@ -1,0 +1,267 @@
+"""What coordination costs: shards that take no time, on a real Redis, through real Celery workers.
+
+    python benchmarks/coordination.py            the whole of it, some 15 minutes
+    python benchmarks/coordination.py --quick    small numbers, for a test
+
+1. Time for each shard beside the time of bare Celery tasks that do nothing, in the same worker, taking turns.
+2. A job of 100,000 shards that take no time: memory of the ledger, tickets in the broker, time to submit, make, commit.
+3. Time from the SIGKILL of a worker until another one has made its shard, beside the lease.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import redis
+from pydantic import SecretStr
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from generator.canonical import digest_of  # noqa: E402
+from generator.making import Maker  # noqa: E402
+from generator.mill import produce_shard  # noqa: E402
+from generator.plan import Plan  # noqa: E402
+from generator.provenance.manifest import Receipt, StoredFile, receipt_key, shard_key, table_key  # noqa: E402
+from generator.publish import BuildPlace  # noqa: E402
+from tests.bundles import tiny_bundle  # noqa: E402
+from workers.client import Client  # noqa: E402
+from workers.embedded import EmbeddedRedis, end, worker_command, worker_environment  # noqa: E402
+from workers.pool import Pool  # noqa: E402
+from workers.settings import PREFIX, Settings  # noqa: E402
+from workers.work import open_workshop  # noqa: E402
+
+_PATIENCE = 600.0
+
+
+class Bench:
+    """One Redis, one directory in memory where there is one, and workers that are started and ended."""
+
+    def __init__(self, url: str, home: Path, **settings: Any) -> None:
+        self.settings = Settings(
+            redis_url=SecretStr(url),
+            root=str(home / "root"),
+            state_dir=home / "state",
+            cache_dir=home / "cache",
+            device="cpu",
+            reconcile_seconds=1.0,
+            shards_per_child=10**9,
+            **settings,
+        )
+        home.mkdir(parents=True, exist_ok=True)
+        self.home, self.pool = home, Pool(self.settings)
+        self.redis: Any = redis.Redis.from_url(url)
+
+    def job(self, name: str, shards: int) -> dict[str, Any]:
+        bundle = self.home / "tiny"
+        if not bundle.exists():
+            tiny_bundle(bundle)
+        place = {"bundle": str(bundle), "destination": str(self.home / "out"), "name": name}
+        return place | {"count": shards, "shard_size": 1, "batch": 1}
+
+    @contextmanager
+    def worker(self, mode: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker that has announced itself, and is killed with its children when the block ends."""
+        command = [part if part != "workers.tasks" else "coordination_app" for part in worker_command(self.settings)]
+        environment = worker_environment(self.settings) | {
+            f"{PREFIX}BENCHMARK": mode,
+            "PYTHONPATH": os.pathsep.join((str(ROOT / "benchmarks"), str(ROOT))),
+        }
+        before = self.pool.ledger.slots()
+        with (self.home / "worker.log").open("ab") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            until(lambda: self.pool.ledger.slots() > before or process.poll() is not None)
+            yield process
+        finally:
+            if process.poll() is None:
+                end([process], 0.0)
+            self.redis.delete("latentmill:slots")  # the dead are not waited for
+
+
+def until(wanted: Callable[[], bool], seconds: float | None = None) -> float:
+    """Wait until ``wanted`` holds; how long it took."""
+    clock = time.perf_counter()
+    while not wanted():
+        if time.perf_counter() - clock > (seconds or _PATIENCE):
+            raise TimeoutError(f"not within {seconds or _PATIENCE} s")
+        time.sleep(0.02)
+    return time.perf_counter() - clock
+
+
+def bare(bench: Bench, count: int, held: int = 0) -> tuple[float, float]:
+    """Seconds a task to publish, and to run, tasks that do nothing, beside ``held`` tasks that never end."""
+    clock = time.perf_counter()
+    for _ in range(count):
+        bench.pool.app.send_task("benchmark.nothing", queue=bench.settings.queue)
+    published = time.perf_counter() - clock
+    return published / count, idle(bench, held) / count
+
+
+def idle(bench: Bench, held: int = 0) -> float:
+    """Wait until no ticket waits and but ``held`` are being served; how long it took."""
+    return until(lambda: not bench.redis.llen(bench.settings.queue) and bench.redis.hlen("unacked") <= held)
+
+
+def coordinated(bench: Bench, name: str, count: int) -> float:
+    """Seconds a shard from the submission until nearly all of a job is done; then it is cancelled."""
+    clock = time.perf_counter()
+    job = Client(bench.settings).submit(bench.job(name, count)).job
+    wanted = count - max(1, count // 50)  # what is missing keeps the job from being committed
+    until(lambda: bench.pool.ledger.counts(job).done >= wanted)
+    seconds = time.perf_counter() - clock
+    bench.pool.cancel(job)
+    idle(bench)
+    return seconds / wanted
+
+
+def cost(url: str, home: Path, tasks: int, rounds: int) -> dict[str, Any]:
+    bench, facts = Bench(url, home), dict[str, Any]()
+    for mode in ("ledger", "store"):
+        rows = []
+        with bench.worker(mode):
+            bare(bench, 50)  # the pool's process is there
+            for number in range(rounds):
+                published, ran = bare(bench, tasks)
+                rows.append((published, ran, coordinated(bench, f"{mode}-{number}", tasks)))
+        facts[mode] = {
+            "bare_publish_ms": round(1000 * statistics.median(row[0] for row in rows), 2),
+            "bare_run_ms": round(1000 * statistics.median(row[1] for row in rows), 2),
+            "shard_ms": round(1000 * statistics.median(row[2] for row in rows), 2),
+            "ratio_to_publish_and_run": round(statistics.median(row[2] / (row[0] + row[1]) for row in rows), 2),
+            "ratio_to_run": round(statistics.median(row[2] / row[1] for row in rows), 2),
+            "tasks": tasks,
+            "rounds": rounds,
+        }
+    return facts
+
+
+def instant(place: BuildPlace, maker: Maker, number: int, **options: Any) -> None:
+    """Shard 0 is made, as the preview shows it; of the others only a few bytes and a receipt that fits them."""
+    if number == 0:
+        return produce_shard(place, maker, number, **options)
+    shard, data = Plan(place.recipe).shard(number), b"."
+    files = [StoredFile(key=key(place.name, number), digest=digest_of(data), size=1) for key in (shard_key, table_key)]
+    counts = tuple(int((shard.labels_N == label).sum()) for label in range(len(place.recipe.counts)))
+    for file in files:
+        place.store.create(file.key, data)
+    receipt = Receipt(
+        recipe=place.recipe_digest,
+        environment=maker.environment.digest,
+        number=number,
+        samples=len(shard),
+        counts=counts,
+        refused=0,
+        shard=files[0],
+        table=files[1],
+    )
+    place.store.create(receipt_key(number), receipt.canonical())
+
+
+def large(url: str, home: Path, shards: int) -> dict[str, Any]:
+    """A job of ``shards`` shards, served ticket by ticket in this process."""
+    bench = Bench(url, home)
+    shop = replace(open_workshop(bench.settings), produce=instant)
+    spec = bench.job("large", shards)
+    bench.redis.flushall()
+    before = bench.redis.info("memory")["used_memory"]
+    clock = time.perf_counter()
+    job = Client(bench.settings).submit(spec).job
+    submitted, clock = time.perf_counter() - clock, time.perf_counter()
+    ledger, tickets, served = [bench.redis.info("memory")["used_memory"] - before], [0], 0
+    made, committed, last = 0.0, False, 0.0
+    while not committed:
+        last = time.perf_counter()
+        bench.redis.lpop(bench.settings.queue)
+        told = shop.serve()
+        committed, served = "committed" in told.told, served + 1
+        made = last - clock
+        shop.pool.top_up()
+        if served % max(1, shards // 200) == 0:
+            ledger.append(bench.redis.info("memory")["used_memory"] - before)
+            tickets.append(bench.redis.llen(bench.settings.queue))
+        if "failed" in told.told:
+            raise RuntimeError(told.told)
+    return {
+        "shards": shards,
+        "submit_seconds": round(submitted, 2),
+        "serve_seconds": round(made, 1),
+        "shards_a_second": round((shards - 1) / made, 1),
+        "last_shard_and_commit_seconds": round(time.perf_counter() - last, 1),
+        "redis_mib_at_most": round(max(ledger) / 2**20, 2),
+        "tickets_at_most": max(tickets),
+        "window": 2 * bench.settings.tickets_per_slot,
+        "manifest_mib": round(_manifest(bench, job) / 2**20, 1),
+    }
+
+
+def _manifest(bench: Bench, job: str) -> int:
+    path = Path(bench.pool.ledger.facts(job)["url"].removeprefix("file://")) / "manifest.json"
+    return path.stat().st_size
+
+
+def recovery(url: str, home: Path, lease: float, trials: int) -> dict[str, Any]:
+    """Seconds from the SIGKILL of the holder until the shard is done by another worker that is idle."""
+    seconds, bench = [], Bench(url, home, lease_seconds=lease)
+    for number in range(trials):
+        bench.redis.flushall()
+        with bench.worker("hold") as holder:
+            job = Client(bench.settings).submit(bench.job(f"lost-{lease:.0f}-{number}", 1)).job
+            until(lambda job=job: bench.pool.ledger.counts(job).running == 1)  # type: ignore[misc]
+            with bench.worker("ledger"):
+                bare(bench, 5, held=1)
+                os.killpg(holder.pid, signal.SIGKILL)
+                holder.wait()
+                seconds.append(until(lambda job=job: bench.pool.ledger.counts(job).done == 1))  # type: ignore[misc]
+                bench.pool.cancel(job)
+    return {
+        "lease_seconds": lease,
+        "reconcile_seconds": bench.settings.reconcile_seconds,
+        "trials": trials,
+        "median_seconds": round(statistics.median(seconds), 2),
+        "longest_seconds": round(max(seconds), 2),
+        "longest_over_lease": round(max(seconds) / lease, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small numbers, for a test")
+    parser.add_argument("--shards", type=int, default=100_000, help="of the large job")
+    parser.add_argument("--parts", default="cost,large,recovery", help="which of the three to measure")
+    chosen = parser.parse_args()
+    memory = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as home,
+        EmbeddedRedis(Path(home) / "redis") as server,
+    ):
+        where = Path(home)
+        if "cost" in chosen.parts:
+            tasks, rounds = (60, 1) if chosen.quick else (2000, 5)
+            show("cost", cost(server.url, where / "cost", tasks, rounds))
+        if "large" in chosen.parts:
+            show("large", large(server.url, where / "large", 200 if chosen.quick else chosen.shards))
+        if "recovery" in chosen.parts:
+            leases, trials = ((1.0,), 1) if chosen.quick else ((2.0, 5.0, 20.0), 3)
+            show("recovery", [recovery(server.url, where / "lost", lease, trials) for lease in leases])
+
+
+def show(part: str, facts: Any) -> None:
+    print(json.dumps({part: facts}, indent=2), flush=True)
+
+
+if __name__ == "__main__":
+    main()
