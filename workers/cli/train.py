@@ -45,6 +45,14 @@ _OF_MODEL = {
     "decoder_penalty": click.option("--decoder-penalty", help="regularized: l2, gradient, or spectral."),
     "decoder_weight": click.option("--decoder-weight", type=float, help="regularized: weight of that penalty."),
 }
+_AUGMENT = {
+    "augment_shift": click.option("--augment-shift", type=int, help="While training, shift images: pixels at most."),
+    "augment_rotation": click.option("--augment-rotation", type=float, help="… turn them: degrees at most."),
+    "augment_scale": click.option("--augment-scale", type=float, help="… stretch them: share of the size at most."),
+    "augment_shear": click.option("--augment-shear", type=float, help="… shear them: degrees at most."),
+    "augment_elastic": click.option("--augment-elastic", type=float, help="… bend them: pixels, standard deviation."),
+    "augment_mirror": click.option("--augment-mirror", is_flag=True, default=None, help="… mirror half of them."),
+}
 SAMPLER_OPTIONS = {
     "covariance": click.option("--covariance", help="gaussian, mixture: full, diagonal, or tied."),
     "clusters": click.option("--clusters", type=int, help="mixture, polar: clusters a class, instead of choosing."),
@@ -77,6 +85,7 @@ def all_of(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
 @click.option("--reconstruction", help="Loss of a pixel: bce or mse.")
 @click.option("--feature-loss", type=float, help="Sharper images: weight of a classifier's features.")
 @click.option("--patch-loss", type=float, help="Sharper images: weight of a patch discriminator.")
+@all_of(_AUGMENT)
 @click.option("--holdout", type=float, help="Share of the images held out for early stopping and the fit.")
 @click.option("--patience", type=int, help="Epochs without improvement before stopping.")
 @click.option("--seed", type=int, help="Seed of weights, order and noise.")
@@ -117,6 +126,8 @@ def train_command(
     check_free(out)
     options = {name: value for name, value in given.items() if value is not None}
     of_model = {name: options.pop(name) for name in _OF_MODEL if name in options}
+    changes = {name.removeprefix("augment_"): options.pop(name) for name in _AUGMENT if name in options}
+    options |= {"augmentation": changes} if changes else {}
     fitted_by = parse_sampler(
         {"family": sampler} | {name: options.pop(name) for name in SAMPLER_OPTIONS if name in options}
     )
