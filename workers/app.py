@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import Celery
 from kombu.entity import Queue
 
+from workers import transport
 from workers.broker import redis_url
 from workers.settings import Settings
 
@@ -13,6 +14,7 @@ TICKET = "latentmill.work"
 
 def make_app(settings: Settings) -> Celery:
     """An application on the configured Redis; nothing is connected yet."""
+    transport.install()
     app = Celery("latentmill", broker=redis_url(settings))
     visibility = {"visibility_timeout": settings.visibility_timeout}
     app.conf.update(
