@@ -5,6 +5,7 @@ One worker process without Celery around it, on a real Redis: whatever Redis for
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from generator.bundle import load_bundle
 from generator.canonical import canonical_json
@@ -26,6 +28,7 @@ from generator.publish import committed, place_of
 from tests.bundles import tiny_bundle
 from tests.servers import RedisServer
 from tests.service import Bench
+from workers.cli.main import root
 from workers.client import Client
 from workers.markers import read_marker
 from workers.pool import Pool
@@ -316,6 +319,33 @@ def test_markers_of_earlier_releases_are_read(bench: Bench) -> None:
     older = marker.model_dump(mode="json", exclude={"priority", "dead", "missing", "missing_shards"})
     (bench.home / f"root/open/{job.job}.json").write_bytes(canonical_json(older))
     assert read_marker(bench.shop.pool.root, job.job) == marker
+
+
+def test_the_command_line_shows_what_was_given_up_and_resumes_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("root", "state_dir", "cache_dir"):
+        monkeypatch.setenv(f"LATENTMILL_{name.upper()}", str(getattr(bench.settings, name)))
+    assert bench.settings.redis_url is not None
+    monkeypatch.setenv("LATENTMILL_REDIS_URL", bench.settings.redis_url.get_secret_value())
+    job = bench.submit()
+    assert "paused" in _told("pause", job.job)
+    assert "queued" in _told("resume", job.job)
+    bench.serve(2, impatient(bench, OSError("the disk is on fire")))
+    text = _told("status", job.job)
+    assert "given up: shard 0, after 1 fault(s): OSError: the disk is on fire" in text
+    assert "Traceback" in text
+    assert f"latentmill resume {job.job}" in text
+    facts = json.loads(_told("status", job.job, "--json"))
+    assert (facts["missing"], [letter["shard"] for letter in facts["dead"]]) == (["0-1"], [0, 1])
+    assert "not paused" in _told("pause", job.job)
+    _told("resume", job.url)
+    bench.serve(2)
+    assert json.loads(_told("status", job.job, "--json"))["state"] == "committed"
+
+
+def _told(*words: str) -> str:
+    done = CliRunner().invoke(root, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
 
 
 def _raising(error: Exception) -> Any:

@@ -85,7 +85,8 @@ def pause_command(job: str, as_json: bool) -> None:
     """Begin no further shard of JOB until it is resumed. Shards that are being made are finished."""
     from workers.client import Client
 
-    show_status(Client().pause(job), as_json=as_json)
+    status = Client().pause(job)
+    show_status(status, as_json=as_json, title="" if status.state == "paused" else "not paused: it has ended")
 
 
 @click.command("resume")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from workers.status import JobStatus
 
 Step = Callable[[int], None]
+_LINES = 16  # of a traceback that people see
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -95,7 +97,9 @@ def show_status(status: JobStatus, *, as_json: bool, title: str = "") -> None:
     for letter in status.dead:
         what = "the commit" if letter.shard is None else f"shard {letter.shard}"
         click.secho(f"  given up: {what}, after {letter.faults} fault(s): {letter.error}", fg="red")
-        for line in letter.traceback.splitlines():
+    if status.dead and status.dead[-1].traceback:
+        click.echo("  where the last of them happened (all of them with --json):")
+        for line in status.dead[-1].traceback.splitlines()[-_LINES:]:
             click.echo(f"    {line}")
     if status.dead and status.state != "committed":
         click.echo(f"  once the cause is gone: latentmill resume {status.job}")
