@@ -32,6 +32,7 @@ from generator.store.base import (
     check_size,
     joined,
 )
+from generator.store.leftovers import PROBE, Hidden, hidden_below
 
 _OTHERS = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
 _REFUSED = {getattr(errno, name) for name in _OTHERS.split()}  # a retry would not help, unlike ENOSPC or EIO
@@ -127,10 +128,16 @@ class LocalStore(Store):
             while not os.path.lexists(directory):
                 directory = directory.parent
             self._refuse_links(directory)
-            probe = directory / f".latentmill-probe-{secrets.token_hex(8)}"
+            probe = directory / f"{PROBE}{secrets.token_hex(8)}"
             with files.temporary_file(directory, b"probe") as temporary:
                 os.link(temporary, probe)
                 probe.unlink()
+
+    def leftovers(self) -> Iterator[Hidden]:
+        """Temporary files and unfinished bundles below this store. Raises ``StoreError``."""
+        with self._translated(""):
+            if self._inside(self._base):
+                yield from hidden_below(self._base)
 
     def at(self, prefix: str) -> LocalStore:
         return LocalStore(self._root, joined(self._prefix, check_key(prefix.removesuffix("/"), "prefix")))

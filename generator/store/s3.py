@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -36,8 +37,8 @@ from generator.store.base import (
     is_segment,
     joined,
 )
+from generator.store.leftovers import PROBE, Hidden
 from generator.store.s3_service import (
-    UnfinishedUpload,
     abort_upload,
     client_of,
     make_bucket,
@@ -153,7 +154,7 @@ class S3Store(Store):
 
         Law 4 rests on these conditions; a service that ignores them is refused with ``StoreUnavailable``.
         """
-        full = f"{self._own}.latentmill-probe-{secrets.token_hex(8)}"
+        full = f"{self._own}{PROBE}{secrets.token_hex(8)}"
         with self._translated(""):
             client, bucket = self._client, self._bucket
             client.put_object(Bucket=bucket, Key=full, Body=b"probe")  # with a condition, a repetition meets itself
@@ -175,15 +176,17 @@ class S3Store(Store):
 
     def rejects_damage(self) -> bool:
         """Whether the service refuses bytes with a wrong checksum. Raises ``StoreError``."""
-        return rejects_damage(self._bucket, f"{self._own}.latentmill-probe-{secrets.token_hex(8)}", self._settings)
+        return rejects_damage(self._bucket, f"{self._own}{PROBE}{secrets.token_hex(8)}", self._settings)
 
-    def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
-        """Multipart uploads below this store's prefix. Raises ``StoreError``."""
-        return unfinished_uploads(self._bucket, self._own, self._settings)
-
-    def abort(self, upload: UnfinishedUpload) -> None:
-        """Remove an unfinished upload. Raises ``StoreError``."""
-        abort_upload(self._bucket, upload, self._settings)
+    def leftovers(self) -> Iterator[Hidden]:
+        """Unfinished uploads below this store's prefix, and probes right there. Raises ``StoreError``."""
+        bucket, settings = self._bucket, self._settings
+        for upload in unfinished_uploads(bucket, self._own, settings):
+            where = f"s3://{bucket}/{upload.key} (upload {upload.upload})"
+            yield Hidden("upload", where, 0, upload.begun, partial(abort_upload, bucket, upload, settings))
+        for info in self._listed(PROBE, every=True):
+            remove = partial(self._client.delete_object, Bucket=bucket, Key=f"{self._own}{info.key}")
+            yield Hidden("temporary", f"{self.url}/{info.key}", info.size, info.modified, remove)
 
     def at(self, prefix: str) -> S3Store:
         below = joined(self._prefix, check_key(prefix.removesuffix("/"), "prefix"))
@@ -196,14 +199,15 @@ class S3Store(Store):
     def _full(self, key: str) -> str:
         return joined(self._prefix, check_key(key))
 
-    def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
+    def _listed(self, prefix: str, *, every: bool = False) -> Iterator[ObjectInfo]:
+        """Objects whose key, without ``every``, is one that ``check_key`` lets pass."""
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._own + prefix
             )
             for page in pages:
                 for item in page.get("Contents", ()):
-                    if is_key(item["Key"]):
+                    if every or is_key(item["Key"]):
                         yield self._info(item)
 
     def _info(self, item: ObjectTypeDef) -> ObjectInfo:

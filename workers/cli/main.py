@@ -34,13 +34,14 @@ _HOMES = {
     "worker": "workers.cli.service",
     "health": "workers.cli.service",
     "doctor": "workers.cli.doctor",
+    "sweep": "workers.cli.sweep",
 }
 _SECTIONS = {
     "Start here": ("demo",),
     "Models": ("train", "fit", "inspect", "push", "pull"),
     "Datasets": ("generate", "verify", "replay", "measure"),
     "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
-    "Service": ("doctor", "up", "worker", "health"),
+    "Service": ("doctor", "up", "worker", "health", "sweep"),
 }
 _SHORT = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
@@ -64,6 +65,7 @@ _SHORT = {
     "worker": "One worker on a given Redis.",
     "health": "Is the worker on this host alive?",
     "doctor": "Is everything there that a worker needs?",
+    "sweep": "Remove what crashes and given-up builds left.",
 }
 
 

@@ -1,0 +1,97 @@
+"""The command sweep: take away what crashes and given-up builds left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from generator.errors import SpecError
+from workers.cli.output import json_option
+
+if TYPE_CHECKING:
+    from generator.sweeping import Leftover
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LEAST_SECONDS = 60  # who writes right now is younger
+_LISTED = 1000
+
+
+@click.command("sweep")
+@click.argument("places", nargs=-1, required=True, metavar="PLACE...")
+@click.option("--older-than", "age", default="1d", show_default=True, help="Age of what may go: 90s, 30m, 12h, 7d.")
+@click.option("--root", help="Store root whose markers say which builds are wanted; by default the configured one.")
+@click.option("--delete", is_flag=True, help="Remove what was found; without this nothing is changed.")
+@json_option
+def sweep_command(places: tuple[str, ...], age: str, root: str | None, delete: bool, as_json: bool) -> None:
+    """Find what nobody will read at each PLACE: a store root, a destination, a dataset, or a directory of bundles.
+
+    That is: temporary objects, unfinished uploads, unfinished bundles, and builds that were cancelled, that failed,
+    or that have no marker. Never anything of a committed build, nor of one that is open or paused. Of a build with a
+    marker the recipe stays, so that it can be resumed from its beginning. A build of `latentmill generate` has no
+    marker: it is safe by its age alone, as is one of a pool with another store root.
+    """
+    from generator.store import open_store
+    from generator.sweeping import leftovers
+    from workers.broker import embedded_root
+    from workers.settings import load_settings
+    from workers.sweeper import MarkedIntents
+
+    settings, before = load_settings(), datetime.now(UTC) - timedelta(seconds=_seconds(age))
+    intents = MarkedIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))
+    told = _Report(delete)
+    for place in places:
+        for found in leftovers(open_store(place, settings.s3), before, intents):
+            told.add(found, found.remove() if delete else 0, shown=not as_json)
+    if intents.blind:
+        click.echo("the store root holds nothing: no build was touched; --root says where the markers are", err=True)
+    told.finish(intents.unreadable, as_json=as_json)
+
+
+class _Report:
+    """Totals by kind, and the first leftovers in full."""
+
+    def __init__(self, delete: bool) -> None:
+        self._delete = delete
+        self._found, self._bytes, self._removed = Counter[str](), Counter[str](), Counter[str]()
+        self._listed: list[dict[str, Any]] = []
+
+    def add(self, found: Leftover, removed: int, *, shown: bool) -> None:
+        self._found[found.kind] += found.objects
+        self._bytes[found.kind] += found.bytes
+        self._removed[found.kind] += removed
+        if shown:
+            size = f"{found.objects:,} object(s), {found.bytes:,} bytes"
+            click.echo(f"{'removed' if removed else 'found':<9}{found.kind:<11}{found.where}: {found.why}, {size}")
+        elif len(self._listed) < _LISTED:
+            facts = {"kind": found.kind, "where": found.where, "why": found.why, "objects": found.objects}
+            newest = found.modified.isoformat(timespec="seconds")
+            self._listed.append(facts | {"bytes": found.bytes, "modified": newest, "removed": removed})
+
+    def finish(self, unreadable: tuple[str, ...], *, as_json: bool) -> None:
+        totals = {
+            kind: {"objects": self._found[kind], "bytes": self._bytes[kind], "removed": self._removed[kind]}
+            for kind in sorted(self._found)
+        }
+        if as_json:
+            facts = {"dry_run": not self._delete, "totals": totals, "leftovers": self._listed}
+            click.echo(json.dumps(facts | {"unreadable_markers": list(unreadable)}, indent=2))
+            return
+        for job in unreadable:
+            click.echo(f"the marker of {job} cannot be read: no build was touched", err=True)
+        found, removed = sum(self._found.values()), sum(self._removed.values())
+        click.echo(
+            f"{found:,} object(s) found, {removed:,} removed" + ("" if self._delete else "; a dry run: add --delete")
+        )
+
+
+def _seconds(age: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", age)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not _LEAST_SECONDS <= seconds <= 36_500 * 86400:
+        raise SpecError("older-than", "an age from 60s on: 90s, 30m, 12h, 7d", repr(age[:50]))
+    return seconds
