@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,8 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
     codes, encoder = load_codes(store, bundle.info), load_encoder_weights(store, bundle.info)
     seed = bundle.info.fitting.seed if seed is None else seed
     fitted = fit(codes, sampler, seed=seed)
+    guards = _guards(bundle, fitted.distribution)
+    fitted = replace(fitted, notices=(*fitted.notices, *guards.passing.notices(bundle.info.classes)))
     contents = BundleContents(
         autoencoder=bundle.info.autoencoder,
         decoder=bundle.decoder,
@@ -58,7 +60,7 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
         source=bundle.info.source,
         training=bundle.info.training,
         fitting=FittingFacts(settings=sampler, seed=seed, chosen=fitted.chosen),
-        guards=_guards(bundle, fitted.distribution),
+        guards=guards,
     )
     return Refitted(bundle.digest, save_bundle(out, contents), fitted)
 
