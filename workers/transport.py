@@ -1,4 +1,4 @@
-"""kombu's Redis transport, with one defect mended: an acknowledgement that fails does not take the worker with it."""
+"""kombu's Redis transport, with two defects mended: no Redis that is silent, or full, takes a worker with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, final
 
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as base
+from redis.exceptions import ResponseError
 
 
 @final
@@ -39,7 +40,14 @@ class Channel(base.Channel):
 
 @final
 class Transport(base.Transport):
+    """Takes a refusal (Redis is full, or may not write) for a lost connection, which is made again until it works.
+
+    Celery ends the whole worker at an error of the server that it does not know to be passing.
+    """
+
     Channel: Any = Channel
+
+    connection_errors: Any = (*base.Transport.connection_errors, ResponseError)
 
 
 def install() -> None:

@@ -66,7 +66,7 @@ class Weather:
     shards: int = 200
     samples: int = 10  # in a shard
     workers: int = 3
-    concurrency: int = 2
+    concurrency: int = 1
     pause: float = 3.0  # mean seconds between two events
     storm_seconds: float = 240.0  # after which only the store goes on failing
     limit_seconds: float = 420.0
