@@ -19,7 +19,7 @@ from workers.settings import Settings
 _OLDEST = (6, 2)
 _SKEW_SECONDS = 5.0
 _ABSENT = "start Redis, or correct LATENTMILL_REDIS_URL; without it, `latentmill up` brings one of its own"
-_USER = "docs/operations.md gives the rights that latentmill's user needs"
+_USER = "docs/security.md gives the rights that latentmill's user needs"
 
 
 def examine_redis(settings: Settings) -> Iterator[Finding]:
@@ -145,7 +145,7 @@ def _connection(url: str) -> Finding:
     told = f"{'TLS' if encrypted else 'no TLS'}, {'a password' if known else 'no password'}"
     if (encrypted and known) or _is_local(parts.hostname or "127.0.0.1"):
         return ok("redis connection", told)
-    mend = "over a network that others share, use rediss:// and a user with a password (docs/operations.md)"
+    mend = "over a network that others share, use rediss:// and a user with a password (docs/security.md)"
     return warning("redis connection", told, mend)
 
 
