@@ -16,6 +16,7 @@ _HOMES = {
     "demo": "workers.cli.demo",
     "train": "workers.cli.train",
     "fit": "workers.cli.fit",
+    "label": "workers.cli.label",
     "inspect": "workers.cli.inspect",
     "push": "workers.cli.bundles",
     "pull": "workers.cli.bundles",
@@ -38,7 +39,7 @@ _HOMES = {
 }
 _SECTIONS = {
     "Start here": ("demo",),
-    "Models": ("train", "fit", "inspect", "push", "pull"),
+    "Models": ("train", "fit", "label", "inspect", "push", "pull"),
     "Datasets": ("generate", "verify", "replay", "measure"),
     "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
     "Service": ("doctor", "up", "worker", "health", "sweep"),
@@ -47,6 +48,7 @@ _SHORT = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
     "train": "Real images in, a bundle out.",
     "fit": "Another latent distribution for a bundle.",
+    "label": "Label images as a bundle's judge sees them.",
     "inspect": "What a bundle is and how it was made.",
     "push": "Copy a bundle into the store root.",
     "pull": "Copy a bundle out of the store root.",
