@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup demo test storm check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -23,6 +23,9 @@ demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 im
 
 test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
 	$(BIN)/python -m pytest
+
+storm: $(READY)  ## twenty storms over a pool, half an hour or more; the outcomes go to docs/reliability.md
+	$(BIN)/python -m tests.faults.storms --seeds 20
 
 check: $(READY)  ## format, lint, types, direction of imports, deployment files
 	$(BIN)/ruff format --check .

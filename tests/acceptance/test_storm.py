@@ -8,6 +8,7 @@ import pytest
 
 from tests.bundles import tiny_bundle
 from tests.faults.storm import Target, Weather, run_storm
+from tests.faults.storms import OUTCOMES, PAGE, table
 from tests.servers import S3Server
 
 SHORT = Weather(shards=24, pause=1.5, storm_seconds=60.0, limit_seconds=200.0)
@@ -25,3 +26,7 @@ def test_a_storm_loses_nothing(seed: int, target: Target, s3_server: S3Server, t
     assert outcome["problems"] == [], outcome
     assert outcome["objects_equal"] == outcome["objects"] > 3 * SHORT.shards
     assert outcome["faults"]["500"] > 0
+
+
+def test_the_page_tells_of_every_storm_that_was_recorded() -> None:
+    assert table(OUTCOMES.read_text().splitlines()) in PAGE.read_text()

@@ -35,6 +35,7 @@ _COLUMNS = {
     "tickets": "tickets lost or twice",
     "faults": "store requests that failed",
     "looks": "looks of the reader (whole)",
+    "revision": "commit",
 }
 
 
@@ -100,6 +101,7 @@ def _row(outcome: dict[str, Any]) -> dict[str, object]:
         "tickets": times("tickets lost", "tickets twice"),
         "faults": f"{wrong} of {outcome['requests']} ({100 * wrong / max(1, outcome['requests']):.0f}%)",
         "looks": f"{outcome['looks']} ({outcome['whole_looks']})",
+        "revision": outcome["revision"],
     }
 
 
