@@ -36,6 +36,7 @@ from generator.store.base import Store
 from generator.store.once import put_once
 from generator.takeover import RESERVATION_BYTES, Reservation, held_receipt, take_over
 
+_BUILD_ID = re.compile(r"[0-9a-f]{20}")
 _RECEIPT = re.compile(r"receipts/(\d{6})\.json")
 
 
@@ -84,7 +85,11 @@ def found_place(store: Store, name: str) -> BuildPlace:
     except ObjectMissing as missing:
         raise DatasetError("build", f"a build with a {RECIPE_KEY}", f"none at {store.url}") from missing
     document = read_json(data, field=RECIPE_KEY, error=DatasetError)
-    return BuildPlace(store, name, validated(Recipe, document, field=RECIPE_KEY, error=DatasetError), data)
+    place = BuildPlace(store, name, validated(Recipe, document, field=RECIPE_KEY, error=DatasetError), data)
+    own = store.url.rpartition("/builds/")[2]
+    if _BUILD_ID.fullmatch(own) and own != place.build_id:
+        raise DatasetError(f"{store.url}/{RECIPE_KEY}", f"the recipe of build {own}", f"that of build {place.build_id}")
+    return place
 
 
 def begin(place: BuildPlace) -> None:

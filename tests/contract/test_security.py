@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -16,9 +17,10 @@ import pytest
 import redis as redis_py
 from pydantic import SecretStr
 
+from generator.bundle import push
 from generator.canonical import canonical_json
 from generator.errors import BrokerUnavailable, SettingsError, SpecError
-from generator.store import is_below
+from generator.store import is_below, open_store
 from tests.bundles import tiny_bundle
 from tests.servers import RedisServer
 from workers.app import make_app
@@ -171,6 +173,47 @@ def test_a_job_cannot_choose_the_service(bundle: Path, tmp_path: Path) -> None:
     for destination in ("http://evil/x", "s3://user:password@evil/x", "file://evil/x", "s3://evil:9000/x", "redis://x"):
         with pytest.raises(SpecError):
             Settings(root=str(tmp_path)).check_allowed(destination)
+
+
+def test_a_worker_takes_bundles_from_its_root_alone_and_under_the_pinned_digest(
+    redis_server: RedisServer, bundle: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(redis_server, tmp_path)
+    client, root = Client(settings), open_store(settings.root)
+    digest = push(open_store(str(bundle)), root)
+    other = push(open_store(str(tiny_bundle(tmp_path / "other", seed=1))), open_store(str(tmp_path / "elsewhere")))
+    held = {info.key: root.get(info.key) for info in root.list("bundles/")}
+    missing = client.submit(job(bundle, tmp_path / "a"))
+    for key in held:
+        root.delete(key)
+    shutil.copytree(bundle, tmp_path / "a" / "bundles" / digest.removeprefix("sha256:"))  # where nobody may look for it
+    assert open_workshop(settings).serve().told.startswith("declined")
+    assert digest in client.status(missing.job).error
+    for key, data in held.items():
+        root.put(key, data if "decoder" not in key else b"altered")
+    assert "decoder.safetensors" in open_workshop(settings).serve().told
+    assert client.status(missing.job).state == "failed"
+    for key, data in held.items():
+        root.put(key, data)
+    shutil.copytree(tmp_path / "other", settings.cache_dir / digest.removeprefix("sha256:"), dirs_exist_ok=True)
+    client.resume(missing.job)
+    assert "committed" in open_workshop(settings).serve().told
+    assert open_workshop(settings).residents.cache.load(digest, (root,)).digest == digest
+    assert other != digest
+
+
+def test_a_recipe_that_was_exchanged_after_the_submission_is_not_built(
+    redis_server: RedisServer, bundle: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(redis_server, tmp_path)
+    client = Client(settings)
+    wanted = client.submit(job(bundle, tmp_path / "out"))
+    another = client.submit(job(bundle, tmp_path / "out") | {"seed": 1, "count": 10_000})
+    client.cancel(another.job)
+    open_store(wanted.url).put("recipe.json", open_store(another.url).get("recipe.json"))
+    assert "recipe of build" in open_workshop(settings).serve().told
+    assert client.status(wanted.job).state == "failed"
+    assert {info.key for info in open_store(wanted.url).list()} == {"recipe.json"}
 
 
 ACL = "on ~latentmill* ~_kombu* ~unacked* &* +@all -@admin -@dangerous +info +config|get"
