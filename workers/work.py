@@ -20,11 +20,11 @@ from generator.errors import (
 from generator.finishing import finish
 from generator.mill import produce_shard
 from generator.plan import Plan
-from generator.publish import fix_environment, found_place, is_finished
-from generator.store import open_store
+from generator.publish import fix_environment, is_finished
 from workers.claims import Claim
 from workers.leases import LeaseKeeper, LeaseLost
 from workers.markers import DeadLetter, letter_of
+from workers.places import Places
 from workers.pool import Pool
 from workers.resident import Residents
 from workers.settings import Settings
@@ -51,6 +51,7 @@ class Workshop:
 
     pool: Pool
     residents: Residents
+    places: Places
     worker: str = ""
     produce: Callable[..., None] = produce_shard
     _declined: dict[str, float] = field(default_factory=dict)
@@ -79,11 +80,11 @@ class Workshop:
     def _make(self, claim: Claim) -> Served:
         clock, ledger, seconds = time.perf_counter(), self.pool.ledger, self.pool.settings.lease_seconds
         held, settings = f"{claim.job}, shard {claim.shard},", self.pool.settings
-        with LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, held) as keeper:
-            place = found_place(open_store(settings.check_allowed(claim.url), settings.s3), claim.name)
+        keeper = LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, held)
+        with keeper, self.places.at(settings.check_allowed(claim.url), claim.name) as place:
             if not is_finished(place, claim.shard):
                 maker = self.residents.maker(place)
-                fix_environment(place, maker.environment)
+                self.places.agree(place, maker.environment)
                 self.produce(place, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
         count, taken = Plan(place.recipe).size(claim.shard), time.perf_counter() - clock
         told = f"{claim.job} shard {claim.shard}: {count} images in {taken:.2f} s"
@@ -172,7 +173,8 @@ def open_workshop(settings: Settings, worker: str = "") -> Workshop:
     """A worker process with nothing resident yet."""
     pool = Pool(settings)
     cache = BundleCache(settings.cache_dir, settings.cache_bytes)
-    return Workshop(pool, Residents(cache, (pool.root,), settings.device, settings.resident_bytes), worker)
+    residents = Residents(cache, (pool.root,), settings.device, settings.resident_bytes)
+    return Workshop(pool, residents, Places(settings.s3), worker)
 
 
 def _text(fault: Exception) -> str:
