@@ -35,19 +35,32 @@ Written by `benchmarks/few_labels.py`; MNIST, {seeds} seeds (other labelled imag
 - **Generator and judge are trained with the strong augmentation, in both comparisons.** Under the light one, part of
   what the synthetic images bring is therefore what the strong changes teach; the arm `real alone` under `strong` shows
   what these would bring alone, and the comparison under `strong` what is left of the gain where both arms have them.
-- `unlabelled`: the generator is trained on all training images, once for all seeds, since it sees no label; a further
-  judge learns from {pseudo} of them too, as the first one labels them (where it is sure by {floor}). Beside the
-  synthetic images stands what these pseudo-labelled real images bring without any generator.
+- **`unlabelled`**: the generator is trained on all training images, once for all seeds, since it sees no label; a
+  further judge learns from {pseudo} of them too, as the first one labels them (where it is sure by {floor}). Beside
+  the synthetic images stands what these pseudo-labelled real images bring without any generator.
 
 | labels | accuracy of the judge |
 |---|---|
 {judges}
 
-Processor seconds a seed (one thread):
+Processor seconds a seed (one thread; what `unlabelled` shares with the setting of as many labels is counted there):
 
 | labels | {parts} |
 |---|{rules}|
 {seconds}
+
+## With the commands
+
+```
+latentmill train few.npz --out few.bundle --judges 3 \\
+    --augment-shift 2 --augment-rotation 12 --augment-scale 0.12 --augment-shear 9 --augment-elastic 1
+latentmill label few.bundle many.npz --out labelled.npz
+latentmill train labelled.npz --out many.bundle
+```
+
+The first makes generator and judge of the few labelled images, the second labels those of the unlabelled ones that the
+judge is sure of, the third learns from them. In Python, `Labelled(images, labels, judge.probabilities(images))` is what
+`train_classifier` learns a judge's opinion from.
 """
 
 
