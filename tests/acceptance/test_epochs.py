@@ -58,6 +58,7 @@ def half(tmp_path: Path) -> tuple[BuildPlace, Bundle, Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_begun_in_one_environment_and_finished_in_another(half: tuple[BuildPlace, Bundle, Path]) -> None:
     place, bundle, spec = half
     other = {"ATEN_CPU_CAPABILITY": "default"}

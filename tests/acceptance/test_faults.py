@@ -19,12 +19,12 @@ from tests.bundles import tiny_bundle
 from tests.faults.http import Fault, Only
 from tests.faults.outcome import Undisturbed, bundle_fields, look, undisturbed
 from tests.faults.scene import Scene, family, send
-from tests.faults.wire import Trouble
+from tests.faults.wire import Trouble, WireProxy
 from tests.servers import S3Server
 from workers.app import TICKET
 from workers.embedded import WorkerProcess
 
-SHARDS = 6
+SHARDS = 4
 SLOW = Trouble(delay=(0.03, 0.08))  # so that a shard takes a second or two, and can be met in its middle
 
 
@@ -87,15 +87,15 @@ def submit(scene: Scene, bundle: Path, expected: Undisturbed):  # type: ignore[n
 
 
 STORE_FAULTS = {
-    Fault.ERROR_500: Only(Fault.ERROR_500, 0.1),
-    Fault.SLOW_DOWN: Only(Fault.SLOW_DOWN, 0.1),
-    Fault.DROPPED: Only(Fault.DROPPED, 0.1),
-    Fault.ANSWER_LOST: Only(Fault.ANSWER_LOST, 0.1),
-    Fault.CUT: Only(Fault.CUT, 0.3),
+    Fault.ERROR_500: Only(Fault.ERROR_500, 0.15),
+    Fault.SLOW_DOWN: Only(Fault.SLOW_DOWN, 0.15),
+    Fault.DROPPED: Only(Fault.DROPPED, 0.15),
+    Fault.ANSWER_LOST: Only(Fault.ANSWER_LOST, 0.15),
+    Fault.CUT: Only(Fault.CUT, 0.5),
     Fault.LATE_412: Only(Fault.LATE_412, 0.7),
     Fault.LATE_409: Only(Fault.LATE_409, 0.5),
     Fault.TWICE: Only(Fault.TWICE, 0.5),
-    Fault.SILENT: Only(Fault.SILENT, 0.2, where="receipts", most=3),
+    Fault.SILENT: Only(Fault.SILENT, 0.6, where="receipts", most=2),
 }
 
 
@@ -104,7 +104,7 @@ def test_a_store_that_fails(scene: Scene, submit, fault: Fault) -> None:  # type
     met = scene.store.counts[fault]
     scene.store.plan = STORE_FAULTS[fault]
     submit().until_committed()
-    assert scene.store.counts[fault] - met >= 2
+    assert scene.store.counts[fault] > met
 
 
 def test_a_manifest_whose_answer_is_lost_or_wrong_is_committed_once(scene: Scene, submit) -> None:  # type: ignore[no-untyped-def]
@@ -124,11 +124,19 @@ WIRE_FAULTS = {
 }
 
 
+def _at_once(wire: WireProxy, name: str) -> None:
+    """What a wire does by chance, it does now to all of its connections; the rest needs no chance."""
+    {"cut": wire.cut, "reset": wire.reset, "silenced": wire.silence}.get(name, int)()
+
+
 @pytest.mark.parametrize("name", list(WIRE_FAULTS))
 def test_a_bad_wire_to_the_store(scene: Scene, submit, name: str) -> None:  # type: ignore[no-untyped-def]
     met = scene.store_wire.counts[name]
     scene.store_wire.trouble = WIRE_FAULTS[name]
-    submit().until_committed()
+    job = submit()
+    job.until_done(1)
+    _at_once(scene.store_wire, name)
+    job.until_committed()
     assert scene.store_wire.counts[name] > met
 
 
@@ -136,7 +144,10 @@ def test_a_bad_wire_to_the_store(scene: Scene, submit, name: str) -> None:  # ty
 def test_a_bad_wire_to_redis(scene: Scene, submit, name: str) -> None:  # type: ignore[no-untyped-def]
     met = scene.redis_wire.counts[name]
     scene.store_wire.trouble, scene.redis_wire.trouble = SLOW, WIRE_FAULTS[name]
-    submit().until_committed()
+    job = submit()
+    job.until_done(1)
+    _at_once(scene.redis_wire, name)
+    job.until_committed()
     assert scene.redis_wire.counts[name] > met
 
 

@@ -98,6 +98,7 @@ def redis_address(settings: Settings) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_no_secret_is_found_anywhere_after_a_whole_run(
     redis: RedisServer, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,9 +129,9 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
     remove_bucket(s3_server, doomed)
     worker = WorkerProcess(redis_address(settings), settings, tmp_path / "worker.log")
     try:
-        assert client.wait(job, timeout=120).state == "committed"
+        assert client.wait(job, timeout=240).state == "committed"
         with suppress(JobFailed):
-            client.wait(lost, timeout=60)
+            client.wait(lost, timeout=120)
         lines = command_line(worker.process.pid)
         while_running = leaks(all_values(redis))
     finally:

@@ -11,7 +11,7 @@ from tests.faults.storm import Target, Weather, run_storm
 from tests.faults.storms import OUTCOMES, PAGE, table
 from tests.servers import S3Server
 
-SHORT = Weather(shards=24, pause=1.5, storm_seconds=60.0, limit_seconds=200.0)
+SHORT = Weather(shards=16, workers=2, pause=1.5, storm_seconds=20.0, limit_seconds=200.0)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,7 @@ def test_a_storm_loses_nothing(seed: int, target: Target, s3_server: S3Server, t
     outcome = run_storm(seed, target, s3_server, tmp_path / "storm")
     assert outcome["problems"] == [], outcome
     assert outcome["objects_equal"] == outcome["objects"] > 3 * SHORT.shards
+    assert sum(outcome["events"].values()) >= 5
     assert outcome["faults"]["500"] > 0
 
 

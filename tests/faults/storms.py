@@ -17,6 +17,7 @@ from typing import Any
 from tests.bundles import tiny_bundle
 from tests.faults.http import Fault
 from tests.faults.storm import Target, Weather, run_storm
+from tests.faults.watcher import Watcher
 from tests.servers import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def main() -> int:
     asked.add_argument("--page", type=Path, default=PAGE, help="page whose table is written anew")
     given = asked.parse_args()
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="latentmill-storm-") as directory:
+    with Watcher(), tempfile.TemporaryDirectory(prefix="latentmill-storm-") as directory:
         home, s3 = Path(directory), S3Server()
         try:
             target = Target(tiny_bundle(home / "tiny"), Weather(shards=given.shards))
