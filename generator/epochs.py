@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
@@ -34,7 +35,7 @@ _OPENING = re.compile(r"epochs/(\d{3})\.json")
 class Opening(Frozen):
     """``epochs/<number>.json``: the decision that epoch ``epoch`` begins, for any environment but ``leaves``."""
 
-    opening_version: int = Field(default=1, ge=1, le=1)
+    opening_version: Literal[1] = 1
     epoch: int = Field(ge=1, lt=MAX_EPOCHS)
     leaves: Digest
 

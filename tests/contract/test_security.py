@@ -314,11 +314,16 @@ def test_ledger_and_broker_speak_tls_with_an_authority_of_ones_own(redis_server:
         with make_app(trusting).connection_for_write() as broker:
             broker.ensure_connection(max_retries=1, timeout=5)
             assert broker.default_channel.client.ping()
-        stranger = settings_for(redis_server, tmp_path, redis_url=secret)
-        with pytest.raises(BrokerUnavailable):
-            Ledger(redis_url(stranger)).ping()
-        with pytest.raises(Exception, match=r"(?i)certificate"), make_app(stranger).connection_for_write() as broker:
-            broker.default_channel.client.ping()
+        elsewhere = SecretStr(f"rediss://localhost:{port}/0")  # a name that the certificate does not hold
+        misled = trusting.model_copy(update={"redis_url": elsewhere})
+        for stranger in (trusting.model_copy(update={"redis_ca_file": None}), misled):
+            with pytest.raises(BrokerUnavailable):
+                Ledger(redis_url(stranger)).ping()
+            with (
+                pytest.raises(Exception, match=r"(?i)certificate"),
+                make_app(stranger).connection_for_write() as broker,
+            ):
+                broker.default_channel.client.ping()
 
 
 @pytest.mark.parametrize("query", ["ssl_cert_reqs=none", "ssl_cert_reqs=optional", "ssl_check_hostname=false"])
