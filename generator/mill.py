@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from generator.bundle import Bundle
 from generator.decoding import ResidentDecoder
+from generator.errors import StoreError
 from generator.finishing import finish
 from generator.making import Maker, OnBatch, open_maker
 from generator.plan import Plan
@@ -82,4 +84,5 @@ def produce_shard(place: BuildPlace, maker: Maker, number: int, *, lease: str, o
         "publish_seconds": round(time.perf_counter() - clock - generated, 4),
         "peak_device_bytes": maker.decoder.peak_bytes,
     }
-    record_run(place, lease, facts)
+    with suppress(StoreError):  # the shard is done; nobody makes it again for want of its times
+        record_run(place, lease, facts)
