@@ -58,7 +58,7 @@ def info_bytes(store: Store, expected: str | None = None) -> bytes:
         raise BundleMissing("bundle", "a bundle (a directory with bundle.json)", f"none at {store.url}")
     if held.size > MAX_JSON_BYTES:
         raise BundleError(INFO_FILE, f"at most {MAX_JSON_BYTES} bytes of JSON", f"{held.size} bytes")
-    data = store.get(INFO_FILE)
+    data = store.get(INFO_FILE, MAX_JSON_BYTES)
     if expected is not None and digest_of(data) != expected:
         raise BundleError("bundle", f"bundle.json with digest {expected}", digest_of(data), "the bundle was altered")
     return data
@@ -133,7 +133,7 @@ def read_file(store: Store, info: BundleInfo, name: BundleFile) -> bytes:
             name, f"{entry.size} bytes, as in {INFO_FILE}", f"{held.size} bytes", "the bundle was altered"
         )
     try:
-        data = store.get(name)
+        data = store.get(name, entry.size)
     except ObjectMissing as missing:
         raise BundleError(name, "the file that bundle.json names", f"none at {store.url}") from missing
     if digest_of(data) != entry.digest:

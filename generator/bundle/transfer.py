@@ -65,7 +65,7 @@ def _faults(target: Store, info: BundleInfo, document: bytes) -> dict[str, bool]
         held = target.head(name)
         if held is None:
             faults[name] = False
-        elif held.size != size or digest_of(target.get(name)) != digest:
+        elif held.size != size or digest_of(target.get(name, size)) != digest:
             faults[name] = True
     return faults
 
