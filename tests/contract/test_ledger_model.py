@@ -244,4 +244,4 @@ def server() -> Iterator[RedisServer]:
 
 def test_the_ledger_is_its_model(server: RedisServer) -> None:
     LedgerMachine.server = server
-    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=100, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
