@@ -67,7 +67,7 @@ class Weather:
     samples: int = 10  # in a shard
     workers: int = 3
     concurrency: int = 1
-    pause: float = 3.0  # mean seconds between two events
+    pause: float = 3.0  # mean seconds between two events, where a worker starts within 6 s; longer on a slower machine
     storm_seconds: float = 900.0  # after which only the store goes on failing
     limit_seconds: float = 1500.0
     attempts: int = 25  # of a shard, or of the commit: a storm takes more lives than any cluster
@@ -138,6 +138,7 @@ class _Storm:
         job = scene.client.submit(self._target.fields(scene.bucket))
         reader = Reader([job.url, job.url.partition("/builds/")[0]], scene.settings.s3, self._target.digest)
         scene.store.plan = Random(self._seed, ERRORS | {Fault.TWICE: 0.01})
+        self._await_a_worker()
         problems = self._rage(job.job, job.url, begun)
         committed_after = round(time.monotonic() - begun, 1)
         self._calm_down()
@@ -152,6 +153,7 @@ class _Storm:
             "seed": self._seed,
             "shards": self._weather.shards,
             "seconds": committed_after,
+            "pause": round(self._mean_pause, 1),
             "events": dict(sorted(self._events.items())),
             "requests": scene.store.counts["requests"],
             "faults": {fault: scene.store.counts[fault] for fault in Fault if scene.store.counts[fault]},
@@ -161,6 +163,12 @@ class _Storm:
             "whole_looks": seen["whole"],
             "problems": problems,
         }
+
+    def _await_a_worker(self) -> None:
+        """The storm is as fast as the machine: blows faster than workers start would only hit workers that start."""
+        begun = time.monotonic()
+        self._scene.until(lambda: any(map(_is_ready, self._scene.workers)), seconds=240.0)
+        self._mean_pause = self._weather.pause * max(1.0, (time.monotonic() - begun) / 6.0)
 
     def _rage(self, job: str, url: str, begun: float) -> list[str]:
         """Until the build is committed, or the time is over."""
@@ -183,7 +191,7 @@ class _Storm:
         return []
 
     def _pause(self) -> float:
-        return min(self._draw.expovariate(1 / self._weather.pause), 3 * self._weather.pause)
+        return min(self._draw.expovariate(1 / self._mean_pause), 3 * self._mean_pause)
 
     def _catch_up(self, now: float) -> None:
         """Do what was put off, and replace workers that have ended."""
@@ -209,7 +217,7 @@ class _Storm:
         On a slow machine a storm would meet nothing but workers that are starting, and say nothing about their work.
         """
         awake = [worker for worker in self._living() if worker.process.pid not in self._stopped]
-        ready = [worker for worker in awake if " ready." in worker.log.read_text(errors="replace")]
+        ready = list(filter(_is_ready, awake))
         spared = len(ready) < 2 and self._draw.random() < 0.75
         return self._draw.choice(ready) if ready and not spared else None
 
@@ -301,3 +309,7 @@ class _Storm:
         except DatasetError:
             return False
         return True
+
+
+def _is_ready(worker: WorkerProcess) -> bool:
+    return " ready." in worker.log.read_text(errors="replace")

@@ -142,12 +142,13 @@ class WireProxy:
             except OSError:
                 near.close()
                 continue
+            for side in (near, far):
+                side.settimeout(None)
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link = Link(number, near, far)
             with self._lock:
-                self._links.add(link)
+                self._links.add(link)  # from here on it may be closed under our hands
             for name, source, sink in (("up", near, far), ("down", far, near)):
-                source.settimeout(None)
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._begin(lambda link=link, name=name, source=source, sink=sink: self._pass(link, name, source, sink))
             number += 1
 
