@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.bundles import tiny_bundle
 from tests.faults.storm import Target, Weather, run_storm
-from tests.faults.storms import OUTCOMES, PAGE, table
+from tests.faults.storms import OUTCOMES, PAGE, ROOT, table
+from tests.faults.watcher import born
 from tests.servers import S3Server
 
 SHORT = Weather(shards=16, workers=2, pause=1.5, storm_seconds=20.0, limit_seconds=200.0)
@@ -31,3 +35,27 @@ def test_a_storm_loses_nothing(seed: int, target: Target, s3_server: S3Server, t
 
 def test_the_page_tells_of_every_storm_that_was_recorded() -> None:
     assert table(OUTCOMES.read_text().splitlines()) in PAGE.read_text()
+
+
+_LEFT_BEHIND = """
+import subprocess, sys, time
+from tests.faults.watcher import Watcher
+with Watcher() as watcher:
+    marked = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    noted = subprocess.Popen(["sleep", "600"], start_new_session=True, env={})
+    watcher.note(noted.pid)
+    print(marked.pid, noted.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_nothing_outlives_a_test_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", _LEFT_BEHIND], cwd=ROOT, stdout=subprocess.PIPE, text=True) as test:
+        assert test.stdout is not None
+        pids = [int(pid) for pid in test.stdout.readline().split()]
+        assert all(born(pid) is not None for pid in pids)
+        test.kill()
+    deadline = time.monotonic() + 30.0
+    while any(born(pid) is not None for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
