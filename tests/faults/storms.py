@@ -91,7 +91,9 @@ def _row(outcome: dict[str, Any]) -> dict[str, object]:
 
     return {
         "seed": outcome["seed"],
-        "outcome": "whole" if outcome["state"] == "whole" else f"**failed**: {'; '.join(outcome['problems'])[:200]}",
+        "outcome": "whole"
+        if outcome["state"] == "whole"
+        else f"**failed**: {'; '.join(each.partition(';')[0] for each in outcome['problems'])[:200]}",
         "objects": f"{outcome['objects_equal']} of {outcome['objects']}",
         "seconds": outcome["seconds"],
         "kills": times("worker killed", "pool process killed", "main process killed"),
