@@ -16,7 +16,7 @@ COMPARISONS = (
 
 _PAGE = """# Few labels: what synthetic images are worth
 
-Written by `benchmarks/few_labels.py`; MNIST, {seeds} seeds (other labelled images, weights and order with each).
+Written by `benchmarks/few_labels.py`; MNIST, seeds {seeds} (other labelled images, weights and order with each).
 ± is the standard deviation over the seeds.
 
 | labels | both arms changed by | real alone | beside it in every batch | accuracy | errors removed | in each seed |
@@ -72,7 +72,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]], protocol: Any) -> None:
     }
     parts = list(dict.fromkeys(part for row in rows for part in row["seconds"]))
     text = _PAGE.format(
-        seeds=len({row["seed"] for row in rows}),
+        seeds=", ".join(str(seed) for seed in sorted({row["seed"] for row in rows})),
         results="\n".join(line for name, own in of_setting.items() for line in _results(name, own)),
         judges="\n".join(f"| {name} | {_spread([row['judge'] for row in own])} |" for name, own in of_setting.items()),
         parts=" | ".join(parts),
