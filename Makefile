@@ -21,8 +21,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 images into ./demo
 	@$(BIN)/latentmill demo --out demo
 
+# One thread each for two tests at a time: threads of two processes on two cores only wait for one another.
 test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 storm: $(READY)  ## twenty storms over a pool, half an hour or more; the outcomes go to docs/reliability.md
 	$(BIN)/python -m tests.faults.storms --seeds 20
