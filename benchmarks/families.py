@@ -258,7 +258,7 @@ def _sampled(
         families_report.draw(
             images_NHWC,
             labels_N,
-            asked.out / "pictures" / "families" / f"{real.name}-{bundle.info.autoencoder.family}-{sampler}.png",
+            asked.out / "pictures" / "families" / f"{real.name}-{bundle.info.autoencoder.family}-{sampler}.jpg",
         )
     print(
         f"    {sampler}: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "sampler"),

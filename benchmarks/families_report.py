@@ -45,7 +45,7 @@ def write(path: Path, rows: list[dict[str, Any]], protocol: dict[str, Any], pict
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         lines += ["", f"## {dataset}", "", *_table([row for row in rows if row["dataset"] == dataset])]
-        drawn = sorted(pictures.glob(f"{dataset}-*.png"))
+        drawn = sorted(pictures.glob(f"{dataset}-*.jpg"))
         lines += ["", *(f"![{one.stem}]({one.relative_to(path.parent)})" for one in drawn)]
     path.write_text("\n".join(lines) + "\n")
 
@@ -75,9 +75,9 @@ def _told(values: list[float], shown: Callable[[float], str]) -> str:
 
 
 def draw(images_NHWC: np.ndarray, labels_N: np.ndarray, path: Path) -> None:
-    """A sheet of samples, a row a class, as a PNG file at twice the size."""
+    """A sheet of samples, a row a class, as a JPEG file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [images_NHWC[labels_N == label][:_PER_CLASS] for label in np.unique(labels_N)]
     sheet_HWC = np.concatenate([np.concatenate(list(row_NHWC), axis=1) for row_NHWC in rows])
     image = Image.fromarray(sheet_HWC[:, :, 0] if sheet_HWC.shape[2] == 1 else sheet_HWC)
-    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path, optimize=True)
+    image.save(path, quality=85)

@@ -39,8 +39,8 @@ def test_families_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
     assert all(0.0 < row["accuracy"] <= 1.0 and 0.0 < row["reconstruction_mse"] < 0.2 for row in rows)
     page = (tmp_path / "families.md").read_text()
     assert page.count("| linear | ") == 2
-    assert "pictures/families/digits-linear-gaussian.png" in page
-    assert (tmp_path / "pictures/families/digits-stacked-mixture.png").stat().st_size > 0
+    assert "pictures/families/digits-linear-gaussian.jpg" in page
+    assert (tmp_path / "pictures/families/digits-stacked-mixture.jpg").stat().st_size > 0
 
 
 def test_few_labels_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
