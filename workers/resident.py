@@ -59,5 +59,8 @@ class Residents:
         return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=self.device)
 
     def _let_go(self) -> None:
-        while len(self._held) > 1 and sum(decoder.bytes for _, decoder in self._held.values()) > self.max_bytes:
+        while len(self._held) > 1 and self._bytes() > self.max_bytes:
             self._held.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(decoder.bytes + bundle.guards.bytes for bundle, decoder in self._held.values())

@@ -14,7 +14,7 @@ from generator.guards.sketch import Sketch, draw_sketch
 from generator.latents import LatentDistribution
 from generator.seeding import noise
 
-_TRIED = 200  # samples of each class
+_TRIED, _ALL_TRIED, _AT_ONCE = 200, 20_000, 1000  # samples of each class, of many classes together, in memory
 
 
 def judge_and_sketch(
@@ -53,13 +53,19 @@ def guards_of(
 
 
 def _passing(decoder: nn.Module, latents: LatentDistribution, judge: Judge | None, sketch: Sketch | None) -> Passing:
-    labels_N = np.arange(_TRIED * max(1, latents.classes)) % max(1, latents.classes)
+    classes = max(1, latents.classes)
+    labels_N = np.arange(classes * max(1, min(_TRIED, _ALL_TRIED // classes))) % classes
     drawn = noise(0, np.arange(len(labels_N)), np.zeros_like(labels_N), latents.dims)
-    images_NHWC = decode(decoder, latents.sample(drawn, labels_N).z_BD)
-    by_class, new = tuple[float, ...](), None
-    if judge is not None:
-        sure_N = judge.probabilities(images_NHWC)[np.arange(len(labels_N)), labels_N] >= LABEL_FLOOR
-        by_class = tuple(float(sure_N[labels_N == label].mean()) for label in range(latents.classes))
-    if sketch is not None:
-        new = float((~sketch.copies(images_NHWC, NOVELTY_FLOOR)).mean())
-    return Passing(label=by_class, novelty=new)
+    z_ND = latents.sample(drawn, labels_N).z_BD
+    sure_N, new_N = np.zeros(len(labels_N), dtype=bool), np.zeros(len(labels_N), dtype=bool)
+    for begin in range(0, len(labels_N), _AT_ONCE):
+        rows = slice(begin, begin + _AT_ONCE)
+        images_BHWC, labels_B = decode(decoder, z_ND[rows]), labels_N[rows]
+        if judge is not None:
+            sure_N[rows] = judge.probabilities(images_BHWC)[np.arange(len(labels_B)), labels_B] >= LABEL_FLOOR
+        if sketch is not None:
+            new_N[rows] = ~sketch.copies(images_BHWC, NOVELTY_FLOOR)
+    return Passing(
+        label=() if judge is None else tuple(float(sure_N[labels_N == label].mean()) for label in range(classes)),
+        novelty=None if sketch is None else float(new_N.mean()),
+    )

@@ -20,5 +20,11 @@ class Guards:
     sketch: Sketch | None = None
     passing: Passing = NOTHING
 
+    @property
+    def bytes(self) -> int:
+        """What they take in memory."""
+        weights = sum(weight.nbytes for weight in (self.judge_weights or {}).values())
+        return weights + (0 if self.sketch is None else self.sketch.bytes)
+
 
 UNGUARDED = Guards()

@@ -53,6 +53,12 @@ class Sketch:
     def unit(self) -> float:
         return 2.0**self.shift / (_UNIT * self.block)
 
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, with what is kept ready to be asked."""
+        ready = 8 * self.projection_PK.size + 4 * len(self.rows_NK) * (_COARSE + 1)
+        return self.projection_PK.nbytes + self.rows_NK.nbytes + ready
+
     def of(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Sketches of uint8 images, int64 (B, K). Sums of whole numbers below 2**53, so exact in any order."""
         summed_BP = reduced(images_BHWC, self.block).astype(np.float64)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,6 @@ from generator.mill import build
 from generator.provenance.environment import Environment
 from generator.provenance.manifest import ENVIRONMENT_KEY
 from generator.publish import committed, place_of
-from tests.bundles import tiny_bundle
-from tests.servers import RedisServer
 from tests.service import Bench
 from workers.cli.main import root
 from workers.client import Client
@@ -35,23 +32,6 @@ from workers.pool import Pool
 from workers.status import JobStatus
 from workers.tenants import Share, Tenants
 from workers.work import Workshop
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-@pytest.fixture
-def bench(server: RedisServer, bundle: Path, tmp_path: Path) -> Bench:
-    return Bench(server, bundle, tmp_path)
 
 
 def obstacle(bench: Bench, job: JobStatus, shard: int) -> Path:

@@ -4,34 +4,13 @@ and that it does nothing to the others."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from generator.errors import SpecError
-from tests.bundles import tiny_bundle
-from tests.servers import RedisServer
 from tests.service import Bench
 from workers.markers import read_marker
 from workers.work import open_workshop
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-@pytest.fixture
-def bench(server: RedisServer, bundle: Path, tmp_path: Path) -> Bench:
-    return Bench(server, bundle, tmp_path)
 
 
 def test_shards_then_the_commit(bench: Bench) -> None:

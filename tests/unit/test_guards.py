@@ -15,6 +15,7 @@ from generator.errors import BundleError, SourceError
 from generator.features.classifier import Labelled
 from generator.features.config import Budget
 from generator.guards.config import JudgeSettings, Passing, default_judge
+from generator.guards.held import Guards
 from generator.guards.judge import Judge, load_judge, train_judge
 from generator.guards.sketch import MIN_HOLDOUT, Sketch, draw_sketch, load_sketch, reduced
 from generator.latents.config import GaussianSettings
@@ -92,6 +93,16 @@ def test_blocks_are_summed_and_a_last_one_is_filled_with_zeros() -> None:
 def test_too_few_held_out_images_make_no_sketch() -> None:
     images = blobs(300, size=8, channels=1, seed=4)
     assert draw_sketch(images, images[: MIN_HOLDOUT - 1], seed=0) is None
+
+
+def test_guards_say_what_they_take_in_memory() -> None:
+    sketch = drawn(DIGITS.images_NHWC[:600], DIGITS.images_NHWC[600:800])
+    sketch.copies(DIGITS.images_NHWC[800:810], 0.05)  # from here on it is ready
+    held = [array for array in vars(sketch).values() if isinstance(array, np.ndarray) and array.size > 1001]
+    assert len(held) == 4
+    assert sketch.bytes == sum(array.nbytes for array in held)
+    weights = {"a": np.zeros(10, np.float32)}
+    assert Guards(JudgeSettings(), weights, sketch).bytes == 40 + sketch.bytes
 
 
 def test_a_sketch_survives_its_tensors_and_damaged_ones_are_refused() -> None:
