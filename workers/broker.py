@@ -19,6 +19,7 @@ from workers.settings import Settings
 EMBEDDED_STATE = "redis.json"
 _START_UP = "start `latentmill up` in another terminal, or set LATENTMILL_REDIS_URL=redis://host:6379/0"
 _SCHEMES = ("redis", "rediss")
+_TIMEOUT = 10.0  # seconds
 _PLACE = re.compile(r"((?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?(?:/\d*)?)(?:[?#].*)?")  # host, port, database
 
 
@@ -80,18 +81,28 @@ def is_running(pid: object) -> bool:
     return True
 
 
-def connect(url: str) -> redis.Redis:
-    """A client of the Redis at ``url``; nothing is sent yet. Raises ``SettingsError`` for a URL that is none."""
+def connect(url: str, timeout: float = _TIMEOUT) -> redis.Redis:
+    """A client of the Redis at ``url``, which is away after ``timeout`` seconds of silence; nothing is sent yet.
+
+    Raises ``SettingsError`` for a URL that is none, or one whose options the broker's connection does not know.
+    """
     wrong = SettingsError("LATENTMILL_REDIS_URL", "redis://[:password@]host:port/db or rediss://...", shown(url))
     if url.partition("://")[0] not in _SCHEMES:
         raise wrong
+    if any(not name.startswith("ssl_") for name, _ in parse_qsl(url.partition("?")[2])):
+        raise SettingsError(
+            "LATENTMILL_REDIS_URL",
+            "redis://[:password@]host:port/db or rediss://..., without options but those of TLS (ssl_...)",
+            f"others after {shown(url)}",
+            "LATENTMILL_REDIS_TIMEOUT says after how long a silent Redis counts as away",
+        )
     try:
         client = redis.Redis.from_url(
             url,
-            socket_timeout=10.0,
-            socket_connect_timeout=3.0,
+            socket_timeout=timeout,
+            socket_connect_timeout=min(3.0, timeout),
             socket_keepalive=True,
-            health_check_interval=15,
+            health_check_interval=max(1, round(1.5 * timeout)),
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3),
             decode_responses=True,
         )

@@ -40,6 +40,13 @@ class Counts(NamedTuple):
         return self.dead > 0 and self.done + self.dead >= self.total > self.done
 
 
+class Allowance(NamedTuple):
+    """How many shards of a tenant are being made, and how many may be; 0 for any number."""
+
+    running: int
+    limit: int
+
+
 class Outcome(NamedTuple):
     """What the completion or the burial of a shard means for its job."""
 

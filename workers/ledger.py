@@ -19,7 +19,7 @@ from typing import Any
 from workers import ledger_scripts as lua
 from workers.bitmaps import packed, unpacked
 from workers.broker import broker_errors, connect
-from workers.claims import Claim, Counts, Outcome, Refusal
+from workers.claims import Allowance, Claim, Counts, Outcome, Refusal
 from workers.tenants import Tenants
 
 PREFIX = "latentmill:"
@@ -34,9 +34,9 @@ Facts = Mapping[str, str | int | float]
 class Ledger:
     """One Redis, seen as a ledger of jobs. Every method raises ``BrokerUnavailable`` when Redis does not answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = 10.0) -> None:
         self.url = url
-        self._redis: Any = connect(url)  # redis-py annotates every answer as perhaps awaitable
+        self._redis: Any = connect(url, timeout)  # redis-py annotates every answer as perhaps awaitable
         self._scripts = {script: self._redis.register_script(script) for script in (*lua.SHARDS, *lua.JOBS)}
 
     def ping(self) -> None:
@@ -232,6 +232,10 @@ class Ledger:
         """This worker takes no more tickets."""
         with broker_errors(self.url):
             self._redis.zrem(PREFIX + "slots", f"{slots}:{worker}")
+
+    def allowance(self, tenant: str) -> Allowance:
+        """How many shards of ``tenant`` are being made, and how many may be."""
+        return Allowance(*self._run(lua.ALLOWANCE, tenant))
 
     def slots(self) -> int:
         """Processes of all workers that announced themselves lately."""

@@ -45,7 +45,7 @@ class Pool:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(redis_url(self.settings))
+        return Ledger(redis_url(self.settings), self.settings.redis_timeout)
 
     @cached_property
     def root(self) -> Store:

@@ -7,6 +7,7 @@ from typing import Literal
 from generator.canonical import Frozen
 from generator.errors import LatentmillError, SpecError
 from generator.publish import finished_numbers
+from workers.claims import Counts
 from workers.markers import DeadLetter, Marker
 from workers.pool import Pool
 
@@ -17,6 +18,7 @@ ENDED = ("committed", "cancelled", "failed")
 class JobStatus(Frozen):
     """One job at one moment. ``samples_done`` counts finished shards and what is made of the running ones.
 
+    ``waits_for`` says why no shard of an open job is being made, as far as the ledger knows.
     ``dead`` are the shards that were given up, with the last error of each; of a failed job, ``missing`` are the first
     ranges (ends included) of its ``missing_shards`` shards without a receipt.
     """
@@ -33,6 +35,7 @@ class JobStatus(Frozen):
     samples: int
     samples_done: int
     submitted: float  # seconds since the epoch
+    waits_for: str = ""
     error: str = ""
     dead: tuple[DeadLetter, ...] = ()
     missing_shards: int = 0
@@ -56,12 +59,13 @@ def status_of(pool: Pool, job: str) -> JobStatus:
 
 def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
     shards, samples = int(facts["shards"]), int(facts["samples"])
-    state, running, dead = facts["state"], 0, 0
+    state, running, dead, waits_for = facts["state"], 0, 0, ""
     if state in ("open", "paused"):
         counts = pool.ledger.counts(job)
         running, done, dead = counts.running, counts.done, counts.dead
         made = counts.made + _samples_in(pool.ledger.finished(job), shards, samples)
         begun = "running" if running or done else "queued"
+        waits_for = _waits_for(pool, facts["tenant"], counts) if state == "open" else ""
         state = begun if state == "open" else "paused"
     else:
         done = shards if state == "committed" else int(facts.get("ended_shards", 0))
@@ -80,9 +84,24 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
         samples=samples,
         samples_done=min(made, samples),
         submitted=float(facts["submitted"]),
+        waits_for=waits_for,
         error=facts.get("error", ""),
         **_failures(marker),
     )
+
+
+def _waits_for(pool: Pool, tenant: str, counts: Counts) -> str:
+    """What keeps an open job from going on; empty while shards of it are being made."""
+    if counts.running or counts.finished:
+        return ""
+    if pool.ledger.slots() == 0:
+        return "a worker (none has announced itself lately)"
+    allowance = pool.ledger.allowance(tenant)
+    if 0 < allowance.limit <= allowance.running:
+        return f"other jobs of tenant {tenant}, which has its {allowance.limit} running shard(s)"
+    if counts.held and not counts.free:
+        return "the end of a back-off after a fault, or of the lease of a lost worker"
+    return "its turn"
 
 
 def _from_store(pool: Pool, marker: Marker) -> JobStatus:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Step = Callable[[int], None]
 _LINES = 16  # of a traceback that people see
+_IF_ANY = ("waits_for", "error", "dead", "missing", "missing_shards")  # shown only where there is something to show
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,11 +74,10 @@ def status_facts(status: JobStatus) -> dict[str, Any]:
     """A job's status as the CLI shows it; of shards that were given up, the numbers and the errors."""
     from datetime import UTC, datetime
 
-    facts = status.model_dump(mode="json", exclude={"submitted", "error", "dead", "missing", "missing_shards"})
+    facts = status.model_dump(mode="json", exclude={"submitted", *_IF_ANY})
     if status.submitted:
         facts["submitted"] = datetime.fromtimestamp(status.submitted, UTC).isoformat(timespec="seconds")
-    if status.error:
-        facts["error"] = status.error
+    facts |= {name: getattr(status, name) for name in ("waits_for", "error") if getattr(status, name)}
     if status.dead:
         facts["dead"] = [letter.model_dump(mode="json") for letter in status.dead]
     if status.missing_shards:

@@ -64,7 +64,7 @@ def worker_command(concurrency: int | None, device: str | None, threads: int | N
     settings = _rooted(settings, root or shared or settings.root)
     if shared not in (None, settings.root):
         raise SettingsError("root", f"the root of the running `latentmill up`, {shared}", settings.root)
-    Ledger(url).ping()
+    Ledger(url, settings.redis_timeout).ping()
     for found in refusals(settings, settings.root):
         raise SettingsError("root", "a store that mixes up nothing", f"{found.check}: {found.found}", found.mend)
     arguments = command(settings)

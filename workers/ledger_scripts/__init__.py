@@ -5,6 +5,7 @@ from __future__ import annotations
 from workers.ledger_scripts.jobs import (
     ADD,
     ADMIT,
+    ALLOWANCE,
     ANNOUNCE,
     CORRECT,
     END,
@@ -20,7 +21,22 @@ from workers.ledger_scripts.jobs import (
 from workers.ledger_scripts.shards import BURY, CLAIM, COMPLETE, EXPIRE, POSTPONE, RELEASE, RELEASE_ALL, RENEW
 
 SHARDS = (CLAIM, RENEW, RELEASE, RELEASE_ALL, POSTPONE, BURY, COMPLETE, EXPIRE)
-JOBS = (ADD, PAUSE, END, CORRECT, REVIVE, WORK, TICKETS, ANNOUNCE, SLOTS, FINISHED, RENEW_COMMIT, ADMIT, WITHDRAW)
+JOBS = (
+    ADD,
+    PAUSE,
+    END,
+    CORRECT,
+    REVIVE,
+    WORK,
+    TICKETS,
+    ANNOUNCE,
+    SLOTS,
+    FINISHED,
+    RENEW_COMMIT,
+    ADMIT,
+    WITHDRAW,
+    ALLOWANCE,
+)
 
 __all__ = [
     "TICKETS",
@@ -28,6 +44,7 @@ __all__ = [
     "SLOTS",
     "ADD",
     "ADMIT",
+    "ALLOWANCE",
     "BURY",
     "CLAIM",
     "COMPLETE",

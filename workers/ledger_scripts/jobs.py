@@ -230,3 +230,11 @@ end
 return nil
 """
 )
+
+# ARGV: prefix, tenant -> {shards of the tenant that are being made, how many may be or 0}
+ALLOWANCE = (
+    COMMON
+    + """
+return {running(ARGV[2]), limits(ARGV[2]).running_shards or 0}
+"""
+)
