@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from generator.spec import MAX_SHARDS
 from workers import ledger_scripts as lua
 from workers.bitmaps import packed, unpacked
 from workers.broker import broker_errors, connect
@@ -103,8 +104,8 @@ class Ledger:
 
     def facts(self, job: str) -> dict[str, str]:
         """What is known of a job; empty where nothing is."""
-        with broker_errors(self.url):
-            return dict(self._redis.hgetall(self._key("job", job)))
+        found = iter(self._run(lua.FACTS, job))
+        return dict(zip(found, found, strict=True))
 
     def counts(self, job: str) -> Counts:
         """How a live job stands."""
@@ -123,7 +124,9 @@ class Ledger:
     def finished(self, job: str) -> list[int]:
         """The numbers of the finished shards of a live job."""
         with broker_errors(self.url):
-            bitmap = self._redis.execute_command("GET", self._key("done", job), NEVER_DECODE=True)
+            bitmap = self._redis.execute_command(
+                "GETRANGE", self._key("done", job), 0, MAX_SHARDS // 8, NEVER_DECODE=True
+            )
         return unpacked(bitmap or b"")
 
     def work(self, enough: int) -> int:

@@ -40,3 +40,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bench(server: RedisServer, bundle: Path, tmp_path: Path) -> Bench:
     return Bench(server, bundle, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_run_or_written_outside(tmp_path: Path) -> Iterator[None]:
+    yield
+    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path.parent / "escaped").exists()

@@ -252,3 +252,16 @@ def test_one_commit_at_a_time_and_later_after_a_fault(ledger: Ledger) -> None:
     assert [ledger.postpone_commit("a", base=0.01, cap=0.01) for _ in range(2)] == [1, 2]
     time.sleep(0.05)
     assert ledger.claim_commit("a", 60.0)
+
+
+def test_of_what_others_wrote_into_the_ledger_little_is_read(ledger: Ledger, server: RedisServer) -> None:
+    add(ledger, "a", 5)
+    with redis.Redis.from_url(server.url) as client:
+        client.hset("latentmill:job:a", mapping={"error": "x" * 10**7, "url": "u" * 10**7})
+        client.hset("latentmill:job:a", mapping={f"further-{number}": "" for number in range(10**4)})
+        client.setrange("latentmill:done:a", 10**7, "\xff")
+    facts, claim = ledger.facts("a"), ledger.claim(60.0)
+    assert sum(map(len, facts.values())) < 2**20
+    assert claim is not None
+    assert len(claim.url) < 10_000
+    assert ledger.finished("a") == []

@@ -107,7 +107,7 @@ def _guard(mark: str) -> None:
     for line in sys.stdin:  # until the test process has ended, however it did
         pid, birth = line.split()
         noted.add((int(pid), int(birth)))
-    end_all(mark, noted)
+    end_all(mark, noted, patience=120.0)  # whoever is left has no time to keep
 
 
 if __name__ == "__main__":

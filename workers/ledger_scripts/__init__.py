@@ -9,6 +9,7 @@ from workers.ledger_scripts.jobs import (
     ANNOUNCE,
     CORRECT,
     END,
+    FACTS,
     FINISHED,
     PAUSE,
     RENEW_COMMIT,
@@ -36,6 +37,7 @@ JOBS = (
     ADMIT,
     WITHDRAW,
     ALLOWANCE,
+    FACTS,
 )
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "CORRECT",
     "END",
     "EXPIRE",
+    "FACTS",
     "FINISHED",
     "JOBS",
     "PAUSE",

@@ -11,6 +11,9 @@ local P = ARGV[1]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
+-- What somebody else may have written is read so far and no further.
+local function short(text) return string.sub(text or '', 1, 8192) end
+
 local function live(job)
   local state = redis.call('HGET', P .. 'job:' .. job, 'state')
   return state == 'open' or state == 'paused'

@@ -238,3 +238,14 @@ ALLOWANCE = (
 return {running(ARGV[2]), limits(ARGV[2]).running_shards or 0}
 """
 )
+
+# ARGV: prefix, job -> its facts in pairs, each cut to a length
+FACTS = (
+    COMMON
+    + """
+local found = redis.call('HGETALL', P .. 'job:' .. ARGV[2])
+local facts = {}
+for i = 1, math.min(#found, 128) do facts[i] = short(found[i]) end
+return facts
+"""
+)

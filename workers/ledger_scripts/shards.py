@@ -56,7 +56,7 @@ local function served(tenant, tag, weight, job, shard, clock)
   redis.call('HSET', P .. 'nonce:' .. job, shard, ARGV[3])
   redis.call('HSET', P .. 'made:' .. job, shard, 0)
   local where = redis.call('HMGET', facts, 'url', 'name')
-  return {job, tonumber(shard), where[1] or '', where[2] or ''}
+  return {short(job), tonumber(shard), short(where[1]), short(where[2])}
 end
 
 local clock = tonumber(redis.call('GET', P .. 'clock') or '0')
