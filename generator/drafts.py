@@ -125,19 +125,28 @@ def read_draft(path: str | Path) -> JobDraft:
 
     Raises ``SpecError`` naming the file or the field.
     """
+    return draft_of(read_mapping(read_bytes(path), where=str(path)))
+
+
+def read_bytes(path: str | Path, field: str = "spec") -> bytes:
+    """A file of YAML that a user wrote. Raises ``SpecError`` for one that cannot be read."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as missing:
-        raise SpecError("spec", "a YAML file that can be read", f"{path} ({missing.strerror})") from missing
+        raise SpecError(field, "a YAML file that can be read", f"{path} ({missing.strerror})") from missing
+
+
+def read_mapping(data: bytes, *, where: str, field: str = "spec") -> dict[str, Any]:
+    """The mapping that YAML (or JSON) from ``where`` holds. Raises ``SpecError`` naming it."""
     if len(data) > MAX_SPEC_BYTES:
-        raise SpecError("spec", f"at most {MAX_SPEC_BYTES} bytes", f"{len(data)} bytes in {path}")
+        raise SpecError(field, f"at most {MAX_SPEC_BYTES} bytes", f"{len(data)} bytes in {where}")
     try:
         document = _plain_yaml(data)
     except (yaml.YAMLError, RecursionError, ValueError) as broken:
-        raise SpecError("spec", "a YAML mapping", f"{path}, which does not parse ({broken})") from broken
+        raise SpecError(field, "a YAML mapping", f"{where}, which does not parse ({broken})") from broken
     if not isinstance(document, dict):
-        raise SpecError("spec", "a YAML mapping of fields", f"{type(document).__name__} in {path}")
-    return draft_of(document)
+        raise SpecError(field, "a YAML mapping of fields", f"{type(document).__name__} in {where}")
+    return document
 
 
 class _PlainLoader(yaml.SafeLoader):
