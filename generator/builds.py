@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict
 
 from generator.canonical import read_json, validated
 from generator.errors import DatasetError, ObjectMissing
 from generator.provenance.manifest import MANIFEST_KEY, MAX_MANIFEST_BYTES, RECIPE_KEY, Manifest, parse_manifest
+from generator.spec import BuildId
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
 
 LATEST_KEY = "latest.json"
-MAX_LATEST_BYTES = 64 * 1024
+MAX_LATEST_BYTES = 4 * 2**20
 
 _BUILDS = "builds/"
 _SHOWN = 10
 
 
 class Latest(BaseModel):
-    """``latest.json``: the build that readers of the dataset get. What else ``promote`` notes there is its own."""
+    """``latest.json``: the build that readers of the dataset get.
+
+    ``None`` before the first promotion; then they get none at all (``by_promotion``), or the only committed one. What
+    else ``generator.promotion`` notes there (``Standing``) is no business of a reader.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    build: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
+    build: BuildId | None
+    by_promotion: bool = True
 
 
 def resolve_build(url: str, s3: S3Settings | None = None) -> tuple[Store, Manifest]:
     """The committed build that ``url`` means, seen from its prefix, and its manifest.
 
     ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``). Of a dataset it is the build that
-    ``latest.json`` names, or else the only committed one. Raises ``DatasetError`` where that is none.
+    ``latest.json`` names; where there is no such pointer, the only committed one. Raises ``DatasetError`` where that is
+    none.
     """
     store = find_build(url, s3)
     return store, read_manifest(store)
@@ -40,7 +45,7 @@ def resolve_build(url: str, s3: S3Settings | None = None) -> tuple[Store, Manife
 def find_build(url: str, s3: S3Settings | None = None) -> Store:
     """As ``resolve_build``, without reading the manifest: it is there, and may still be damaged."""
     store = open_store(url, s3)
-    if _is_committed(store):
+    if is_committed(store):
         return store
     if store.head(RECIPE_KEY) is not None:
         raise DatasetError(
@@ -50,7 +55,7 @@ def find_build(url: str, s3: S3Settings | None = None) -> Store:
             "submit or generate the same spec again to finish it",
         )
     promoted = _promoted(store)
-    return store.at(f"{_BUILDS}{promoted}") if promoted else _only_build(store)
+    return build_below(store, promoted) if promoted else _only_build(store)
 
 
 def read_manifest(store: Store) -> Manifest:
@@ -62,6 +67,21 @@ def read_manifest(store: Store) -> Manifest:
     return parse_manifest(data)
 
 
+def build_below(dataset: Store, build_id: str) -> Store:
+    """The dataset's store seen from the prefix of one of its builds."""
+    return dataset.at(f"{_BUILDS}{build_id}")
+
+
+def builds_below(dataset: Store) -> list[str]:
+    """The names of all builds of a dataset, committed or not, ascending."""
+    return list(dataset.children(_BUILDS))
+
+
+def is_committed(build: Store) -> bool:
+    """Whether the build whose prefix ``build`` is seen from exists for readers."""
+    return build.head(MANIFEST_KEY) is not None
+
+
 def _promoted(store: Store) -> str | None:
     try:
         data = store.get(LATEST_KEY, MAX_LATEST_BYTES)
@@ -70,17 +90,22 @@ def _promoted(store: Store) -> str | None:
     latest = validated(
         Latest, read_json(data, field=LATEST_KEY, error=DatasetError), field=LATEST_KEY, error=DatasetError
     )
-    if not _is_committed(store.at(f"{_BUILDS}{latest.build}")):
+    if latest.build is None:
+        if latest.by_promotion:
+            hint = "wait for the first one that holds its gates, or open a build by its own URL"
+            raise DatasetError("dataset", "a promoted build", f"none yet at {store.url}", hint)
+        return None
+    if not is_committed(build_below(store, latest.build)):
         got = f"build {latest.build}, which {store.url} does not hold"
         raise DatasetError(LATEST_KEY, "the id of a committed build", got, "promote another build")
     return latest.build
 
 
 def _only_build(store: Store) -> Store:
-    builds = list(store.children(_BUILDS))
-    ready = [build for build in builds if _is_committed(store.at(f"{_BUILDS}{build}"))]
+    builds = builds_below(store)
+    ready = [build for build in builds if is_committed(build_below(store, build))]
     if len(ready) == 1:
-        return store.at(f"{_BUILDS}{ready[0]}")
+        return build_below(store, ready[0])
     if ready:
         got = f"{len(ready)} committed builds at {store.url}: {_some(ready)}"
         hint = f"open one of them ({store.url}/{_BUILDS}{ready[0]}), or promote one"
@@ -91,10 +116,6 @@ def _only_build(store: Store) -> Store:
     below = list(store.children())
     hint = f"below it are: {_some(below)}" if below else ""
     raise DatasetError("dataset", "the URL of a dataset or of a build", f"neither at {store.url}", hint)
-
-
-def _is_committed(store: Store) -> bool:
-    return store.head(MANIFEST_KEY) is not None
 
 
 def _some(names: list[str]) -> str:

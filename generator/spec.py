@@ -21,6 +21,7 @@ MAX_COORDINATE = 1e6  # of a code: far outside of what any encoder gives, and it
 MAX_CLUSTERS = 100_000
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+BuildId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]

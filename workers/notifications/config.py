@@ -1,0 +1,46 @@
+"""Who is told what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
+
+from generator.canonical import Frozen
+from generator.spec import Name
+
+Kind = Literal["succeeded", "failed", "refused", "at_risk"]
+KINDS: tuple[Kind, ...] = ("succeeded", "failed", "refused", "at_risk")
+
+
+class Webhook(Frozen):
+    """One receiver. ``secret``: the name of its secret in the file that LATENTMILL_WEBHOOK_SECRETS_FILE names.
+
+    ``events``: those that it is told of; ``refused`` is a build that its gates kept back, ``at_risk`` a deadline that
+    will be missed.
+    """
+
+    url: Annotated[str, Field(min_length=1, max_length=2000)]
+    secret: Name
+    events: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
+
+    @field_validator("url")
+    @classmethod
+    def _plain(cls, url: str) -> str:
+        try:
+            parts = parse_url(url)
+        except LocationParseError as wrong:
+            raise ValueError("an http:// or https:// URL") from wrong
+        if parts.scheme not in ("http", "https") or not parts.host or not url.isascii() or not url.isprintable():
+            raise ValueError("an http:// or https:// URL")
+        if parts.auth is not None or parts.fragment is not None:
+            raise ValueError("a URL without a user, a password or a fragment")
+        return url
+
+
+class Notifications(Frozen):
+    """Who is told of a run's end, and of deadlines at risk. A line in the log is written in any case."""
+
+    webhooks: tuple[Webhook, ...] = Field(default=(), max_length=10)
