@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from generator.builds import resolve_build
 from generator.canonical import digest_of
 from generator.errors import DatasetError, IntegrityError, SpecError
+from generator.guards.likely import soft_label
 from generator.images import decode_image, extension
 from generator.provenance.manifest import Manifest
 from generator.seeding import permutation
@@ -27,13 +28,13 @@ class Sample(NamedTuple):
     """One image of a build; PyTorch's default collate makes a batch of them.
 
     ``image`` is uint8 HWC with 1 (grey) or 3 (RGB) channels, or what the ``transform`` made of it; ``label`` is
-    ``NO_LABEL`` (-1) in a dataset without labels. ``provenance`` says how to make the image again: ``key``, ``index``,
-    ``attempt``, ``cluster``, ``log_density``, ``label_confidence``, ``recipe`` (digest), ``synthetic``, and,
-    where there are labels, ``label`` and ``class``.
+    ``NO_LABEL`` (-1) in a dataset without labels, and with ``soft_labels`` the probability of each class, float32 (C,).
+    ``provenance`` says how to make the image again: ``key``, ``index``, ``attempt``, ``cluster``, ``log_density``,
+    ``label_confidence``, ``recipe`` (digest), ``synthetic``, and, where there are labels, ``label`` and ``class``.
     """
 
     image: Any
-    label: int
+    label: Any
     provenance: dict[str, Any]
 
 
@@ -46,6 +47,7 @@ def open_dataset(
     rank: int = 0,
     world_size: int = 1,
     transform: Callable[[np.ndarray], Any] | None = None,
+    soft_labels: bool = False,
 ) -> Dataset:
     """The committed build at ``url``, to iterate over: ``for image, label, provenance in open_dataset(url)``.
 
@@ -53,9 +55,11 @@ def open_dataset(
     Without ``shuffle`` the order is that of the build. With it, shards and the samples inside each are permuted by
     ``seed`` and by the epoch (``set_epoch``). ``rank`` of ``world_size`` processes gets its share of every epoch;
     shares differ by at most one sample, so a distributed loop has to allow for a last step that some ranks lack.
-    ``transform`` is called with every image (uint8 HWC).
+    ``transform`` is called with every image (uint8 HWC). ``soft_labels`` gives the judge's probability of each class in
+    place of the label, for a loss that takes probabilities (``torch.nn.CrossEntropyLoss`` does).
 
-    Raises ``DatasetError`` for anything but a committed build, ``SpecError`` for a rank outside the world.
+    Raises ``DatasetError`` for anything but a committed build, and for ``soft_labels`` of one that no judge looked at;
+    ``SpecError`` for a rank outside the world.
     """
     if world_size < 1 or not 0 <= rank < world_size:
         raise SpecError("rank", "0 <= rank < world_size", f"rank {rank} of {world_size}")
@@ -63,8 +67,15 @@ def open_dataset(
     if manifest.samples != sum(receipt.samples for receipt in manifest.shards):
         stated = sum(receipt.samples for receipt in manifest.shards)
         raise DatasetError("manifest.json.samples", f"{stated}, as its shards have", manifest.samples)
+    if soft_labels and manifest.recipe.get("label_floor") is None:
+        raise DatasetError(
+            "soft_labels",
+            "a dataset that a judge looked at",
+            f"one whose recipe has no label_floor at {store.url}",
+            "a small label_floor, say 0.01, refuses next to nothing",
+        )
     order = _Order(np.array([receipt.samples for receipt in manifest.shards]), seed if shuffle else None)
-    return Dataset(store, manifest, order, _share((0, manifest.samples), rank, world_size), transform)
+    return Dataset(store, manifest, order, _share((0, manifest.samples), rank, world_size), transform, soft_labels)
 
 
 @final
@@ -84,9 +95,11 @@ class Dataset(IterableDataset[Sample]):
         order: _Order,
         share: tuple[int, int],
         transform: Callable[[np.ndarray], Any] | None,
+        soft_labels: bool,
     ) -> None:
         self.manifest, self.classes, self.url = manifest, manifest.classes, store.url
         self._store, self._order, self._share, self._transform = store, order, share, transform
+        self._soft = soft_labels
         # In shared memory, so that persistent workers see the epoch that the main process sets.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -135,7 +148,14 @@ class Dataset(IterableDataset[Sample]):
             image = self._transform(image)
         # Default collate knows no None, and in a dataset without labels these facts are None in every sample.
         provenance = {"key": key} | {name: value for name, value in facts.items() if value is not None}
-        return Sample(image, label, provenance)
+        likely = [provenance.pop(name, None) for name in ("likely_labels", "likely_probabilities")]
+        return Sample(image, self._soft_label(*likely, field) if self._soft else label, provenance)
+
+    def _soft_label(self, labels: Any, probabilities: Any, field: str) -> np.ndarray:
+        try:
+            return soft_label(labels, probabilities, len(self.classes))
+        except (ValueError, TypeError, IndexError, OverflowError) as broken:
+            raise IntegrityError(field, "the likely classes of an image", f"{broken!r:.200}") from broken
 
 
 @dataclass(frozen=True)

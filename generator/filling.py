@@ -8,6 +8,7 @@ from typing import final
 import numpy as np
 
 from generator.filters import Looked, check_attempts
+from generator.guards.likely import MOST, Likely
 from generator.plan import ShardPlan
 from generator.provenance.samples import SampleRows
 from generator.sampling import Draw
@@ -30,6 +31,7 @@ class Filling:
             clusters_N=np.zeros(count, dtype=np.int32),
             log_density_N=np.zeros(count),
             confidence_N=np.full(count, np.nan, dtype=np.float32),
+            likely_NK=Likely.none(count, min(MOST, len(recipe.classes)) if recipe.label_floor is not None else 0),
             latents_ND=np.zeros((count, dims), dtype=np.float32),
         )
         self.hashes, self.refused = list[str](), 0
@@ -58,6 +60,8 @@ class Filling:
         self.rows.clusters_N[places_B] = draw.clusters_B
         self.rows.log_density_N[places_B] = draw.log_density_B
         self.rows.confidence_N[places_B] = looked.confidence_B
+        self.rows.likely_NK.labels_NK[places_B] = looked.likely_BK.labels_NK
+        self.rows.likely_NK.probability_NK[places_B] = looked.likely_BK.probability_NK
         self.rows.latents_ND[places_B] = draw.z_BD
         self._done_N[places_B[looked.passed_B]] = True
         again_M = places_B[~looked.passed_B]

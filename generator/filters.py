@@ -14,17 +14,19 @@ from generator.bundle import Bundle
 from generator.decoding import ResidentDecoder, with_memory
 from generator.errors import RejectionExhausted, SpecError
 from generator.guards.judge import Judge, load_judge
+from generator.guards.likely import Likely
 from generator.guards.sketch import Sketch
 from generator.spec import Recipe
 
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What was seen in B images: bool ``passed_B``, and float32 ``confidence_B``, the judge's probability of each
-    image's label (NaN without a judge)."""
+    """What was seen in B images: bool ``passed_B``, float32 ``confidence_B``, the judge's probability of each image's
+    label (NaN without a judge), and ``likely_BK``, its K most likely labels (K is 0 without a judge)."""
 
     passed_B: np.ndarray
     confidence_B: np.ndarray
+    likely_BK: Likely
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +44,16 @@ class Screen:
     def look(self, images_BHWC: np.ndarray, labels_B: np.ndarray) -> Looked:
         """At uint8 images with int64 labels. Raises ``DeviceExhausted``."""
         passed_B, confidence_B = valid_images(images_BHWC), np.full(len(images_BHWC), np.nan, dtype=np.float32)
+        likely_BK = Likely.none(len(images_BHWC))
         if self.judge is not None and self.recipe.label_floor is not None:
             judge, batch = self.judge, self.recipe.batch
             said_BC = with_memory(lambda: judge.probabilities(images_BHWC, batch=batch), batch)
             confidence_B = said_BC[np.arange(len(labels_B)), labels_B]
+            likely_BK = Likely.of(said_BC)
             passed_B &= confidence_B >= self.recipe.label_floor
         if self.sketch is not None and self.recipe.novelty_floor is not None:
             passed_B[passed_B] = ~self.sketch.copies(images_BHWC[passed_B], self.recipe.novelty_floor)
-        return Looked(passed_B, confidence_B)
+        return Looked(passed_B, confidence_B, likely_BK)
 
 
 def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Screen:

@@ -68,7 +68,7 @@ class Maker:
 
     def _write(self, writer: TarWriter, rows: SampleRows, place: int, data: bytes, hashes: list[str]) -> None:
         key, label = sample_key(int(rows.indices_N[place])), int(rows.labels_N[place])
-        confidence = float(rows.confidence_N[place])
+        confidence, likely = float(rows.confidence_N[place]), rows.likely_NK
         facts = {
             "index": int(rows.indices_N[place]),
             "attempt": int(rows.attempts_N[place]),
@@ -77,6 +77,8 @@ class Maker:
             "cluster": int(rows.clusters_N[place]),
             "log_density": float(rows.log_density_N[place]),
             "label_confidence": None if isnan(confidence) else confidence,
+            "likely_labels": likely.labels_NK[place].tolist() or None,
+            "likely_probabilities": likely.probability_NK[place].tolist() or None,
             "recipe": self.recipe_digest,
             "synthetic": True,
         }

@@ -8,6 +8,7 @@ import numpy as np
 
 from generator.canonical import canonical_json, digest_of, read_json, sha256_hex
 from generator.errors import DatasetError
+from generator.guards.likely import Likely
 from generator.images import extension, image_encoder
 from generator.plan import Plan, ShardPlan
 from generator.provenance.card import card_bytes
@@ -118,6 +119,8 @@ class SmallBuild:
                 "log_density": float(rows.log_density_N[row]),
                 "recipe": place.recipe_digest,
                 "label_confidence": None,
+                "likely_labels": None,
+                "likely_probabilities": None,
                 "synthetic": True,
             }
             members = [Member(extension(self.image.format), data)]
@@ -145,6 +148,7 @@ class SmallBuild:
             clusters_N=(plan.indices_N % 3).astype(np.int32),
             log_density_N=-1.5 * np.arange(count),
             confidence_N=np.full(count, np.nan, dtype=np.float32),
+            likely_NK=Likely.none(count),
             latents_ND=np.linspace(-1, 1, 4 * count, dtype=np.float32).reshape(count, 4),
         )
 

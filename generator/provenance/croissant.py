@@ -64,6 +64,8 @@ _COLUMNS = (
     ("cluster", "sc:Integer", "Component of the latent distribution that the sample came from.", False),
     ("log_density", "sc:Float", "Natural logarithm of the latent point's density, given the label.", False),
     ("label_confidence", "sc:Float", "How likely the judge found the label; null where none looked.", False),
+    ("likely_labels", "sc:Integer", "The most likely labels, as the judge sees it; null where none looked.", True),
+    ("likely_probabilities", "sc:Float", "How likely each of them is.", True),
     ("image_sha256", "sc:Text", "sha256 of the image file.", False),
     ("latent", "sc:Float", "What the decoder received.", True),
 )

@@ -3,6 +3,8 @@
 Columns: ``index`` int64, ``attempt`` int32, ``key`` string, ``label`` int32 (null when unlabelled), ``class`` string
 (null when unlabelled), ``cluster`` int32, ``log_density`` float64 (natural logarithm, given the label),
 ``label_confidence`` float32 (the judge's probability of the label; null where no judge looked),
+``likely_labels`` list of int32 and ``likely_probabilities`` list of float64 (its most likely labels, 16 at most, the
+most likely one first; null where no judge looked),
 ``image_sha256`` string (64 hex digits), ``latent`` fixed-size list of float32: exactly what the decoder received.
 """
 
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from generator.errors import IntegrityError
+from generator.guards.likely import Likely
 
 MAX_ROWS = 100_000  # of a table, as a shard has no more samples
 _ROW_BYTES = 8192  # a latent point of 512 numbers, a class name, a digest; and as much again
@@ -31,6 +34,7 @@ class SampleRows:
     clusters_N: np.ndarray  # int32
     log_density_N: np.ndarray  # float64
     confidence_N: np.ndarray  # float32, NaN where no judge looked
+    likely_NK: Likely  # K is 0 where no judge looked
     latents_ND: np.ndarray  # float32
 
 
@@ -56,12 +60,18 @@ def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, .
         "cluster": pa.array(rows.clusters_N, pa.int32()),
         "log_density": pa.array(rows.log_density_N, pa.float64()),
         "label_confidence": pa.array(rows.confidence_N, pa.float32(), mask=np.isnan(rows.confidence_N)),
+        "likely_labels": pa.array(_lists(rows.likely_NK.labels_NK), pa.list_(pa.int32())),
+        "likely_probabilities": pa.array(_lists(rows.likely_NK.probability_NK), pa.list_(pa.float64())),
         "image_sha256": pa.array(image_sha256, pa.string()),
         "latent": pa.FixedSizeListArray.from_arrays(flat_latents, dims),
     }
     out = io.BytesIO()
     pq.write_table(pa.table(columns), out, compression="zstd")
     return out.getvalue()
+
+
+def _lists(values_NK: np.ndarray) -> list[list[Any] | None]:
+    return values_NK.tolist() if values_NK.shape[1] else [None] * len(values_NK)
 
 
 def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from generator.bundle import Bundle, load_bundle
 from generator.canonical import digest_of
+from generator.datasets import open_dataset
 from generator.decoding import ResidentDecoder
 from generator.errors import BuildConflict, EnvironmentMismatch, RejectionExhausted, SpecError
 from generator.making import Maker, open_maker
@@ -264,8 +265,14 @@ def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle)
                 refused += not looked.passed_B[0]
             assert row["label_confidence"] == pytest.approx(looked.confidence_B[0])
             assert row["label_confidence"] >= recipe.label_floor
+            likely = dict(zip(row["likely_labels"], row["likely_probabilities"], strict=True))
+            assert likely[row["label"]] == pytest.approx(row["label_confidence"], abs=1e-4)
+            assert sorted(likely.values(), reverse=True) == row["likely_probabilities"]
             assert not guarded.guards.sketch.copies(images_BHWC, 0.1)[0]
     assert refused == manifest.refused
+    for _, target_C, provenance in open_dataset(place.url, soft_labels=True):
+        assert target_C.sum() == pytest.approx(1.0)
+        assert target_C[provenance["label"]] == pytest.approx(provenance["label_confidence"], abs=1e-3)
     assert not verify_dataset(place.url).problems
     assert replay(place.url, row["index"], guarded, device="cpu").identical
 

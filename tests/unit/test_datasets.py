@@ -85,6 +85,11 @@ def test_an_unlabelled_dataset_has_the_label_minus_one_and_collates(tmp_path: Pa
     assert "class" not in batch.provenance
 
 
+def test_soft_labels_need_a_judge(url: str) -> None:
+    with pytest.raises(DatasetError, match=r"soft_labels: .*a judge looked at"):
+        open_dataset(url, soft_labels=True)
+
+
 def test_jpeg_builds_are_read(tmp_path: Path) -> None:
     build = SmallBuild(image=JpegSettings(quality=100), size=16)
     build.commit(str(tmp_path))

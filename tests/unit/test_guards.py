@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from generator.augmentation import Augmentation
 from generator.autoencoders.config import default_config
@@ -17,6 +19,7 @@ from generator.features.config import Budget
 from generator.guards.config import JudgeSettings, Passing, default_judge
 from generator.guards.held import Guards
 from generator.guards.judge import Judge, load_judge, train_judge
+from generator.guards.likely import MOST, Likely, soft_label
 from generator.guards.sketch import MIN_HOLDOUT, Sketch, draw_sketch, load_sketch, reduced
 from generator.latents.config import GaussianSettings
 from generator.learning import learn
@@ -208,3 +211,30 @@ def test_a_trained_bundle_holds_guards_that_know_its_samples(tmp_path: Path) -> 
     assert other.guards.judge == bundle.guards.judge
     assert np.array_equal(other.guards.sketch.rows_NK, bundle.guards.sketch.rows_NK)
     assert other.info.passing != bundle.info.passing
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(1, 1000), min_size=3, max_size=3), min_size=1, max_size=5),
+    classes=st.integers(3, 40),
+)
+def test_soft_labels_are_the_most_likely_probabilities(rows: list[list[int]], classes: int) -> None:
+    given_NC = np.zeros((len(rows), classes), dtype=np.float32)
+    given_NC[:, -3:] = rows
+    given_NC /= given_NC.sum(axis=1, keepdims=True)
+    likely = Likely.of(given_NC)
+    assert likely.labels_NK.shape == (len(rows), min(classes, MOST))
+    for row, labels_K in enumerate(likely.labels_NK.tolist()):
+        target_C = soft_label(labels_K, likely.probability_NK[row].tolist(), classes)
+        assert np.abs(target_C - given_NC[row]).max() < 3e-4
+        assert target_C.sum() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities"),
+    [([0, 3], [0.5, 0.5]), ([-1], [1.0]), ([0], [0.5, 0.5]), ([0, 1], [0.0, 0.0]), ([0, 1], [1.5, -0.5])],
+)
+def test_labels_and_probabilities_that_make_no_target_are_refused(
+    labels: list[int], probabilities: list[float]
+) -> None:
+    with pytest.raises(ValueError, match="probabilities"):
+        soft_label(labels, probabilities, 3)
