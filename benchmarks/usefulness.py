@@ -1,8 +1,9 @@
 """Are synthetic images good for what they are for? Train on them, test on real ones.
 
-One small fixed network is trained twice under one budget (steps, batch, schedule, augmentation): on a synthetic
+One small fixed network is trained anew on each under one budget (steps, batch, schedule, augmentation): on a synthetic
 dataset, and on the real training set. Both are tested on the real test split, which nothing else sees: no setting here
-was chosen on it. With several seeds, for the spread.
+was chosen on it. With several seeds, for the spread. Where a judge looked at the synthetic images, a third network
+learns from its probabilities (``soft_labels``) in place of the labels.
 
     python benchmarks/usefulness.py                  trains a model on MNIST, makes 60,000 images, measures them
     python benchmarks/usefulness.py DATASET          measures a committed dataset against --real and --test
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +87,12 @@ def _load(asked: argparse.Namespace) -> tuple[Labelled, Labelled, Labelled]:
 
 def _committed(url: str) -> tuple[Labelled, tuple[str, ...]]:
     dataset = open_dataset(url)
-    samples = [(image, label) for image, label, _ in dataset]
-    x_NHWC = np.stack([image for image, _ in samples])
-    return Labelled(x_NHWC, np.array([label for _, label in samples], dtype=np.int64)), dataset.classes
+    judged = dataset.manifest.recipe.get("label_floor") is not None
+    samples = [(image, label, facts["label"]) for image, label, facts in open_dataset(url, soft_labels=judged)]
+    images_NHWC = np.stack([image for image, _, _ in samples])
+    labels_N = np.array([label for _, _, label in samples], dtype=np.int64)
+    probability_NC = np.stack([target for _, target, _ in samples]) if judged else None
+    return Labelled(images_NHWC, labels_N, probability_NC), dataset.classes
 
 
 def _made(asked: argparse.Namespace) -> str:
@@ -125,8 +130,10 @@ def _renumbered(y_N: np.ndarray, names: tuple[str, ...], as_in: tuple[str, ...])
 def _measure(
     synthetic: Labelled, real: Labelled, test: Labelled, budget: Budget, asked: argparse.Namespace
 ) -> dict[str, Any]:
+    hard = replace(synthetic, probability_NC=None)
+    soft = {} if synthetic.probability_NC is None else {"synthetic, soft labels": synthetic}
     found = usefulness(
-        {"synthetic": synthetic, "real": real},
+        {"synthetic": hard, **soft, "real": real},
         test,
         classes=int(real.labels_N.max()) + 1,
         budget=budget,
@@ -135,8 +142,7 @@ def _measure(
     )
     facts = {"steps": budget.steps, "batch": budget.batch, "shift": budget.augmentation.shift}
     arms = {name: _arm(result) for name, result in found.arms.items()}
-    ratio = round(found.arms["synthetic"].ratio, 5)
-    return {"test_images": found.test_images, "budget": facts, **arms, "ratio": ratio}
+    return {"test_images": found.test_images, "budget": facts, "arms": arms}
 
 
 def _arm(result: ArmResult) -> dict[str, Any]:
@@ -145,6 +151,7 @@ def _arm(result: ArmResult) -> dict[str, Any]:
         "accuracies": [round(accuracy, 5) for accuracy in result.accuracies],
         "mean": round(result.mean, 5),
         "spread": None if result.spread is None else round(result.spread, 5),
+        "ratio": round(result.ratio, 5),
         "seconds": round(result.seconds, 1),
     }
 
@@ -155,12 +162,12 @@ def _told(report: dict[str, Any]) -> str:
         f"one small network, {budget['steps']} steps of {budget['batch']} images, shifts up to {budget['shift']} px; "
         f"accuracy on {report['test_images']} real test images"
     ]
-    for arm in ("synthetic", "real"):
-        facts = report[arm]
+    for arm, facts in report["arms"].items():
         each = ", ".join(f"{accuracy:.4f}" for accuracy in facts["accuracies"])
         spread = "" if facts["spread"] is None else f" +- {facts['spread']:.4f}"
-        lines.append(f"  {arm:9}  {facts['mean']:.4f}{spread}   ({each})   {facts['images']} images")
-    return "\n".join([*lines, f"  ratio      {report['ratio']:.4f}"])
+        told = f"{facts['mean']:.4f}{spread}   ({each})   {facts['ratio']:.4f} of real   {facts['images']} images"
+        lines.append(f"  {arm:22}  {told}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
