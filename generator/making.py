@@ -14,8 +14,7 @@ from generator.decoding import ResidentDecoder
 from generator.errors import SpecError
 from generator.filling import Filling
 from generator.filters import Screen, open_screen
-from generator.images import extension, image_encoder
-from generator.images.codec import Encode
+from generator.images import ImageEncoder, extension, image_encoder
 from generator.plan import ShardPlan
 from generator.provenance.environment import Environment
 from generator.provenance.here import environment_here
@@ -39,7 +38,7 @@ class Maker:
     sampler: Sampler
     decoder: ResidentDecoder
     screen: Screen
-    encode: Encode
+    encode: ImageEncoder
 
     def make(self, shard: ShardPlan, name: str, on_batch: OnBatch = lambda _: None) -> MadeShard:
         """The shard's bytes, table and receipt, under the dataset ``name``.

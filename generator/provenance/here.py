@@ -6,6 +6,7 @@ import platform
 
 import torch
 
+from generator.images.probe import encoder_facts
 from generator.provenance.environment import Environment
 
 
@@ -35,7 +36,6 @@ def _libraries() -> dict[str, str]:
         "scipy": scipy.__version__,
         "pyarrow": pyarrow.__version__,
         "pillow": PIL.__version__,
-        "libjpeg": str(features.version("jpg")),
-        "zlib": str(features.version("zlib")),
         "freetype": str(features.version("freetype2")),
+        **encoder_facts(),
     }
