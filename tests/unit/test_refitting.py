@@ -13,7 +13,7 @@ from generator.autoencoders.config import VaeConfig
 from generator.autoencoders.settings import TrainSettings
 from generator.bundle import load_bundle, load_codes, load_encoder_weights
 from generator.errors import BundleError, SourceError, SpecError
-from generator.latents.config import GaussianSettings, MixtureSettings, PolarSettings
+from generator.latents.config import FlowSettings, GaussianSettings, MixtureSettings, PolarSettings
 from generator.learning import learn
 from generator.refitting import refit
 from generator.sources import load_source
@@ -76,3 +76,18 @@ def test_options_of_a_sampler_need_its_name(bundle: Path, tmp_path: Path) -> Non
         CliRunner().invoke(
             cli_root, ["fit", str(bundle), "--clusters", "2", "--out", str(tmp_path / "n")], catch_exceptions=False
         )
+
+
+def test_settings_of_a_flow_reach_it(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    asked = ["fit", str(bundle), "--sampler", "flow", "--transforms", "2", "--hidden", "8", "--out", str(out)]
+    CliRunner().invoke(
+        cli_root,
+        [*asked, "--flow-epochs", "3", "--flow-rate", "0.001", "--flow-decay", "0.5"],
+        catch_exceptions=False,
+    )
+    settings = load_bundle(open_store(str(out))).info.fitting.settings
+    assert settings == FlowSettings(transforms=2, hidden=8, epochs=3, learning_rate=0.001, weight_decay=0.5)
+    words = [*asked[:3], "mixture", "--flow-epochs", "3", "--out", str(tmp_path / "n")]
+    with pytest.raises(SpecError, match="unknown field 'epochs'"):
+        CliRunner().invoke(cli_root, words, catch_exceptions=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workers.cli.output import json_option, show
-from workers.cli.train import SAMPLER_OPTIONS, all_of
+from workers.cli.train import SAMPLER_OPTIONS, all_of, sampler_settings
 
 if TYPE_CHECKING:
     from generator.latents.config import SamplerSettings
@@ -62,10 +62,9 @@ def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json:
 
 def _settings(sampler: str, options: dict[str, Any], store: Store) -> SamplerSettings:
     from generator.errors import SpecError
-    from generator.latents.config import parse_sampler
 
     if sampler != "auto":
-        return parse_sampler({"family": sampler} | options)
+        return sampler_settings(sampler, options)
     if options:
         raise SpecError(
             "sampler", "a named sampler where options are given", "auto", f"or without {', '.join(options)}"

@@ -59,7 +59,11 @@ SAMPLER_OPTIONS = {
     "clusters_by": click.option("--clusters-by", help="mixture: choose on held-out codes by likelihood, or bic."),
     "transforms": click.option("--transforms", type=int, help="flow: coupling layers."),
     "hidden": click.option("--hidden", type=int, help="flow: units of each hidden layer."),
+    "flow_epochs": click.option("--flow-epochs", type=int, help="flow: passes over the codes, at most."),
+    "flow_rate": click.option("--flow-rate", type=float, help="flow: learning rate."),
+    "flow_decay": click.option("--flow-decay", type=float, help="flow: weight decay; more where codes are few."),
 }
+_SAMPLER_FIELDS = {"flow_epochs": "epochs", "flow_rate": "learning_rate", "flow_decay": "weight_decay"}
 
 
 def all_of(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
@@ -69,6 +73,14 @@ def all_of(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
         return command
 
     return decorate
+
+
+def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
+    """The settings in ``options``, which are taken out of it. Raises ``SpecError`` for one of another family."""
+    from generator.latents.config import parse_sampler
+
+    chosen = {_SAMPLER_FIELDS.get(name, name): options.pop(name) for name in SAMPLER_OPTIONS if name in options}
+    return parse_sampler({"family": family} | chosen)
 
 
 @click.command("train")
@@ -120,7 +132,6 @@ def train_command(
     from generator.autoencoders.config import default_config
     from generator.autoencoders.settings import default_settings, parse_settings
     from generator.bundle.save import check_free
-    from generator.latents.config import parse_sampler
     from generator.sources import load_source
 
     check_free(out)
@@ -128,9 +139,7 @@ def train_command(
     of_model = {name: options.pop(name) for name in _OF_MODEL if name in options}
     changes = {name.removeprefix("augment_"): options.pop(name) for name in _AUGMENT if name in options}
     options |= {"augmentation": changes} if changes else {}
-    fitted_by = parse_sampler(
-        {"family": sampler} | {name: options.pop(name) for name in SAMPLER_OPTIONS if name in options}
-    )
+    fitted_by = sampler_settings(sampler, options)
     judge_of = partial(_judge, judges, judge_width, judge_steps)
     judge_of(32)  # like the settings, refused before anything is read
     parse_settings(options)
