@@ -78,8 +78,7 @@ def promote(
     def decide(standing: Standing | None) -> Standing | None:
         nonlocal outcome
         standing = standing or Standing()
-        if build_id in standing.retiring:
-            raise _uncommitted(store, build_id, "one that retention is deleting")
+        _check_there(store, standing, build_id)
         if any(_is_same(wanted, each) for each in (standing.current, *standing.previous)):
             return None  # our own write, whose answer was lost
         outcome = _outcome(standing, wanted, again=again)
@@ -104,13 +103,12 @@ def rollback(
     def decide(standing: Standing | None) -> Standing | None:
         if standing is None or standing.current is None:
             raise DatasetError("dataset", "a promoted build to roll back", f"none at {store.url}")
-        back = _undone(store, standing, by, at) if undo else _back(store, standing, to, by, at)
+        if (standing.current.by, standing.current.at) == (by, at):  # our own write, whose answer was lost
+            return None
         if first is None or first.current != standing.current:
-            if standing.current == back.current:
-                return None
             got = f"a move to build {standing.build} by {standing.current.by} in between"
             raise BuildConflict(LATEST_KEY, "nobody else to move it", got, "look again: latentmill promote DATASET")
-        return back
+        return _undone(store, standing, by, at) if undo else _back(store, standing, to, by, at)
 
     found = change_standing(store, decide)
     assert found is not None
@@ -145,14 +143,11 @@ def expect_promotion(store: Store, *, by: str) -> None:
 
 def pin(store: Store, build_id: str, *, by: str, note: str = "", at: datetime | None = None) -> Standing:
     """Keep the committed build from retention, until ``unpin``. Raises ``DatasetError`` as ``promote`` does."""
-    if not is_committed(build_below(store, build_id)):
-        raise _uncommitted(store, build_id)
     fresh = Pin(build=build_id, by=by, at=at or datetime.now(UTC), note=note)
 
     def decide(standing: Standing | None) -> Standing | None:
         standing = standing or Standing(by_promotion=False)
-        if build_id in standing.retiring:
-            raise _uncommitted(store, build_id, "one that retention is deleting")
+        _check_there(store, standing, build_id)
         if build_id in standing.pinned:
             return None
         pins = validated(Standing, {"pins": (*standing.pins, fresh)}, field="pin", error=DatasetError).pins
@@ -250,9 +245,17 @@ def _undone(store: Store, standing: Standing, by: str, at: datetime) -> Standing
 
 
 def _is_there(store: Store, standing: Standing, build_id: str, wanted: str | None) -> bool:
-    if build_id == standing.build or (wanted is not None and build_id != wanted) or build_id in standing.retiring:
+    if build_id == standing.build or (wanted is not None and build_id != wanted) or build_id in standing.going:
         return False
     return is_committed(build_below(store, build_id))
+
+
+def _check_there(store: Store, standing: Standing, build_id: str) -> None:
+    """Asked after ``standing`` was read: whoever deletes the build notes that there first, and our write then fails."""
+    if build_id in standing.going:
+        raise _uncommitted(store, build_id, "one that retention is deleting")
+    if not is_committed(build_below(store, build_id)):
+        raise _uncommitted(store, build_id)
 
 
 def _uncommitted(store: Store, build_id: str, got: str = "one that is not") -> DatasetError:

@@ -45,6 +45,13 @@ class Pin(Frozen):
     note: str = Field(default="", max_length=500)
 
 
+class Retiring(Frozen):
+    """A build that is being deleted, and since when: what is newer belongs to somebody who makes it again."""
+
+    build: BuildId
+    at: Moment
+
+
 class Standing(Frozen):
     """The content of ``latest.json``. ``build`` is that of ``current``, for readers.
 
@@ -61,12 +68,17 @@ class Standing(Frozen):
     undone: tuple[tuple[Promotion, ...], ...] = Field(default=(), max_length=MAX_HISTORY)
     withdrawn: tuple[BuildId, ...] = Field(default=(), max_length=MAX_HISTORY)
     pins: tuple[Pin, ...] = Field(default=(), max_length=MAX_PINS)
-    retiring: tuple[BuildId, ...] = Field(default=(), max_length=MAX_PINS)
+    retiring: tuple[Retiring, ...] = Field(default=(), max_length=MAX_PINS)
 
     @property
     def pinned(self) -> frozenset[str]:
         """The builds with a pin."""
         return frozenset(pin.build for pin in self.pins)
+
+    @property
+    def going(self) -> frozenset[str]:
+        """The builds that are being deleted."""
+        return frozenset(each.build for each in self.retiring)
 
     def moved(self, to: Promotion | None, previous: tuple[Promotion, ...]) -> Standing:
         """With ``to`` as what readers get, and ``previous`` behind it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
 from generator.canonical import Frozen, read_json, validated
 from generator.errors import DatasetError
@@ -30,8 +30,7 @@ class Check(Frozen):
 class Verdict(Frozen):
     """The content of ``reports/verdict.json``. ``against``: the promoted build that drift was measured against.
 
-    ``reasons``: in words, why the build is not to be promoted; empty where ``holds``. ``measurements``: numbers behind
-    the checks, by name.
+    ``reasons``: in words, why the build is not to be promoted; empty where ``holds``.
     """
 
     kind: Literal["latentmill.verdict"] = "latentmill.verdict"
@@ -43,7 +42,6 @@ class Verdict(Frozen):
     holds: bool
     reasons: tuple[str, ...]
     checks: tuple[Check, ...]
-    measurements: dict[str, float] = Field(default_factory=dict)
     looked_at: int  # images
     gates: Gates
     judged: AwareDatetime

@@ -74,9 +74,17 @@ class Subject:
 
 
 def load_subject(
-    url: str, source: Source, bundle: BundleInfo, *, test: Source | None = None, s3: S3Settings | None = None
+    url: str,
+    source: Source,
+    bundle: BundleInfo,
+    *,
+    test: Source | None = None,
+    sampled: Images | None = None,
+    s3: S3Settings | None = None,
 ) -> Subject:
     """Read the committed build at ``url`` into memory, beside the ``source`` that its ``bundle`` was trained on.
+
+    With ``sampled``, some of its images with labels in its own numbering, those stand for the build, which is not read.
 
     Raises ``DatasetError`` for anything but a committed build, ``SourceError`` where the source is another one than
     the dataset was made from, ``MeasureError`` where sizes or classes differ, ``IntegrityError`` for damage.
@@ -90,7 +98,7 @@ def load_subject(
         raise SourceError("source", wanted, got, hint)
     settings = bundle.training.settings
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
-    synthetic = _read(dataset, source)
+    synthetic = _numbered(dataset, source, _read(dataset) if sampled is None else sampled)
     return Subject(
         facts=SubjectFacts(
             dataset=dataset.url,
@@ -112,18 +120,24 @@ def load_subject(
     )
 
 
-def _read(dataset: Dataset, source: Source) -> Images:
+def _read(dataset: Dataset) -> Images:
     manifest = dataset.manifest
     shape = (manifest.image.height, manifest.image.width, manifest.image.channels)
-    if shape != source.images_NHWC.shape[1:]:
-        raise MeasureError("synthetic", f"images of the source's shape {source.images_NHWC.shape[1:]}", shape)
     images_NHWC = np.empty((manifest.samples, *shape), dtype=np.uint8)
     labels_N = np.empty(manifest.samples, dtype=np.int64)
     for row, (image_HWC, label, _) in enumerate(dataset):
         images_NHWC[row], labels_N[row] = image_HWC, label
-    if not dataset.classes:
-        return Images(images_NHWC)
-    return Images(images_NHWC, _renumbered("synthetic", labels_N, dataset.classes, source))
+    return Images(images_NHWC, labels_N)
+
+
+def _numbered(dataset: Dataset, source: Source, synthetic: Images) -> Images:
+    """The images with the label numbers of ``source``, or without labels."""
+    shape = synthetic.images_NHWC.shape[1:]
+    if shape != source.images_NHWC.shape[1:]:
+        raise MeasureError("synthetic", f"images of the source's shape {source.images_NHWC.shape[1:]}", shape)
+    if not dataset.classes or synthetic.labels_N is None:
+        return Images(synthetic.images_NHWC)
+    return Images(synthetic.images_NHWC, _renumbered("synthetic", synthetic.labels_N, dataset.classes, source))
 
 
 def _rows(source: Source, rows_N: np.ndarray) -> Images:

@@ -19,8 +19,8 @@ from generator.store.base import Store
 # again, so it does nothing but decide.
 Decision = Callable[[bytes | None], bytes | None]
 
-_TRIES = 20
-_LONGEST_PAUSE = 1.0  # seconds
+_TRIES = 15
+_LONGEST_PAUSE = 0.5  # seconds
 
 
 def move(store: Store, key: str, decide: Decision, limit: int) -> bytes | None:
