@@ -109,17 +109,9 @@ class Ledger:
 
     def counts(self, job: str) -> Counts:
         """How a live job stands."""
-        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
-            pipe.zcard(self._key("lease", job))
-            pipe.bitcount(self._key("done", job))
-            pipe.scard(self._key("dead", job))
-            pipe.hvals(self._key("made", job))
-            pipe.hget(self._key("job", job), "shards")
-            pipe.exists(self._key("committing", job))
-            held, done, dead, made, total, committing = pipe.execute()
-        free = max(0, int(total or 0) - done - dead - held)
-        images = sum(int(count) for count in made)
-        return Counts(free, held, len(made), done, dead, int(total or 0), images, bool(committing))
+        held, running, done, dead, total, images, committing = map(int, self._run(lua.COUNTS, job))
+        free = max(0, total - done - dead - held)
+        return Counts(free, held, running, done, dead, total, images, bool(committing))
 
     def finished(self, job: str) -> list[int]:
         """The numbers of the finished shards of a live job."""

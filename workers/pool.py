@@ -34,6 +34,7 @@ from workers.settings import Settings
 from workers.tickets import top_up
 
 MAX_DEAD = 20  # a job with more shards given up has a cause that the others share: it fails at once
+DECLINED = "declined by a worker: "  # begins what is noted of a job that a worker cannot serve
 LOOK = "look"  # the reconcilers' duty to look for open builds in the store
 
 

@@ -9,10 +9,11 @@ from generator.errors import LatentmillError, SpecError
 from generator.publish import finished_numbers
 from workers.claims import Counts
 from workers.markers import DeadLetter, Marker
-from workers.pool import Pool
+from workers.pool import DECLINED, Pool
 
 State = Literal["queued", "running", "paused", "committed", "cancelled", "failed"]
 ENDED = ("committed", "cancelled", "failed")
+NO_WORKER = "a worker (none has announced itself lately)"
 
 
 class JobStatus(Frozen):
@@ -65,7 +66,7 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
         running, done, dead = counts.running, counts.done, counts.dead
         made = counts.made + _samples_in(pool.ledger.finished(job), shards, samples)
         begun = "running" if running or done else "queued"
-        waits_for = _waits_for(pool, facts["tenant"], counts) if state == "open" else ""
+        waits_for = _waits_for(pool, facts, counts) if state == "open" else ""
         state = begun if state == "open" else "paused"
     else:
         done = shards if state == "committed" else int(facts.get("ended_shards", 0))
@@ -90,17 +91,20 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
     )
 
 
-def _waits_for(pool: Pool, tenant: str, counts: Counts) -> str:
-    """What keeps an open job from going on; empty while shards of it are being made."""
-    if counts.running or counts.finished:
+def _waits_for(pool: Pool, facts: dict[str, str], counts: Counts) -> str:
+    """What keeps an open job from going on; empty while shards of it are being made, or it is being committed."""
+    if counts.running or counts.committing:
         return ""
     if pool.ledger.slots() == 0:
-        return "a worker (none has announced itself lately)"
+        return NO_WORKER
+    tenant = facts["tenant"]
     allowance = pool.ledger.allowance(tenant)
-    if 0 < allowance.limit <= allowance.running:
+    if not counts.finished and 0 < allowance.limit <= allowance.running:
         return f"other jobs of tenant {tenant}, which has its {allowance.limit} running shard(s)"
     if counts.held and not counts.free:
         return "the end of a back-off after a fault, or of the lease of a lost worker"
+    if facts.get("error", "").startswith(DECLINED):
+        return "a worker that can serve it: one has declined, and tries again every minute"
     return "its turn"
 
 
@@ -109,9 +113,11 @@ def _from_store(pool: Pool, marker: Marker) -> JobStatus:
         finished = finished_numbers(marker.place(pool.settings.s3))
     except LatentmillError:  # its place is gone or unreachable; what the marker says stands all the same
         finished = set()
+    found = "a reconciler to find it in the store" if pool.ledger.slots() else NO_WORKER
+    begun: State = "running" if finished else "queued"
     return JobStatus(
         job=marker.job,
-        state="queued" if marker.intent == "open" else marker.intent,
+        state=begun if marker.intent == "open" else marker.intent,
         name=marker.name,
         tenant=marker.tenant,
         priority=marker.priority,
@@ -122,6 +128,7 @@ def _from_store(pool: Pool, marker: Marker) -> JobStatus:
         samples=marker.samples,
         samples_done=_samples_in(sorted(finished), marker.shards, marker.samples),
         submitted=marker.submitted,
+        waits_for=found if marker.intent == "open" else "",
         error=marker.error,
         **_failures(marker),
     )

@@ -25,7 +25,7 @@ from workers.claims import Claim
 from workers.leases import LeaseKeeper, LeaseLost
 from workers.markers import DeadLetter, letter_of
 from workers.places import Places
-from workers.pool import Pool
+from workers.pool import DECLINED, Pool
 from workers.resident import Residents
 from workers.settings import Settings
 
@@ -139,7 +139,7 @@ class Workshop:
     def _decline(self, job: str, unable: LatentmillError) -> Served:
         """Another worker may be able to: the job waits for it, and says what this one lacked."""
         self._declined[job] = time.monotonic() + _DECLINED_SECONDS
-        self.pool.ledger.note(job, f"declined by a worker: {unable}")
+        self.pool.ledger.note(job, f"{DECLINED}{unable}")
         return Served(f"declined {job}: {unable}")
 
     def _postpone(self, claim: Claim, fault: Exception) -> Served:

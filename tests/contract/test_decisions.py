@@ -267,26 +267,6 @@ def test_shares_are_read_by_the_reconciler_and_a_broken_file_leaves_them(bench: 
     assert bench.state(job) == "running"
 
 
-def test_a_job_says_what_it_waits_for(bench: Bench) -> None:
-    ledger = bench.shop.pool.ledger
-    ledger.publish_shares(Tenants(default=Share(running_shards=1)))
-    first, second = bench.submit("first"), bench.submit("second")
-    assert first.waits_for.startswith("a worker")
-    ledger.announce("somebody", 1, 60.0)
-    assert bench.client.status(first.job).waits_for == "its turn"
-    claim = ledger.claim(60.0)
-    assert claim is not None
-    waiting = second if claim.job == first.job else first
-    assert bench.client.status(claim.job).waits_for == ""
-    assert "tenant default, which has its 1 running shard" in bench.client.status(waiting.job).waits_for
-    ledger.postpone(claim, base=600.0, cap=600.0)
-    ledger.publish_shares(Tenants())
-    for _ in iter(lambda: ledger.claim(60.0), None):
-        pass
-    bench.client.pause(waiting.job)
-    assert bench.client.status(waiting.job).waits_for == ""
-
-
 def test_a_large_job_is_submitted_at_once(bench: Bench) -> None:
     clock = time.perf_counter()
     job = bench.submit(count=100_000, shard_size=1)

@@ -8,6 +8,7 @@ from workers.ledger_scripts.jobs import (
     ALLOWANCE,
     ANNOUNCE,
     CORRECT,
+    COUNTS,
     END,
     FACTS,
     FINISHED,
@@ -38,6 +39,7 @@ JOBS = (
     WITHDRAW,
     ALLOWANCE,
     FACTS,
+    COUNTS,
 )
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "CLAIM",
     "COMPLETE",
     "CORRECT",
+    "COUNTS",
     "END",
     "EXPIRE",
     "FACTS",

@@ -249,3 +249,21 @@ for i = 1, math.min(#found, 128) do facts[i] = short(found[i]) end
 return facts
 """
 )
+
+# ARGV: prefix, job -> {shards held by a lease or a back-off, of these being made, done, dead, all, images made so far
+# of those being made, 1 while somebody commits the job or waits to try again}. A lease that has run out is held until
+# a reconciler frees it, and where no worker is left none does; its shard is not being made.
+COUNTS = (
+    COMMON
+    + """
+local job, made, images = ARGV[2], redis.call('HGETALL', P .. 'made:' .. ARGV[2]), 0
+local _, finished, dead, total = standing(job)
+local held, alive = redis.call('ZCARD', P .. 'lease:' .. job), 0
+for i = 1, #made, 2 do
+  if tonumber(redis.call('ZSCORE', P .. 'lease:' .. job, made[i]) or 0) > now then
+    alive, images = alive + 1, images + tonumber(made[i + 1])
+  end
+end
+return {held, alive, finished, dead, total, images, redis.call('EXISTS', P .. 'committing:' .. job)}
+"""
+)

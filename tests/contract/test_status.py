@@ -1,0 +1,74 @@
+"""What a job says of itself, on real servers: how it stands, and what it waits for."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.service import Bench
+from workers.tenants import Share, Tenants
+from workers.work import open_workshop
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_job_says_what_it_waits_for(bench: Bench) -> None:
+    ledger = bench.shop.pool.ledger
+    ledger.publish_shares(Tenants(default=Share(running_shards=1)))
+    first, second = bench.submit("first"), bench.submit("second")
+    assert first.waits_for.startswith("a worker")
+    ledger.announce("somebody", 1, 60.0)
+    assert bench.client.status(first.job).waits_for == "its turn"
+    claim = ledger.claim(60.0)
+    assert claim is not None
+    waiting = second if claim.job == first.job else first
+    assert bench.client.status(claim.job).waits_for == ""
+    assert "tenant default, which has its 1 running shard" in bench.client.status(waiting.job).waits_for
+    ledger.postpone(claim, base=600.0, cap=600.0)
+    ledger.publish_shares(Tenants())
+    for _ in iter(lambda: ledger.claim(60.0), None):
+        pass
+    bench.client.pause(waiting.job)
+    assert bench.client.status(waiting.job).waits_for == ""
+
+
+def test_a_job_whose_workers_are_all_lost_says_so(bench: Bench) -> None:
+    """Nobody is left to free the lease of a killed worker: the shard is not shown as being made for ever."""
+    job, ledger = bench.submit(), bench.shop.pool.ledger
+    ledger.announce("killed", 1, 0.01)
+    claim = ledger.claim(60.0)
+    assert claim is not None
+    assert ledger.renew(claim, 60.0, 17)
+    assert bench.client.status(job.job).samples_done == 17
+    assert ledger.renew(claim, 0.001, 17)
+    time.sleep(0.05)
+    status = bench.client.status(job.job)
+    assert (status.shards_running, status.samples_done) == (0, 0)
+    assert status.waits_for.startswith("a worker")
+    bench.redis.flushall()
+    assert bench.client.status(job.job).waits_for.startswith("a worker")
+    ledger.announce("back", 1, 60.0)
+    assert "find it in the store" in bench.client.status(job.job).waits_for
+    bench.reconcile()
+    assert bench.client.status(job.job).waits_for == "its turn"
+
+
+def test_a_job_that_the_workers_decline_waits_for_another_one(bench: Bench) -> None:
+    job = bench.submit()
+    bench.shop.pool.ledger.announce("unable", 1, 60.0)
+    unable = open_workshop(bench.settings.model_copy(update={"device": "cuda:7"}))
+    assert "declined" in bench.serve(1, unable)[0]
+    assert bench.client.status(job.job).waits_for.startswith("a worker that can serve it")
+    assert "made" not in bench.serve(1, unable)[0]
+    bench.serve(2)
+    assert bench.client.status(job.job).state == "committed"
+
+
+def test_a_job_that_nobody_is_left_to_commit_says_so(bench: Bench) -> None:
+    job, ledger = bench.submit(), bench.shop.pool.ledger
+    for claim in iter(lambda: ledger.claim(60.0), None):
+        ledger.complete(claim)
+    status = bench.client.status(job.job)
+    assert (status.state, status.shards_done) == ("running", status.shards)
+    assert status.waits_for.startswith("a worker")
