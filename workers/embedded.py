@@ -142,14 +142,14 @@ class EmbeddedRedis:
 
 
 class WorkerProcess:
-    """``latentmill worker`` as a child process, with a log file of its own."""
+    """``latentmill worker``, or another ``command``, as a child process with a log file of its own."""
 
-    def __init__(self, url: str, settings: Settings, log: Path) -> None:
+    def __init__(self, url: str, settings: Settings, log: Path, command: Sequence[str] | None = None) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                worker_command(settings),
+                command or worker_command(settings),
                 env=worker_environment(settings) | {f"{PREFIX}REDIS_URL": url},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -167,13 +167,18 @@ class WorkerProcess:
 
 @contextmanager
 def running_workers(
-    url: str, settings: Settings, logs: Sequence[Path], signals: Signals
+    url: str, settings: Settings, logs: Sequence[Path], signals: Signals, scheduler: Path | None = None
 ) -> Iterator[list[WorkerProcess]]:
-    """One worker for each of ``logs``; all have ended after the block, at once when the user hurries."""
+    """One worker for each of ``logs``, and a scheduler if a log is given for it.
+
+    All have ended after the block, at once when the user hurries.
+    """
     workers: list[WorkerProcess] = []
     try:
         for log in logs:
             workers.append(WorkerProcess(url, settings, log))
+        if scheduler is not None:
+            workers.append(WorkerProcess(url, settings, scheduler, scheduler_command()))
         yield workers
     finally:
         seconds = settings.grace_seconds + _LEAVING_SECONDS
@@ -204,6 +209,11 @@ def worker_command(settings: Settings) -> list[str]:
         *("--concurrency", str(settings.concurrency), "--loglevel", settings.log_level),
         *("--without-gossip", "--without-mingle", "-n", f"worker-{os.getpid()}-{secrets.token_hex(2)}@%h"),
     ]
+
+
+def scheduler_command() -> list[str]:
+    """``latentmill scheduler``, as a command that needs no PATH."""
+    return [sys.executable, "-c", "from workers.cli import main; main()", "scheduler"]
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     )
     tickets_per_slot: int = Field(default=2, ge=1, le=100, description="Tickets in the broker for each worker process")
     reconcile_seconds: float = Field(default=5.0, ge=0.2, le=600.0, description="Pause between two reconciler passes")
+    tick_seconds: float = Field(default=5.0, ge=0.2, le=600.0, description="Pause between two looks of a scheduler")
+    schedules_dir: Path | None = Field(
+        default=None, description="Folder of schedules (YAML files) that schedulers bring into the store and follow"
+    )
     visibility_timeout: int = Field(default=6 * 3600, ge=60, description="Seconds until Redis hands a ticket out again")
     redis_timeout: float = Field(
         default=10.0, ge=1.0, le=300.0, description="A connection to Redis that is silent for so many seconds is dead"

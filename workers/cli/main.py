@@ -31,6 +31,8 @@ _HOMES = {
     "pause": "workers.cli.jobs",
     "resume": "workers.cli.jobs",
     "cancel": "workers.cli.jobs",
+    "schedule": "workers.cli.schedule",
+    "scheduler": "workers.cli.scheduler",
     "up": "workers.cli.service",
     "worker": "workers.cli.service",
     "health": "workers.cli.service",
@@ -42,6 +44,7 @@ _SECTIONS = {
     "Models": ("train", "fit", "label", "inspect", "push", "pull"),
     "Datasets": ("generate", "verify", "replay", "measure"),
     "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
+    "Every night": ("schedule", "scheduler"),
     "Service": ("doctor", "up", "worker", "health", "sweep"),
 }
 _SHORT = {
@@ -63,7 +66,9 @@ _SHORT = {
     "pause": "Let a job wait.",
     "resume": "Let a job go on.",
     "cancel": "Stop a job.",
-    "up": "Redis and workers on this machine.",
+    "schedule": "Datasets that are built again and again.",
+    "scheduler": "Begin what is due, promote what is good.",
+    "up": "Redis, workers and scheduler on this machine.",
     "worker": "One worker on a given Redis.",
     "health": "Is the worker on this host alive?",
     "doctor": "Is everything there that a worker needs?",

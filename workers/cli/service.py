@@ -13,6 +13,7 @@ from generator.errors import BrokerUnavailable, SettingsError, SpecError
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
+    from workers.cli.watching import Watch
     from workers.embedded import Signals, WorkerProcess
 
 
@@ -75,46 +76,56 @@ def worker_command(concurrency: int | None, device: str | None, threads: int | N
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
 @click.option("--concurrency", type=int, help="Processes of each worker.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
-@click.option("--root", help="Store root, where bundles and open builds lie.")
+@click.option("--root", help="Store root, where bundles, schedules and open builds lie.")
 def up_command(workers: int, concurrency: int | None, device: str | None, root: str | None) -> None:
-    """Run Redis and workers on this machine until Ctrl-C. Clients of the same user find them by themselves.
+    """Run Redis, workers and a scheduler on this machine until Ctrl-C. Clients of the same user find them.
 
-    SIGTERM and a closed terminal end it as Ctrl-C does; a second Ctrl-C ends everything at once.
+    A terminal shows what is running, what is next, and what became of the last day's runs; elsewhere a line is written
+    for each change. SIGTERM and a closed terminal end it as Ctrl-C does; a second Ctrl-C ends everything at once.
     """
+    from pydantic import SecretStr
+
+    from workers.cli.watching import Watch
     from workers.embedded import EmbeddedRedis, Signals, running_workers, write_state
 
     settings = _settings(concurrency=concurrency, device=device, root=root)
     settings = _rooted(settings, settings.root)
+    if settings.schedules_dir is not None and not settings.schedules_dir.is_dir():
+        raise SettingsError("LATENTMILL_SCHEDULES_DIR", "a folder of schedules (YAML files)", settings.schedules_dir)
     logs = [settings.state_dir / f"worker-{number}.log" for number in range(workers)]
     with (
         Signals() as signals,
         EmbeddedRedis(settings.state_dir / "redis") as server,
-        running_workers(server.url, settings, logs, signals) as running,
+        running_workers(server.url, settings, logs, signals, settings.state_dir / "scheduler.log") as running,
     ):
         state = write_state(settings, server.url)
         try:
             facts = {"root": settings.root, "workers": workers, "logs": settings.state_dir}
             show(facts, as_json=False, title="running")
             click.echo("submit jobs from another terminal; Ctrl-C stops everything")
-            _stay(running, signals)
+            with Watch(settings.model_copy(update={"redis_url": SecretStr(server.url)})) as watch:
+                _stay(running, signals, watch)
         finally:
             state.unlink(missing_ok=True)
     if signals.hurried():
         raise click.exceptions.Exit(signals.exit_code)
 
 
-def _stay(running: list[WorkerProcess], signals: Signals) -> None:
-    """Until somebody asks to stop. Raises ``BrokerUnavailable`` when a worker ends by itself."""
+def _stay(running: list[WorkerProcess], signals: Signals, watch: Watch) -> None:
+    """Until somebody asks to stop. Raises ``BrokerUnavailable`` when a worker or the scheduler ends by itself."""
     while all(worker.alive() for worker in running):
         if signals.stopping():
+            watch.stop()
             with suppress(OSError):  # the terminal may be gone
                 click.echo(
                     "stopping: running shards finish or are handed back; Ctrl-C again ends them at once", err=True
                 )
             return
+        with suppress(OSError):
+            watch.show()
         time.sleep(0.1)
     ended = next(worker for worker in running if not worker.alive())
-    raise BrokerUnavailable("worker", "workers that stay", "one that ended", f"see {ended.log}")
+    raise BrokerUnavailable("worker", "workers and a scheduler that stay", "one that ended", f"see {ended.log}")
 
 
 @click.command("health")

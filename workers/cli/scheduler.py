@@ -1,0 +1,64 @@
+"""The command scheduler: a ticker in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import click
+
+from generator.errors import SettingsError
+
+_ASIDE = 2  # builds that are judged, or messages that are sent, at a time
+_STUCK_SECONDS = 1800.0
+
+
+@click.command("scheduler")
+def scheduler_command() -> None:
+    """Begin the runs of all schedules when they are due, and see them through, until it is stopped.
+
+    Any number may run: they keep nothing, and each date is run once. LATENTMILL_SCHEDULES_DIR names a folder of
+    schedules that is brought into the store and followed.
+    """
+    from workers.broker import redis_url
+    from workers.doctor import refusals
+    from workers.embedded import Signals
+    from workers.heartbeat import Heartbeat
+    from workers.schedules.clock import SystemClock
+    from workers.schedules.folder import Folder
+    from workers.schedules.hands import PoolHands
+    from workers.schedules.ticker import Ticker
+    from workers.settings import load_settings
+
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level, format="[%(asctime)s: %(levelname)s] %(message)s")
+    for noisy in ("botocore", "boto3", "urllib3", "s3transfer"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _ = redis_url(settings)
+    hands = PoolHands(settings)
+    hands.root.check_writable()
+    for found in refusals(settings, hands.root.url):
+        raise SettingsError("root", "a store that mixes up nothing", f"{found.check}: {found.found}", found.mend)
+    folder = Folder(settings.schedules_dir, settings) if settings.schedules_dir else None
+    aside, stopped = ThreadPoolExecutor(_ASIDE, thread_name_prefix="aside"), threading.Event()
+    ticker = Ticker(hands, SystemClock(), aside, every=settings.tick_seconds, folder=folder)
+    heartbeat = Heartbeat(settings.heartbeats, lambda: ticker.silent() < _STUCK_SECONDS)
+    with Signals() as signals:
+        heartbeat.start()
+        thread = threading.Thread(target=ticker.run, args=(stopped,), name="ticker", daemon=True)
+        thread.start()
+        logging.getLogger(__name__).info("scheduler: the schedules of %s", hands.root.url)
+        while not signals.stopping():
+            time.sleep(0.1)
+        stopped.set()
+        thread.join(settings.grace_seconds)
+        heartbeat.stop()
+    # What is being judged is judged again by the next ticker: nobody waits for it.
+    logging.getLogger(__name__).info("scheduler: left")
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,100 @@
+"""Bringing a schedule into the store: checked against its bundle and its next dates first, then made self-contained."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from generator.bundle import push
+from generator.errors import SpecError
+from generator.spec import Digest
+from generator.store.base import Store
+from workers.schedules.declared import Schedule
+from workers.schedules.kept import Kept, change_kept, read_kept
+from workers.schedules.pinning import Pinned, pin
+from workers.settings import Settings
+
+_CHECKED_DATES = 3
+_BEFORE = timedelta(seconds=1)
+
+
+def check(schedule: Schedule, root: Store, settings: Settings, now: datetime) -> list[Pinned]:
+    """The jobs of the next dates of ``schedule``, as they would be now. Nothing is written.
+
+    Raises ``InputError`` for whatever would fail later on, and for a schedule that has no date left.
+    """
+    begins = schedule.begins
+    after = now if begins is None else max(now, begins - _BEFORE)
+    dates = [
+        date
+        for date in schedule.times.upcoming(after, _CHECKED_DATES)
+        if schedule.ends is None or date <= schedule.ends
+    ]
+    if not dates:
+        raise SpecError("end", "a date to come before it", f"{schedule.end}, after which {schedule.cron} never comes")
+    return [pin(schedule, date, root, settings) for date in dates]
+
+
+def declare(
+    schedule: Schedule, source: Digest, root: Store, settings: Settings, now: datetime, *, replace: bool = False
+) -> Kept:
+    """Keep ``schedule``, which came from a file with the digest ``source``. Doing it twice changes nothing.
+
+    A bundle that lies elsewhere is pushed to the root first, and places become absolute. Raises ``InputError`` before
+    anything is written; of a schedule of that name that is kept already with other content only with ``replace`` it is
+    the new one that stays.
+    """
+    jobs = check(schedule, root, settings, now)
+    _refuse_other(read_kept(root, schedule.name), source, replace)
+    whole = _self_contained(schedule, jobs[0], root)
+
+    def decided(held: Kept | None) -> Kept | None:
+        _refuse_other(held, source, replace)
+        if held is not None and held.source == source:
+            return None
+        fresh = Kept(schedule=whole, source=source, since=_since(whole, held, now), added=now)
+        return fresh if held is None else fresh.model_copy(update={"held": held.held})
+
+    kept = change_kept(root, schedule.name, decided)
+    assert kept is not None
+    return kept
+
+
+def _refuse_other(held: Kept | None, source: Digest, replace: bool) -> None:
+    if held is None or replace or held.source == source:
+        return
+    expected = "a name that no other schedule has"
+    got = f"{held.schedule.name}, added {held.added:%Y-%m-%d %H:%M} UTC with other content"
+    raise SpecError("name", expected, got, "choose another name, or say --replace")
+
+
+def _since(schedule: Schedule, held: Kept | None, now: datetime) -> datetime:
+    """From when on dates count: from its ``start`` or now; one that is due at other times than before, from now."""
+    begins = schedule.begins
+    if held is None:
+        return now if begins is None else begins - _BEFORE
+    before = held.schedule
+    same = (before.cron, before.timezone, before.begins) == (schedule.cron, schedule.timezone, begins)
+    return held.since if same else now
+
+
+def _self_contained(schedule: Schedule, job: Pinned, root: Store) -> Schedule:
+    """``schedule`` with places that mean the same to every ticker."""
+    changed = dict(schedule.job)
+    bundle = changed.get("bundle")
+    if isinstance(bundle, str) and "{" not in bundle:
+        if not bundle.startswith("sha256:"):
+            push(job.bundle, root)
+        changed["bundle"] = job.spec.recipe.bundle
+    elif isinstance(bundle, str):
+        changed["bundle"] = _absolute(bundle)
+    changed["destination"] = _absolute(str(changed["destination"]))
+    return schedule.model_copy(update={"job": changed})
+
+
+def _absolute(place: str) -> str:
+    """A path, which may hold templates, from the root of the file system; a URL as it is."""
+    if "://" in place or place.startswith("sha256:"):
+        return place
+    return os.path.abspath(Path(place).expanduser())  # noqa: PTH100

@@ -1,0 +1,197 @@
+"""Runs: one object in the store for each logical date of a schedule, ``<root>/schedules/runs/<name>/<date>.json``.
+
+A run is made by a conditional create and moved on by conditional replaces, so that each date has at most one, whoever
+else is at work, and whoever dies between two states is continued by any ticker. All that a run needs is pinned in it:
+the bundle's digest, the whole job, its gates. While something is left to do for it, a marker lies in
+``<root>/schedules/live/<name>/<date>.<take>``, written before the run and removed after its last chore; tickers find
+their work by listing those.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from pydantic import AwareDatetime, Field
+
+from generator.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
+from generator.errors import AlreadyExists, SpecError
+from generator.gates import Gates
+from generator.retention import Retention
+from generator.spec import JobSpec, Name
+from generator.store import pointers
+from generator.store.base import Store
+from workers.notifications import Notifications
+from workers.schedules.dates import key_of, moment_of
+from workers.schedules.declared import Overlap
+
+RUNS = "schedules/runs/"
+LIVE = "schedules/live/"
+MAX_TEXT = 4000
+_MARK = re.compile(r"([a-z0-9_-]{1,63})/([0-9]{8}T[0-9]{6}Z)\.([0-9]{1,6})")
+
+Origin = Literal["schedule", "hand", "backfill"]
+State = Literal[
+    "created", "submitted", "committed", "judged",
+    "promoted", "kept", "refused", "failed", "skipped", "replaced", "cancelled",
+]  # fmt: skip
+ENDED = frozenset({"promoted", "kept", "refused", "failed", "skipped", "replaced", "cancelled"})
+Chore = Literal["retain", "succeeded", "failed", "refused", "at_risk"]
+Why = Literal["", "missed", "overlap", "paused"]
+
+
+class Run(Frozen):
+    """One date of one schedule.
+
+    ``take``: how often it was begun, by hand after the first time. ``spec`` is pinned when the run is created; one
+    without it failed before that, or was skipped. ``kept``: its gates hold, and ``latest`` did not move to it, for the
+    ``reason`` given. ``until``: a skipped run stands for every date from ``date`` to there. ``chores``: what is left to
+    do after a state was reached; ``held_by`` does it or judges, ``held_until`` runs out if it died.
+    """
+
+    run_version: int = 1
+    schedule: Name
+    date: AwareDatetime
+    zone: str = "UTC"
+    origin: Origin = "schedule"
+    state: State
+    take: int = Field(default=1, ge=1, le=999_999)
+    why: Why = ""  # a skipped run was skipped
+    reason: str = Field(default="", max_length=2 * MAX_TEXT)
+    note: str = Field(default="", max_length=2 * MAX_TEXT)  # what an unfinished one waits for
+    until: AwareDatetime | None = None
+    spec: JobSpec | None = None
+    channel: str | None = None
+    overlap: Overlap = "queue"
+    deadline: AwareDatetime | None = None
+    at_risk: str = Field(default="", max_length=MAX_TEXT)
+    promote: bool = True
+    gates: Gates | None = None
+    retention: Retention | None = None
+    notifications: Notifications = Notifications()
+    created: AwareDatetime
+    submitted: AwareDatetime | None = None
+    committed: AwareDatetime | None = None
+    ended: AwareDatetime | None = None
+    chores: tuple[Chore, ...] = ()
+    held_by: str = Field(default="", max_length=200)
+    held_until: AwareDatetime | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is left to do."""
+        return self.over and not self.chores
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.schedule, self.date, self.take)
+
+    @property
+    def dataset(self) -> str:
+        """URL of the dataset that it builds for; empty before that is known."""
+        return f"{self.spec.order.destination}/{self.spec.order.name}" if self.spec else ""
+
+    @property
+    def url(self) -> str:
+        """URL of its build; empty before that is known."""
+        return f"{self.dataset}/builds/{self.spec.build_id}" if self.spec else ""
+
+    def at(self, state: State, now: datetime, **update: object) -> Run:
+        """This run in another state, with the time of it noted; nobody holds it any more."""
+        clock = state if state in ("submitted", "committed") else "ended" if state in ENDED else None
+        times = {clock: now} if clock else {}
+        free = {"state": state, "note": "", "held_by": "", "held_until": None}
+        return self.model_copy(update=free | times | update)
+
+
+class Mark(NamedTuple):
+    """Names one taking-up of one run."""
+
+    schedule: str
+    date: datetime
+    take: int
+
+
+def create_run(root: Store, run: Run) -> bool:
+    """Store a new run; ``False`` where its date has one already."""
+    if not run.settled:
+        _mark(root, run.mark)
+    try:
+        root.create(_key(run.schedule, run.date), run.canonical())
+    except AlreadyExists:
+        return read_run(root, run.schedule, run.date) == run  # our own write, whose answer was lost
+    if not run.settled:
+        _mark(root, run.mark)  # it may have taken us so long that somebody thought we had died
+    return True
+
+
+def change_run(root: Store, name: str, date: datetime, change: Callable[[Run], Run | None]) -> Run | None:
+    """Change a run by compare and swap; ``change`` returns ``None`` to leave it. How it is then, if there is one."""
+
+    def decided(data: bytes | None) -> bytes | None:
+        run = _parsed(data, name, date)
+        wanted = None if run is None else change(run)
+        return None if wanted is None else wanted.canonical()
+
+    return _parsed(pointers.move(root, _key(name, date), decided, MAX_JSON_BYTES), name, date)
+
+
+def take_up(root: Store, run: Run, fresh: Run) -> bool:
+    """Begin an ended run again as ``fresh``; ``False`` where somebody else has changed it meanwhile."""
+    _mark(root, fresh.mark)
+    return change_run(root, run.schedule, run.date, lambda now: fresh if now == run else None) == fresh
+
+
+def read_run(root: Store, name: str, date: datetime) -> Run | None:
+    """The run of a date. Raises ``SpecError`` for one that is damaged."""
+    return _parsed(pointers.read(root, _key(name, date), MAX_JSON_BYTES), name, date)
+
+
+def marks(root: Store) -> Iterator[tuple[Mark, datetime]]:
+    """The runs that something may be left to do for, and when each was marked."""
+    for info in root.list(LIVE):
+        if match := _MARK.fullmatch(info.key.removeprefix(LIVE)):
+            yield Mark(match[1], moment_of(match[2]), int(match[3])), info.modified
+
+
+def unmark(root: Store, mark: Mark) -> None:
+    """Nothing is left to do for this run."""
+    root.delete(_mark_key(mark))
+
+
+def dates_of(root: Store, name: str) -> Iterator[datetime]:
+    """The dates that have a run, ascending; no run is read."""
+    prefix = f"{RUNS}{name}/"
+    for info in root.list(prefix):
+        yield moment_of(info.key.removeprefix(prefix).removesuffix(".json"))
+
+
+def _mark(root: Store, mark: Mark) -> None:
+    try:
+        root.create(_mark_key(mark), b"")
+    except AlreadyExists:
+        return
+
+
+def _mark_key(mark: Mark) -> str:
+    return f"{LIVE}{mark.schedule}/{key_of(mark.date)}.{mark.take}"
+
+
+def _key(name: str, date: datetime) -> str:
+    return f"{RUNS}{name}/{key_of(date)}.json"
+
+
+def _parsed(data: bytes | None, name: str, date: datetime) -> Run | None:
+    if data is None:
+        return None
+    field = _key(name, date)
+    run = validated(Run, read_json(data, field=field, error=SpecError), field=field, error=SpecError)
+    if (run.schedule, run.date) != (name, date):
+        raise SpecError(field, f"the run of {name} for {date}", f"that of {run.schedule} for {run.date}")
+    return run
