@@ -70,8 +70,7 @@ def promote(
     deleted; ``StoreError``. Nothing has moved then.
     """
     build = build_below(store, build_id)
-    if not is_committed(build):
-        raise _uncommitted(store, build_id)
+    _check_there(store, read_standing(store) or Standing(), build_id)
     wanted = _approve(build, Promotion(build=build_id, logical_date=logical_date, by=by, at=at or datetime.now(UTC)))
     outcome: Outcome = "moved"
 

@@ -22,13 +22,14 @@ from generator.gates import read_verdict
 from generator.promotion import read_approval
 from generator.provenance.manifest import MANIFEST_KEY, RECIPE_KEY
 from generator.standing import Retiring, Standing, change_standing, read_standing
-from generator.store.base import Store
+from generator.store.base import ObjectInfo, Store
 from generator.sweeping import Intents
 
 _READERS = 16
 _AT_ONCE = 100  # builds that are noted for deletion in one go
 _EACH = 100  # objects of a build that are removed between two looks at its marker
 _WANTED = ("open", "paused", "unknown")
+_OUTSIDE = ("reports/", "runs/")  # of the commit: no sign that somebody makes the build again
 # Receipts first: a build that is taken up again meanwhile makes those shards anew, and adopts what is still there.
 _FOLDERS = ("receipts/", "shards/", "samples/", "")
 
@@ -220,7 +221,11 @@ def _is_wanted(build: Store, retiring: Retiring, intents: Intents) -> bool:
 
 def _objects(build: Store, retiring: Retiring) -> Iterator[str]:
     """What was there when the build was noted, the recipe last: until then a sweep finds the rest."""
+
+    def goes(info: ObjectInfo) -> bool:
+        return info.modified <= retiring.at or info.key.startswith(_OUTSIDE)
+
     for folder in _FOLDERS:
-        yield from (info.key for info in build.list(folder) if info.modified <= retiring.at and info.key != RECIPE_KEY)
-    if all(info.modified <= retiring.at for info in build.list()):
+        yield from (info.key for info in build.list(folder) if goes(info) and info.key != RECIPE_KEY)
+    if all(goes(info) for info in build.list()):
         yield RECIPE_KEY

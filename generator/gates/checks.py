@@ -16,9 +16,9 @@ from generator.guards.sketch import Sketch, reduced
 from generator.provenance.manifest import Manifest
 from generator.quality.duplicates import duplicates
 
-COPIES, DUPLICATES, DRIFT, CONFIDENCE_DROP = 0.01, 0.01, 0.1, 0.2  # ``auto``
+COPIES, DUPLICATES, DRIFT, CONFIDENCE_DROP = 0.01, 0.05, 0.1, 0.2  # ``auto``
 _CHANCE = 0.01  # a drift that is as likely as this between two builds of one distribution is none
-_MAX_DUPLICATES = 5000
+_MAX_NEAR = 1000  # the more images, the more of them are near: shares of other numbers are no shares of this
 
 
 def counts(manifest: Manifest) -> Check:
@@ -68,13 +68,14 @@ def copies(looked: Looked, sketch: Sketch | None, passing: Passing, allowed: Aut
 
 
 def twice(looked: Looked, sketch: Sketch | None, allowed: AutoShare) -> Check | None:
-    """Images that another one of the build equals; with a sketch also those that lie as near as copies do."""
+    """Images that another one of the build equals; with a sketch, of 1,000 images those as near as copies are, too."""
     if allowed is None:
         return None
     if len(looked) < 2:
         return _unmeasured("duplicates", allowed, "the build has a single image")
     threshold, block = (0.0, 1) if sketch is None else (sketch.floor(NOVELTY_FLOOR), sketch.block)
-    rows = np.arange(min(len(looked), _MAX_DUPLICATES)) * len(looked) // min(len(looked), _MAX_DUPLICATES)
+    count = min(len(looked), _MAX_NEAR)
+    rows = np.arange(count) * len(looked) // count
     near = 1.0
     points_NP = reduced(looked.images_NHWC[rows], block) / block
     if (points_NP != points_NP[0]).any():

@@ -35,18 +35,18 @@ class Reference(Frozen):
 
 
 class Gates(Frozen):
-    """The gates of a build; ``None`` (in YAML ``null``) switches one off, ``auto`` is 0.01, 0.01, 0.1 and 0.2 in turn
+    """The gates of a build; ``None`` (in YAML ``null``) switches one off, ``auto`` is 0.01, 0.05, 0.1 and 0.2 in turn
     where the gate can be measured. A gate with a number of its own that cannot be measured does not hold.
 
     ``counts``: every class has exactly the images that the recipe asks for, and what is looked at can be read.
     ``images``: so many in all, at least. ``balance``: the smallest class over the largest, of all classes of the
     bundle, at least. ``copies``: share of images that lie as near to a training image as the 0.1% quantile of held-out
-    real images, by the bundle's sketch, at most. ``duplicates``: share of images that another one of the build equals
-    or nearly equals, at most. ``drift``: how unlike the last promoted build, from 0 (alike) to 1 (nothing in common),
+    real images, by the bundle's sketch, at most. ``duplicates``: share of images that another one of the build equals,
+    or of 1,000 images nearly equals, at most. ``drift``: how unlike the last promoted build, from 0 (alike) to 1 (nothing in common),
     at most; with it no class that the last promoted build had may be missing. ``confidence_drop``: how much less the
     bundle's judge believes in the labels of a class than in the last promoted build, at most. ``reference``: measures
-    beside real images. ``limit``: images that are looked at, spread over the build; of them all for ``copies``, and at
-    most 5,000 for ``duplicates`` and 1,000 for ``drift``.
+    beside real images. ``limit``: images that are looked at, spread over the build; of those at most 1,000 for near
+    duplicates and drift.
     """
 
     counts: bool = True
