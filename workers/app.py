@@ -37,6 +37,7 @@ def make_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,  # the store counts, not the acknowledgement
         worker_hijack_root_logger=True,
         worker_send_task_events=False,
+        worker_enable_remote_control=False,  # its keys and channels would be open to whoever reaches Redis
         visibility_timeout=settings.visibility_timeout,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 import redis
@@ -51,10 +53,20 @@ def _with_tls(url: str, settings: Settings) -> str:
     for name, wanted in (("ssl_cert_reqs", "required"), ("ssl_check_hostname", "true")):
         if given.get(name, wanted).lower() != wanted:
             raise SettingsError("LATENTMILL_REDIS_URL", f"{name}={wanted}, or no word of it", shown(url))
-    files = {"ssl_ca_certs": settings.redis_ca_file, "ssl_certfile": settings.redis_cert_file}
-    files |= {"ssl_keyfile": settings.redis_key_file}
-    stated = {name: str(path.absolute()) for name, path in files.items() if path is not None}
+    files = {"ssl_ca_certs": "redis_ca_file", "ssl_certfile": "redis_cert_file", "ssl_keyfile": "redis_key_file"}
+    stated = {name: _readable(setting, getattr(settings, setting)) for name, setting in files.items()}
+    stated = {name: path for name, path in stated.items() if path}
+    if "ssl_keyfile" in stated and "ssl_certfile" not in stated:
+        expected = "the certificate that the key in LATENTMILL_REDIS_KEY_FILE belongs to"
+        raise SettingsError("LATENTMILL_REDIS_CERT_FILE", expected, "none")
     return f"{place}?{urlencode({'ssl_cert_reqs': 'required'} | given | stated)}"
+
+
+def _readable(setting: str, path: Path | None) -> str:
+    """An absolute path, or nothing. Raises ``SettingsError`` for what is no file."""
+    if path is not None and not path.is_file():
+        raise SettingsError(f"LATENTMILL_{setting.upper()}", "a file that can be read", str(path))
+    return "" if path is None else str(path.absolute())
 
 
 def embedded_root(settings: Settings) -> str | None:
@@ -122,13 +134,23 @@ def broker_errors(url: str) -> Iterator[None]:
         raise BrokerUnavailable("redis", "credentials that Redis accepts", f"refused by {shown(url)}") from refused
     except (redis.ConnectionError, redis.TimeoutError) as down:
         raise BrokerUnavailable(
-            "redis", f"a Redis that answers at {shown(url)}", type(down).__name__, "nothing was written"
+            "redis", f"a Redis that answers at {shown(url)}", _told(down), "nothing was written"
         ) from down
     except redis.RedisError as refusal:
         said = str(refusal).partition(", with args beginning with")[0]  # the arguments of AUTH are a password
         raise BrokerUnavailable(
             "redis", f"a Redis at {shown(url)} that does as asked", f"{type(refusal).__name__}: {said}"
         ) from refusal
+
+
+def _told(down: BaseException) -> str:
+    """What kept a connection from being made, where TLS did; the kind of error otherwise."""
+    cause: BaseException | None = down
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"a certificate that is not trusted: {cause.verify_message}"
+    return f"a TLS handshake that failed: {cause.reason}" if isinstance(cause, ssl.SSLError) else type(down).__name__
 
 
 def shown(url: str) -> str:

@@ -215,6 +215,7 @@ def test_settings_of_redis_that_forget(
     [
         ("on ~latentmill* ~unacked* &* +@all -@scripting", "redis rights", "failed"),
         ("on ~other* &* +@all", "redis rights", "failed"),
+        ("on ~latentmill* ~unacked* &* +@all", "redis rights", "failed"),  # the broker's bindings
         ("on ~latentmill* ~unacked* &* +@all -info -config", "redis version", "warning"),
     ],
 )

@@ -5,12 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import ssl
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +17,7 @@ from generator.errors import BrokerUnavailable, SettingsError, SpecError
 from generator.store import is_below, open_store
 from tests.bundles import tiny_bundle
 from tests.servers import RedisServer
+from tests.tls import encrypted
 from workers.app import make_app
 from workers.broker import connect, redis_url
 from workers.client import Client
@@ -246,66 +241,6 @@ def test_a_user_of_redis_with_few_rights_is_enough(redis_server: RedisServer, bu
     assert "password" not in str(denied.value)
 
 
-@contextmanager
-def encrypted(server: RedisServer, home: Path) -> Iterator[int]:
-    """TLS in front of a Redis, on a port of its own; the authority's certificate is ``home/ca.pem``."""
-    _certificates(home)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(home / "server.pem", home / "server.key")
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=_relay, args=(listener.accept()[0], context, server.port), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    with closing(listener):
-        yield listener.getsockname()[1]
-
-
-def _relay(raw: socket.socket, context: ssl.SSLContext, port: int) -> None:
-    with (
-        suppress(OSError),
-        context.wrap_socket(raw, server_side=True) as outside,
-        socket.create_connection(("127.0.0.1", port)) as inside,
-    ):
-        threading.Thread(target=_pump, args=(inside, outside), daemon=True).start()
-        _pump(outside, inside)
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_RDWR)
-
-
-def _certificates(home: Path) -> None:
-    """An authority, and a certificate that it signed for 127.0.0.1."""
-    from ipaddress import ip_address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    now, keys = datetime.now(UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("authority", "server")]
-    for owner in (0, 1):
-        builder = x509.CertificateBuilder().subject_name(names[owner]).issuer_name(names[0])
-        builder = builder.public_key(keys[owner].public_key()).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=owner == 0, path_length=None), critical=True)
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        certificate = builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        (home / ("ca.pem", "server.pem")[owner]).write_bytes(certificate)
-    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (home / "server.key").write_bytes(keys[1].private_bytes(serialization.Encoding.PEM, *form))
-
-
 def test_ledger_and_broker_speak_tls_with_an_authority_of_ones_own(redis_server: RedisServer, tmp_path: Path) -> None:
     with encrypted(redis_server, tmp_path) as port:
         secret = SecretStr(f"rediss://127.0.0.1:{port}/0")
@@ -317,7 +252,7 @@ def test_ledger_and_broker_speak_tls_with_an_authority_of_ones_own(redis_server:
         elsewhere = SecretStr(f"rediss://localhost:{port}/0")  # a name that the certificate does not hold
         misled = trusting.model_copy(update={"redis_url": elsewhere})
         for stranger in (trusting.model_copy(update={"redis_ca_file": None}), misled):
-            with pytest.raises(BrokerUnavailable):
+            with pytest.raises(BrokerUnavailable, match="a certificate that is not trusted"):
                 Ledger(redis_url(stranger)).ping()
             with (
                 pytest.raises(Exception, match=r"(?i)certificate"),
@@ -333,6 +268,18 @@ def test_tls_is_never_used_without_a_look_at_the_certificate(query: str) -> None
         redis_url(settings)
     assert "hunter2" not in str(wrong.value)
     assert connect("rediss://h/0?ssl_cert_reqs=required").connection_pool is not None
+
+
+def test_files_of_tls_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    settings, file = Settings(redis_url=SecretStr("rediss://h/0")), tmp_path / "a.pem"
+    file.touch()
+    for given, variable in (
+        ({"redis_ca_file": tmp_path / "none.pem"}, "LATENTMILL_REDIS_CA_FILE"),
+        ({"redis_key_file": file}, "LATENTMILL_REDIS_CERT_FILE"),
+        ({"redis_key_file": file, "redis_cert_file": tmp_path}, "LATENTMILL_REDIS_CERT_FILE"),
+    ):
+        with pytest.raises(SettingsError, match=variable):
+            redis_url(settings.model_copy(update=given))
 
 
 def test_nothing_but_json_is_accepted_from_the_broker(redis_server: RedisServer, tmp_path: Path) -> None:

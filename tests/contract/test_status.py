@@ -6,7 +6,12 @@ import time
 
 import pytest
 
+from generator.bundle import BundleInfo
+from generator.finishing import finish
+from generator.provenance.manifest import Manifest
+from generator.publish import BuildPlace
 from tests.service import Bench
+from workers.markers import read_marker
 from workers.tenants import Share, Tenants
 from workers.work import open_workshop
 
@@ -72,3 +77,22 @@ def test_a_job_that_nobody_is_left_to_commit_says_so(bench: Bench) -> None:
     status = bench.client.status(job.job)
     assert (status.state, status.shards_done) == ("running", status.shards)
     assert status.waits_for.startswith("a worker")
+
+
+def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is there, so readers have the dataset: nobody is told that it was cancelled."""
+    job, told = bench.submit(), list[str]()
+
+    def cancelled_meanwhile(place: BuildPlace, info: BundleInfo) -> Manifest:
+        told.append(bench.client.cancel(job.job).state)
+        return finish(place, info)
+
+    monkeypatch.setattr("workers.work.finish", cancelled_meanwhile)
+    bench.serve(2)
+    assert told == ["cancelled"]
+    assert bench.client.status(job.job).state == "committed"
+    assert bench.client.cancel(job.job).state == "committed"
+    assert bench.client.resume(job.job).state == "committed"
+    assert read_marker(bench.shop.pool.root, job.job) is None

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from generator.errors import LatentmillError
+from generator.errors import LatentmillError, SettingsError
 from workers.broker import broker_errors, connect, redis_url, shown
 from workers.doctor.findings import Check, Finding, failed, in_turn, ok, warning
 from workers.settings import Settings
@@ -19,6 +19,7 @@ from workers.settings import Settings
 _OLDEST = (6, 2)
 _SKEW_SECONDS = 5.0
 _ABSENT = "start Redis, or correct LATENTMILL_REDIS_URL; without it, `latentmill up` brings one of its own"
+_TLS = "give the authority that signed the server's certificate in LATENTMILL_REDIS_CA_FILE (docs/security.md)"
 _USER = "docs/security.md gives the rights that latentmill's user needs"
 
 
@@ -31,7 +32,10 @@ def examine_redis(settings: Settings) -> Iterator[Finding]:
             began = time.perf_counter()
             client.ping()
     except LatentmillError as away:
-        yield failed("redis", f"expected {away.expected}, got {away.got}", _ABSENT)
+        mend = _TLS if "certificate" in away.got else _ABSENT
+        if isinstance(away, SettingsError):
+            mend = away.hint or f"correct {away.field}"
+        yield failed("redis", f"expected {away.expected}, got {away.got}", mend)
         return
     yield ok("redis", f"{shown(url)} answers ({(time.perf_counter() - began) * 1000:.1f} ms)")
     server = _Server(client, url)
@@ -80,7 +84,8 @@ class _Server:
                     pipe.expire(key, 10)
                     pipe.delete(key)
                     pipe.zadd("unacked_index:doctor", {"a": 1})
-                    pipe.delete("unacked_index:doctor", key)
+                    pipe.sadd("_kombu.binding.doctor", "a")
+                    pipe.delete("unacked_index:doctor", "_kombu.binding.doctor", key)
                     pipe.execute()
                 self._client.publish("latentmill:doctor", "x")
             except (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError) as refused:

@@ -63,7 +63,8 @@ end
 """
 )
 
-# ARGV: prefix, job, state, error, seconds to remember it, facts in pairs... -> nothing
+# ARGV: prefix, job, state, error, seconds to remember it, facts in pairs... -> nothing. What has ended stays as it ended, but
+# for a commit: it may have been under way when somebody cancelled the job, and readers see the dataset.
 END = (
     COMMON
     + _PARTS
@@ -76,6 +77,8 @@ if was_live or not known then
   if known or #ARGV >= 6 then
     redis.call('HSET', facts, 'state', ARGV[3], 'error', ARGV[4], 'ended_shards', finished)
   end
+elseif ARGV[3] == 'committed' then
+  redis.call('HSET', facts, 'state', ARGV[3], 'error', ARGV[4])
 end
 redis.call('EXPIRE', facts, ARGV[5])
 clear(job)

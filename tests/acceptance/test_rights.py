@@ -1,0 +1,70 @@
+"""A pool as docs/security.md says: TLS both ways, a user of Redis with few rights, secrets in files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from pydantic import SecretStr
+
+from tests.bundles import tiny_bundle
+from tests.servers import RedisServer, S3Server
+from tests.tls import encrypted
+from workers.client import Client
+from workers.embedded import WorkerProcess
+from workers.settings import PREFIX, Settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+
+
+def documented_user() -> list[str]:
+    found = re.search(r"^user mill (on >PASSWORD .*)$", PAGE.read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1].split()
+
+
+def test_a_worker_needs_no_more_than_the_page_gives(
+    redis_server: RedisServer, s3_server: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = redis_py.Redis(port=redis_server.port, decode_responses=True)
+    admin.execute_command("ACL", "SETUSER", "mill", *documented_user())
+    with encrypted(redis_server, tmp_path, strict=True) as port:
+        secrets = {
+            "REDIS_URL": f"rediss://mill:PASSWORD@127.0.0.1:{port}/0",
+            "S3_ACCESS_KEY": s3_server.access_key,
+            "S3_SECRET_KEY": s3_server.secret_key,
+        }
+        for name, text in secrets.items():
+            (tmp_path / name).write_text(f"{text}\n")
+            monkeypatch.setenv(f"{PREFIX}{name}_FILE", str(tmp_path / name))
+        settings = Settings(
+            redis_ca_file=tmp_path / "ca.pem",
+            redis_cert_file=tmp_path / "server.pem",
+            redis_key_file=tmp_path / "server.key",
+            root=f"{bucket}/mill",
+            allowed_stores=f"{bucket}/team-a, /mnt/shared",
+            state_dir=tmp_path / "state",
+            cache_dir=tmp_path / "cache",
+            device="cpu",
+            threads=1,
+            reconcile_seconds=0.5,
+            s3_endpoint_url=s3_server.endpoint_url,
+            s3_region=s3_server.region,
+        )
+        assert isinstance(settings.redis_url, SecretStr)
+        client, log = Client(settings), tmp_path / "worker.log"
+        bundle = tiny_bundle(tmp_path / "tiny")
+        job = client.submit(
+            {"bundle": str(bundle), "destination": f"{bucket}/team-a", "name": "tiny", "count": 120, "shard_size": 30}
+        )
+        worker = WorkerProcess(secrets["REDIS_URL"], settings, log)
+        try:
+            assert client.wait(job.job, timeout=90).state == "committed"
+        finally:
+            worker.stop(30.0)
+    refused = [entry for entry in admin.execute_command("ACL", "LOG") if entry["object"] != "client"]
+    assert not refused, refused  # redis-py says CLIENT SETINFO, and goes on without
+    assert "PASSWORD" not in log.read_text()
+    assert s3_server.secret_key not in log.read_text()
