@@ -148,8 +148,8 @@ class Dataset(IterableDataset[Sample]):
             image = self._transform(image)
         # Default collate knows no None, and in a dataset without labels these facts are None in every sample.
         provenance = {"key": key} | {name: value for name, value in facts.items() if value is not None}
-        likely = [provenance.pop(name, None) for name in ("likely_labels", "likely_probabilities")]
-        return Sample(image, self._soft_label(*likely, field) if self._soft else label, provenance)
+        labels, likely = (provenance.pop(name, None) for name in ("likely_labels", "likely_probabilities"))
+        return Sample(image, self._soft_label(labels, likely, field) if self._soft else label, provenance)
 
     def _soft_label(self, labels: Any, probabilities: Any, field: str) -> np.ndarray:
         try:

@@ -18,6 +18,7 @@ from generator.bundle import (
     load_encoder_weights,
     save_bundle,
 )
+from generator.bundle.format import ENCODER_FILE
 from generator.bundle.save import check_free
 from generator.guards.fitting import guards_of
 from generator.guards.held import Guards
@@ -45,7 +46,8 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
     """
     check_free(out)
     bundle = load_bundle(store)
-    codes, encoder = load_codes(store, bundle.info), load_encoder_weights(store, bundle.info)
+    codes = load_codes(store, bundle.info)
+    encoder = load_encoder_weights(store, bundle.info) if ENCODER_FILE in bundle.info.files else None
     seed = bundle.info.fitting.seed if seed is None else seed
     fitted = fit(codes, sampler, seed=seed)
     guards = _guards(bundle, fitted.distribution)

@@ -8,12 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from generator.autoencoders.config import AutoencoderConfig, LinearConfig, VaeConfig
+from generator.autoencoders.foreign import LayersDecoder
+from generator.autoencoders.layers import LayersConfig
 from generator.autoencoders.linear import LinearDecoder, LinearEncoder
 from generator.autoencoders.networks import Decoder, Encoder, GaussianEncoder, channels_last
+from generator.errors import BundleError
 
 
 def build_encoder(config: AutoencoderConfig) -> nn.Module:
-    """x_BCHW -> z_BD, with fresh weights from torch's global generator, in channels_last layout, in training mode."""
+    """x_BCHW -> z_BD, with fresh weights from torch's global generator, in channels_last layout, in training mode.
+
+    Raises ``BundleError`` for a decoder that was imported: nobody knows how images were encoded for it.
+    """
+    if isinstance(config, LayersConfig):
+        raise BundleError("encoder", "an autoencoder that was trained here", "a decoder that was imported")
     if isinstance(config, LinearConfig):
         return LinearEncoder(config)
     return channels_last(GaussianEncoder(config) if isinstance(config, VaeConfig) else Encoder(config))
@@ -21,7 +29,9 @@ def build_encoder(config: AutoencoderConfig) -> nn.Module:
 
 def build_decoder(config: AutoencoderConfig) -> nn.Module:
     """z_BD -> x_BCHW, with fresh weights from torch's global generator, in channels_last layout, in training mode."""
-    return LinearDecoder(config) if isinstance(config, LinearConfig) else channels_last(Decoder(config))
+    if isinstance(config, LinearConfig):
+        return LinearDecoder(config)
+    return channels_last(LayersDecoder(config) if isinstance(config, LayersConfig) else Decoder(config))
 
 
 def load_encoder(

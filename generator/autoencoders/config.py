@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from generator.autoencoders.layers import LayersConfig
 from generator.canonical import Frozen, validated
 from generator.errors import InputError, SpecError
 
@@ -145,11 +146,12 @@ AutoencoderConfig = Annotated[
     | DenoisingConfig
     | VaeConfig
     | AdversarialConfig
-    | RegularizedConfig,
+    | RegularizedConfig
+    | LayersConfig,
     Field(discriminator="family"),
 ]
 _MODELS = {model.model_fields["family"].default: model for model in get_args(get_args(AutoencoderConfig)[0])}
-FAMILIES: tuple[str, ...] = tuple(_MODELS)
+FAMILIES: tuple[str, ...] = tuple(name for name, model in _MODELS.items() if model is not LayersConfig)  # trained here
 
 
 def default_config(size: int, channels: int, family: str = "vae", **options: Any) -> AutoencoderConfig:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from generator.autoencoders.config import AutoencoderConfig
 from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.canonical import Frozen
+from generator.errors import BundleError
 from generator.guards.config import JudgeSettings, Passing
 from generator.latents.config import SamplerSettings
 from generator.spec import ClassName, Digest
@@ -57,7 +58,10 @@ class ImageShape(Frozen):
 
 
 class SourceFacts(Frozen):
-    """The real images behind the bundle: how many were trained on, how many held out."""
+    """The real images behind the bundle: how many were trained on, how many held out.
+
+    Of an imported decoder they are the codes that came with it, and ``fingerprint`` is theirs.
+    """
 
     name: str
     fingerprint: Digest
@@ -83,6 +87,7 @@ class FittingFacts(Frozen):
 class BundleInfo(Frozen):
     """The content of ``bundle.json``.
 
+    ``training`` is that of an autoencoder that was trained here; an imported decoder has none.
     ``judge``: how the classifiers that doubt labels were made, if it has any; ``passing``: how many samples they pass.
     """
 
@@ -94,11 +99,18 @@ class BundleInfo(Frozen):
     autoencoder: AutoencoderConfig
     latents: dict[str, Any]
     source: SourceFacts
-    training: TrainingFacts
+    training: TrainingFacts | None = None
     fitting: FittingFacts
     judge: JudgeSettings | None = None
     passing: Passing = Passing()
     files: dict[BundleFile, FileEntry]
+
+    @property
+    def trained(self) -> TrainingFacts:
+        """How it was trained. Raises ``BundleError`` for an imported decoder."""
+        if self.training is None:
+            raise BundleError("bundle", "an autoencoder that was trained here", "a decoder that was imported")
+        return self.training
 
     @model_validator(mode="after")
     def _parts_fit(self) -> BundleInfo:

@@ -39,17 +39,17 @@ from generator.latents.codes import Codes
 class BundleContents:
     """The parts of a bundle. ``codes``: of training images and held-out ones, to fit again and to judge by.
 
-    ``guards``: what its images are screened with.
+    ``encoder`` and ``training`` are ``None`` for an imported decoder. ``guards``: what its images are screened with.
     """
 
     autoencoder: AutoencoderConfig
     decoder: Mapping[str, np.ndarray]
-    encoder: Mapping[str, np.ndarray]
+    encoder: Mapping[str, np.ndarray] | None
     latents: LatentDistribution
     classes: tuple[str, ...]
     codes: Codes
     source: SourceFacts
-    training: TrainingFacts
+    training: TrainingFacts | None
     fitting: FittingFacts
     guards: Guards = UNGUARDED
 
@@ -60,10 +60,11 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
     latents_config, latents_tensors = contents.latents.state()
     files: dict[BundleFile, bytes] = {
         DECODER_FILE: _packed(contents.decoder),
-        ENCODER_FILE: _packed(contents.encoder),
         LATENTS_FILE: _packed(latents_tensors),
         CODES_FILE: _packed(_code_tensors(contents.codes)),
     }
+    if contents.encoder is not None:
+        files[ENCODER_FILE] = _packed(contents.encoder)
     guards = contents.guards
     if guards.judge_weights is not None:
         files[JUDGE_FILE] = _packed(guards.judge_weights)

@@ -28,6 +28,14 @@ def fit_gaussian(codes: Codes, covariance: Covariance = "full") -> tuple[Gaussia
     return gaussian.measured(measured(gaussian, codes)), tuple(warnings)
 
 
+def standard_normal(codes: Codes) -> GaussianMixture:
+    """N(0, 1) in each dimension, without labels; ``codes`` are draws from it, for the quantiles of its density."""
+    config = MixtureConfig(family="gaussian", dims=codes.dims, classes=0, clusters=(1,), covariance="diagonal")
+    mean_MD, scale_MD = np.zeros((1, codes.dims)), np.ones((1, codes.dims))
+    normal = GaussianMixture(config, weight_M=np.ones(1), mean_MD=mean_MD, factor=scale_MD, quantile_CQ=unmeasured(0))
+    return normal.measured(measured(normal, codes))
+
+
 def moments(classes: list[ClassCodes], covariance: Covariance = "full") -> tuple[np.ndarray, np.ndarray]:
     """(mean_CD, factor as of ``MixtureConfig.factor_shape``): the Gaussian of each class."""
     return np.stack([of_class.codes_ND.mean(axis=0) for of_class in classes]), _factor(classes, covariance)

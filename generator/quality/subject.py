@@ -96,7 +96,7 @@ def load_subject(
         wanted = f"the images behind the dataset ({stated})"
         got = source.fingerprint if source.fingerprint != stated else f"a bundle of {bundle.source.fingerprint}"
         raise SourceError("source", wanted, got, hint)
-    settings = bundle.training.settings
+    settings = bundle.trained.settings
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
     synthetic = _numbered(dataset, source, _read(dataset) if sampled is None else sampled)
     return Subject(

@@ -33,11 +33,11 @@ def load_npz(
     path: Path, *, size: int | None, channels: int | None, split: SplitName, progress: Progress | None
 ) -> Source:
     """One split of the archive; the images of the other are not read. Raises ``SourceError``, and never unpickles."""
-    with _opened(path) as archive:
+    with opened(path) as archive:
         prefix = "" if split == "train" and "train_images" not in archive else f"{split}_"
         images_NHWC = _images(archive, f"{prefix}images", path)
         check_count(len(images_NHWC), name=path.name)
-        labels_N, names = _labels(archive, prefix, len(images_NHWC), path)
+        labels_N, names = labels(archive, prefix, len(images_NHWC), path)
     field = f"{path.name}:{prefix}images"
     images_NHWC = fit_array(images_NHWC, size=size, channels=channels, field=field, progress=progress)
     name = path.name if split == "train" else f"{path.name}:{split}"
@@ -45,7 +45,7 @@ def load_npz(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[NpzFile]:
+def opened(path: Path) -> Iterator[NpzFile]:
     with ExitStack() as stack:
         try:
             stream = stack.enter_context(path.open("rb"))
@@ -59,7 +59,7 @@ def _opened(path: Path) -> Iterator[NpzFile]:
 
 
 def _images(archive: NpzFile, key: str, path: Path) -> np.ndarray:
-    images = _array(archive, key, path)
+    images = array(archive, key, path)
     field = f"{path.name}:{key}"
     if images.dtype != np.uint8:
         raise SourceError(field, "uint8 pixels, 0 to 255", f"{images.dtype} values")
@@ -74,32 +74,32 @@ def _images(archive: NpzFile, key: str, path: Path) -> np.ndarray:
     return images
 
 
-def _labels(archive: NpzFile, prefix: str, count: int, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def labels(archive: NpzFile, prefix: str, count: int, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The split's labels and the class names; where no names are stored, the training labels number them."""
     key = f"{prefix}labels"
     if key not in archive:
         if "class_names" in archive:
             raise SourceError(f"{path.name}:{key}", "labels, as there are class names", "none")
         return None, ()
-    labels_N = _array(archive, key, path)
+    labels_N = array(archive, key, path)
     field = f"{path.name}:{key}"
     if "class_names" in archive:
         names = _class_names(archive, path)
     else:
         numbering = "train_labels" if "train_labels" in archive else key
-        names = numbered_names(_array(archive, numbering, path), field=f"{path.name}:{numbering}")
+        names = numbered_names(array(archive, numbering, path), field=f"{path.name}:{numbering}")
     return checked_labels(labels_N, names, count=count, field=field), names
 
 
 def _class_names(archive: NpzFile, path: Path) -> tuple[str, ...]:
-    names = _array(archive, "class_names", path)
+    names = array(archive, "class_names", path)
     field = f"{path.name}:class_names"
     if names.ndim != 1 or names.dtype.kind != "U":
         raise SourceError(field, "a one-dimensional array of strings", f"{names.dtype} values of shape {names.shape}")
     return checked_names(names.tolist(), field=field)
 
 
-def _array(archive: NpzFile, key: str, path: Path) -> np.ndarray:
+def array(archive: NpzFile, key: str, path: Path) -> np.ndarray:
     field = f"{path.name}:{key}"
     if key not in archive:
         raise SourceError(field, f"an array of this name in {path.name}", f"only {', '.join(archive.files) or 'none'}")

@@ -17,8 +17,8 @@ from generator.verification.findings import Findings
 
 _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
 # In a sample's JSON and in its row:
-_SHARED = ("index", "attempt", "label", "class", "cluster", "log_density")
-_SHARED += ("label_confidence", "likely_labels", "likely_probabilities")
+_DRAWN = ("index", "attempt", "label", "class", "cluster", "log_density")
+_SHARED = (*_DRAWN, "label_confidence", "likely_labels", "likely_probabilities")
 _COLUMNS = [*_SHARED, "key", "image_sha256"]
 
 Files = dict[str, bytes]

@@ -11,7 +11,7 @@ import click
 from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
-    from generator.bundle import Bundle
+    from generator.bundle import Bundle, TrainingFacts
     from generator.quality.diagnosis.report import Diagnosis
     from generator.sources import Source
     from generator.store.base import Store
@@ -130,7 +130,6 @@ def _tell(facts: list[dict[str, Any]], diagnoses: list[Diagnosis], *, as_json: b
 def _facts(loaded: Bundle, *, as_json: bool) -> dict[str, Any]:
     info = loaded.info
     clusters = info.latents.get("clusters", [])
-    best = next(record for record in reversed(info.training.history) if record.best)
     return {
         "digest": loaded.digest,
         "image": f"{info.image.height} x {info.image.width}, {'RGB' if info.image.channels == 3 else 'grey'}",
@@ -145,8 +144,15 @@ def _facts(loaded: Bundle, *, as_json: bool) -> dict[str, Any]:
         "images": info.source.images + info.source.holdout,
         "trained_on": info.source.images,
         "held_out": info.source.holdout,
-        "epochs": len(info.training.history),
+        **({} if info.training is None else _trained(info.training)),
+    }
+
+
+def _trained(facts: TrainingFacts) -> dict[str, Any]:
+    best = next(record for record in reversed(facts.history) if record.best)
+    return {
+        "epochs": len(facts.history),
         "best_epoch": best.epoch,
         "holdout_loss": round(best.holdout_loss, 5),
-        "seed": info.training.settings.seed,
+        "seed": facts.settings.seed,
     }

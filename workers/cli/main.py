@@ -17,6 +17,7 @@ _HOMES = {
     "train": "workers.cli.train",
     "fit": "workers.cli.fit",
     "label": "workers.cli.label",
+    "import": "workers.cli.importing",
     "inspect": "workers.cli.inspect",
     "push": "workers.cli.bundles",
     "pull": "workers.cli.bundles",
@@ -41,7 +42,7 @@ _HOMES = {
 }
 _SECTIONS = {
     "Start here": ("demo",),
-    "Models": ("train", "fit", "label", "inspect", "push", "pull"),
+    "Models": ("train", "import", "fit", "label", "inspect", "push", "pull"),
     "Datasets": ("generate", "verify", "replay", "measure"),
     "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
     "Every night": ("schedule", "scheduler"),
@@ -50,6 +51,7 @@ _SECTIONS = {
 _SHORT = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
     "train": "Real images in, a bundle out.",
+    "import": "A decoder that exists in, a bundle out.",
     "fit": "Another latent distribution for a bundle.",
     "label": "Label images as a bundle's judge sees them.",
     "inspect": "What a bundle is and how it was made.",

@@ -42,7 +42,8 @@ class Sitter:
     def model(self) -> str:
         """The family and size of the code, for titles."""
         info = self.bundle.info
-        return f"{info.autoencoder.family}, {info.latent_dim} dimensions, seed {info.training.settings.seed}"
+        seed = "" if info.training is None else f", seed {info.training.settings.seed}"
+        return f"{info.autoencoder.family}, {info.latent_dim} dimensions{seed}"
 
 
 def sit(store: Store, bundle: Bundle, seed: int = 0) -> Sitter:
@@ -142,7 +143,7 @@ def trained_on(source: Source, bundle: Bundle) -> np.ndarray:
     if source.fingerprint != bundle.info.source.fingerprint:
         hint = "name the source, size and channels that the bundle was trained on"
         raise SourceError("source", f"the bundle's ({bundle.info.source.fingerprint})", source.fingerprint, hint)
-    settings = bundle.info.training.settings
+    settings = bundle.info.trained.settings
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
     images_NHWC: np.ndarray = source.images_NHWC[parts.train_N]
     return images_NHWC
