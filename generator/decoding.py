@@ -1,38 +1,79 @@
 """The resident decoder: latent points to uint8 images, in batches of one fixed size, on one device.
 
 The batch is part of the recipe: short batches are padded with zeros, never shrunk, because a kernel chosen for another
-batch size may round differently. Its output for a row does not depend on the other rows.
+batch size may round differently. Its output for a row does not depend on the other rows, nor on how many threads
+decode side by side.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from generator.autoencoders.build import build_decoder
 from generator.autoencoders.devices import resolve
 from generator.bundle import Bundle
+from generator.compiling import compile_network, default_cache
 from generator.errors import BundleError, DeviceExhausted, InvalidOutput
+from generator.folding import fold
+from generator.graphs import RecordedBatch
+from generator.levels import Levels, rows_in_cache
+from generator.spec import Execution
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DEVICE_LANES = 8  # threads that draw, wait for the device, and encode
+_LANE_BYTES = 2**31  # what the batches of all lanes may take of the CPU's memory
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How many threads decode side by side, and how many threads each of them computes with."""
+
+    count: int
+    threads: int
 
 
 class ResidentDecoder:
-    """A decoder held on a device, warm: frozen, channels last, its output shape proven by a first batch.
+    """A decoder held on a device, warm: frozen, normalisations folded, channels last, its output proven by a batch.
 
-    ``peak_bytes`` is what that first batch added to the device's memory at its peak (0 where it cannot be measured).
-    Raises ``BundleError`` when the decoder's output is not the bundle's image, ``DeviceExhausted`` when out of memory.
+    ``peak_bytes`` is what a batch takes of the device's memory at its peak; on a CPU it is what the largest layer
+    takes in and gives. Raises ``BundleError`` when the decoder's output is not the bundle's image, ``SettingsError``
+    where it cannot be compiled, ``DeviceExhausted`` when out of memory.
     """
 
-    def __init__(self, bundle: Bundle, *, batch: int, dtype: str, device: str) -> None:
-        self.device, self.batch, self._dtype = resolve(device), batch, _DTYPES[dtype]
-        self._image, self._dims = bundle.info.image, bundle.info.latent_dim
-        self._module = self._resident(bundle)
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        batch: int,
+        dtype: str,
+        device: str,
+        execution: Execution = "eager",
+        cache: Path | None = None,
+    ) -> None:
+        self.device, self.batch, self.execution = resolve(device), batch, execution
+        self._image, self._dims, self._dtype = bundle.info.image, bundle.info.latent_dim, _DTYPES[dtype]
+        self._module: Any = self._resident(bundle)
+        weights = sum(weight.nbytes for weight in self._module.state_dict().values())
+        self._graphs: RecordedBatch | None = None
         self.peak_bytes = self._warm_up()
-        self.bytes = self.peak_bytes + sum(weight.nbytes for weight in self._module.state_dict().values())
+        self.bytes, self._lanes = self.peak_bytes + weights, self._lanes_of(self.peak_bytes)
+        if execution == "compiled":
+            self._module = compile_network(self._module, cache or default_cache(), self._lanes.threads)
+            with self.lanes() as (_, enter), ThreadPoolExecutor(1, initializer=enter) as lane:
+                lane.submit(self._first).result()
+        if self.device.type == "cuda":
+            self._graphs = RecordedBatch(self._on_device, batch, self._dims, self.device)
 
     def decode(self, z_BD: np.ndarray) -> np.ndarray:
         """``z_BD`` (float32, up to ``batch`` rows) to images (uint8, BHWC, RGB or grey, 0 to 255, rounded to nearest).
@@ -43,7 +84,26 @@ class ResidentDecoder:
         padded_BD[: len(z_BD)] = z_BD
         return with_memory(lambda: self._run(padded_BD), self.batch)[: len(z_BD)]
 
-    def _resident(self, bundle: Bundle) -> torch.nn.Module:
+    @contextmanager
+    def lanes(self) -> Iterator[tuple[int, Callable[[], None]]]:
+        """How many threads should decode side by side, and what each calls first.
+
+        On a CPU each takes its batches alone: one thread each, that never waits for others in the middle of a layer.
+        """
+        threads = torch.get_num_threads()
+        try:
+            yield self._lanes.count, lambda: torch.set_num_threads(self._lanes.threads)
+        finally:
+            torch.set_num_threads(threads)  # setting it in a thread sets what new threads begin with
+
+    def _lanes_of(self, peak_bytes: int) -> Lanes:
+        if self.device.type != "cpu":
+            return Lanes(min(_DEVICE_LANES, os.cpu_count() or 1), 1)
+        threads = torch.get_num_threads()
+        count = max(1, min(threads, _LANE_BYTES // max(1, peak_bytes)))
+        return Lanes(count, threads // count)
+
+    def _resident(self, bundle: Bundle) -> nn.Module:
         module = build_decoder(bundle.info.autoencoder)
         try:
             module.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.decoder.items()})
@@ -53,30 +113,63 @@ class ResidentDecoder:
             ) from mismatch
         module.eval().requires_grad_(False)
         _fix_kernels()
-        module.to(device=self.device, dtype=self._dtype)
-        resident: torch.nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return resident
+        return self._ready(fold(module))
+
+    def _ready(self, network: nn.Module) -> nn.Module:
+        """A folded network on the device, with the rounding behind it."""
+        image, cuda = self._image, self.device.type == "cuda"
+        whole = cuda or self.execution == "compiled"
+        rows = self.batch if whole else rows_in_cache(image.height, image.width, image.channels)
+        network.to(device=self.device, dtype=self._dtype)
+        return Levels(network.to(memory_format=torch.channels_last), rows)  # type: ignore[call-overload]
 
     def _warm_up(self) -> int:
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device) if cuda else 0
-        images = self.decode(np.zeros((self.batch, self._dims), dtype=np.float32))
+        with _layers(self._module) as layers:
+            images = self._first()
         wanted = (self._image.height, self._image.width, self._image.channels)
         if images.shape[1:] != wanted:
             raise BundleError("decoder", f"images of height, width, channels {wanted}", images.shape[1:])
-        return torch.cuda.max_memory_allocated(self.device) - before if cuda else 0
+        return torch.cuda.max_memory_allocated(self.device) - before if cuda else max(layers, default=0)
+
+    def _first(self) -> np.ndarray:
+        return self.decode(np.zeros((self.batch, self._dims), dtype=np.float32))
+
+    def _run(self, padded_BD: np.ndarray) -> np.ndarray:
+        if self._graphs is not None:
+            images_BHWC, finite = self._graphs(padded_BD)
+        else:
+            images, all_finite = self._on_device(torch.from_numpy(padded_BD).to(self.device))
+            images_BHWC, finite = images.cpu().numpy(), bool(all_finite)
+        if not finite:
+            raise InvalidOutput("decoder", "finite pixel values", "NaN or infinity")
+        return images_BHWC
 
     @torch.inference_mode()
-    def _run(self, padded_BD: np.ndarray) -> np.ndarray:
-        z = torch.from_numpy(padded_BD).to(device=self.device, dtype=self._dtype)
-        x_BCHW = self._module(z).float()
-        if not bool(torch.isfinite(x_BCHW).all()):
-            raise InvalidOutput("decoder", "finite pixel values", "NaN or infinity")
-        levels = x_BCHW.mul_(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
-        images_BHWC: np.ndarray = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return images_BHWC
+    def _on_device(self, z_BD: Tensor) -> tuple[Tensor, Tensor]:
+        images, finite = self._module(z_BD.to(self._dtype))
+        return images, finite
+
+
+@contextmanager
+def _layers(module: nn.Module) -> Iterator[list[int]]:
+    """What each layer that is called in the block takes in and gives, in bytes."""
+    found: list[int] = []
+
+    def note(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        tensors = [value for value in (*given, made) if isinstance(value, Tensor)]
+        found.append(sum(tensor.nbytes for tensor in tensors))
+
+    leaves = [layer for layer in module.modules() if not any(layer.children())]
+    hooks = [layer.register_forward_hook(note) for layer in leaves]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def with_memory(run: Callable[[], np.ndarray], batch: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from generator.spec import Recipe
 class Filling:
     """A shard on its way: places 0 .. N - 1 of its samples, each drawn again until its image is accepted.
 
-    ``rows`` is whole once ``next`` returns nothing; ``hashes`` are those of the image files written so far, in order.
+    ``rows`` is whole once all are done; ``hashes`` are those of the image files written so far, in order.
     """
 
     def __init__(self, recipe: Recipe, shard: ShardPlan, dims: int) -> None:
@@ -43,8 +43,13 @@ class Filling:
         """Samples with an accepted image."""
         return int(self._done_N.sum())
 
+    @property
+    def ready(self) -> int:
+        """Samples that may be drawn now."""
+        return len(self._again_M) + len(self._done_N) - self._fresh
+
     def next(self) -> np.ndarray:
-        """Places of the next batch, int64: refused ones first, then new ones. Empty when all are done."""
+        """Places of the next batch, int64: refused ones first, then new ones. Empty when all are drawn."""
         again_B = self._again_M[: self._recipe.batch]
         end = min(self._fresh + self._recipe.batch - len(again_B), len(self._done_N))
         places_B = np.concatenate([again_B, np.arange(self._fresh, end)])

@@ -6,16 +6,13 @@ leaves unfinished, the other completes.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from generator.bundle import Bundle
 from generator.decoding import ResidentDecoder
-from generator.errors import StoreError
 from generator.finishing import finish
 from generator.making import Maker, OnBatch, open_maker
 from generator.plan import Plan
@@ -26,9 +23,8 @@ from generator.publish import (
     committed,
     finished_numbers,
     fix_environment,
-    publish_shard,
-    record_run,
 )
+from generator.uploading import Upload, Uploads
 
 
 @dataclass(frozen=True)
@@ -52,37 +48,33 @@ def build(
     if (done := committed(place)) is not None:
         return done
     decoder = ResidentDecoder(bundle, batch=place.recipe.batch, dtype=place.recipe.dtype, device=device)
-    maker, plan = open_maker(place, bundle, decoder), Plan(place.recipe)
+    maker = open_maker(place, bundle, decoder)
     place.store.check_writable()
     begin(place)
     fix_environment(place, maker.environment)
-    ready = finished_numbers(place)
-    samples, shards = sum(plan.size(number) for number in ready), len(ready)
-    for shard in (plan.shard(number) for number in range(plan.shards) if number not in ready):
-        before, finished = samples, shards
-
-        def report(made: int, before: int = before, finished: int = finished) -> None:
-            on_progress(Progress(before + made, place.recipe.total, finished, plan.shards))
-
-        produce_shard(place, maker, shard.number, lease=uuid.uuid4().hex, on_batch=report)
-        samples, shards = samples + len(shard), shards + 1
-        on_progress(Progress(samples, place.recipe.total, shards, plan.shards))
+    _make_missing(place, maker, on_progress)
     return finish(place, bundle.info)
+
+
+def _make_missing(place: BuildPlace, maker: Maker, on_progress: Callable[[Progress], None]) -> None:
+    """Make and publish the shards without a receipt; one is uploaded while the next one is made."""
+    plan, ready = Plan(place.recipe), finished_numbers(place)
+    before, made, shards = sum(plan.size(number) for number in ready), 0, len(ready)
+
+    def report(count: int) -> None:
+        nonlocal made
+        made = count
+        on_progress(Progress(before + made, place.recipe.total, shards, plan.shards))
+
+    missing = (plan.shard(number) for number in range(plan.shards) if number not in ready)
+    with Uploads(place) as uploads, closing(maker.make_all(missing, place.name, report)) as line:
+        for shard in line:
+            uploads.hand(Upload(shard, uuid.uuid4().hex))
+            shards += 1
+            report(made)
 
 
 def produce_shard(place: BuildPlace, maker: Maker, number: int, *, lease: str, on_batch: OnBatch) -> None:
     """Make one shard and publish it; its wall-clock facts go to ``runs/<lease>.json``."""
-    started, clock = datetime.now(UTC), time.perf_counter()
-    made = maker.make(Plan(place.recipe).shard(number), place.name, on_batch)
-    generated = time.perf_counter() - clock
-    publish_shard(place, made)
-    facts = {
-        "shard": number,
-        "samples": made.receipt.samples,
-        "started": started.isoformat(timespec="milliseconds"),
-        "generate_seconds": round(generated, 4),
-        "publish_seconds": round(time.perf_counter() - clock - generated, 4),
-        "peak_device_bytes": maker.decoder.peak_bytes,
-    }
-    with suppress(StoreError):  # the shard is done; nobody makes it again for want of its times
-        record_run(place, lease, facts)
+    with closing(maker.make_all([Plan(place.recipe).shard(number)], place.name, on_batch)) as line:
+        Upload(next(line), lease).run(place)

@@ -25,12 +25,13 @@ BuildId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]
+Execution = Literal["eager", "compiled"]  # how a decoder runs: fixed for a build by its environment
 Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]  # the higher, the sooner, among one tenant's jobs
 
 
 class PngSettings(Frozen):
-    """Lossless; ``level`` is 0 (fast, large) to 9 (slow, small): 0 stores pixels as they are, from 4 on rows are filtered
-    by Paeth's predictor instead of the average, and from 7 on zlib tries at that level to do better than ISA-L."""
+    """Lossless; ``level`` is 0 (fast, large) to 9 (slow, small): 0 stores pixels as they are, from 4 on rows are
+    filtered by Paeth's predictor instead of the average, from 7 on zlib tries at that level to do better than ISA-L."""
 
     format: Literal["png"] = "png"
     level: int = Field(default=6, ge=0, le=9, strict=True)

@@ -86,10 +86,10 @@ def _filter_of(level: int) -> int:
 def _deflate_of(level: int) -> Callable[[np.ndarray], bytes]:
     """Bytes of a zlib stream; from level 7 on whatever is smaller, ISA-L's or zlib's."""
     if level == 0:
-        return lambda rows: zlib.compress(rows, 0)
+        return lambda rows: zlib.compress(rows.data, 0)
     if level <= 6:
-        return lambda rows: bytes(isal_zlib.compress(rows, 1))
-    return lambda rows: min(bytes(isal_zlib.compress(rows, 1)), zlib.compress(rows, level), key=len)
+        return lambda rows: bytes(isal_zlib.compress(rows.data, 1))
+    return lambda rows: min(bytes(isal_zlib.compress(rows.data, 1)), zlib.compress(rows.data, level), key=len)
 
 
 def _tiles(images_BHWC: np.ndarray) -> Iterator[np.ndarray]:

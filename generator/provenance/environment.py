@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from generator.canonical import Frozen, digest_of
+from generator.spec import Execution
 
 
 class Environment(Frozen):
@@ -17,7 +18,7 @@ class Environment(Frozen):
     environment_version: Literal[1] = 1
     device: str  # "cpu/x86_64/AVX512", "cuda/NVIDIA H200/sm_90"
     dtype: str
-    execution: Literal["eager"] = "eager"
+    execution: Execution = "eager"
     libraries: dict[str, str]
 
     @property

@@ -8,11 +8,12 @@ import torch
 
 from generator.images.probe import encoder_facts
 from generator.provenance.environment import Environment
+from generator.spec import Execution
 
 
-def environment_here(device: str, dtype: str) -> Environment:
+def environment_here(device: str, dtype: str, execution: Execution = "eager") -> Environment:
     """The environment of this process, decoding on torch device ``device`` with ``dtype``."""
-    return Environment(device=_device_kind(device), dtype=dtype, libraries=_libraries())
+    return Environment(device=_device_kind(device), dtype=dtype, execution=execution, libraries=_libraries())
 
 
 def _device_kind(device: str) -> str:

@@ -6,6 +6,7 @@ metadata (mode 0644, owner 0, time 0), so equal samples give equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tarfile
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from generator.errors import IntegrityError
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
 _TEMPLATE = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
-_NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)  # fields of a ustar header
+_SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)  # fields of a ustar header; the name comes first, 100 bytes
 _OURS = re.compile(rb"([0-9A-Za-z_-]{1,90}\.[0-9A-Za-z.]{1,9})\0")
 _DIGITS = re.compile(rb"([0-7]{11})\0")
+_BETWEEN, _DATE, _REST = _TEMPLATE[100:124], _TEMPLATE[136:148], _TEMPLATE[156:]
+_PADDING = [bytes(-size % _BLOCK) for size in range(_BLOCK)]
 _FIXED_SUM = sum(_TEMPLATE) - sum(_TEMPLATE[_SIZE]) - sum(_TEMPLATE[_CHECKSUM]) + 8 * ord(" ")
 
 
@@ -31,33 +34,53 @@ class Member:
 
 
 class TarWriter:
-    """Collects samples in memory; ``finish`` gives the whole archive. Memory is bounded by the shard."""
+    """Collects samples in memory, hashing them as they come; ``finish`` gives the whole archive.
+
+    Memory is bounded by the shard.
+    """
 
     def __init__(self) -> None:
-        self._out = bytearray()
+        self._blocks, self._size, self._hash = list[bytes](), 0, hashlib.sha256()
 
     def add(self, key: str, members: list[Member]) -> None:
         """Append one sample; ``key`` is ASCII, at most 90 characters, without a dot or slash."""
-        for member in members:
-            self._out += ustar_header(f"{key}.{member.extension}", len(member.data))
-            self._out += member.data
-            self._out += bytes(-len(member.data) % _BLOCK)
+        self.append(sample_block(key, members))
+
+    def append(self, block: bytes) -> None:
+        """Append one sample as ``sample_block`` gives it."""
+        self._blocks.append(block)
+        self._size += len(block)
+        self._hash.update(block)
 
     def finish(self) -> bytes:
-        """The archive: two zero blocks, then padding to a whole record."""
-        self._out += bytes(2 * _BLOCK)
-        self._out += bytes(-len(self._out) % _RECORD)
-        return bytes(self._out)
+        """The archive: two zero blocks, then padding to a whole record. Once."""
+        size = self._size + 2 * _BLOCK
+        self.append(bytes(2 * _BLOCK + -size % _RECORD))
+        blocks, self._blocks = self._blocks, []
+        return b"".join(blocks)
+
+    @property
+    def sha256(self) -> str:
+        """Of all bytes so far, 64 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+def sample_block(key: str, members: list[Member]) -> bytes:
+    """One sample as it stands in an archive: each member behind its header, filled up to whole blocks."""
+    parts = []
+    for member in members:
+        size = len(member.data)
+        parts += [ustar_header(f"{key}.{member.extension}", size), member.data, _PADDING[size % _BLOCK]]
+    return b"".join(parts)
 
 
 def ustar_header(name: str, size: int) -> bytes:
     """512 bytes, equal to what ``tarfile`` writes for a plain ``name`` (up to 100 ASCII characters), much sooner."""
-    name_field, size_field = name.encode("ascii").ljust(100, b"\0"), b"%011o\0" % size
-    assert (len(name_field), len(size_field)) == (100, 12)
-    header = bytearray(_TEMPLATE)
-    header[_NAME], header[_SIZE] = name_field, size_field
-    header[_CHECKSUM] = b"%06o\0 " % (_FIXED_SUM + sum(name_field) + sum(size_field))
-    return bytes(header)
+    plain, size_field = name.encode("ascii"), b"%011o\0" % size
+    assert len(plain) <= 100
+    assert len(size_field) == 12
+    checksum = b"%06o\0 " % (_FIXED_SUM + sum(plain) + sum(size_field))
+    return b"".join((plain.ljust(100, b"\0"), _BETWEEN, size_field, _DATE, checksum, _REST))
 
 
 def read_samples(data: bytes, *, field: str) -> Iterator[tuple[str, dict[str, bytes]]]:
