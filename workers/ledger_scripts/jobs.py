@@ -63,8 +63,8 @@ end
 """
 )
 
-# ARGV: prefix, job, state, error, seconds to remember it, facts in pairs... -> nothing. What has ended stays as it ended, but
-# for a commit: it may have been under way when somebody cancelled the job, and readers see the dataset.
+# ARGV: prefix, job, state, error, seconds to remember it, facts in pairs... -> nothing. What has ended stays as it
+# ended, but for a commit: it may have been under way when somebody cancelled the job, and readers see the dataset.
 END = (
     COMMON
     + _PARTS
