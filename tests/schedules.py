@@ -137,8 +137,9 @@ class Scene:
 
     def declare(self, **fields: Any) -> Kept:
         """A schedule that counts from now on."""
-        job = {"bundle": self.digest, "count": 3, "destination": f"{self.root.url}/out"} | fields.pop("job", {})
-        given = {"name": "nightly", "cron": "30 3 * * *", "job": job, "gates": None} | fields
+        job = {"count": 3, "destination": f"{self.root.url}/out"} | fields.pop("job", {})
+        whole = job if "channel" in job else {"bundle": self.digest} | job
+        given = {"name": "nightly", "cron": "30 3 * * *", "job": whole, "gates": None} | fields
         kept = Kept(schedule=Schedule(**given), source=SOURCE, since=self.clock.now(), added=self.clock.now())
         change_kept(self.root, kept.schedule.name, lambda _: kept)
         return kept

@@ -120,8 +120,9 @@ class Schedule(Frozen):
     def fields(self, date: datetime) -> dict[str, Any]:
         """The job of ``date`` (UTC) as plain values, with ``channel`` if it names one. Raises ``SpecError``."""
         given: dict[str, Any] = {"name": self.name, "seed": seed_of(self.name, date)} | self.job
+        local = self.times.local(date)
         try:
-            made = filled(given, schedule=self.name, date=self.times.local(date))
+            made = filled(given, schedule=self.name, date=local)
         except SpecError as wrong:
             raise _inside(wrong) from wrong
         return made | {"tenant": self.tenant, "priority": self.priority}

@@ -32,30 +32,33 @@ class Folder:
         if not place.is_dir():
             raise SettingsError("LATENTMILL_SCHEDULES_DIR", "a folder of schedules (YAML files)", place)
         self._place, self._settings = place, settings
-        self._seen: dict[Path, tuple[int, int]] = {}  # when it changed last, size
+        self._seen: dict[Path, Version] | None = None  # the whole folder, when it was looked at last
+        self._brought: dict[Path, Version] = {}  # the files that are in the store as they are
 
     def bring_in(self, root: Store, now: datetime) -> list[str]:
         """Bring in what has changed; the names of those schedules."""
-        changed = [path for path in yaml_files(self._place) if _version(path) != self._seen.get(path)]
-        if not changed:
+        files = {path: version for path in yaml_files(self._place) if (version := _version(path)) is not None}
+        if files == self._seen:
             return []
-        versions = {path: _version(path) for path in changed}
-        brought = []
-        for path, (schedule, digest) in _apart(read_all(yaml_files(self._place))).items():
-            if path not in changed:
+        names, away = [], False
+        for path, (schedule, digest) in _apart(read_all(list(files))).items():
+            if self._brought.get(path) == files[path]:
                 continue
             try:
                 declare(schedule, digest, root, self._settings, now, replace=True)
-                brought.append(schedule.name)
-            except OutsideError as away:
-                log.warning("%s: not brought in yet: %s", path.name, away)
-                versions.pop(path)
+            except OutsideError as later:
+                log.warning("%s: not brought in yet: %s", path.name, later)
+                away = True
             except LatentmillError as wrong:
                 log.error("%s: not brought in: %s", path.name, wrong)
-        self._seen |= {path: version for path, version in versions.items() if version is not None}
-        return brought
+            else:
+                self._brought[path] = files[path]
+                names.append(schedule.name)
+        self._seen = None if away else files
+        return names
 
 
+Version = tuple[int, int]  # when it changed last, size
 Read = dict[Path, tuple[Schedule, str] | LatentmillError]
 
 
@@ -93,7 +96,7 @@ def _apart(found: Read) -> dict[Path, tuple[Schedule, str]]:
     return {path: read for path, read in found.items() if isinstance(read, tuple)}
 
 
-def _version(path: Path) -> tuple[int, int] | None:
+def _version(path: Path) -> Version | None:
     try:
         facts = path.stat()
     except OSError:

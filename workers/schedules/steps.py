@@ -166,15 +166,18 @@ class Steps:
 
     def _begin_aside(self, run: Run, work: Callable[[Run], Change]) -> Run | None:
         """Hold the run and do ``work`` aside, unless somebody else holds it; its outcome is the next state."""
-        if self._is_held(run):
-            return None
         held: dict[str, object] = {"held_by": self._who, "held_until": self._clock.now() + HELD}
-        mine = self._change(run, lambda now: now.model_copy(update=held))
-        if mine is None or mine.held_by != self._who:
+
+        def hold(now: Run) -> Run | None:
+            wanted = bool(now.chores) or work != self._do_chore
+            return now.model_copy(update=held) if wanted and not self._is_held(now) else None
+
+        mine = self._change(run, hold)
+        if mine is None or (mine.held_by, mine.held_until) != tuple(held.values()):
             return None
-        self._busy[run.mark] = self._aside.submit(self._aside_work, mine, work)
-        self._busy[run.mark].add_done_callback(lambda _: self.news.set())
-        return read_run(self._hands.root, run.schedule, run.date) if self._busy[run.mark].done() else None
+        self._busy[run.mark] = future = self._aside.submit(self._aside_work, mine, work)
+        future.add_done_callback(lambda _: self.news.set())
+        return read_run(self._hands.root, run.schedule, run.date) if future.done() else None
 
     def _aside_work(self, run: Run, work: Callable[[Run], Change]) -> None:
         try:

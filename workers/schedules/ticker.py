@@ -57,6 +57,7 @@ class Ticker:
         self._grace = max(GRACE, timedelta(seconds=3 * every))
         self._schedules: dict[str, tuple[str, Kept]] = {}  # by name: etag and content
         self._cursors: dict[str, tuple[str, datetime | None]] = {}
+        self._doubts: dict[str, datetime] = {}
         self._began = time.monotonic()
         self._said: dict[str, str] = {}  # the last trouble of each schedule, not to repeat it every few seconds
 
@@ -92,9 +93,11 @@ class Ticker:
             with self._apart(name):
                 decided |= self._decide(kept, [run for run in live.get(name, ()) if run.origin == "schedule"])
         for name, runs in (self._live() if decided else live).items():
-            for place, run in enumerate(runs):
+            earlier: list[Run] = []
+            for run in runs:
                 with self._apart(f"{name}/{run.date:%Y-%m-%dT%H:%MZ}"):
-                    self._steps.advance(run.mark, [each for each in runs[:place] if not each.over])
+                    run = self._steps.advance(run.mark, earlier) or run
+                earlier += [] if run.over else [run]
 
     def _refresh(self) -> None:
         """Read again what has changed."""
@@ -132,15 +135,14 @@ class Ticker:
 
     def _decide(self, kept: Kept, live: list[Run]) -> bool:
         """Decide about the dates that have come; whether there were any."""
-        now, (_, through) = self._clock.now(), self._cursors[kept.schedule.name]
-        ahead = through is not None and through > now
-        seen = through
-        if ahead:  # a clock ran ahead once: what comes now may have been decided too early
-            through = now - self._grace
+        name, now = kept.schedule.name, self._clock.now()
+        _, seen = self._cursors[name]
+        doubted = self._is_doubted(name, seen, now)
+        through = seen if seen is None or not doubted else min(seen, now - self._grace)
         going = [run.date for run in live if not run.over]
         decisions, decided = decide(kept, through, now, going, self._grace)
-        late = ahead and seen is not None and seen - now > self._grace
-        if not decisions and not late:
+        back = seen is not None and seen > now + self._grace
+        if not decisions and not back:
             return False
         if complaint := self._clock.complaint(self._hands.root):
             self._say("clock", f"{complaint}; nothing is begun until they agree")
@@ -148,12 +150,19 @@ class Ticker:
         self._say("clock", "")
         for decision in decisions:
             self._settle(kept, decision, now)
-        if not ahead:
-            assert decided is not None
-            move_cursor(self._hands.root, kept.schedule.name, seen, decided)
-        elif late:
-            move_cursor(self._hands.root, kept.schedule.name, seen, now)
+        if back:
+            move_cursor(self._hands.root, name, seen, now)
+        elif decided is not None and (seen is None or decided > seen):
+            move_cursor(self._hands.root, name, seen, decided)
         return bool(decisions)
+
+    def _is_doubted(self, name: str, seen: datetime | None, now: datetime) -> bool:
+        """Whether a clock ahead of ours has decided about dates that come only now: they are looked at again."""
+        if seen is not None and seen > now:
+            self._doubts[name] = min(seen, now + self._grace)
+        if name in self._doubts and now > self._doubts[name] + self._grace:
+            del self._doubts[name]
+        return name in self._doubts
 
     def _settle(self, kept: Kept, decision: Decision, now: datetime) -> None:
         """Write the run of a date, unless it has one. One that was skipped by a wrong clock is taken up on its time."""
