@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from generator.autoencoders.build import build_decoder
-from generator.autoencoders.layers import MAX_LAYERS, Layer, LayersConfig, shapes
+from generator.autoencoders.layers import MAX_LAYERS, MAX_SIDE, Layer, LayersConfig, shapes
 from generator.canonical import Frozen, read_json, validated
 from generator.errors import SpecError
 
@@ -52,9 +52,10 @@ def _config(described: DecoderDocument, layers: tuple[Layer, ...]) -> LayersConf
         last = shapes(described.latent_dim, layers)[-1]
     except ValueError as unfit:
         raise SpecError("decoder.layers", "layers that fit together", str(unfit)) from unfit
-    if len(last) != 3 or last[1] != last[2] or last[0] not in (1, 3) or not 8 <= last[1] <= 128:
+    if len(last) != 3 or last[1] != last[2] or last[0] not in (1, 3) or not 8 <= last[1] <= MAX_SIDE:
         got = " x ".join(map(str, last))
-        raise SpecError("decoder.layers", "an image of 1 or 3 channels and 8 to 128 pixels a side at the end", got)
+        expected = f"a square image at the end, of 1 or 3 channels and 8 to {MAX_SIDE} pixels a side"
+        raise SpecError("decoder.layers", expected, got)
     fields = {"size": last[1], "channels": last[0], "latent_dim": described.latent_dim}
     return validated(
         LayersConfig, fields | {"layers": layers, "output": described.output}, field="decoder", error=SpecError

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from generator.canonical import Frozen
 
+MAX_SIDE = 1024  # pixels
 MAX_LAYERS = 200
 MAX_WEIGHTS = 2**27  # of all layers
 MAX_FEATURES = 2**24  # of one sample after any layer
@@ -188,7 +189,7 @@ class LayersConfig(Frozen):
     ``sigmoid``, is there already (``unit``), or lies in [-1, 1] (``symmetric``)."""
 
     family: Literal["layers"] = "layers"
-    size: Annotated[int, Field(ge=8, le=128, strict=True)]
+    size: Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
     channels: Literal[1, 3]
     latent_dim: Annotated[int, Field(ge=1, le=512, strict=True)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=MAX_LAYERS)]

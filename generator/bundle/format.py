@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from generator.autoencoders.config import AutoencoderConfig
+from generator.autoencoders.layers import MAX_SIDE
 from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.canonical import Frozen
 from generator.errors import BundleError
@@ -46,8 +47,8 @@ class FileEntry(Frozen):
 class ImageShape(Frozen):
     """Height and width in pixels (equal: decoders are square), 1 (grey) or 3 (RGB) channels."""
 
-    height: int = Field(ge=8, le=128)
-    width: int = Field(ge=8, le=128)
+    height: int = Field(ge=8, le=MAX_SIDE)
+    width: int = Field(ge=8, le=MAX_SIDE)
     channels: Literal[1, 3]
 
     @model_validator(mode="after")

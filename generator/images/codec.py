@@ -14,7 +14,7 @@ from generator.images.marking import xmp_packet
 from generator.images.png import PngEncoder
 from generator.spec import JpegSettings, PngSettings
 
-MAX_PIXELS = 2**24  # of an image that is decoded; ours have 128 x 128 at most, previews some hundred thousand
+MAX_PIXELS = 2**24  # of an image that is decoded; ours have 1024 x 1024 at most
 _EXTENSIONS = {"png": "png", "jpeg": "jpg"}
 
 

@@ -1,7 +1,7 @@
 """The preview of a build: some of its images on one sheet, itself marked synthetic.
 
 Labelled: one row a class, its name at the left. Unlabelled: a grid. Small images are enlarged by whole factors, with
-hard pixel edges, so that what is seen is what is stored.
+hard pixel edges, so that what is seen is what is stored; large ones are reduced by whole factors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from generator.images import image_encoder
 from generator.spec import JpegSettings
 
 ROWS, PER_ROW, GRID = 10, 10, 8
-MIN_CELL = 48  # pixels
+MIN_CELL, MAX_CELL = 48, 192  # pixels
 
 _GAP, _MARGIN, _NAME_CHARS = 6, 20, 18
 _PAPER, _FRAME, _INK = (250, 250, 247), (218, 218, 212), (58, 58, 56)
@@ -49,9 +49,7 @@ def _grid_rows(samples: Iterable[tuple[np.ndarray, int | None]]) -> list[Row]:
 
 
 def _sheet(rows: list[Row]) -> np.ndarray:
-    height, width = rows[0][1][0].shape[:2]
-    scale = -(-MIN_CELL // min(height, width))
-    cell_h, cell_w = height * scale, width * scale
+    cell_w, cell_h = _cell(rows[0][1][0]).size
     font = ImageFont.load_default(size=15)
     names_w = round(max(font.getlength(name) for name, _ in rows))
     left = _MARGIN + (names_w + 2 * _GAP if names_w else 0)
@@ -65,13 +63,16 @@ def _sheet(rows: list[Row]) -> np.ndarray:
         for column, image_HWC in enumerate(images):
             x = left + column * (cell_w + _GAP)
             draw.rectangle((x - 1, top - 1, x + cell_w, top + cell_h), outline=_FRAME)
-            sheet.paste(_enlarged(image_HWC, scale), (x, top))
+            sheet.paste(_cell(image_HWC), (x, top))
     return np.array(sheet)
 
 
-def _enlarged(image_HWC: np.ndarray, scale: int) -> Image.Image:
+def _cell(image_HWC: np.ndarray) -> Image.Image:
+    side = min(image_HWC.shape[:2])
+    scale = -(-MIN_CELL // side)
     image_HWC = image_HWC.repeat(scale, axis=0).repeat(scale, axis=1)
-    return Image.fromarray(image_HWC if image_HWC.shape[2] == 3 else image_HWC.repeat(3, axis=2))
+    cell = Image.fromarray(image_HWC if image_HWC.shape[2] == 3 else image_HWC.repeat(3, axis=2))
+    return cell.reduce(-(-side // MAX_CELL))
 
 
 def _name(name: str, label: int) -> str:

@@ -133,7 +133,7 @@ def test_without_codes_it_draws_from_a_standard_normal_prior(files: Path) -> Non
     [
         (LAYERS[1:], "in layer 0 .unflatten.: channels x height x width = 6"),
         ([*LAYERS[:1], *LAYERS[2:]], r"in layer 1 .conv_transpose.: an image, not 256 features"),
-        (LAYERS[:-1], "an image of 1 or 3 channels"),
+        (LAYERS[:-1], "a square image at the end"),
         ([*LAYERS, {"kind": "conv", "channels": 3, "kernel": 31}], "in layer 10 .conv.: 1 to"),
         ([*LAYERS, {"kind": "lambda"}], "decoder.layers.10.layer"),
         ([{"kind": "linear", "features": 2**20}, {"kind": "linear", "features": 2**20}], "weights in all"),
@@ -190,8 +190,29 @@ def test_what_needs_an_encoder_or_a_training_says_that_there_is_none(files: Path
     info = load_bundle(open_store(str(files / "bundle"))).info
     with pytest.raises(BundleError, match="imported"):
         _ = info.trained
-    around = {"mode": "around", "reference": str(files / "codes.npz"), "distance": 0.3}
+    around = {"mode": "around", "image": str(files / "image.png"), "distance": 0.3}
     fields = {"bundle": str(files / "bundle"), "count": 6, "destination": str(files / "out"), "name": "x"}
     draft = draft_of(fields | {"draw": around})
     with pytest.raises(LatentmillError, match="encoder"):
         resolve(draft, open_store(str(files / "root")))
+
+
+def test_large_images(tmp_path: Path) -> None:
+    layers = [
+        {"kind": "linear", "features": 192},
+        {"kind": "unflatten", "channels": 48, "height": 2, "width": 2},
+        {"kind": "pixel_shuffle", "factor": 4},
+        {"kind": "upsample", "factor": 16},
+        {"kind": "upsample", "factor": 4, "mode": "bilinear"},
+    ]
+    write(tmp_path, layers=layers, output="sigmoid")
+    torch.manual_seed(0)
+    save_file({"0.weight": torch.randn(192, DIMS), "0.bias": torch.randn(192)}, tmp_path / "weights.safetensors")
+    run(tmp_path)
+    bundle = load_bundle(open_store(str(tmp_path / "bundle")))
+    fields = {"bundle": str(tmp_path / "bundle"), "count": 5, "batch": 4, "destination": str(tmp_path), "name": "large"}
+    spec, _ = resolve(draft_of(fields), open_store(str(tmp_path / "root")))
+    place = place_of(spec)
+    build(place, bundle, device="cpu")
+    assert [image.shape for image, _, _ in open_dataset(place.url)] == [(512, 512, 3)] * 5
+    assert not verify_dataset(place.url).problems

@@ -58,8 +58,8 @@ def test_grey_images_are_shown_grey() -> None:
     assert count_cells(image, (90, 90, 90), 48) == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize(("size", "cell"), [(8, 48), (28, 56), (48, 48), (64, 64), (128, 128)])
-def test_cells_are_whole_multiples_of_at_least_48_pixels(size: int, cell: int) -> None:
+@pytest.mark.parametrize(("size", "cell"), [(8, 48), (28, 56), (48, 48), (64, 64), (128, 128), (512, 171), (1000, 167)])
+def test_cells_are_whole_multiples_or_parts_of_48_to_192_pixels(size: int, cell: int) -> None:
     assert count_cells(sheet([(flat(RED, size), None)]), RED, cell) == pytest.approx(1, abs=0.1)
 
 
