@@ -92,6 +92,15 @@ class Settings(BaseSettings):
     schedules_dir: Path | None = Field(
         default=None, description="Folder of schedules (YAML files) that schedulers bring into the store and follow"
     )
+    allowed_webhooks: str | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Hosts, separated by commas, that notifications may call: host, host:port, *.domain, http://host. "
+        "By default none, if the root is in S3, and any if not",
+    )
+    webhook_secrets_file: Path | None = Field(
+        default=None, description="YAML file of the secrets that notifications are signed with, by name"
+    )
     visibility_timeout: int = Field(default=6 * 3600, ge=60, description="Seconds until Redis hands a ticket out again")
     redis_timeout: float = Field(
         default=10.0, ge=1.0, le=300.0, description="A connection to Redis that is silent for so many seconds is dead"

@@ -16,9 +16,9 @@ from generator.guards.sketch import Sketch, reduced
 from generator.provenance.manifest import Manifest
 from generator.quality.duplicates import duplicates
 
-COPIES, DUPLICATES, DRIFT, CONFIDENCE_DROP = 0.01, 0.05, 0.1, 0.2  # ``auto``
+COPIES, DRIFT, CONFIDENCE_DROP = 0.01, 0.1, 0.2  # ``auto``
 _CHANCE = 0.01  # a drift that is as likely as this between two builds of one distribution is none
-_MAX_NEAR = 1000  # the more images, the more of them are near: shares of other numbers are no shares of this
+_MAX_NEAR = 1000
 
 
 def counts(manifest: Manifest) -> Check:
@@ -67,24 +67,30 @@ def copies(looked: Looked, sketch: Sketch | None, passing: Passing, allowed: Aut
     return _at_most("copies", share, allowed, min(1.0, COPIES + usual), what)
 
 
-def twice(looked: Looked, sketch: Sketch | None, allowed: AutoShare) -> Check | None:
-    """Images that another one of the build equals; with a sketch, of 1,000 images those as near as copies are, too."""
+def twice(looked: Looked, allowed: float | None) -> Check | None:
+    """Images that another one of the build equals, in all shards that were looked at."""
     if allowed is None:
         return None
-    if len(looked) < 2:
-        return _unmeasured("duplicates", allowed, "the build has a single image")
-    threshold, block = (0.0, 1) if sketch is None else (sketch.floor(NOVELTY_FLOOR), sketch.block)
-    count = min(len(looked), _MAX_NEAR)
-    rows = np.arange(count) * len(looked) // count
-    near = 1.0
-    points_NP = reduced(looked.images_NHWC[rows], block) / block
-    if (points_NP != points_NP[0]).any():
-        near = duplicates(points_NP, threshold=threshold).near / len(rows)
     _, times = np.unique(looked.digests_M, return_counts=True)
-    exact = float(times[times > 1].sum() / len(looked.digests_M))
-    share = max(near, exact)
-    what = f"{share:.2%} of the images equal or nearly equal another one ({exact:.2%} exactly)"
-    return _at_most("duplicates", share, allowed, DUPLICATES, what)
+    share = float(times[times > 1].sum() / len(looked.digests_M))
+    what = f"{share:.2%} of {len(looked.digests_M):,} images equal another one"
+    return _at_most("duplicates", share, allowed, allowed, what)
+
+
+def near(looked: Looked, sketch: Sketch | None, allowed: float | None) -> Check | None:
+    """Of 1,000 images those that lie as near to another one as copies do: of more, more would."""
+    if allowed is None:
+        return None
+    if sketch is None or len(looked) < 2:
+        why = "the build has a single image" if sketch else "the bundle was not found, or has no sketch"
+        return _unmeasured("near_duplicates", allowed, why)
+    count = min(len(looked), _MAX_NEAR)
+    points_NP = reduced(looked.images_NHWC[np.arange(count) * len(looked) // count], sketch.block) / sketch.block
+    share = 1.0
+    if (points_NP != points_NP[0]).any():
+        share = duplicates(points_NP, threshold=sketch.floor(NOVELTY_FLOOR)).near / count
+    what = f"{share:.2%} of {count:,} images lie as near to another one as copies do"
+    return _at_most("near_duplicates", share, allowed, allowed, what)
 
 
 def missing(ours: Manifest, theirs: Manifest) -> Check:

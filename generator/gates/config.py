@@ -35,25 +35,28 @@ class Reference(Frozen):
 
 
 class Gates(Frozen):
-    """The gates of a build; ``None`` (in YAML ``null``) switches one off, ``auto`` is 0.01, 0.05, 0.1 and 0.2 in turn
-    where the gate can be measured. A gate with a number of its own that cannot be measured does not hold.
+    """The gates of a build; ``None`` (in YAML ``null``) switches one off.
 
-    ``counts``: every class has exactly the images that the recipe asks for, and what is looked at can be read.
-    ``images``: so many in all, at least. ``balance``: the smallest class over the largest, of all classes of the
-    bundle, at least. ``copies``: share of images that lie as near to a training image as the 0.1% quantile of held-out
-    real images, by the bundle's sketch, at most. ``duplicates``: share of images that another one of the build equals,
-    or of 1,000 images nearly equals, at most. ``drift``: how unlike the last promoted build, from 0 (alike) to 1 (nothing in common),
-    at most; with it no class that the last promoted build had may be missing. ``confidence_drop``: how much less the
-    bundle's judge believes in the labels of a class than in the last promoted build, at most. ``reference``: measures
-    beside real images. ``limit``: images that are looked at, spread over the build; of those at most 1,000 for near
-    duplicates and drift.
+    ``auto`` is the usual threshold where the gate can be measured: ``copies`` 0.01, ``drift`` 0.1, ``confidence_drop``
+    0.2. A gate with a number of its own that cannot be measured does not hold.
+
+    ``counts``: every class has exactly the images that the recipe asks for. ``images``: so many in all, at least.
+    ``balance``: the smallest class over the largest, of all classes of the bundle, at least. ``copies``: share of
+    images that lie as near to a training image as the nearest 0.1% of held-out real ones do, by the bundle's sketch, at
+    most. ``duplicates``: share of images that another one of the build equals, at most. ``near_duplicates``: of 1,000
+    images, the share that lies as near to another one as copies do, at most. ``drift``: how unlike the last promoted
+    build, from 0 (alike) to 1 (nothing in common), at most; with it no class that the last promoted build had may be
+    missing. ``confidence_drop``: how much less the bundle's judge believes in the labels of a class than in the last
+    promoted build, at most. ``reference``: measures beside real images. ``limit``: images that are looked at, spread
+    over the build; 1,000 of them for drift. What is looked at has to be as it was committed, in any case.
     """
 
     counts: bool = True
     images: int | None = Field(default=None, ge=1, strict=True)
     balance: Share | None = None
     copies: AutoShare = "auto"
-    duplicates: AutoShare = "auto"
+    duplicates: Share | None = 0.01
+    near_duplicates: Share | None = None
     drift: AutoShare = "auto"
     confidence_drop: AutoShare = "auto"
     reference: Reference | None = None

@@ -103,7 +103,8 @@ def _measured(
     passing = guards.passing if guards.sketch is not None else NOTHING
     found = [
         checks.copies(looked, guards.sketch, passing, gates.copies),
-        checks.twice(looked, guards.sketch, gates.duplicates),
+        checks.twice(looked, gates.duplicates),
+        checks.near(looked, guards.sketch, gates.near_duplicates),
     ]
     if gates.drift is None and gates.confidence_drop is None:
         return found
