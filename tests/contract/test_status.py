@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,13 @@ from workers.work import open_workshop
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def explained(waits_for: str) -> bool:
+    """Whether the page for operators has a row for this."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    row = re.sub(r"tenant [a-z]+, which has its \d+", "tenant T, which has its N", waits_for)
+    return f"\n| `{row.partition(': ')[0]}" in page
+
+
 def test_a_job_says_what_it_waits_for(bench: Bench) -> None:
     ledger = bench.shop.pool.ledger
     ledger.publish_shares(Tenants(default=Share(running_shards=1)))
@@ -29,11 +38,17 @@ def test_a_job_says_what_it_waits_for(bench: Bench) -> None:
     assert claim is not None
     waiting = second if claim.job == first.job else first
     assert bench.client.status(claim.job).waits_for == ""
-    assert "tenant default, which has its 1 running shard" in bench.client.status(waiting.job).waits_for
+    refused = bench.client.status(waiting.job).waits_for
+    assert "tenant default, which has its 1 running shard" in refused
+    assert explained(refused)
+    assert explained(first.waits_for)
+    assert explained("its turn")
     ledger.postpone(claim, base=600.0, cap=600.0)
     ledger.publish_shares(Tenants())
-    for _ in iter(lambda: ledger.claim(60.0), None):
-        pass
+    for other in iter(lambda: ledger.claim(60.0), None):
+        ledger.postpone(other, base=600.0, cap=600.0)
+    assert bench.client.status(claim.job).waits_for.startswith("the end of a back-off")
+    assert explained(bench.client.status(claim.job).waits_for)
     bench.client.pause(waiting.job)
     assert bench.client.status(waiting.job).waits_for == ""
 
@@ -55,6 +70,7 @@ def test_a_job_whose_workers_are_all_lost_says_so(bench: Bench) -> None:
     assert bench.client.status(job.job).waits_for.startswith("a worker")
     ledger.announce("back", 1, 60.0)
     assert "find it in the store" in bench.client.status(job.job).waits_for
+    assert explained(bench.client.status(job.job).waits_for)
     bench.reconcile()
     assert bench.client.status(job.job).waits_for == "its turn"
 
@@ -65,6 +81,7 @@ def test_a_job_that_the_workers_decline_waits_for_another_one(bench: Bench) -> N
     unable = open_workshop(bench.settings.model_copy(update={"device": "cuda:7"}))
     assert "declined" in bench.serve(1, unable)[0]
     assert bench.client.status(job.job).waits_for.startswith("a worker that can serve it")
+    assert explained(bench.client.status(job.job).waits_for)
     assert "made" not in bench.serve(1, unable)[0]
     bench.serve(2)
     assert bench.client.status(job.job).state == "committed"
