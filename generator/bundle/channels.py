@@ -137,10 +137,15 @@ def _parsed(root: Store, line: str, data: bytes | None) -> Channel | None:
     return channel
 
 
-def _key(line: str) -> str:
+def check_line(line: str) -> str:
+    """``line``, if it may name a channel. Raises ``SpecError``."""
     if not _is_name(line):
         raise SpecError("channel", "a name of small letters, digits, _ and -, at most 63", shown(line))
-    return f"{_FOLDER}{line}.json"
+    return line
+
+
+def _key(line: str) -> str:
+    return f"{_FOLDER}{check_line(line)}.json"
 
 
 def _is_name(line: str) -> bool:

@@ -12,19 +12,26 @@ from workers.cli.output import json_option, show
 @click.command("push")
 @click.argument("bundle")
 @click.option("--root", help="Store root; by default the configured one.")
+@click.option("--channel", help="Make it the newest bundle of this line, once it is there.")
 @json_option
-def push_command(bundle: str, root: str | None, as_json: bool) -> None:
+def push_command(bundle: str, root: str | None, channel: str | None, as_json: bool) -> None:
     """Copy BUNDLE into the store root, where workers find it by its digest.
 
     Pushing again changes nothing, or mends what was damaged there."""
     from generator.bundle import bundle_store, push
+    from generator.bundle.channels import check_line, move_channel
     from generator.store import open_store
+    from workers.broker import embedded_root
+    from workers.cli.dataset import who
     from workers.settings import load_settings
 
-    settings = load_settings()
-    target = open_store(root or settings.root, settings.s3)
+    settings, line = load_settings(), None if channel is None else check_line(channel)
+    target = open_store(root or embedded_root(settings) or settings.root, settings.s3)
     digest = push(open_store(bundle, settings.s3), target)
-    show({"digest": digest, "url": bundle_store(target, digest).url}, as_json=as_json, title="pushed")
+    facts = {"digest": digest, "url": bundle_store(target, digest).url}
+    if line is not None:
+        facts["channel"] = move_channel(target, line, digest, by=who()).line
+    show(facts, as_json=as_json, title="pushed")
 
 
 @click.command("pull")

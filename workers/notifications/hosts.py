@@ -6,6 +6,7 @@ from __future__ import annotations
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
+from generator.canonical import shown
 from generator.errors import SettingsError
 from workers.notifications.config import Notifications
 from workers.settings import Settings
@@ -30,7 +31,7 @@ def check_host(url: str, settings: Settings) -> None:
     if allowed is None and not settings.root.startswith("s3://"):
         return
     entries = [entry.strip() for entry in (allowed or "").split(",") if entry.strip()]
-    if not any(_matches(parse_url(url), entry) for entry in entries):
+    if not any(_matches(parse_url(url), _entry(entry)) for entry in entries):
         expected = f"one of {', '.join(entries)}" if entries else "no webhook, as none is allowed"
         raise SettingsError("webhook", expected, shown_host(url), f"{VARIABLE} says which hosts may be called")
 
@@ -44,8 +45,14 @@ def shown_host(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _matches(url: Url, entry: str) -> bool:
-    wanted = parse_url(entry if "://" in entry else f"https://{entry}")
+def _entry(text: str) -> Url:
+    try:
+        return parse_url(text if "://" in text else f"https://{text}")
+    except LocationParseError as wrong:
+        raise SettingsError(VARIABLE, "hosts, separated by commas", shown(text)) from wrong
+
+
+def _matches(url: Url, wanted: Url) -> bool:
     port = url.port or _PORTS.get(url.scheme or "")
     if (url.scheme, port) != (wanted.scheme, wanted.port or _PORTS.get(wanted.scheme or "")):
         return False

@@ -1,0 +1,85 @@
+"""The command channels: lines of bundles, each with a pointer to its newest one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workers.cli.output import json_option, show
+
+if TYPE_CHECKING:
+    from generator.bundle.channels import Channel
+
+
+@click.command("channels")
+@click.argument("line", required=False)
+@click.option("--to", help="Point LINE to this bundle of the store root (sha256:...).")
+@click.option("--rollback", "back", is_flag=True, help="Point LINE to the bundle before.")
+@click.option("--root", help="Store root; by default the configured one.")
+@json_option
+def channels_command(line: str | None, to: str | None, back: bool, root: str | None, as_json: bool) -> None:
+    """List the channels of the store root, show LINE with its history, or move it.
+
+    `latentmill push BUNDLE --channel LINE` moves it too. Jobs and runs pin the bundle they found: a channel that moves
+    changes nothing about them.
+    """
+    from generator.bundle.channels import channels, move_channel, roll_back_channel, show_channel
+    from generator.errors import SpecError
+    from generator.store import open_store
+    from workers.broker import embedded_root
+    from workers.cli.dataset import who
+    from workers.settings import load_settings
+
+    settings = load_settings()
+    store = open_store(root or embedded_root(settings) or settings.root, settings.s3)
+    if line is None:
+        if to or back:
+            raise SpecError("line", "the channel to move", "none")
+        _list(list(channels(store)), as_json=as_json)
+        return
+    if to and back:
+        raise SpecError("channels", "--to or --rollback", "both")
+    title = "moved" if to or back else ""
+    if to:
+        found = move_channel(store, line, _digest(to), by=who())
+    else:
+        found = roll_back_channel(store, line, by=who()) if back else show_channel(store, line)
+    show(facts_of(found), as_json=as_json, title=title)
+
+
+def facts_of(channel: Channel) -> dict[str, Any]:
+    """A channel as it is shown."""
+    return {
+        "line": channel.line,
+        "bundle": channel.bundle,
+        "by": channel.current.by,
+        "at": channel.current.at.isoformat(timespec="seconds"),
+        "before": [move.bundle for move in channel.previous],
+    }
+
+
+def _list(found: list[Channel], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([facts_of(channel) for channel in found], indent=2))
+        return
+    if not found:
+        click.echo("no channels; `latentmill push BUNDLE --channel LINE` makes one")
+    width = max((len(channel.line) for channel in found), default=0)
+    for channel in found:
+        click.echo(f"{channel.line:<{width}}  {channel.bundle}  {channel.current.at:%Y-%m-%d %H:%M} UTC")
+
+
+def _digest(text: str) -> str:
+    from pydantic import TypeAdapter, ValidationError
+
+    from generator.canonical import shown
+    from generator.errors import SpecError
+    from generator.spec import Digest
+
+    try:
+        found: str = TypeAdapter(Digest).validate_python(text)
+    except ValidationError as wrong:
+        raise SpecError("to", "the digest of a bundle: sha256: and 64 hexadecimal digits", shown(text)) from wrong
+    return found

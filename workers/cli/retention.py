@@ -1,0 +1,111 @@
+"""Commands about all builds of a dataset: builds, retain."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workers.cli.output import json_option
+
+if TYPE_CHECKING:
+    from generator.retention import Held, Retention
+    from generator.sweeping import Intents
+    from workers.settings import Settings
+
+_STATES = ("latest", "pinned", "refused")
+
+
+@click.command("builds")
+@click.argument("dataset")
+@json_option
+def builds_command(dataset: str, as_json: bool) -> None:
+    """The committed builds of DATASET, the newest first: the one readers get, those that are pinned, or kept back."""
+    from generator.retention import read_held
+    from workers.cli.dataset import dataset_at
+    from workers.settings import load_settings
+
+    store, _ = dataset_at(dataset, load_settings())
+    held = sorted(read_held(store), key=lambda each: (each.date, each.build), reverse=True)
+    if as_json:
+        click.echo(json.dumps([_facts(each) for each in held], indent=2))
+        return
+    if not held:
+        click.echo("no committed build")
+    for each in held:
+        click.echo(f"{each.build}  {each.date:%Y-%m-%d %H:%M}  {', '.join(_facts(each)['state'])}".rstrip())
+
+
+@click.command("retain")
+@click.argument("dataset")
+@click.option("--last", type=int, help="Keep so many of the newest builds.  [default: 7]")
+@click.option("--weeks", help="Keep the last build of each of so many weeks; `all` of them.  [default: 5]")
+@click.option("--months", help="Keep the last build of each of so many months; `all` of them.  [default: 12]")
+@click.option("--root", help="Store root whose markers say which builds are wanted; by default the configured one.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@json_option
+def retain_command(
+    dataset: str,
+    last: int | None,
+    weeks: str | None,
+    months: str | None,
+    root: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Delete the builds of DATASET that nobody needs to keep, whole, manifest first.
+
+    Never the one that readers get, the one before it, or pinned ones. Builds that gates kept back go once they are no
+    longer among the last. An interrupted deletion is finished by the next.
+    """
+    from generator.retention import apply_retention, plan_retention, read_held
+    from workers.cli.dataset import dataset_at
+    from workers.settings import load_settings
+
+    settings, rule = load_settings(), _rule(last=last, weeks=weeks, months=months)
+    store, _ = dataset_at(dataset, settings)
+    plan = plan_retention(read_held(store), rule)
+    done = None if dry_run else apply_retention(store, plan, intents=_intents(settings, root))
+    gone, wanted = (() if done is None else done.deleted), (() if done is None else done.wanted)
+    if as_json:
+        kept = [_facts(each) | {"why": list(why)} for each, why in plan.keep]
+        planned = [_facts(each) for each in plan.delete]
+        objects = 0 if done is None else done.objects
+        facts = {"dry_run": dry_run, "keep": kept, "delete": planned, "deleted": list(gone), "objects": objects}
+        click.echo(json.dumps(facts | {"wanted": list(wanted)}, indent=2))
+        return
+    for each, why in plan.keep:
+        click.echo(f"{'keep':<8} {each.build}  {each.date:%Y-%m-%d %H:%M}  {', '.join(why)}")
+    for each in plan.delete:
+        state = "wanted" if each.build in wanted else "deleted" if each.build in gone else "delete"
+        click.echo(f"{state:<8} {each.build}  {each.date:%Y-%m-%d %H:%M}")
+    more = "; a dry run" if done is None else f", {done.objects:,} object(s) removed"
+    click.echo(f"{len(plan.keep)} to keep, {len(plan.delete)} to delete{more}")
+
+
+def _facts(held: Held) -> dict[str, Any]:
+    states = [name for name in _STATES if getattr(held, name)]
+    return {"build": held.build, "date": held.date.isoformat(timespec="minutes"), "state": states}
+
+
+def _rule(**stated: Any) -> Retention:
+    from generator.canonical import validated
+    from generator.errors import SpecError
+    from generator.retention import Retention
+
+    fields = {name: value for name, value in stated.items() if value is not None}
+    for name in ("weeks", "months"):
+        if name in fields:
+            fields[name] = None if fields[name] == "all" else int(fields[name]) if fields[name].isdecimal() else "?"
+    return validated(Retention, fields, field="", error=SpecError)
+
+
+def _intents(settings: Settings, root: str | None) -> Intents:
+    """What markers say; where there is no marker at all, no job is open that this service knows of."""
+    from generator.store import open_store
+    from workers.broker import embedded_root
+    from workers.sweeper import MarkedIntents
+
+    intents = MarkedIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))
+    return (lambda _: None) if intents.blind else intents
