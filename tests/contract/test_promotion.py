@@ -15,6 +15,7 @@ from generator.bundle import push
 from generator.bundle.channels import channels, move_channel, read_channel, roll_back_channel, show_channel
 from generator.errors import BuildConflict, BundleError, BundleMissing, DatasetError, SpecError, StoreUnavailable
 from generator.promotion import expect_promotion, pin, promote, read_approval, read_latest, rollback, unpin
+from generator.retention import Retention, retain
 from generator.standing import Standing, change_standing, read_standing
 from generator.store import open_store
 from generator.store.base import Store
@@ -245,6 +246,15 @@ def test_a_pointer_written_by_hand_counts(dataset: Store) -> None:
     dataset.create(LATEST_KEY, b'{"build":"%s","note":"by hand"}' % A.encode())
     assert promote(dataset, B, logical_date=day(0), by="test").holds
     assert rollback(dataset, by="person").build == A
+
+
+def test_retention_deletes_whole_builds_in_every_store(dataset: Store) -> None:
+    in_turn(dataset, A, B, C, D)
+    build_below(dataset, A).create("recipe.json", b"{}")
+    _, done = retain(dataset, Retention(last=1, weeks=0, months=0))
+    assert sorted(done.deleted) == [A, B]
+    assert {info.key.split("/")[1] for info in dataset.list("builds/")} == {C, D}
+    assert rollback(dataset, by="person").build == C
 
 
 def test_readers_get_promoted_builds_only_once_that_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from generator.autoencoders.config import VaeConfig
+from generator.autoencoders.settings import TrainSettings
 from generator.bundle import load_bundle, save_bundle
 from generator.canonical import validated
 from generator.datasets import open_dataset
@@ -19,9 +21,12 @@ from generator.gates.looking import Looked
 from generator.guards.config import Passing
 from generator.guards.held import Guards
 from generator.guards.sketch import draw_sketch
+from generator.latents.config import GaussianSettings
+from generator.learning import learn
 from generator.mill import build
 from generator.promotion import promote
 from generator.publish import place_of
+from generator.sources import load_source
 from generator.store import Store, open_store
 from generator.verification import verify_dataset
 from tests.builds import SmallBuild
@@ -140,6 +145,24 @@ def test_a_gate_with_a_number_that_cannot_be_measured_does_not_hold(nights: Nigh
 def test_a_reference_that_does_not_fit_is_a_reason_and_no_crash(nights: Nights, first: str) -> None:
     gates = Gates(copies=None, reference=Reference(source="digits", fidelity=10.0))
     assert failed(judged(nights, "nightly", first, gates)) == {"reference"}
+
+
+def test_a_build_is_measured_beside_the_images_behind_it(tmp_path: Path, one_thread: None) -> None:
+    config = VaeConfig(size=8, channels=1, latent_dim=4, width=8)
+    training = TrainSettings(epochs=2, batch=64, holdout=0.2, seed=5, device="cpu")
+    learn(load_source("digits"), config, training, tmp_path / "bundle", sampler=GaussianSettings(), judge=None)
+    nights = Nights(tmp_path, tmp_path / "bundle")
+    build_id = nights.make("beside", count=200)
+    wanted = {"source": "digits", "steps": 20, "limit": 100}
+    easy = Reference.model_validate(wanted | {"copies": 1.0, "fidelity": 1e6, "usefulness": 0.001})
+    verdict = judged(nights, "beside", build_id, Gates(copies=None, reference=easy))
+    assert verdict.holds, verdict.reasons
+    measured = {check.gate: check.measured for check in verdict.checks}
+    assert {"reference.copies", "reference.fidelity", "reference.usefulness"} <= set(measured)
+    assert nights.dataset("beside").at(f"builds/{build_id}").head("reports/quality.json") is not None
+    hard = Reference.model_validate(wanted | {"copies": None, "fidelity": 1.0, "usefulness": 2.0})
+    verdict = judged(nights, "beside", build_id, Gates(copies=None, reference=hard))
+    assert failed(verdict) == {"reference.fidelity", "reference.usefulness"}
 
 
 @dataclass(frozen=True)
