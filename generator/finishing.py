@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,8 +34,11 @@ _READERS = 16  # receipts that are read at once
 PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked at for the preview
 
 
-def finish(place: BuildPlace, info: BundleInfo) -> Manifest:
-    """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree."""
+def finish(place: BuildPlace, info: BundleInfo, *, before_commit: Callable[[], None] = lambda: None) -> Manifest:
+    """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree.
+
+    A large build takes minutes to read its receipts; what ``before_commit`` raises after them prevents the commit.
+    """
     sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in place.store.list(folder)}
     with ThreadPoolExecutor(_READERS) as pool:  # a slow store must not keep a whole build waiting, receipt by receipt
         receipts = tuple(pool.map(lambda number: _checked(place, number, sizes), range(Plan(place.recipe).shards)))
@@ -45,6 +48,7 @@ def finish(place: BuildPlace, info: BundleInfo) -> Manifest:
         CROISSANT_KEY: croissant_bytes(manifest),
         PREVIEW_KEY: _preview(place, receipts[0]),
     }
+    before_commit()
     return commit(place, manifest, extras)
 
 

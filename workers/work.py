@@ -104,6 +104,9 @@ class Workshop:
         try:
             with LeaseKeeper(lambda _: ledger.renew_commit(claim, seconds), seconds, f"the commit of {job}"):
                 return self._commit_claimed(job)
+        except LeaseLost as lost:
+            ledger.renew_commit(claim, 0.001)
+            return Served(f"stopped: {lost} is no longer ours")
         except _NOT_HERE as unable:
             ledger.renew_commit(claim, 0.001)  # another worker may be able to, and need not wait
             return self._decline(job, unable)
@@ -122,7 +125,12 @@ class Workshop:
             return Served(f"{job} is no longer wanted")
         place = self.pool.place(marker)
         fix_environment(place, self.residents.maker(place).environment)
-        manifest = finish(place, self.residents.bundle(place.recipe).info)
+
+        def check() -> None:
+            if self.pool.still_wanted(job) is None:
+                raise LeaseLost(f"the commit of {job}")
+
+        manifest = finish(place, self.residents.bundle(place.recipe).info, before_commit=check)
         self.pool.conclude(job, marker)
         return Served(f"committed {job}: {manifest.samples} images at {place.url}", made=True)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from generator.bundle import BundleInfo
 from generator.finishing import finish
-from generator.provenance.manifest import Manifest
-from generator.publish import BuildPlace
+from generator.provenance.manifest import MANIFEST_KEY, Manifest
+from generator.publish import BuildPlace, commit
+from generator.store import open_store
 from tests.service import Bench
 from workers.markers import read_marker
 from workers.tenants import Share, Tenants
@@ -102,14 +105,34 @@ def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
     """The manifest is there, so readers have the dataset: nobody is told that it was cancelled."""
     job, told = bench.submit(), list[str]()
 
-    def cancelled_meanwhile(place: BuildPlace, info: BundleInfo) -> Manifest:
+    def cancelled_meanwhile(place: BuildPlace, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
         told.append(bench.client.cancel(job.job).state)
-        return finish(place, info)
+        return commit(place, manifest, extras)
 
-    monkeypatch.setattr("workers.work.finish", cancelled_meanwhile)
+    monkeypatch.setattr("generator.finishing.commit", cancelled_meanwhile)
     bench.serve(2)
     assert told == ["cancelled"]
     assert bench.client.status(job.job).state == "committed"
     assert bench.client.cancel(job.job).state == "committed"
     assert bench.client.resume(job.job).state == "committed"
     assert read_marker(bench.shop.pool.root, job.job) is None
+
+
+@pytest.mark.parametrize("decision", ["pause", "cancel"])
+def test_a_decision_while_the_receipts_are_read_keeps_the_build_from_being_committed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, decision: str
+) -> None:
+    """A sweep may already be taking away the shards of a job that was cancelled minutes ago."""
+    job = bench.submit()
+
+    def decided_meanwhile(place: BuildPlace, info: BundleInfo, **hooks: Any) -> Manifest:
+        getattr(bench.client, decision)(job.job)
+        return finish(place, info, **hooks)
+
+    monkeypatch.setattr("workers.work.finish", decided_meanwhile)
+    assert "stopped" in bench.serve(2)[-1]
+    assert bench.state(job) == {"pause": "paused", "cancel": "cancelled"}[decision]
+    assert open_store(job.url).head(MANIFEST_KEY) is None
+    monkeypatch.undo()
+    bench.client.resume(job.job)
+    assert "committed" in bench.serve(1)[0]
