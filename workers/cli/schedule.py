@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,35 +11,16 @@ import click
 
 from generator.errors import LatentmillError, SpecError
 from workers.cli.output import json_option, show
+from workers.cli.schedule_runs import backfill_command, find, hands_here, history_command, run_command, run_table
 
 if TYPE_CHECKING:
     from workers.schedules.kept import Kept
     from workers.schedules.runs import Run
 
-_ASKED = 30  # runs of a backfill that are begun without asking
-
 
 @click.group("schedule")
 def schedule_command() -> None:
     """Datasets that are built again and again: declared in a YAML file, begun by `latentmill scheduler` or `up`."""
-
-
-def _hands() -> Any:
-    from workers.schedules.hands import PoolHands
-    from workers.settings import load_settings
-
-    return PoolHands(load_settings())
-
-
-def _root() -> Any:
-    return _hands().root
-
-
-def _find(name: str) -> tuple[Any, Kept]:
-    from workers.schedules.kept import find_kept
-
-    hands = _hands()
-    return hands, find_kept(hands.root, name)
 
 
 @schedule_command.command("add")
@@ -57,7 +37,7 @@ def add_command(file: str, replace: bool, as_json: bool) -> None:
     from workers.settings import load_settings
 
     schedule, digest = read_schedule(file)
-    kept = declare(schedule, digest, _root(), load_settings(), datetime.now(UTC), replace=replace)
+    kept = declare(schedule, digest, hands_here().root, load_settings(), datetime.now(UTC), replace=replace)
     show(_facts(kept), as_json=as_json, title="scheduled")
 
 
@@ -73,7 +53,7 @@ def validate_command(paths: tuple[str, ...], as_json: bool) -> None:
     from workers.schedules.folder import read_all, yaml_files
     from workers.settings import load_settings
 
-    settings, root, now, told = load_settings(), _root(), datetime.now(UTC), list[dict[str, Any]]()
+    settings, root, now, told = load_settings(), hands_here().root, datetime.now(UTC), list[dict[str, Any]]()
     files = [file for place in paths for file in yaml_files(Path(place)) or [Path(place)]]
     for path, read in read_all(files).items():
         try:
@@ -104,7 +84,7 @@ def list_command(as_json: bool) -> None:
     from workers.schedules.history import newest_runs
     from workers.schedules.kept import names, read_kept
 
-    root, found = _root(), list[dict[str, Any]]()
+    root, found = hands_here().root, list[dict[str, Any]]()
     for name in names(root):
         try:
             kept = read_kept(root, name)
@@ -134,7 +114,7 @@ def show_command(name: str, as_json: bool) -> None:
     """Schedule NAME whole: what it says, its next dates, its last runs."""
     from workers.schedules.history import newest_runs, run_facts
 
-    hands, kept = _find(name)
+    hands, kept = find(name)
     runs = newest_runs(hands.root, name, 5)
     facts = _facts(kept) | {"declared": kept.schedule.model_dump(mode="json", exclude_unset=True)}
     if as_json:
@@ -143,7 +123,7 @@ def show_command(name: str, as_json: bool) -> None:
     declared = facts.pop("declared")
     show(facts, as_json=False, title=name)
     show({key: value for key, value in declared.items() if key not in facts}, as_json=False, title="declared")
-    _table(runs)
+    run_table(runs)
 
 
 @schedule_command.command("remove")
@@ -153,7 +133,7 @@ def remove_command(name: str, as_json: bool) -> None:
     """Begin no further run of NAME. Its history stays; runs that are going on come to their end."""
     from workers.schedules.kept import forget
 
-    hands, _ = _find(name)
+    hands, _ = find(name)
     forget(hands.root, name)
     show({"name": name, "removed": True}, as_json=as_json)
 
@@ -177,90 +157,11 @@ def resume_command(name: str, as_json: bool) -> None:
 def _hold(name: str, held: bool, as_json: bool) -> None:
     from workers.schedules.kept import change_kept
 
-    hands, _ = _find(name)
+    hands, _ = find(name)
     kept = change_kept(hands.root, name, lambda now: now and now.model_copy(update={"held": held}))
     if kept is None:
         raise SpecError("schedule", "a schedule that is kept", f"{name}, which somebody has removed")
     show(_facts(kept), as_json=as_json, title="its file says paused: true" if kept.paused and not held else "")
-
-
-@schedule_command.command("run")
-@click.argument("name")
-@click.option("--date", help="A day (2026-03-01) or a moment (2026-03-01T03:30) in the schedule's time zone; else now.")
-@click.option("--fresh", is_flag=True, help="Of a run that ended: pin its job anew, with the bundle of today.")
-@json_option
-def run_command(name: str, date: str | None, fresh: bool, as_json: bool) -> None:
-    """Begin the run of one date of NAME, or take up one that failed, was refused, or was skipped.
-
-    A ticker takes it further, without waiting for other runs.
-    """
-    from workers.schedules.by_hand import begin, date_of
-    from workers.schedules.history import run_facts
-
-    hands, kept = _find(name)
-    now = datetime.now(UTC)
-    run = begin(hands, kept, date_of(kept.schedule, date, now), now, "hand", fresh=fresh)
-    show(run_facts(run), as_json=as_json, title="begun")
-
-
-@schedule_command.command("backfill")
-@click.argument("name")
-@click.argument("first", metavar="FROM")
-@click.argument("last", metavar="TO")
-@click.option("--dry-run", is_flag=True, help="Show the dates, begin nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask, however many there are.")
-@click.option("--fresh", is_flag=True, help="Of runs that ended: pin their jobs anew, with the bundle of today.")
-@json_option
-def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool, fresh: bool, as_json: bool) -> None:
-    """Begin the runs of all dates of NAME from FROM to TO (days, both included, or moments) that have no dataset yet.
-
-    They are built one after the other, beside those of every night. Dates that failed, were skipped, cancelled or
-    replaced are taken up again; what was promoted, kept or refused is left alone.
-    """
-    from workers.schedules.by_hand import begin, plan_backfill, span_of
-
-    hands, kept = _find(name)
-    schedule, now = kept.schedule, datetime.now(UTC)
-    plan = plan_backfill(hands, schedule, *span_of(schedule, first, last))
-    dates = [each.date for each in plan if each.wanted]
-    images = schedule.draft(dates[0], "sha256:" + "0" * 64) if dates else None
-    if not dry_run and dates:
-        hands.pin(schedule, dates[0])  # what is wrong with all of them shows before the first is begun
-        if len(dates) > _ASKED and not yes:
-            _ask(len(dates), name)
-        for date in dates:
-            begin(hands, kept, date, now, "backfill", fresh=fresh)
-    each = images.count or sum((images.counts or {}).values()) if images else 0
-    facts = {"name": name, "begun": 0 if dry_run else len(dates), "dry_run": dry_run, "images_each": each}
-    found = [schedule.times.local(date).isoformat(timespec="minutes") for date in dates]
-    facts |= {"dates": found} if as_json else {"dates": _some(found)}
-    show(facts | {"left_alone": len(plan) - len(dates)}, as_json=as_json, title="a dry run" if dry_run else "begun")
-
-
-@schedule_command.command("history")
-@click.argument("name")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="So many runs.")
-@json_option
-def history_command(name: str, limit: int, as_json: bool) -> None:
-    """The last runs of NAME, the newest first; also of a schedule that was removed."""
-    from workers.schedules.history import newest_runs, run_facts
-    from workers.schedules.kept import find_kept
-
-    root = _root()
-    runs = newest_runs(root, name, limit)
-    if not runs:
-        find_kept(root, name)
-    if as_json:
-        click.echo(json.dumps([run_facts(run) for run in runs], indent=2))
-        return
-    _table(runs) if runs else click.echo("no runs yet")
-
-
-def _ask(count: int, name: str) -> None:
-    if not sys.stdin.isatty():
-        hint = "look at them with --dry-run, then say --yes"
-        raise SpecError("backfill", f"at most {_ASKED} runs, or --yes", f"{count:,} runs of {name}", hint)
-    click.confirm(f"begin {count:,} runs of {name}?", abort=True)
 
 
 def _facts(kept: Kept) -> dict[str, Any]:
@@ -291,17 +192,5 @@ def _short(run: Run) -> str:
     return f"{run.state} ({local_text(run.date, run.zone)})"
 
 
-def _table(runs: list[Run]) -> None:
-    from workers.schedules.history import local_text
-
-    if runs:
-        click.secho(f"{'date':<22}  {'state':<9}  {'build':<20}  why", bold=True)
-    for run in runs:
-        until = f" (up to {local_text(run.until, run.zone)})" if run.until else ""
-        why = "; ".join(each for each in (run.reason, run.note, run.at_risk and f"at risk: {run.at_risk}") if each)
-        build = run.spec.build_id if run.spec else ""
-        click.echo(f"{local_text(run.date, run.zone):<22}  {run.state:<9}  {build:<20}  {why}{until}".rstrip())
-
-
-def _some(dates: list[str]) -> list[str]:
-    return dates if len(dates) <= 6 else [*dates[:3], f"... {len(dates) - 4:,} more ...", dates[-1]]
+for command in (run_command, backfill_command, history_command):
+    schedule_command.add_command(command)

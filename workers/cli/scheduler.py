@@ -28,6 +28,8 @@ def scheduler_command() -> None:
     from workers.doctor import refusals
     from workers.embedded import Signals
     from workers.heartbeat import Heartbeat
+    from workers.notifications import Courier
+    from workers.pool import Pool
     from workers.schedules.clock import SystemClock
     from workers.schedules.folder import Folder
     from workers.schedules.hands import PoolHands
@@ -35,23 +37,26 @@ def scheduler_command() -> None:
     from workers.settings import load_settings
 
     settings = load_settings()
+    _ = redis_url(settings)
+    folder = Folder(settings.schedules_dir, settings) if settings.schedules_dir else None
     logging.basicConfig(level=settings.log_level, format="[%(asctime)s: %(levelname)s] %(message)s")
     for noisy in ("botocore", "boto3", "urllib3", "s3transfer"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    _ = redis_url(settings)
-    hands = PoolHands(settings)
-    hands.root.check_writable()
-    for found in refusals(settings, hands.root.url):
+    root = Pool(settings).root
+    courier = Courier(root, settings)
+    hands = PoolHands(settings, courier.wake)
+    root.check_writable()
+    for found in refusals(settings, root.url):
         raise SettingsError("root", "a store that mixes up nothing", f"{found.check}: {found.found}", found.mend)
-    folder = Folder(settings.schedules_dir, settings) if settings.schedules_dir else None
     aside, stopped = ThreadPoolExecutor(_ASIDE, thread_name_prefix="aside"), threading.Event()
     ticker = Ticker(hands, SystemClock(), aside, every=settings.tick_seconds, folder=folder)
     heartbeat = Heartbeat(settings.heartbeats, lambda: ticker.silent() < _STUCK_SECONDS)
     with Signals() as signals:
         heartbeat.start()
+        courier.start()
         thread = threading.Thread(target=ticker.run, args=(stopped,), name="ticker", daemon=True)
         thread.start()
-        logging.getLogger(__name__).info("scheduler: the schedules of %s", hands.root.url)
+        logging.getLogger(__name__).info("scheduler: the schedules of %s", root.url)
         while not signals.stopping():
             time.sleep(0.1)
         stopped.set()

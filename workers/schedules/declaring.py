@@ -10,6 +10,7 @@ from generator.bundle import push
 from generator.errors import SpecError
 from generator.spec import Digest
 from generator.store.base import Store
+from workers.notifications import check_hosts
 from workers.schedules.declared import Schedule
 from workers.schedules.kept import Kept, change_kept, read_kept
 from workers.schedules.pinning import Pinned, pin
@@ -24,6 +25,7 @@ def check(schedule: Schedule, root: Store, settings: Settings, now: datetime) ->
 
     Raises ``InputError`` for whatever would fail later on, and for a schedule that has no date left.
     """
+    check_hosts(schedule.notifications, settings)
     begins = schedule.begins
     after = now if begins is None else max(now, begins - _BEFORE)
     dates = [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple, final
 
 from generator.bundle import bundle_store, push
@@ -20,7 +21,9 @@ from generator.store import open_store
 from generator.store.base import Store
 from workers.client import Client
 from workers.markers import Intent
+from workers.notifications import Event, Kind, notify
 from workers.pool import Pool
+from workers.schedules.dates import key_of
 from workers.schedules.deadlines import Progress
 from workers.schedules.declared import Schedule
 from workers.schedules.pinning import Pinned, pin
@@ -91,7 +94,9 @@ class Hands(ABC):
 class PoolHands(Hands):
     """The real service. Nothing is connected before it is used."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, told: Callable[[], None] = lambda: None) -> None:
+        """``told`` is called when there is a message to deliver."""
+        self._told = told
         self._settings, self._pool, self._client = settings, Pool(settings), Client(settings)
 
     @property
@@ -154,10 +159,24 @@ class PoolHands(Hands):
 
     def do(self, run: Run, chore: Chore) -> None:
         if chore != "retain":
-            log.info("%s: %s", run.schedule, chore)
+            notify(self.root, run.notifications, self._event(run, chore))
+            self._told()
         elif run.spec is not None and run.retention is not None:
             _, done = retain(self._dataset(run.spec), run.retention, intents=MarkedIntents(self.root))
             log.info("%s: retention deleted %d build(s) of %s", run.schedule, len(done.deleted), run.dataset)
+
+    def _event(self, run: Run, kind: Kind) -> Event:
+        return Event(
+            kind=kind,
+            run=f"{self.root.url}#{key_of(run.date)}.{run.take}"[-250:] + f"/{run.schedule}",
+            schedule=run.schedule,
+            logical_date=run.date,
+            at=datetime.now(UTC),
+            dataset=run.dataset,
+            build=run.spec.build_id if run.spec else "",
+            job=run.spec.job_id if run.spec else "",
+            words=run.at_risk if kind == "at_risk" else run.reason,
+        )
 
     def _dataset(self, spec: JobSpec) -> Store:
         url = f"{spec.order.destination}/{spec.order.name}"

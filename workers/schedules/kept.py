@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
-from generator.canonical import Frozen, read_json, validated
+from generator.canonical import Frozen, read_json, shown, validated
 from generator.errors import SpecError
 from generator.spec import Digest, Name
 from generator.store import pointers
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 DECLARED = "schedules/declared/"
 CURSORS = "schedules/cursors/"
 MAX_KEPT_BYTES = 4 * 2**20
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 class Kept(Frozen):
@@ -132,8 +133,8 @@ def _parsed_kept(name: str, data: bytes | None) -> Kept | None:
 
 
 def _key(folder: str, name: str) -> str:
-    return f"{folder}{validated(_Named, {'name': name}, field='schedule', error=SpecError).name}.json"
-
-
-class _Named(Frozen):
-    name: Name
+    try:
+        return f"{folder}{_NAME.validate_python(name)}.json"
+    except ValidationError as wrong:
+        expected = "a name of small letters, digits, _ and -, at most 63"
+        raise SpecError("schedule", expected, shown(name)) from wrong

@@ -1,0 +1,197 @@
+"""Schedules with real processes: Redis, a worker, schedulers that are killed, and what a training script reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from generator import open_dataset
+from generator.bundle import push
+from generator.bundle.channels import move_channel
+from generator.errors import LatentmillError
+from generator.promotion import read_latest
+from generator.store import open_store
+from tests.bundles import tiny_bundle
+from tests.nights import GATES, house, minutes_ago, write_schedule
+from workers.cli.main import root as command_line
+from workers.schedules.history import newest_runs
+from workers.schedules.kept import change_kept
+from workers.schedules.runs import Run, marks
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    tiny_bundle(tmp_path / "tiny.bundle")
+    return tmp_path
+
+
+def runs(home: Path, name: str) -> list[Run]:
+    return newest_runs(open_store(str(home / "root")), name, 100)[::-1]
+
+
+def states(home: Path, name: str) -> list[str]:
+    return [run.state for run in runs(home, name)]
+
+
+def test_three_dates_two_schedulers_one_of_them_killed(home: Path) -> None:
+    """Three dates that nobody saw are caught up; two schedulers see to them, and one of them dies on the way."""
+    with house(home) as mill:
+        root, now = open_store(str(home / "root")), datetime.now(UTC)
+        move_channel(root, "cats", push(open_store(str(home / "tiny.bundle")), root), by="a test")
+        job = {"channel": "cats", "count": 60, "shard_size": 30, "batch": 16, "destination": "out"}
+        good = {"name": "good", "start": minutes_ago(now, 3), "catch_up": "all", "retention": {"last": 2}, "job": job}
+        refused = {"name": "refused", "start": minutes_ago(now, 3), "gates": GATES | {"images": 1_000_000}}
+        folder = mill.folder(good, refused)
+        mill.start("up", LATENTMILL_SCHEDULES_DIR=str(folder))
+        state = home / "state" / "redis.json"
+        mill.until(state.exists)
+        second = mill.start("scheduler")
+        mill.until(lambda: states(home, "good").count("promoted") >= 1)
+        os.kill(second.pid, signal.SIGKILL)
+        mill.until(lambda: states(home, "good").count("promoted") >= 3 and "refused" in states(home, "refused"))
+        for name in ("good", "refused"):
+            change_kept(root, name, lambda kept: kept and kept.model_copy(update={"held": True}))
+        mill.until(lambda: not list(marks(root)))
+
+        made = [run for run in runs(home, "good") if run.state != "skipped"]
+        assert len(made) >= 3
+        assert {run.state for run in made} == {"promoted"}
+        assert {later.date - run.date for run, later in pairwise(made)} == {timedelta(minutes=1)}
+        dataset = open_store(made[-1].dataset)
+        latest = read_latest(dataset)
+        assert latest is not None
+        assert (latest.build, latest.logical_date) == (made[-1].spec.build_id, made[-1].date)  # type: ignore[union-attr]
+        assert len(list(dataset.children("builds/"))) == 2  # retention
+        assert len(list(open_dataset(str(home / "out" / "good")))) == 60
+        (kept_back,) = [run for run in runs(home, "refused") if run.state != "skipped"][-1:]
+        assert kept_back.state == "refused"
+        assert "images" in kept_back.reason
+        assert read_latest(open_store(kept_back.dataset)) is None
+
+        told = (home / "up-0.log").read_text()
+        assert "good " in told
+        assert ": promoted" in told
+
+
+class Commands:
+    """The command line in this process."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(home)
+        for name in ("ROOT", "STATE_DIR", "CACHE_DIR"):
+            monkeypatch.setenv(f"LATENTMILL_{name}", str(home / name.lower()))
+
+    def text(self, *words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(command_line, ["schedule", *words])
+        assert (done.exit_code, done.exception is None or code > 0) == (code, True), done.output
+        return done.output
+
+    def facts(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self.text(*words, "--json", code=code))
+
+    def refusal(self, *words: str, group: bool = True) -> LatentmillError:
+        done = CliRunner().invoke(command_line, ["schedule", *words] if group else list(words))
+        assert isinstance(done.exception, LatentmillError), done.output
+        return done.exception
+
+
+@pytest.fixture
+def schedule(home: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(home, monkeypatch)
+
+
+def test_the_commands_that_declare(home: Path, schedule: Commands) -> None:
+    nightly = write_schedule(home, {"name": "nightly", "cron": "30 3 * * *", "timezone": "Europe/Berlin"})
+    bad = write_schedule(home, {"name": "bad", "cron": "30 3 31 2 *"})
+    told = schedule.facts("validate", nightly, bad, code=2)
+    assert [facts["valid"] for facts in told] == [True, False]
+    assert "cron: expected five fields" in schedule.text("validate", bad, code=2)
+    assert schedule.text("list") == "no schedules: latentmill schedule add FILE\n"
+    assert schedule.refusal("add", "nowhere.yaml").field == "schedule"
+    facts = schedule.facts("add", nightly)
+    assert all(date[11:16] == "03:30" for date in facts["next"])
+    assert schedule.facts("add", nightly)["since"] == facts["since"]
+    other = write_schedule(home, {"name": "nightly", "cron": "0 4 * * *"})
+    assert schedule.refusal("add", other).field == "name"
+    assert schedule.facts("add", other, "--replace")["cron"] == "0 4 * * *"
+    assert "nightly" in schedule.text("list")
+    assert schedule.facts("pause", "nightly")["next"] == []
+    assert schedule.facts("list")[0]["paused"] is True
+    assert schedule.facts("resume", "nightly")["paused"] is False
+    assert schedule.facts("show", "nightly")["declared"]["job"]["count"] == 60
+    assert "declared" in schedule.text("show", "nightly")
+    assert schedule.facts("remove", "nightly") == {"name": "nightly", "removed": True}
+    assert schedule.facts("list") == []
+    for words in (("show", "nightly"), ("pause", "nightly"), ("run", "no"), ("remove", "a/../b"), ("history", "no")):
+        assert schedule.refusal(*words).field == "schedule"
+
+
+def test_the_commands_that_begin_runs(home: Path, schedule: Commands) -> None:
+    schedule.text("add", write_schedule(home, {"name": "nightly", "cron": "30 3 * * *", "timezone": "Europe/Berlin"}))
+    begun = schedule.facts("run", "nightly", "--date", "2026-03-29")
+    assert (begun["date"], begun["state"], begun["origin"]) == ("2026-03-29T03:30+02:00", "created", "hand")
+    assert schedule.refusal("run", "nightly", "--date", "2026-03-29").field == "run"
+    assert schedule.refusal("run", "nightly", "--date", "yesterday").field == "date"
+    dry = schedule.facts("backfill", "nightly", "2026-03-27", "2026-03-31", "--dry-run")
+    assert (len(dry["dates"]), dry["left_alone"], dry["begun"]) == (4, 1, 0)
+    refusal = schedule.refusal("backfill", "nightly", "1998-01-01", "2026-01-01")
+    assert (refusal.field, refusal.got) == ("backfill", "10,228 runs of nightly")
+    assert "--yes" in refusal.expected
+    assert len(schedule.facts("history", "nightly")) == 1  # nothing has happened yet
+    assert schedule.refusal("backfill", "nightly", "2026-03-31", "2026-03-01").field == "to"
+    assert schedule.refusal("backfill", "nightly", "2026-03-30T04:00", "2026-03-30T05:00").field == "from"
+    assert schedule.facts("backfill", "nightly", "2026-03-27", "2026-03-31")["begun"] == 4
+    assert schedule.facts("backfill", "nightly", "2026-03-27", "2026-03-31")["begun"] == 0
+    assert schedule.facts("backfill", "nightly", "2026-01-01", "2026-02-28", "--yes")["begun"] == 59
+    history = schedule.facts("history", "nightly", "--limit", "100")
+    assert [each["origin"] for each in history].count("backfill") == 63
+    assert history == sorted(history, key=lambda each: each["key"], reverse=True)
+    assert "2026-03-29T03:30+02:00  created" in schedule.text("history", "nightly")
+    assert schedule.facts("remove", "nightly")["removed"]
+    assert len(schedule.facts("history", "nightly")) == 20
+
+
+def test_what_up_shows(home: Path) -> None:
+    """The picture in a terminal, and the lines in a log, from what lies in the store."""
+    from rich.console import Console
+
+    from tests.schedules import NIGHT, Scene
+    from workers.cli.watching import Picture, changes, rendered
+
+    scene = Scene(home)
+    scene.declare(gates=None)
+    scene.clock.go(hours=3, minutes=31)
+    scene.ticker().once()
+    runs_then = tuple(scene.runs())
+    scene.clock.go(minutes=20)
+    scene.ticker().once()
+    upcoming = ((NIGHT, "2026-01-02T03:30+00:00", "nightly"),)
+    before, after = Picture((), (), runs_then), Picture((), upcoming, tuple(scene.runs()), "redis: away")
+    assert list(changes(Picture(), before)) == ["nightly 2026-01-01T03:30+00:00: submitted"]
+    assert list(changes(before, after)) == [
+        "nightly 2026-01-01T03:30+00:00: promoted",
+        "nightly: next at 2026-01-02T03:30+00:00",
+        "redis: away",
+    ]
+    assert list(changes(after, after)) == []
+    console = Console(width=100, record=True, file=StringIO())
+    console.print(rendered(after))
+    text = console.export_text()
+    assert all(word in text for word in ("running: nothing", "next", "2026-01-02T03:30", "promoted", "redis: away"))
+
+
+def test_a_scheduler_refuses_what_it_cannot_follow(schedule: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTMILL_SCHEDULES_DIR", "nowhere")
+    assert schedule.refusal("up", group=False).field == "LATENTMILL_SCHEDULES_DIR"
+    assert schedule.refusal("scheduler", group=False).field == "LATENTMILL_REDIS_URL"
+    monkeypatch.setenv("LATENTMILL_REDIS_URL", "redis://127.0.0.1:1/0")
+    assert schedule.refusal("scheduler", group=False).field == "LATENTMILL_SCHEDULES_DIR"

@@ -1,0 +1,111 @@
+"""`latentmill` with a scheduler, as processes of a directory of its own; ended by their process ids."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAIN = [sys.executable, "-c", "from workers.cli import main; main()"]
+GATES: dict[str, Any] = {"copies": None, "duplicates": None, "drift": None, "confidence_drop": None, "limit": 100}
+
+
+class House:
+    """A directory with a store root, and the processes that were started in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
+        self.environment = kept | {
+            "LATENTMILL_ROOT": str(home / "root"),
+            "LATENTMILL_STATE_DIR": str(home / "state"),
+            "LATENTMILL_CACHE_DIR": str(home / "cache"),
+            "LATENTMILL_DEVICE": "cpu",
+            "LATENTMILL_TICK_SECONDS": "0.5",
+            "LATENTMILL_RECONCILE_SECONDS": "0.5",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
+        """A command that runs until it is stopped, with a log named after it."""
+        with (self.home / f"{words[0]}-{len(self.processes)}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*MAIN, *words], cwd=self.home, env=self.environment | environment, stdout=log, stderr=log
+            )
+        self.processes.append(process)
+        return process
+
+    def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """A finished command; it never shows a traceback."""
+        done = subprocess.run(
+            [*MAIN, *words],
+            cwd=self.home,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def folder(self, *declared: dict[str, Any]) -> Path:
+        """A folder with these schedules."""
+        for fields in declared:
+            write_schedule(self.home / "schedules", fields)
+        return self.home / "schedules"
+
+    def until(self, wanted: Callable[[], bool], seconds: float = 150.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not wanted():
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.2)
+
+    def logs(self) -> str:
+        paths = [*sorted(self.home.glob("*.log")), *sorted((self.home / "state").glob("*.log"))]
+        return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in paths)
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def write_schedule(place: Path, fields: dict[str, Any]) -> str:
+    """The file of a schedule, due every minute unless ``fields`` say otherwise, for 60 small images in two shards."""
+    place.mkdir(exist_ok=True)
+    job = {"bundle": "tiny.bundle", "count": 60, "shard_size": 30, "batch": 16, "destination": "out"}
+    path = place / f"{fields['name']}-{len(list(place.iterdir()))}.yaml"
+    path.write_text(yaml.safe_dump({"cron": "* * * * *", "job": job, "gates": GATES} | fields))
+    return str(path)
+
+
+@contextmanager
+def house(home: Path) -> Iterator[House]:
+    """A house whose processes are ended with the block."""
+    found = House(home)
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def minutes_ago(now: datetime, minutes: int) -> str:
+    """A whole minute as a schedule states it."""
+    return (now.replace(second=0, microsecond=0) - timedelta(minutes=minutes)).isoformat()
