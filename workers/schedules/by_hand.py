@@ -87,7 +87,7 @@ def begin(hands: Hands, kept: Kept, date: datetime, now: datetime, origin: Origi
         pinned = Pinned(there.spec, hands.root, there.channel)
     else:
         pinned = hands.pin(schedule, date)
-    run = new_run(schedule, date, now, origin, pinned)
+    run = new_run(schedule, date, now, origin, pinned, hands.look(pinned.spec).begun)
     if there is not None:
         run = run.model_copy(update={"take": there.take + 1})
     if create_run(hands.root, run) if there is None else take_up(hands.root, there, run):

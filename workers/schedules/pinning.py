@@ -35,8 +35,13 @@ def pin(schedule: Schedule, date: datetime, root: Store, settings: Settings) -> 
     return Pinned(spec, bundle, line)
 
 
-def new_run(schedule: Schedule, date: datetime, now: datetime, origin: Origin, pinned: Pinned | str) -> Run:
-    """A run that is to be stored: with its job, or failed for the reason given."""
+def new_run(
+    schedule: Schedule, date: datetime, now: datetime, origin: Origin, pinned: Pinned | str, before: float = 0.0
+) -> Run:
+    """A run that is to be stored: with its job, or failed for the reason given.
+
+    ``before``: when that job had been submitted before, in seconds since the epoch.
+    """
     common = Run(
         schedule=schedule.name,
         date=date,
@@ -53,4 +58,4 @@ def new_run(schedule: Schedule, date: datetime, now: datetime, origin: Origin, p
     )
     if isinstance(pinned, str):
         return common.at("failed", now, reason=pinned[:MAX_TEXT], chores=("failed",))
-    return common.model_copy(update={"spec": pinned.spec, "channel": pinned.channel})
+    return common.model_copy(update={"spec": pinned.spec, "channel": pinned.channel, "before": before})

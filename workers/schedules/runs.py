@@ -47,7 +47,8 @@ class Run(Frozen):
 
     ``take``: how often it was begun, by hand after the first time. ``spec`` is pinned when the run is created; one
     without it failed before that, or was skipped. ``kept``: its gates hold, and ``latest`` did not move to it, for the
-    ``reason`` given. ``until``: a skipped run stands for every date from ``date`` to there. ``chores``: what is left to
+    ``reason`` given. ``before``: when its job had been submitted for somebody before, in seconds since the epoch; 0 if
+    it had not. ``until``: a skipped run stands for every date from ``date`` to there. ``chores``: what is left to
     do after a state was reached; ``held_by`` does it or judges, ``held_until`` runs out if it died.
     """
 
@@ -64,6 +65,7 @@ class Run(Frozen):
     until: AwareDatetime | None = None
     spec: JobSpec | None = None
     channel: str | None = None
+    before: float = Field(default=0.0, ge=0.0)
     overlap: Overlap = "queue"
     deadline: AwareDatetime | None = None
     at_risk: str = Field(default="", max_length=MAX_TEXT)

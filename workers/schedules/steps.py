@@ -94,7 +94,7 @@ class Steps:
         seen = self._hands.look(run.spec)
         if seen.state == "committed":
             return self._to(run, "committed")
-        if seen.state == "unknown" or seen.begun < run.created.timestamp():
+        if seen.state == "unknown" or seen.begun == run.before:
             self._hands.submit(run.spec)
         further = self._to(run, "submitted")
         if further is not None and further.state == "replaced":  # while we were at it

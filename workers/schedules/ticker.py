@@ -209,4 +209,4 @@ def planned(hands: Hands, kept: Kept, date: datetime, now: datetime, origin: Ori
         raise
     except LatentmillError as final:
         return new_run(kept.schedule, date, now, origin, str(final))
-    return new_run(kept.schedule, date, now, origin, pinned)
+    return new_run(kept.schedule, date, now, origin, pinned, hands.look(pinned.spec).begun)
