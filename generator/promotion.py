@@ -18,7 +18,7 @@ from generator.builds import LATEST_KEY, build_below, builds_below, is_committed
 from generator.canonical import Frozen, read_json, validated
 from generator.errors import BuildConflict, DatasetError
 from generator.spec import BuildId
-from generator.standing import MAX_HISTORY, By, Moment, Pin, Promotion, Standing, change_standing, read_standing
+from generator.standing import MAX_HISTORY, By, Moment, Promotion, Standing, change_standing, check_there, read_standing
 from generator.store import pointers
 from generator.store.base import Store
 
@@ -70,14 +70,14 @@ def promote(
     deleted; ``StoreError``. Nothing has moved then.
     """
     build = build_below(store, build_id)
-    _check_there(store, read_standing(store) or Standing(), build_id)
+    check_there(store, read_standing(store) or Standing(), build_id)
     wanted = _approve(build, Promotion(build=build_id, logical_date=logical_date, by=by, at=at or datetime.now(UTC)))
     outcome: Outcome = "moved"
 
     def decide(standing: Standing | None) -> Standing | None:
         nonlocal outcome
         standing = standing or Standing()
-        _check_there(store, standing, build_id)
+        check_there(store, standing, build_id)
         if any(_is_same(wanted, each) for each in (standing.current, *standing.previous)):
             return None  # our own write, whose answer was lost
         outcome = _outcome(standing, wanted, again=again)
@@ -138,34 +138,6 @@ def expect_promotion(store: Store, *, by: str) -> None:
         return standing.model_copy(update={"by_promotion": True})
 
     change_standing(store, decide)
-
-
-def pin(store: Store, build_id: str, *, by: str, note: str = "", at: datetime | None = None) -> Standing:
-    """Keep the committed build from retention, until ``unpin``. Raises ``DatasetError`` as ``promote`` does."""
-    fresh = Pin(build=build_id, by=by, at=at or datetime.now(UTC), note=note)
-
-    def decide(standing: Standing | None) -> Standing | None:
-        standing = standing or Standing(by_promotion=False)
-        _check_there(store, standing, build_id)
-        if build_id in standing.pinned:
-            return None
-        pins = validated(Standing, {"pins": (*standing.pins, fresh)}, field="pin", error=DatasetError).pins
-        return standing.model_copy(update={"pins": pins})
-
-    found = change_standing(store, decide)
-    assert found is not None
-    return found
-
-
-def unpin(store: Store, build_id: str) -> Standing | None:
-    """Let retention decide about the build again; how things stand then, ``None`` where nothing was ever pinned."""
-
-    def decide(standing: Standing | None) -> Standing | None:
-        if standing is None or build_id not in standing.pinned:
-            return None
-        return standing.model_copy(update={"pins": tuple(each for each in standing.pins if each.build != build_id)})
-
-    return change_standing(store, decide)
 
 
 def read_approval(build: Store) -> Approval | None:
@@ -247,17 +219,3 @@ def _is_there(store: Store, standing: Standing, build_id: str, wanted: str | Non
     if build_id == standing.build or (wanted is not None and build_id != wanted) or build_id in standing.going:
         return False
     return is_committed(build_below(store, build_id))
-
-
-def _check_there(store: Store, standing: Standing, build_id: str) -> None:
-    """Asked after ``standing`` was read: whoever deletes the build notes that there first, and our write then fails."""
-    if build_id in standing.going:
-        raise _uncommitted(store, build_id, "one that retention is deleting")
-    if not is_committed(build_below(store, build_id)):
-        raise _uncommitted(store, build_id)
-
-
-def _uncommitted(store: Store, build_id: str, got: str = "one that is not") -> DatasetError:
-    ready = [build for build in builds_below(store) if is_committed(build_below(store, build))]
-    hint = f"committed ones: {', '.join(ready[:10])}" if ready else "wait for the job to end"
-    return DatasetError("build", f"a committed build of {store.url}", f"{build_id}, {got}", hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -111,13 +111,14 @@ def read_held(store: Store) -> tuple[Held, ...]:
     deleted beside a pointer that is wrong.
     """
     standing = read_standing(store) or Standing(by_promotion=False)
-    gone = {each.build for each in standing.retiring}
     with ThreadPoolExecutor(_READERS) as pool:
         found = [each for each in pool.map(lambda name: _held(store, name, standing), builds_below(store)) if each]
+    there = {each.build for each in found} - standing.going
+    back = next((each.build for each in standing.previous if each.build in there - {standing.build}), None)
     if standing.build is not None and standing.build not in {each.build for each in found}:
         got = f"build {standing.build}, which {store.url} does not hold"
         raise DatasetError(LATEST_KEY, "the id of a committed build", got, "promote another build first")
-    return tuple(each for each in found if each.build not in gone)
+    return tuple(replace(each, previous=each.build == back) for each in found if each.build in there)
 
 
 def apply_retention(
@@ -160,7 +161,6 @@ def _held(store: Store, name: str, standing: Standing) -> Held | None:
         build=name,
         date=(dated or info.modified).astimezone(UTC),
         latest=name == standing.build,
-        previous=name == next((each.build for each in standing.previous if each.build != standing.build), None),
         pinned=name in standing.pinned,
         refused=approval is None and verdict is not None and not verdict.holds,
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from generator.builds import LATEST_KEY, MAX_LATEST_BYTES
+from generator.builds import LATEST_KEY, MAX_LATEST_BYTES, build_below, builds_below, is_committed
 from generator.canonical import Frozen, read_json, validated
 from generator.errors import DatasetError
 from generator.spec import BuildId
@@ -104,6 +104,17 @@ def change_standing(store: Store, decide: Callable[[Standing | None], Standing |
     return _parsed(store, pointers.move(store, LATEST_KEY, decided, MAX_LATEST_BYTES))
 
 
+def check_there(store: Store, standing: Standing, build_id: str) -> None:
+    """Raise ``DatasetError`` unless the build is committed, and stays.
+
+    Asked after ``standing`` was read: whoever deletes the build notes that there first, and our write then fails.
+    """
+    if build_id in standing.going:
+        raise _uncommitted(store, build_id, "one that retention is deleting")
+    if not is_committed(build_below(store, build_id)):
+        raise _uncommitted(store, build_id)
+
+
 def _parsed(store: Store, data: bytes | None) -> Standing | None:
     """Of a pointer that something else wrote, with a ``build`` and fields of its own, the build counts."""
     if data is None:
@@ -114,3 +125,9 @@ def _parsed(store: Store, data: bytes | None) -> Standing | None:
         build = document.get("build")
         document = {"build": build, "current": {"build": build, "by": "unknown", "at": _LONG_AGO}}
     return validated(Standing, document, field=field, error=DatasetError)
+
+
+def _uncommitted(store: Store, build_id: str, got: str = "one that is not") -> DatasetError:
+    ready = [build for build in builds_below(store) if is_committed(build_below(store, build))]
+    hint = f"committed ones: {', '.join(ready[:10])}" if ready else "wait for the job to end"
+    return DatasetError("build", f"a committed build of {store.url}", f"{build_id}, {got}", hint)

@@ -21,6 +21,7 @@ class Dying(Store):
     ) -> None:
         self.url, self._inner = inner.url, inner
         self._left, self._repeat, self._always_changed = [writes], repeat, always_changed
+        self.gets = 0
 
     def create(self, key: str, data: bytes) -> str:
         self._count()
@@ -45,6 +46,7 @@ class Dying(Store):
         self._inner.delete(key)
 
     def get(self, key: str, limit: int = 5 * 10**9) -> bytes:
+        self.gets += 1
         return self._inner.get(key, limit)
 
     def read(self, key: str, start: int, length: int) -> bytes:

@@ -19,9 +19,11 @@ from generator.canonical import validated
 from generator.errors import SettingsError, SpecError
 from generator.store import Store, open_store
 from tests.receivers import Behaviour, Receiver, answering, dribbling, endlessly, silent
+from tests.stores import Dying
+from tests.tls import encrypted
 from workers.notifications import Courier, Event, Notifications, Webhook, check_hosts, deliver, notify
 from workers.notifications.courier import GIVE_UP, LONGEST_DELAY, delay
-from workers.notifications.letters import FOLDER, Letter
+from workers.notifications.letters import FOLDER, Known, Letter
 from workers.notifications.posting import Undelivered, post
 from workers.notifications.signing import secrets_of, signature
 from workers.settings import Settings
@@ -237,6 +239,36 @@ def test_one_bad_receiver_does_not_keep_the_others_waiting(
     assert deliver(root, settings, now=NOW) == 5
     assert len(bad.got) == 1  # once a round
     assert {letter.webhook.url for letter in waiting(root)} == {bad.url}
+
+
+def test_what_is_not_due_is_not_read_again_and_again(
+    root: Store, settings: Settings, receive: Callable[..., Receiver]
+) -> None:
+    receiver = receive(answering(500))
+    counted = Dying(root)
+    for night in range(20):
+        notify(counted, hooks(receiver.url), told(run=f"nightly/{night}", at=NOW + timedelta(hours=1)))
+    known: Known = {}
+    for minute in range(5):
+        assert deliver(counted, settings, now=NOW + timedelta(minutes=minute), known=known) == 0
+    assert counted.gets == 20
+    receiver.behave = OK
+    assert deliver(counted, settings, now=NOW + timedelta(hours=2), known=known) == 20
+    assert deliver(counted, settings, now=NOW + timedelta(hours=2), known=known) == 0
+    assert known == {}
+
+
+def test_a_certificate_that_nobody_signed_gets_nothing(
+    receive: Callable[..., Receiver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = receive(OK)
+    with encrypted(receiver, tmp_path) as port:  # type: ignore[arg-type]
+        with pytest.raises(Undelivered, match="certificate"):
+            post(f"https://127.0.0.1:{port}/hook", {}, b"{}")
+        assert receiver.got == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        post(f"https://127.0.0.1:{port}/hook", {}, b"{}")
+    assert len(receiver.got) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from generator.builds import LATEST_KEY, build_below, resolve_build
 from generator.bundle import push
 from generator.bundle.channels import channels, move_channel, read_channel, roll_back_channel, show_channel
 from generator.errors import BuildConflict, BundleError, BundleMissing, DatasetError, SpecError, StoreUnavailable
-from generator.promotion import expect_promotion, pin, promote, read_approval, read_latest, rollback, unpin
+from generator.pins import pin, unpin
+from generator.promotion import expect_promotion, promote, read_approval, read_latest, rollback
 from generator.retention import Retention, retain
 from generator.standing import Standing, change_standing, read_standing
 from generator.store import open_store

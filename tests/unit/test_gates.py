@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from generator.datasets import open_dataset
 from generator.drafts import draft_of, resolve
 from generator.errors import DatasetError, SpecError
 from generator.gates import Gates, Reference, Verdict, judge_build, read_verdict
-from generator.gates.drift import drift
+from generator.gates.checks import drifted
+from generator.gates.drift import confidence_drop, drift
 from generator.gates.looking import Looked
 from generator.guards.config import Passing
 from generator.guards.held import Guards
@@ -24,8 +26,9 @@ from generator.guards.sketch import draw_sketch
 from generator.latents.config import GaussianSettings
 from generator.learning import learn
 from generator.mill import build
+from generator.plan import ShardPlan
 from generator.promotion import promote
-from generator.publish import place_of
+from generator.publish import BuildPlace, MadeShard, place_of
 from generator.sources import load_source
 from generator.store import Store, open_store
 from generator.verification import verify_dataset
@@ -247,6 +250,58 @@ def test_gates_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
 def looked(images: np.ndarray, labels: np.ndarray) -> Looked:
     nothing = np.empty(0)
     return Looked(images, labels, nothing, nothing, nothing)
+
+
+def sure(labels: np.ndarray, confidence: np.ndarray) -> Looked:
+    nothing = np.empty(0)
+    return Looked(nothing, nothing, confidence.astype(np.float32), labels, nothing)
+
+
+def test_the_class_whose_labels_fell_most_is_named() -> None:
+    labels = np.arange(300) % 3
+    before = sure(labels, np.full(300, 0.9))
+    fallen = sure(labels, np.where(labels == 1, 0.4, 0.95))
+    found = confidence_drop(fallen, before, 3)
+    assert found is not None
+    assert (found[0], found[1]) == (pytest.approx(0.5, abs=1e-6), 1)
+    gates = Gates(drift=None)
+    check = drifted(fallen, before, gates, SmallBuild(classes=("a", "b", "c"), counts=(1, 1, 1)))  # type: ignore[arg-type]
+    assert check[1] is not None
+    assert (check[1].holds, "'b'" in check[1].words) == (False, True)
+    silent = sure(labels, np.full(300, np.nan))
+    assert confidence_drop(silent, before, 3) is None
+    few = sure(labels[:60], np.zeros(60))
+    assert confidence_drop(few, before, 3) is None  # twenty of each class say little
+
+
+def test_classes_in_another_order_are_the_same_classes(tmp_path: Path) -> None:
+    """A bundle that was learned anew may number its classes in another order."""
+    dataset = open_store(f"{tmp_path}/small")
+    before = Classes(counts=(120, 120), shard_size=60)
+    promote(dataset, before.commit(str(tmp_path))[0].build_id, logical_date=None, by="test")
+    turned = Classes(counts=(120, 120), shard_size=60, classes=("square", "round"), seed=1)
+    assert small(turned, tmp_path).holds
+    swapped = Classes(counts=(120, 120), shard_size=60, classes=("square", "round"), seed=2, lies=True)
+    assert failed(small(swapped, tmp_path)) == {"drift"}
+
+
+@dataclass(frozen=True)
+class Classes(SmallBuild):
+    """Round images are dark, square ones are light; or the other way round, for one that ``lies``."""
+
+    lies: bool = False
+
+    def shard(self, place: BuildPlace, plan: ShardPlan) -> MadeShard:
+        self.labels.update(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True))
+        return super().shard(place, plan)
+
+    @cached_property
+    def labels(self) -> dict[int, int]:
+        return {}
+
+    def pixels(self, index: int) -> np.ndarray:
+        light = (self.classes[self.labels[index]] == "square") != self.lies
+        return super().pixels(index) // 4 + 150 * light
 
 
 def test_drift_tells_changes_of_images_labels_and_shares_from_chance() -> None:

@@ -16,7 +16,8 @@ from generator.canonical import validated
 from generator.errors import BuildConflict, DatasetError, SpecError
 from generator.gates import Gates, Verdict
 from generator.gates.verdict import VERDICT_KEY
-from generator.promotion import pin, promote, rollback
+from generator.pins import pin
+from generator.promotion import promote, rollback
 from generator.retention import Held, Retention, RetentionPlan, apply_retention, plan_retention, read_held, retain
 from generator.standing import Standing, read_standing
 from generator.store import open_store

@@ -126,7 +126,7 @@ def gate_command(
 @json_option
 def pin_command(dataset: str, build: str, note: str, as_json: bool) -> None:
     """Keep BUILD of DATASET from retention, until it is unpinned."""
-    from generator.promotion import pin
+    from generator.pins import pin
     from workers.cli.dataset import build_named, dataset_at, who
     from workers.settings import load_settings
 
@@ -142,7 +142,7 @@ def pin_command(dataset: str, build: str, note: str, as_json: bool) -> None:
 def unpin_command(dataset: str, build: str, as_json: bool) -> None:
     """Let retention decide about BUILD of DATASET again."""
     from generator.errors import DatasetError
-    from generator.promotion import unpin
+    from generator.pins import unpin
     from generator.standing import read_standing
     from workers.cli.dataset import dataset_at
     from workers.settings import load_settings

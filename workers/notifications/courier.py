@@ -13,7 +13,7 @@ from generator.store.base import Store
 from workers.notifications.config import Notifications
 from workers.notifications.events import Event
 from workers.notifications.hosts import check_host, shown_host
-from workers.notifications.letters import Letter, due_letters, put_off, take, write
+from workers.notifications.letters import Known, Letter, due_letters, put_off, take, write
 from workers.notifications.posting import WHOLE_SECONDS, Undelivered, post
 from workers.notifications.signing import secrets_of, signature
 from workers.settings import Settings
@@ -39,20 +39,22 @@ def notify(root: Store, notifications: Notifications, event: Event) -> None:
             write(root, Letter(event=event, webhook=webhook, due=event.at))
 
 
-def deliver(root: Store, settings: Settings, *, now: datetime | None = None) -> int:
-    """Send everything that is due, each message once; how many were taken.
+def deliver(root: Store, settings: Settings, *, now: datetime | None = None, known: Known | None = None) -> int:
+    """Send everything that is due, each message once, at most 200; how many were taken.
 
-    A receiver that fails is not asked again in the same round. Raises ``StoreError``.
+    A receiver that fails is not asked again in the same round. ``known``: kept from one round to the next, it saves
+    reading what is not due. Raises ``StoreError``.
     """
-    taken, silent = 0, set[str]()
-    for number, (letter, etag) in enumerate(due_letters(root, now or datetime.now(UTC))):
-        if number >= _AT_ONCE:
+    tried, taken, silent = 0, 0, set[str]()
+    for letter, etag in due_letters(root, now or datetime.now(UTC), {} if known is None else known):
+        if letter.webhook.url in silent:
+            continue
+        if _sent(root, settings, letter, etag, now):
+            taken += 1
+        else:
+            silent.add(letter.webhook.url)
+        if (tried := tried + 1) == _AT_ONCE:
             break
-        if letter.webhook.url not in silent:
-            if _sent(root, settings, letter, etag, now):
-                taken += 1
-            else:
-                silent.add(letter.webhook.url)
     return taken
 
 
@@ -112,7 +114,7 @@ class Courier:
 
     def __init__(self, root: Store, settings: Settings, *, poll_seconds: float = _POLL_SECONDS) -> None:
         self._root, self._settings, self._poll = root, settings, poll_seconds
-        self._wanted, self._ended = threading.Event(), threading.Event()
+        self._wanted, self._ended, self._known = threading.Event(), threading.Event(), Known()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
     def start(self) -> None:
@@ -133,7 +135,7 @@ class Courier:
         while not self._ended.is_set():
             self._wanted.clear()
             try:
-                deliver(self._root, self._settings)
+                deliver(self._root, self._settings, known=self._known)
             except LatentmillError as failed:
                 log.warning("messages wait: %s", failed)
             except Exception:

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 FOLDER = "notifications/"
 MAX_LETTER_BYTES = 256 * 1024
+_LOOK_AGAIN = timedelta(hours=1)  # at what is no message
+
+Known = dict[str, tuple[str, datetime]]  # by key: version, and when it is due
 
 
 class Letter(Frozen):
@@ -50,9 +53,18 @@ def write(root: Store, letter: Letter) -> None:
         return
 
 
-def due_letters(root: Store, now: datetime) -> Iterator[tuple[Letter, str]]:
-    """The letters that are due, with their versions. What is none is passed over with a warning."""
-    for info in root.list(FOLDER):
+def due_letters(root: Store, now: datetime, known: Known) -> Iterator[tuple[Letter, str]]:
+    """The letters that are due, with their versions. What is none is passed over with a warning.
+
+    ``known``: what was read before; a version that is not due yet is not read again.
+    """
+    there = list(root.list(FOLDER))
+    for key in known.keys() - {info.key for info in there}:
+        del known[key]
+    for info in there:
+        etag, due = known.get(info.key, ("", now))
+        if etag == info.etag and due > now:
+            continue
         try:
             data = root.get(info.key, MAX_LETTER_BYTES)
             document = read_json(data, field=info.key, error=DatasetError)
@@ -61,7 +73,9 @@ def due_letters(root: Store, now: datetime) -> Iterator[tuple[Letter, str]]:
             continue
         except (InputError, IntegrityError) as odd:
             log.warning("%s/%s is no message: %s", root.url, info.key, odd)
+            known[info.key] = (info.etag, now + _LOOK_AGAIN)
             continue
+        known[info.key] = (info.etag, letter.due)
         if letter.key == info.key and letter.due <= now:
             yield letter, info.etag
 
