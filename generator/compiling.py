@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +79,22 @@ def compile_network(network: nn.Module, cache: Path, threads: int) -> Any:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_directory(cache))
     options: dict[str, Any] = {"compile_threads": 1, "cpp.threads": threads, "fx_graph_cache": True}
     return torch.compile(network, fullgraph=True, dynamic=False, options=options)
+
+
+@contextmanager
+def first_call() -> Iterator[None]:
+    """The block in which compiled code is called first, and so compiled. Raises ``SettingsError`` when that fails."""
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import CppCompileError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of parts of itself, which it imports only now
+            yield
+    except (TorchDynamoException, CppCompileError) as failed:
+        told = str(failed).strip().splitlines()
+        hint = "set LATENTMILL_COMPILE=never for new builds"
+        raise SettingsError("compile", "a decoder that compiles", " ".join(told[:2])[:300], hint) from failed
 
 
 def private_directory(path: Path) -> Path:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from generator.autoencoders.build import build_decoder
 from generator.autoencoders.devices import resolve
 from generator.bundle import Bundle
-from generator.compiling import compile_network, default_cache
+from generator.compiling import compile_network, default_cache, first_call
 from generator.errors import BundleError, DeviceExhausted, InvalidOutput
 from generator.folding import fold
 from generator.graphs import RecordedBatch
@@ -62,7 +62,7 @@ class ResidentDecoder:
         cache: Path | None = None,
     ) -> None:
         self.device, self.batch, self.execution = resolve(device), batch, execution
-        self._image, self._dims, self._dtype = bundle.info.image, bundle.info.latent_dim, _DTYPES[dtype]
+        self._image, self.dims, self._dtype = bundle.info.image, bundle.info.latent_dim, _DTYPES[dtype]
         self._module: Any = self._resident(bundle)
         weights = sum(weight.nbytes for weight in self._module.state_dict().values())
         self._graphs: RecordedBatch | None = None
@@ -70,17 +70,17 @@ class ResidentDecoder:
         self.bytes, self._lanes = self.peak_bytes + weights, self._lanes_of(self.peak_bytes)
         if execution == "compiled":
             self._module = compile_network(self._module, cache or default_cache(), self._lanes.threads)
-            with self.lanes() as (_, enter), ThreadPoolExecutor(1, initializer=enter) as lane:
+            with self.lanes() as (_, enter), first_call(), ThreadPoolExecutor(1, initializer=enter) as lane:
                 lane.submit(self._first).result()
         if self.device.type == "cuda":
-            self._graphs = RecordedBatch(self._on_device, batch, self._dims, self.device)
+            self._graphs = RecordedBatch(self._on_device, batch, self.dims, self.device)
 
     def decode(self, z_BD: np.ndarray) -> np.ndarray:
         """``z_BD`` (float32, up to ``batch`` rows) to images (uint8, BHWC, RGB or grey, 0 to 255, rounded to nearest).
 
         Raises ``InvalidOutput`` on NaN or infinity, ``DeviceExhausted`` when memory ran out twice.
         """
-        padded_BD = np.zeros((self.batch, self._dims), dtype=np.float32)
+        padded_BD = np.zeros((self.batch, self.dims), dtype=np.float32)
         padded_BD[: len(z_BD)] = z_BD
         return with_memory(lambda: self._run(padded_BD), self.batch)[: len(z_BD)]
 
@@ -136,7 +136,7 @@ class ResidentDecoder:
         return torch.cuda.max_memory_allocated(self.device) - before if cuda else max(layers, default=0)
 
     def _first(self) -> np.ndarray:
-        return self.decode(np.zeros((self.batch, self._dims), dtype=np.float32))
+        return self.decode(np.zeros((self.batch, self.dims), dtype=np.float32))
 
     def _run(self, padded_BD: np.ndarray) -> np.ndarray:
         if self._graphs is not None:

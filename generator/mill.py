@@ -12,9 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from generator.bundle import Bundle
-from generator.decoding import ResidentDecoder
 from generator.finishing import finish
 from generator.making import Maker, OnBatch, open_maker
+from generator.opening import Compiling, open_decoder
 from generator.plan import Plan
 from generator.provenance.manifest import Manifest
 from generator.publish import (
@@ -25,6 +25,8 @@ from generator.publish import (
     fix_environment,
 )
 from generator.uploading import Upload, Uploads
+
+_AS_IT_PAYS = Compiling()
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,12 @@ class Progress:
 
 
 def build(
-    place: BuildPlace, bundle: Bundle, *, device: str = "auto", on_progress: Callable[[Progress], None] = lambda _: None
+    place: BuildPlace,
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    compiling: Compiling = _AS_IT_PAYS,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Manifest:
     """Build in this process, resuming what is there; the manifest of the committed dataset.
 
@@ -47,8 +54,7 @@ def build(
     """
     if (done := committed(place)) is not None:
         return done
-    decoder = ResidentDecoder(bundle, batch=place.recipe.batch, dtype=place.recipe.dtype, device=device)
-    maker = open_maker(place, bundle, decoder)
+    maker = open_maker(place, bundle, open_decoder(place, bundle, device, compiling))
     place.store.check_writable()
     begin(place)
     fix_environment(place, maker.environment)

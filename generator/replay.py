@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from generator.autoencoders.devices import resolve
 from generator.builds import resolve_build
 from generator.bundle import Bundle
 from generator.canonical import sha256_hex
+from generator.compiling import lacking
 from generator.decoding import ResidentDecoder
 from generator.errors import DatasetError, IntegrityError
 from generator.making import open_maker
+from generator.opening import Compiling, compiled_decoder
 from generator.plan import Plan
 from generator.provenance.environment import Environment, differences
 from generator.provenance.samples import read_rows
-from generator.publish import found_place
+from generator.publish import BuildPlace, found_place
 from generator.spec import Recipe
 from generator.store import S3Settings
 
@@ -48,8 +51,8 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
     if row is None or not isinstance(row.get("attempt"), int) or not isinstance(row.get("label", 0), int | None):
         expected = f"a row of sample {index}, with its attempt and label"
         raise IntegrityError(receipt.table.key, expected, "none", "latentmill verify lists all damage")
-    decoder = ResidentDecoder(bundle, batch=place.recipe.batch, dtype=place.recipe.dtype, device=device)
-    maker = open_maker(place, bundle, decoder)
+    theirs = Environment.model_validate(manifest.environments[receipt.environment])
+    maker = open_maker(place, bundle, _decoder(place, bundle, theirs, device))
     data = maker.remake(index, row["attempt"], row.get("label") or 0)
     return Replay(
         index=index,
@@ -57,7 +60,13 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
         label=row.get("label"),
         data=data,
         identical=sha256_hex(data) == row.get("image_sha256"),
-        environment_differences=differences(
-            maker.environment, Environment.model_validate(manifest.environments[receipt.environment])
-        ),
+        environment_differences=differences(maker.environment, theirs),
     )
+
+
+def _decoder(place: BuildPlace, bundle: Bundle, theirs: Environment, device: str) -> ResidentDecoder:
+    """Compiled where the sample was made by a compiled decoder, and this machine can; else the difference is told."""
+    recipe = place.recipe
+    if theirs.execution == "compiled" and not lacking(str(resolve(device))):
+        return compiled_decoder(recipe, bundle, device, Compiling())
+    return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device)

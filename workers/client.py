@@ -15,8 +15,9 @@ from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaEx
 from generator.plan import Plan
 from generator.provenance.manifest import MANIFEST_KEY
 from generator.publish import BuildPlace, begin, place_of
+from generator.runs import Pace, pace
 from generator.spec import JobSpec
-from generator.store import absolute_url
+from generator.store import absolute_url, open_store
 from generator.store.base import Store
 from workers.markers import (
     Marker,
@@ -84,6 +85,10 @@ class Client:
     def status(self, job: str) -> JobStatus:
         """How the job stands now."""
         return status_of(self._pool, job)
+
+    def pace(self, job: str) -> Pace | None:
+        """How fast the job's shards were made, and where the time went; ``None`` before the first one."""
+        return pace(open_store(self.status(job).url, self._pool.settings.s3))
 
     def watch(self, job: str, *, every: float = 0.5) -> Iterator[JobStatus]:
         """The job's status every ``every`` seconds, until and including the one in which it has ended."""

@@ -9,11 +9,13 @@ from generator.bundle import Bundle, BundleCache
 from generator.decoding import ResidentDecoder
 from generator.errors import DeviceExhausted
 from generator.making import Maker, open_maker
+from generator.opening import Compiling, chosen_execution, compiled_decoder
 from generator.publish import BuildPlace
-from generator.spec import Recipe
+from generator.spec import Execution, Recipe
 from generator.store.base import Store
 
-Key = tuple[str, int, str]  # bundle digest, batch, dtype
+Key = tuple[str, int, str, Execution]  # bundle digest, batch, dtype
+_MOST_BUILDS = 1000  # whose execution is remembered
 
 
 @dataclass
@@ -24,43 +26,70 @@ class Residents:
     roots: tuple[Store, ...]
     device: str
     max_bytes: int
+    compiling: Compiling = field(default_factory=lambda: Compiling("never"))
     _held: OrderedDict[Key, tuple[Bundle, ResidentDecoder]] = field(default_factory=OrderedDict)
+    _executions: OrderedDict[str, Execution] = field(default_factory=OrderedDict)
 
     def maker(self, place: BuildPlace) -> Maker:
-        """A maker for the recipe of ``place``. Raises ``BundleError``, ``SpecError``, ``DeviceExhausted``."""
-        bundle, decoder = self._resident(place.recipe)
+        """A maker for the recipe of ``place``. Raises ``BundleError``, ``SpecError``, ``SettingsError``,
+        ``DeviceExhausted``."""
+        bundle, decoder = self._resident(place.recipe, self._execution(place))
         return open_maker(place, bundle, decoder)
 
     def bundle(self, recipe: Recipe) -> Bundle:
         """The bundle of a recipe, verified."""
-        return self._resident(recipe)[0]
+        held = (bundle for (digest, *_), (bundle, _) in self._held.items() if digest == recipe.bundle)
+        return next(held, None) or self.cache.load(recipe.bundle, self.roots)
+
+    def forget(self, place: BuildPlace) -> None:
+        """Look again how the build decodes: its environment is not what it seemed."""
+        self._executions.pop(place.url, None)
 
     def let_go_of_all(self) -> None:
         """Nothing is resident any more: the device's memory is free for whatever comes next."""
         self._held.clear()
 
-    def _resident(self, recipe: Recipe) -> tuple[Bundle, ResidentDecoder]:
-        key = (recipe.bundle, recipe.batch, recipe.dtype)
+    def _execution(self, place: BuildPlace) -> Execution:
+        if place.url not in self._executions:
+            chosen = chosen_execution(
+                place, lambda: self._resident(place.recipe, "eager")[1], self.device, self.compiling
+            )
+            self._executions[place.url] = chosen
+        self._executions.move_to_end(place.url)
+        while len(self._executions) > _MOST_BUILDS:
+            self._executions.popitem(last=False)
+        return self._executions[place.url]
+
+    def _resident(self, recipe: Recipe, execution: Execution) -> tuple[Bundle, ResidentDecoder]:
+        key = (recipe.bundle, recipe.batch, recipe.dtype, execution)
         if key not in self._held:
-            bundle = self.cache.load(recipe.bundle, self.roots)
-            self._held[key] = (bundle, self._loaded(bundle, recipe))
+            bundle = self.bundle(recipe)
+            self._held[key] = (bundle, self._loaded(bundle, recipe, execution))
         self._held.move_to_end(key)
         self._let_go()
         return self._held[key]
 
-    def _loaded(self, bundle: Bundle, recipe: Recipe) -> ResidentDecoder:
+    def _loaded(self, bundle: Bundle, recipe: Recipe, execution: Execution) -> ResidentDecoder:
         """The decoder on the device; when it does not fit beside the others, they go, and it is tried once more."""
-        try:
+
+        def load() -> ResidentDecoder:
+            if execution == "compiled":
+                return compiled_decoder(recipe, bundle, self.device, self.compiling)
             return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=self.device)
+
+        try:
+            return load()
         except DeviceExhausted:
             if not self._held:
                 raise
             self.let_go_of_all()
-        return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=self.device)
+        return load()
 
     def _let_go(self) -> None:
         while len(self._held) > 1 and self._bytes() > self.max_bytes:
             self._held.popitem(last=False)
 
     def _bytes(self) -> int:
-        return sum(decoder.bytes + bundle.guards.bytes for bundle, decoder in self._held.values())
+        decoders: int = sum(decoder.bytes for _, decoder in self._held.values())
+        guards = {bundle.digest: bundle.guards.bytes for bundle, _ in self._held.values()}
+        return decoders + sum(guards.values())

@@ -67,6 +67,15 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="auto, cpu, cuda, or cuda:N")
     concurrency: int = Field(default=1, ge=1, le=256, description="Processes of one worker, each with its decoders")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads of one process; all by default")
+    compile: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Compiled decoders for new builds: where it pays and a compiler is there, always, or never; a "
+        "worker with never makes no shards of compiled builds",
+    )
+    compile_cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("latentmill")) / "compiled",
+        description="Compiled decoders of this host: loaded as code, so this user's alone (mode 0700)",
+    )
     lease_seconds: float = Field(
         default=60.0, ge=1.0, le=3600.0, description="A shard is free again after this silence"
     )

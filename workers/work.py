@@ -18,9 +18,11 @@ from generator.errors import (
     SettingsError,
 )
 from generator.finishing import finish
+from generator.making import Maker
 from generator.mill import produce_shard
+from generator.opening import Compiling
 from generator.plan import Plan
-from generator.publish import fix_environment, is_finished
+from generator.publish import BuildPlace, is_finished
 from workers.claims import Claim
 from workers.leases import LeaseKeeper, LeaseLost
 from workers.markers import DeadLetter, letter_of
@@ -83,9 +85,7 @@ class Workshop:
         keeper = LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, held)
         with keeper, self.places.at(settings.check_allowed(claim.url), claim.name) as place:
             if not is_finished(place, claim.shard):
-                maker = self.residents.maker(place)
-                self.places.agree(place, maker.environment)
-                self.produce(place, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
+                self.produce(place, self._agreed(place), claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
         count, taken = Plan(place.recipe).size(claim.shard), time.perf_counter() - clock
         told = f"{claim.job} shard {claim.shard}: {count} images in {taken:.2f} s"
         outcome = ledger.complete(claim)
@@ -94,6 +94,20 @@ class Workshop:
         elif outcome.stuck and (marker := self.pool.still_wanted(claim.job)) is not None:
             self.pool.fail_stuck(claim.job, marker)
         return Served(told, made=True)
+
+    def _agreed(self, place: BuildPlace) -> Maker:
+        """A maker in the build's own environment. Raises ``EnvironmentMismatch`` where there is none here."""
+        maker = self.residents.maker(place)
+        try:
+            self.places.agree(place, maker.environment)
+        except EnvironmentMismatch:  # another worker was first, and may have fixed but another way to decode
+            self.residents.forget(place)
+            again = self.residents.maker(place)
+            if again.environment == maker.environment:
+                raise
+            self.places.agree(place, again.environment)
+            return again
+        return maker
 
     def _commit(self, job: str) -> Served:
         """Commit in the build's own environment only: the preview is encoded here, and must be repeatable."""
@@ -124,7 +138,7 @@ class Workshop:
         if (marker := self.pool.still_wanted(job)) is None:
             return Served(f"{job} is no longer wanted")
         place = self.pool.place(marker)
-        fix_environment(place, self.residents.maker(place).environment)
+        self._agreed(place)
 
         def check() -> None:
             if self.pool.still_wanted(job) is None:
@@ -181,7 +195,8 @@ def open_workshop(settings: Settings, worker: str = "") -> Workshop:
     """A worker process with nothing resident yet."""
     pool = Pool(settings)
     cache = BundleCache(settings.cache_dir, settings.cache_bytes)
-    residents = Residents(cache, (pool.root,), settings.device, settings.resident_bytes)
+    compiling = Compiling(settings.compile, settings.compile_cache)
+    residents = Residents(cache, (pool.root,), settings.device, settings.resident_bytes, compiling)
     return Workshop(pool, residents, Places(settings.s3), worker)
 
 

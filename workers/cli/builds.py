@@ -15,8 +15,14 @@ from workers.cli.output import json_option, progress_bar, show
 @click.command("generate")
 @click.argument("spec", type=click.Path())
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N.")
+@click.option(
+    "--compile",
+    "compiled",
+    type=click.Choice(["auto", "always", "never"]),
+    help="Compile the decoder: where it pays, always, or never.",
+)
 @json_option
-def generate_command(spec: str, device: str, as_json: bool) -> None:
+def generate_command(spec: str, device: str, compiled: str | None, as_json: bool) -> None:
     """Build the dataset of SPEC (a YAML file) in this process, without Redis or workers.
 
     An interrupted build goes on where it stopped; a committed one is found and left as it is.
@@ -24,6 +30,7 @@ def generate_command(spec: str, device: str, as_json: bool) -> None:
     from generator.bundle import load_bundle
     from generator.drafts import read_draft, resolve
     from generator.mill import build
+    from generator.opening import Compiling
     from generator.publish import committed, place_of
     from generator.store import open_store
     from workers.settings import load_settings
@@ -37,7 +44,8 @@ def generate_command(spec: str, device: str, as_json: bool) -> None:
     clock = time.perf_counter()
     with progress_bar(job.order.name, job.recipe.total, quiet=as_json) as bar:
         loaded = load_bundle(bundle, job.recipe.bundle)
-        manifest = build(place, loaded, device=device, on_progress=lambda at: bar(at.samples))
+        compiling = Compiling(compiled or settings.compile, settings.compile_cache)  # type: ignore[arg-type]
+        manifest = build(place, loaded, device=device, compiling=compiling, on_progress=lambda at: bar(at.samples))
     seconds = time.perf_counter() - clock
     pace = {"seconds": round(seconds, 2), "images_per_second": round(manifest.samples / seconds, 1)}
     show(_facts(place.url, manifest) | pace, as_json=as_json, title="committed")

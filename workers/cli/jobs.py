@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from workers.cli.output import json_option, progress_bar, show_status, status_facts
+
+if TYPE_CHECKING:
+    from generator.runs import Pace
+    from workers.client import Client
 
 
 @click.command("submit")
@@ -54,10 +59,12 @@ def jobs_command(tenant: str | None, as_json: bool) -> None:
 @click.argument("job")
 @json_option
 def status_command(job: str, as_json: bool) -> None:
-    """How JOB stands: its state, shards and images, where it is written, and what became of shards that failed."""
+    """How JOB stands: its state, shards and images, where it is written, how fast and on what the time is spent, and
+    what became of shards that failed."""
     from workers.client import Client
 
-    show_status(Client().status(job), as_json=as_json)
+    client = Client()
+    show_status(client.status(job), as_json=as_json, pace=_pace(client, job))
 
 
 @click.command("watch")
@@ -75,7 +82,17 @@ def watch_command(job: str, as_json: bool) -> None:
             bar(last.samples_done)
     if last.state != "committed":
         raise JobFailed("job", f"{job} to be committed", f"{last.state}: {last.error or 'by request'}")
-    show_status(last, as_json=as_json, title="committed")
+    show_status(last, as_json=as_json, title="committed", pace=_pace(client, job))
+
+
+def _pace(client: Client, job: str) -> Pace | None:
+    """What is known of it: nothing is lost where the store does not answer."""
+    from generator.errors import LatentmillError
+
+    try:
+        return client.pace(job)
+    except LatentmillError:
+        return None
 
 
 @click.command("pause")

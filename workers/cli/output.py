@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from generator.runs import Pace
     from workers.status import JobStatus
 
 Step = Callable[[int], None]
@@ -86,9 +87,11 @@ def status_facts(status: JobStatus) -> dict[str, Any]:
     return facts
 
 
-def show_status(status: JobStatus, *, as_json: bool, title: str = "") -> None:
-    """A job's status; below it, for people, what became of the shards that were given up."""
-    facts = status_facts(status)
+def show_status(status: JobStatus, *, as_json: bool, title: str = "", pace: Pace | None = None) -> None:
+    """A job's status and, if known, its pace; below, for people, what became of the shards that were given up."""
+    facts = status_facts(status) | ({} if pace is None else {"pace": pace.model_dump(mode="json")})
+    if pace is not None and not as_json:
+        facts |= {"pace": _told(pace)}
     if as_json:
         show(facts, as_json=True)
         return
@@ -103,6 +106,11 @@ def show_status(status: JobStatus, *, as_json: bool, title: str = "") -> None:
             click.echo(f"    {line}")
     if status.dead and status.state != "committed":
         click.echo(f"  once the cause is gone: latentmill resume {status.job}")
+
+
+def _told(pace: Pace) -> str:
+    shares = ", ".join(f"{stage} {share:.0f}%" for stage, share in pace.share.items() if share >= 0.5)
+    return f"{pace.images_per_second:,.0f} images/s a process, {pace.device_seconds_per_image:.2g} s each; {shares}"
 
 
 def _ranges(missing: Iterable[tuple[int, int]]) -> list[str]:
