@@ -25,7 +25,8 @@ demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 im
 test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-storm: $(READY)  ## twenty storms over a pool, half an hour or more; the outcomes go to docs/reliability.md
+storm: $(READY)  ## a schedule by the clock on the wall, and twenty storms over a pool: half an hour or more (docs/reliability.md)
+	$(BIN)/python -m pytest tests/faults/every_minute.py
 	$(BIN)/python -m tests.faults.storms --seeds 20
 
 check: $(READY)  ## format, lint, types, direction of imports, deployment files

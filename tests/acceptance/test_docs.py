@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,24 @@ import pytest
 import yaml
 from PIL import Image
 
-from generator.bundle import load_bundle
+from generator.bundle import load_bundle, push
+from generator.bundle.channels import move_channel
 from generator.drafts import draft_of, resolve
 from generator.mill import build
+from generator.promotion import promote
 from generator.publish import place_of
 from generator.spec import Order, Recipe
+from generator.store import open_store
 from tests.bundles import tiny_bundle
 from workers.cli.main import _HOMES
+from workers.schedules.declared import Schedule, parse_schedule
+from workers.schedules.declaring import check
 from workers.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
 EXAMPLE = ROOT / "deploy/.env.example"
-READER_PAGES = [page for page in PAGES if page.name in ("README.md", "how-to.md", "operations.md")]
+READER_PAGES = [page for page in PAGES if page.name in ("README.md", "how-to.md", "operations.md", "nightly.md")]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -71,6 +77,32 @@ def test_the_readmes_training_loop_runs(built: Path) -> None:
     seen: list[int] = []
     exec(loop.replace("...", "seen.extend(label.tolist())"), {"seen": seen})
     assert sorted(seen) == [0] * 30 + [1] * 30 + [2] * 30
+
+
+def test_the_schedules_of_the_nightly_page_build_what_its_script_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page, root, now = ROOT / "docs/nightly.md", open_store(str(tmp_path / "root")), datetime.now(UTC)
+    tiny_bundle(tmp_path / "digits.bundle")
+    move_channel(root, "digits", push(open_store("digits.bundle"), root), by="a test")
+    schedules = [parse_schedule(text.encode(), "nightly.md") for text in blocks(page, "yaml")]
+    few = [each.model_copy(update={"job": each.job | {"count": 90}}) for each in schedules]
+    jobs = [check(schedule, root, Settings(root=root.url), now)[0] for schedule in few]
+    assert [schedule.name for schedule in schedules] == ["digits", "by-month"]
+    spec = jobs[0].spec
+    build(place_of(spec), load_bundle(jobs[0].bundle), device="cpu")
+    dataset = open_store(f"{spec.order.destination}/{spec.order.name}")
+    assert promote(dataset, spec.build_id, logical_date=now, by="a test").holds
+    (script,) = blocks(page, "python")
+    seen: list[int] = []
+    exec(script.replace("...", "seen.extend(label.tolist())"), {"seen": seen})
+    assert len(seen) == 90
+
+
+def test_every_field_of_a_schedule_is_explained() -> None:
+    text = (ROOT / "docs/nightly.md").read_text()
+    assert all(f"`{field}`" in text for field in Schedule.model_fields)
 
 
 def test_the_ways_to_draw_of_the_how_to_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
