@@ -6,6 +6,7 @@ Which images are looked at depends on their number and the limit alone, so judgi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,16 +57,25 @@ def _part(build: Store, manifest: Manifest, receipt: Receipt, wanted: int) -> tu
     if not len(rows) == len(samples) == receipt.samples:
         got = f"{len(samples)} in the shard, {len(rows)} in its table"
         raise IntegrityError(receipt.shard.key, f"{receipt.samples} samples, as its receipt says", got)
-    labels_M = np.array([row["label"] or 0 for row in rows], dtype=np.int64)
-    counts = np.bincount(labels_M, minlength=len(receipt.counts))
-    if counts.tolist() != list(receipt.counts):
-        raise IntegrityError(receipt.table.key, f"{list(receipt.counts)} images by class", counts.tolist())
-    nan = float("nan")
-    confidence_M = np.array([nan if (c := row["label_confidence"]) is None else c for row in rows], dtype=np.float32)
-    digests_M = np.array([int(row["image_sha256"][:16], 16) for row in rows], dtype=np.uint64)
+    labels_M, confidence_M, digests_M = _columns(rows, receipt)
     taken = _spread(len(rows), wanted)
     images = [_image(manifest, samples[row], rows[row]["image_sha256"], receipt.shard.key) for row in taken]
     return np.stack(images), labels_M[taken], confidence_M, labels_M, digests_M
+
+
+def _columns(rows: list[dict[str, Any]], receipt: Receipt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    nan = float("nan")
+    try:
+        labels_M = np.array([row["label"] or 0 for row in rows], dtype=np.int64)
+        sure = [nan if row["label_confidence"] is None else row["label_confidence"] for row in rows]
+        confidence_M = np.array(sure, dtype=np.float32)
+        digests_M = np.array([int(row["image_sha256"][:16], 16) for row in rows], dtype=np.uint64)
+        counts = np.bincount(labels_M, minlength=len(receipt.counts)).tolist()
+    except (ValueError, TypeError, OverflowError) as odd:
+        raise IntegrityError(receipt.table.key, "labels, confidences and digests", f"others ({odd})"[:300]) from odd
+    if counts != list(receipt.counts):
+        raise IntegrityError(receipt.table.key, f"{list(receipt.counts)} images by class", counts[:100])
+    return labels_M, confidence_M, digests_M
 
 
 def _image(manifest: Manifest, sample: tuple[str, dict[str, bytes]], digest: str, field: str) -> np.ndarray:

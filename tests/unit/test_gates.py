@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from generator.autoencoders.config import VaeConfig
 from generator.autoencoders.settings import TrainSettings
 from generator.bundle import load_bundle, save_bundle
-from generator.canonical import validated
+from generator.canonical import digest_of, validated
 from generator.datasets import open_dataset
 from generator.drafts import draft_of, resolve
 from generator.errors import DatasetError, SpecError
@@ -217,6 +220,28 @@ def test_damage_is_a_reason(tmp_path: Path) -> None:
     assert shard.key in verdict.reasons[0]
     place.store.delete(shard.key)
     assert failed(judge_build(dataset, place.build_id, Gates())) == {"readable"}
+
+
+@dataclass(frozen=True)
+class Odd(SmallBuild):
+    """A build whose tables have text in ``column``, and the digests that their receipts state."""
+
+    column: str = "label"
+    text: str | None = None
+
+    def shard(self, place: BuildPlace, plan: ShardPlan) -> MadeShard:
+        made, out = super().shard(place, plan), io.BytesIO()
+        table = pq.read_table(io.BytesIO(made.table))
+        texts = pa.array([self.text] * len(plan), pa.string())
+        pq.write_table(table.set_column(table.schema.names.index(self.column), self.column, texts), out)
+        stated = {"digest": digest_of(out.getvalue()), "size": len(out.getvalue())}
+        receipt = made.receipt.model_copy(update={"table": made.receipt.table.model_copy(update=stated)})
+        return MadeShard(made.shard, out.getvalue(), receipt)
+
+
+@pytest.mark.parametrize(("column", "text"), [("label", "round"), ("image_sha256", None), ("label_confidence", "?")])
+def test_a_table_that_says_something_else_is_damage(tmp_path: Path, column: str, text: str | None) -> None:
+    assert failed(small(Odd(column=column, text=text), tmp_path)) == {"readable"}
 
 
 def test_only_committed_builds_are_judged(tmp_path: Path) -> None:

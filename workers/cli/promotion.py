@@ -11,6 +11,7 @@ from workers.cli.output import json_option, show
 if TYPE_CHECKING:
     from generator.gates import Gates, Verdict
     from generator.standing import Standing
+    from generator.store import Store
 
 
 @click.command("promote")
@@ -42,6 +43,7 @@ def promote_command(dataset: str, build: str | None, date: str | None, again: bo
             "withdrawn": ("one that somebody rolled back", "--again promotes it all the same"),
         }[done.outcome]
         raise BuildConflict("promote", "a build that may follow the one that readers get", f"{chosen}, {got}", hint)
+    _warn(store, chosen)
     title = "promoted" if done.outcome == "moved" else "promoted before"
     show(_facts(store.url, done.standing), as_json=as_json, title=title)
 
@@ -167,6 +169,16 @@ def _facts(url: str, standing: Standing) -> dict[str, Any]:
     facts["before"] = [each.build for each in standing.previous]
     facts["pinned"] = [pin.build for pin in standing.pins]
     return facts
+
+
+def _warn(store: Store, build: str) -> None:
+    """A person may promote what gates kept back, and is told."""
+    from generator.builds import build_below
+    from generator.gates import read_verdict
+
+    verdict = read_verdict(build_below(store, build))
+    for reason in () if verdict is None else verdict.reasons:
+        click.secho(f"its gates had kept it back: {reason}", fg="yellow", err=True)
 
 
 def _gates(path: str | None) -> Gates:
