@@ -164,7 +164,7 @@ def test_what_was_rolled_back_comes_again_by_hand_only(dataset: Store) -> None:
 
 
 def test_two_that_roll_back_at_once_go_back_one_step(dataset: Store) -> None:
-    for _ in range(5):
+    for _ in range(3):
         in_turn_again(dataset)
         found = at_once(*(lambda name=name: rollback(dataset, by=name) for name in ("one", "two")))
         moved = [each for each in found if isinstance(each, Standing)]
