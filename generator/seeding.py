@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.special import ndtri
 
 WORDS_PER_BLOCK = 4
 _DOMAIN_SAMPLES = 1
@@ -38,6 +37,8 @@ def noise(seed: int, indices_B: np.ndarray, attempts_B: np.ndarray, dims: int) -
 
     Each row is a pure function of (seed, index, attempt, dims): batching, order and neighbours do not matter.
     """
+    from scipy.special import ndtri  # takes long to import, and clients draw nothing
+
     words_BW = _sample_words(seed, indices_B, attempts_B, 1 + dims)
     uniform_BW = _open_unit(words_BW)
     return Noise(choice_B=uniform_BW[:, 0].copy(), normal_BD=ndtri(np.ascontiguousarray(uniform_BW[:, 1:])))

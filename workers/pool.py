@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-
-from celery import Celery
+from typing import TYPE_CHECKING
 
 from generator.provenance.manifest import MANIFEST_KEY
 from generator.publish import BuildPlace, finished_numbers
 from generator.store import open_store
 from generator.store.base import Store
-from workers.app import make_app
 from workers.broker import embedded_root, redis_url
 from workers.ledger import Ledger
 from workers.markers import (
@@ -31,7 +29,9 @@ from workers.markers import (
     set_intent,
 )
 from workers.settings import Settings
-from workers.tickets import top_up
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 MAX_DEAD = 20  # a job with more shards given up has a cause that the others share: it fails at once
 DECLINED = "declined by a worker: "  # begins what is noted of a job that a worker cannot serve
@@ -54,10 +54,14 @@ class Pool:
 
     @cached_property
     def app(self) -> Celery:
+        from workers.app import make_app  # Celery takes long to import, and who only asks needs none
+
         return make_app(self.settings)
 
     def top_up(self) -> int:
         """Publish the tickets that are missing; how many."""
+        from workers.tickets import top_up
+
         return top_up(self.app, self.ledger, self.settings)
 
     def marker(self, job: str) -> Marker | None:
