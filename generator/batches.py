@@ -55,12 +55,19 @@ class Batcher:
         with times.of("encode"):
             files = self.encode.many(images_BHWC if len(rows) == len(images_BHWC) else images_BHWC[rows])
         with times.of("write"):
-            hashes = {row: sha256_hex(file) for row, file in zip(rows.tolist(), files, strict=True)}
-            facts = self._facts(rows, indices_B, labels_B, draw, looked)
-            blocks = {
-                row: self._block(int(indices_B[row]), int(labels_B[row]), file, fact)
-                for row, file, fact in zip(hashes, files, facts, strict=True)
-            }
+            return self.wrap(files, indices_B, labels_B, draw, looked)
+
+    def wrap(
+        self, files: list[bytes], indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: Looked
+    ) -> Batch:
+        """``files``, one for each row that passed, with their hashes and in their tar members."""
+        rows = np.flatnonzero(looked.passed_B)
+        hashes = {row: sha256_hex(file) for row, file in zip(rows.tolist(), files, strict=True)}
+        facts = self._facts(rows, indices_B, labels_B, draw, looked)
+        blocks = {
+            row: self._block(int(indices_B[row]), int(labels_B[row]), file, fact)
+            for row, file, fact in zip(hashes, files, facts, strict=True)
+        }
         return Batch(draw, looked, blocks, hashes)
 
     def remake(self, index: int, attempt: int, label: int) -> bytes:

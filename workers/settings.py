@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="auto, cpu, cuda, or cuda:N")
     concurrency: int = Field(default=1, ge=1, le=256, description="Processes of one worker, each with its decoders")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads of one process; all by default")
+    tuned: bool = Field(
+        default=False, description="Processes and threads that suit this machine, where they are not set"
+    )
     compile: Literal["auto", "always", "never"] = Field(
         default="auto",
         description="Compiled decoders for new builds: where it pays and a compiler is there, always, or never; a "

@@ -45,6 +45,7 @@ _HOMES = {
     "up": "workers.cli.service",
     "worker": "workers.cli.service",
     "health": "workers.cli.service",
+    "bench": "workers.cli.bench",
     "doctor": "workers.cli.doctor",
     "sweep": "workers.cli.sweep",
 }
@@ -55,7 +56,7 @@ _SECTIONS = {
     "What readers get": ("builds", "gate", "promote", "rollback", "pin", "unpin", "retain"),
     "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
     "Every night": ("schedule", "scheduler"),
-    "Service": ("doctor", "up", "worker", "health", "sweep"),
+    "Service": ("bench", "doctor", "up", "worker", "health", "sweep"),
 }
 _SHORT = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
@@ -90,6 +91,7 @@ _SHORT = {
     "up": "Redis, workers and scheduler on this machine.",
     "worker": "One worker on a given Redis.",
     "health": "Is the worker on this host alive?",
+    "bench": "How fast is this machine, and what limits it?",
     "doctor": "Is everything there that a worker needs?",
     "sweep": "Remove what crashes and given-up builds left.",
 }

@@ -47,11 +47,15 @@ def _rooted(settings: Any, root: str) -> Any:
 @click.option("--concurrency", type=int, help="Processes, each with its own decoders.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
 @click.option("--threads", type=int, help="CPU threads of one process.")
+@click.option("--tuned", is_flag=True, default=None, help="As many processes and threads as suit this machine.")
 @click.option("--root", help="Store root, where bundles and open builds lie.")
-def worker_command(concurrency: int | None, device: str | None, threads: int | None, root: str | None) -> None:
+def worker_command(
+    concurrency: int | None, device: str | None, threads: int | None, tuned: bool | None, root: str | None
+) -> None:
     """Run one worker on the Redis in LATENTMILL_REDIS_URL (or the one of `latentmill up`) until it is stopped.
 
-    SIGTERM lets the running shard finish within LATENTMILL_GRACE_SECONDS.
+    SIGTERM lets the running shard finish within LATENTMILL_GRACE_SECONDS. What is given here or in the environment
+    goes before --tuned.
     """
     from workers.broker import embedded_root, redis_url
     from workers.doctor import refusals
@@ -59,8 +63,10 @@ def worker_command(concurrency: int | None, device: str | None, threads: int | N
     from workers.embedded import worker_environment
     from workers.ledger import Ledger
     from workers.settings import PREFIX
+    from workers.tuning import tuned_settings
 
-    settings = _settings(concurrency=concurrency, device=device, threads=threads, root=root)
+    settings = _settings(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
+    settings = tuned_settings(settings) if settings.tuned else settings
     url, shared = redis_url(settings), embedded_root(settings)
     settings = _rooted(settings, root or shared or settings.root)
     if shared not in (None, settings.root):

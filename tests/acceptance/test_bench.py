@@ -1,0 +1,33 @@
+"""``latentmill bench`` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_COMMAND = [sys.executable, "-c", "from workers.cli import main; main()", "bench"]
+
+
+def bench(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(home)}
+    return subprocess.run([*_COMMAND, *arguments], capture_output=True, text=True, env=environment)
+
+
+def test_it_says_what_this_machine_does(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--images", "500", "--size", "8", "--price-per-hour", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["images"] == 500
+    assert found["cost_per_million"] > 0.0
+    assert found["suggestion"]["concurrency"] >= 1
+    assert not list(tmp_path.glob("latentmill-bench-*"))
+
+
+def test_a_bundle_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    done = bench(tmp_path, str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr

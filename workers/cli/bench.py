@@ -1,0 +1,104 @@
+"""The command that measures this machine: bench."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from workers.cli.output import json_option, show
+
+if TYPE_CHECKING:
+    from generator.profiling import Profile
+
+
+@click.command("bench")
+@click.argument("bundle", required=False)
+@click.option("--images", default=10_000, show_default=True, type=click.IntRange(min=500), help="Images to make.")
+@click.option("--size", default=64, show_default=True, type=click.IntRange(8, 128), help="Pixels, without a BUNDLE.")
+@click.option("--format", "image", default="jpeg", show_default=True, type=click.Choice(["jpeg", "png"]))
+@click.option("--batch", default=256, show_default=True, type=click.IntRange(1, 8192), help="Images decoded at once.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N.")
+@click.option(
+    "--compile",
+    "compiled",
+    default="never",
+    show_default=True,
+    type=click.Choice(["always", "never"]),
+    help="Compile the decoder.",
+)
+@click.option("--price-per-hour", type=click.FloatRange(min=0.0), help="What this machine costs, to know an image's.")
+@json_option
+def bench_command(
+    bundle: str | None,
+    images: int,
+    size: int,
+    image: str,
+    batch: int,
+    device: str,
+    compiled: str,
+    price_per_hour: float | None,
+    as_json: bool,
+) -> None:
+    """Measure how fast this machine makes images from BUNDLE (or from a network of usual size).
+
+    Decoding alone, each stage alone, and the whole into a directory that is removed again; where the time goes, what
+    share of the limit is reached, and what a worker here should be set to.
+    """
+    from generator.bundle import load_bundle
+    from generator.drafts import find_bundle
+    from generator.opening import Compiling
+    from generator.profiling import profile, reference_bundle
+    from generator.spec import Recipe
+    from generator.store import open_store
+    from workers.settings import load_settings
+
+    settings = load_settings()
+    with tempfile.TemporaryDirectory(prefix="latentmill-bench-") as scratch:
+        if bundle is None:
+            loaded = reference_bundle(Path(scratch) / "reference", size)
+        else:
+            loaded = load_bundle(find_bundle(bundle, open_store(settings.root, settings.s3), settings.s3))
+        classes = len(loaded.info.classes) or 1
+        recipe = Recipe.model_validate(
+            {
+                "bundle": loaded.digest,
+                "classes": loaded.info.classes,
+                "counts": [images // classes + (label < images % classes) for label in range(classes)],
+                "image": {"format": image},
+                "batch": batch,
+            }
+        )
+        compiling = Compiling(compiled, settings.compile_cache)  # type: ignore[arg-type]
+        found = profile(
+            recipe, loaded, Path(scratch), device=device, compiling=compiling, price_per_hour=price_per_hour
+        )
+    if as_json:
+        click.echo(json.dumps(found.model_dump(mode="json"), indent=2))
+    else:
+        _tell(found)
+
+
+def _tell(found: Profile) -> None:
+    where = f"{found.device}, {found.cores} core(s), {found.execution}, batches of {found.batch}"
+    show({"machine": where, "image": found.image, "images": found.images}, as_json=False, title="bench")
+    alone = {f"{stage} alone": f"{seconds * 1e6:,.1f} us of a core an image" for stage, seconds in found.alone.items()}
+    show(alone, as_json=False, title="each stage by itself")
+    rates = {
+        "decoding alone": f"{found.decode_rate:,.0f} images/s",
+        "encoding alone": f"{found.encode_rate:,.0f} images/s",
+        "the limit": f"{found.limit:,.0f} images/s",
+        "the whole": f"{found.whole_rate:,.0f} images/s, {found.cores_busy} cores busy",
+        "share of the limit": f"{found.share_of_limit:.1%}",
+        "where the time goes": ", ".join(f"{stage} {share}%" for stage, share in found.share.items() if share >= 0.1),
+    }
+    if found.cost_per_million is not None:
+        rates["a million images cost"] = f"{found.cost_per_million:,.2f}"
+    show(rates, as_json=False, title="together")
+    advice = found.suggestion
+    click.echo(
+        f"a worker here: --concurrency {advice.concurrency} --threads {advice.threads} (latentmill worker --tuned)"
+    )
