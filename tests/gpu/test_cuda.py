@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from generator.bundle import load_bundle
+from generator.bundle import Bundle, load_bundle
+from generator.compiling import lacking
 from generator.decoding import ResidentDecoder
+from generator.errors import InvalidOutput
 from generator.mill import build
 from generator.publish import place_of
 from generator.spec import JobSpec, Order, Recipe
@@ -55,3 +59,53 @@ def test_float32_on_the_device_is_float32(tmp_path: Path) -> None:
         ResidentDecoder(bundle, batch=32, dtype="float32", device=device).decode(z_BD) for device in ("cpu", "cuda")
     )
     assert np.abs(cpu.astype(int) - cuda).max() <= 1
+
+
+def wide(tmp_path: Path) -> Bundle:
+    return load_bundle(open_store(str(tiny_bundle(tmp_path / "b", size=64, channels=3, dims=16))))
+
+
+def test_replayed_graphs_show_what_the_network_shows_from_any_number_of_threads(tmp_path: Path) -> None:
+    decoder = ResidentDecoder(wide(tmp_path), batch=32, dtype="float32", device="cuda")
+    z_NBD = np.random.default_rng(0).normal(size=(64, 32, 16)).astype(np.float32)
+    graphs, decoder._graphs = decoder._graphs, None
+    assert graphs is not None
+    plain = [decoder.decode(z_BD) for z_BD in z_NBD]
+    decoder._graphs = graphs
+    for threads in (1, 2, 8):
+        with ThreadPoolExecutor(threads) as pool:
+            assert all(
+                np.array_equal(one, two) for one, two in zip(pool.map(decoder.decode, z_NBD), plain, strict=True)
+            )
+    assert threading.active_count() < 8
+
+
+def test_poison_is_noticed_in_a_replayed_graph(tmp_path: Path) -> None:
+    decoder = ResidentDecoder(wide(tmp_path), batch=8, dtype="float32", device="cuda")
+    with pytest.raises(InvalidOutput, match="finite"):
+        decoder.decode(np.full((8, 16), np.nan, dtype=np.float32))
+    decoder.decode(np.zeros((8, 16), dtype=np.float32))
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [("float16", 2), ("bfloat16", 8)])
+def test_short_types_stay_within_their_tolerance(tmp_path: Path, dtype: str, levels: int) -> None:
+    z_BD = np.random.default_rng(0).normal(size=(32, 16)).astype(np.float32)
+    exact, short = (
+        ResidentDecoder(wide(tmp_path / kind), batch=32, dtype=kind, device="cuda").decode(z_BD).astype(int)
+        for kind in ("float32", dtype)
+    )
+    assert np.abs(exact - short).max() <= levels
+
+
+def test_a_compiled_decoder_on_the_device_is_within_a_level_and_repeats(tmp_path: Path) -> None:
+    if lack := lacking("cuda"):
+        pytest.skip(lack)
+    z_BD = np.random.default_rng(0).normal(size=(32, 16)).astype(np.float32)
+    eager, compiled, again = (
+        ResidentDecoder(
+            wide(tmp_path / name), batch=32, dtype="float32", device="cuda", execution=execution, cache=tmp_path / "c"
+        ).decode(z_BD)
+        for name, execution in (("e", "eager"), ("c1", "compiled"), ("c2", "compiled"))
+    )
+    assert np.abs(eager.astype(int) - compiled).max() <= 1
+    assert np.array_equal(compiled, again)
