@@ -23,6 +23,7 @@ from generator.promotion import read_approval
 from generator.provenance.manifest import MANIFEST_KEY, RECIPE_KEY
 from generator.standing import Retiring, Standing, change_standing, read_standing
 from generator.store.base import ObjectInfo, Store
+from generator.store.leftovers import tidy
 from generator.sweeping import Intents
 
 _READERS = 16
@@ -211,6 +212,7 @@ def _delete_build(build: Store, retiring: Retiring, intents: Intents) -> int | N
             return None
         build.delete(key)
         removed += 1
+    tidy(build)
     return removed
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 from generator.provenance.manifest import MANIFEST_KEY, RECIPE_KEY
 from generator.store.base import Store
-from generator.store.leftovers import HasLeftovers
+from generator.store.leftovers import HasLeftovers, tidy
 
 Kind = Literal["temporary", "upload", "bundle", "build"]
 Intents = Callable[[str], str | None]  # what the marker of a build id says; ``None`` without one
@@ -114,6 +114,7 @@ def _remove_build(build: Store, build_id: str, before: datetime, intents: Intent
     if intents(build_id) is None and build.head(MANIFEST_KEY) is None and sum(1 for _ in build.list()) == 1:
         build.delete(last)
         removed += 1
+    tidy(build)
     return removed
 
 
@@ -140,6 +141,7 @@ def _remove_all(store: Store) -> int:
     for info in store.list():
         store.delete(info.key)
         removed += 1
+    tidy(store)
     return removed
 
 

@@ -62,14 +62,32 @@ def temporary_file(directory: Path, data: bytes, replaced: os.stat_result | None
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """The only holder among all threads and processes; the lock file stays, as removing it would race."""
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    """The only holder among all threads and processes. The lock file stays as long as its directory does."""
+    descriptor = _lock(directory / _LOCK)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile shares the lock: closing would not free it
-        os.close(descriptor)
+        _unlock(descriptor)
+
+
+def _lock(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.samestat(path.lstat(), os.fstat(descriptor)):
+                return descriptor
+        except ABSENT:  # somebody has removed the directory while we waited, and perhaps made it again
+            pass
+        except BaseException:
+            _unlock(descriptor)
+            raise
+        _unlock(descriptor)
+
+
+def _unlock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile shares the lock: closing would not free it
+    os.close(descriptor)
 
 
 def flush_directory(directory: Path) -> None:
@@ -90,6 +108,26 @@ def make_directories(directory: Path) -> None:
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         flush_directory(path.parent)
+
+
+def prune(directory: Path) -> bool:
+    """Remove ``directory`` if nothing is in it, or below it, but directories and locks; whether it is gone."""
+    try:
+        with os.scandir(directory) as found:
+            inside = list(found)
+        left = [each for each in inside if not (each.is_dir(follow_symlinks=False) and prune(Path(each.path)))]
+        if any(each.name != _LOCK for each in left):
+            return False
+        with locked(directory):
+            if any(each.name != _LOCK for each in directory.iterdir()):
+                return False
+            (directory / _LOCK).unlink()
+        directory.rmdir()
+    except ABSENT:
+        return True
+    except OSError:  # somebody has just put something there
+        return False
+    return True
 
 
 def walk(directory: Path, below: str = "", start: str = "") -> Iterator[ObjectInfo]:

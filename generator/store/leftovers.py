@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from generator.store.base import Store
 from generator.store.files import ABSENT
 
 PROBE = ".latentmill-probe-"
@@ -39,6 +40,20 @@ class HasLeftovers(Protocol):
 
     def leftovers(self) -> Iterator[Hidden]:
         """All of it, whatever its age. Raises ``StoreError``."""
+
+
+@runtime_checkable
+class HasDirectories(Protocol):
+    """A store that keeps directories in which nothing is left."""
+
+    def prune(self) -> None:
+        """Remove them. Raises ``StoreError``."""
+
+
+def tidy(store: Store) -> None:
+    """Remove what a store keeps of objects that are gone: empty directories, where it has any."""
+    if isinstance(store, HasDirectories):
+        store.prune()
 
 
 def hidden_below(directory: Path) -> Iterator[Hidden]:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, final
 
@@ -35,6 +35,7 @@ from generator.store.base import (
 from generator.store.leftovers import PROBE, Hidden, hidden_below
 
 _OTHERS = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
+_TRIES = 5
 _REFUSED = {getattr(errno, name) for name in _OTHERS.split()}  # a retry would not help, unlike ENOSPC or EIO
 
 
@@ -70,43 +71,29 @@ class LocalStore(Store):
     def create(self, key: str, data: bytes) -> str:
         path = self._path(key)
         with self._translated(key):
-            self._make_parent(path)
-            with files.temporary_file(path.parent, data) as temporary:
-                try:
-                    os.link(temporary, path)
-                except FileExistsError as there:
-                    if self._facts(path) is None:
-                        raise IsADirectoryError(errno.EISDIR, "a directory or a link of this name") from there
-                    raise AlreadyExists(f"{self.url}/{key}", "no object yet", "an object") from there
-                etag = files.etag_of(temporary.stat())
-            files.flush_directory(path.parent)
-        return etag
+            return self._in_parent(path, lambda: self._create(path, key, data))
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         path = self._path(key)
         with self._translated(key):
             if self._facts(path) is None:  # before the lock file, which needs the directory
                 raise Changed(f"{self.url}/{key}", f"version {etag}", "no object")
-            with files.locked(path.parent):
-                now = self._facts(path)
-                if now is None or files.etag_of(now) != etag:
-                    got = f"version {files.etag_of(now)}" if now else "no object"
-                    raise Changed(f"{self.url}/{key}", f"version {etag}", got)
-                return _overwrite(path, data, now)
+            try:
+                return self._replace(path, key, data, etag)
+            except FileNotFoundError as gone:
+                raise Changed(f"{self.url}/{key}", f"version {etag}", "no object") from gone
 
     def put(self, key: str, data: bytes) -> str:
         path = self._path(key)
         with self._translated(key):
-            self._make_parent(path)
-            with files.locked(path.parent):
-                return _overwrite(path, data, self._facts(path))
+            return self._in_parent(path, lambda: self._put(path, data))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._translated(key):
             if self._facts(path) is None:
                 return
-            with files.locked(path.parent):
+            with suppress(FileNotFoundError), files.locked(path.parent):
                 path.unlink(missing_ok=True)
                 files.flush_directory(path.parent)
 
@@ -133,6 +120,12 @@ class LocalStore(Store):
                 os.link(temporary, probe)
                 probe.unlink()
 
+    def prune(self) -> None:
+        """Remove directories of this store in which nothing is left; itself too, but not its root."""
+        with self._translated(""):
+            if self._prefix and self._inside(self._base):
+                files.prune(self._base)
+
     def leftovers(self) -> Iterator[Hidden]:
         """Temporary files and unfinished bundles below this store. Raises ``StoreError``."""
         with self._translated(""):
@@ -152,6 +145,41 @@ class LocalStore(Store):
         """Whether no symbolic link stands between the root and ``path``, which need not exist."""
         below = os.path.relpath(path, self._root)
         return os.path.realpath(path) == os.path.normpath(Path(os.path.realpath(self._root)) / below)
+
+    def _in_parent(self, path: Path, write: Callable[[], str]) -> str:
+        """Make the directory and write; once more where somebody who tidied up has removed it in between."""
+        for _ in range(_TRIES):
+            self._make_parent(path)
+            try:
+                return write()
+            except FileNotFoundError:
+                continue
+        self._make_parent(path)
+        return write()
+
+    def _create(self, path: Path, key: str, data: bytes) -> str:
+        with files.temporary_file(path.parent, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError as there:
+                if self._facts(path) is None:
+                    raise IsADirectoryError(errno.EISDIR, "a directory or a link of this name") from there
+                raise AlreadyExists(f"{self.url}/{key}", "no object yet", "an object") from there
+            etag = files.etag_of(temporary.stat())
+        files.flush_directory(path.parent)
+        return etag
+
+    def _replace(self, path: Path, key: str, data: bytes, etag: str) -> str:
+        with files.locked(path.parent):
+            now = self._facts(path)
+            if now is None or files.etag_of(now) != etag:
+                got = f"version {files.etag_of(now)}" if now else "no object"
+                raise Changed(f"{self.url}/{key}", f"version {etag}", got)
+            return _overwrite(path, data, now)
+
+    def _put(self, path: Path, data: bytes) -> str:
+        with files.locked(path.parent):
+            return _overwrite(path, data, self._facts(path))
 
     def _make_parent(self, path: Path) -> None:
         self._refuse_links(path.parent)

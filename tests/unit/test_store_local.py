@@ -7,8 +7,11 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import pytest
 
 from generator.errors import AccessDenied, AlreadyExists, Changed, ObjectMissing, StoreUnavailable
 from generator.store import Store, open_store
+from generator.store.leftovers import tidy
 
 _WRITER = """
 import sys
@@ -225,3 +229,44 @@ def test_two_processes_never_both_replace_one_version(store: Store, tmp_path: Pa
     workers = [subprocess.Popen(command) for _ in range(4)]
     assert [worker.wait() for worker in workers] == [0] * 4
     assert store.get("n") == b"100"
+
+
+def test_tidying_removes_directories_in_which_nothing_is_left(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "root"))
+    for key in ("builds/a/shards/1.tar", "builds/a/runs/x.json", "builds/b/manifest.json"):
+        store.put(key, b"x")
+    for key in ("builds/a/shards/1.tar", "builds/a/runs/x.json"):
+        store.delete(key)
+    (tmp_path / "root/builds/a/foreign").mkdir()
+    tidy(store.at("builds/a"))
+    tidy(store.at("builds/b"))
+    tidy(store)
+    assert sorted(path.name for path in (tmp_path / "root/builds").iterdir()) == ["b"]
+    assert store.get("builds/b/manifest.json") == b"x"
+    tidy(open_store(f"memory://{uuid.uuid4().hex}"))
+
+
+def test_tidying_takes_nothing_from_those_who_write_at_the_same_time(tmp_path: Path) -> None:
+    root, stop = open_store(str(tmp_path)), threading.Event()
+
+    def tidied() -> None:
+        while not stop.is_set():
+            tidy(root.at("a"))
+
+    def written(writer: int) -> None:
+        for number in range(150):
+            key = f"a/b{number % 3}/{writer}"
+            root.create(key, b"1")
+            etag = root.put(key, b"2")
+            root.replace(key, b"3", etag)
+            assert root.get(key) == b"3"
+            root.delete(key)
+
+    with ThreadPoolExecutor(5) as threads:
+        broom = threads.submit(tidied)
+        try:
+            for done in [threads.submit(written, writer) for writer in range(3)]:
+                done.result(timeout=120)
+        finally:
+            stop.set()
+        broom.result(timeout=60)
