@@ -93,7 +93,7 @@ class Watch:
     def show(self) -> None:
         """Put the newest picture on the screen, if it is another one."""
         picture = self._picture
-        if picture is self._shown:
+        if picture == self._shown:
             return
         if self._live is not None:
             self._live.update(rendered(picture), refresh=True)

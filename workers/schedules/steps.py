@@ -56,6 +56,7 @@ class Steps:
     def _step(self, run: Run, earlier: Sequence[Run]) -> Run | None:
         if run.settled:
             unmark(self._hands.root, run.mark)
+            self._busy.pop(run.mark, None)
             return None
         if run.chores and not self._is_busy(run) and not self._is_held(run):
             done = self._begin_aside(run, self._do_chore)
@@ -217,9 +218,8 @@ class Steps:
         return self._change(run, lambda now: now.at(state, self._clock.now()))  # type: ignore[arg-type]
 
     def _end(self, run: Run, state: str, reason: str) -> Run | None:
-        log.log(
-            logging.INFO if state in ("promoted", "kept") else logging.WARNING, "%s: %s: %s", _told(run), state, reason
-        )
+        level = logging.INFO if state in ("promoted", "kept") else logging.WARNING
+        log.log(level, "%s: %s%s", _told(run), state, f": {reason}" if reason else "")
         return self._change(run, self._ended(state, reason))
 
     def _ended(self, state: str, reason: str) -> Change:

@@ -189,6 +189,10 @@ class Ticker:
             yield
         except LatentmillError as trouble:
             self._say(what, str(trouble))
+        except Exception as bug:
+            if self._said.get(what) != repr(bug):
+                log.exception("%s: unexpected; trying again", what)
+            self._said[what] = repr(bug)
         else:
             self._said.pop(what, None)
 
