@@ -35,7 +35,7 @@ from generator.store.base import (
 from generator.store.leftovers import PROBE, Hidden, hidden_below
 
 _OTHERS = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
-_TRIES = 5
+_TRIES = 100
 _REFUSED = {getattr(errno, name) for name in _OTHERS.split()}  # a retry would not help, unlike ENOSPC or EIO
 
 
@@ -149,11 +149,9 @@ class LocalStore(Store):
     def _in_parent(self, path: Path, write: Callable[[], str]) -> str:
         """Make the directory and write; once more where somebody who tidied up has removed it in between."""
         for _ in range(_TRIES):
-            self._make_parent(path)
-            try:
+            with suppress(FileNotFoundError):
+                self._make_parent(path)
                 return write()
-            except FileNotFoundError:
-                continue
         self._make_parent(path)
         return write()
 

@@ -254,7 +254,7 @@ def test_tidying_takes_nothing_from_those_who_write_at_the_same_time(tmp_path: P
             tidy(root.at("a"))
 
     def written(writer: int) -> None:
-        for number in range(150):
+        for number in range(60):
             key = f"a/b{number % 3}/{writer}"
             root.create(key, b"1")
             etag = root.put(key, b"2")
