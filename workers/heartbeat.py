@@ -6,6 +6,7 @@ A worker holds a lock on its file as long as it lives, so that what a killed one
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -13,7 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
+log = logging.getLogger(__name__)
+
 _SECONDS = 5.0
+_READY_SECONDS = 0.2  # between two looks whether the worker is ready
 
 
 class Health(NamedTuple):
@@ -24,24 +28,37 @@ class Health(NamedTuple):
 
 
 class Heartbeat:
-    """A thread that touches ``<directory>/<process id>`` while ``well`` holds."""
+    """A thread that touches ``<directory>/<process id>`` while ``well`` holds, from when the worker is ready on."""
 
     def __init__(self, directory: Path, well: Callable[[], bool]) -> None:
         self._directory, self._well = directory, well
         self._stopped = threading.Event()
         self._file: IO[bytes] | None = None
 
-    def start(self) -> None:
-        """Begin. What dead workers left is removed."""
+    def start(self, ready: Callable[[], bool] = lambda: True) -> None:
+        """Begin, at once or as soon as ``ready`` holds. What dead workers left is removed."""
+        if ready():
+            self._begin()
+        else:
+            threading.Thread(target=self._begin_when, args=(ready,), name="getting ready", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _begin_when(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            if self._stopped.wait(_READY_SECONDS):
+                return
+        self._begin()
+
+    def _begin(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         health(self._directory)
         path = self._directory / str(os.getpid())
         self._file = path.open("ab")
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         threading.Thread(target=self._run, args=(path,), name="heartbeat", daemon=True).start()
-
-    def stop(self) -> None:
-        self._stopped.set()
+        log.info("ready: the heartbeat begins")
 
     def _run(self, path: Path) -> None:
         while True:

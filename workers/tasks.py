@@ -62,12 +62,19 @@ def _prepare(**_: Any) -> None:
         import torch
 
         torch.set_num_threads(settings.threads)
+    log.info("this process has imported what it needs")
 
 
 @worker_ready.connect
 def _start(sender: Any, **_: Any) -> None:
-    _heartbeat.start()
+    _heartbeat.start(lambda: _children_up(sender) >= settings.concurrency)
     _reconciler.start(sender.hostname)
+
+
+def _children_up(consumer: Any) -> int:
+    """Processes of the pool that have imported what they need, and take tickets; many, where Celery does not say."""
+    pool = getattr(consumer.pool, "_pool", None)
+    return len(getattr(pool, "_all_inqueues", range(settings.concurrency)))
 
 
 @worker_shutting_down.connect

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from workers.heartbeat import health
+from workers.heartbeat import Heartbeat, health
 
 _WORKER = (
     "import pathlib, sys, time; from workers.heartbeat import Heartbeat\n"
@@ -55,6 +56,28 @@ def test_each_worker_has_its_own_and_a_dead_one_is_forgotten(
     first.wait()
     assert health(directory) == (0, 0.0)
     assert list(directory.iterdir()) == []
+
+
+def test_a_worker_that_is_not_ready_yet_shows_none(tmp_path: Path) -> None:
+    ready, asked = threading.Event(), threading.Semaphore(0)
+
+    def answer() -> bool:
+        asked.release()
+        return ready.is_set()
+
+    heartbeat = Heartbeat(tmp_path / "heartbeats", lambda: True)
+    heartbeat.start(answer)
+    for _ in range(3):
+        assert asked.acquire(timeout=30)
+    assert health(tmp_path / "heartbeats").workers == 0
+    ready.set()
+    until = time.monotonic() + 30
+    while not list((tmp_path / "heartbeats").glob("*")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    heartbeat.stop()
+    assert heartbeat._file is not None
+    heartbeat._file.close()
 
 
 def test_a_number_that_is_none_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
