@@ -66,7 +66,7 @@ class House:
             write_schedule(self.home / "schedules", fields)
         return self.home / "schedules"
 
-    def until(self, wanted: Callable[[], bool], seconds: float = 150.0) -> None:
+    def until(self, wanted: Callable[[], bool], seconds: float = 270.0) -> None:
         deadline = time.monotonic() + seconds
         while not wanted():
             assert time.monotonic() < deadline, self.logs()

@@ -42,6 +42,7 @@ def states(home: Path, name: str) -> list[str]:
     return [run.state for run in runs(home, name)]
 
 
+@pytest.mark.timeout(600)
 def test_three_dates_two_schedulers_one_of_them_killed(home: Path) -> None:
     """Three dates that nobody saw are caught up; two schedulers see to them, and one of them dies on the way."""
     with house(home) as mill:

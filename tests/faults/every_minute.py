@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from generator import open_dataset
 from generator.promotion import read_latest
 from generator.store import open_store
@@ -22,6 +24,7 @@ from workers.schedules.kept import change_kept
 from workers.schedules.runs import marks
 
 
+@pytest.mark.timeout(900)
 def test_three_minutes_three_promoted_builds(tmp_path: Path) -> None:
     tiny_bundle(tmp_path / "tiny.bundle")
     with house(tmp_path) as mill:
