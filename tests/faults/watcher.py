@@ -70,8 +70,9 @@ class Watcher:
         self._noted: Noted = set()
 
     def __enter__(self) -> Watcher:
+        unmarked = {name: value for name, value in os.environ.items() if name != MARK}  # no outer watcher ends the guard
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", __file__, self.mark], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-I", __file__, self.mark], stdin=subprocess.PIPE, start_new_session=True, env=unmarked
         )
         self._before = os.environ.get(MARK)
         os.environ[MARK] = self.mark
