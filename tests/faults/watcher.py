@@ -70,7 +70,8 @@ class Watcher:
         self._noted: Noted = set()
 
     def __enter__(self) -> Watcher:
-        unmarked = {name: value for name, value in os.environ.items() if name != MARK}  # no outer watcher ends the guard
+        # Without the mark of an outer watcher, which would end the guard before it has done its work.
+        unmarked = {name: value for name, value in os.environ.items() if name != MARK}
         self._guard = subprocess.Popen(
             [sys.executable, "-I", __file__, self.mark], stdin=subprocess.PIPE, start_new_session=True, env=unmarked
         )
