@@ -59,8 +59,8 @@ latentmill train labelled.npz --out many.bundle
 ```
 
 The first makes generator and judge of the few labelled images, the second labels those of the unlabelled ones that the
-judge is sure of, the third learns from them. `open_dataset(url, soft_labels=True)` gives the judge's probabilities of the
-classes of each synthetic image, which is what the classifiers of this page learn.
+judge is sure of, the third learns from them. `open_dataset(url, soft_labels=True)` gives the judge's probabilities of
+the classes of each synthetic image, which is what the classifiers of this page learn.
 """
 
 
