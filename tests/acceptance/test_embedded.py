@@ -67,10 +67,13 @@ class Running:
 
     def until_served(self, ready: Path) -> None:
         """Wait for a file that says so, and note every process below."""
-        until(lambda: ready.exists() or self.process.poll() is not None, self.log.read_text)
+
+        def served() -> bool:
+            self.children = descendants(self.process.pid)
+            return ready.exists() and len(self.children) >= 2  # Redis and a worker
+
+        until(lambda: served() or self.process.poll() is not None, self.log.read_text)
         assert self.process.poll() is None, self.log.read_text()
-        self.children = descendants(self.process.pid)
-        assert len(self.children) >= 2  # Redis and a worker
 
     def ended(self) -> int:
         return self.process.wait(60)

@@ -42,7 +42,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One whose shards take a few seconds, so that a worker can be killed in the middle of one."""
-    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "slow", size=64, channels=3, dims=16)
+    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "slow", size=128, channels=3, dims=16)
 
 
 def undisturbed(fields: dict[str, object], destination: str) -> Manifest:
@@ -58,13 +58,13 @@ def manifest_at(service: Service, url: str) -> Manifest:
 
 
 def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: Service, slow_bundle: Path) -> None:
-    fields = service.spec(slow_bundle, count=4000, shard_size=1000, density_floor=0.3)
+    fields = service.spec(slow_bundle, count=7500, shard_size=2500, density_floor=0.3)
     job = service.client.submit(fields)
     first = service.start_worker()
 
     def in_the_middle_of_the_second_shard() -> bool:
         counts = service.pool.ledger.counts(job.job)
-        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 1000
+        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 2500
 
     service.until(in_the_middle_of_the_second_shard)
     service.kill_worker(first)
