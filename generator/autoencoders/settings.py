@@ -58,7 +58,7 @@ class EpochRecord(Frozen):
 def default_settings(images: int) -> TrainSettings:
     """The settings we recommend for ``images`` real images: about as many steps for few images as for many."""
     batch = min(128, max(16, images // 10))
-    epochs = min(400, max(8, math.ceil(_STEPS / max(1, images // batch))))
+    epochs = min(400, max(16, math.ceil(_STEPS / max(1, images // batch))))
     return TrainSettings(epochs=epochs, batch=batch, patience=max(10, epochs // 5))
 
 

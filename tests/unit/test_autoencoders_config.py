@@ -72,7 +72,7 @@ def test_few_images_are_seen_as_often_as_they_need(images: int) -> None:
     steps = settings.epochs * max(1, images // min(settings.batch, images))
     assert steps >= 400
     assert steps >= 1400 or settings.epochs == 400
-    assert settings.epochs >= 8
+    assert settings.epochs >= 16
     assert settings.patience <= settings.epochs or images > 5000
 
 
