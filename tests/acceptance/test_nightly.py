@@ -78,7 +78,9 @@ def test_three_dates_two_schedulers_one_of_them_killed(home: Path) -> None:
         assert "images" in kept_back.reason
         assert read_latest(open_store(kept_back.dataset)) is None
 
-        assert "good " in (home / "up-0.log").read_text()
+        log = home / "up-0.log"
+        mill.until(lambda: ": promoted" in log.read_text())
+        assert "good " in log.read_text()
 
 
 class Commands:

@@ -25,17 +25,22 @@ from workers.schedules.runs import MAX_TEXT, Chore, Mark, Run, change_run, read_
 
 log = logging.getLogger(__name__)
 
-HELD = timedelta(minutes=5)  # for so long, at a time, a ticker holds a run that it judges
+HELD = timedelta(minutes=1)  # for so long, at a time, a ticker holds a run that it works on: so late is it taken over
+_AGAIN, _AFTER_BUG = timedelta(minutes=1), timedelta(minutes=5)  # before somebody tries what failed again
 
 Change = Callable[[Run], Run | None]
 
 
 @final
 class Steps:
-    """Takes runs further. ``who`` names this ticker; ``aside`` is where long work is done."""
+    """Takes runs further. ``who`` names this ticker; ``aside`` is where long work is done.
 
-    def __init__(self, hands: Hands, clock: Clock, aside: Executor, who: str) -> None:
-        self._hands, self._clock, self._aside, self._who = hands, clock, aside, who
+    ``held``: a run is held for so long at a time, which ``advance`` has to come back within half of.
+    """
+
+    def __init__(self, hands: Hands, clock: Clock, aside: Executor, who: str, held: timedelta = HELD) -> None:
+        self._hands, self._clock, self._aside, self._who, self._held = hands, clock, aside, who, held
+        self._longest = max(held, _AGAIN, _AFTER_BUG)
         self._busy: dict[Mark, Future[None]] = {}
         self.news = threading.Event()  # work aside has ended
 
@@ -167,7 +172,7 @@ class Steps:
 
     def _begin_aside(self, run: Run, work: Callable[[Run], Change]) -> Run | None:
         """Hold the run and do ``work`` aside, unless somebody else holds it; its outcome is the next state."""
-        held: dict[str, object] = {"held_by": self._who, "held_until": self._clock.now() + HELD}
+        held: dict[str, object] = {"held_by": self._who, "held_until": self._clock.now() + self._held}
 
         def hold(now: Run) -> Run | None:
             wanted = bool(now.chores) or work != self._do_chore
@@ -185,12 +190,12 @@ class Steps:
             change = work(run)
         except (OutsideError, SettingsError) as away:
             log.warning("%s: %s", _told(run), away)
-            change = _noted(str(away), self._clock.now() + HELD / 5)
+            change = _noted(str(away), self._clock.now() + _AGAIN)
         except LatentmillError as final:
             change = self._ended("failed", str(final))
         except Exception as bug:
             log.exception("%s: unexpected", _told(run))
-            change = _noted(f"{type(bug).__name__}: {bug}", self._clock.now() + HELD)
+            change = _noted(f"{type(bug).__name__}: {bug}", self._clock.now() + _AFTER_BUG)
         try:
             self._change(run, change, state=work == self._judge)
         except LatentmillError as away:  # the outcome is lost, the hold runs out, and somebody does it again
@@ -205,13 +210,14 @@ class Steps:
             del self._busy[run.mark]
             return False
         now = self._clock.now()
-        if run.held_by == self._who and run.held_until is not None and run.held_until - now < HELD / 2:
-            self._change(run, lambda each: each.model_copy(update={"held_until": now + HELD}))
+        if run.held_by == self._who and run.held_until is not None and run.held_until - now < self._held / 2:
+            self._change(run, lambda each: each.model_copy(update={"held_until": now + self._held}))
         return True
 
     def _is_held(self, run: Run) -> bool:
+        """Whether somebody is at it; what is held for longer than anybody holds is of a broken clock."""
         now = self._clock.now()
-        return run.held_until is not None and now < run.held_until <= now + HELD  # a longer one is of a broken clock
+        return run.held_until is not None and now < run.held_until <= now + self._longest
 
     def _to(self, run: Run, state: str) -> Run | None:
         log.info("%s: %s", _told(run), state)

@@ -27,7 +27,7 @@ from workers.schedules.hands import Hands
 from workers.schedules.kept import CURSORS, DECLARED, Kept, listed, move_cursor, read_cursor, read_kept
 from workers.schedules.pinning import new_run
 from workers.schedules.runs import Mark, Origin, Run, create_run, marks, read_run, take_up, unmark
-from workers.schedules.steps import Steps
+from workers.schedules.steps import HELD, Steps
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,8 @@ class Ticker:
         who: str = "",
     ) -> None:
         self._hands, self._clock, self._every, self._folder = hands, clock, every, folder
-        self._steps = Steps(
-            hands, clock, aside, who or f"{socket.gethostname()[:100]}:{os.getpid()}:{secrets.token_hex(4)}"
-        )
+        who = who or f"{socket.gethostname()[:100]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._steps = Steps(hands, clock, aside, who, max(HELD, timedelta(seconds=4 * every)))
         self._grace = max(GRACE, timedelta(seconds=3 * every))
         self._schedules: dict[str, tuple[str, Kept]] = {}  # by name: etag and content
         self._cursors: dict[str, tuple[str, datetime | None]] = {}
