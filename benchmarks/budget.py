@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from generator.augmentation import Augmentation
+from generator.autoencoders.augmentation import Augmentation
 from generator.autoencoders.build import load_decoder, load_encoder
 from generator.autoencoders.config import default_config
 from generator.autoencoders.inference import reconstruct
 from generator.autoencoders.settings import default_settings
 from generator.bundle import Bundle, load_bundle, load_encoder_weights
+from generator.commit import place_of
 from generator.datasets import open_dataset
 from generator.drafts import draft_of, resolve
 from generator.errors import LatentmillError
@@ -40,7 +41,6 @@ from generator.features.config import Budget
 from generator.guards.config import default_judge
 from generator.learning import learn
 from generator.mill import build
-from generator.publish import place_of
 from generator.quality.usefulness import usefulness
 from generator.sources import Source, load_source, split
 from generator.sources.base import make_source

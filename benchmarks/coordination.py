@@ -32,9 +32,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from generator.canonical import digest_of  # noqa: E402
+from generator.commit import BuildPlace  # noqa: E402
 from generator.plan import Plan  # noqa: E402
 from generator.provenance.manifest import Receipt, StoredFile, receipt_key, shard_key, table_key  # noqa: E402
-from generator.publish import BuildPlace  # noqa: E402
 from tests.bundles import tiny_bundle  # noqa: E402
 from workers.client import Client  # noqa: E402
 from workers.embedded import EmbeddedRedis, end, worker_command, worker_environment  # noqa: E402

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from generator.augmentation import Augmentation
-from generator.augmenting import changed_copies
+from generator.autoencoders.augmentation import Augmentation
+from generator.autoencoders.augmenting import changed_copies
 from generator.autoencoders.build import load_decoder, load_encoder
 from generator.autoencoders.config import default_config
 from generator.autoencoders.inference import decode, encode

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from generator import open_dataset
-from generator.augmentation import Augmentation
+from generator.autoencoders.augmentation import Augmentation
 from generator.errors import LatentmillError
 from generator.features.classifier import Labelled
 from generator.features.config import Budget

@@ -12,19 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from generator.bundle import Bundle
-from generator.finishing import finish
-from generator.making import Maker, OnBatch, open_maker
-from generator.opening import Compiling, open_decoder
+from generator.commit import BuildPlace, begin, committed, finished_numbers, fix_environment
+from generator.commit.finishing import finish
+from generator.line.making import Maker, OnBatch, open_maker
+from generator.line.opening import Compiling, open_decoder
+from generator.line.uploading import Upload, Uploads
 from generator.plan import Plan
 from generator.provenance.manifest import Manifest
-from generator.publish import (
-    BuildPlace,
-    begin,
-    committed,
-    finished_numbers,
-    fix_environment,
-)
-from generator.uploading import Upload, Uploads
 
 _AS_IT_PAYS = Compiling()
 

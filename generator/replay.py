@@ -8,15 +8,15 @@ from generator.autoencoders.devices import resolve
 from generator.builds import resolve_build
 from generator.bundle import Bundle
 from generator.canonical import sha256_hex
-from generator.compiling import lacking
+from generator.commit import BuildPlace, found_place
 from generator.decoding import ResidentDecoder
+from generator.decoding.compiling import lacking
 from generator.errors import DatasetError, IntegrityError
-from generator.making import open_maker
-from generator.opening import Compiling, compiled_decoder
+from generator.line.making import open_maker
+from generator.line.opening import Compiling, compiled_decoder
 from generator.plan import Plan
 from generator.provenance.environment import Environment, differences
 from generator.provenance.samples import read_rows
-from generator.publish import BuildPlace, found_place
 from generator.spec import Recipe
 from generator.store import S3Settings
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from generator.canonical import canonical_json, digest_of, read_json, sha256_hex
+from generator.commit import BuildPlace, MadeShard, begin, fix_environment, place_of, publish_shard
+from generator.commit.publish import commit
 from generator.errors import DatasetError
 from generator.guards.likely import Likely
 from generator.images import extension, image_encoder
@@ -17,7 +19,6 @@ from generator.provenance.environment import Environment
 from generator.provenance.manifest import ImageFacts, Manifest, Provenance, Receipt, StoredFile, shard_key, table_key
 from generator.provenance.preview import preview_bytes
 from generator.provenance.samples import SampleRows, sample_key, table_bytes
-from generator.publish import BuildPlace, MadeShard, begin, commit, fix_environment, place_of, publish_shard
 from generator.shards import Member, TarWriter
 from generator.spec import ImageSettings, JobSpec, Order, PngSettings, Recipe
 

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from generator.publish import BuildPlace
+from generator.commit import BuildPlace
 from tests.builds import SmallBuild
 
 HUGE = "9" * 5000

@@ -13,7 +13,7 @@ from typing import Any
 import redis as redis_py
 from pydantic import SecretStr
 
-from generator.publish import BuildPlace, committed
+from generator.commit import BuildPlace, committed
 from generator.store import open_store
 from tests.servers import RedisServer, S3Server
 from workers.client import Client
@@ -76,7 +76,7 @@ class Service:
 
     def place(self, url: str, name: str) -> BuildPlace:
         """A build that has begun, by its URL."""
-        from generator.publish import found_place
+        from generator.commit import found_place
 
         return found_place(open_store(url, self.settings.s3), name)
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from generator.bundle import push, read_info
+from generator.commit import BuildPlace, begin, open_epoch, place_of
 from generator.drafts import JobDraft, check_fits, draft_of, find_bundle, read_draft, resolve
-from generator.epochs import open_epoch
 from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
+from generator.line.runs import Pace, pace
 from generator.plan import Plan
 from generator.provenance.manifest import MANIFEST_KEY
-from generator.publish import BuildPlace, begin, place_of
-from generator.runs import Pace, pace
 from generator.spec import JobSpec
 from generator.store import absolute_url, open_store
 from generator.store.base import Store

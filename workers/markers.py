@@ -13,10 +13,10 @@ from typing import Literal
 from pydantic import Field
 
 from generator.canonical import Frozen, read_json, validated
+from generator.commit import BuildPlace, found_place
 from generator.errors import AlreadyExists, Changed, DatasetError, ObjectMissing, SpecError, StoreUnavailable
 from generator.plan import Plan
 from generator.provenance.manifest import MANIFEST_KEY, build_prefix
-from generator.publish import BuildPlace, found_place
 from generator.spec import MAX_SAMPLES, MAX_SHARDS, Digest, JobSpec, Name, Priority, job_id_of
 from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import ObjectInfo, Store

@@ -1,7 +1,7 @@
 """The builds that one process works on: what of them need not be asked of the store for every shard.
 
 A recipe never changes, and the environment of a build only when a person opens a new epoch; a worker that learns of
-that a little later does no harm (``generator.epochs``).
+that a little later does no harm (``generator.commit.epochs``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from generator.commit import BuildPlace, fix_environment, found_place
 from generator.provenance.environment import Environment
-from generator.publish import BuildPlace, fix_environment, found_place
 from generator.store import S3Settings, open_store
 
 _SECONDS = 30.0

@@ -11,8 +11,8 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from generator.commit import BuildPlace, finished_numbers
 from generator.provenance.manifest import MANIFEST_KEY
-from generator.publish import BuildPlace, finished_numbers
 from generator.store import open_store
 from generator.store.base import Store
 from workers.broker import embedded_root, redis_url

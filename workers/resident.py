@@ -6,11 +6,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from generator.bundle import Bundle, BundleCache
+from generator.commit import BuildPlace
 from generator.decoding import ResidentDecoder
 from generator.errors import DeviceExhausted
-from generator.making import Maker, open_maker
-from generator.opening import Compiling, chosen_execution, compiled_decoder
-from generator.publish import BuildPlace
+from generator.line.making import Maker, open_maker
+from generator.line.opening import Compiling, chosen_execution, compiled_decoder
 from generator.spec import Execution, Recipe
 from generator.store.base import Store
 

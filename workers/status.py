@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from generator.canonical import Frozen
+from generator.commit import finished_numbers
 from generator.errors import LatentmillError, SpecError
-from generator.publish import finished_numbers
 from workers.claims import Counts
 from workers.markers import DeadLetter, Marker
 from workers.pool import DECLINED, Pool

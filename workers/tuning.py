@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from generator.suggestion import suggestion
+from generator.profiling.suggestion import suggestion
 from workers.settings import Settings
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from generator.bundle import BundleCache
+from generator.commit import BuildPlace, is_finished
+from generator.commit.finishing import finish
 from generator.errors import (
     BundleMissing,
     DeviceExhausted,
@@ -17,12 +19,10 @@ from generator.errors import (
     OutsideError,
     SettingsError,
 )
-from generator.finishing import finish
-from generator.making import Maker
+from generator.line.making import Maker
+from generator.line.opening import Compiling
 from generator.mill import produce_shard
-from generator.opening import Compiling
 from generator.plan import Plan
-from generator.publish import BuildPlace, is_finished
 from workers.claims import Claim
 from workers.leases import LeaseKeeper, LeaseLost
 from workers.markers import DeadLetter, letter_of

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from generator.augmentation import Augmentation
+from generator.autoencoders.augmentation import Augmentation
 from generator.canonical import Frozen, validated
 from generator.errors import InputError, SpecError
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generator.augmenting import augmented
 from generator.autoencoders import checkpoints
+from generator.autoencoders.augmenting import augmented
 from generator.autoencoders.checkpoints import Snapshot
 from generator.autoencoders.config import AutoencoderConfig
 from generator.autoencoders.devices import resolve

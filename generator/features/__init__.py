@@ -1,1 +1,1 @@
-"""What images look like to a network: features of a classifier, or of an encoder where there are no labels."""
+"""What images look like to a network: features of a classifier or an encoder; and what is near what."""

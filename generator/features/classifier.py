@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generator.augmenting import augmented
+from generator.autoencoders.augmenting import augmented
 from generator.autoencoders.devices import resolve
 from generator.autoencoders.networks import channels_last, to_input
 from generator.errors import SourceError, TrainingDiverged

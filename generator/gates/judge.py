@@ -18,8 +18,8 @@ from generator.gates.looking import Looked, look
 from generator.gates.verdict import VERDICT_KEY, Check, Verdict
 from generator.guards.config import NOTHING
 from generator.guards.held import UNGUARDED, Guards
+from generator.promotion import Standing, read_standing
 from generator.provenance.manifest import Manifest
-from generator.standing import Standing, read_standing
 from generator.store import S3Settings
 from generator.store.base import Store
 

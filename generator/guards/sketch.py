@@ -23,7 +23,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from generator.errors import BundleError
-from generator.neighbours import nearest
+from generator.features.neighbours import nearest
 from generator.seeding import permutation
 
 QUANTILES = np.linspace(0.0, 0.1, 1001)  # of held-out images; a floor above would refuse a tenth of real images

@@ -17,14 +17,14 @@ import numpy as np
 
 from generator.bundle import Bundle
 from generator.canonical import Frozen
-from generator.making import Maker, open_maker
-from generator.opening import Compiling, open_decoder
+from generator.commit import BuildPlace, begin, fix_environment, place_of, publish_shard
+from generator.line.making import Maker, open_maker
+from generator.line.opening import Compiling, open_decoder
+from generator.line.timing import STAGES, Stage
+from generator.line.uploading import Upload, Uploads
 from generator.plan import Plan
-from generator.publish import BuildPlace, begin, fix_environment, place_of, publish_shard
+from generator.profiling.suggestion import Suggestion, suggestion, usable_cores
 from generator.spec import Execution, JobSpec, Order, Recipe
-from generator.suggestion import Suggestion, suggestion, usable_cores
-from generator.timing import STAGES, Stage
-from generator.uploading import Upload, Uploads
 
 _SECONDS = 1.0  # that each stage is measured for, at least, and at least twice
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generator.neighbours import nearest
+from generator.features.neighbours import nearest
 from generator.quality.checks import checked
 
 _BLOCK = 1024

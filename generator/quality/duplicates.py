@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from generator.errors import MeasureError
-from generator.neighbours import nearest
+from generator.features.neighbours import nearest
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from generator.neighbours import nearest
+from generator.features.neighbours import nearest
 from generator.quality.checks import checked
 from generator.quality.shifts import Shape, shifted_distances
 from generator.seeding import permutation

@@ -11,7 +11,7 @@ import numpy as np
 
 from generator.builds import find_build, read_manifest
 from generator.canonical import Frozen, canonical_json, digest_of, read_json, validated
-from generator.epochs import MAX_DOCUMENT_BYTES, Opening
+from generator.commit.epochs import MAX_DOCUMENT_BYTES, Opening
 from generator.errors import DatasetError, IntegrityError, ObjectMissing
 from generator.images import decode_image, is_marked_synthetic
 from generator.plan import Plan, ShardPlan

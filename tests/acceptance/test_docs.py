@@ -13,10 +13,10 @@ from PIL import Image
 
 from generator.bundle import load_bundle, push
 from generator.bundle.channels import move_channel
+from generator.commit import place_of
 from generator.drafts import draft_of, resolve
 from generator.mill import build
 from generator.promotion import promote
-from generator.publish import place_of
 from generator.spec import Order, Recipe
 from generator.store import open_store
 from tests.bundles import tiny_bundle

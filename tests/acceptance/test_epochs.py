@@ -17,13 +17,12 @@ import torch
 import yaml
 
 from generator.bundle import Bundle, load_bundle
+from generator.commit import BuildPlace, begin, fix_environment, open_epoch, place_of
 from generator.decoding import ResidentDecoder
 from generator.drafts import draft_of, resolve
-from generator.epochs import open_epoch
 from generator.errors import EnvironmentMismatch
-from generator.making import open_maker
+from generator.line.making import open_maker
 from generator.mill import build, produce_shard
-from generator.publish import BuildPlace, begin, fix_environment, place_of
 from generator.replay import replay
 from generator.store import open_store
 from generator.verification import verify_dataset

@@ -11,12 +11,12 @@ import pytest
 import redis as redis_py
 
 from generator.bundle import load_bundle
+from generator.commit import committed, place_of
 from generator.drafts import draft_of, resolve
 from generator.errors import BrokerUnavailable, BucketMissing, BuildConflict, JobFailed, SettingsError, SpecError
 from generator.mill import build
 from generator.provenance.environment import Environment
 from generator.provenance.manifest import ENVIRONMENT_KEY, RECIPE_KEY, Manifest
-from generator.publish import committed, place_of
 from generator.spec import ClusterDraw
 from generator.store import open_store
 from generator.verification import verify_dataset

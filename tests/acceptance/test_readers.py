@@ -19,10 +19,10 @@ import pytest
 
 from generator.bundle import load_bundle
 from generator.canonical import sha256_hex
+from generator.commit import place_of
 from generator.datasets import open_dataset
 from generator.drafts import JobDraft, resolve
 from generator.mill import build
-from generator.publish import place_of
 from generator.spec import ImageSettings, JpegSettings, PngSettings
 from generator.store import open_store
 from generator.verification import verify_dataset

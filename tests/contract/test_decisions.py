@@ -18,12 +18,12 @@ from click.testing import CliRunner
 
 from generator.bundle import load_bundle
 from generator.canonical import canonical_json
+from generator.commit import committed, place_of
 from generator.drafts import draft_of, resolve
 from generator.errors import BundleError, DatasetError, DeviceExhausted, InvalidOutput, QuotaExceeded, SpecError
 from generator.mill import build
 from generator.provenance.environment import Environment
 from generator.provenance.manifest import ENVIRONMENT_KEY
-from generator.publish import committed, place_of
 from tests.service import Bench
 from workers.cli.main import root
 from workers.client import Client

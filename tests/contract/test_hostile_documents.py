@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 
 from generator.canonical import canonical_json
+from generator.commit import BuildPlace, current_epoch, found_place, read_receipt
+from generator.commit.finishing import finish
 from generator.datasets import open_dataset
-from generator.epochs import current_epoch
 from generator.errors import (
     BuildError,
     InputError,
     LatentmillError,
     SpecError,
 )
-from generator.finishing import finish
-from generator.publish import BuildPlace, found_place, read_receipt
 from generator.store import open_store
 from generator.verification import verify_dataset
 from tests.builds import SmallBuild
@@ -39,7 +38,7 @@ READERS: dict[str, tuple[str, Callable[[BuildPlace], object]]] = {
 
 
 def _begin_next(place: BuildPlace) -> None:
-    from generator.epochs import fix_environment
+    from generator.commit.epochs import fix_environment
     from tests.builds import ENVIRONMENT
 
     place.store.delete("environments/001.json")

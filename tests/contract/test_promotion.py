@@ -13,11 +13,20 @@ import pytest
 from generator.builds import LATEST_KEY, build_below, resolve_build
 from generator.bundle import push
 from generator.bundle.channels import channels, move_channel, read_channel, roll_back_channel, show_channel
+from generator.clearing import Retention, retain
 from generator.errors import BuildConflict, BundleError, BundleMissing, DatasetError, SpecError, StoreUnavailable
-from generator.pins import pin, unpin
-from generator.promotion import expect_promotion, promote, read_approval, read_latest, rollback
-from generator.retention import Retention, retain
-from generator.standing import Standing, change_standing, read_standing
+from generator.promotion import (
+    Standing,
+    expect_promotion,
+    pin,
+    promote,
+    read_approval,
+    read_latest,
+    read_standing,
+    rollback,
+    unpin,
+)
+from generator.promotion.standing import change_standing
 from generator.store import open_store
 from generator.store.base import Store
 from tests.builds import SmallBuild

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from generator.bundle import BundleInfo
-from generator.finishing import finish
+from generator.commit import BuildPlace
+from generator.commit.finishing import finish
+from generator.commit.publish import commit
 from generator.provenance.manifest import MANIFEST_KEY, Manifest
-from generator.publish import BuildPlace, commit
 from generator.store import open_store
 from tests.service import Bench
 from workers.markers import read_marker
@@ -109,7 +110,7 @@ def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
         told.append(bench.client.cancel(job.job).state)
         return commit(place, manifest, extras)
 
-    monkeypatch.setattr("generator.finishing.commit", cancelled_meanwhile)
+    monkeypatch.setattr("generator.commit.finishing.commit", cancelled_meanwhile)
     bench.serve(2)
     assert told == ["cancelled"]
     assert bench.client.status(job.job).state == "committed"

@@ -15,12 +15,12 @@ from boto3.session import Session
 from click.testing import CliRunner
 
 from generator.bundle import load_bundle, push
+from generator.clearing import Leftover, leftovers
+from generator.commit import BuildPlace, place_of
 from generator.drafts import draft_of, resolve
 from generator.errors import SpecError
 from generator.mill import build
-from generator.publish import BuildPlace, place_of
 from generator.store import S3Settings, Store, open_store
-from generator.sweeping import Leftover, leftovers
 from generator.verification import verify_dataset
 from tests.builds import SmallBuild
 from tests.bundles import tiny_bundle

@@ -12,10 +12,10 @@ from boto3.session import Session
 
 from generator.bundle import load_bundle
 from generator.canonical import digest_of
+from generator.commit import place_of
 from generator.drafts import draft_of, resolve
 from generator.mill import build
 from generator.provenance.manifest import ENVIRONMENT_KEY, MANIFEST_KEY, RECIPE_KEY, Manifest, receipt_key
-from generator.publish import place_of
 from generator.store import S3Settings, Store, open_store
 
 _OUTSIDE_THE_COMMIT = re.compile(r"(runs|reports)/[^/]+")

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from generator.bundle import Bundle, load_bundle
-from generator.compiling import lacking
+from generator.commit import place_of
 from generator.decoding import ResidentDecoder
+from generator.decoding.compiling import lacking
 from generator.errors import InvalidOutput
 from generator.mill import build
-from generator.publish import place_of
 from generator.spec import JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.bundles import tiny_bundle

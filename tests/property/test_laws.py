@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from generator.bundle import Bundle, load_bundle
 from generator.canonical import digest_of
+from generator.commit import BuildPlace, begin, committed, fix_environment, place_of, publish_shard
 from generator.datasets import open_dataset
 from generator.decoding import ResidentDecoder
 from generator.errors import BuildConflict, EnvironmentMismatch, RejectionExhausted, SpecError
-from generator.making import Maker, open_maker
+from generator.line.making import Maker, open_maker
+from generator.line.sampling import Sampler
 from generator.mill import build
 from generator.plan import Plan
 from generator.provenance.environment import Environment
 from generator.provenance.manifest import ENVIRONMENT_KEY, MANIFEST_KEY, shard_key
 from generator.provenance.samples import read_rows
-from generator.publish import BuildPlace, begin, committed, fix_environment, place_of, publish_shard
 from generator.replay import replay
-from generator.sampling import Sampler
 from generator.shards import read_samples
 from generator.spec import JobSpec, Order, Recipe
 from generator.store import open_store

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from generator.augmentation import Augmentation
+from generator.autoencoders.augmentation import Augmentation
 from generator.autoencoders.build import load_decoder, load_encoder
 from generator.autoencoders.config import VaeConfig
 from generator.autoencoders.devices import resolve

@@ -15,14 +15,15 @@ import torch
 import torch._inductor.config
 
 from generator.bundle import Bundle, load_bundle
-from generator.compiling import execution, lacking, private_directory
-from generator.decoding import Lanes, ResidentDecoder
+from generator.commit import BuildPlace, begin, fix_environment, place_of
+from generator.decoding import ResidentDecoder
+from generator.decoding.compiling import execution, lacking, private_directory
+from generator.decoding.resident import Lanes
 from generator.errors import EnvironmentMismatch, SettingsError
-from generator.making import Maker, open_maker
+from generator.line.making import Maker, open_maker
+from generator.line.opening import Compiling, decoding_seconds, fixed_execution, open_decoder
 from generator.mill import build
-from generator.opening import Compiling, decoding_seconds, fixed_execution, open_decoder
 from generator.plan import Plan
-from generator.publish import BuildPlace, begin, fix_environment, place_of
 from generator.replay import replay
 from generator.spec import JobSpec, Order, Recipe
 from generator.store import open_store

@@ -12,9 +12,9 @@ import torch
 from generator.autoencoders.build import build_decoder
 from generator.bundle import Bundle, load_bundle
 from generator.decoding import ResidentDecoder
+from generator.decoding.folding import fold
 from generator.errors import DeviceExhausted, InvalidOutput, SettingsError
-from generator.filters import valid_images
-from generator.folding import fold
+from generator.line.filters import valid_images
 from generator.store import open_store
 from tests.bundles import tiny_bundle
 

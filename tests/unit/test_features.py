@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from generator.augmentation import Augmentation
-from generator.augmenting import augmented, changed_copies
+from generator.autoencoders.augmentation import Augmentation
+from generator.autoencoders.augmenting import augmented, changed_copies
 from generator.autoencoders.networks import to_input
 from generator.errors import SourceError
 from generator.features.classifier import Classifier, Labelled, accuracy, train_classifier

@@ -16,6 +16,7 @@ from generator.autoencoders.config import VaeConfig
 from generator.autoencoders.settings import TrainSettings
 from generator.bundle import load_bundle, save_bundle
 from generator.canonical import digest_of, validated
+from generator.commit import BuildPlace, MadeShard, place_of
 from generator.datasets import open_dataset
 from generator.drafts import draft_of, resolve
 from generator.errors import DatasetError, SpecError
@@ -31,7 +32,6 @@ from generator.learning import learn
 from generator.mill import build
 from generator.plan import ShardPlan
 from generator.promotion import promote
-from generator.publish import BuildPlace, MadeShard, place_of
 from generator.sources import load_source
 from generator.store import Store, open_store
 from generator.verification import verify_dataset

@@ -9,22 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generator.augmentation import Augmentation
+from generator.autoencoders.augmentation import Augmentation
 from generator.autoencoders.config import default_config
 from generator.autoencoders.settings import default_settings
 from generator.bundle import load_bundle
 from generator.errors import BundleError, SourceError
 from generator.features.classifier import Labelled
 from generator.features.config import Budget
+from generator.features.neighbours import nearest
 from generator.guards.config import JudgeSettings, Passing, default_judge
 from generator.guards.held import Guards
 from generator.guards.judge import Judge, load_judge, train_judge
 from generator.guards.likely import MOST, Likely, soft_label
 from generator.guards.sketch import MIN_HOLDOUT, Sketch, draw_sketch, load_sketch, reduced
 from generator.latents.config import GaussianSettings
-from generator.learning import learn
-from generator.neighbours import nearest
-from generator.refitting import refit
+from generator.learning import learn, refit
 from generator.sources import load_source
 from generator.store import open_store
 

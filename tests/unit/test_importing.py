@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from generator.bundle import load_bundle
+from generator.commit import place_of
 from generator.datasets import open_dataset
 from generator.decoding import ResidentDecoder
 from generator.drafts import draft_of, resolve
 from generator.errors import BundleError, LatentmillError, SourceError, SpecError
 from generator.latents.config import MixtureSettings
+from generator.learning import refit
 from generator.mill import build
-from generator.publish import place_of
-from generator.refitting import refit
 from generator.store import open_store
 from generator.verification import verify_dataset
 from workers.cli.main import root

@@ -10,21 +10,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from generator.batches import Batch
 from generator.bundle import Bundle, load_bundle
 from generator.canonical import canonical_json, sha256_hex
-from generator.decoding import Lanes as LaneCount
+from generator.commit import BuildPlace, begin, fix_environment, place_of
 from generator.decoding import ResidentDecoder
+from generator.decoding.resident import Lanes as LaneCount
 from generator.errors import InvalidOutput, StoreUnavailable
-from generator.making import Maker, open_maker
+from generator.line.batches import Batch
+from generator.line.making import Maker, open_maker
+from generator.line.timing import STAGES, StageTimes
+from generator.line.uploading import Upload, Uploads
 from generator.mill import build
 from generator.plan import Plan, ShardPlan
-from generator.publish import BuildPlace, begin, fix_environment, place_of
 from generator.shards import read_samples
 from generator.spec import JobSpec, JpegSettings, Order, Recipe
 from generator.store import open_store
-from generator.timing import STAGES, StageTimes
-from generator.uploading import Upload, Uploads
 from tests.bundles import guarded_bundle
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from generator.bundle import Bundle, load_bundle
-from generator.profiling import profile, reference_bundle, run
+from generator.profiling import run
+from generator.profiling.reference import reference_bundle
+from generator.profiling.run import profile
+from generator.profiling.suggestion import suggestion
 from generator.spec import Recipe
 from generator.store import open_store
-from generator.suggestion import suggestion
 from tests.bundles import guarded_bundle
 from workers.settings import Settings
 from workers.tuning import tuned_settings
@@ -52,13 +54,13 @@ def test_a_machine_can_be_measured_without_a_bundle(tmp_path: Path) -> None:
 
 def test_a_cpu_gets_a_process_a_core_as_far_as_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     for free, wanted in ((2**40, (8, 1)), (3 * 10**9, (3, 2)), (10**6, (1, 8))):
-        monkeypatch.setattr("generator.suggestion.available_bytes", lambda free=free: free)
+        monkeypatch.setattr("generator.profiling.suggestion.available_bytes", lambda free=free: free)
         found = suggestion(cuda=False, cores=8)
         assert (found.concurrency, found.threads) == wanted
 
 
 def test_a_gpu_gets_the_processes_that_keep_up_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("generator.suggestion.available_bytes", lambda: 2**40)
+    monkeypatch.setattr("generator.profiling.suggestion.available_bytes", lambda: 2**40)
     assert suggestion(cuda=True, cores=16).concurrency == 2
     assert suggestion(cuda=True, cores=16, feeding=4.1).concurrency == 6
     assert suggestion(cuda=True, cores=4, feeding=40.0).concurrency == 4
@@ -66,8 +68,8 @@ def test_a_gpu_gets_the_processes_that_keep_up_with_it(monkeypatch: pytest.Monke
 
 
 def test_a_tuned_worker_keeps_what_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("generator.suggestion.available_bytes", lambda: 2**40)
-    monkeypatch.setattr("generator.suggestion.usable_cores", lambda: 6)
+    monkeypatch.setattr("generator.profiling.suggestion.available_bytes", lambda: 2**40)
+    monkeypatch.setattr("generator.profiling.suggestion.usable_cores", lambda: 6)
     free = tuned_settings(Settings(device="cpu"))
     assert (free.concurrency, free.threads) == (6, 1)
     assert {"concurrency", "threads"} <= free.model_fields_set, "a worker is told what is set"

@@ -13,10 +13,10 @@ import click
 import yaml
 
 from generator.canonical import validated
+from generator.clearing import Retention
 from generator.errors import SpecError
 from generator.gates import Gates
 from generator.gates.checks import CONFIDENCE_DROP, COPIES, DRIFT
-from generator.retention import Retention
 from workers.cli.main import root
 from workers.notifications import Notifications
 from workers.notifications.signing import signature

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from generator.errors import MeasureError
-from generator.neighbours import nearest
+from generator.features.neighbours import nearest
 from generator.quality.coverage import coverage
 from generator.quality.fidelity import frechet_distance, kernel_distance
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from generator.errors import MeasureError
-from generator.neighbours import nearest
+from generator.features.neighbours import nearest
 from generator.quality.duplicates import duplicates
 from generator.quality.novelty import folds_of, novelty, protection
 from generator.quality.shifts import shifted_distances

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from generator.autoencoders.config import VaeConfig
 from generator.autoencoders.settings import TrainSettings
 from generator.bundle import load_bundle, read_info
+from generator.commit import place_of
 from generator.drafts import draft_of, resolve
 from generator.errors import DatasetError, MeasureError, SourceError
 from generator.features.classifier import Labelled
@@ -22,7 +23,6 @@ from generator.features.config import Budget
 from generator.latents.config import MixtureSettings
 from generator.learning import learn
 from generator.mill import build
-from generator.publish import place_of
 from generator.quality.report import MeasureSettings, Report, measure
 from generator.quality.subject import Images, Subject, SubjectFacts, load_subject
 from generator.quality.usefulness import Mixed, usefulness

@@ -14,8 +14,7 @@ from generator.autoencoders.settings import TrainSettings
 from generator.bundle import load_bundle, load_codes, load_encoder_weights
 from generator.errors import BundleError, SourceError, SpecError
 from generator.latents.config import FlowSettings, GaussianSettings, MixtureSettings, PolarSettings
-from generator.learning import learn
-from generator.refitting import refit
+from generator.learning import learn, refit
 from generator.sources import load_source
 from generator.store import open_store
 from workers.cli.main import root as cli_root

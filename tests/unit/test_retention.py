@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from generator.builds import LATEST_KEY, build_below, builds_below, is_committed
 from generator.canonical import validated
+from generator.clearing import Held, Retention, RetentionPlan, apply_retention, plan_retention, read_held, retain
 from generator.errors import BuildConflict, DatasetError, SpecError
 from generator.gates import Gates, Verdict
 from generator.gates.verdict import VERDICT_KEY
-from generator.pins import pin
-from generator.promotion import promote, rollback
-from generator.retention import Held, Retention, RetentionPlan, apply_retention, plan_retention, read_held, retain
-from generator.standing import Standing, read_standing
+from generator.promotion import Standing, pin, promote, read_standing, rollback
 from generator.store import open_store
 from generator.store.base import Store
 from tests.builds import SmallBuild

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from generator.runs import Run, pace
+from generator.line.runs import Run, pace
+from generator.line.timing import STAGES
 from generator.store import open_store
 from generator.store.base import Store
-from generator.timing import STAGES
 
 
 def run(**changes: object) -> bytes:

@@ -12,7 +12,7 @@ from scipy.stats import kstest
 
 from generator.errors import RejectionExhausted, SpecError
 from generator.latents import LatentDistribution, load
-from generator.sampling import Draw, Sampler
+from generator.line.sampling import Draw, Sampler
 from generator.seeding import Noise, noise
 from generator.spec import Recipe
 

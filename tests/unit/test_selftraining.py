@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from generator.augmentation import Augmentation
+from generator.autoencoders.augmentation import Augmentation
 from generator.errors import SourceError
 from generator.features.classifier import Labelled
 from generator.features.config import Budget

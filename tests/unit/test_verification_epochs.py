@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from generator.epochs import environment_key, environments_of, fix_environment, open_epoch, opening_key
+from generator.commit import BuildPlace, begin, environments_of, open_epoch, place_of, publish_shard
+from generator.commit.epochs import environment_key, fix_environment, opening_key
+from generator.commit.finishing import finish
+from generator.commit.publish import commit
 from generator.errors import IntegrityError
-from generator.finishing import finish
 from generator.plan import Plan
 from generator.provenance.environment import Environment
 from generator.provenance.manifest import Manifest
-from generator.publish import BuildPlace, begin, commit, place_of, publish_shard
 from generator.store import Store
 from generator.verification import verify_dataset
 from tests.builds import ENVIRONMENT, SmallBuild
@@ -39,11 +40,11 @@ def begun(*, first: Environment | None = ENVIRONMENT) -> BuildPlace:
 
 def committed(place: BuildPlace) -> Manifest:
     """Committed as ``finish`` does it, without a bundle."""
-    from generator.finishing import environments_used
+    from generator.commit import read_receipt
+    from generator.commit.finishing import environments_used
     from generator.provenance.card import card_bytes
     from generator.provenance.croissant import croissant_bytes
     from generator.provenance.preview import preview_bytes
-    from generator.publish import read_receipt
 
     receipts = tuple(read_receipt(place, number) for number in range(3))
     draft = SMALL.draft(place, receipts).model_copy(update={"environments": environments_used(place, receipts)})

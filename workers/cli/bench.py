@@ -12,7 +12,7 @@ import click
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from generator.profiling import Profile
+    from generator.profiling.run import Profile
 
 
 @click.command("bench")
@@ -50,8 +50,9 @@ def bench_command(
     """
     from generator.bundle import load_bundle
     from generator.drafts import find_bundle
-    from generator.opening import Compiling
-    from generator.profiling import profile, reference_bundle
+    from generator.line.opening import Compiling
+    from generator.profiling.reference import reference_bundle
+    from generator.profiling.run import profile
     from generator.spec import Recipe
     from generator.store import open_store
     from workers.settings import load_settings

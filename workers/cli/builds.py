@@ -28,10 +28,10 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
     An interrupted build goes on where it stopped; a committed one is found and left as it is.
     """
     from generator.bundle import load_bundle
+    from generator.commit import committed, place_of
     from generator.drafts import read_draft, resolve
+    from generator.line.opening import Compiling
     from generator.mill import build
-    from generator.opening import Compiling
-    from generator.publish import committed, place_of
     from generator.store import open_store
     from workers.settings import load_settings
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from generator.retention import Held
+    from generator.clearing import Held
     from generator.store import Store
     from workers.settings import Settings
 
@@ -39,8 +39,8 @@ def build_named(store: Store, text: str) -> str:
 
 def newest(store: Store) -> str:
     """The newest committed build that its gates did not keep back. Raises ``DatasetError``."""
+    from generator.clearing import read_held
     from generator.errors import DatasetError
-    from generator.retention import read_held
 
     def order(held: Held) -> tuple[datetime, str]:
         return held.date, held.build

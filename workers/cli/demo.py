@@ -35,8 +35,8 @@ def demo_command(out: Path, count: int, as_json: bool) -> None:
 
     Run again, it finds the committed build and says so.
     """
+    from generator.commit import committed, place_of
     from generator.drafts import draft_of, resolve
-    from generator.publish import committed, place_of
 
     bundle = out / "digits.bundle"
     if not bundle.exists():
@@ -150,7 +150,7 @@ def _verified(url: str) -> dict[str, Any]:
 def _picture(out: Path, bundle: Path) -> Path:
     """Real digits beside generated ones, one row a class."""
     from generator.bundle import load_bundle
-    from generator.pictures import draw_beside
+    from generator.quality.pictures import draw_beside
     from generator.sources import load_source
     from generator.store import open_store
 

@@ -37,7 +37,7 @@ def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json:
     Decoder, encoder and codes stay as they are.
     """
     from generator.bundle.save import check_free
-    from generator.refitting import refit
+    from generator.learning import refit
     from generator.store import open_store
     from workers.settings import load_settings
 

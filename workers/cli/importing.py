@@ -42,7 +42,7 @@ def import_command(
     """
     from generator.bundle.save import check_free
     from generator.errors import SpecError
-    from generator.importing import import_decoder, read_codes, read_weights
+    from generator.learning import import_decoder, read_codes, read_weights
 
     check_free(out)
     options = {name: value for name, value in given.items() if value is not None}

@@ -56,7 +56,7 @@ def inspect_command(
     loaded = [(store, load_bundle(store)) for store in stores]
     images = _source(source, loaded[0][1]) if source is not None else None
     if picture is not None:
-        from generator.pictures import draw_samples
+        from generator.quality.pictures import draw_samples
 
         draw_samples(loaded[0][1], picture)
     facts = [_facts(found, as_json=as_json) for _, found in loaded]

@@ -10,7 +10,7 @@ from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
     from generator.gates import Gates, Verdict
-    from generator.standing import Standing
+    from generator.promotion import Standing
     from generator.store import Store
 
 
@@ -128,7 +128,7 @@ def gate_command(
 @json_option
 def pin_command(dataset: str, build: str, note: str, as_json: bool) -> None:
     """Keep BUILD of DATASET from retention, until it is unpinned."""
-    from generator.pins import pin
+    from generator.promotion import pin
     from workers.cli.dataset import build_named, dataset_at, who
     from workers.settings import load_settings
 
@@ -144,8 +144,7 @@ def pin_command(dataset: str, build: str, note: str, as_json: bool) -> None:
 def unpin_command(dataset: str, build: str, as_json: bool) -> None:
     """Let retention decide about BUILD of DATASET again."""
     from generator.errors import DatasetError
-    from generator.pins import unpin
-    from generator.standing import read_standing
+    from generator.promotion import read_standing, unpin
     from workers.cli.dataset import dataset_at
     from workers.settings import load_settings
 

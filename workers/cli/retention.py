@@ -10,8 +10,7 @@ import click
 from workers.cli.output import json_option
 
 if TYPE_CHECKING:
-    from generator.retention import Held, Retention
-    from generator.sweeping import Intents
+    from generator.clearing import Held, Intents, Retention
     from workers.settings import Settings
 
 _STATES = ("latest", "pinned", "refused")
@@ -22,7 +21,7 @@ _STATES = ("latest", "pinned", "refused")
 @json_option
 def builds_command(dataset: str, as_json: bool) -> None:
     """The committed builds of DATASET, the newest first: the one readers get, those that are pinned, or kept back."""
-    from generator.retention import read_held
+    from generator.clearing import read_held
     from workers.cli.dataset import dataset_at
     from workers.settings import load_settings
 
@@ -59,7 +58,7 @@ def retain_command(
     Never the one that readers get, the one before it, or pinned ones. Builds that gates kept back go once they are no
     longer among the last. An interrupted deletion is finished by the next.
     """
-    from generator.retention import apply_retention, plan_retention, read_held
+    from generator.clearing import apply_retention, plan_retention, read_held
     from workers.cli.dataset import dataset_at
     from workers.settings import load_settings
 
@@ -91,8 +90,8 @@ def _facts(held: Held) -> dict[str, Any]:
 
 def _rule(**stated: Any) -> Retention:
     from generator.canonical import validated
+    from generator.clearing import Retention
     from generator.errors import SpecError
-    from generator.retention import Retention
 
     fields = {name: value for name, value in stated.items() if value is not None}
     for name in ("weeks", "months"):

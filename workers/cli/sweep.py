@@ -14,7 +14,7 @@ from generator.errors import SpecError
 from workers.cli.output import json_option
 
 if TYPE_CHECKING:
-    from generator.sweeping import Leftover
+    from generator.clearing import Leftover
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LEAST_SECONDS = 60  # who writes right now is younger
@@ -35,8 +35,8 @@ def sweep_command(places: tuple[str, ...], age: str, root: str | None, delete: b
     marker the recipe stays, so that it can be resumed from its beginning. A build of `latentmill generate` has no
     marker: it is safe by its age alone, as is one of a pool with another store root.
     """
+    from generator.clearing import leftovers
     from generator.store import open_store
-    from generator.sweeping import leftovers
     from workers.broker import embedded_root
     from workers.settings import load_settings
     from workers.sweeper import MarkedIntents

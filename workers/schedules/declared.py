@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from generator.canonical import Frozen, canonical_json, digest_of, shown, validated
+from generator.clearing import Retention
 from generator.drafts import JobDraft, read_bytes, read_mapping
 from generator.errors import SpecError
 from generator.gates import Gates
-from generator.retention import Retention
 from generator.spec import Digest, Name, Priority
 from workers.notifications import Notifications
 from workers.schedules.dates import Cron

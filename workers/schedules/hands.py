@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple, final
 
 from generator.bundle import bundle_store, push
+from generator.clearing import retain
+from generator.commit import place_of
 from generator.errors import BrokerUnavailable
 from generator.gates import judge_build
 from generator.promotion import expect_promotion, promote
 from generator.provenance.manifest import MANIFEST_KEY
-from generator.publish import place_of
-from generator.retention import retain
 from generator.spec import JobSpec
 from generator.store import open_store
 from generator.store.base import Store

@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple
 from pydantic import AwareDatetime, Field
 
 from generator.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
+from generator.clearing import Retention
 from generator.errors import AlreadyExists, SpecError
 from generator.gates import Gates
-from generator.retention import Retention
 from generator.spec import JobSpec, Name
 from generator.store import pointers
 from generator.store.base import Store

@@ -2,7 +2,7 @@
 
 Whoever writes, however often, whatever died before: an object is created once, and whoever finds it there already
 compares digests. Equal is success, unequal is a loud conflict; only what a worker of an earlier epoch left without a
-receipt is replaced (``generator.takeover``). Readers see nothing before the manifest.
+receipt is replaced (``generator.commit.takeover``). Readers see nothing before the manifest.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from generator.canonical import canonical_json, digest_of, read_json, validated
-from generator.epochs import Epoch, current_epoch, environments_of
-from generator.epochs import fix_environment as fix_newest_environment
+from generator.commit.epochs import Epoch, current_epoch, environments_of
+from generator.commit.epochs import fix_environment as fix_newest_environment
+from generator.commit.takeover import RESERVATION_BYTES, Reservation, held_receipt, take_over
 from generator.errors import BuildConflict, DatasetError, EnvironmentMismatch, IntegrityError, ObjectMissing
 from generator.provenance.environment import Environment
 from generator.provenance.manifest import (
@@ -34,7 +35,6 @@ from generator.spec import JobSpec, Recipe, build_id_of
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
 from generator.store.once import put_once
-from generator.takeover import RESERVATION_BYTES, Reservation, held_receipt, take_over
 
 _BUILD_ID = re.compile(r"[0-9a-f]{20}")
 _RECEIPT = re.compile(r"receipts/(\d{6})\.json")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from generator.augmentation import Augmentation
+from generator.autoencoders.augmentation import Augmentation
 
 
 def augmented(x_BCHW: Tensor, augmentation: Augmentation, *, seed: int, step: int) -> Tensor:

@@ -18,8 +18,8 @@ from typing import final
 
 import numpy as np
 
-from generator.assembling import Assembly
-from generator.batches import Batch
+from generator.line.assembling import Assembly
+from generator.line.batches import Batch
 
 _OPEN = 2  # shards: the lanes begin the next one where the last batches of one are too few for them
 _DEPTH = 2  # batches for each lane: one that is made, one that waits

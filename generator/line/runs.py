@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from generator.canonical import Frozen
 from generator.errors import StoreError
+from generator.line.timing import STAGES, Stage
 from generator.store.base import Store
-from generator.timing import STAGES, Stage
 
 MAX_RUN_BYTES = 64 * 1024
 _MOST, _READERS = 200, 16  # runs that are looked at, and at once

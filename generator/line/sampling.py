@@ -12,8 +12,8 @@ from math import sqrt
 
 import numpy as np
 
-from generator.filters import check_attempts
 from generator.latents import LatentDistribution, Latents
+from generator.line.filters import check_attempts
 from generator.seeding import Noise, noise
 from generator.spec import AroundDraw, BetweenDraw, ClusterDraw, Recipe, check_draw
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, final
 
+from generator.commit import BuildPlace, publish_shard, record_run
 from generator.errors import StoreError
-from generator.making import Timed
-from generator.publish import BuildPlace, publish_shard, record_run
+from generator.line.making import Timed
 
 _WAITING = 1  # shards that wait while one is uploaded: a slow store slows the making down instead of filling memory
 

@@ -7,12 +7,12 @@ from typing import final
 
 import numpy as np
 
-from generator.batches import Batch
-from generator.filling import Filling
+from generator.line.batches import Batch
+from generator.line.filling import Filling
+from generator.line.timing import StageTimes
 from generator.plan import ShardPlan
 from generator.shards import TarWriter
 from generator.spec import Recipe
-from generator.timing import StageTimes
 
 
 @final

@@ -17,14 +17,14 @@ from pydantic import Field
 
 from generator.builds import LATEST_KEY, build_below, builds_below
 from generator.canonical import Frozen
+from generator.clearing.sweeping import Intents
 from generator.errors import BuildConflict, DatasetError
 from generator.gates import read_verdict
-from generator.promotion import read_approval
+from generator.promotion import Standing, read_approval, read_standing
+from generator.promotion.standing import Retiring, change_standing
 from generator.provenance.manifest import MANIFEST_KEY, RECIPE_KEY
-from generator.standing import Retiring, Standing, change_standing, read_standing
 from generator.store.base import ObjectInfo, Store
 from generator.store.leftovers import tidy
-from generator.sweeping import Intents
 
 _READERS = 16
 _AT_ONCE = 100  # builds that are noted for deletion in one go

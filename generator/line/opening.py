@@ -11,10 +11,9 @@ import numpy as np
 
 from generator.autoencoders.devices import resolve
 from generator.bundle import Bundle
-from generator.compiling import CompileSetting, default_cache, execution
+from generator.commit import BuildPlace, current_epoch
 from generator.decoding import ResidentDecoder
-from generator.epochs import current_epoch
-from generator.publish import BuildPlace
+from generator.decoding.compiling import CompileSetting, default_cache, execution
 from generator.spec import Execution, Recipe
 
 _SMALL = 20_000  # images: nothing is measured for a build that is over sooner than a decoder is compiled

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from generator.canonical import validated
 from generator.errors import DatasetError
-from generator.standing import Pin, Standing, change_standing, check_there
+from generator.promotion.standing import Pin, Standing, change_standing, check_there
 from generator.store.base import Store
 
 

@@ -14,8 +14,8 @@ from pydantic import Field, StrictInt, field_validator
 
 from generator.bundle import JUDGE_FILE, SKETCH_FILE, BundleInfo, bundle_store, read_info
 from generator.canonical import Frozen, shown, validated
+from generator.drafts.references import DrawDraft, Resolver
 from generator.errors import BundleError, SpecError
-from generator.references import DrawDraft, Resolver
 from generator.spec import (
     MAX_SAMPLES,
     Count,

@@ -6,7 +6,7 @@ first of them fixes. Both steps are conditional writes, so that everybody sees t
 
 A worker of an epoch that is over, and that does not know it yet, does no harm. It only ever creates objects. If its
 receipt is the first one, the shard is its own: whole, and under the name of an environment of this build. If not, it
-finds the place taken, and leaves (``generator.publish``).
+finds the place taken, and leaves (``generator.commit.publish``).
 """
 
 from __future__ import annotations

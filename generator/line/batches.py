@@ -13,13 +13,13 @@ import numpy as np
 from generator.canonical import canonical_json, sha256_hex
 from generator.decoding import ResidentDecoder
 from generator.errors import InvalidOutput
-from generator.filters import Looked, Screen
 from generator.images import ImageEncoder, extension
+from generator.line.filters import Looked, Screen
+from generator.line.sampling import Draw, Sampler
+from generator.line.timing import StageTimes
 from generator.provenance.samples import sample_key
-from generator.sampling import Draw, Sampler
 from generator.shards import Member, sample_block
 from generator.spec import Recipe
-from generator.timing import StageTimes
 
 
 @dataclass(frozen=True, eq=False)

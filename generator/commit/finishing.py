@@ -8,7 +8,8 @@ from typing import Any
 
 from generator.bundle import BundleInfo
 from generator.canonical import read_json
-from generator.epochs import environments_of
+from generator.commit.epochs import environments_of
+from generator.commit.publish import BuildPlace, commit, read_receipt
 from generator.errors import DatasetError, IntegrityError
 from generator.images import decode_image, extension
 from generator.plan import Plan
@@ -27,7 +28,6 @@ from generator.provenance.manifest import (
     table_key,
 )
 from generator.provenance.preview import preview_bytes
-from generator.publish import BuildPlace, commit, read_receipt
 from generator.shards import read_samples
 
 _READERS = 16  # receipts that are read at once

@@ -5,7 +5,7 @@ It moves forward by gates or by hand, and back by ``rollback``.
 A logical date (the day a scheduled build is for) never goes backwards but by ``rollback``: a late backfill is noted
 and stays behind. What a rollback took back comes again only by hand or by ``undo``, so that a scheduler that repeats
 itself after a crash does not undo what a person decided. Every move is one conditional write of ``latest.json``
-(``generator.standing``): whoever dies before it has done nothing, whoever dies after it has done everything.
+(``generator.promotion.standing``): whoever dies before it has done nothing, whoever dies after it has done everything.
 """
 
 from __future__ import annotations
@@ -17,8 +17,17 @@ from typing import Literal
 from generator.builds import LATEST_KEY, build_below, builds_below, is_committed
 from generator.canonical import Frozen, read_json, validated
 from generator.errors import BuildConflict, DatasetError
+from generator.promotion.standing import (
+    MAX_HISTORY,
+    By,
+    Moment,
+    Promotion,
+    Standing,
+    change_standing,
+    check_there,
+    read_standing,
+)
 from generator.spec import BuildId
-from generator.standing import MAX_HISTORY, By, Moment, Promotion, Standing, change_standing, check_there, read_standing
 from generator.store import pointers
 from generator.store.base import Store
 

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from generator.autoencoders.build import build_decoder
 from generator.autoencoders.devices import resolve
 from generator.bundle import Bundle
-from generator.compiling import compile_network, default_cache, first_call
+from generator.decoding.compiling import compile_network, default_cache, first_call
+from generator.decoding.folding import fold
+from generator.decoding.graphs import RecordedBatch
+from generator.decoding.levels import Levels, rows_in_cache
 from generator.errors import BundleError, DeviceExhausted, InvalidOutput
-from generator.folding import fold
-from generator.graphs import RecordedBatch
-from generator.levels import Levels, rows_in_cache
 from generator.spec import Execution
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -79,7 +79,7 @@ class Resolver:
         if wanted.reference is not None:
             return self._row(wanted.reference, f"{field}.reference")
         # By name, so that a path which never meets an image never imports torch.
-        encoded: tuple[float, ...] = import_module("generator.encoding").encode_image(
+        encoded: tuple[float, ...] = import_module("generator.drafts.encoding").encode_image(
             wanted.image, self.bundle, self.info, field=f"{field}.image"
         )
         return encoded

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generator.assembling import Assembly
-from generator.batches import Batcher
 from generator.bundle import Bundle
 from generator.canonical import digest_of
+from generator.commit import BuildPlace, MadeShard
 from generator.decoding import ResidentDecoder
 from generator.errors import SpecError
-from generator.filters import Screen, open_screen
 from generator.images import image_encoder
-from generator.lanes import Lanes
+from generator.line.assembling import Assembly
+from generator.line.batches import Batcher
+from generator.line.filters import Screen, open_screen
+from generator.line.lanes import Lanes
+from generator.line.sampling import Sampler
+from generator.line.timing import StageTimes
 from generator.plan import ShardPlan
 from generator.provenance.environment import Environment
 from generator.provenance.here import environment_here
 from generator.provenance.manifest import Receipt, StoredFile, shard_key, table_key
 from generator.provenance.samples import table_bytes
-from generator.publish import BuildPlace, MadeShard
-from generator.sampling import Sampler
 from generator.spec import Recipe
-from generator.timing import StageTimes
 
 OnBatch = Callable[[int], None]  # called with the number of images made so far; may raise to stop the work
 

@@ -7,11 +7,11 @@ from typing import final
 
 import numpy as np
 
-from generator.filters import Looked, check_attempts
 from generator.guards.likely import MOST, Likely
+from generator.line.filters import Looked, check_attempts
+from generator.line.sampling import Draw
 from generator.plan import ShardPlan
 from generator.provenance.samples import SampleRows
-from generator.sampling import Draw
 from generator.spec import Recipe
 
 
