@@ -1,15 +1,17 @@
 """What does more training buy? Usefulness against the processor time that a model costs, and what limits it.
 
 For each number of epochs a model is trained, and 60,000 images are made of it. One small network is then trained on
-real images, on the synthetic ones, on synthetic ones without the judge's and the sketch's refusals, and on the
-*reconstructions* of the real training images: what the decoder loses at most. The rest is lost by the latent
-distribution. Tested on real test images, which nothing else sees.
+real images, on the synthetic ones, on synthetic ones without the judge's and the sketch's refusals, on synthetic ones
+of which next to none is refused but the judge's probabilities are the targets, and on the *reconstructions* of the real
+training images: what the decoder loses at most. The rest is lost by the latent distribution. Tested on real test
+images, which nothing else sees.
 
     python benchmarks/budget.py                      CIFAR-10, 4 to 64 epochs: hours; goes on where it stopped
+    python benchmarks/budget.py --latent-dim 128 --sampler flow --epochs 16       another model beside it
     python benchmarks/budget.py --quick              the bundled digits, a few epochs: a minute; for a look
 
-A row an (epochs, seed) goes to ``<out>/budget.jsonl``, the table of all to ``<out>/budget.md``. Times are processor
-seconds, of all threads.
+A row an (epochs, seed, model) goes to ``<out>/budget.jsonl``, the table of all to ``<out>/budget.md``. Times are
+processor seconds, of all threads.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ import torch
 
 from generator.autoencoders.augmentation import Augmentation
 from generator.autoencoders.build import load_decoder, load_encoder
-from generator.autoencoders.config import default_config
+from generator.autoencoders.config import AutoencoderConfig, default_config
 from generator.autoencoders.inference import reconstruct
 from generator.autoencoders.settings import default_settings
 from generator.bundle import Bundle, load_bundle, load_encoder_weights
+from generator.canonical import digest_of
 from generator.commit import place_of
 from generator.datasets import open_dataset
 from generator.drafts import draft_of, resolve
@@ -39,6 +42,7 @@ from generator.errors import LatentmillError
 from generator.features.classifier import Labelled
 from generator.features.config import Budget
 from generator.guards.config import default_judge
+from generator.latents.config import FlowSettings, MixtureSettings
 from generator.learning import learn
 from generator.mill import build
 from generator.quality.usefulness import usefulness
@@ -46,7 +50,9 @@ from generator.sources import Source, load_source, split
 from generator.sources.base import make_source
 from generator.store import open_store
 
-ARMS = ("real", "reconstructions", "unscreened", "synthetic")
+ARMS = ("real", "reconstructions", "unscreened", "synthetic", "soft labels")
+_HARDLY = 0.001  # a label_floor that refuses next to nothing: the judge looks at every sample all the same
+_SAMPLERS = {"mixture": MixtureSettings(), "flow": FlowSettings()}
 
 
 def main() -> int:
@@ -59,9 +65,10 @@ def main() -> int:
         source, test = _data(asked)
         for epochs in asked.epochs:
             for seed in range(asked.seeds):
-                if not any((row["epochs"], row["seed"]) == (epochs, seed) for row in _rows(log)):
-                    print(f"{epochs} epochs, seed {seed}", file=sys.stderr, flush=True)
-                    row = _measured(source, test, epochs, seed, asked)
+                cell = {"epochs": epochs, "seed": seed, "model": _model(source, asked)}
+                if not any(cell.items() <= row.items() for row in _rows(log)):
+                    print(f"{epochs} epochs, seed {seed}, {cell['model']}", file=sys.stderr, flush=True)
+                    row = cell | _measured(source, test, epochs, seed, asked)
                     with log.open("a") as file:
                         file.write(json.dumps(row) + "\n")
     except LatentmillError as error:
@@ -86,6 +93,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="vae")
     parser.add_argument("--width", type=int)
     parser.add_argument("--latent-dim", type=int)
+    parser.add_argument("--sampler", choices=list(_SAMPLERS), default="mixture")
+    parser.add_argument("--judges", type=int, default=1, help="classifiers of the judge")
+    parser.add_argument("--judge-steps", type=int, default=600, help="training steps of each of them")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("out/budget"), help="rows and table")
     parser.add_argument("--work", type=Path, default=Path("out/budget/work"), help="bundles and datasets")
@@ -109,8 +119,20 @@ def _rows(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
+def _config(source: Source, asked: argparse.Namespace) -> AutoencoderConfig:
+    options = {"width": asked.width, "latent_dim": asked.latent_dim}
+    given = {name: value for name, value in options.items() if value is not None}
+    return default_config(source.size, source.channels, asked.model, **given)
+
+
+def _model(source: Source, asked: argparse.Namespace) -> str:
+    config = _config(source, asked)
+    judges = f"{asked.judges} judge{'s' * (asked.judges > 1)} of {asked.judge_steps} steps"
+    return f"{config.family}, {config.latent_dim} dimensions, {asked.sampler}, {judges}"
+
+
 def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
-    path = asked.work / f"{source.name}-{asked.model}-{epochs}-{seed}.bundle"
+    path = asked.work / f"{digest_of(_model(source, asked).encode())[7:15]}-{epochs}-{seed}.bundle"
     seconds = _trained(source, epochs, seed, asked, path)
     bundle = load_bundle(open_store(str(path)))
     arms = {
@@ -119,6 +141,7 @@ def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: arg
         "unscreened": _generated(path, seed, asked, label_floor=None, novelty_floor=None),
         "synthetic": _generated(path, seed, asked),
     }
+    arms["soft labels"] = _generated(path, seed, asked, label_floor=_HARDLY, novelty_floor=None)
     found = usefulness(
         arms,
         test,
@@ -129,8 +152,6 @@ def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: arg
     )
     error = arms["reconstructions"].images_NHWC.astype(np.float32) - _trained_on(source, bundle, seed).images_NHWC
     return {
-        "epochs": epochs,
-        "seed": seed,
         "train_seconds": seconds,
         "holdout_loss": min(record.holdout_loss for record in bundle.info.training.history),
         "reconstruction_mse": float(np.mean(error**2)) / 255.0**2,
@@ -143,12 +164,11 @@ def _trained(source: Source, epochs: int, seed: int, asked: argparse.Namespace, 
     timing = path.with_suffix(".seconds")
     if not path.exists():
         clock = time.process_time()
-        options = {"width": asked.width, "latent_dim": asked.latent_dim}
-        config = default_config(
-            source.size, source.channels, asked.model, **{n: v for n, v in options.items() if v is not None}
-        )
         settings = default_settings(len(source)).model_copy(update={"epochs": epochs, "seed": seed})
-        learn(source, config, settings, path, judge=default_judge(source.size))
+        judge = default_judge(source.size)
+        budget = judge.budget.model_copy(update={"steps": asked.judge_steps})
+        judge = judge.model_copy(update={"members": asked.judges, "budget": budget})
+        learn(source, _config(source, asked), settings, path, sampler=_SAMPLERS[asked.sampler], judge=judge)
         timing.write_text(f"{time.process_time() - clock:.1f}")
     return float(timing.read_text())
 
@@ -170,16 +190,18 @@ def _reconstructed(source: Source, bundle: Bundle, path: Path, seed: int) -> Lab
     return Labelled(images_NHWC, real.labels_N)
 
 
-def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: None) -> Labelled:
-    """``count`` images, committed below ``work`` and read again."""
-    name = f"{path.stem}-{'unscreened' if floors else 'screened'}"
+def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: float | None) -> Labelled:
+    """``count`` images, committed below ``work`` and read again; hardly refused ones with the judge's opinion."""
+    soft = floors.get("label_floor") == _HARDLY
+    name = f"{path.stem}-{'soft' if soft else 'unscreened' if floors else 'screened'}"
     fields = {"bundle": str(path), "destination": str(asked.work), "name": name, "count": asked.count, "seed": seed}
     spec, store = resolve(draft_of(fields | floors))
     place = place_of(spec)
     build(place, load_bundle(store), device="cpu")
-    samples = [(image, label) for image, label, _ in open_dataset(place.url)]
-    images_NHWC = np.stack([image for image, _ in samples])
-    return Labelled(images_NHWC, np.array([label for _, label in samples], dtype=np.int64))
+    samples = [(image, target, facts["label"]) for image, target, facts in open_dataset(place.url, soft_labels=soft)]
+    images_NHWC = np.stack([image for image, _, _ in samples])
+    labels_N = np.array([label for _, _, label in samples], dtype=np.int64)
+    return Labelled(images_NHWC, labels_N, np.stack([target for _, target, _ in samples]) if soft else None)
 
 
 def _page(rows: list[dict[str, Any]]) -> str:
@@ -187,19 +209,20 @@ def _page(rows: list[dict[str, Any]]) -> str:
         "# What more training buys",
         "",
         "Made by `python benchmarks/budget.py`. Accuracy on real test images of a small network trained on real ones,",
-        "on reconstructions of them, on samples as they come (unscreened), and on samples that passed the screen of a",
-        "spec's defaults (synthetic). Mean ± standard deviation over the seeds. From real to reconstructions is what",
-        "the decoder loses, from there to synthetic what the latent distribution loses.",
+        "on reconstructions of them, on samples as they come (unscreened), on samples that passed the screen of a",
+        "spec's defaults (synthetic), and on samples with the judge's probabilities as targets (soft labels). Mean ±",
+        "standard deviation over the seeds. From real to reconstructions is what the decoder loses, from there to",
+        "unscreened what the latent distribution loses.",
         "",
-        f"| epochs | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} | synthetic / real |",
-        f"|{'---|' * (4 + len(ARMS))}",
+        f"| model | epochs | seeds | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} | best / real |",
+        f"|{'---|' * (6 + len(ARMS))}",
     ]
-    for epochs in sorted({row["epochs"] for row in rows}):
-        of = [row for row in rows if row["epochs"] == epochs]
+    for model, epochs in sorted({(row["model"], row["epochs"]) for row in rows}):
+        of = [row for row in rows if (row["model"], row["epochs"]) == (model, epochs)]
         arms = [_told([row["accuracy"][arm] for row in of]) for arm in ARMS]
-        ratio = _told([row["accuracy"]["synthetic"] / row["accuracy"]["real"] for row in of])
+        ratio = _told([max(row["accuracy"][arm] for arm in ARMS[2:]) / row["accuracy"]["real"] for row in of])
         cost, error = (mean(row[name] for row in of) for name in ("train_seconds", "reconstruction_mse"))
-        lines.append(f"| {epochs} | {cost:.0f} | {error:.4f} | {' | '.join(arms)} | {ratio} |")
+        lines.append(f"| {model} | {epochs} | {len(of)} | {cost:.0f} | {error:.4f} | {' | '.join(arms)} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 

@@ -48,7 +48,15 @@ def build(
     """
     if (done := committed(place)) is not None:
         return done
-    maker = open_maker(place, bundle, open_decoder(place, bundle, device, compiling))
+    return build_with(
+        place, bundle, open_maker(place, bundle, open_decoder(place, bundle, device, compiling)), on_progress
+    )
+
+
+def build_with(
+    place: BuildPlace, bundle: Bundle, maker: Maker, on_progress: Callable[[Progress], None] = lambda _: None
+) -> Manifest:
+    """As ``build``, with a ``maker`` that is open already: resident decoders serve more than one build."""
     place.store.check_writable()
     begin(place)
     fix_environment(place, maker.environment)

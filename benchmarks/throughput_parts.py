@@ -1,0 +1,266 @@
+"""The parts of ``throughput.py``; each gives rows of what was measured, round by round.
+
+Whatever is compared is measured in turns within a round, so that a machine that slows down slows all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from throughput_pool import service
+
+HERE = Path(__file__).parent
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much of everything; ``scale`` divides the number of images."""
+
+    rounds: int = 3
+    sizes: tuple[int, ...] = (32, 64, 128, 256)
+    stored: tuple[int, ...] = (64, 128)
+    peers_size: int = 64
+    smallest: int = 8
+    growth: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    scale: int = 1
+    starts: int = 9
+    forms: tuple[str, ...] = ("jpeg", "png")
+
+    def images(self, size: int) -> int:
+        """Images of a measured build: some ten seconds' worth."""
+        return {8: 20_000, 32: 30_000, 64: 20_000, 128: 5_000, 256: 1_500}[size] // self.scale
+
+
+QUICK = replace(
+    Protocol(),
+    rounds=1,
+    sizes=(32,),
+    stored=(32,),
+    peers_size=32,
+    growth=(600, 1_200),
+    scale=50,
+    starts=1,
+    forms=("jpeg",),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where everything lies, and the interpreter of the peers' environment, if there is one."""
+
+    protocol: Protocol
+    work: Path
+    peers: Path | None
+
+    @property
+    def cache(self) -> str:
+        """Compiled decoders of this run."""
+        return str(self.work / "compiled")
+
+    def bundle(self, size: int) -> str:
+        """A bundle of the peers' decoder, made when it is first wanted."""
+        out = self.work / f"decoder-{size}.bundle"
+        if not out.exists():
+            self.one("bundle", size=size, out=str(out))
+        return str(out)
+
+    def one(self, what: str, **arguments: Any) -> Row:
+        """A measurement in a process of its own."""
+        command = [sys.executable, str(HERE / "throughput_one.py"), what, json.dumps(arguments)]
+        done = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+    def peer(self, name: str, images: int, size: int) -> Row:
+        """A peer at the same work, in its own environment."""
+        with tempfile.TemporaryDirectory(dir=self.work) as out:
+            command = [str(self.peers), str(HERE / "peers.py"), name, str(images), str(size), f"{out}/{name}"]
+            done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+    @property
+    def scratch(self) -> Path:
+        return self.work / "scratch"
+
+
+def line(bench: Bench) -> Iterator[Row]:
+    """In one process into a local directory: the limit, the whole, and where the time goes; by size and format."""
+    for turn in range(bench.protocol.rounds):
+        for size in bench.protocol.sizes:
+            for form in bench.protocol.forms:
+                for compiled in ("never", "always"):
+                    found = bench.one(
+                        "profile",
+                        bundle=bench.bundle(size),
+                        images=bench.protocol.images(size),
+                        form=form,
+                        compiled=compiled,
+                        cache=bench.cache,
+                    )
+                    yield {"round": turn, "size": size, "form": form, **found}
+
+
+def against_peers(bench: Bench) -> Iterator[Row]:
+    """Peers, the bare decoder and our line, in turns."""
+    if bench.peers is None:
+        return
+    size, images = bench.protocol.peers_size, bench.protocol.images(bench.protocol.peers_size)
+    for turn in range(bench.protocol.rounds):
+        for name, count in (("decoder", images // 4), ("pythae", images // 5), ("handwritten", images // 4)):
+            yield {"round": turn, "rates": _rates(bench.peer(name, count, size))}
+            yield {"round": turn, "rates": _ours(bench, size, "always" if name == "decoder" else "never")}
+        yield {"round": turn, "rates": _rates(bench.peer("raydata", images // 4, size))}
+
+
+def _rates(found: Row) -> dict[str, float]:
+    whole = found["seconds"]
+    names = {name: found["peer"] if name == "whole" else f"decoder, {name}" for name in whole}
+    return {names[name]: found["images"] / seconds for name, seconds in whole.items()}
+
+
+def _ours(bench: Bench, size: int, compiled: str) -> dict[str, float]:
+    found = _built(bench, size, "jpeg", compiled, str(bench.scratch))
+    told = {"never": "latentmill, eager", "always": "latentmill, compiled"}[compiled]
+    return {told: found["images"] / found["seconds"]}
+
+
+def _built(bench: Bench, size: int, form: str, compiled: str, destination: str, **store: Any) -> Row:
+    """A build in a process of its own. What it wrote is removed again, if it lies here."""
+    arguments = {"bundle": bench.bundle(size), "form": form, "compiled": compiled, "cache": bench.cache}
+    try:
+        return bench.one(
+            "build",
+            **arguments,
+            images=bench.protocol.images(size),
+            destination=destination,
+            name=f"run-{time.time_ns()}",
+            **store,
+        )
+    finally:
+        shutil.rmtree(bench.scratch, ignore_errors=True)
+
+
+def into_s3(bench: Bench) -> Iterator[Row]:
+    """The same builds into a local directory and into S3 over HTTP, whose server runs on the same cores."""
+    from tests.servers import S3Server
+
+    server = S3Server()
+    try:
+        url = server.make_bucket("throughput")
+        keys = {"access_key": server.access_key, "secret_key": server.secret_key, "region": server.region}
+        store = {"s3": keys | {"endpoint_url": server.endpoint_url}, "server": server.pid}
+        for turn in range(bench.protocol.rounds):
+            for size in bench.protocol.stored:
+                for compiled in ("never", "always"):
+                    local = _built(bench, size, "jpeg", compiled, str(bench.scratch))
+                    remote = _built(bench, size, "jpeg", compiled, url, **store)
+                    yield {"round": turn, "size": size, "compiled": compiled, "local": local, "s3": remote}
+                    server.restart()  # it keeps everything in memory
+                    url = server.make_bucket("throughput")
+                    store["server"] = server.pid
+    finally:
+        server.stop()
+
+
+def through_the_pool(bench: Bench) -> Iterator[Row]:
+    """The same build in this process, by one warm worker of two processes, and by two workers of one process."""
+    size = bench.protocol.peers_size
+    images = 2 * bench.protocol.images(size)
+    for turn in range(bench.protocol.rounds):
+        for compiled in ("never", "always"):
+            row: Row = {"round": turn, "size": size, "compiled": compiled, "images": 2 * images}
+            halves = [_built(bench, size, "jpeg", compiled, str(bench.scratch)) for _ in range(2)]
+            row["in_process"] = sum(half["images"] for half in halves) / sum(half["seconds"] for half in halves)
+            for told, workers, concurrency in (("one worker", 1, 2), ("two workers", 2, 1)):
+                home = bench.scratch / told.replace(" ", "-")
+                with service(
+                    home, workers=workers, concurrency=concurrency, compiled=compiled, cache=bench.cache
+                ) as running:
+                    fields = {"image": {"format": "jpeg"}, "shard_size": 1000, "label_floor": None}
+                    running.run(bench.bundle(size), "warm", 4000 // bench.protocol.scale, **fields)
+                    row[told] = images / running.run(bench.bundle(size), "timed", images, **fields)
+                shutil.rmtree(bench.scratch)
+            yield row
+
+
+def growth(bench: Bench) -> Iterator[Row]:
+    """Jobs of more and more images with the smallest decoder: cost of an image, and peak memory of a process."""
+    bundle = bench.bundle(bench.protocol.smallest)
+    for images in bench.protocol.growth:
+        home = bench.scratch / "growth"
+        with service(home, concurrency=2, compiled="never", cache=bench.cache) as running:
+            running.run(bundle, "warm", 1000, shard_size=500)
+            before = running.processor_seconds()
+            seconds = running.run(bundle, "grown", images, shard_size=1000)
+            used = running.processor_seconds() - before
+            yield {
+                "images": images,
+                "shards": -(-images // 1000),
+                "images_per_second": images / seconds,
+                "processor_us_per_image": 1e6 * used / images,
+                "peak_mib": running.peak_mib(),
+            }
+        shutil.rmtree(bench.scratch)
+
+
+def starting(bench: Bench) -> Iterator[Row]:
+    """How long one waits for the command line, the client, a worker, and the first image."""
+    commands = {
+        "latentmill --help": ["-c", "from workers.cli import main; main()", "--help"],
+        "import workers.client": ["-c", "import workers.client"],
+        "python alone": ["-c", "pass"],
+    }
+    for number in range(bench.protocol.starts):
+        for told, words in commands.items():
+            yield {"what": told, "seconds": _timed(lambda words=words: _quiet([sys.executable, *words]))}
+        size = bench.protocol.peers_size
+        home = bench.scratch / f"start-{number}"
+        with service(home, workers=0, concurrency=1, compiled="never", cache=bench.cache) as running:
+            yield {"what": "a worker until it takes tickets", "seconds": running.start_worker()}
+            yield {"what": "first image, cold worker", "seconds": running.first_image(bench.bundle(size), "cold")}
+            for warm in range(3):
+                seconds = running.first_image(bench.bundle(size), f"warm-{warm}")
+                yield {"what": "first image, warm worker", "seconds": seconds}
+        shutil.rmtree(bench.scratch)
+
+
+def _timed(run: Callable[[], None]) -> float:
+    clock = time.perf_counter()
+    run()
+    return time.perf_counter() - clock
+
+
+def _quiet(command: list[str]) -> None:
+    subprocess.run(command, cwd=HERE.parent, stdout=subprocess.DEVNULL, check=True)
+
+
+def encoders(bench: Bench) -> Iterator[Row]:
+    """Microseconds of one thread for an image in each format: ours, and others in the peers' environment."""
+    for turn in range(bench.protocol.rounds):
+        for size in bench.protocol.sizes:
+            found = bench.one("encode", size=size, seconds=1.0)
+            if bench.peers is not None:
+                found |= bench.peer("encoders", 0, size)["microseconds"]
+            yield {"round": turn, "size": size, "microseconds": found}
+
+
+PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "line": line,
+    "peers": against_peers,
+    "s3": into_s3,
+    "pool": through_the_pool,
+    "growth": growth,
+    "starting": starting,
+    "encoders": encoders,
+}
