@@ -28,7 +28,9 @@ from generator.learning.importing import GivenCodes, import_decoder
 from generator.line.making import open_maker
 from generator.line.opening import Compiling, open_decoder
 from generator.mill import build_with
-from generator.profiling import profile, reference_bundle
+from generator.profiling.reference import reference_bundle
+from generator.profiling.run import profile
+from generator.profiling.suggestion import usable_cores
 from generator.spec import JobSpec, JpegSettings, Order, PngSettings, Recipe
 from generator.store import S3Settings, open_store
 
@@ -96,6 +98,7 @@ def built(
     build_with(place, loaded, maker)
     return {
         "images": images,
+        "cores": usable_cores(),
         "seconds": time.perf_counter() - clock,
         "processor_seconds": time.process_time() - processor,
         "server_seconds": _seconds_of(server) - theirs,

@@ -35,6 +35,7 @@ class Protocol:
     scale: int = 1
     starts: int = 9
     forms: tuple[str, ...] = ("jpeg", "png")
+    ways: tuple[str, ...] = ("never", "always")  # of compiling the decoder
 
     def images(self, size: int) -> int:
         """Images of a measured build: some ten seconds' worth."""
@@ -51,6 +52,7 @@ QUICK = replace(
     scale=50,
     starts=1,
     forms=("jpeg",),
+    ways=("never",),
 )
 
 
@@ -77,21 +79,24 @@ class Bench:
     def one(self, what: str, **arguments: Any) -> Row:
         """A measurement in a process of its own."""
         command = [sys.executable, str(HERE / "throughput_one.py"), what, json.dumps(arguments)]
-        done = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
-        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+        return _answer(what, subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True))
 
     def peer(self, name: str, images: int, size: int) -> Row:
         """A peer at the same work, in its own environment."""
         with tempfile.TemporaryDirectory(dir=self.work) as out:
             command = [str(self.peers), str(HERE / "peers.py"), name, str(images), str(size), f"{out}/{name}"]
-            done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+            return _answer(name, subprocess.run(command, capture_output=True, text=True))
 
     @property
     def scratch(self) -> Path:
         return self.work / "scratch"
+
+
+def _answer(name: str, done: subprocess.CompletedProcess[str]) -> Row:
+    """The JSON that a measurement printed last."""
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def line(bench: Bench) -> Iterator[Row]:
@@ -99,7 +104,7 @@ def line(bench: Bench) -> Iterator[Row]:
     for turn in range(bench.protocol.rounds):
         for size in bench.protocol.sizes:
             for form in bench.protocol.forms:
-                for compiled in ("never", "always"):
+                for compiled in bench.protocol.ways:
                     found = bench.one(
                         "profile",
                         bundle=bench.bundle(size),
@@ -162,7 +167,7 @@ def into_s3(bench: Bench) -> Iterator[Row]:
         store = {"s3": keys | {"endpoint_url": server.endpoint_url}, "server": server.pid}
         for turn in range(bench.protocol.rounds):
             for size in bench.protocol.stored:
-                for compiled in ("never", "always"):
+                for compiled in bench.protocol.ways:
                     local = _built(bench, size, "jpeg", compiled, str(bench.scratch))
                     remote = _built(bench, size, "jpeg", compiled, url, **store)
                     yield {"round": turn, "size": size, "compiled": compiled, "local": local, "s3": remote}
@@ -178,7 +183,7 @@ def through_the_pool(bench: Bench) -> Iterator[Row]:
     size = bench.protocol.peers_size
     images = 2 * bench.protocol.images(size)
     for turn in range(bench.protocol.rounds):
-        for compiled in ("never", "always"):
+        for compiled in bench.protocol.ways:
             row: Row = {"round": turn, "size": size, "compiled": compiled, "images": 2 * images}
             halves = [_built(bench, size, "jpeg", compiled, str(bench.scratch)) for _ in range(2)]
             row["in_process"] = sum(half["images"] for half in halves) / sum(half["seconds"] for half in halves)
@@ -187,9 +192,9 @@ def through_the_pool(bench: Bench) -> Iterator[Row]:
                 with service(
                     home, workers=workers, concurrency=concurrency, compiled=compiled, cache=bench.cache
                 ) as running:
-                    fields = {"image": {"format": "jpeg"}, "shard_size": 1000, "label_floor": None}
-                    running.run(bench.bundle(size), "warm", 4000 // bench.protocol.scale, **fields)
-                    row[told] = images / running.run(bench.bundle(size), "timed", images, **fields)
+                    bundle, fields = bench.bundle(size), {"image": {"format": "jpeg"}}
+                    running.run(bundle, "warm", 5000 // bench.protocol.scale, shard_size=250, **fields)
+                    row[told] = images / running.run(bundle, "timed", images, shard_size=1000, **fields)
                 shutil.rmtree(bench.scratch)
             yield row
 

@@ -119,8 +119,8 @@ def _s3(rows: Rows) -> str:
 
 
 def _without_server(row: dict[str, Any]) -> float:
-    """Images a second of the time that the server's processor seconds, spread over two cores, leave."""
-    return float(row["images"] / (row["seconds"] - row["server_seconds"] / 2))
+    """Images a second of the time that the server's processor seconds, spread over all cores, leave."""
+    return float(row["images"] / (row["seconds"] - row["server_seconds"] / row["cores"]))
 
 
 def _pool(rows: Rows) -> str:

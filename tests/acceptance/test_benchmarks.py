@@ -6,6 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,3 +79,36 @@ def test_the_budget_curve_is_measured_once_and_drawn_up(tmp_path: Path) -> None:
     assert rows[1]["reconstruction_mse"] < rows[0]["reconstruction_mse"]
     assert rows[1]["accuracy"]["real"] > 0.6 < rows[1]["accuracy"]["reconstructions"]
     assert (tmp_path / "budget.md").read_text().count("\n| 24 | ") == 1
+
+
+@pytest.mark.timeout(600)
+def test_throughput_is_measured_and_a_part_anew(tmp_path: Path) -> None:
+    throughput(tmp_path, "--parts", "line", "s3", "growth", "encoders")
+    rows = read_rows(tmp_path / "throughput.jsonl")
+    assert {row["part"] for row in rows} == {"line", "s3", "growth", "encoders"}
+    (line,) = (row for row in rows if row["part"] == "line")
+    assert line["whole_rate"] > 0.0
+    assert abs(line["limit"] - min(line["decode_rate"], line["cores"] / sum(line["alone"].values()))) < 1.0
+    (stored,) = (row["s3"] for row in rows if row["part"] == "s3")
+    assert 0.0 < stored["server_seconds"] < stored["cores"] * stored["seconds"]
+    grown = [row for row in rows if row["part"] == "growth"]
+    assert [row["images"] for row in grown] == [600, 1200]
+    assert all(row["peak_mib"] > 50.0 for row in grown)
+    page = tmp_path / "performance.md"
+    page.write_text(f"# Above\n\n{page.read_text()}\nbelow\n")
+    throughput(tmp_path, "--parts", "encoders")
+    told = page.read_text()
+    assert told.startswith("# Above\n")
+    assert told.endswith("\nbelow\n")
+    assert len(read_rows(tmp_path / "throughput.jsonl")) == len(rows)
+    assert told.count("| jpeg, latentmill | ") == 1
+
+
+def throughput(out: Path, *words: str) -> None:
+    command = [sys.executable, ROOT / "benchmarks/throughput.py", "--quick", "--out", out, "--work", out, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def read_rows(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
