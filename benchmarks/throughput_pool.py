@@ -59,7 +59,7 @@ class Service:
 
     def first_image(self, bundle: str, name: str) -> float:
         """Seconds from the submission of a job of one batch until its only shard has a receipt."""
-        spec = {"bundle": bundle, "destination": str(self.home / "out"), "name": name, "count": 256, "batch": 256}
+        spec = {"bundle": bundle, "destination": str(self.home / "out"), "name": name, "count": 250}
         clock = time.perf_counter()
         build = self._submitted(spec)
         until((build / "receipts" / "000000.json").exists)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--images", default=10_000, show_default=True, type=click.IntRange(min=500), help="Images to make.")
 @click.option("--size", default=64, show_default=True, type=click.IntRange(8, 128), help="Pixels, without a BUNDLE.")
 @click.option("--format", "image", default="jpeg", show_default=True, type=click.Choice(["jpeg", "png"]))
-@click.option("--batch", default=256, show_default=True, type=click.IntRange(1, 8192), help="Images decoded at once.")
+@click.option("--batch", default=250, show_default=True, type=click.IntRange(1, 8192), help="Images decoded at once.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N.")
 @click.option(
     "--compile",
