@@ -10,8 +10,8 @@ images, which nothing else sees.
     python benchmarks/budget.py --latent-dim 128 --sampler flow --epochs 16       another model beside it
     python benchmarks/budget.py --quick              the bundled digits, a few epochs: a minute; for a look
 
-A row an (epochs, seed, model) goes to ``<out>/budget.jsonl``, the table of all to ``<out>/budget.md``. Times are
-processor seconds, of all threads.
+A row an (epochs, seed, model) goes to ``<out>/budget.jsonl``, the table of all into ``<out>/budget.md``, between
+two marks. Times are processor seconds, of all threads.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pages import write_tables
 
 from generator.autoencoders.augmentation import Augmentation
 from generator.autoencoders.build import load_decoder, load_encoder
@@ -75,7 +76,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     page = asked.out / "budget.md"
-    page.write_text(_page(_rows(log)))
+    write_tables(page, _table(_rows(log)), by="budget.py")
     print(page)
     return 0
 
@@ -204,23 +205,15 @@ def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: float
     return Labelled(images_NHWC, labels_N, np.stack([target for _, target, _ in samples]) if soft else None)
 
 
-def _page(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "# What more training buys",
-        "",
-        "Made by `python benchmarks/budget.py`. Accuracy on real test images of a small network trained on real ones,",
-        "on reconstructions of them, on samples as they come (unscreened), on samples that passed the screen of a",
-        "spec's defaults (synthetic), and on samples with the judge's probabilities as targets (soft labels). Mean ±",
-        "standard deviation over the seeds. From real to reconstructions is what the decoder loses, from there to",
-        "unscreened what the latent distribution loses.",
-        "",
-        f"| model | epochs | seeds | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} | best / real |",
+        f"| model | epochs | seeds | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} | synthetic / real |",
         f"|{'---|' * (6 + len(ARMS))}",
     ]
     for model, epochs in sorted({(row["model"], row["epochs"]) for row in rows}):
         of = [row for row in rows if (row["model"], row["epochs"]) == (model, epochs)]
         arms = [_told([row["accuracy"][arm] for row in of]) for arm in ARMS]
-        ratio = _told([max(row["accuracy"][arm] for arm in ARMS[2:]) / row["accuracy"]["real"] for row in of])
+        ratio = _told([row["accuracy"]["synthetic"] / row["accuracy"]["real"] for row in of])
         cost, error = (mean(row[name] for row in of) for name in ("train_seconds", "reconstruction_mse"))
         lines.append(f"| {model} | {epochs} | {len(of)} | {cost:.0f} | {error:.4f} | {' | '.join(arms)} | {ratio} |")
     return "\n".join(lines) + "\n"

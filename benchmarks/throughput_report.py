@@ -9,17 +9,15 @@ from statistics import median
 from typing import Any
 
 import torch
+from pages import write_tables
 
-_BEGIN, _END = "<!-- tables: written by benchmarks/throughput.py -->", "<!-- end of tables -->"
 _STAGES = ("latents", "decode", "screen", "encode", "write", "upload", "wait")
 Rows = list[dict[str, Any]]
 
 
 def write(page: Path, rows: Rows) -> None:
-    """Put the tables of ``rows`` between the two marks of ``page``; a page without them is begun with them."""
-    before, mark, rest = page.read_text().partition(_BEGIN) if page.exists() else ("", "", "")
-    after = rest.partition(_END)[2] if mark else ""
-    page.write_text(f"{before}{_BEGIN}\n{tables(rows)}\n{_END}{after or chr(10)}")
+    """Put the tables of ``rows`` where they belong in ``page``."""
+    write_tables(page, tables(rows), by="throughput.py")
 
 
 def tables(rows: Rows) -> str:
