@@ -20,6 +20,7 @@ from throughput_pool import service
 
 HERE = Path(__file__).parent
 Row = dict[str, Any]
+POOLS = ((1, 2), (1, 3), (2, 1))  # workers, and processes of each
 
 
 @dataclass(frozen=True)
@@ -140,18 +141,12 @@ def _ours(bench: Bench, size: int, compiled: str) -> dict[str, float]:
     return {told: found["images"] / found["seconds"]}
 
 
-def _built(bench: Bench, size: int, form: str, compiled: str, destination: str, **store: Any) -> Row:
+def _built(bench: Bench, size: int, form: str, compiled: str, destination: str, **more: Any) -> Row:
     """A build in a process of its own. What it wrote is removed again, if it lies here."""
-    arguments = {"bundle": bench.bundle(size), "form": form, "compiled": compiled, "cache": bench.cache}
+    how = {"bundle": bench.bundle(size), "form": form, "compiled": compiled, "cache": bench.cache}
+    where = {"destination": destination, "name": f"run-{time.time_ns()}"}
     try:
-        return bench.one(
-            "build",
-            **arguments,
-            images=bench.protocol.images(size),
-            destination=destination,
-            name=f"run-{time.time_ns()}",
-            **store,
-        )
+        return bench.one("build", **{"images": bench.protocol.images(size), **how, **where, **more})
     finally:
         shutil.rmtree(bench.scratch, ignore_errors=True)
 
@@ -179,16 +174,17 @@ def into_s3(bench: Bench) -> Iterator[Row]:
 
 
 def through_the_pool(bench: Bench) -> Iterator[Row]:
-    """The same build in this process, by one warm worker of two processes, and by two workers of one process."""
+    """The same build in one process that is no worker, and by warm workers: how many, of how many processes each."""
     size = bench.protocol.peers_size
     images = 2 * bench.protocol.images(size)
     for turn in range(bench.protocol.rounds):
         for compiled in bench.protocol.ways:
-            row: Row = {"round": turn, "size": size, "compiled": compiled, "images": 2 * images}
-            halves = [_built(bench, size, "jpeg", compiled, str(bench.scratch)) for _ in range(2)]
-            row["in_process"] = sum(half["images"] for half in halves) / sum(half["seconds"] for half in halves)
-            for told, workers, concurrency in (("one worker", 1, 2), ("two workers", 2, 1)):
-                home = bench.scratch / told.replace(" ", "-")
+            row: Row = {"round": turn, "size": size, "compiled": compiled, "images": images}
+            alone = _built(bench, size, "jpeg", compiled, str(bench.scratch), images=images)
+            row["in one process"] = images / alone["seconds"]
+            for workers, concurrency in POOLS:
+                told = f"{workers} x {concurrency}"
+                home = bench.scratch / told.replace(" ", "")
                 with service(
                     home, workers=workers, concurrency=concurrency, compiled=compiled, cache=bench.cache
                 ) as running:

@@ -122,20 +122,20 @@ def _without_server(row: dict[str, Any]) -> float:
 
 
 def _pool(rows: Rows) -> str:
+    ways = [name for name in rows[0] if " x " in name]
+
     def told(of: Rows) -> list[str]:
-        ways = ("one worker", "two workers")
         return [
             {"never": "eager", "always": "compiled"}[of[0]["compiled"]],
-            _spread([row["in_process"] for row in of], "{:,.0f}"),
+            _spread([row["in one process"] for row in of], "{:,.0f}"),
             *(_spread([row[way] for row in of], "{:,.0f}") for way in ways),
-            *(_spread([row[way] / row["in_process"] for row in of]) for way in ways),
+            *(_spread([row[way] / row["in one process"] for row in of]) for way in ways),
         ]
 
-    return _table(
-        "decoder|in one process, images/s|one worker of two processes|two workers of one process|one worker over one"
-        " process|two workers over one process",
-        map(told, _grouped(rows, "compiled")),
-    )
+    names = [f"{workers} worker(s) of {each}" for workers, each in (way.split(" x ") for way in ways)]
+    ratios = [f"{name}, over one process" for name in names]
+    columns = "|".join(["decoder", "in one process, images/s", *names, *ratios])
+    return _table(columns, map(told, _grouped(rows, "compiled")))
 
 
 def _growth(rows: Rows) -> str:
