@@ -129,9 +129,13 @@ def read_draft(path: str | Path) -> JobDraft:
 
 
 def read_bytes(path: str | Path, field: str = "spec") -> bytes:
-    """A file of YAML that a user wrote. Raises ``SpecError`` for one that cannot be read."""
+    """A file of YAML that a user wrote, no more of it than ``read_mapping`` takes (and a byte, so that it sees that).
+
+    Raises ``SpecError`` for one that cannot be read.
+    """
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return file.read(MAX_SPEC_BYTES + 1)
     except OSError as missing:
         raise SpecError(field, "a YAML file that can be read", f"{path} ({missing.strerror})") from missing
 
@@ -139,7 +143,7 @@ def read_bytes(path: str | Path, field: str = "spec") -> bytes:
 def read_mapping(data: bytes, *, where: str, field: str = "spec") -> dict[str, Any]:
     """The mapping that YAML (or JSON) from ``where`` holds. Raises ``SpecError`` naming it."""
     if len(data) > MAX_SPEC_BYTES:
-        raise SpecError(field, f"at most {MAX_SPEC_BYTES} bytes", f"{len(data)} bytes in {where}")
+        raise SpecError(field, f"at most {MAX_SPEC_BYTES} bytes", f"more in {where}")
     try:
         document = _plain_yaml(data)
     except (yaml.YAMLError, RecursionError, ValueError) as broken:

@@ -138,25 +138,28 @@ def test_the_commands_that_declare(home: Path, schedule: Commands) -> None:
 
 def test_the_commands_that_begin_runs(home: Path, schedule: Commands) -> None:
     schedule.text("add", write_schedule(home, {"name": "nightly", "cron": "30 3 * * *", "timezone": "Europe/Berlin"}))
-    begun = schedule.facts("run", "nightly", "--date", "2026-03-29")
-    assert (begun["date"], begun["state"], begun["origin"]) == ("2026-03-29T03:30+02:00", "created", "hand")
-    assert schedule.refusal("run", "nightly", "--date", "2026-03-29").field == "run"
+    begun = schedule.facts("run", "nightly", "--date", "2025-03-30")
+    assert (begun["date"], begun["state"], begun["origin"]) == ("2025-03-30T03:30+02:00", "created", "hand")
+    assert schedule.refusal("run", "nightly", "--date", "2025-03-30").field == "run"
     assert schedule.refusal("run", "nightly", "--date", "yesterday").field == "date"
-    dry = schedule.facts("backfill", "nightly", "2026-03-27", "2026-03-31", "--dry-run")
+    dry = schedule.facts("backfill", "nightly", "2025-03-28", "2025-04-01", "--dry-run")
     assert (len(dry["dates"]), dry["left_alone"], dry["begun"]) == (4, 1, 0)
-    refusal = schedule.refusal("backfill", "nightly", "1998-01-01", "2026-01-01")
+    refusal = schedule.refusal("backfill", "nightly", "1997-01-01", "2025-01-01")
     assert (refusal.field, refusal.got) == ("backfill", "10,228 runs of nightly")
     assert "--yes" in refusal.expected
+    assert schedule.refusal("run", "nightly", "--date", "2999-01-01").field == "date"
+    assert schedule.refusal("backfill", "nightly", "2025-03-28", "2999-01-01").field == "to"
     assert len(schedule.facts("history", "nightly")) == 1  # nothing has happened yet
-    assert schedule.refusal("backfill", "nightly", "2026-03-31", "2026-03-01").field == "to"
-    assert schedule.refusal("backfill", "nightly", "2026-03-30T04:00", "2026-03-30T05:00").field == "from"
-    assert schedule.facts("backfill", "nightly", "2026-03-27", "2026-03-31")["begun"] == 4
-    assert schedule.facts("backfill", "nightly", "2026-03-27", "2026-03-31")["begun"] == 0
-    assert schedule.facts("backfill", "nightly", "2026-01-01", "2026-02-28", "--yes")["begun"] == 59
+    assert schedule.refusal("backfill", "nightly", "2025-03-31", "2025-03-01").field == "to"
+    assert schedule.refusal("backfill", "nightly", "2025-03-31T04:00", "2025-03-31T05:00").field == "from"
+    assert schedule.facts("backfill", "nightly", "2025-03-28", "2025-04-01")["begun"] == 4
+    assert schedule.facts("backfill", "nightly", "2025-03-28", "2025-04-01")["begun"] == 0
+    assert schedule.facts("backfill", "nightly", "2025-01-01", "2025-02-28", "--yes")["begun"] == 59
     history = schedule.facts("history", "nightly", "--limit", "100")
     assert [each["origin"] for each in history].count("backfill") == 63
     assert history == sorted(history, key=lambda each: each["key"], reverse=True)
-    assert "2026-03-29T03:30+02:00  created" in schedule.text("history", "nightly")
+    assert "2025-03-30T03:30+02:00  created" in (told := schedule.text("history", "nightly"))
+    assert "waits for a scheduler" in told
     assert schedule.facts("remove", "nightly")["removed"]
     assert len(schedule.facts("history", "nightly")) == 20
 
@@ -190,9 +193,35 @@ def test_what_up_shows(home: Path) -> None:
     assert all(word in text for word in ("running: nothing", "next", "2026-01-02T03:30", "promoted", "redis: away"))
 
 
+def test_up_follows_a_run_of_an_old_date_to_its_end(home: Path) -> None:
+    """No date of the last day leads to it any more once nothing is left to do for it."""
+    from tests.schedules import NIGHT, Scene
+    from workers.cli.watching import Picture, look
+    from workers.client import Client
+    from workers.pool import Pool
+    from workers.schedules.by_hand import begin
+
+    scene = Scene(home)
+    kept = scene.declare(gates=None)
+    client, pool = Client(scene.pool.settings), Pool(scene.pool.settings)
+    begin(scene.pool, kept, NIGHT - timedelta(days=30), NIGHT, "hand")
+    seen, states = Picture(), list[list[str]]()
+    for hours in (0, 1, 12, 40):
+        scene.clock.time = NIGHT + timedelta(hours=hours, minutes=1)
+        for _ in range(min(hours, 2)):
+            scene.ticker().once()
+        seen = look(client, pool, scene.clock.time, seen)
+        states.append([run.state for run in seen.runs if run.origin == "hand"])
+    assert states == [["created"], ["submitted"], ["promoted"], []]
+
+
 def test_a_scheduler_refuses_what_it_cannot_follow(schedule: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATENTMILL_SCHEDULES_DIR", "nowhere")
     assert schedule.refusal("up", group=False).field == "LATENTMILL_SCHEDULES_DIR"
     assert schedule.refusal("scheduler", group=False).field == "LATENTMILL_REDIS_URL"
+    monkeypatch.setenv("LATENTMILL_REDIS_URL", "nonsense://somewhere")
+    monkeypatch.delenv("LATENTMILL_SCHEDULES_DIR")
+    assert schedule.refusal("scheduler", group=False).field == "LATENTMILL_REDIS_URL"
+    monkeypatch.setenv("LATENTMILL_SCHEDULES_DIR", "nowhere")
     monkeypatch.setenv("LATENTMILL_REDIS_URL", "redis://127.0.0.1:1/0")
     assert schedule.refusal("scheduler", group=False).field == "LATENTMILL_SCHEDULES_DIR"

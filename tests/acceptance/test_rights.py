@@ -1,4 +1,4 @@
-"""A pool as docs/security.md says: TLS both ways, a user of Redis with few rights, secrets in files."""
+"""A pool as docs/security.md says: TLS both ways, users of Redis and S3 with few rights, secrets in files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import redis as redis_py
 from pydantic import SecretStr
 
 from tests.bundles import tiny_bundle
+from tests.rights import PAGE, limited
 from tests.servers import RedisServer, S3Server
 from tests.tls import encrypted
 from workers.client import Client
 from workers.embedded import WorkerProcess
 from workers.settings import PREFIX, Settings
-
-PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 
 
 def documented_user() -> list[str]:
@@ -30,7 +29,12 @@ def test_a_worker_needs_no_more_than_the_page_gives(
 ) -> None:
     admin = redis_py.Redis(port=redis_server.port, decode_responses=True)
     admin.execute_command("ACL", "SETUSER", "mill", *documented_user())
-    with encrypted(redis_server, tmp_path, strict=True) as port:
+    place, data = f"{bucket}/mill", f"{bucket}/team-a"
+    with (
+        encrypted(redis_server, tmp_path, strict=True) as port,
+        limited(s3_server, "client", place, data) as (s3_of_client, rights_of_client),
+        limited(s3_server, "worker", place, data) as (s3_of_worker, rights_of_worker),
+    ):
         secrets = {
             "REDIS_URL": f"rediss://mill:PASSWORD@127.0.0.1:{port}/0",
             "S3_ACCESS_KEY": s3_server.access_key,
@@ -43,27 +47,29 @@ def test_a_worker_needs_no_more_than_the_page_gives(
             redis_ca_file=tmp_path / "ca.pem",
             redis_cert_file=tmp_path / "server.pem",
             redis_key_file=tmp_path / "server.key",
-            root=f"{bucket}/mill",
-            allowed_stores=f"{bucket}/team-a, /mnt/shared",
+            root=place,
+            allowed_stores=f"{data}, /mnt/shared",
             state_dir=tmp_path / "state",
             cache_dir=tmp_path / "cache",
             device="cpu",
             threads=1,
             reconcile_seconds=0.5,
-            s3_endpoint_url=s3_server.endpoint_url,
+            s3_endpoint_url=s3_of_client,
             s3_region=s3_server.region,
         )
         assert isinstance(settings.redis_url, SecretStr)
         client, log = Client(settings), tmp_path / "worker.log"
         bundle = tiny_bundle(tmp_path / "tiny")
         job = client.submit(
-            {"bundle": str(bundle), "destination": f"{bucket}/team-a", "name": "tiny", "count": 120, "shard_size": 30}
+            {"bundle": str(bundle), "destination": data, "name": "tiny", "count": 120, "shard_size": 30}
         )
-        worker = WorkerProcess(secrets["REDIS_URL"], settings, log)
+        theirs = settings.model_copy(update={"s3_endpoint_url": s3_of_worker})
+        worker = WorkerProcess(secrets["REDIS_URL"], theirs, log)
         try:
             assert client.wait(job.job, timeout=90).state == "committed"
         finally:
             worker.stop(30.0)
+        assert (rights_of_client.refused, rights_of_worker.refused) == ([], [])
     refused = [entry for entry in admin.execute_command("ACL", "LOG") if entry["object"] != "client"]
     assert not refused, refused  # redis-py says CLIENT SETINFO, and goes on without
     assert "PASSWORD" not in log.read_text()

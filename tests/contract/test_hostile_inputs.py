@@ -72,6 +72,11 @@ def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | byte
     assert "secret" not in str(refused.value)
 
 
+def test_a_file_without_an_end_is_not_read_to_it() -> None:
+    with pytest.raises(SpecError, match="at most 1048576 bytes, got more in /dev/zero"):
+        read_draft("/dev/zero")
+
+
 KEYS = {
     "parent": "../escaped",
     "parent inside": "a/../../escaped",

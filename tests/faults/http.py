@@ -36,13 +36,15 @@ class Fault(StrEnum):
     LATE_409 = "late 409"  # done, and answered as if somebody else were doing it
     TWICE = "twice"  # passed on twice; the second answer counts
     SILENT = "silence"  # done, then nothing more is heard and nothing closed
+    FORBIDDEN = "403"  # not passed on, answered AccessDenied
 
 
-ERRORS = tuple(fault for fault in Fault if fault is not Fault.TWICE)
+ERRORS = tuple(fault for fault in Fault if fault not in (Fault.TWICE, Fault.FORBIDDEN))
 _WRITES_ONLY = {Fault.LATE_412, Fault.LATE_409}
 _REFUSALS = {
     Fault.ERROR_500: (500, "InternalError"),
     Fault.SLOW_DOWN: (503, "SlowDown"),
+    Fault.FORBIDDEN: (403, "AccessDenied"),
     Fault.LATE_412: (412, "PreconditionFailed"),
     Fault.LATE_409: (409, "ConditionalRequestConflict"),
 }
@@ -194,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self._body()
         fault = self.server.fate(self.command, self.path)
-        if fault in (Fault.ERROR_500, Fault.SLOW_DOWN):
+        if fault in (Fault.ERROR_500, Fault.SLOW_DOWN, Fault.FORBIDDEN):
             return self._refuse(fault)
         if fault is Fault.DROPPED:
             return self._reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.bundles import tiny_bundle
 from workers.schedules.declared import Schedule, parse_schedule, read_schedule, seed_of
 from workers.schedules.declaring import check, declare
 from workers.schedules.folder import Folder, read_all
-from workers.schedules.kept import read_kept
+from workers.schedules.kept import forget, read_kept
 from workers.schedules.templates import filled
 from workers.settings import Settings
 
@@ -62,6 +63,14 @@ def test_unknown_fields_are_named(template: str) -> None:
         parse_schedule(text(job=JOB | {"name": template}), "a file")
 
 
+def test_every_format_that_the_page_names_is_known() -> None:
+    page = (Path(__file__).parents[2] / "docs/nightly.md").read_text()
+    (named,) = re.findall(r"`(%Y %y [^`]*)`", page)
+    for form in named.split():
+        made = filled({"count": f"{{date:{form}}}"}, schedule="cats", date=datetime(2026, 3, 1, 4, 30, tzinfo=UTC))
+        assert str(made["count"])
+
+
 def test_each_date_has_a_seed_of_its_own_and_keeps_it() -> None:
     schedule = parse_schedule(text(), "a file")
     dates = schedule.times.upcoming(NOW, 400)
@@ -89,6 +98,9 @@ def test_each_date_has_a_seed_of_its_own_and_keeps_it() -> None:
         ({"job": JOB | {"seed": datetime(2026, 1, 1).date()}}, "put dates in quotes"),
         ({"deadline": "soon"}, "deadline: expected a span"),
         ({"deadline": "0h"}, "deadline: expected a span"),
+        ({"deadline": 1050}, "deadline: expected a span .* in quotes"),
+        ({"start": "0001-01-01"}, "start: expected a year from 1970 to 9998"),
+        ({"end": "9999-12-31"}, "end: expected a year from 1970 to 9998"),
         ({"start": "2026-03-02", "end": "2026-03-01"}, "end: expected a moment after start"),
         ({"catch_up": "some"}, "catch_up: expected"),
         ({"overlap": "fight"}, "overlap: expected"),
@@ -126,6 +138,19 @@ def test_declaring_makes_it_self_contained_and_twice_is_once(root: Store, settin
     assert read_kept(root, "nightly") == kept
     assert declare(schedule, digest, root, settings, NOW + timedelta(days=3)) == kept
     assert [job.spec.recipe.total for job in check(kept.schedule, root, settings, NOW)] == [30, 30, 30]
+
+
+def test_the_images_that_gates_compare_with_are_found_from_everywhere(
+    root: Store, settings: Settings, tmp_path: Path
+) -> None:
+    for source, test in (("photos", None), ("digits", "test"), ("/data/a.npz", "b.npz")):
+        schedule = parse_schedule(text(gates={"reference": {"source": source, "test": test}}), "a file")
+        gates = declare(schedule, "sha256:" + "1" * 64, root, settings, NOW, replace=True).schedule.gates
+        assert gates is not None
+        assert gates.reference is not None
+        forget(root, "nightly")
+        found = [gates.reference.source, gates.reference.test]
+        assert found == [str(tmp_path / each) if each in ("photos", "b.npz") else each for each in (source, test)]
 
 
 def test_a_second_schedule_of_one_name_is_refused(root: Store, settings: Settings) -> None:
@@ -211,6 +236,13 @@ def test_files_are_judged_together(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(text(name="one" if name == "c.yaml" else "two"))
     found = read_all([tmp_path / "a.yaml", tmp_path / "b.yaml", tmp_path / "c.yaml", tmp_path / "d.yaml"])
     assert [isinstance(read, LatentmillError) for read in found.values()] == [True, True, False, True]
+
+
+def test_start_and_end_are_both_among_the_next_dates() -> None:
+    schedule = parse_schedule(text(cron=" 30  3 * *\n*", start="2026-06-01T03:30", end="2026-06-02T03:30"), "a file")
+    assert schedule.cron == "30 3 * * *"
+    assert [f"{date:%m-%d %H:%M}" for date in schedule.upcoming(NOW, 9)] == ["06-01 03:30", "06-02 03:30"]
+    assert schedule.upcoming(datetime(2026, 6, 2, 3, 30, tzinfo=UTC), 9) == []
 
 
 def test_every_field_survives_its_storage(root: Store, settings: Settings) -> None:

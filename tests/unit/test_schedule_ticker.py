@@ -542,9 +542,11 @@ def test_a_run_by_hand_waits_for_nobody_and_moves_latest_only_forward(scene: Sce
     assert scene.pool.latest == sorted(scene.pool.latest)
     with pytest.raises(SpecError, match="one that is promoted"):
         by_hand(scene, scene.pool, "2026-01-02")
-    for text, told in (("2026-13-01", "a day"), ("soon", "a day"), ("2026-01-02T99:00", "a day")):
+    wrong = {"2026-13-01": "a day", "soon": "a day", "2026-01-02T99:00": "a day", "2026-01-04": "a date that has come"}
+    for text, told in (wrong | {"0001-01-01": "a year", "9999-12-31": "a year"}).items():
         with pytest.raises(SpecError, match=told):
             by_hand(scene, scene.pool, text)
+    assert len(scene.runs()) == 4
 
 
 def test_a_failed_run_is_taken_up_with_what_was_pinned_or_anew(scene: Scene, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def validate_command(paths: tuple[str, ...], as_json: bool) -> None:
             text = f"{path}: {wrong}"
         else:
             recipe = jobs[0].spec.recipe
-            dates = [read[0].times.local(date).isoformat(timespec="minutes") for date in _next(read[0], now)]
+            dates = [read[0].times.local(date).isoformat(timespec="minutes") for date in read[0].upcoming(now, 3)]
             facts = {"file": str(path), "valid": True, "name": read[0].name, "next": dates}
             told.append(facts | {"images": recipe.total, "bundle": recipe.bundle})
             text = f"{path}: {read[0].name}, {recipe.total:,} images, next at {', '.join(dates)}"
@@ -166,7 +166,8 @@ def _hold(name: str, held: bool, as_json: bool) -> None:
 
 def _facts(kept: Kept) -> dict[str, Any]:
     schedule = kept.schedule
-    dates = [schedule.times.local(date).isoformat(timespec="minutes") for date in _next(schedule, datetime.now(UTC))]
+    upcoming = schedule.upcoming(datetime.now(UTC), 3)
+    dates = [schedule.times.local(date).isoformat(timespec="minutes") for date in upcoming]
     where = {"channel": schedule.channel} if schedule.channel else {"bundle": schedule.job["bundle"]}
     return {
         "name": schedule.name,
@@ -178,12 +179,6 @@ def _facts(kept: Kept) -> dict[str, Any]:
         "destination": schedule.job["destination"],
         "since": kept.since.isoformat(timespec="seconds"),
     }
-
-
-def _next(schedule: Any, now: datetime) -> list[datetime]:
-    begins = schedule.begins
-    after = now if begins is None else max(now, begins)
-    return [date for date in schedule.times.upcoming(after, 3) if schedule.ends is None or date <= schedule.ends]
 
 
 def _short(run: Run) -> str:

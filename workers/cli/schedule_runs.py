@@ -68,11 +68,12 @@ def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool,
     They are built one after the other, beside those of every night. Dates that failed, were skipped, cancelled or
     replaced are taken up again; what was promoted, kept or refused is left alone.
     """
-    from workers.schedules.by_hand import begin, plan_backfill, span_of
+    from workers.schedules.by_hand import begin, check_come, plan_backfill, span_of
 
     hands, kept = find(name)
     schedule, now = kept.schedule, datetime.now(UTC)
     plan = plan_backfill(hands, schedule, *span_of(schedule, first, last))
+    check_come(plan[-1].date, now, "to")
     dates = [each.date for each in plan if each.wanted]
     images = schedule.draft(dates[0], "sha256:" + "0" * 64) if dates else None
     if not dry_run and dates:
@@ -122,7 +123,8 @@ def run_table(runs: list[Run]) -> None:
         click.secho(f"{'date':<22}  {'state':<9}  {'build':<20}  why", bold=True)
     for run in runs:
         until = f" (up to {local_text(run.until, run.zone)})" if run.until else ""
-        why = "; ".join(each for each in (run.reason, run.note, run.at_risk and f"at risk: {run.at_risk}") if each)
+        note = run.note or ("waits for a scheduler" if run.state == "created" else "")
+        why = "; ".join(each for each in (run.reason, note, run.at_risk and f"at risk: {run.at_risk}") if each)
         build = run.spec.build_id if run.spec else ""
         click.echo(f"{local_text(run.date, run.zone):<22}  {run.state:<9}  {build:<20}  {why}{until}".rstrip())
 

@@ -24,7 +24,6 @@ def scheduler_command() -> None:
     Any number may run: they keep nothing, and each date is run once. LATENTMILL_SCHEDULES_DIR names a folder of
     schedules that is brought into the store and followed.
     """
-    from workers.broker import redis_url
     from workers.doctor import refusals
     from workers.embedded import Signals
     from workers.heartbeat import Heartbeat
@@ -37,12 +36,13 @@ def scheduler_command() -> None:
     from workers.settings import load_settings
 
     settings = load_settings()
-    _ = redis_url(settings)
+    pool = Pool(settings)
+    _ = pool.ledger  # a URL that is none is refused; Redis itself may come later
     folder = Folder(settings.schedules_dir, settings) if settings.schedules_dir else None
     logging.basicConfig(level=settings.log_level, format="[%(asctime)s: %(levelname)s] %(message)s")
     for noisy in ("botocore", "boto3", "urllib3", "s3transfer"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    root = Pool(settings).root
+    root = pool.root
     courier = Courier(root, settings)
     hands = PoolHands(settings, courier.wake)
     root.check_writable()

@@ -25,7 +25,7 @@ from workers.markers import markers
 from workers.pool import Pool
 from workers.schedules.history import local_text, runs_since
 from workers.schedules.kept import names, read_kept
-from workers.schedules.runs import Run
+from workers.schedules.runs import Run, read_run
 from workers.settings import Settings
 from workers.status import JobStatus
 
@@ -45,8 +45,11 @@ class Picture:
     trouble: str = ""
 
 
-def look(client: Client, pool: Pool, now: datetime) -> Picture:
-    """How things stand. Raises ``OutsideError`` when Redis or the store is away."""
+def look(client: Client, pool: Pool, now: datetime, before: Picture) -> Picture:
+    """How things stand. Runs of older dates, begun by hand, are followed from ``before``, so that their end is seen.
+
+    Raises ``OutsideError`` when Redis or the store is away.
+    """
     open_jobs = [marker.job for marker in markers(pool.root) if marker.intent in ("open", "paused")]
     jobs = tuple(status for job in open_jobs[:_MOST] if not (status := client.status(job)).ended)
     upcoming, runs = list[tuple[datetime, str, str]](), list[Run]()
@@ -55,13 +58,20 @@ def look(client: Client, pool: Pool, now: datetime) -> Picture:
         if kept is None:
             continue
         schedule = kept.schedule
-        after = now if schedule.begins is None else max(now, schedule.begins)
-        dates = [] if kept.paused else schedule.times.upcoming(after, 1)
-        upcoming += [
-            (date, local_text(date, schedule.timezone), name) for date in dates if not _past(schedule.ends, date)
-        ]
+        dates = [] if kept.paused else schedule.upcoming(now, 1)
+        upcoming += [(date, local_text(date, schedule.timezone), name) for date in dates]
         runs += runs_since(pool.root, name, now - _DAY, now)
+    runs += _followed(pool, before, {(run.schedule, run.date) for run in runs}, now - _DAY)
     return Picture(jobs, tuple(sorted(upcoming)), tuple(sorted(runs, key=lambda run: run.date)))
+
+
+def _followed(pool: Pool, before: Picture, seen: set[tuple[str, datetime]], since: datetime) -> Iterator[Run]:
+    """The other runs of ``before``, as they are now, but those that ended earlier than ``since``."""
+    for each in before.runs:
+        if (each.schedule, each.date) not in seen:
+            run = each if each.over else read_run(pool.root, each.schedule, each.date)
+            if run is not None and (run.ended is None or run.ended >= since):
+                yield run
 
 
 @final
@@ -106,7 +116,7 @@ class Watch:
         client, pool = Client(self._settings), Pool(self._settings)
         while True:
             try:
-                self._picture = look(client, pool, datetime.now(UTC))
+                self._picture = look(client, pool, datetime.now(UTC), self._picture)
             except LatentmillError as away:
                 last = self._picture
                 self._picture = Picture(last.jobs, last.upcoming, last.runs, str(away))
@@ -154,10 +164,6 @@ def changes(before: Picture, now: Picture) -> Iterator[str]:
 def _why(run: Run) -> str:
     parts = (run.reason, run.note if not run.over else "", f"at risk: {run.at_risk}" if run.at_risk else "")
     return "; ".join(part for part in parts if part)
-
-
-def _past(end: datetime | None, date: datetime) -> bool:
-    return end is not None and date > end
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from generator.canonical import shown
 from generator.errors import SpecError
+from workers.schedules.dates import checked
 from workers.schedules.declared import Schedule
 from workers.schedules.hands import Hands
 from workers.schedules.kept import Kept
@@ -72,12 +73,20 @@ def plan_backfill(hands: Hands, schedule: Schedule, first: datetime, last: datet
     return [Planned(date, read_run(hands.root, schedule.name, date) if date in there else None) for date in dates]
 
 
+def check_come(date: datetime, now: datetime, field: str = "date") -> None:
+    """Raises ``SpecError`` for a date to come: built now, ``latest`` would stand there until then."""
+    if date > now:
+        raise SpecError(field, "a date that has come", f"{date:%Y-%m-%dT%H:%MZ}")
+
+
 def begin(hands: Hands, kept: Kept, date: datetime, now: datetime, origin: Origin, *, fresh: bool = False) -> Run:
     """Make the run of ``date``, or take an ended one up again; as it is then.
 
     What was pinned before stays so, but for gates and what follows; with ``fresh`` the job is pinned anew. Raises
-    ``InputError`` before anything is written: for what cannot be built, and for a run that is going on or promoted.
+    ``InputError`` before anything is written: for what cannot be built, for a date to come, and for a run that is
+    going on or promoted.
     """
+    check_come(date, now)
     schedule, there = kept.schedule, read_run(hands.root, kept.schedule.name, date)
     if there is not None and (not there.over or there.state == "promoted"):
         got = f"one that is {there.state} for {date:%Y-%m-%dT%H:%MZ}"
@@ -97,7 +106,7 @@ def begin(hands: Hands, kept: Kept, date: datetime, now: datetime, origin: Origi
 
 def _moment(schedule: Schedule, text: str, field: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
+        found = checked(datetime.fromisoformat(text), field)
     except ValueError as wrong:
         raise SpecError(field, "a day (2026-03-01) or a moment (2026-03-01T03:30)", shown(text)) from wrong
     found = found.replace(microsecond=0)

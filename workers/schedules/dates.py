@@ -28,6 +28,7 @@ _FIELDS = "five fields: minute hour day-of-month month day-of-week (30 3 * * * i
 _OVERLAP = timedelta(hours=3)  # no clock goes back by more
 _MINUTE = timedelta(minutes=1)
 _KEY = "%Y%m%dT%H%M%SZ"
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,13 @@ def zone_of(name: str) -> ZoneInfo:
     except (LookupError, ValueError, OSError) as unknown:  # a folder of zones ("Europe") is an OSError
         hint = "the list: https://en.wikipedia.org/wiki/List_of_tz_database_time_zones"
         raise SpecError("timezone", "a time zone such as UTC or Europe/Berlin", shown(name), hint) from unknown
+
+
+def checked(moment: datetime, field: str) -> datetime:
+    """``moment``, with or without a zone, if every zone can tell it. Raises ``SpecError`` naming ``field``."""
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise SpecError(field, f"a year from {_FIRST_YEAR} to {_LAST_YEAR}", shown(moment.isoformat()))
+    return moment
 
 
 def key_of(moment: datetime) -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from generator.canonical import Frozen, canonical_json, digest_of, shown, validated
 from generator.clearing import Retention
@@ -17,7 +17,7 @@ from generator.errors import SpecError
 from generator.gates import Gates
 from generator.spec import Digest, Name, Priority
 from workers.notifications import Notifications
-from workers.schedules.dates import Cron
+from workers.schedules.dates import Cron, checked
 from workers.schedules.templates import filled
 
 CatchUp = Literal["none", "latest", "all"]
@@ -26,14 +26,20 @@ Overlap = Literal["skip", "queue", "replace"]
 _JOB_FIELDS = (set(JobDraft.model_fields) | {"channel"}) - {"tenant", "priority"}
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _DURATION = re.compile(r"(?:([0-9]{1,3})h)?(?:([0-9]{1,4})m)?")
+_SECOND = timedelta(seconds=1)
 _LEAP = datetime(2028, 2, 29, 23, 59, tzinfo=UTC)  # a date that templates may stumble over
 
 
-def _deadline(text: str) -> str:
-    spans = _DURATION.fullmatch(text)
-    if _CLOCK.fullmatch(text) is None and (spans is None or not any(int(part or 0) for part in spans.groups())):
-        raise ValueError('a span ("90m", "2h30m") or a time of day ("07:00")')
+def _deadline(text: object) -> object:
+    given = text if isinstance(text, str) else ""  # without quotes, 17:30 is a number to YAML
+    spans = _DURATION.fullmatch(given)
+    if _CLOCK.fullmatch(given) is None and (spans is None or not any(int(part or 0) for part in spans.groups())):
+        raise ValueError('a span ("90m", "2h30m") or a time of day ("07:00"), in quotes')
     return text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 class Schedule(Frozen):
@@ -50,7 +56,7 @@ class Schedule(Frozen):
     """
 
     name: Name
-    cron: Annotated[str, Field(min_length=1, max_length=200)]
+    cron: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
     timezone: Annotated[str, Field(max_length=100)] = "UTC"
     job: dict[str, Any] = Field(min_length=1, max_length=100)
     tenant: Name = "default"
@@ -60,7 +66,7 @@ class Schedule(Frozen):
     catch_up: CatchUp = "latest"
     catch_up_limit: int = Field(default=31, ge=1, le=1000, strict=True)
     overlap: Overlap = "queue"
-    deadline: Annotated[str, AfterValidator(_deadline)] | None = None
+    deadline: Annotated[str, BeforeValidator(_deadline)] | None = None
     paused: bool = False
     promote: bool = True
     gates: Gates | None = Gates()
@@ -95,11 +101,17 @@ class Schedule(Frozen):
 
     @property
     def begins(self) -> datetime | None:
-        return self._moment(self.start)
+        return self._moment(self.start, "start")
 
     @property
     def ends(self) -> datetime | None:
-        return self._moment(self.end)
+        return self._moment(self.end, "end")
+
+    def upcoming(self, now: datetime, count: int) -> list[datetime]:
+        """The next ``count`` dates later than ``now``, from ``start`` on; fewer where ``end`` comes before."""
+        begins, ends = self.begins, self.ends
+        after = now if begins is None else max(now, begins - _SECOND)
+        return [date for date in self.times.upcoming(after, count) if ends is None or date <= ends]
 
     @property
     def channel(self) -> str | None:
@@ -137,9 +149,10 @@ class Schedule(Frozen):
         except SpecError as wrong:
             raise _inside(wrong) from wrong
 
-    def _moment(self, moment: datetime | None) -> datetime | None:
+    def _moment(self, moment: datetime | None, field: str) -> datetime | None:
         if moment is None:
             return None
+        moment = checked(moment, field)
         return moment.astimezone(UTC) if moment.tzinfo else self.times.moment(moment)
 
 

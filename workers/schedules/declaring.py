@@ -8,6 +8,7 @@ from pathlib import Path
 
 from generator.bundle import push
 from generator.errors import SpecError
+from generator.gates import Gates
 from generator.spec import Digest
 from generator.store.base import Store
 from workers.notifications import check_hosts
@@ -18,6 +19,7 @@ from workers.settings import Settings
 
 _CHECKED_DATES = 3
 _BEFORE = timedelta(seconds=1)
+_NO_PLACES = (None, "digits", "test")  # of sources: nothing, the bundled one, a split
 
 
 def check(schedule: Schedule, root: Store, settings: Settings, now: datetime) -> list[Pinned]:
@@ -26,13 +28,7 @@ def check(schedule: Schedule, root: Store, settings: Settings, now: datetime) ->
     Raises ``InputError`` for whatever would fail later on, and for a schedule that has no date left.
     """
     check_hosts(schedule.notifications, settings)
-    begins = schedule.begins
-    after = now if begins is None else max(now, begins - _BEFORE)
-    dates = [
-        date
-        for date in schedule.times.upcoming(after, _CHECKED_DATES)
-        if schedule.ends is None or date <= schedule.ends
-    ]
+    dates = schedule.upcoming(now, _CHECKED_DATES)
     if not dates:
         raise SpecError("end", "a date to come before it", f"{schedule.end}, after which {schedule.cron} never comes")
     return [pin(schedule, date, root, settings) for date in dates]
@@ -92,7 +88,17 @@ def _self_contained(schedule: Schedule, job: Pinned, root: Store) -> Schedule:
     elif isinstance(bundle, str):
         changed["bundle"] = _absolute(bundle)
     changed["destination"] = _absolute(str(changed["destination"]))
-    return schedule.model_copy(update={"job": changed})
+    return schedule.model_copy(update={"job": changed, "gates": _compared_with(schedule.gates)})
+
+
+def _compared_with(gates: Gates | None) -> Gates | None:
+    """``gates`` with sources of real images that every ticker of this machine finds."""
+    if gates is None or gates.reference is None:
+        return gates
+    given = gates.reference
+    places = {name: place for name in ("source", "test") if (place := getattr(given, name)) not in _NO_PLACES}
+    update = {name: _absolute(place) for name, place in places.items()}
+    return gates.model_copy(update={"reference": given.model_copy(update=update)})
 
 
 def _absolute(place: str) -> str:

@@ -17,7 +17,7 @@ from generator.canonical import shown
 from generator.errors import SpecError
 
 KNOWN = ("date", "schedule")
-_DIRECTIVES = "YymdHMSjVGuz%"  # none that depends on the language of the machine
+_DIRECTIVES = "YymdHMSjUVGuz%"  # none that depends on the language of the machine
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _TEXT = frozenset({"bundle", "channel", "destination", "name", "tenant", "dtype"})
 
