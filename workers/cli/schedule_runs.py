@@ -112,7 +112,9 @@ def _ask(count: int, name: str) -> None:
     if not sys.stdin.isatty():
         hint = "look at them with --dry-run, then say --yes"
         raise SpecError("backfill", f"at most {_ASKED} runs, or --yes", f"{count:,} runs of {name}", hint)
-    click.confirm(f"begin {count:,} runs of {name}?", abort=True)
+    if not click.confirm(f"begin {count:,} runs of {name}?"):
+        click.echo("nothing is begun", err=True)
+        raise click.exceptions.Exit(1)
 
 
 def run_table(runs: list[Run]) -> None:

@@ -133,7 +133,7 @@ def rendered(picture: Picture) -> Group:
     for _, text, name in picture.upcoming[:_MOST]:
         upcoming.add_row(text, name)
     last = _table("the last day", "date", "schedule", "state", "why")
-    for run in picture.runs[-_MOST:]:
+    for run in reversed(picture.runs[-_MOST:]):  # a low terminal cuts the oldest off
         colour = _COLOURS.get(run.state, "")
         last.add_row(local_text(run.date, run.zone), run.schedule, Text(run.state, style=colour), _why(run))
     tables = [
@@ -169,5 +169,5 @@ def _why(run: Run) -> str:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "date")
     return table
