@@ -22,6 +22,7 @@ import torch
 
 from generator.bundle import Bundle, load_bundle
 from generator.commit import place_of
+from generator.drafts import JobDraft
 from generator.images import image_encoder
 from generator.latents.config import MixtureSettings
 from generator.learning.importing import GivenCodes, import_decoder
@@ -131,6 +132,7 @@ def _recipe(loaded: Bundle, images: int, form: str, *, seed: int) -> Recipe:
             "counts": [images // classes + (label < images % classes) for label in range(classes)],
             "image": {"format": form},
             "seed": seed,
+            "batch": JobDraft.model_fields["batch"].default,
         }
     )
 

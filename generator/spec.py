@@ -116,7 +116,7 @@ class Recipe(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     image: ImageSettings = PngSettings()
     shard_size: int = Field(default=1000, ge=1, le=100_000, strict=True, validate_default=True)
-    batch: int = Field(default=250, ge=1, le=8192, strict=True)
+    batch: int = Field(default=256, ge=1, le=8192, strict=True)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     draw: DrawSettings = DistributionDraw()
     temperature: float = Field(default=1.0, gt=0.0, le=2.0)

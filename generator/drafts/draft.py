@@ -60,7 +60,7 @@ class JobDraft(Frozen):
     seed: StrictInt = 0
     image: ImageSettings = PngSettings()
     shard_size: StrictInt = 1000
-    batch: StrictInt = 250
+    batch: StrictInt = 250  # four fill a shard of 1,000: none is padded
     dtype: str = "float32"
     draw: DrawDraft = DistributionDraw()
     temperature: float = 1.0
