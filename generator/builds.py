@@ -58,6 +58,15 @@ def find_build(url: str, s3: S3Settings | None = None) -> Store:
     return build_below(store, promoted) if promoted else _only_build(store)
 
 
+def any_build(url: str, s3: S3Settings | None = None) -> Store:
+    """As ``find_build``, where one that is not finished will do: at ``url`` itself, or the only one of a dataset."""
+    store = open_store(url, s3)
+    if store.head(RECIPE_KEY) is not None:
+        return store
+    builds = builds_below(store)
+    return build_below(store, builds[0]) if len(builds) == 1 else find_build(url, s3)
+
+
 def read_manifest(store: Store) -> Manifest:
     """The manifest of the build whose prefix ``store`` is seen from. Raises ``DatasetError``."""
     try:

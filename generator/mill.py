@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from generator.bundle import Bundle
 from generator.commit import BuildPlace, begin, committed, finished_numbers, fix_environment
 from generator.commit.finishing import finish
+from generator.line.facts import Run
 from generator.line.making import Maker, OnBatch, open_maker
 from generator.line.opening import Compiling, open_decoder
 from generator.line.uploading import Upload, Uploads
@@ -82,7 +83,7 @@ def _make_missing(place: BuildPlace, maker: Maker, on_progress: Callable[[Progre
             report(made)
 
 
-def produce_shard(place: BuildPlace, maker: Maker, number: int, *, lease: str, on_batch: OnBatch) -> None:
-    """Make one shard and publish it; its wall-clock facts go to ``runs/<lease>.json``."""
+def produce_shard(place: BuildPlace, maker: Maker, number: int, *, lease: str, on_batch: OnBatch) -> Run:
+    """Make one shard and publish it; its wall-clock facts, which go to ``runs/<lease>.json``."""
     with closing(maker.make_all([Plan(place.recipe).shard(number)], place.name, on_batch)) as line:
-        Upload(next(line), lease).run(place)
+        return Upload(next(line), lease).run(place)

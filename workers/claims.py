@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,6 +62,16 @@ class Refusal(NamedTuple):
     taken: int
     limit: int
     seconds: int
+
+
+class Standing(NamedTuple):
+    """The pool at one moment: how many jobs are in each state, processes of workers, tickets that wait in the broker,
+    shards that are being made."""
+
+    jobs: Mapping[str, int]
+    slots: int
+    tickets: int
+    running: int
 
 
 def owner_of(worker: str) -> str:

@@ -12,7 +12,7 @@ from generator.bundle import push, read_info
 from generator.commit import BuildPlace, begin, open_epoch, place_of
 from generator.drafts import JobDraft, check_fits, draft_of, find_bundle, read_draft, resolve
 from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
-from generator.line.runs import Pace, pace
+from generator.line.costs import Pace, pace
 from generator.plan import Plan
 from generator.provenance.manifest import MANIFEST_KEY
 from generator.spec import JobSpec

@@ -24,6 +24,7 @@ from generator.errors import BrokerUnavailable, SettingsError
 from generator.store import absolute_url
 from workers.broker import EMBEDDED_STATE
 from workers.settings import PREFIX, Settings
+from workers.telemetry import check_ports, on_port
 
 _START_SECONDS = 15.0
 _LEAVING_SECONDS = 15.0  # what a worker may take to leave, after its shard's grace
@@ -171,14 +172,17 @@ def running_workers(
 ) -> Iterator[list[WorkerProcess]]:
     """One worker for each of ``logs``, and a scheduler if a log is given for it.
 
-    All have ended after the block, at once when the user hurries.
+    All have ended after the block, at once when the user hurries. Raises ``SettingsError``, before any has begun, where
+    one of the ports for their metrics is taken.
     """
     workers: list[WorkerProcess] = []
+    ports = [on_port(settings, place) for place in range(len(logs) + (scheduler is not None))]
+    check_ports(ports)
     try:
-        for log in logs:
-            workers.append(WorkerProcess(url, settings, log))
+        for log, own in zip(logs, ports, strict=False):
+            workers.append(WorkerProcess(url, own, log))
         if scheduler is not None:
-            workers.append(WorkerProcess(url, settings, scheduler, scheduler_command()))
+            workers.append(WorkerProcess(url, ports[-1], scheduler, scheduler_command()))
         yield workers
     finally:
         seconds = settings.grace_seconds + _LEAVING_SECONDS

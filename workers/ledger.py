@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from generator.spec import MAX_SHARDS
 from workers import ledger_scripts as lua
 from workers.bitmaps import packed, unpacked
 from workers.broker import broker_errors, connect
-from workers.claims import Allowance, Claim, Counts, Outcome, Refusal
+from workers.claims import Allowance, Claim, Counts, Outcome, Refusal, Standing
 from workers.tenants import Tenants
 
 PREFIX = "latentmill:"
@@ -236,6 +237,12 @@ class Ledger:
         """Processes of all workers that announced themselves lately."""
         return int(self._run(lua.SLOTS))
 
+    def standing(self, queue: str) -> Standing:
+        """The pool at a glance: what every job that is known is, and what of it is under way."""
+        states = self._states()
+        live = [job for job, state in states.items() if state in ("open", "paused")]
+        return Standing(Counter(states.values()), *map(int, self._run(lua.POOL, queue, *live)))
+
     def turn(self, duty: str, seconds: float) -> bool:
         """Whether it is the caller's turn to do what one reconciler need do in ``seconds``."""
         with broker_errors(self.url):
@@ -249,6 +256,13 @@ class Ledger:
     def missing_tickets(self, queue: str, for_each_slot: int, least_slots: int) -> int:
         """How many tickets the broker lacks of its window, or of the work there is; none while half of it waits."""
         return int(self._run(lua.TICKETS, queue, for_each_slot, least_slots))
+
+    def _states(self) -> dict[str, str]:
+        jobs = self.known()
+        with broker_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hget(self._key("job", job), "state")
+            return {job: state or "" for job, state in zip(jobs, pipe.execute(), strict=True)}
 
     def _run(self, script: str, *arguments: str | float | bytes) -> Any:
         with broker_errors(self.url):

@@ -117,6 +117,12 @@ class Settings(BaseSettings):
     redis_timeout: float = Field(
         default=10.0, ge=1.0, le=300.0, description="A connection to Redis that is silent for so many seconds is dead"
     )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port on which workers and schedulers tell Prometheus what they do"
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", min_length=1, max_length=255, description="Address of that port; 0.0.0.0 is every one"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Of worker logs")
 
     s3_endpoint_url: str | None = Field(default=None, description="S3-compatible service; AWS by default")
@@ -180,6 +186,11 @@ class Settings(BaseSettings):
     def heartbeats(self) -> Path:
         """Where each live worker keeps a file fresh; ``latentmill health`` looks at their age."""
         return self.state_dir / "heartbeats"
+
+    @property
+    def metrics_dir(self) -> Path:
+        """Where the processes of each live worker keep their counts, if metrics are on."""
+        return self.state_dir / "metrics"
 
 
 def load_settings() -> Settings:

@@ -7,12 +7,14 @@ never in the main process.
 from __future__ import annotations
 
 import logging
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
-from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from generator.errors import LatentmillError
 from workers.app import TICKET, make_app
 from workers.claims import owner_of
 from workers.farewell import Farewell
@@ -20,6 +22,7 @@ from workers.heartbeat import Heartbeat
 from workers.pool import Pool
 from workers.reconcile import Reconciler
 from workers.settings import load_settings
+from workers.telemetry import Exporter, Meter, open_meter
 
 if TYPE_CHECKING:
     from workers.work import Workshop
@@ -32,6 +35,7 @@ app = make_app(settings)
 _reconciler = Reconciler(settings)
 _heartbeat = Heartbeat(settings.heartbeats, _reconciler.well)
 _farewell = Farewell(Pool(settings))
+_exporter = Exporter(settings, "worker")
 
 
 @app.task(name=TICKET, bind=True)
@@ -51,7 +55,22 @@ def work(self: Task) -> None:
 def _workshop(worker: str) -> Workshop:
     from workers.work import open_workshop
 
-    return open_workshop(settings, owner_of(worker))
+    return open_workshop(settings, owner_of(worker), _meter())
+
+
+@cache
+def _meter() -> Meter:
+    return open_meter(settings)
+
+
+@worker_init.connect
+def _open(**_: Any) -> None:
+    """Before the pool is there. Celery passes over errors of whoever it tells, but for those that end the process."""
+    try:
+        _exporter.start()
+    except LatentmillError as wrong:
+        sys.stderr.write(f"error: {wrong}\n")
+        raise SystemExit(wrong.exit_code) from wrong
 
 
 @worker_process_init.connect
@@ -62,6 +81,7 @@ def _prepare(**_: Any) -> None:
         import torch
 
         torch.set_num_threads(settings.threads)
+    _meter()
     log.info("this process has imported what it needs")
 
 
@@ -87,3 +107,4 @@ def _begin_to_leave(sender: str, how: str, **_: Any) -> None:
 def _leave(**_: Any) -> None:
     _farewell.end()
     _heartbeat.stop()
+    _exporter.stop()

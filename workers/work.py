@@ -19,6 +19,7 @@ from generator.errors import (
     OutsideError,
     SettingsError,
 )
+from generator.line.facts import Run
 from generator.line.making import Maker
 from generator.line.opening import Compiling
 from generator.mill import produce_shard
@@ -30,6 +31,7 @@ from workers.places import Places
 from workers.pool import DECLINED, Pool
 from workers.resident import Residents
 from workers.settings import Settings
+from workers.telemetry import Meter, Silent
 
 # What a worker lacks, and another may have: its job waits instead of failing.
 _NOT_HERE = (EnvironmentMismatch, SettingsError, BundleMissing)
@@ -55,7 +57,8 @@ class Workshop:
     residents: Residents
     places: Places
     worker: str = ""
-    produce: Callable[..., None] = produce_shard
+    produce: Callable[..., Run] = produce_shard
+    meter: Meter = field(default_factory=Silent)
     _declined: dict[str, float] = field(default_factory=dict)
 
     def serve(self) -> Served:
@@ -67,14 +70,18 @@ class Workshop:
         try:
             return self._make(claim)
         except LeaseLost as lost:
+            self.meter.shard("lost")
             self.pool.ledger.release(claim)
             return Served(f"stopped: {lost} is no longer ours")
         except _NOT_HERE as unable:
+            self.meter.shard("declined")
             self.pool.ledger.release(claim)
             return self._decline(claim.job, unable)
         except OutsideError as fault:
             return self._postpone(claim, fault)
         except LatentmillError as final:
+            self.meter.shard("failed")
+            self.meter.fault(final)
             return self._fail(claim.job, str(final), letter_of(claim.shard, 1, str(final), traceback.format_exc()))
         except Exception as unexpected:
             return self._postpone(claim, unexpected)
@@ -84,8 +91,11 @@ class Workshop:
         held, settings = f"{claim.job}, shard {claim.shard},", self.pool.settings
         keeper = LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, held)
         with keeper, self.places.at(settings.check_allowed(claim.url), claim.name) as place:
-            if not is_finished(place, claim.shard):
-                self.produce(place, self._agreed(place), claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
+            if is_finished(place, claim.shard):
+                self.meter.shard("found")
+            else:
+                maker = self._agreed(place)
+                self.meter.made(self.produce(place, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch))
         count, taken = Plan(place.recipe).size(claim.shard), time.perf_counter() - clock
         told = f"{claim.job} shard {claim.shard}: {count} images in {taken:.2f} s"
         outcome = ledger.complete(claim)
@@ -119,9 +129,11 @@ class Workshop:
             with LeaseKeeper(lambda _: ledger.renew_commit(claim, seconds), seconds, f"the commit of {job}"):
                 return self._commit_claimed(job)
         except LeaseLost as lost:
+            self.meter.commit("lost")
             ledger.renew_commit(claim, 0.001)
             return Served(f"stopped: {lost} is no longer ours")
         except _NOT_HERE as unable:
+            self.meter.commit("declined")
             ledger.renew_commit(claim, 0.001)  # another worker may be able to, and need not wait
             return self._decline(job, unable)
         except ObjectMissing as missing:
@@ -130,6 +142,8 @@ class Workshop:
         except OutsideError as fault:
             return self._postpone_commit(job, fault)
         except LatentmillError as final:
+            self.meter.commit("failed")
+            self.meter.fault(final)
             return self._fail(job, str(final), letter_of(None, 1, str(final), traceback.format_exc()))
         except Exception as unexpected:
             return self._postpone_commit(job, unexpected)
@@ -145,6 +159,7 @@ class Workshop:
                 raise LeaseLost(f"the commit of {job}")
 
         manifest = finish(place, self.residents.bundle(place.recipe).info, before_commit=check)
+        self.meter.commit("committed")
         self.pool.conclude(job, marker)
         return Served(f"committed {job}: {manifest.samples} images at {place.url}", made=True)
 
@@ -169,9 +184,12 @@ class Workshop:
         error, trace = _text(fault), traceback.format_exc()
         if isinstance(fault, DeviceExhausted):
             self.residents.let_go_of_all()  # what other recipes hold on the device may be what was lacking
+        self.meter.fault(fault)
         faults = self.pool.ledger.postpone(claim)
         what = f"shard {claim.shard}, fault {faults}: {error}"
-        if faults >= self.pool.settings.max_shard_attempts:
+        given_up = faults >= self.pool.settings.max_shard_attempts
+        self.meter.shard("given_up" if given_up else "postponed")
+        if given_up:
             self.pool.bury(claim.job, letter_of(claim.shard, faults, error, trace))
             return Served(f"gave up {claim.job}: {what}")
         self.pool.ledger.note(claim.job, what)
@@ -179,8 +197,11 @@ class Workshop:
 
     def _postpone_commit(self, job: str, fault: Exception) -> Served:
         error, trace = _text(fault), traceback.format_exc()
+        self.meter.fault(fault)
         faults = self.pool.ledger.postpone_commit(job)
-        if faults >= self.pool.settings.max_shard_attempts:
+        failed = faults >= self.pool.settings.max_shard_attempts
+        self.meter.commit("failed" if failed else "postponed")
+        if failed:
             told = f"the commit failed {faults} times; the last error: {error}"
             return self._fail(job, told, letter_of(None, faults, error, trace))
         self.pool.ledger.note(job, f"the commit, fault {faults}: {error}")
@@ -191,13 +212,13 @@ class Workshop:
         return Served(f"failed {job}: {error}")
 
 
-def open_workshop(settings: Settings, worker: str = "") -> Workshop:
+def open_workshop(settings: Settings, worker: str = "", meter: Meter | None = None) -> Workshop:
     """A worker process with nothing resident yet."""
     pool = Pool(settings)
     cache = BundleCache(settings.cache_dir, settings.cache_bytes)
     compiling = Compiling(settings.compile, settings.compile_cache)
     residents = Residents(cache, (pool.root,), settings.device, settings.resident_bytes, compiling)
-    return Workshop(pool, residents, Places(settings.s3), worker)
+    return Workshop(pool, residents, Places(settings.s3), worker, meter=meter or Silent())
 
 
 def _text(fault: Exception) -> str:

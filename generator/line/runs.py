@@ -1,70 +1,66 @@
-"""What the shards of a build took, from ``runs/``: where the time went, and how fast it was. Imports no torch.
+"""What lies in ``runs/`` of a build, read. Imports no torch.
 
 Wall-clock facts are hints: they may be lacking, or be anybody's; what does not parse is passed over.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import islice
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from generator.canonical import Frozen
-from generator.errors import StoreError
-from generator.line.timing import STAGES, Stage
+from generator.errors import IntegrityError, StoreError, StoreUnavailable
+from generator.line.facts import MAX_RUN_BYTES, Run
 from generator.store.base import Store
 
-MAX_RUN_BYTES = 64 * 1024
-_MOST, _READERS = 200, 16  # runs that are looked at, and at once
+_READERS = 16  # at once
 
 
-class Run(BaseModel):
-    """``runs/<lease>.json``: one shard, made and published under one lease.
+class Runs(NamedTuple):
+    """Runs of a build: what was read, ``looked`` at so many, of ``found``; or of ``more`` than that."""
 
-    ``seconds`` are of the clock, added up over ``lanes`` that work side by side; ``wait`` is when they stood idle.
+    read: tuple[Run, ...]
+    looked: int
+    found: int
+    more: bool
+
+    @property
+    def sampled(self) -> bool:
+        """Whether there are others that were not looked at."""
+        return self.more or self.looked < self.found
+
+
+def read_runs(build: Store, *, most: int, listed: int) -> Runs:
+    """Runs of the build whose prefix ``build`` is seen from: ``most`` of the first ``listed`` of them.
+
+    Where there are more than ``most``, they are taken evenly: keys are random, but begin with who made the shard. The
+    first and the last one written are among them. Raises ``StoreError``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    shard: int = Field(ge=0)
-    samples: int = Field(ge=1)
-    refused: int = Field(ge=0)
-    elapsed_seconds: float = Field(gt=0.0)
-    seconds: dict[Stage, float]
-
-
-class Pace(Frozen):
-    """``shards`` shards together: images a second of one worker process, seconds of decoding for an image that was
-    accepted, and the share of the time that each stage took, in percent."""
-
-    shards: int
-    images_per_second: float
-    device_seconds_per_image: float
-    share: dict[Stage, float]
-
-
-def pace(build: Store) -> Pace | None:
-    """The pace of the build whose prefix ``build`` is seen from; of a large one that of some shards. ``None`` where
-    nothing is known."""
-    keys = [info.key for info in islice(build.list("runs/"), _MOST)]
+    infos = [(info.key, info.modified) for info in islice(build.list("runs/"), listed + 1)]
+    more, infos = len(infos) > listed, infos[:listed]
+    keys = _chosen(infos, most)
     with ThreadPoolExecutor(_READERS) as pool:
-        runs = [run for run in pool.map(lambda key: _read(build, key), keys) if run is not None]
-    if not runs:
-        return None
-    samples, elapsed = sum(run.samples for run in runs), sum(run.elapsed_seconds for run in runs)
-    seconds = {stage: sum(run.seconds.get(stage, 0.0) for run in runs) for stage in STAGES}
-    whole = sum(seconds.values())
-    return Pace(
-        shards=len(runs),
-        images_per_second=round(samples / elapsed, 1),
-        device_seconds_per_image=round(seconds["decode"] / samples, 7),
-        share={stage: round(100.0 * taken / whole, 1) if whole else 0.0 for stage, taken in seconds.items()},
-    )
+        read = tuple(run for run in pool.map(lambda key: _read(build, key), keys) if run is not None)
+    return Runs(read, len(keys), len(infos), more)
+
+
+def _chosen(infos: Sequence[tuple[str, datetime]], most: int) -> list[str]:
+    if len(infos) <= most:
+        return [key for key, _ in infos]
+    inner = max(1, most - 2)
+    evenly = [infos[place * len(infos) // inner][0] for place in range(inner)]
+    ends = [choose(infos, key=lambda info: info[1])[0] for choose in (min, max)]
+    return list(dict.fromkeys(evenly + ends))
 
 
 def _read(build: Store, key: str) -> Run | None:
     try:
         return Run.model_validate_json(build.get(key, MAX_RUN_BYTES))
-    except (StoreError, ValidationError):
+    except StoreUnavailable:
+        raise
+    except (StoreError, IntegrityError, ValidationError):
         return None

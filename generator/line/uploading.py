@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, final
+from typing import final
 
 from generator.commit import BuildPlace, publish_shard, record_run
 from generator.errors import StoreError
+from generator.line.facts import Run, this_process
 from generator.line.making import Timed
 
 _WAITING = 1  # shards that wait while one is uploaded: a slow store slows the making down instead of filling memory
@@ -25,33 +26,32 @@ class Upload:
     shard: Timed
     lease: str
 
-    def run(self, place: BuildPlace) -> None:
-        """Publish the shard. Raises what ``publish_shard`` raises."""
+    def run(self, place: BuildPlace) -> Run:
+        """Publish the shard; what it took. Raises what ``publish_shard`` raises."""
         with self.shard.times.of("upload"):
             publish_shard(place, self.shard.made)
+        run = self._run()
         with suppress(StoreError):  # the shard is done; nobody makes it again for want of its times
-            record_run(place, self.lease, self._facts())
+            record_run(place, self.lease, run.facts())
+        return run
 
-    def _facts(self) -> dict[str, Any]:
+    def _run(self) -> Run:
         made, times = self.shard.made.receipt, self.shard.times
-        elapsed = time.perf_counter() - self.shard.begun
-        ended = datetime.now(UTC)
-        return {
-            "shard": made.number,
-            "samples": made.samples,
-            "refused": made.refused,
-            "bytes": made.shard.size + made.table.size,
-            "ended": ended.isoformat(timespec="milliseconds"),
-            "elapsed_seconds": round(elapsed, 4),
-            "images_per_second": round(made.samples / elapsed, 2),
-            "device_seconds_per_image": round(times.clock["decode"] / made.samples, 7),
-            "lanes": self.shard.lanes,
-            "device": self.shard.environment.device,
-            "execution": self.shard.environment.execution,
-            "peak_device_bytes": self.shard.peak_bytes,
-            "seconds": {stage: round(seconds, 6) for stage, seconds in times.clock.items()},
-            "processor_seconds": {stage: round(seconds, 6) for stage, seconds in times.processor.items()},
-        }
+        return Run(
+            shard=made.number,
+            samples=made.samples,
+            refused=made.refused,
+            bytes=made.shard.size + made.table.size,
+            ended=datetime.now(UTC),
+            elapsed_seconds=round(time.perf_counter() - self.shard.begun, 6),
+            lanes=self.shard.lanes,
+            process=this_process(),
+            device=self.shard.environment.device[:200],
+            execution=self.shard.environment.execution,
+            peak_device_bytes=self.shard.peak_bytes,
+            seconds={stage: round(seconds, 6) for stage, seconds in times.clock.items()},
+            processor_seconds={stage: round(seconds, 6) for stage, seconds in times.processor.items()},
+        )
 
 
 @final
@@ -64,7 +64,7 @@ class Uploads:
     def __init__(self, place: BuildPlace) -> None:
         self._place = place
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
-        self._under_way = deque[Future[None]]()
+        self._under_way = deque[Future[Run]]()
 
     def hand(self, upload: Upload) -> None:
         """Upload it as soon as those before it are; waits while there are too many of them."""

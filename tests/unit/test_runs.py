@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from generator.line.runs import Run, pace
+from generator.line.costs import pace
+from generator.line.facts import Run
 from generator.line.timing import STAGES
 from generator.store import open_store
 from generator.store.base import Store

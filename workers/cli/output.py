@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from generator.line.runs import Pace
+    from generator.line.costs import Pace
     from workers.status import JobStatus
 
 Step = Callable[[int], None]

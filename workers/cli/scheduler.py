@@ -34,6 +34,7 @@ def scheduler_command() -> None:
     from workers.schedules.hands import PoolHands
     from workers.schedules.ticker import Ticker
     from workers.settings import load_settings
+    from workers.telemetry import Exporter
 
     settings = load_settings()
     pool = Pool(settings)
@@ -51,6 +52,9 @@ def scheduler_command() -> None:
     aside, stopped = ThreadPoolExecutor(_ASIDE, thread_name_prefix="aside"), threading.Event()
     ticker = Ticker(hands, SystemClock(), aside, every=settings.tick_seconds, folder=folder)
     heartbeat = Heartbeat(settings.heartbeats, lambda: ticker.silent() < _STUCK_SECONDS)
+    told = "Seconds since the scheduler last began to look at its schedules."
+    exporter = Exporter(settings, "scheduler", {"scheduler_silent_seconds": (told, ticker.silent)})
+    exporter.start()
     with Signals() as signals:
         heartbeat.start()
         courier.start()
@@ -62,6 +66,7 @@ def scheduler_command() -> None:
         stopped.set()
         thread.join(settings.grace_seconds)
         heartbeat.stop()
+        exporter.stop()
     # What is being judged is judged again by the next ticker: nobody waits for it.
     logging.getLogger(__name__).info("scheduler: left")
     logging.shutdown()

@@ -63,6 +63,7 @@ def worker_command(
     from workers.embedded import worker_environment
     from workers.ledger import Ledger
     from workers.settings import PREFIX
+    from workers.telemetry import check_ports
     from workers.tuning import tuned_settings
 
     settings = _settings(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
@@ -71,6 +72,7 @@ def worker_command(
     settings = _rooted(settings, root or shared or settings.root)
     if shared not in (None, settings.root):
         raise SettingsError("root", f"the root of the running `latentmill up`, {shared}", settings.root)
+    check_ports([settings])
     Ledger(url, settings.redis_timeout).ping()
     for found in refusals(settings, settings.root):
         raise SettingsError("root", "a store that mixes up nothing", f"{found.check}: {found.found}", found.mend)
@@ -88,6 +90,7 @@ def up_command(workers: int, concurrency: int | None, device: str | None, root: 
 
     A terminal shows what is running, what is next, and what became of the last day's runs; elsewhere a line is written
     for each change. SIGTERM and a closed terminal end it as Ctrl-C does; a second Ctrl-C ends everything at once.
+    Where LATENTMILL_METRICS_PORT is set, the first worker has that port, each further one and the scheduler the next.
     """
     from pydantic import SecretStr
 

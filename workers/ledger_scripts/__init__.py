@@ -13,6 +13,7 @@ from workers.ledger_scripts.jobs import (
     FACTS,
     FINISHED,
     PAUSE,
+    POOL,
     RENEW_COMMIT,
     REVIVE,
     SLOTS,
@@ -40,6 +41,7 @@ JOBS = (
     ALLOWANCE,
     FACTS,
     COUNTS,
+    POOL,
 )
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "FINISHED",
     "JOBS",
     "PAUSE",
+    "POOL",
     "POSTPONE",
     "RELEASE",
     "RELEASE_ALL",

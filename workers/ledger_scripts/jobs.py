@@ -156,6 +156,21 @@ redis.call('ZADD', P .. 'slots', now + tonumber(ARGV[4]), name)
 # ARGV: prefix -> slots of the workers that announced themselves lately
 SLOTS = COMMON + _WORK + "return slots()"
 
+# ARGV: prefix, queue, jobs... -> {slots, tickets that wait, shards of these jobs that are being made}
+POOL = (
+    COMMON
+    + _WORK
+    + """
+local count = 0
+for i = 3, #ARGV do
+  for _, shard in ipairs(redis.call('HKEYS', P .. 'made:' .. ARGV[i])) do
+    if tonumber(redis.call('ZSCORE', P .. 'lease:' .. ARGV[i], shard) or 0) > now then count = count + 1 end
+  end
+end
+return {slots(), redis.call('LLEN', ARGV[2]), count}
+"""
+)
+
 # ARGV: prefix, job, nonce, milliseconds -> 1 while the caller may commit
 RENEW_COMMIT = """
 if redis.call('GET', ARGV[1] .. 'committing:' .. ARGV[2]) ~= ARGV[3] then return 0 end

@@ -1,0 +1,94 @@
+"""What the main process of a worker, or a scheduler, answers to a scrape."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from socketserver import ThreadingTCPServer
+from typing import TYPE_CHECKING, Literal, final
+
+from generator.errors import SettingsError
+from workers.broker import redis_url
+from workers.ledger import Ledger
+from workers.settings import PREFIX, Settings
+from workers.telemetry.places import Directory
+from workers.telemetry.ports import bound
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+log = logging.getLogger(__name__)
+
+Role = Literal["worker", "scheduler"]
+_SILENT_SECONDS = 10.0  # after which a connection that asks nothing is closed
+
+
+@final
+class Exporter:
+    """Prometheus text on ``LATENTMILL_METRICS_PORT``, if that is set; else nothing is opened or imported.
+
+    ``more``: gauges of this process, by name: what they are, and how to know. A ``worker`` begins before its pool does.
+    """
+
+    def __init__(
+        self, settings: Settings, role: Role, more: Mapping[str, tuple[str, Callable[[], float]]] | None = None
+    ) -> None:
+        self._settings, self._role, self._more = settings, role, dict(more or {})
+        self._directory: Directory | None = None
+        self._server: ThreadingTCPServer | None = None
+
+    def start(self) -> None:
+        """Listen. Raises ``SettingsError`` for a port that is taken, or a state directory that is not to be written."""
+        if self._settings.metrics_port is None:
+            return
+        if self._role == "worker":
+            self._directory = _directory(self._settings)
+        try:
+            self._server = self._opened()
+        except BaseException:
+            self.stop()
+            raise
+        threading.Thread(target=self._server.serve_forever, name="metrics server", daemon=True).start()
+        log.info("metrics on http://%s:%d/metrics", self._settings.metrics_host, self._settings.metrics_port)
+
+    def stop(self) -> None:
+        """Listen no longer, and leave nothing behind."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        if self._directory is not None:
+            self._directory.close()
+        self._server = self._directory = None
+
+    def _opened(self) -> ThreadingTCPServer:
+        from prometheus_client import MetricsHandler
+
+        answers = {"registry": self._registry(), "timeout": _SILENT_SECONDS, "server_version": "latentmill"}
+        return bound(self._settings, type("Handler", (MetricsHandler,), answers | {"sys_version": ""}))
+
+    def _registry(self) -> CollectorRegistry:
+        from prometheus_client import CollectorRegistry, ProcessCollector
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        from workers.telemetry.gauges import Counts, OwnGauges, PoolGauges
+
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        # A scrape is over well before it would be given up, by whoever is as patient as we are with Redis.
+        patience = self._settings.redis_timeout / 2
+        ledger = Ledger(redis_url(self._settings), patience)
+        registry.register(PoolGauges(lambda: ledger.standing(self._settings.queue), patience))
+        registry.register(OwnGauges(self._role, version("latentmill"), self._more))
+        if self._directory is not None:
+            registry.register(Counts(MultiProcessCollector(None, str(self._directory.path))))  # type: ignore[no-untyped-call]
+        return registry
+
+
+def _directory(settings: Settings) -> Directory:
+    try:
+        return Directory(settings.metrics_dir)
+    except OSError as wrong:
+        got = f"{settings.metrics_dir} ({wrong.strerror})"
+        raise SettingsError(f"{PREFIX}STATE_DIR", "a directory that can be written", got) from wrong
