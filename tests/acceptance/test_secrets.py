@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import redis as redis_py
@@ -67,6 +69,11 @@ def all_files(home: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path), path.read_bytes()
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 def command_line(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
@@ -81,7 +88,13 @@ def said_by_commands(settings: Settings, job: str, monkeypatch: pytest.MonkeyPat
     for name, value in worker_environment(settings).items():
         if name.startswith("LATENTMILL_"):
             monkeypatch.setenv(name, value)
-    commands = [["status", job], ["jobs"], ["doctor", "--only", "store", "--only", "redis"], ["status", "nobody-0"]]
+    commands = [
+        ["status", job],
+        ["report", job],
+        ["jobs"],
+        ["doctor", "--only", "store", "--only", "redis"],
+        ["status", "nobody-0"],
+    ]
     for arguments in commands * 2:
         done = CliRunner().invoke(root, arguments)
         told = "".join(traceback.format_exception(done.exception)) if done.exception else ""
@@ -115,6 +128,7 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
         grace_seconds=1.0,
         max_shard_attempts=1,
         log_level="DEBUG",
+        metrics_port=free_port(),
         device="cpu",
         s3_endpoint_url=s3_server.endpoint_url,
         s3_region=s3_server.region,
@@ -133,6 +147,7 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
         with suppress(JobFailed):
             client.wait(lost, timeout=120)
         lines = command_line(worker.process.pid)
+        metrics = urlopen(f"http://127.0.0.1:{settings.metrics_port}/metrics", timeout=10.0).read()
         while_running = leaks(all_values(redis))
     finally:
         worker.stop(20.0)
@@ -142,6 +157,9 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
     assert "DEBUG" in worker.log.read_text()
     assert while_running == []
     assert leaks(iter([("the worker's command line", lines), ("status", repr(status).encode())])) == []
+    assert leaks(iter([("metrics", metrics)])) == []
+    assert b'latentmill_commits_total{outcome="committed"} 1.0' in metrics
+    assert not any(name.encode() in metrics for name in (job, lost, "tiny", "127.0.0.1", "secrets-", "mill@"))
     assert leaks(all_files(tmp_path)) == []
     assert leaks(all_objects(s3_server)) == []
     assert leaks(all_values(redis)) == []

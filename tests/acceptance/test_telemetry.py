@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -24,6 +25,7 @@ from workers.embedded import WorkerProcess, scheduler_command
 from workers.settings import Settings
 
 SHARDS, SAMPLES = 7, 250
+VERSION = version("latentmill")
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,7 @@ def test_counts_outlive_a_killed_process_and_a_dead_redis(
         assert found["latentmill_jobs{state=committed}"] == 1
         assert found["latentmill_shards_running"] == 0
         assert max(seen.get("latentmill_shards_running", 0.0) for seen in watcher.seen) == 2
-        assert {name for name in found if "role" in name} == {"latentmill_info{role=worker}{version=0.1.0}"}
+        assert {name for name in found if "role" in name} == {f"latentmill_info{{role=worker}}{{version={VERSION}}}"}
         assert not [name for name in found if "pid" in name]
         redis_server.kill()
         time.sleep(1.2)
@@ -223,7 +225,7 @@ def test_a_scheduler_tells_of_the_pool_and_of_itself(
         until(lambda: scrape(settings), tmp_path / "worker.log")
         found = scrape(settings)
         assert found["latentmill_redis_up"] == 1
-        assert found["latentmill_info{role=scheduler}{version=0.1.0}"] == 1
+        assert found[f"latentmill_info{{role=scheduler}}{{version={VERSION}}}"] == 1
         assert 0.0 <= found["latentmill_scheduler_silent_seconds"] < 30.0
         assert found["process_resident_memory_bytes"] > 0
         assert "latentmill_images_total" not in found

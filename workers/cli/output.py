@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workers.status import JobStatus
 
 Step = Callable[[int], None]
-_LINES = 16  # of a traceback that people see
+_LINES = 20  # of a traceback that people see
 _IF_ANY = ("waits_for", "error", "dead", "missing", "missing_shards")  # shown only where there is something to show
 
 F = TypeVar("F", bound=Callable[..., Any])
