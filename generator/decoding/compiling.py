@@ -74,10 +74,17 @@ def execution(setting: CompileSetting, fixed: Execution | None, device: str, sec
 def compile_network(network: nn.Module, cache: Path, threads: int) -> Any:
     """``network`` compiled for the shapes it is first called with, by callers of so many CPU threads.
 
-    Raises ``SettingsError`` where ``cache`` is not this user's alone.
+    On a CPU all of it becomes one C++ function, which lets go of Python's lock: pieces called from Python would hold
+    it, and lanes wait for one another. Raises ``SettingsError`` where ``cache`` is not this user's alone.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_directory(cache))
-    options: dict[str, Any] = {"compile_threads": 1, "cpp.threads": threads, "fx_graph_cache": True}
+    whole = all(weight.device.type == "cpu" for weight in network.parameters())
+    options: dict[str, Any] = {
+        "cpp_wrapper": whole,
+        "compile_threads": 1,
+        "cpp.threads": threads,
+        "fx_graph_cache": True,
+    }
     return torch.compile(network, fullgraph=True, dynamic=False, options=options)
 
 

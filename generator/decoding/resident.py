@@ -89,6 +89,7 @@ class ResidentDecoder:
         """How many threads should decode side by side, and what each calls first.
 
         On a CPU each takes its batches alone: one thread each, that never waits for others in the middle of a layer.
+        There is one more than there are threads to compute with: while one waits for Python's lock, another computes.
         """
         threads = torch.get_num_threads()
         try:
@@ -100,8 +101,8 @@ class ResidentDecoder:
         if self.device.type != "cpu":
             return Lanes(min(_DEVICE_LANES, os.cpu_count() or 1), 1)
         threads = torch.get_num_threads()
-        count = max(1, min(threads, _LANE_BYTES // max(1, peak_bytes)))
-        return Lanes(count, threads // count)
+        count = max(1, min(threads + (threads > 1), _LANE_BYTES // max(1, peak_bytes)))
+        return Lanes(count, max(1, threads // count))
 
     def _resident(self, bundle: Bundle) -> nn.Module:
         module = build_decoder(bundle.info.autoencoder)
