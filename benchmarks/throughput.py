@@ -32,7 +32,8 @@ def main() -> int:
     asked.out.mkdir(parents=True, exist_ok=True)
     log = asked.out / "throughput.jsonl"
     with tempfile.TemporaryDirectory(prefix="latentmill-throughput-", dir=asked.work) as work:
-        bench = Bench(QUICK if asked.quick else Protocol(), Path(work), asked.peers)
+        protocol = QUICK if asked.quick else Protocol(rounds=asked.rounds)
+        bench = Bench(protocol, Path(work), asked.peers)
         for part in asked.parts:
             kept = [row for row in rows_of(log) if row["part"] != part]
             made = []
@@ -54,6 +55,7 @@ def rows_of(log: Path) -> list[dict[str, Any]]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few images, one round")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of everything that is compared")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--peers", type=Path, help="interpreter of the peers' environment; without it no peers")
     parser.add_argument("--out", type=Path, default=Path("out/throughput"), help="rows and page")

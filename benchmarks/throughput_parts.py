@@ -29,6 +29,7 @@ class Protocol:
 
     rounds: int = 3
     sizes: tuple[int, ...] = (32, 64, 128, 256)
+    often: tuple[int, ...] = (64, 128)  # sizes that goals speak of; others are measured in one round only
     stored: tuple[int, ...] = (64, 128)
     peers_size: int = 64
     smallest: int = 8
@@ -103,8 +104,8 @@ def _answer(name: str, done: subprocess.CompletedProcess[str]) -> Row:
 def line(bench: Bench) -> Iterator[Row]:
     """In one process into a local directory: the limit, the whole, and where the time goes; by size and format."""
     for turn in range(bench.protocol.rounds):
-        for size in bench.protocol.sizes:
-            for form in bench.protocol.forms:
+        for size in bench.protocol.often if turn else bench.protocol.sizes:
+            for form in bench.protocol.forms[: 1 if turn else None]:
                 for compiled in bench.protocol.ways:
                     found = bench.one(
                         "profile",
