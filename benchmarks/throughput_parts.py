@@ -35,7 +35,7 @@ class Protocol:
     smallest: int = 8
     growth: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     scale: int = 1
-    starts: int = 9
+    starts: int = 5
     forms: tuple[str, ...] = ("jpeg", "png")
     ways: tuple[str, ...] = ("never", "always")  # of compiling the decoder
 
