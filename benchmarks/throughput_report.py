@@ -23,6 +23,8 @@ def write(page: Path, rows: Rows) -> None:
 def tables(rows: Rows) -> str:
     """All parts that were measured, as Markdown."""
     by_part = {part: [row for row in rows if row["part"] == part] for part in _PARTS}
+    for row in by_part["s3"]:
+        row["limit"] = _limit_of(by_part["line"], row)
     parts = [f"## {title}\n\n{make(by_part[part])}" for part, (title, make) in _PARTS.items() if by_part[part]]
     commits = ", ".join(sorted({row["commit"] for row in rows}))
     head = f"Measured at {commits} on {machine()}. Medians of the rounds, least and most in brackets."
@@ -107,13 +109,23 @@ def _s3(rows: Rows) -> str:
             f"{median(1e6 * row['s3']['server_seconds'] / row['s3']['images'] for row in of):.0f}",
             _spread(freed, "{:,.0f}"),
             _spread([mine / theirs for mine, theirs in zip(freed, local, strict=True)]),
+            "" if of[0]["limit"] is None else _spread([rate / of[0]["limit"] for rate in freed]),
         ]
 
     return _table(
         "size|decoder|local, images/s|S3, images/s|the server's own, µs of a core an image|S3 without that, images/s"
-        "|over local",
+        "|over local|share of the limit",
         map(told, _grouped(rows, "size", "compiled")),
     )
+
+
+def _limit_of(lines: Rows, row: dict[str, Any]) -> float | None:
+    """The limit that was measured for the same images in one process, JPEG as these are."""
+    execution = {"never": "eager", "always": "compiled"}[row["compiled"]]
+    same = [
+        line for line in lines if (line["size"], line["form"], line["execution"]) == (row["size"], "jpeg", execution)
+    ]
+    return median(line["limit"] for line in same) if same else None
 
 
 def _without_server(row: dict[str, Any]) -> float:
