@@ -90,11 +90,12 @@ def built(
     s3: dict[str, Any] | None = None,
     server: int | None = None,
 ) -> dict[str, Any]:
-    """A whole build in this process, from the open decoder to the commit; ``server`` is the process of the store."""
+    """A whole build in this process, from open decoder and store to the commit; ``server`` is the store's process."""
     loaded, settings = load_bundle(open_store(bundle)), S3Settings.model_validate(s3) if s3 else None
     spec = JobSpec(recipe=_recipe(loaded, images, form, seed=1), order=Order(destination=destination, name=name))
     place = place_of(spec, settings)
     maker = open_maker(place, loaded, open_decoder(place, loaded, "cpu", _compiling(compiled, cache)))
+    place.store.check_writable()  # the first call of an S3 client reads what the service can do
     clock, processor, theirs = time.perf_counter(), time.process_time(), _seconds_of(server)
     build_with(place, loaded, maker)
     return {
