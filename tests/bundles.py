@@ -19,9 +19,9 @@ from generator.guards.config import JudgeSettings, Passing
 from generator.guards.held import Guards
 from generator.guards.judge import Judge
 from generator.guards.sketch import draw_sketch
-from generator.latents import load
 from generator.latents.codes import Codes
 from generator.latents.config import MixtureSettings
+from generator.latents.loading import load
 from generator.store import open_store
 
 

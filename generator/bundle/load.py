@@ -23,8 +23,7 @@ from generator.bundle.format import (
 from generator.canonical import MAX_JSON_BYTES, digest_of, read_json, validated
 from generator.errors import BundleError, BundleMissing, ObjectMissing
 from generator.guards.held import UNGUARDED, Guards
-from generator.guards.sketch import load_sketch
-from generator.latents import LatentDistribution, load
+from generator.latents import LatentDistribution
 from generator.latents.codes import Codes
 from generator.store.base import Store
 
@@ -72,6 +71,8 @@ def parse_info(data: bytes) -> BundleInfo:
 
 def load_bundle(store: Store, expected: str | None = None) -> Bundle:
     """The bundle in ``store``, verified whole; ``expected`` pins its digest. Raises ``BundleError``."""
+    from generator.latents.loading import load  # clients that only ask what a bundle is wait for none of its parts
+
     digest, info = read_info(store, expected)
     latents = load(info.latents, _tensors(store, info, LATENTS_FILE))
     if (latents.dims, latents.classes) != (info.latent_dim, len(info.classes)):
@@ -90,6 +91,8 @@ def _guards(store: Store, info: BundleInfo) -> Guards:
     judge_weights = _tensors(store, info, JUDGE_FILE) if JUDGE_FILE in info.files else None
     sketch = None
     if SKETCH_FILE in info.files:
+        from generator.guards.sketch import load_sketch
+
         tensors = _tensors(store, info, SKETCH_FILE)
         sketch = load_sketch(tensors, size=info.image.height, channels=info.image.channels)
     return Guards(info.judge, judge_weights, sketch, info.passing)

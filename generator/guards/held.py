@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from generator.guards.config import NOTHING, JudgeSettings, Passing
-from generator.guards.sketch import Sketch
+
+if TYPE_CHECKING:
+    from generator.guards.sketch import Sketch
 
 
 @dataclass(frozen=True, eq=False)

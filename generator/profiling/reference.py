@@ -11,9 +11,9 @@ from generator.autoencoders.build import build_decoder, build_encoder
 from generator.autoencoders.config import StackedConfig
 from generator.autoencoders.settings import EpochRecord, TrainSettings
 from generator.bundle import Bundle, BundleContents, FittingFacts, SourceFacts, TrainingFacts, load_bundle, save_bundle
-from generator.latents import load
 from generator.latents.codes import Codes
 from generator.latents.config import MixtureSettings
+from generator.latents.loading import load
 from generator.store import open_store
 
 _CLASSES, _DIMS, _CLUSTERS = 10, 64, 1

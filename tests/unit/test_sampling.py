@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from generator.errors import RejectionExhausted, SpecError
-from generator.latents import LatentDistribution, load
+from generator.latents import LatentDistribution
+from generator.latents.loading import load
 from generator.line.sampling import Draw, Sampler
 from generator.seeding import Noise, noise
 from generator.spec import Recipe
