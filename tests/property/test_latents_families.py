@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as safetensors_bytes
 
-from generator import latents
 from generator.errors import BundleError
 from generator.latents.base import LatentDistribution
 from generator.latents.codes import Codes
@@ -26,6 +25,7 @@ from generator.latents.config import (
     SamplerSettings,
 )
 from generator.latents.fit import fit
+from generator.latents.loading import load
 from generator.seeding import Noise, noise
 
 SETTINGS: dict[str, SamplerSettings] = {
@@ -163,7 +163,7 @@ def test_a_floor_refuses_at_most_its_share_of_samples(family: str) -> None:
 def test_what_is_stored_and_read_samples_the_same_bits(family: str) -> None:
     of, labels = fitted(family), np.arange(300) % 2
     config, tensors = of.state()
-    again = latents.load(config, parse_safetensors(safetensors_bytes(tensors)))
+    again = load(config, parse_safetensors(safetensors_bytes(tensors)))
     first, second = of.sample(drawn(300), labels), again.sample(drawn(300), labels)
     assert first.z_BD.tobytes() == second.z_BD.tobytes()
     assert of.log_prob(first.z_BD, labels).tobytes() == again.log_prob(first.z_BD, labels).tobytes()
@@ -189,8 +189,8 @@ def test_damage_is_refused(family: str) -> None:
     config, tensors = fitted(family).state()
     for _, altered in damaged(tensors):
         with pytest.raises(BundleError) as refused:
-            latents.load(config, altered)
+            load(config, altered)
         assert refused.value.field.startswith("latents")
     for name, value in {"dims": 3, "classes": 5, "extra": 1, "family": "pickle"}.items():
         with pytest.raises(BundleError):
-            latents.load({**config, name: value}, tensors)
+            load({**config, name: value}, tensors)

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from generator import latents
 from generator.errors import BundleError
+from generator.latents.loading import load
 from generator.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
 from generator.seeding import noise
 
@@ -136,7 +136,7 @@ def changed(name: str, where: tuple[int, ...], value: float) -> np.ndarray:
 )
 def test_what_is_no_mixture_is_refused(name: str, value: Any, field: str) -> None:
     with pytest.raises(BundleError) as refused:
-        latents.load(*altered(name, value))
+        load(*altered(name, value))
     assert refused.value.field.split(".")[0] == "latents"
     assert any(refused.value.field.startswith(known) for known in field.split("|"))
 
@@ -144,6 +144,6 @@ def test_what_is_no_mixture_is_refused(name: str, value: Any, field: str) -> Non
 def test_missing_and_additional_tensors_are_refused() -> None:
     config, tensors = made(3, (2, 1)).state()
     with pytest.raises(BundleError):
-        latents.load(config, {name: value for name, value in tensors.items() if name != "quantile"})
+        load(config, {name: value for name, value in tensors.items() if name != "quantile"})
     with pytest.raises(BundleError):
-        latents.load(config, {**tensors, "other": np.zeros(1)})
+        load(config, {**tensors, "other": np.zeros(1)})
