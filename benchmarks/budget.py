@@ -165,7 +165,8 @@ def _trained(source: Source, epochs: int, seed: int, asked: argparse.Namespace, 
     timing = path.with_suffix(".seconds")
     if not path.exists():
         clock = time.process_time()
-        settings = default_settings(len(source)).model_copy(update={"epochs": epochs, "seed": seed})
+        length = {"epochs": epochs, "patience": max(10, epochs // 5), "seed": seed}
+        settings = default_settings(len(source)).model_copy(update=length)
         judge = default_judge(source.size)
         budget = judge.budget.model_copy(update={"steps": asked.judge_steps})
         judge = judge.model_copy(update={"members": asked.judges, "budget": budget})
