@@ -150,3 +150,24 @@ class Scene:
 
     def states(self, name: str = "nightly") -> dict[str, str]:
         return {f"{run.date:%m-%d %H:%M}": run.state for run in self.runs(name)}
+
+    def live_through(self, *, until: datetime, step: timedelta) -> None:
+        """One ticker, a pass every ``step``."""
+        ticker = self.ticker()
+        while self.clock.time < until:
+            ticker.once()
+            self.clock.time += step
+
+    def nights(self, first: int, last: int) -> None:
+        """Ticks around the nightly date of these days of January."""
+        ticker = self.ticker()
+        for day in range(first, last + 1):
+            for minute in (29, 31, 45, 58):
+                self.clock.time = datetime(2026, 1, day, 3, minute, tzinfo=UTC)
+                ticker.once()
+
+    def settle(self) -> None:
+        """Other tickers go on until nothing is under way."""
+        for _ in range(10):
+            self.ticker().once()
+            self.clock.go(minutes=6)
