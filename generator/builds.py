@@ -86,6 +86,12 @@ def builds_below(dataset: Store) -> list[str]:
     return list(dataset.children(_BUILDS))
 
 
+def check_dataset(store: Store) -> None:
+    """Raises ``DatasetError`` where ``store`` holds no dataset, not even one that nothing is promoted of yet."""
+    if not builds_below(store) and store.head(LATEST_KEY) is None:
+        raise DatasetError("dataset", "the URL of a dataset", f"none at {store.url}", _below(store))
+
+
 def is_committed(build: Store) -> bool:
     """Whether the build whose prefix ``build`` is seen from exists for readers."""
     return build.head(MANIFEST_KEY) is not None
@@ -122,9 +128,12 @@ def _only_build(store: Store) -> Store:
     if builds:
         got = f"only unfinished ones at {store.url}: {_some(builds)}"
         raise DatasetError("dataset", "a committed build", got, "wait for the job, or run the same spec again")
+    raise DatasetError("dataset", "the URL of a dataset or of a build", f"neither at {store.url}", _below(store))
+
+
+def _below(store: Store) -> str:
     below = list(store.children())
-    hint = f"below it are: {_some(below)}" if below else ""
-    raise DatasetError("dataset", "the URL of a dataset or of a build", f"neither at {store.url}", hint)
+    return f"below it are: {_some(below)}" if below else ""
 
 
 def _some(names: list[str]) -> str:

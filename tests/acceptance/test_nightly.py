@@ -124,6 +124,11 @@ def test_the_commands_that_declare(home: Path, schedule: Commands) -> None:
     other = write_schedule(home, {"name": "nightly", "cron": "0 4 * * *"})
     assert schedule.refusal("add", other).field == "name"
     assert schedule.facts("add", other, "--replace")["cron"] == "0 4 * * *"
+    away = {"source": "elsewhere.npz", "test": str(bad)}
+    compared = write_schedule(home, {"name": "compared", "cron": "0 4 * * *", "gates": {"reference": away}})
+    assert "not on this machine: elsewhere.npz" in schedule.text("validate", compared)
+    assert schedule.facts("add", compared)["not_on_this_machine"] == [str(Path.cwd() / "elsewhere.npz")]
+    schedule.text("remove", "compared")
     assert "nightly" in schedule.text("list")
     assert schedule.facts("pause", "nightly")["next"] == []
     assert schedule.facts("list")[0]["paused"] is True

@@ -21,11 +21,13 @@ _STATES = ("latest", "pinned", "refused")
 @json_option
 def builds_command(dataset: str, as_json: bool) -> None:
     """The committed builds of DATASET, the newest first: the one readers get, those that are pinned, or kept back."""
+    from generator.builds import check_dataset
     from generator.clearing import read_held
     from workers.cli.dataset import dataset_at
     from workers.settings import load_settings
 
     store, _ = dataset_at(dataset, load_settings())
+    check_dataset(store)
     held = sorted(read_held(store), key=lambda each: (each.date, each.build), reverse=True)
     if as_json:
         click.echo(json.dumps([_facts(each) for each in held], indent=2))
@@ -58,12 +60,14 @@ def retain_command(
     Never the one that readers get, the one before it, or pinned ones. Builds that gates kept back go once they are no
     longer among the last. An interrupted deletion is finished by the next.
     """
+    from generator.builds import check_dataset
     from generator.clearing import apply_retention, plan_retention, read_held
     from workers.cli.dataset import dataset_at
     from workers.settings import load_settings
 
     settings, rule = load_settings(), _rule(last=last, weeks=weeks, months=months)
     store, _ = dataset_at(dataset, settings)
+    check_dataset(store)
     plan = plan_retention(read_held(store), rule)
     done = None if dry_run else apply_retention(store, plan, intents=_intents(settings, root))
     gone, wanted = (() if done is None else done.deleted), (() if done is None else done.wanted)

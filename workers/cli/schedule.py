@@ -14,6 +14,7 @@ from workers.cli.output import json_option, show
 from workers.cli.schedule_runs import backfill_command, find, hands_here, history_command, run_command, run_table
 
 if TYPE_CHECKING:
+    from workers.schedules.declared import Schedule
     from workers.schedules.kept import Kept
     from workers.schedules.runs import Run
 
@@ -30,7 +31,8 @@ def schedule_command() -> None:
 def add_command(file: str, replace: bool, as_json: bool) -> None:
     """Keep the schedule in FILE. It counts from now on, or from its start.
 
-    Bundle, channel and the next dates are checked first. A bundle that lies elsewhere is pushed to the store root.
+    Bundle, channel and the next dates are checked first. A bundle that lies elsewhere is pushed to the store root. Real
+    images that its gates compare with are read by the scheduler, on its machine; whether they lie on this one is said.
     """
     from workers.schedules.declared import read_schedule
     from workers.schedules.declaring import declare
@@ -38,7 +40,7 @@ def add_command(file: str, replace: bool, as_json: bool) -> None:
 
     schedule, digest = read_schedule(file)
     kept = declare(schedule, digest, hands_here().root, load_settings(), datetime.now(UTC), replace=replace)
-    show(_facts(kept), as_json=as_json, title="scheduled")
+    show(_facts(kept) | _missing(kept.schedule), as_json=as_json, title="scheduled")
 
 
 @schedule_command.command("validate")
@@ -67,8 +69,10 @@ def validate_command(paths: tuple[str, ...], as_json: bool) -> None:
             recipe = jobs[0].spec.recipe
             dates = [read[0].times.local(date).isoformat(timespec="minutes") for date in read[0].upcoming(now, 3)]
             facts = {"file": str(path), "valid": True, "name": read[0].name, "next": dates}
-            told.append(facts | {"images": recipe.total, "bundle": recipe.bundle})
+            missing = _missing(read[0])
+            told.append(facts | {"images": recipe.total, "bundle": recipe.bundle} | missing)
             text = f"{path}: {read[0].name}, {recipe.total:,} images, next at {', '.join(dates)}"
+            text += "".join(f"; not on this machine: {', '.join(places)}" for places in missing.values())
         if not as_json:
             click.echo(text, err=not told[-1]["valid"])
     if as_json:
@@ -179,6 +183,14 @@ def _facts(kept: Kept) -> dict[str, Any]:
         "destination": schedule.job["destination"],
         "since": kept.since.isoformat(timespec="seconds"),
     }
+
+
+def _missing(schedule: Schedule) -> dict[str, Any]:
+    """What a person has to see to: nothing, mostly."""
+    from workers.schedules.declaring import not_here
+
+    places = not_here(schedule)
+    return {"not_on_this_machine": places} if places else {}
 
 
 def _short(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -59,6 +60,11 @@ def declare(
     return kept
 
 
+def not_here(schedule: Schedule) -> list[str]:
+    """Places of real images that gates compare with and this machine lacks; the one whose ticker judges must not."""
+    return [place for place in _places(schedule.gates).values() if not glob.glob(str(Path(place).expanduser()))]  # noqa: PTH207
+
+
 def _refuse_other(held: Kept | None, source: Digest, replace: bool) -> None:
     if held is None or replace or held.source == source:
         return
@@ -95,10 +101,14 @@ def _compared_with(gates: Gates | None) -> Gates | None:
     """``gates`` with sources of real images that every ticker of this machine finds."""
     if gates is None or gates.reference is None:
         return gates
-    given = gates.reference
-    places = {name: place for name in ("source", "test") if (place := getattr(given, name)) not in _NO_PLACES}
-    update = {name: _absolute(place) for name, place in places.items()}
-    return gates.model_copy(update={"reference": given.model_copy(update=update)})
+    update = {name: _absolute(place) for name, place in _places(gates).items()}
+    return gates.model_copy(update={"reference": gates.reference.model_copy(update=update)})
+
+
+def _places(gates: Gates | None) -> dict[str, str]:
+    """The fields of the reference that name a place, and those places."""
+    given = None if gates is None else gates.reference
+    return {name: place for name in ("source", "test") if (place := getattr(given, name, None)) not in _NO_PLACES}
 
 
 def _absolute(place: str) -> str:
