@@ -7,7 +7,7 @@ training images: what the decoder loses at most. The rest is lost by the latent 
 images, which nothing else sees.
 
     python benchmarks/budget.py                      CIFAR-10, 4 to 64 epochs: hours; goes on where it stopped
-    python benchmarks/budget.py --latent-dim 128 --sampler flow --epochs 16       another model beside it
+    python benchmarks/budget.py --latent-dim 128 --sampler flow --feature-loss 300 --epochs 16   another model
     python benchmarks/budget.py --quick              the bundled digits, a few epochs: a minute; for a look
 
 A row an (epochs, seed, model) goes to ``<out>/budget.jsonl``, the table of all into ``<out>/budget.md``, between
@@ -94,6 +94,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="vae")
     parser.add_argument("--width", type=int)
     parser.add_argument("--latent-dim", type=int)
+    parser.add_argument("--beta", type=float, help="weight of a vae's divergence")
+    parser.add_argument("--feature-loss", type=float, default=0.0, help="weight of the feature loss")
     parser.add_argument("--sampler", choices=list(_SAMPLERS), default="mixture")
     parser.add_argument("--judges", type=int, default=1, help="classifiers of the judge")
     parser.add_argument("--judge-steps", type=int, default=600, help="training steps of each of them")
@@ -121,7 +123,7 @@ def _rows(log: Path) -> list[dict[str, Any]]:
 
 
 def _config(source: Source, asked: argparse.Namespace) -> AutoencoderConfig:
-    options = {"width": asked.width, "latent_dim": asked.latent_dim}
+    options = {"width": asked.width, "latent_dim": asked.latent_dim, "beta": asked.beta}
     given = {name: value for name, value in options.items() if value is not None}
     return default_config(source.size, source.channels, asked.model, **given)
 
@@ -129,7 +131,9 @@ def _config(source: Source, asked: argparse.Namespace) -> AutoencoderConfig:
 def _model(source: Source, asked: argparse.Namespace) -> str:
     config = _config(source, asked)
     judges = f"{asked.judges} judge{'s' * (asked.judges > 1)} of {asked.judge_steps} steps"
-    return f"{config.family}, {config.latent_dim} dimensions, {asked.sampler}, {judges}"
+    more = [f"{name} {value:g}" for name, value in (("width", asked.width), ("beta", asked.beta)) if value is not None]
+    more += [f"feature loss {asked.feature_loss:g}"] if asked.feature_loss else []
+    return ", ".join([config.family, f"{config.latent_dim} dimensions", *more, asked.sampler, judges])
 
 
 def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
@@ -165,8 +169,13 @@ def _trained(source: Source, epochs: int, seed: int, asked: argparse.Namespace, 
     timing = path.with_suffix(".seconds")
     if not path.exists():
         clock = time.process_time()
-        length = {"epochs": epochs, "patience": max(10, epochs // 5), "seed": seed}
-        settings = default_settings(len(source)).model_copy(update=length)
+        asked_for = {
+            "epochs": epochs,
+            "patience": max(10, epochs // 5),
+            "seed": seed,
+            "feature_loss": asked.feature_loss,
+        }
+        settings = default_settings(len(source)).model_copy(update=asked_for)
         judge = default_judge(source.size)
         budget = judge.budget.model_copy(update={"steps": asked.judge_steps})
         judge = judge.model_copy(update={"members": asked.judges, "budget": budget})

@@ -37,7 +37,7 @@ class TrainSettings(Frozen):
     weight_decay: float = Field(default=1e-4, ge=0.0, le=1.0)
     reconstruction: Literal["bce", "mse"] = "bce"
     augmentation: Augmentation = Augmentation()
-    feature_loss: float = Field(default=0.0, ge=0.0, le=1000.0)
+    feature_loss: float = Field(default=0.0, ge=0.0, le=10_000.0)
     patch_loss: float = Field(default=0.0, ge=0.0, le=1000.0)
     holdout: float = Field(default=0.1, gt=0.0, lt=0.9)
     patience: int = Field(default=10, ge=1, le=10_000, strict=True)
