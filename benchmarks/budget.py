@@ -7,11 +7,12 @@ training images: what the decoder loses at most. The rest is lost by the latent 
 images, which nothing else sees.
 
     python benchmarks/budget.py                      CIFAR-10, 4 to 64 epochs: hours; goes on where it stopped
-    python benchmarks/budget.py --latent-dim 128 --sampler flow --feature-loss 300 --epochs 16   another model
+    python benchmarks/budget.py --latent-dim 128 --sampler flow --feature-loss 1000 --epochs 16  another model
     python benchmarks/budget.py --quick              the bundled digits, a few epochs: a minute; for a look
 
 A row an (epochs, seed, model) goes to ``<out>/budget.jsonl``, the table of all into ``<out>/budget.md``, between
-two marks. Times are processor seconds, of all threads.
+two marks. Times are processor seconds, of all threads. With ``--residual`` a network of another kind learns from real
+and synthetic images as well (``residual.py``); rows that are there already get that too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from pages import write_tables
+from residual import STEPS, residual_accuracy
 
 from generator.autoencoders.augmentation import Augmentation
 from generator.autoencoders.build import load_decoder, load_encoder
@@ -67,11 +69,13 @@ def main() -> int:
         for epochs in asked.epochs:
             for seed in range(asked.seeds):
                 cell = {"epochs": epochs, "seed": seed, "model": _model(source, asked)}
-                if not any(cell.items() <= row.items() for row in _rows(log)):
-                    print(f"{epochs} epochs, seed {seed}, {cell['model']}", file=sys.stderr, flush=True)
+                row = next((row for row in _rows(log) if cell.items() <= row.items()), None)
+                print(f"{epochs} epochs, seed {seed}, {cell['model']}", file=sys.stderr, flush=True)
+                if row is None:
                     row = cell | _measured(source, test, epochs, seed, asked)
-                    with log.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                    _keep(log, cell, row)
+                if asked.residual and "residual" not in row:
+                    _keep(log, cell, row | {"residual": _by_residual(source, test, epochs, seed, asked, _rows(log))})
     except LatentmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -99,6 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sampler", choices=list(_SAMPLERS), default="mixture")
     parser.add_argument("--judges", type=int, default=1, help="classifiers of the judge")
     parser.add_argument("--judge-steps", type=int, default=600, help="training steps of each of them")
+    parser.add_argument("--residual", action="store_true", help="ask a residual network too")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("out/budget"), help="rows and table")
     parser.add_argument("--work", type=Path, default=Path("out/budget/work"), help="bundles and datasets")
@@ -122,6 +127,12 @@ def _rows(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
+def _keep(log: Path, cell: dict[str, Any], row: dict[str, Any]) -> None:
+    """``row`` instead of what is known of its cell."""
+    others = [each for each in _rows(log) if not cell.items() <= each.items()]
+    log.write_text("".join(json.dumps(each) + "\n" for each in [*others, row]))
+
+
 def _config(source: Source, asked: argparse.Namespace) -> AutoencoderConfig:
     options = {"width": asked.width, "latent_dim": asked.latent_dim, "beta": asked.beta}
     given = {name: value for name, value in options.items() if value is not None}
@@ -137,7 +148,7 @@ def _model(source: Source, asked: argparse.Namespace) -> str:
 
 
 def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
-    path = asked.work / f"{digest_of(_model(source, asked).encode())[7:15]}-{epochs}-{seed}.bundle"
+    path = _place(source, epochs, seed, asked)
     seconds = _trained(source, epochs, seed, asked, path)
     bundle = load_bundle(open_store(str(path)))
     arms = {
@@ -162,6 +173,23 @@ def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: arg
         "reconstruction_mse": float(np.mean(error**2)) / 255.0**2,
         "accuracy": {name: arm.mean for name, arm in found.arms.items()},
     }
+
+
+def _place(source: Source, epochs: int, seed: int, asked: argparse.Namespace) -> Path:
+    return Path(asked.work / f"{digest_of(_model(source, asked).encode())[7:15]}-{epochs}-{seed}.bundle")
+
+
+def _by_residual(
+    source: Source, test: Labelled, epochs: int, seed: int, asked: argparse.Namespace, rows: list[dict[str, Any]]
+) -> dict[str, float]:
+    """What a residual network makes of the real images (known from another row, perhaps) and of the synthetic ones."""
+    arms = {"synthetic": _generated(_place(source, epochs, seed, asked), seed, asked)}
+    known = [row["residual"]["real"] for row in rows if row["seed"] == seed and "residual" in row]
+    if not known:
+        arms["real"] = Labelled(source.images_NHWC, source.labels_N)
+    classes, steps = len(source.class_names), asked.steps if asked.quick else STEPS
+    found = {name: residual_accuracy(arm, test, classes=classes, seed=seed, steps=steps) for name, arm in arms.items()}
+    return {"real": known[0]} | found if known else found
 
 
 def _trained(source: Source, epochs: int, seed: int, asked: argparse.Namespace, path: Path) -> float:
@@ -217,19 +245,25 @@ def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: float
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        f"| model | epochs | seeds | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} | synthetic / real |",
-        f"|{'---|' * (6 + len(ARMS))}",
+        f"| model | epochs | seeds | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} | synthetic / real |"
+        " residual network: real | synthetic |",
+        f"|{'---|' * (8 + len(ARMS))}",
     ]
     for model, epochs in sorted({(row["model"], row["epochs"]) for row in rows}):
         of = [row for row in rows if (row["model"], row["epochs"]) == (model, epochs)]
         arms = [_told([row["accuracy"][arm] for row in of]) for arm in ARMS]
         ratio = _told([row["accuracy"]["synthetic"] / row["accuracy"]["real"] for row in of])
         cost, error = (mean(row[name] for row in of) for name in ("train_seconds", "reconstruction_mse"))
-        lines.append(f"| {model} | {epochs} | {len(of)} | {cost:.0f} | {error:.4f} | {' | '.join(arms)} | {ratio} |")
+        asked = [row["residual"] for row in of if "residual" in row]
+        second = [_told([each[arm] for each in asked]) for arm in ("real", "synthetic")]
+        cells = [model, epochs, len(of), f"{cost:.0f}", f"{error:.4f}", *arms, ratio, *second]
+        lines.append("".join(f"| {cell} " for cell in cells) + "|")
     return "\n".join(lines) + "\n"
 
 
 def _told(values: list[float]) -> str:
+    if not values:
+        return ""
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 

@@ -79,16 +79,14 @@ def _fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
 
 
 def _train(bundle: Path, *, quiet: bool) -> None:
-    from generator.autoencoders.config import default_config
-    from generator.autoencoders.settings import default_settings
     from generator.guards.config import default_judge
-    from generator.learning import learn
+    from generator.learning import learn, recommended_model, recommended_settings
     from generator.sources import load_source
 
     source = load_source("digits")
-    settings = default_settings(len(source))
+    settings = recommended_settings(source)
     steps = settings.epochs * (int(len(source) * (1 - settings.holdout)) // settings.batch)
-    config = default_config(source.size, source.channels)
+    config = recommended_model(source)
     judge = default_judge(source.size)
     with progress_bar("training on digits", steps, quiet=quiet, unit="steps") as bar:
 

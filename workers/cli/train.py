@@ -24,7 +24,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized")
 _SAMPLERS = ("gaussian", "mixture", "flow", "polar")
 _OF_MODEL = {
-    "latent_dim": click.option("--latent-dim", type=int, help="Dimensions of a code."),
+    "latent_dim": click.option(
+        "--latent-dim", type=int, help="Dimensions of a code; by default by size and colour, 128 for many photographs."
+    ),
     "width": click.option("--width", type=int, help="Feature maps of the first layer (all but linear)."),
     "patch": click.option("--patch", type=int, help="linear: side of the patches; by default the whole image."),
     "pretraining": click.option(
@@ -95,7 +97,11 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 @click.option("--batch", type=int, help="Images per step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option("--reconstruction", help="Loss of a pixel: bce or mse.")
-@click.option("--feature-loss", type=float, help="Sharper images: weight of a classifier's features.")
+@click.option(
+    "--feature-loss",
+    type=float,
+    help="Sharper images: weight of a classifier's features.  [default: 0; 1000 for a vae of many photographs]",
+)
 @click.option("--patch-loss", type=float, help="Sharper images: weight of a patch discriminator.")
 @all_of(_AUGMENT)
 @click.option("--holdout", type=float, help="Share of the images held out for early stopping and the fit.")
@@ -103,7 +109,9 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 @click.option("--seed", type=int, help="Seed of weights, order and noise.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
 @click.option(
-    "--sampler", type=click.Choice(_SAMPLERS), default="mixture", show_default=True, help="Latent distribution."
+    "--sampler",
+    type=click.Choice(_SAMPLERS),
+    help="Latent distribution.  [default: mixture; flow for many photographs]",
 )
 @all_of(SAMPLER_OPTIONS)
 @click.option("--judges", type=int, default=1, show_default=True, help="Classifiers that doubt labels; 0 for none.")
@@ -117,7 +125,7 @@ def train_command(
     channels: int | None,
     skip_bad: bool,
     model: str,
-    sampler: str,
+    sampler: str | None,
     judges: int,
     judge_width: int | None,
     judge_steps: int | None,
@@ -127,11 +135,12 @@ def train_command(
     """Train an autoencoder on SOURCE, fit its latent space, and write a bundle.
 
     SOURCE is `digits` (bundled), a folder with one folder per class, a .npz file, or Hugging Face image Parquet.
+    10,000 images in colour of 32 pixels or more are many photographs.
     A run that was stopped goes on from its checkpoint when the same command is given again.
     """
-    from generator.autoencoders.config import default_config
-    from generator.autoencoders.settings import default_settings, parse_settings
+    from generator.autoencoders.settings import parse_settings
     from generator.bundle.save import check_free
+    from generator.learning import recommended_model, recommended_sampler, recommended_settings
     from generator.sources import load_source
 
     check_free(out)
@@ -139,7 +148,8 @@ def train_command(
     of_model = {name: options.pop(name) for name in _OF_MODEL if name in options}
     changes = {name.removeprefix("augment_"): options.pop(name) for name in _AUGMENT if name in options}
     options |= {"augmentation": changes} if changes else {}
-    fitted_by = sampler_settings(sampler, options)
+    chosen = sampler is not None or any(name in options for name in SAMPLER_OPTIONS)
+    fitted_by = sampler_settings(sampler or "mixture", options) if chosen else None
     judge_of = partial(_judge, judges, judge_width, judge_steps)
     judge_of(32)  # like the settings, refused before anything is read
     parse_settings(options)
@@ -148,8 +158,9 @@ def train_command(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
         )
     _say_skipped(images, quiet=as_json)
-    settings = parse_settings(default_settings(len(images)).model_dump() | options)
-    config = default_config(images.size, images.channels, model, **of_model)
+    settings = parse_settings(recommended_settings(images, model).model_dump() | options)
+    config = recommended_model(images, model, **of_model)
+    fitted_by = fitted_by or recommended_sampler(images)
     learned = _learn(images, config, settings, fitted_by, judge_of(images.size), out, quiet=as_json)
     for notice in learned.fit.notices:
         click.echo(f"notice: {notice}", err=True)
