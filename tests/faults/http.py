@@ -1,6 +1,7 @@
 """An HTTP proxy before an S3 service that fails as such services do: errors, lost and wrong answers, cut bodies.
 
-A request is read whole before anything is passed on, so that half a body never reaches the service, as with S3 itself.
+A request is read whole before anything is passed on, so that half of one never reaches the service, as with S3 itself:
+headers up to the empty line that ends them, a body as long as they say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any
 
 _ANSWER_SECONDS = 60.0  # that the service may take
@@ -189,9 +191,34 @@ class _Answer:
     body: bytes
 
 
+class _Lines:
+    """A connection that is read; ``last`` is the last line that came. The parser of headers takes an end for theirs."""
+
+    def __init__(self, file: BufferedIOBase) -> None:
+        self._file, self.last = file, b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self._file.readline(limit)
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: StoreProxy
+
+    def setup(self) -> None:
+        super().setup()
+        self.lines = _Lines(self.rfile)
+        self.rfile = self.lines  # type: ignore[assignment]
+
+    def parse_request(self) -> bool:
+        if super().parse_request() and self.lines.last in (b"\r\n", b"\n"):
+            return True
+        self.close_connection = True
+        return False
 
     def _serve(self) -> None:
         body = self._body()
@@ -224,12 +251,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _chunks(self) -> bytes:
         found = b""
-        while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
+        while size := int(self._line().split(b";")[0], 16):
             found += self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
+            self._line()
+        while self._line().strip():
             pass
         return found
+
+    def _line(self) -> bytes:
+        line = self.rfile.readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionAbortedError("half a request")
+        return line
 
     def _passed_on(self, body: bytes) -> _Answer:
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
