@@ -27,9 +27,9 @@ def recommended_model(source: Source, family: str = "vae", **options: Any) -> Au
 
 
 def recommended_settings(source: Source, family: str = "vae") -> TrainSettings:
-    """As ``default_settings``; a ``vae`` of labelled photographs is sharpened by a feature loss."""
+    """As ``default_settings``; a ``vae`` of photographs of two classes or more is sharpened by a feature loss."""
     settings = default_settings(len(source))
-    if family == "vae" and _photographs(source) and source.labels_N is not None:
+    if family == "vae" and _photographs(source) and len(source.class_names) > 1:
         return settings.model_copy(update={"feature_loss": _FEATURE_LOSS})
     return settings
 

@@ -18,10 +18,10 @@ from generator.store import open_store
 from workers.cli.main import root
 
 
-def source(images: int, size: int, channels: int, *, labelled: bool = True) -> Source:
+def source(images: int, size: int, channels: int, *, classes: int = 2) -> Source:
     images_NHWC = np.broadcast_to(np.uint8(0), (images, size, size, channels))
-    labels_N, names = (np.arange(images) % 2, ("a", "b")) if labelled else (None, ())
-    return Source(images_NHWC, labels_N, names, fingerprint="sha256:" + "0" * 64, name="some")
+    labels_N = np.arange(images) % classes if classes else None
+    return Source(images_NHWC, labels_N, ("a", "b")[:classes], fingerprint="sha256:" + "0" * 64, name="some")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,8 @@ def source(images: int, size: int, channels: int, *, labelled: bool = True) -> S
     [
         (source(MANY, 32, 3), "vae", (128, "flow", 1000.0)),
         (source(MANY, 64, 3), "vae", (128, "flow", 1000.0)),
-        (source(MANY, 32, 3, labelled=False), "vae", (128, "flow", 0.0)),
+        (source(MANY, 32, 3, classes=0), "vae", (128, "flow", 0.0)),
+        (source(MANY, 32, 3, classes=1), "vae", (128, "flow", 0.0)),
         (source(MANY, 32, 3), "stacked", (48, "flow", 0.0)),
         (source(MANY, 32, 3), "linear", (48, "flow", 0.0)),
         (source(MANY - 1, 32, 3), "vae", (48, "mixture", 0.0)),

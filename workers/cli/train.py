@@ -100,7 +100,7 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 @click.option(
     "--feature-loss",
     type=float,
-    help="Sharper images: weight of a classifier's features.  [default: 0; 1000 for a vae of many photographs]",
+    help="Sharper images: weight of a classifier's features.  [default: 0; 1000 for a vae of many labelled photographs]",
 )
 @click.option("--patch-loss", type=float, help="Sharper images: weight of a patch discriminator.")
 @all_of(_AUGMENT)
@@ -135,7 +135,8 @@ def train_command(
     """Train an autoencoder on SOURCE, fit its latent space, and write a bundle.
 
     SOURCE is `digits` (bundled), a folder with one folder per class, a .npz file, or Hugging Face image Parquet.
-    10,000 images in colour of 32 pixels or more are many photographs.
+    In the defaults below, many photographs are 10,000 images in colour, of 32 pixels or more.
+
     A run that was stopped goes on from its checkpoint when the same command is given again.
     """
     from generator.autoencoders.settings import parse_settings
