@@ -100,7 +100,7 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 @click.option(
     "--feature-loss",
     type=float,
-    help="Sharper images: weight of a classifier's features.  [default: 0; 1000 for a vae of many labelled photographs]",
+    help="Sharper images: weight of a classifier's features.  [default: 0; 1000: a vae of many labelled photographs]",
 )
 @click.option("--patch-loss", type=float, help="Sharper images: weight of a patch discriminator.")
 @all_of(_AUGMENT)
