@@ -128,9 +128,10 @@ def _rows(log: Path) -> list[dict[str, Any]]:
 
 
 def _keep(log: Path, cell: dict[str, Any], row: dict[str, Any]) -> None:
-    """``row`` instead of what is known of its cell."""
-    others = [each for each in _rows(log) if not cell.items() <= each.items()]
-    log.write_text("".join(json.dumps(each) + "\n" for each in [*others, row]))
+    """``row`` instead of what is known of its cell. Rows take hours: at no moment are there fewer than before."""
+    others, fresh = [each for each in _rows(log) if not cell.items() <= each.items()], log.with_suffix(".new")
+    fresh.write_text("".join(json.dumps(each) + "\n" for each in [*others, row]))
+    fresh.replace(log)
 
 
 def _config(source: Source, asked: argparse.Namespace) -> AutoencoderConfig:
@@ -176,7 +177,8 @@ def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: arg
 
 
 def _place(source: Source, epochs: int, seed: int, asked: argparse.Namespace) -> Path:
-    return Path(asked.work / f"{digest_of(_model(source, asked).encode())[7:15]}-{epochs}-{seed}.bundle")
+    place: Path = asked.work / f"{digest_of(_model(source, asked).encode())[7:15]}-{epochs}-{seed}.bundle"
+    return place
 
 
 def _by_residual(
@@ -197,13 +199,8 @@ def _trained(source: Source, epochs: int, seed: int, asked: argparse.Namespace, 
     timing = path.with_suffix(".seconds")
     if not path.exists():
         clock = time.process_time()
-        asked_for = {
-            "epochs": epochs,
-            "patience": max(10, epochs // 5),
-            "seed": seed,
-            "feature_loss": asked.feature_loss,
-        }
-        settings = default_settings(len(source)).model_copy(update=asked_for)
+        asked_for = {"seed": seed, "feature_loss": asked.feature_loss}
+        settings = default_settings(len(source), epochs).model_copy(update=asked_for)
         judge = default_judge(source.size)
         budget = judge.budget.model_copy(update={"steps": asked.judge_steps})
         judge = judge.model_copy(update={"members": asked.judges, "budget": budget})

@@ -155,8 +155,9 @@ FAMILIES: tuple[str, ...] = tuple(name for name, model in _MODELS.items() if mod
 
 
 def default_config(size: int, channels: int, family: str = "vae", **options: Any) -> AutoencoderConfig:
-    """The configuration we recommend for images of ``size`` x ``size`` pixels with 1 or 3 ``channels``.
+    """The configuration for images of ``size`` x ``size`` pixels with 1 or 3 ``channels``, whatever they show.
 
+    What else a source asks for, ``generator.learning.recommended_model`` knows.
     ``options`` replace single fields. Raises ``SpecError`` for what cannot be built, naming the field.
     """
     latent_dim = (16 if size < 16 else 24 if size < 48 else 48) * (2 if channels == 3 else 1)

@@ -55,11 +55,16 @@ class EpochRecord(Frozen):
     best: bool
 
 
-def default_settings(images: int) -> TrainSettings:
-    """The settings we recommend for ``images`` real images: about as many steps for few images as for many."""
+def default_settings(images: int, epochs: int | None = None) -> TrainSettings:
+    """The settings for ``images`` real images: about as many steps for few images as for many.
+
+    ``epochs`` instead of as many as that takes; a longer training is more patient too, since its rate falls later.
+    What else a source asks for, ``generator.learning.recommended_settings`` knows.
+    """
     batch = min(128, max(16, images // 10))
-    epochs = min(400, max(16, math.ceil(_STEPS / max(1, images // batch))))
-    return TrainSettings(epochs=epochs, batch=batch, patience=max(10, epochs // 5))
+    enough = min(400, max(16, math.ceil(_STEPS / max(1, images // batch))))
+    patience = max(10, max(enough, epochs or 0) // 5)
+    return TrainSettings(epochs=enough if epochs is None else epochs, batch=batch, patience=patience)
 
 
 def parse_settings(value: Any, *, field: str = "train", error: type[InputError] = SpecError) -> TrainSettings:

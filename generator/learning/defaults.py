@@ -26,9 +26,9 @@ def recommended_model(source: Source, family: str = "vae", **options: Any) -> Au
     return default_config(source.size, source.channels, family, **options)
 
 
-def recommended_settings(source: Source, family: str = "vae") -> TrainSettings:
+def recommended_settings(source: Source, family: str = "vae", epochs: int | None = None) -> TrainSettings:
     """As ``default_settings``; a ``vae`` of photographs of two classes or more is sharpened by a feature loss."""
-    settings = default_settings(len(source))
+    settings = default_settings(len(source), epochs)
     if family == "vae" and _photographs(source) and len(source.class_names) > 1:
         return settings.model_copy(update={"feature_loss": _FEATURE_LOSS})
     return settings

@@ -38,8 +38,7 @@ def load_source(
     """
     check_size(size)
     check_channels(channels)
-    path = Path(location)
-    kind = _kind(location, path)
+    path, kind = Path(location), kind_of(location)
     _check_split(split, kind)
     if kind == DIGITS:
         return load_digits(size=size, channels=channels, progress=progress)
@@ -53,7 +52,9 @@ def load_source(
     )
 
 
-def _kind(location: str, path: Path) -> str:
+def kind_of(location: str) -> str:
+    """``digits``, ``parquet``, ``folder`` or ``npz``, read or not. Raises ``SourceError`` where there is no source."""
+    path = Path(location)
     if location == DIGITS:
         return DIGITS
     try:

@@ -112,3 +112,28 @@ def throughput(out: Path, *words: str) -> None:
 
 def read_rows(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_the_budget_is_measured_once_and_a_second_opinion_is_added(tmp_path: Path) -> None:
+    budget(tmp_path)
+    before = rows_of_budget(tmp_path)
+    assert [row["epochs"] for row in before] == [6, 24]
+    assert all(0.1 < value <= 1.0 for row in before for value in row["accuracy"].values())
+    budget(tmp_path, "--residual")
+    after = rows_of_budget(tmp_path)
+    assert [{name: row[name] for name in row if name != "residual"} for row in after] == before
+    assert after[0]["residual"]["real"] == after[1]["residual"]["real"]
+    assert all(0.1 < value <= 1.0 for row in after for value in row["residual"].values())
+    page = (tmp_path / "budget.md").read_text()
+    assert page.count("| vae, 16 dimensions, mixture, ") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["budget.jsonl", "budget.md", "work"]
+
+
+def budget(out: Path, *words: str) -> None:
+    command = [sys.executable, ROOT / "benchmarks/budget.py", "--quick", "--threads", "1", "--out", out, *words]
+    done = subprocess.run([*command, "--work", out / "work"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def rows_of_budget(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "budget.jsonl").read_text().splitlines()]

@@ -65,8 +65,10 @@ class Job:
         status = scene.client.submit(fields)
         self.id, self.url = status.job, status.url
 
-    def until_done(self, shards: int) -> None:
+    def until_done(self, shards: int) -> int:
+        """Wait for so many; how many are done by then."""
         self._scene.until(lambda: self._scene.client.status(self.id).shards_done >= shards)
+        return self._scene.client.status(self.id).shards_done
 
     def until_committed(self) -> None:
         """Wait for the commit, and see that it is what an undisturbed build commits, with nothing beside it."""
@@ -171,11 +173,12 @@ def test_redis_connections_that_fall_silent_are_made_anew(scene: Scene, submit) 
 def test_redis_is_away_for_longer_than_a_lease(scene: Scene, submit) -> None:  # type: ignore[no-untyped-def]
     scene.store_wire.trouble = SLOW
     job = submit()
-    job.until_done(1)
+    assert job.until_done(1) < SHARDS
     scene.redis.kill()
     time.sleep(scene.settings.lease_seconds + 1.0)
     scene.restart_redis()
     job.until_committed()
+    assert all(worker.alive() for worker in scene.workers[-2:])
 
 
 def test_a_redis_that_is_full_stops_nothing_for_good(scene: Scene, submit) -> None:  # type: ignore[no-untyped-def]
@@ -203,10 +206,11 @@ def test_a_pool_process_that_is_killed_in_its_shard(scene: Scene, submit) -> Non
 def test_a_main_process_that_is_killed_leaves_no_orphans(scene: Scene, submit) -> None:  # type: ignore[no-untyped-def]
     scene.store_wire.trouble = SLOW
     job = submit()
-    job.until_done(1)
+    assert job.until_done(1) < SHARDS
     worker = _busy(scene)
+    assert len(family(worker)) > 1
     send([worker.process.pid], signal.SIGKILL)
-    worker.process.wait()
+    assert worker.process.wait() == -signal.SIGKILL
     job.until_committed()
     scene.until(lambda: family(worker) == [])
 
@@ -214,7 +218,7 @@ def test_a_main_process_that_is_killed_leaves_no_orphans(scene: Scene, submit) -
 def test_a_worker_that_sleeps_past_its_lease_changes_nothing(scene: Scene, submit) -> None:  # type: ignore[no-untyped-def]
     scene.store_wire.trouble = SLOW
     job = submit()
-    job.until_done(1)
+    assert job.until_done(1) < SHARDS
     worker = _busy(scene)
     send(family(worker), signal.SIGSTOP)
     try:
@@ -224,16 +228,18 @@ def test_a_worker_that_sleeps_past_its_lease_changes_nothing(scene: Scene, submi
     finally:
         send(family(worker), signal.SIGCONT)
     time.sleep(2.0)  # in which it writes what it was about to write
+    assert worker.alive()
     job.is_whole()
 
 
 def test_a_worker_that_is_asked_to_leave_costs_nothing(scene: Scene, submit) -> None:  # type: ignore[no-untyped-def]
     scene.store_wire.trouble = SLOW
     job = submit()
-    job.until_done(1)
+    assert job.until_done(1) < SHARDS
     worker = _busy(scene)
     worker.process.send_signal(signal.SIGTERM)
     scene.until(lambda: not worker.alive(), seconds=30.0)
+    assert worker.process.returncode == 0
     scene.until(lambda: family(worker) == [])
     job.until_committed()
 
@@ -248,6 +254,7 @@ def test_tickets_that_are_lost_and_tickets_that_come_twice(scene: Scene, submit)
             direct.rpush(scene.settings.queue, ticket, ticket)  # the very same message, three times
         for _ in range(20):
             scene.pool.app.send_task(TICKET, queue=scene.settings.queue)
+        assert direct.llen(scene.settings.queue) > SHARDS  # more than there is to do
     job.until_committed()
 
 

@@ -124,7 +124,8 @@ def test_the_commands_that_declare(home: Path, schedule: Commands) -> None:
     other = write_schedule(home, {"name": "nightly", "cron": "0 4 * * *"})
     assert schedule.refusal("add", other).field == "name"
     assert schedule.facts("add", other, "--replace")["cron"] == "0 4 * * *"
-    away = {"source": "elsewhere.npz", "test": str(bad)}
+    (home / "images [2026]").mkdir()
+    away = {"source": "elsewhere.npz", "test": str(home / "images [2026]")}
     compared = write_schedule(home, {"name": "compared", "cron": "0 4 * * *", "gates": {"reference": away}})
     assert "not on this machine: elsewhere.npz" in schedule.text("validate", compared)
     assert schedule.facts("add", compared)["not_on_this_machine"] == [str(Path.cwd() / "elsewhere.npz")]

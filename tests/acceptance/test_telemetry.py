@@ -184,9 +184,7 @@ def test_counts_outlive_a_killed_process_and_a_dead_redis(
     assert scrape(settings) == {}
 
 
-def test_shards_in_the_making_are_counted(
-    settings: Settings, redis_server: RedisServer, bundle: Path, tmp_path: Path
-) -> None:
+def test_shards_in_the_making_are_counted(settings: Settings, bundle: Path, tmp_path: Path) -> None:
     """Both processes of a pool are stopped while each makes a shard, so that the count stands still to be looked at."""
     patient = settings.model_copy(update={"lease_seconds": 120.0})
     client, log = Client(patient), tmp_path / "worker.log"

@@ -7,9 +7,11 @@ import hashlib
 import hmac
 import json
 import logging
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -206,8 +208,20 @@ def test_a_hostile_receiver_costs_an_attempt_and_nothing_else(name: str, receive
 
 
 def test_an_endless_body_is_not_read(receive: Callable[..., Receiver]) -> None:
-    receiver = receive(endlessly(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"5\r\nxxxxx\r\n"))
+    behave, left = (
+        endlessly(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"5\r\nxxxxx\r\n"),
+        threading.Event(),
+    )
+
+    def until_left(connection: socket.socket) -> None:
+        with suppress(OSError):
+            behave(connection)
+        left.set()
+
+    receiver = receive(until_left)
     post(receiver.url, {}, b"{}", whole_seconds=20.0)
+    assert left.wait(20.0)
+    assert len(receiver.got) == 1
 
 
 def test_a_redirect_is_not_followed(root: Store, settings: Settings, receive: Callable[..., Receiver]) -> None:

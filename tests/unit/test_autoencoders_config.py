@@ -76,6 +76,13 @@ def test_few_images_are_seen_as_often_as_they_need(images: int) -> None:
     assert settings.patience <= settings.epochs or images > 5000
 
 
+@pytest.mark.parametrize(("images", "epochs", "patience"), [(45_000, 4, 10), (45_000, 160, 32), (100, 20, 50)])
+def test_a_longer_training_is_more_patient(images: int, epochs: int, patience: int) -> None:
+    settings = default_settings(images, epochs)
+    assert settings.epochs == epochs
+    assert settings.patience == patience >= default_settings(images).patience
+
+
 def test_settings_name_the_field_that_is_wrong() -> None:
     assert parse_settings({"epochs": 3}).epochs == 3
     with pytest.raises(SpecError) as refused:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from generator.errors import BrokerUnavailable, SettingsError, StoreUnavailable
@@ -137,10 +137,25 @@ def test_the_examples_for_prometheus_are_whole() -> None:
     assert set(re.findall(r'state="([a-z]+)"', used)) <= set(STATES)
 
 
-def test_telemetry_that_is_broken_harms_nobody(counted: tuple[Counting, CollectorRegistry]) -> None:
-    meter, _ = counted
-    meter.made(None)  # type: ignore[arg-type]
-    meter.shard(object())  # type: ignore[arg-type]
+def test_telemetry_that_is_broken_harms_nobody(
+    counted: tuple[Counting, CollectorRegistry], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    meter, registry = counted
+    before = read(generate_latest(registry).decode())
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Counter, "inc", full)
+    meter.made(run())
+    meter.shard("declined")
+    meter.commit("committed")
+    meter.fault(StoreUnavailable("s3", "an answer", "none"))
+    assert caplog.messages == ["not counted for the metrics"] * 4
+    after = read(generate_latest(registry).decode())
+    assert {name: after[name] for name in before if "_created" not in name} == {
+        name: value for name, value in before.items() if "_created" not in name
+    }
 
 
 def test_a_meter_that_cannot_be_opened_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,9 @@ def builds_command(dataset: str, as_json: bool) -> None:
     from workers.settings import load_settings
 
     store, _ = dataset_at(dataset, load_settings())
-    check_dataset(store)
     held = sorted(read_held(store), key=lambda each: (each.date, each.build), reverse=True)
+    if not held:
+        check_dataset(store)
     if as_json:
         click.echo(json.dumps([_facts(each) for each in held], indent=2))
         return
@@ -67,8 +68,10 @@ def retain_command(
 
     settings, rule = load_settings(), _rule(last=last, weeks=weeks, months=months)
     store, _ = dataset_at(dataset, settings)
-    check_dataset(store)
-    plan = plan_retention(read_held(store), rule)
+    held = read_held(store)
+    if not held:
+        check_dataset(store)
+    plan = plan_retention(held, rule)
     done = None if dry_run else apply_retention(store, plan, intents=_intents(settings, root))
     gone, wanted = (() if done is None else done.deleted), (() if done is None else done.wanted)
     if as_json:

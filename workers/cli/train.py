@@ -159,7 +159,7 @@ def train_command(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
         )
     _say_skipped(images, quiet=as_json)
-    settings = parse_settings(recommended_settings(images, model).model_dump() | options)
+    settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **of_model)
     fitted_by = fitted_by or recommended_sampler(images)
     learned = _learn(images, config, settings, fitted_by, judge_of(images.size), out, quiet=as_json)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from generator.bundle import push
-from generator.errors import SpecError
+from generator.errors import SourceError, SpecError
 from generator.gates import Gates
 from generator.spec import Digest
 from generator.store.base import Store
@@ -20,7 +19,7 @@ from workers.settings import Settings
 
 _CHECKED_DATES = 3
 _BEFORE = timedelta(seconds=1)
-_NO_PLACES = (None, "digits", "test")  # of sources: nothing, the bundled one, a split
+_NO_PLACES = ("digits", "test")  # of sources: the bundled one, a split
 
 
 def check(schedule: Schedule, root: Store, settings: Settings, now: datetime) -> list[Pinned]:
@@ -61,8 +60,18 @@ def declare(
 
 
 def not_here(schedule: Schedule) -> list[str]:
-    """Places of real images that gates compare with and this machine lacks; the one whose ticker judges must not."""
-    return [place for place in _places(schedule.gates).values() if not glob.glob(str(Path(place).expanduser()))]  # noqa: PTH207
+    """Places of its gates where this machine has no real images; that of the ticker that judges has to have them."""
+    return [place for place in _places(schedule.gates).values() if not _is_source(_absolute(place))]
+
+
+def _is_source(place: str) -> bool:
+    from generator.sources import kind_of
+
+    try:
+        kind_of(place)
+    except SourceError:
+        return False
+    return True
 
 
 def _refuse_other(held: Kept | None, source: Digest, replace: bool) -> None:
@@ -107,8 +116,10 @@ def _compared_with(gates: Gates | None) -> Gates | None:
 
 def _places(gates: Gates | None) -> dict[str, str]:
     """The fields of the reference that name a place, and those places."""
-    given = None if gates is None else gates.reference
-    return {name: place for name in ("source", "test") if (place := getattr(given, name, None)) not in _NO_PLACES}
+    if gates is None or gates.reference is None:
+        return {}
+    fields = {"source": gates.reference.source, "test": gates.reference.test}
+    return {name: place for name, place in fields.items() if place is not None and place not in _NO_PLACES}
 
 
 def _absolute(place: str) -> str:
