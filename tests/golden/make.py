@@ -1,0 +1,106 @@
+"""Makes the golden bundle and builds: ``python -m tests.golden.make DIRECTORY``.
+
+Everything is made by the ``latentmill`` command, each time in a process that uses the plainest instructions of the
+processor, so that the bytes are the same on every x86-64 machine with the pinned libraries. ``tests/golden/kept`` was
+made so by the last commit before the files of ``generator`` and ``workers`` were moved; ``digests.json`` lists it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BUNDLE = "digits.bundle"
+BUILDS = {
+    "plain": {"image": {"format": "png"}},
+    "screened": {
+        "image": {"format": "jpeg", "quality": 90},
+        "density_floor": 0.05,
+        "label_floor": 0.02,
+        "novelty_floor": 0.02,
+        "temperature": 0.9,
+    },
+}
+PLAINEST = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+}
+_TRAIN = (
+    *(
+        "train",
+        "digits",
+        "--size",
+        "8",
+        "--latent-dim",
+        "4",
+        "--width",
+        "8",
+        "--epochs",
+        "30",
+        "--batch",
+        "32",
+        "--beta",
+        "0.1",
+        "--seed",
+        "7",
+    ),
+    *("--judge-width", "8", "--judge-steps", "300", "--clusters", "2", "--device", "cpu"),
+)
+
+
+def make(directory: Path) -> None:
+    """Train the bundle and make every build in ``directory``."""
+    latentmill(directory, *_TRAIN, "--out", BUNDLE)
+    for name, fields in BUILDS.items():
+        build(directory, name, fields)
+
+
+def build(directory: Path, name: str, fields: dict[str, Any]) -> None:
+    """Make one build below ``directory/builds``, or go on with it."""
+    spec = {"bundle": BUNDLE, "destination": "builds", "name": name, "count": 60, "shard_size": 25}
+    (directory / f"{name}.json").write_text(json.dumps(spec | {"seed": 3, "batch": 16} | fields))
+    latentmill(directory, "generate", f"{name}.json", "--device", "cpu", "--compile", "never")
+    (directory / f"{name}.json").unlink()
+
+
+def latentmill(directory: Path, *words: str) -> Any:
+    """What ``latentmill`` with ``words`` prints with ``--json``; ``CalledProcessError`` where it fails."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
+    state = {f"LATENTMILL_{name}": str(directory / ".state") for name in ("ROOT", "STATE_DIR", "CACHE_DIR")}
+    done = subprocess.run(
+        [sys.executable, "-c", "from workers.cli import main; main()", *words, "--json"],
+        cwd=directory,
+        env=own | state | PLAINEST,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=240,
+    )
+    return json.loads(done.stdout)
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """The sha256 of every file of the bundle and the builds, without ``runs/`` (measured times) and lock files."""
+    files = sorted(path for part in (BUNDLE, "builds") for path in (directory / part).rglob("*") if path.is_file())
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if "runs" not in path.parts and path.name != ".lock"
+    }
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True)
+    make(target)
+    sys.stdout.write(json.dumps(digests(target), indent=1) + "\n")
