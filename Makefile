@@ -26,8 +26,8 @@ test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 storm: $(READY)  ## a schedule by the clock on the wall, and twenty storms over a pool: half an hour or more (docs/reliability.md)
-	$(BIN)/python -m pytest tests/faults/every_minute.py
-	$(BIN)/python -m tests.faults.storms --seeds 20
+	$(BIN)/python -m pytest tests/faults/wall_clock_schedule.py
+	$(BIN)/python -m tests.faults.run_storms --seeds 20
 
 check: $(READY)  ## format, lint, types, direction of imports, deployment files
 	$(BIN)/ruff format --check .

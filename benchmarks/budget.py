@@ -28,29 +28,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from pages import write_tables
-from residual import STEPS, residual_accuracy
+from page_tables import write_tables
+from residual_network import STEPS, residual_accuracy
 
-from generator.autoencoders.augmentation import Augmentation
-from generator.autoencoders.build import load_decoder, load_encoder
-from generator.autoencoders.config import AutoencoderConfig, default_config
-from generator.autoencoders.inference import reconstruct
-from generator.autoencoders.settings import default_settings
-from generator.bundle import Bundle, load_bundle, load_encoder_weights
-from generator.canonical import digest_of
-from generator.commit import place_of
-from generator.datasets import open_dataset
+from generator.curation.quality.usefulness import usefulness
+from generator.datasets.torch_dataset import open_dataset
 from generator.drafts import draft_of, resolve
 from generator.errors import LatentmillError
-from generator.features.classifier import Labelled
-from generator.features.config import Budget
-from generator.guards.config import default_judge
-from generator.latents.config import FlowSettings, MixtureSettings
-from generator.learning import learn
-from generator.mill import build
-from generator.quality.usefulness import usefulness
+from generator.models.autoencoders.augmentation import Augmentation
+from generator.models.autoencoders.config import AutoencoderConfig, default_config
+from generator.models.autoencoders.factory import load_decoder, load_encoder
+from generator.models.autoencoders.inference import reconstruct
+from generator.models.autoencoders.settings import default_settings
+from generator.models.bundle import Bundle, load_bundle, load_encoder_weights
+from generator.models.features.classifier import Labelled
+from generator.models.features.config import Budget
+from generator.models.latents.config import FlowSettings, MixtureSettings
+from generator.models.learning import learn
+from generator.models.screening.config import default_judge
+from generator.production.commit import place_of
+from generator.production.mill import build
 from generator.sources import Source, load_source, split
 from generator.sources.base import make_source
+from generator.spec.canonical import digest_of
 from generator.store import open_store
 
 ARMS = ("real", "reconstructions", "unscreened", "synthetic", "soft labels")

@@ -31,16 +31,16 @@ from pydantic import SecretStr
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from generator.canonical import digest_of  # noqa: E402
-from generator.commit import BuildPlace  # noqa: E402
-from generator.plan import Plan  # noqa: E402
-from generator.provenance.manifest import Receipt, StoredFile, receipt_key, shard_key, table_key  # noqa: E402
-from tests.bundles import tiny_bundle  # noqa: E402
+from generator.production.commit import BuildPlace  # noqa: E402
+from generator.production.provenance.manifest import Receipt, StoredFile, receipt_key, shard_key, table_key  # noqa: E402
+from generator.spec.canonical import digest_of  # noqa: E402
+from generator.spec.plan import Plan  # noqa: E402
+from tests.support.bundles import tiny_bundle  # noqa: E402
 from workers.client import Client  # noqa: E402
 from workers.embedded import EmbeddedRedis, end, worker_command, worker_environment  # noqa: E402
-from workers.pool import Pool  # noqa: E402
+from workers.jobs.pool import Pool  # noqa: E402
 from workers.settings import PREFIX, Settings  # noqa: E402
-from workers.work import open_workshop  # noqa: E402
+from workers.worker.ticket_handler import open_workshop  # noqa: E402
 
 _PATIENCE = 600.0
 _SERVED = 5000  # tickets of the large job, before the rest is taken from the store
@@ -74,7 +74,9 @@ class Bench:
     @contextmanager
     def worker(self, mode: str) -> Iterator[subprocess.Popen[bytes]]:
         """A worker that has announced itself, and is killed with its children when the block ends."""
-        command = [part if part != "workers.tasks" else "coordination_app" for part in worker_command(self.settings)]
+        command = [
+            part if part != "workers.worker.tasks" else "coordination_app" for part in worker_command(self.settings)
+        ]
         environment = worker_environment(self.settings) | {
             f"{PREFIX}BENCHMARK": mode,
             "PYTHONPATH": os.pathsep.join((str(ROOT / "benchmarks"), str(ROOT))),

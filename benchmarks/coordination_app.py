@@ -1,4 +1,4 @@
-"""The Celery side of ``coordination.py``: the worker of ``workers.tasks`` with shards that take no time.
+"""The Celery side of ``coordination.py``: the worker of ``workers.worker.tasks`` with shards that take no time.
 
 ``LATENTMILL_BENCHMARK`` says what a ticket does: ``ledger`` claims a shard, holds and completes it; ``store`` also
 looks at the store as a real worker does; ``hold`` claims one and keeps it until the process is killed.
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from workers import tasks
-from workers.leases import LeaseKeeper
-from workers.pool import Pool
-from workers.tasks import app, settings
-from workers.work import Served, open_workshop
+from workers.jobs.pool import Pool
+from workers.ledger.leases import LeaseKeeper
+from workers.worker import tasks
+from workers.worker.tasks import app, settings
+from workers.worker.ticket_handler import Served, open_workshop
 
 _MODE = os.environ["LATENTMILL_BENCHMARK"]
 

@@ -28,28 +28,28 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from generator.autoencoders.build import load_decoder, load_encoder
-from generator.autoencoders.config import FAMILIES, default_config
-from generator.autoencoders.inference import reconstruct
-from generator.autoencoders.settings import TrainSettings
-from generator.bundle import Bundle, load_bundle, load_codes, load_encoder_weights
-from generator.canonical import canonical_json, sha256_hex
-from generator.decoding import ResidentDecoder
+from generator.curation.quality.coverage import coverage
+from generator.curation.quality.fidelity import frechet_distance, kernel_distance
+from generator.curation.quality.novelty import novelty
 from generator.errors import LatentmillError
-from generator.features.classifier import Classifier, Labelled, accuracy, train_classifier
-from generator.features.config import Budget
-from generator.features.extract import classifier_features
-from generator.latents import LatentDistribution
-from generator.latents.codes import Codes
-from generator.latents.config import GaussianSettings, parse_sampler
-from generator.latents.fit import fit
-from generator.learning import learn
-from generator.quality.coverage import coverage
-from generator.quality.fidelity import frechet_distance, kernel_distance
-from generator.quality.novelty import novelty
-from generator.seeding import noise, permutation
+from generator.models.autoencoders.config import FAMILIES, default_config
+from generator.models.autoencoders.factory import load_decoder, load_encoder
+from generator.models.autoencoders.inference import reconstruct
+from generator.models.autoencoders.settings import TrainSettings
+from generator.models.bundle import Bundle, load_bundle, load_codes, load_encoder_weights
+from generator.models.features.classifier import Classifier, Labelled, accuracy, train_classifier
+from generator.models.features.config import Budget
+from generator.models.features.extractors import classifier_features
+from generator.models.latents import LatentDistribution
+from generator.models.latents.codes import Codes
+from generator.models.latents.config import GaussianSettings, parse_sampler
+from generator.models.latents.fitting.fit import fit
+from generator.models.learning import learn
+from generator.production.decoding import ResidentDecoder
 from generator.sources import Source, load_source, split
 from generator.sources.base import make_source
+from generator.spec.canonical import canonical_json, sha256_hex
+from generator.spec.seeding import noise, permutation
 from generator.store import open_store
 
 SAMPLERS = ("gaussian", "mixture", "flow")

@@ -25,9 +25,9 @@ import few_labels_report
 import torch
 from few_labels_arms import UNLABELLED, Protocol, Real, Run
 
-from generator.autoencoders.augmentation import Augmentation
 from generator.errors import LatentmillError
-from generator.features.classifier import Labelled
+from generator.models.autoencoders.augmentation import Augmentation
+from generator.models.features.classifier import Labelled
 from generator.sources import Source, load_source
 
 QUICK = Protocol(

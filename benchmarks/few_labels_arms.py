@@ -16,24 +16,24 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from generator.autoencoders.augmentation import Augmentation
-from generator.autoencoders.augmenting import changed_copies
-from generator.autoencoders.build import load_decoder, load_encoder
-from generator.autoencoders.config import default_config
-from generator.autoencoders.inference import decode, encode
-from generator.autoencoders.settings import TrainSettings
-from generator.autoencoders.training import Examples, Trained, train
-from generator.canonical import canonical_json, sha256_hex
-from generator.features.classifier import Labelled, accuracy
-from generator.features.config import Budget
-from generator.guards.config import JudgeSettings
-from generator.guards.judge import Judge, train_judge
-from generator.guards.selftraining import confident, train_judge_further
-from generator.latents.codes import Codes
-from generator.latents.config import MixtureSettings
-from generator.latents.fit import fit
-from generator.quality.usefulness import Arm, Mixed, trained
-from generator.seeding import noise, permutation
+from generator.curation.quality.usefulness import Arm, Mixed, trained
+from generator.models.autoencoders.augment import changed_copies
+from generator.models.autoencoders.augmentation import Augmentation
+from generator.models.autoencoders.config import default_config
+from generator.models.autoencoders.factory import load_decoder, load_encoder
+from generator.models.autoencoders.inference import decode, encode
+from generator.models.autoencoders.settings import TrainSettings
+from generator.models.autoencoders.training import Examples, Trained, train
+from generator.models.features.classifier import Labelled, accuracy
+from generator.models.features.config import Budget
+from generator.models.latents.codes import Codes
+from generator.models.latents.config import MixtureSettings
+from generator.models.latents.fitting.fit import fit
+from generator.models.screening.config import JudgeSettings
+from generator.models.screening.label_judge import Judge, train_judge
+from generator.models.screening.self_training import confident, train_judge_further
+from generator.spec.canonical import canonical_json, sha256_hex
+from generator.spec.seeding import noise, permutation
 
 UNLABELLED = "unlabelled"
 LIGHT = Augmentation(shift=2)

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from generator.bundle import load_codes, read_info
 from generator.errors import LatentmillError
-from generator.latents.base import LatentDistribution
-from generator.latents.codes import Codes
-from generator.latents.config import parse_sampler
-from generator.latents.fit import fit
-from generator.seeding import noise
+from generator.models.bundle import load_codes, read_info
+from generator.models.latents.base import LatentDistribution
+from generator.models.latents.codes import Codes
+from generator.models.latents.config import parse_sampler
+from generator.models.latents.fitting.fit import fit
+from generator.spec.seeding import noise
 from generator.store import open_store
 
 _FAMILIES: dict[str, dict[str, Any]] = {

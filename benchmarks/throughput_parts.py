@@ -154,7 +154,7 @@ def _built(bench: Bench, size: int, form: str, compiled: str, destination: str, 
 
 def into_s3(bench: Bench) -> Iterator[Row]:
     """The same builds into a local directory and into S3 over HTTP, whose server runs on the same cores."""
-    from tests.servers import S3Server
+    from tests.support.servers import S3Server
 
     server = S3Server()
     try:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from workers.client import Client
 from workers.embedded import EmbeddedRedis, WorkerProcess
-from workers.pool import Pool
+from workers.jobs.pool import Pool
 from workers.settings import Settings
 
 _PATIENCE = 1800.0

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from pages import write_tables
+from page_tables import write_tables
 
 _STAGES = ("latents", "decode", "screen", "encode", "write", "upload", "wait")
 Rows = list[dict[str, Any]]

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from generator import open_dataset
-from generator.autoencoders.augmentation import Augmentation
+from generator.curation.quality.usefulness import ArmResult, usefulness
 from generator.errors import LatentmillError
-from generator.features.classifier import Labelled
-from generator.features.config import Budget
-from generator.quality.usefulness import ArmResult, usefulness
+from generator.models.autoencoders.augmentation import Augmentation
+from generator.models.features.classifier import Labelled
+from generator.models.features.config import Budget
 from generator.sources import load_source
 
 

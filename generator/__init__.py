@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from generator.datasets import open_dataset
+    from generator.datasets.torch_dataset import open_dataset
     from generator.drafts import JobDraft
-    from generator.spec import JobSpec
+    from generator.spec.recipe import JobSpec
 
 __all__ = ["JobDraft", "JobSpec", "open_dataset"]
 
 _HOMES = {
     "JobDraft": "generator.drafts",
-    "JobSpec": "generator.spec",
-    "open_dataset": "generator.datasets",
+    "JobSpec": "generator.spec.recipe",
+    "open_dataset": "generator.datasets.torch_dataset",
 }
 
 

@@ -1,17 +1,20 @@
-"""Servers that tests share."""
+"""What tests share: servers, the three stores behind one fixture, a small bundle, a pool without Celery around it."""
 
 from __future__ import annotations
 
 import signal
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from generator.store import S3Settings
-from tests.servers import RedisServer, S3Server
+from generator.store import S3Settings, Store, open_store
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import RedisServer, S3Server
+from tests.support.services import Bench
 
 # A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose.
 settings.register_profile(
@@ -59,3 +62,31 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["memory", "local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of each kind, below a prefix."""
+    if request.param == "memory":
+        return open_store(f"memory://space-{uuid.uuid4().hex}/some/prefix")
+    if request.param == "local":
+        return open_store(str(tmp_path / "some" / "prefix"))
+    bucket = request.getfixturevalue("bucket")
+    return open_store(f"{bucket}/some/prefix", request.getfixturevalue("s3_settings"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture
+def bench(server: RedisServer, bundle: Path, tmp_path: Path) -> Bench:
+    return Bench(server, bundle, tmp_path)

@@ -8,17 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from generator.bundle import push, read_info
-from generator.commit import BuildPlace, begin, open_epoch, place_of
 from generator.drafts import JobDraft, check_fits, draft_of, find_bundle, read_draft, resolve
 from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
-from generator.line.costs import Pace, pace
-from generator.plan import Plan
-from generator.provenance.manifest import MANIFEST_KEY
-from generator.spec import JobSpec
+from generator.models.bundle import push, read_info
+from generator.production.commit import BuildPlace, begin, open_epoch, place_of
+from generator.production.pipeline.run_costs import Pace, pace
+from generator.production.provenance.manifest import MANIFEST_KEY
+from generator.spec.plan import Plan
+from generator.spec.recipe import JobSpec
 from generator.store import absolute_url, open_store
 from generator.store.base import Store
-from workers.markers import (
+from workers.jobs.markers import (
     Marker,
     build_at,
     change_marker,
@@ -28,9 +28,9 @@ from workers.markers import (
     markers,
     reopen_marker,
 )
-from workers.pool import Pool
+from workers.jobs.pool import Pool
+from workers.jobs.status import JobStatus, status_of
 from workers.settings import Settings, load_settings
-from workers.status import JobStatus, status_of
 
 _QUICK = 3000  # receipts that are listed while somebody waits; more are listed by the reconcilers
 

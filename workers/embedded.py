@@ -22,7 +22,7 @@ import redis
 
 from generator.errors import BrokerUnavailable, SettingsError
 from generator.store import absolute_url
-from workers.broker import EMBEDDED_STATE
+from workers.broker.connection import EMBEDDED_STATE
 from workers.settings import PREFIX, Settings
 from workers.telemetry import check_ports, on_port
 
@@ -209,7 +209,7 @@ def end(
 def worker_command(settings: Settings) -> list[str]:
     """The Celery worker of this package, as a command."""
     return [
-        *(sys.executable, "-m", "celery", "-A", "workers.tasks", "worker", "-P", "prefork"),
+        *(sys.executable, "-m", "celery", "-A", "workers.worker.tasks", "worker", "-P", "prefork"),
         *("--concurrency", str(settings.concurrency), "--loglevel", settings.log_level),
         *("--without-gossip", "--without-mingle", "-n", f"worker-{os.getpid()}-{secrets.token_hex(2)}@%h"),
     ]

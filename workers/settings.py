@@ -15,8 +15,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from generator.canonical import translated
 from generator.errors import SettingsError, SpecError
+from generator.spec.canonical import translated
 from generator.store import S3Settings, absolute_url, is_below
 
 PREFIX = "LATENTMILL_"

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, StrictInt, field_validator
 
-from generator.bundle import JUDGE_FILE, SKETCH_FILE, BundleInfo, bundle_store, read_info
-from generator.canonical import Frozen, shown, validated
 from generator.drafts.references import DrawDraft, Resolver
 from generator.errors import BundleError, SpecError
-from generator.spec import (
+from generator.models.bundle import JUDGE_FILE, SKETCH_FILE, BundleInfo, bundle_store, read_info
+from generator.spec.canonical import Frozen, shown, validated
+from generator.spec.recipe import (
     MAX_SAMPLES,
     Count,
     DistributionDraw,

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from generator.bundle import BundleInfo, load_codes
-from generator.canonical import Frozen, shown
 from generator.errors import SpecError
-from generator.latents.codes import Codes
-from generator.spec import ClusterDraw, Code, Distance, DistributionDraw
+from generator.models.bundle import BundleInfo, load_codes
+from generator.models.latents.codes import Codes
+from generator.spec.canonical import Frozen, shown
+from generator.spec.recipe import ClusterDraw, Code, Distance, DistributionDraw
 from generator.store.base import Store
 
 
@@ -79,7 +79,7 @@ class Resolver:
         if wanted.reference is not None:
             return self._row(wanted.reference, f"{field}.reference")
         # By name, so that a path which never meets an image never imports torch.
-        encoded: tuple[float, ...] = import_module("generator.drafts.encoding").encode_image(
+        encoded: tuple[float, ...] = import_module("generator.drafts.encode_image").encode_image(
             wanted.image, self.bundle, self.info, field=f"{field}.image"
         )
         return encoded

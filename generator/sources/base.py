@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from generator.canonical import canonical_json
 from generator.errors import SourceError
-from generator.spec import ClassName
+from generator.spec.canonical import canonical_json
+from generator.spec.recipe import ClassName
 
 MIN_SIZE, MAX_SIZE = 8, 128
 DEFAULT_SIZE = 64

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from generator.canonical import read_json
 from generator.errors import SourceError
 from generator.sources.base import (
     Progress,
@@ -26,6 +25,7 @@ from generator.sources.base import (
     numbered_names,
 )
 from generator.sources.decode import CHUNK, Album, Picture, decode
+from generator.spec.canonical import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from generator.errors import SourceError
-from generator.seeding import permutation
+from generator.spec.seeding import permutation
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from generator.store.base import ObjectInfo, Store
 from generator.store.local import LocalStore
 from generator.store.memory import MemoryStore
-from generator.store.settings import S3Settings
+from generator.store.s3_settings import S3Settings
 from generator.store.url import parse
 
 __all__ = ["open_store", "absolute_url", "is_below", "Store", "ObjectInfo", "S3Settings"]

@@ -57,7 +57,7 @@ class Store(ABC):
         """Write a new object, atomically and durably; its etag. Raises ``AlreadyExists`` (``If-None-Match: *``).
 
         ``AlreadyExists`` may speak of this very call: a write whose answer was lost is sent again and meets itself.
-        Read back and compare (``generator.store.once.put_once``).
+        Read back and compare (``generator.store.put_once.put_once``).
         """
 
     @abstractmethod

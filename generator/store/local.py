@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, final
 
 from generator.errors import AccessDenied, AlreadyExists, Changed, ObjectMissing, StoreUnavailable
-from generator.store import files
+from generator.store import atomic_files
 from generator.store.base import (
     MAX_OBJECT,
     ObjectInfo,
@@ -32,7 +32,7 @@ from generator.store.base import (
     check_size,
     joined,
 )
-from generator.store.leftovers import PROBE, Hidden, hidden_below
+from generator.store.partial_writes import PROBE, Hidden, hidden_below
 
 _OTHERS = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
 _TRIES = 100
@@ -66,7 +66,7 @@ class LocalStore(Store):
         path = self._path(key)
         with self._translated(key):
             facts = self._facts(path)
-        return files.info_of(key, facts) if facts else None
+        return atomic_files.info_of(key, facts) if facts else None
 
     def create(self, key: str, data: bytes) -> str:
         path = self._path(key)
@@ -93,9 +93,9 @@ class LocalStore(Store):
         with self._translated(key):
             if self._facts(path) is None:
                 return
-            with suppress(FileNotFoundError), files.locked(path.parent):
+            with suppress(FileNotFoundError), atomic_files.locked(path.parent):
                 path.unlink(missing_ok=True)
-                files.flush_directory(path.parent)
+                atomic_files.flush_directory(path.parent)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         directory, slash, start = check_prefix(prefix).rpartition("/")
@@ -104,9 +104,9 @@ class LocalStore(Store):
     def children(self, prefix: str = "") -> Iterator[str]:
         base = self._base / check_directory(prefix)
         with self._translated(prefix):
-            found = files.entries(base) if self._inside(base) else []
+            found = atomic_files.entries(base) if self._inside(base) else []
             directories = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
-            return iter(sorted(entry.name for entry in directories if any(files.walk(Path(entry.path)))))
+            return iter(sorted(entry.name for entry in directories if any(atomic_files.walk(Path(entry.path)))))
 
     def check_writable(self) -> None:
         """Write, link and remove a hidden file in the nearest directory that exists on the way to the root."""
@@ -116,7 +116,7 @@ class LocalStore(Store):
                 directory = directory.parent
             self._refuse_links(directory)
             probe = directory / f"{PROBE}{secrets.token_hex(8)}"
-            with files.temporary_file(directory, b"probe") as temporary:
+            with atomic_files.temporary_file(directory, b"probe") as temporary:
                 os.link(temporary, probe)
                 probe.unlink()
 
@@ -124,7 +124,7 @@ class LocalStore(Store):
         """Remove directories of this store in which nothing is left; itself too, but not its root."""
         with self._translated(""):
             if self._prefix and self._inside(self._base):
-                files.prune(self._base)
+                atomic_files.prune(self._base)
 
     def leftovers(self) -> Iterator[Hidden]:
         """Temporary files and unfinished bundles below this store. Raises ``StoreError``."""
@@ -139,7 +139,7 @@ class LocalStore(Store):
         return self._root / joined(self._prefix, check_key(key))
 
     def _facts(self, path: Path) -> os.stat_result | None:
-        return files.facts_of(path) if self._inside(path) else None
+        return atomic_files.facts_of(path) if self._inside(path) else None
 
     def _inside(self, path: Path) -> bool:
         """Whether no symbolic link stands between the root and ``path``, which need not exist."""
@@ -156,32 +156,32 @@ class LocalStore(Store):
         return write()
 
     def _create(self, path: Path, key: str, data: bytes) -> str:
-        with files.temporary_file(path.parent, data) as temporary:
+        with atomic_files.temporary_file(path.parent, data) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError as there:
                 if self._facts(path) is None:
                     raise IsADirectoryError(errno.EISDIR, "a directory or a link of this name") from there
                 raise AlreadyExists(f"{self.url}/{key}", "no object yet", "an object") from there
-            etag = files.etag_of(temporary.stat())
-        files.flush_directory(path.parent)
+            etag = atomic_files.etag_of(temporary.stat())
+        atomic_files.flush_directory(path.parent)
         return etag
 
     def _replace(self, path: Path, key: str, data: bytes, etag: str) -> str:
-        with files.locked(path.parent):
+        with atomic_files.locked(path.parent):
             now = self._facts(path)
-            if now is None or files.etag_of(now) != etag:
-                got = f"version {files.etag_of(now)}" if now else "no object"
+            if now is None or atomic_files.etag_of(now) != etag:
+                got = f"version {atomic_files.etag_of(now)}" if now else "no object"
                 raise Changed(f"{self.url}/{key}", f"version {etag}", got)
             return _overwrite(path, data, now)
 
     def _put(self, path: Path, data: bytes) -> str:
-        with files.locked(path.parent):
+        with atomic_files.locked(path.parent):
             return _overwrite(path, data, self._facts(path))
 
     def _make_parent(self, path: Path) -> None:
         self._refuse_links(path.parent)
-        files.make_directories(path.parent)
+        atomic_files.make_directories(path.parent)
 
     def _refuse_links(self, directory: Path) -> None:
         if directory.is_relative_to(self._root) and not self._inside(directory):
@@ -195,7 +195,7 @@ class LocalStore(Store):
                 raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing")
             try:
                 file = path.open("rb")
-            except files.ABSENT as absent:
+            except atomic_files.ABSENT as absent:
                 raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing") from absent
             with file:
                 yield file
@@ -204,7 +204,7 @@ class LocalStore(Store):
         base = self._base / below
         with self._translated(below):
             if self._inside(base):
-                yield from files.walk(base, below, start)
+                yield from atomic_files.walk(base, below, start)
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -220,8 +220,8 @@ class LocalStore(Store):
 
 
 def _overwrite(path: Path, data: bytes, replaced: os.stat_result | None) -> str:
-    with files.temporary_file(path.parent, data, replaced) as temporary:
-        etag = files.etag_of(temporary.stat())
+    with atomic_files.temporary_file(path.parent, data, replaced) as temporary:
+        etag = atomic_files.etag_of(temporary.stat())
         temporary.replace(path)
-    files.flush_directory(path.parent)
+    atomic_files.flush_directory(path.parent)
     return etag

@@ -3,9 +3,9 @@
 Writes are conditional (``If-None-Match: *``, ``If-Match``) and go through ``put_object``, because ``upload_file``
 cannot send conditions; so an object has at most 5 GB. botocore repeats a request whose answer was lost, and a
 conditional write that had arrived then meets itself: 412 may speak of this very call, and is left to the caller
-(``generator.store.once``). A body that was cut is read again, which botocore does not do by itself.
+(``generator.store.put_once``). A body that was cut is read again, which botocore does not do by itself.
 
-A store holds no client (``generator.store.s3_service`` does), so stores may be pickled, with their credentials, and
+A store holds no client (``generator.store.s3_client`` does), so stores may be pickled, with their credentials, and
 processes may be forked.
 """
 
@@ -37,8 +37,8 @@ from generator.store.base import (
     is_segment,
     joined,
 )
-from generator.store.leftovers import PROBE, Hidden
-from generator.store.s3_service import (
+from generator.store.partial_writes import PROBE, Hidden
+from generator.store.s3_client import (
     abort_upload,
     client_of,
     make_bucket,
@@ -48,7 +48,7 @@ from generator.store.s3_service import (
     translated,
     unfinished_uploads,
 )
-from generator.store.settings import S3Settings
+from generator.store.s3_settings import S3Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.bundles import tiny_bundle
+from tests.support.bundles import tiny_bundle
 from workers.cli.main import _HOMES, _SECTIONS, _SHORT
 
 DIGITS = tuple("0123456789")

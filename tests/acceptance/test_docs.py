@@ -11,18 +11,18 @@ import pytest
 import yaml
 from PIL import Image
 
-from generator.bundle import load_bundle, push
-from generator.bundle.channels import move_channel
-from generator.commit import place_of
+from generator.datasets.promotion import promote
 from generator.drafts import draft_of, resolve
-from generator.mill import build
-from generator.promotion import promote
-from generator.spec import Order, Recipe
+from generator.models.bundle import load_bundle, push
+from generator.models.bundle.channels import move_channel
+from generator.production.commit import place_of
+from generator.production.mill import build
+from generator.spec.recipe import Order, Recipe
 from generator.store import open_store
-from tests.bundles import tiny_bundle
+from tests.support.bundles import tiny_bundle
 from workers.cli.main import _HOMES
-from workers.schedules.declared import Schedule, parse_schedule
-from workers.schedules.declaring import check
+from workers.schedules.declare import check
+from workers.schedules.schedule import Schedule, parse_schedule
 from workers.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ import redis
 from pydantic import SecretStr
 
 from generator.errors import BrokerUnavailable, SettingsError
-from tests.bundles import tiny_bundle
-from tests.servers import RedisServer
-from workers.broker import broker_errors, connect, embedded_root, redis_url, shown
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import RedisServer
+from workers.broker.connection import broker_errors, connect, embedded_root, redis_url, shown
 from workers.embedded import EmbeddedRedis, end, worker_environment, write_state
 from workers.settings import Settings
 

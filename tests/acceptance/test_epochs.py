@@ -16,17 +16,17 @@ import pytest
 import torch
 import yaml
 
-from generator.bundle import Bundle, load_bundle
-from generator.commit import BuildPlace, begin, fix_environment, open_epoch, place_of
-from generator.decoding import ResidentDecoder
+from generator.datasets.replay import replay
+from generator.datasets.verification import verify_dataset
 from generator.drafts import draft_of, resolve
 from generator.errors import EnvironmentMismatch
-from generator.line.making import open_maker
-from generator.mill import build, produce_shard
-from generator.replay import replay
+from generator.models.bundle import Bundle, load_bundle
+from generator.production.commit import BuildPlace, begin, fix_environment, open_epoch, place_of
+from generator.production.decoding import ResidentDecoder
+from generator.production.mill import build, produce_shard
+from generator.production.pipeline.shard_maker import open_maker
 from generator.store import open_store
-from generator.verification import verify_dataset
-from tests.bundles import tiny_bundle
+from tests.support.bundles import tiny_bundle
 
 pytestmark = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="this processor has one instruction set"

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from tests.bundles import tiny_bundle
-from tests.faults.http import Fault, Only
-from tests.faults.outcome import Undisturbed, bundle_fields, look, undisturbed
-from tests.faults.scene import Scene, family, send
-from tests.faults.wire import Trouble, WireProxy
-from tests.servers import S3Server
-from workers.app import TICKET
+from tests.faults.build_comparison import Undisturbed, bundle_fields, look, undisturbed
+from tests.faults.faulty_service import Scene, family, send
+from tests.faults.s3_proxy import Fault, Only
+from tests.faults.tcp_proxy import Trouble, WireProxy
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import S3Server
+from workers.broker.app import TICKET
 from workers.embedded import WorkerProcess
 
 SHARDS = 4

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from generator.bundle import save_bundle
 from generator.errors import SourceError, SpecError
-from generator.latents.codes import Codes
-from tests.bundles import tiny_bundle, tiny_contents
+from generator.models.bundle import save_bundle
+from generator.models.latents.codes import Codes
+from tests.support.bundles import tiny_bundle, tiny_contents
 
 PICTURES = ("map", "centroids", "walks", "neighbours")
 

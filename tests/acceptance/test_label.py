@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from generator.bundle import load_bundle
-from generator.decoding import ResidentDecoder
 from generator.errors import BundleError, SettingsError, SourceError
-from generator.guards.judge import load_judge
+from generator.models.bundle import load_bundle
+from generator.models.screening.label_judge import load_judge
+from generator.production.decoding import ResidentDecoder
 from generator.sources import load_source
 from generator.store import open_store
-from tests.bundles import guarded_bundle, tiny_bundle
+from tests.support.bundles import guarded_bundle, tiny_bundle
 from workers.cli.label import label_command
 
 

@@ -15,17 +15,17 @@ import pytest
 from click.testing import CliRunner
 
 from generator import open_dataset
-from generator.bundle import push
-from generator.bundle.channels import move_channel
+from generator.datasets.promotion import read_latest
 from generator.errors import LatentmillError
-from generator.promotion import read_latest
+from generator.models.bundle import push
+from generator.models.bundle.channels import move_channel
 from generator.store import open_store
-from tests.bundles import tiny_bundle
-from tests.nights import GATES, house, minutes_ago, write_schedule
+from tests.support.bundles import tiny_bundle
+from tests.support.cli_sandbox import GATES, house, minutes_ago, write_schedule
 from workers.cli.main import root as command_line
 from workers.schedules.history import newest_runs
-from workers.schedules.kept import change_kept
 from workers.schedules.runs import Run, marks
+from workers.schedules.store import change_kept
 
 
 @pytest.fixture
@@ -174,8 +174,8 @@ def test_what_up_shows(home: Path) -> None:
     """The picture in a terminal, and the lines in a log, from what lies in the store."""
     from rich.console import Console
 
-    from tests.schedules import NIGHT, Scene
-    from workers.cli.watching import Picture, changes, rendered
+    from tests.support.simulated_schedules import NIGHT, Scene
+    from workers.cli.dashboard import Picture, changes, rendered
 
     scene = Scene(home)
     scene.declare(gates=None)
@@ -201,11 +201,11 @@ def test_what_up_shows(home: Path) -> None:
 
 def test_up_follows_a_run_of_an_old_date_to_its_end(home: Path) -> None:
     """No date of the last day leads to it any more once nothing is left to do for it."""
-    from tests.schedules import NIGHT, Scene
-    from workers.cli.watching import Picture, look
+    from tests.support.simulated_schedules import NIGHT, Scene
+    from workers.cli.dashboard import Picture, look
     from workers.client import Client
-    from workers.pool import Pool
-    from workers.schedules.by_hand import begin
+    from workers.jobs.pool import Pool
+    from workers.schedules.manual_runs import begin
 
     scene = Scene(home)
     kept = scene.declare(gates=None)

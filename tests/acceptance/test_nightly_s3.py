@@ -16,13 +16,13 @@ import pytest
 import redis
 
 from generator import open_dataset
+from generator.datasets.promotion import read_latest, rollback
 from generator.errors import AccessDenied
-from generator.promotion import read_latest, rollback
 from generator.store import open_store
-from tests.bundles import tiny_bundle
-from tests.nights import house, minutes_ago, write_schedule
-from tests.rights import limited
-from tests.servers import RedisServer, S3Server
+from tests.support.bundles import tiny_bundle
+from tests.support.cli_sandbox import house, minutes_ago, write_schedule
+from tests.support.s3_permissions import limited
+from tests.support.servers import RedisServer, S3Server
 from workers.schedules.history import newest_runs
 from workers.schedules.runs import Run, marks
 from workers.settings import PREFIX

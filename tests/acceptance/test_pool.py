@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from generator.bundle import load_bundle
-from generator.commit import committed, place_of
+from generator.datasets.verification import verify_dataset
 from generator.drafts import draft_of, resolve
 from generator.errors import BrokerUnavailable, BucketMissing, BuildConflict, JobFailed, SettingsError, SpecError
-from generator.mill import build
-from generator.provenance.environment import Environment
-from generator.provenance.manifest import ENVIRONMENT_KEY, RECIPE_KEY, Manifest
-from generator.spec import ClusterDraw
+from generator.models.bundle import load_bundle
+from generator.production.commit import committed, place_of
+from generator.production.mill import build
+from generator.production.provenance.environment import Environment
+from generator.production.provenance.manifest import ENVIRONMENT_KEY, RECIPE_KEY, Manifest
+from generator.spec.recipe import ClusterDraw
 from generator.store import open_store
-from generator.verification import verify_dataset
-from tests.bundles import tiny_bundle
-from tests.servers import RedisServer, S3Server
-from tests.service import Service, running_service
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import RedisServer, S3Server
+from tests.support.services import Service, running_service
 from workers.client import Client
-from workers.markers import read_marker
-from workers.tickets import top_up
+from workers.jobs.markers import read_marker
+from workers.jobs.tickets import top_up
 
 
 @pytest.fixture

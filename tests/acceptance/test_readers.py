@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from generator.bundle import load_bundle
-from generator.canonical import sha256_hex
-from generator.commit import place_of
-from generator.datasets import open_dataset
+from generator.datasets.torch_dataset import open_dataset
+from generator.datasets.verification import verify_dataset
 from generator.drafts import JobDraft, resolve
-from generator.mill import build
-from generator.spec import ImageSettings, JpegSettings, PngSettings
+from generator.models.bundle import load_bundle
+from generator.production.commit import place_of
+from generator.production.mill import build
+from generator.spec.canonical import sha256_hex
+from generator.spec.recipe import ImageSettings, JpegSettings, PngSettings
 from generator.store import open_store
-from generator.verification import verify_dataset
-from tests.bundles import tiny_bundle
+from tests.support.bundles import tiny_bundle
 
 pytestmark = [
     # webdataset leaves the archives it read open, and the garbage collector complains in whichever test comes next.

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.test_cli import Cli
-from tests.bundles import tiny_bundle
-from tests.servers import RedisServer
-from tests.service import Bench
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import RedisServer
+from tests.support.services import Bench
 
 
 @pytest.fixture(scope="module")

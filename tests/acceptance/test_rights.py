@@ -9,10 +9,10 @@ import pytest
 import redis as redis_py
 from pydantic import SecretStr
 
-from tests.bundles import tiny_bundle
-from tests.rights import PAGE, limited
-from tests.servers import RedisServer, S3Server
-from tests.tls import encrypted
+from tests.support.bundles import tiny_bundle
+from tests.support.s3_permissions import PAGE, limited
+from tests.support.servers import RedisServer, S3Server
+from tests.support.tls import encrypted
 from workers.client import Client
 from workers.embedded import WorkerProcess
 from workers.settings import PREFIX, Settings

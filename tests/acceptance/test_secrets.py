@@ -18,12 +18,12 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from generator.errors import JobFailed, LatentmillError
-from tests.bundles import tiny_bundle
-from tests.servers import RedisServer, S3Server
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import RedisServer, S3Server
 from workers.cli.main import root
 from workers.client import Client
 from workers.embedded import WorkerProcess, worker_environment
-from workers.ledger import Ledger
+from workers.ledger.ledger import Ledger
 from workers.settings import Settings
 
 SECRETS = {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import tiny_bundle
+from tests.faults.process_reaper import born
+from tests.faults.run_storms import OUTCOMES, PAGE, ROOT, table
 from tests.faults.storm import Target, Weather, run_storm
-from tests.faults.storms import OUTCOMES, PAGE, ROOT, table
-from tests.faults.watcher import born
-from tests.servers import S3Server
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import S3Server
 
 SHORT = Weather(shards=16, workers=2, pause=1.5, storm_seconds=20.0, limit_seconds=200.0)
 
@@ -39,7 +39,7 @@ def test_the_page_tells_of_every_storm_that_was_recorded() -> None:
 
 _LEFT_BEHIND = """
 import subprocess, sys, time
-from tests.faults.watcher import Watcher
+from tests.faults.process_reaper import Watcher
 with Watcher() as watcher:
     marked = subprocess.Popen(["sleep", "600"], start_new_session=True)
     noted = subprocess.Popen(["sleep", "600"], start_new_session=True, env={})

@@ -18,8 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from tests.bundles import tiny_bundle
-from tests.servers import RedisServer
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import RedisServer
 from workers.client import Client
 from workers.embedded import WorkerProcess, scheduler_command
 from workers.settings import Settings
@@ -227,7 +227,7 @@ def test_where_metrics_are_off_nothing_listens_and_nothing_is_imported(
         assert listening(worker.process.pid) == 0
     told = (tmp_path / "worker.log").read_text()
     assert "workers.telemetry" in told
-    assert "generator.mill" in told
+    assert "generator.production.mill" in told
     assert "prometheus_client" not in told
     assert not off.metrics_dir.exists()
 

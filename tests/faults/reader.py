@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from generator.datasets import Sample, open_dataset
+from generator.datasets.torch_dataset import Sample, open_dataset
 from generator.errors import DatasetError, LatentmillError
 from generator.store import S3Settings
 

@@ -22,16 +22,16 @@ from typing import Any
 
 import redis
 
-from generator.builds import read_manifest
-from generator.datasets import open_dataset
+from generator.datasets.builds import read_manifest
+from generator.datasets.torch_dataset import open_dataset
 from generator.errors import DatasetError
 from generator.store import open_store
-from tests.faults.http import Fault, Random
-from tests.faults.outcome import Undisturbed, around, bundle_fields, look, undisturbed
+from tests.faults.build_comparison import Undisturbed, around, bundle_fields, look, undisturbed
+from tests.faults.faulty_service import Scene, family, send
 from tests.faults.reader import Reader, digest_of_samples
-from tests.faults.scene import Scene, family, send
-from tests.servers import S3Server
-from workers.app import TICKET
+from tests.faults.s3_proxy import Fault, Random
+from tests.support.servers import S3Server
+from workers.broker.app import TICKET
 from workers.embedded import WorkerProcess
 
 # Three in ten requests fail; one in a hundred is done twice besides.

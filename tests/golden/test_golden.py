@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +29,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, made by today's code."""
     directory = tmp_path_factory.mktemp("golden") / "made"
     directory.mkdir()
     make(directory)
-    yield directory
+    return directory
 
 
 def build_of(directory: Path, name: str) -> Path:

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from generator.bundle import Bundle, load_bundle
-from generator.commit import place_of
-from generator.decoding import ResidentDecoder
-from generator.decoding.compiling import lacking
 from generator.errors import InvalidOutput
-from generator.mill import build
-from generator.spec import JobSpec, Order, Recipe
+from generator.models.bundle import Bundle, load_bundle
+from generator.production.commit import place_of
+from generator.production.decoding import ResidentDecoder
+from generator.production.decoding.compilation import lacking
+from generator.production.mill import build
+from generator.spec.recipe import JobSpec, Order, Recipe
 from generator.store import open_store
-from tests.bundles import tiny_bundle
+from tests.support.bundles import tiny_bundle
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,7 +12,7 @@ import click
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from generator.profiling.run import Profile
+    from generator.production.profiling.profile import Profile
 
 
 @click.command("bench")
@@ -48,12 +48,12 @@ def bench_command(
     Decoding alone, each stage alone, and the whole into a directory that is removed again; where the time goes, what
     share of the limit is reached, and what a worker here should be set to.
     """
-    from generator.bundle import load_bundle
     from generator.drafts import find_bundle
-    from generator.line.opening import Compiling
-    from generator.profiling.reference import reference_bundle
-    from generator.profiling.run import profile
-    from generator.spec import Recipe
+    from generator.models.bundle import load_bundle
+    from generator.production.pipeline.decoders import Compiling
+    from generator.production.profiling.profile import profile
+    from generator.production.profiling.random_bundle import reference_bundle
+    from generator.spec.recipe import Recipe
     from generator.store import open_store
     from workers.settings import load_settings
 

@@ -18,11 +18,11 @@ def push_command(bundle: str, root: str | None, channel: str | None, as_json: bo
     """Copy BUNDLE into the store root, where workers find it by its digest.
 
     Pushing again changes nothing, or mends what was damaged there."""
-    from generator.bundle import bundle_store, push
-    from generator.bundle.channels import check_line, move_channel
+    from generator.models.bundle import bundle_store, push
+    from generator.models.bundle.channels import check_line, move_channel
     from generator.store import open_store
-    from workers.broker import embedded_root
-    from workers.cli.dataset import who
+    from workers.broker.connection import embedded_root
+    from workers.cli.arguments import who
     from workers.settings import load_settings
 
     settings, line = load_settings(), None if channel is None else check_line(channel)
@@ -41,7 +41,7 @@ def push_command(bundle: str, root: str | None, channel: str | None, as_json: bo
 @json_option
 def pull_command(digest: str, out: Path, root: str | None, as_json: bool) -> None:
     """Copy the bundle DIGEST (sha256:...) from the store root to a directory, verified on the way."""
-    from generator.bundle import pull
+    from generator.models.bundle import pull
     from generator.store import open_store
     from workers.settings import load_settings
 

@@ -10,7 +10,7 @@ import click
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from generator.bundle.channels import Channel
+    from generator.models.bundle.channels import Channel
 
 
 @click.command("channels")
@@ -25,11 +25,11 @@ def channels_command(line: str | None, to: str | None, back: bool, root: str | N
     `latentmill push BUNDLE --channel LINE` moves it too. Jobs and runs pin the bundle they found: a channel that moves
     changes nothing about them.
     """
-    from generator.bundle.channels import channels, move_channel, roll_back_channel, show_channel
     from generator.errors import SpecError
+    from generator.models.bundle.channels import channels, move_channel, roll_back_channel, show_channel
     from generator.store import open_store
-    from workers.broker import embedded_root
-    from workers.cli.dataset import who
+    from workers.broker.connection import embedded_root
+    from workers.cli.arguments import who
     from workers.settings import load_settings
 
     settings = load_settings()
@@ -74,9 +74,9 @@ def _list(found: list[Channel], *, as_json: bool) -> None:
 def _digest(text: str) -> str:
     from pydantic import TypeAdapter, ValidationError
 
-    from generator.canonical import shown
     from generator.errors import SpecError
-    from generator.spec import Digest
+    from generator.spec.canonical import shown
+    from generator.spec.recipe import Digest
 
     try:
         found: str = TypeAdapter(Digest).validate_python(text)

@@ -14,10 +14,10 @@ from generator.errors import IntegrityError, JobFailed
 from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
-    from generator.autoencoders.training import Progress
+    from generator.models.autoencoders.training import Progress
     from workers.embedded import Signals, WorkerProcess
+    from workers.jobs.status import JobStatus
     from workers.settings import Settings
-    from workers.status import JobStatus
 
 
 @click.command("demo")
@@ -35,8 +35,8 @@ def demo_command(out: Path, count: int, as_json: bool) -> None:
 
     Run again, it finds the committed build and says so.
     """
-    from generator.commit import committed, place_of
     from generator.drafts import draft_of, resolve
+    from generator.production.commit import committed, place_of
 
     bundle = out / "digits.bundle"
     if not bundle.exists():
@@ -79,8 +79,8 @@ def _fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
 
 
 def _train(bundle: Path, *, quiet: bool) -> None:
-    from generator.guards.config import default_judge
-    from generator.learning import learn, recommended_model, recommended_settings
+    from generator.models.learning import learn, recommended_model, recommended_settings
+    from generator.models.screening.config import default_judge
     from generator.sources import load_source
 
     source = load_source("digits")
@@ -137,7 +137,7 @@ def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, signals: Signa
 
 
 def _verified(url: str) -> dict[str, Any]:
-    from generator.verification import verify_dataset
+    from generator.datasets.verification import verify_dataset
 
     checked = verify_dataset(url)
     if checked.problems:
@@ -147,8 +147,8 @@ def _verified(url: str) -> dict[str, Any]:
 
 def _picture(out: Path, bundle: Path) -> Path:
     """Real digits beside generated ones, one row a class."""
-    from generator.bundle import load_bundle
-    from generator.quality.pictures import draw_beside
+    from generator.curation.quality.sample_sheets import draw_beside
+    from generator.models.bundle import load_bundle
     from generator.sources import load_source
     from generator.store import open_store
 

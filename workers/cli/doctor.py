@@ -29,7 +29,7 @@ def doctor_command(
     Exit code 1 if anything failed; warnings do not count. A few small objects and keys are written and removed.
     """
     from generator.store import absolute_url
-    from workers.broker import embedded_root
+    from workers.broker.connection import embedded_root
     from workers.doctor import PARTS, examine
     from workers.settings import load_settings
 

@@ -12,7 +12,7 @@ from workers.cli.output import json_option, show
 from workers.cli.train import SAMPLER_OPTIONS, all_of, sampler_settings
 
 if TYPE_CHECKING:
-    from generator.latents.config import SamplerSettings
+    from generator.models.latents.config import SamplerSettings
     from generator.store.base import Store
 
 _SAMPLERS = ("gaussian", "mixture", "flow", "polar", "auto")
@@ -36,8 +36,8 @@ def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json:
 
     Decoder, encoder and codes stay as they are.
     """
-    from generator.bundle.save import check_free
-    from generator.learning import refit
+    from generator.models.bundle.save import check_free
+    from generator.models.learning import refit
     from generator.store import open_store
     from workers.settings import load_settings
 
@@ -69,8 +69,8 @@ def _settings(sampler: str, options: dict[str, Any], store: Store) -> SamplerSet
         raise SpecError(
             "sampler", "a named sampler where options are given", "auto", f"or without {', '.join(options)}"
         )
-    from generator.bundle import load_codes, read_info
-    from generator.quality.diagnosis.report import recommended
+    from generator.curation.diagnosis.diagnose import recommended
+    from generator.models.bundle import load_codes, read_info
 
     _, info = read_info(store)
     return recommended(load_codes(store, info))

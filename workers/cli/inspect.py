@@ -11,8 +11,8 @@ import click
 from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
-    from generator.bundle import Bundle, TrainingFacts
-    from generator.quality.diagnosis.report import Diagnosis
+    from generator.curation.diagnosis.diagnose import Diagnosis
+    from generator.models.bundle import Bundle, TrainingFacts
     from generator.sources import Source
     from generator.store.base import Store
 
@@ -48,7 +48,7 @@ def inspect_command(
 
     With OTHER, the two are set side by side: BUNDLE is the blue network, OTHER the red one.
     """
-    from generator.bundle import load_bundle
+    from generator.models.bundle import load_bundle
     from generator.store import open_store
     from workers.settings import load_settings
 
@@ -56,7 +56,7 @@ def inspect_command(
     loaded = [(store, load_bundle(store)) for store in stores]
     images = _source(source, loaded[0][1]) if source is not None else None
     if picture is not None:
-        from generator.quality.pictures import draw_samples
+        from generator.curation.quality.sample_sheets import draw_samples
 
         draw_samples(loaded[0][1], picture)
     facts = [_facts(found, as_json=as_json) for _, found in loaded]
@@ -69,7 +69,7 @@ def inspect_command(
 
 
 def _source(location: str, bundle: Bundle) -> Source:
-    from generator.quality.diagnosis.pictures import trained_on
+    from generator.curation.diagnosis.pictures import trained_on
     from generator.sources import load_source
 
     image = bundle.info.image
@@ -79,7 +79,7 @@ def _source(location: str, bundle: Bundle) -> Source:
 
 
 def _diagnoses(loaded: list[tuple[Store, Bundle]], *, seed: int, quick: bool, quiet: bool) -> list[Diagnosis]:
-    from generator.quality.diagnosis.report import STEPS, diagnose
+    from generator.curation.diagnosis.diagnose import STEPS, diagnose
 
     with progress_bar("diagnosing", STEPS * len(loaded), quiet=quiet, unit="steps") as bar:
         done = 0
@@ -93,7 +93,7 @@ def _diagnoses(loaded: list[tuple[Store, Bundle]], *, seed: int, quick: bool, qu
 
 
 def _draw(loaded: list[tuple[Store, Bundle]], directory: Path, source: Source | None, seed: int) -> None:
-    from generator.quality.diagnosis.pictures import draw_all, draw_beside, sit
+    from generator.curation.diagnosis.pictures import draw_all, draw_beside, sit
 
     sitters = [sit(store, bundle, seed) for store, bundle in loaded]
     if len(sitters) == 1:
@@ -107,8 +107,8 @@ def _draw(loaded: list[tuple[Store, Bundle]], directory: Path, source: Source | 
 
 
 def _tell(facts: list[dict[str, Any]], diagnoses: list[Diagnosis], *, as_json: bool) -> None:
-    from generator.quality.diagnosis.report import compare
-    from workers.cli.diagnosis import echo_one, echo_two
+    from generator.curation.diagnosis.diagnose import compare
+    from workers.cli.diagnosis_output import echo_one, echo_two
 
     comparison = compare(diagnoses[0], diagnoses[1]) if len(diagnoses) == 2 else None
     if as_json:

@@ -10,7 +10,7 @@ import click
 from workers.cli.output import json_option, progress_bar, show_status, status_facts
 
 if TYPE_CHECKING:
-    from generator.line.costs import Pace
+    from generator.production.pipeline.run_costs import Pace
     from workers.client import Client
 
 

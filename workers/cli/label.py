@@ -10,9 +10,9 @@ import click
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from generator.bundle import Bundle
-    from generator.features.classifier import Labelled
-    from generator.guards.judge import Judge
+    from generator.models.bundle import Bundle
+    from generator.models.features.classifier import Labelled
+    from generator.models.screening.label_judge import Judge
 
 
 @click.command("label")
@@ -27,9 +27,9 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     With few labels and many images: train on the few, label the many, train on what comes out. Labels that SOURCE has
     are not looked at. Beside images and labels the file has `train_probabilities`, what the judge makes of every class.
     """
-    from generator.bundle import load_bundle
     from generator.errors import SettingsError, SourceError
-    from generator.guards.selftraining import confident
+    from generator.models.bundle import load_bundle
+    from generator.models.screening.self_training import confident
     from generator.sources import load_source
     from generator.store import open_store
     from workers.settings import load_settings
@@ -56,7 +56,7 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
 
 def _judge(held: Bundle) -> Judge:
     from generator.errors import BundleError
-    from generator.guards.judge import load_judge
+    from generator.models.screening.label_judge import load_judge
 
     info, weights = held.info, held.guards.judge_weights
     if info.judge is None or weights is None:

@@ -10,9 +10,9 @@ import click
 from workers.cli.output import json_option
 
 if TYPE_CHECKING:
-    from generator.quality.novelty import Novelty
-    from generator.quality.report import MeasureSettings, Report
-    from generator.quality.usefulness import ArmResult
+    from generator.curation.quality.novelty import Novelty
+    from generator.curation.quality.report import MeasureSettings, Report
+    from generator.curation.quality.usefulness import ArmResult
     from generator.sources import Source
 
 
@@ -45,12 +45,12 @@ def measure_command(
     Fidelity and coverage, novelty, duplicates, and usefulness: what classifiers learn from it. Written to
     reports/quality.json of the build, in place of an earlier report.
     """
-    from generator.autoencoders.devices import resolve
-    from generator.builds import resolve_build
-    from generator.bundle import read_info
+    from generator.curation.quality.report import REPORT_KEY, measure
+    from generator.curation.quality.subject import load_subject
+    from generator.datasets.builds import resolve_build
     from generator.drafts import find_bundle
-    from generator.quality.report import REPORT_KEY, measure
-    from generator.quality.subject import load_subject
+    from generator.models.autoencoders.devices import resolve
+    from generator.models.bundle import read_info
     from generator.store import open_store
     from workers.settings import load_settings
 
@@ -81,9 +81,9 @@ def measure_command(
 
 
 def _settings(measures: str | None, *, labelled: bool, given: dict[str, Any]) -> MeasureSettings:
-    from generator.canonical import validated
+    from generator.curation.quality.report import MEASURES, MeasureSettings
     from generator.errors import MeasureError
-    from generator.quality.report import MEASURES, MeasureSettings
+    from generator.spec.canonical import validated
 
     fields = {name: value for name, value in given.items() if value is not None}
     if (steps := fields.pop("steps", None)) is not None:
@@ -111,9 +111,9 @@ def _encoder(home: Any) -> Any:
     import numpy as np
     import torch
 
-    from generator.autoencoders.build import load_encoder
-    from generator.bundle import read_info
-    from generator.bundle.load import load_encoder_weights
+    from generator.models.autoencoders.factory import load_encoder
+    from generator.models.bundle import read_info
+    from generator.models.bundle.load import load_encoder_weights
 
     _, info = read_info(home)
     weights = load_encoder_weights(home, info)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from generator.line.costs import Pace
-    from workers.status import JobStatus
+    from generator.production.pipeline.run_costs import Pace
+    from workers.jobs.status import JobStatus
 
 Step = Callable[[int], None]
 _LINES = 20  # of a traceback that people see

@@ -9,8 +9,8 @@ import click
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from generator.gates import Gates, Verdict
-    from generator.promotion import Standing
+    from generator.curation.gates import Gates, Verdict
+    from generator.datasets.promotion import Standing
     from generator.store import Store
 
 
@@ -26,9 +26,9 @@ def promote_command(dataset: str, build: str | None, date: str | None, again: bo
     Without BUILD, the newest one that its gates did not keep back. Exit code 1 where a build of a later logical date
     is promoted already (`latentmill rollback DATASET --to BUILD` goes back to one), or BUILD was rolled back.
     """
+    from generator.datasets.promotion import promote
     from generator.errors import BuildConflict
-    from generator.promotion import promote
-    from workers.cli.dataset import build_named, dataset_at, moment, newest, who
+    from workers.cli.arguments import build_named, dataset_at, moment, newest, who
     from workers.settings import load_settings
 
     store, named = dataset_at(dataset, load_settings())
@@ -58,9 +58,9 @@ def rollback_command(dataset: str, to: str | None, undo: bool, as_json: bool) ->
 
     A schedule does not promote again what was rolled back; the next build that holds its gates it does.
     """
+    from generator.datasets.promotion import rollback
     from generator.errors import DatasetError
-    from generator.promotion import rollback
-    from workers.cli.dataset import build_named, dataset_at, who
+    from workers.cli.arguments import build_named, dataset_at, who
     from workers.settings import load_settings
 
     if to is not None and undo:
@@ -91,14 +91,14 @@ def gate_command(
 
     Without GATES they are those of a schedule that states none. The verdict goes to reports/verdict.json of the build.
     """
+    from generator.curation.gates import judge_build
+    from generator.datasets.promotion import promote
+    from generator.datasets.replay import recipe_at
     from generator.drafts import find_bundle
     from generator.errors import BundleError
-    from generator.gates import judge_build
-    from generator.promotion import promote
-    from generator.replay import recipe_at
     from generator.store import open_store
-    from workers.broker import embedded_root
-    from workers.cli.dataset import build_named, dataset_at, moment, newest, who
+    from workers.broker.connection import embedded_root
+    from workers.cli.arguments import build_named, dataset_at, moment, newest, who
     from workers.settings import load_settings
 
     settings, wanted, when = load_settings(), _gates(gates), moment(date)
@@ -128,8 +128,8 @@ def gate_command(
 @json_option
 def pin_command(dataset: str, build: str, note: str, as_json: bool) -> None:
     """Keep BUILD of DATASET from retention, until it is unpinned."""
-    from generator.promotion import pin
-    from workers.cli.dataset import build_named, dataset_at, who
+    from generator.datasets.promotion import pin
+    from workers.cli.arguments import build_named, dataset_at, who
     from workers.settings import load_settings
 
     store, _ = dataset_at(dataset, load_settings())
@@ -143,9 +143,9 @@ def pin_command(dataset: str, build: str, note: str, as_json: bool) -> None:
 @json_option
 def unpin_command(dataset: str, build: str, as_json: bool) -> None:
     """Let retention decide about BUILD of DATASET again."""
+    from generator.datasets.promotion import read_standing, unpin
     from generator.errors import DatasetError
-    from generator.promotion import read_standing, unpin
-    from workers.cli.dataset import dataset_at
+    from workers.cli.arguments import dataset_at
     from workers.settings import load_settings
 
     store, _ = dataset_at(dataset, load_settings())
@@ -172,8 +172,8 @@ def _facts(url: str, standing: Standing) -> dict[str, Any]:
 
 def _warn(store: Store, build: str) -> None:
     """A person may promote what gates kept back, and is told."""
-    from generator.builds import build_below
-    from generator.gates import read_verdict
+    from generator.curation.gates import read_verdict
+    from generator.datasets.builds import build_below
 
     verdict = read_verdict(build_below(store, build))
     for reason in () if verdict is None else verdict.reasons:
@@ -181,10 +181,10 @@ def _warn(store: Store, build: str) -> None:
 
 
 def _gates(path: str | None) -> Gates:
-    from generator.canonical import validated
+    from generator.curation.gates import Gates
     from generator.drafts import read_bytes, read_mapping
     from generator.errors import SpecError
-    from generator.gates import Gates
+    from generator.spec.canonical import validated
 
     if path is None:
         return Gates()

@@ -11,8 +11,8 @@ import click
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from generator.line.costs import Cost
-    from generator.reporting import BuildReport
+    from generator.curation.costs import BuildReport
+    from generator.production.pipeline.run_costs import Cost
     from generator.store.base import Store
     from workers.settings import Settings
 
@@ -31,7 +31,7 @@ def report_command(build: str, price_per_hour: float | None, as_json: bool) -> N
     Of committed builds and unfinished ones: images, shards, bytes, images per second, seconds by stage, seconds of the
     device, the slowest shards, the machines, and what reports there are. Of very many shards some are looked at.
     """
-    from generator.reporting import report_of
+    from generator.curation.costs import report_of
     from workers.settings import load_settings
 
     found = report_of(_build(build, load_settings()))
@@ -52,7 +52,7 @@ def report_command(build: str, price_per_hour: float | None, as_json: bool) -> N
 
 def _build(build: str, settings: Settings) -> Store:
     """The build that is meant. Raises ``DatasetError``, ``SpecError`` for a job that nobody knows, ``StoreError``."""
-    from generator.builds import any_build
+    from generator.datasets.builds import any_build
     from generator.errors import DatasetError, SettingsError
     from generator.store import open_store
 

@@ -10,7 +10,7 @@ import click
 from workers.cli.output import json_option
 
 if TYPE_CHECKING:
-    from generator.clearing import Held, Intents, Retention
+    from generator.curation.retention import Held, Intents, Retention
     from workers.settings import Settings
 
 _STATES = ("latest", "pinned", "refused")
@@ -21,9 +21,9 @@ _STATES = ("latest", "pinned", "refused")
 @json_option
 def builds_command(dataset: str, as_json: bool) -> None:
     """The committed builds of DATASET, the newest first: the one readers get, those that are pinned, or kept back."""
-    from generator.builds import check_dataset
-    from generator.clearing import read_held
-    from workers.cli.dataset import dataset_at
+    from generator.curation.retention import read_held
+    from generator.datasets.builds import check_dataset
+    from workers.cli.arguments import dataset_at
     from workers.settings import load_settings
 
     store, _ = dataset_at(dataset, load_settings())
@@ -61,9 +61,9 @@ def retain_command(
     Never the one that readers get, the one before it, or pinned ones. Builds that gates kept back go once they are no
     longer among the last. An interrupted deletion is finished by the next.
     """
-    from generator.builds import check_dataset
-    from generator.clearing import apply_retention, plan_retention, read_held
-    from workers.cli.dataset import dataset_at
+    from generator.curation.retention import apply_retention, plan_retention, read_held
+    from generator.datasets.builds import check_dataset
+    from workers.cli.arguments import dataset_at
     from workers.settings import load_settings
 
     settings, rule = load_settings(), _rule(last=last, weeks=weeks, months=months)
@@ -96,9 +96,9 @@ def _facts(held: Held) -> dict[str, Any]:
 
 
 def _rule(**stated: Any) -> Retention:
-    from generator.canonical import validated
-    from generator.clearing import Retention
+    from generator.curation.retention import Retention
     from generator.errors import SpecError
+    from generator.spec.canonical import validated
 
     fields = {name: value for name, value in stated.items() if value is not None}
     for name in ("weeks", "months"):
@@ -110,8 +110,8 @@ def _rule(**stated: Any) -> Retention:
 def _intents(settings: Settings, root: str | None) -> Intents:
     """What markers say; where there is no marker at all, no job is open that this service knows of."""
     from generator.store import open_store
-    from workers.broker import embedded_root
-    from workers.sweeper import MarkedIntents
+    from workers.broker.connection import embedded_root
+    from workers.jobs.build_intents import MarkedIntents
 
     intents = MarkedIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))
     return (lambda _: None) if intents.blind else intents

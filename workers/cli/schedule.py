@@ -14,9 +14,9 @@ from workers.cli.output import json_option, show
 from workers.cli.schedule_runs import backfill_command, find, hands_here, history_command, run_command, run_table
 
 if TYPE_CHECKING:
-    from workers.schedules.declared import Schedule
-    from workers.schedules.kept import Kept
     from workers.schedules.runs import Run
+    from workers.schedules.schedule import Schedule
+    from workers.schedules.store import Kept
 
 
 @click.group("schedule")
@@ -34,8 +34,8 @@ def add_command(file: str, replace: bool, as_json: bool) -> None:
     Bundle, channel and the next dates are checked first. A bundle that lies elsewhere is pushed to the store root. Real
     images that its gates compare with are read by the scheduler, on its machine; whether they lie on this one is said.
     """
-    from workers.schedules.declared import read_schedule
-    from workers.schedules.declaring import declare
+    from workers.schedules.declare import declare
+    from workers.schedules.schedule import read_schedule
     from workers.settings import load_settings
 
     schedule, digest = read_schedule(file)
@@ -51,7 +51,7 @@ def validate_command(paths: tuple[str, ...], as_json: bool) -> None:
 
     Exit code 2 if any of them is wrong.
     """
-    from workers.schedules.declaring import check
+    from workers.schedules.declare import check
     from workers.schedules.folder import read_all, yaml_files
     from workers.settings import load_settings
 
@@ -86,7 +86,7 @@ def validate_command(paths: tuple[str, ...], as_json: bool) -> None:
 def list_command(as_json: bool) -> None:
     """All schedules: when they are due next, and how the last run ended."""
     from workers.schedules.history import newest_runs
-    from workers.schedules.kept import names, read_kept
+    from workers.schedules.store import names, read_kept
 
     root, found = hands_here().root, list[dict[str, Any]]()
     for name in names(root):
@@ -135,7 +135,7 @@ def show_command(name: str, as_json: bool) -> None:
 @json_option
 def remove_command(name: str, as_json: bool) -> None:
     """Begin no further run of NAME. Its history stays; runs that are going on come to their end."""
-    from workers.schedules.kept import forget
+    from workers.schedules.store import forget
 
     hands, _ = find(name)
     forget(hands.root, name)
@@ -159,7 +159,7 @@ def resume_command(name: str, as_json: bool) -> None:
 
 
 def _hold(name: str, held: bool, as_json: bool) -> None:
-    from workers.schedules.kept import change_kept
+    from workers.schedules.store import change_kept
 
     hands, _ = find(name)
     kept = change_kept(hands.root, name, lambda now: now and now.model_copy(update={"held": held}))
@@ -187,7 +187,7 @@ def _facts(kept: Kept) -> dict[str, Any]:
 
 def _missing(schedule: Schedule) -> dict[str, Any]:
     """What a person has to see to: nothing, mostly."""
-    from workers.schedules.declaring import not_here
+    from workers.schedules.declare import not_here
 
     places = not_here(schedule)
     return {"not_on_this_machine": places} if places else {}

@@ -13,15 +13,15 @@ from generator.errors import SpecError
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from workers.schedules.kept import Kept
     from workers.schedules.runs import Run
+    from workers.schedules.store import Kept
 
 _ASKED = 30  # runs of a backfill that are begun without asking
 
 
 def hands_here() -> Any:
     """The service, by the settings of the environment."""
-    from workers.schedules.hands import PoolHands
+    from workers.schedules.service import PoolHands
     from workers.settings import load_settings
 
     return PoolHands(load_settings())
@@ -29,7 +29,7 @@ def hands_here() -> Any:
 
 def find(name: str) -> tuple[Any, Kept]:
     """The service, and the schedule ``name``. Raises ``SpecError``."""
-    from workers.schedules.kept import find_kept
+    from workers.schedules.store import find_kept
 
     hands = hands_here()
     return hands, find_kept(hands.root, name)
@@ -45,8 +45,8 @@ def run_command(name: str, date: str | None, fresh: bool, as_json: bool) -> None
 
     A ticker takes it further, without waiting for other runs.
     """
-    from workers.schedules.by_hand import begin, date_of
     from workers.schedules.history import run_facts
+    from workers.schedules.manual_runs import begin, date_of
 
     hands, kept = find(name)
     now = datetime.now(UTC)
@@ -68,7 +68,7 @@ def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool,
     They are built one after the other, beside those of every night. Dates that failed, were skipped, cancelled or
     replaced are taken up again; what was promoted, kept or refused is left alone.
     """
-    from workers.schedules.by_hand import begin, check_come, plan_backfill, span_of
+    from workers.schedules.manual_runs import begin, check_come, plan_backfill, span_of
 
     hands, kept = find(name)
     schedule, now = kept.schedule, datetime.now(UTC)
@@ -96,7 +96,7 @@ def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool,
 def history_command(name: str, limit: int, as_json: bool) -> None:
     """The last runs of NAME, the newest first; also of a schedule that was removed."""
     from workers.schedules.history import newest_runs, run_facts
-    from workers.schedules.kept import find_kept
+    from workers.schedules.store import find_kept
 
     root = hands_here().root
     runs = newest_runs(root, name, limit)

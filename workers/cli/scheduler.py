@@ -26,15 +26,15 @@ def scheduler_command() -> None:
     """
     from workers.doctor import refusals
     from workers.embedded import Signals
-    from workers.heartbeat import Heartbeat
+    from workers.jobs.pool import Pool
     from workers.notifications import Courier
-    from workers.pool import Pool
     from workers.schedules.clock import SystemClock
     from workers.schedules.folder import Folder
-    from workers.schedules.hands import PoolHands
+    from workers.schedules.service import PoolHands
     from workers.schedules.ticker import Ticker
     from workers.settings import load_settings
     from workers.telemetry import Exporter
+    from workers.worker.heartbeat import Heartbeat
 
     settings = load_settings()
     pool = Pool(settings)

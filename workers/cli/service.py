@@ -13,7 +13,7 @@ from generator.errors import BrokerUnavailable, SettingsError, SpecError
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from workers.cli.watching import Watch
+    from workers.cli.dashboard import Watch
     from workers.embedded import Signals, WorkerProcess
 
 
@@ -21,7 +21,7 @@ def _settings(**given: Any) -> Any:
     """The environment's settings, with the options that were given on the command line in their place."""
     from pydantic import ValidationError
 
-    from generator.canonical import translated
+    from generator.spec.canonical import translated
     from workers.settings import Settings, load_settings
 
     settings = load_settings()
@@ -57,14 +57,14 @@ def worker_command(
     SIGTERM lets the running shard finish within LATENTMILL_GRACE_SECONDS. What is given here or in the environment
     goes before --tuned.
     """
-    from workers.broker import embedded_root, redis_url
+    from workers.broker.connection import embedded_root, redis_url
     from workers.doctor import refusals
     from workers.embedded import worker_command as command
     from workers.embedded import worker_environment
-    from workers.ledger import Ledger
+    from workers.ledger.ledger import Ledger
     from workers.settings import PREFIX
     from workers.telemetry import check_ports
-    from workers.tuning import tuned_settings
+    from workers.worker.tuning import tuned_settings
 
     settings = _settings(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
     settings = tuned_settings(settings) if settings.tuned else settings
@@ -94,7 +94,7 @@ def up_command(workers: int, concurrency: int | None, device: str | None, root: 
     """
     from pydantic import SecretStr
 
-    from workers.cli.watching import Watch
+    from workers.cli.dashboard import Watch
     from workers.embedded import EmbeddedRedis, Signals, running_workers, write_state
 
     settings = _settings(concurrency=concurrency, device=device, root=root)
@@ -142,7 +142,7 @@ def _stay(running: list[WorkerProcess], signals: Signals, watch: Watch) -> None:
 @json_option
 def health_command(max_age: float, as_json: bool) -> None:
     """Exit code 0 if every worker on this host showed a heartbeat lately, also while Redis is down."""
-    from workers.heartbeat import health
+    from workers.worker.heartbeat import health
 
     found = health(_settings().heartbeats)
     healthy = found.workers > 0 and found.oldest <= max_age

@@ -14,7 +14,7 @@ from generator.errors import SpecError
 from workers.cli.output import json_option
 
 if TYPE_CHECKING:
-    from generator.clearing import Leftover
+    from generator.curation.retention import Leftover
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LEAST_SECONDS = 60  # who writes right now is younger
@@ -35,11 +35,11 @@ def sweep_command(places: tuple[str, ...], age: str, root: str | None, delete: b
     marker the recipe stays, so that it can be resumed from its beginning. A build of `latentmill generate` has no
     marker: it is safe by its age alone, as is one of a pool with another store root.
     """
-    from generator.clearing import leftovers
+    from generator.curation.retention import leftovers
     from generator.store import open_store
-    from workers.broker import embedded_root
+    from workers.broker.connection import embedded_root
+    from workers.jobs.build_intents import MarkedIntents
     from workers.settings import load_settings
-    from workers.sweeper import MarkedIntents
 
     settings, before = load_settings(), datetime.now(UTC) - timedelta(seconds=_seconds(age))
     intents = MarkedIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))

@@ -12,12 +12,12 @@ import click
 from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
-    from generator.autoencoders.config import AutoencoderConfig
-    from generator.autoencoders.settings import TrainSettings
-    from generator.autoencoders.training import Progress
-    from generator.guards.config import JudgeSettings
-    from generator.latents.config import SamplerSettings
-    from generator.learning import Learned
+    from generator.models.autoencoders.config import AutoencoderConfig
+    from generator.models.autoencoders.settings import TrainSettings
+    from generator.models.autoencoders.training import Progress
+    from generator.models.latents.config import SamplerSettings
+    from generator.models.learning import Learned
+    from generator.models.screening.config import JudgeSettings
     from generator.sources import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,7 +79,7 @@ def all_of(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
 
 def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
     """The settings in ``options``, which are taken out of it. Raises ``SpecError`` for one of another family."""
-    from generator.latents.config import parse_sampler
+    from generator.models.latents.config import parse_sampler
 
     chosen = {_SAMPLER_FIELDS.get(name, name): options.pop(name) for name in SAMPLER_OPTIONS if name in options}
     return parse_sampler({"family": family} | chosen)
@@ -139,9 +139,9 @@ def train_command(
 
     A run that was stopped goes on from its checkpoint when the same command is given again.
     """
-    from generator.autoencoders.settings import parse_settings
-    from generator.bundle.save import check_free
-    from generator.learning import recommended_model, recommended_sampler, recommended_settings
+    from generator.models.autoencoders.settings import parse_settings
+    from generator.models.bundle.save import check_free
+    from generator.models.learning import recommended_model, recommended_sampler, recommended_settings
     from generator.sources import load_source
 
     check_free(out)
@@ -170,9 +170,9 @@ def train_command(
 
 def _judge(members: int, width: int | None, steps: int | None, size: int) -> JudgeSettings | None:
     """The judge's settings for images of ``size``; ``None`` for no judge. Raises ``SpecError``."""
-    from generator.canonical import validated
     from generator.errors import SpecError
-    from generator.guards.config import JudgeSettings, default_judge
+    from generator.models.screening.config import JudgeSettings, default_judge
+    from generator.spec.canonical import validated
 
     if members == 0:
         return None
@@ -197,7 +197,7 @@ def _learn(
     *,
     quiet: bool,
 ) -> Learned:
-    from generator.learning import learn
+    from generator.models.learning import learn
 
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from generator.bundle import bundle_store, load_bundle
 from generator.errors import LatentmillError
+from generator.models.bundle import bundle_store, load_bundle
 from generator.store import open_store
 from workers.doctor.findings import Finding, failed, ok
 from workers.settings import Settings

@@ -51,7 +51,7 @@ def examine_torch(settings: Settings) -> Iterator[Finding]:
 def _device(wanted: str) -> Finding:
     import torch
 
-    from generator.autoencoders.devices import resolve
+    from generator.models.autoencoders.devices import resolve
 
     try:
         device = resolve(wanted)

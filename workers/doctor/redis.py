@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import redis
 
 from generator.errors import LatentmillError, SettingsError
-from workers.broker import broker_errors, connect, redis_url, shown
+from workers.broker.connection import broker_errors, connect, redis_url, shown
 from workers.doctor.findings import Check, Finding, failed, in_turn, ok, warning
 from workers.settings import Settings
 

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from generator.canonical import Frozen
-from generator.spec import Name
+from generator.spec.canonical import Frozen
+from generator.spec.recipe import Name
 
 Kind = Literal["succeeded", "failed", "refused", "at_risk"]
 KINDS: tuple[Kind, ...] = ("succeeded", "failed", "refused", "at_risk")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import AwareDatetime, Field
 
-from generator.canonical import Frozen, canonical_json, sha256_hex
+from generator.spec.canonical import Frozen, canonical_json, sha256_hex
 from workers.notifications.config import Kind
 
 _SENTENCES: dict[Kind, str] = {

@@ -21,8 +21,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from generator.canonical import shown
 from generator.errors import SpecError
+from generator.spec.canonical import shown
 
 _FIELDS = "five fields: minute hour day-of-month month day-of-week (30 3 * * * is every night at half past three)"
 _OVERLAP = timedelta(hours=3)  # no clock goes back by more

@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import final
 
-from generator.canonical import digest_of
 from generator.drafts import read_bytes
 from generator.errors import LatentmillError, OutsideError, SettingsError, SpecError
+from generator.spec.canonical import digest_of
 from generator.store.base import Store
-from workers.schedules.declared import Schedule, parse_schedule
-from workers.schedules.declaring import declare
+from workers.schedules.declare import declare
+from workers.schedules.schedule import Schedule, parse_schedule
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -16,16 +16,16 @@ from typing import Literal, NamedTuple
 
 from pydantic import AwareDatetime, Field
 
-from generator.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
-from generator.clearing import Retention
+from generator.curation.gates import Gates
+from generator.curation.retention import Retention
 from generator.errors import AlreadyExists, SpecError
-from generator.gates import Gates
-from generator.spec import JobSpec, Name
+from generator.spec.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
+from generator.spec.recipe import JobSpec, Name
 from generator.store import pointers
 from generator.store.base import Store
 from workers.notifications import Notifications
 from workers.schedules.dates import key_of, moment_of
-from workers.schedules.declared import Overlap
+from workers.schedules.schedule import Overlap
 
 RUNS = "schedules/runs/"
 LIVE = "schedules/live/"

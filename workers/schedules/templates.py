@@ -13,8 +13,8 @@ from datetime import datetime
 from string import Formatter
 from typing import Any
 
-from generator.canonical import shown
 from generator.errors import SpecError
+from generator.spec.canonical import shown
 
 KNOWN = ("date", "schedule")
 _DIRECTIVES = "YymdHMSjUVGuz%"  # none that depends on the language of the machine

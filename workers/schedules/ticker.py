@@ -21,13 +21,13 @@ from typing import final
 
 from generator.errors import LatentmillError, OutsideError
 from workers.schedules.clock import Clock
-from workers.schedules.due import Decision, decide
+from workers.schedules.due_dates import Decision, decide
 from workers.schedules.folder import Folder
-from workers.schedules.hands import Hands
-from workers.schedules.kept import CURSORS, DECLARED, Kept, listed, move_cursor, read_cursor, read_kept
-from workers.schedules.pinning import new_run
+from workers.schedules.lifecycle import HELD, Steps
+from workers.schedules.new_run import new_run
 from workers.schedules.runs import Mark, Origin, Run, create_run, marks, read_run, take_up, unmark
-from workers.schedules.steps import HELD, Steps
+from workers.schedules.service import Hands
+from workers.schedules.store import CURSORS, DECLARED, Kept, listed, move_cursor, read_cursor, read_kept
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, Literal, final
 
 from generator.errors import SettingsError
-from workers.broker import redis_url
-from workers.ledger import Ledger
+from workers.broker.connection import redis_url
+from workers.ledger.ledger import Ledger
 from workers.settings import PREFIX, Settings
-from workers.telemetry.places import Directory
 from workers.telemetry.ports import bound
+from workers.telemetry.process_files import Directory
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from generator.errors import BrokerUnavailable
-from workers.claims import Standing
+from workers.ledger.claims import Standing
 
 log = logging.getLogger(__name__)
 

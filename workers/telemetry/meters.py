@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal, final, get_args
 
-from generator.line.facts import Run
+from generator.production.pipeline.run_record import Run
 
 # made here; found finished by somebody else; handed back: lost, declined, postponed; ended for good: given up, failed
 ShardOutcome = Literal["made", "found", "lost", "declined", "postponed", "given_up", "failed"]

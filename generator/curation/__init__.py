@@ -1,0 +1,1 @@
+"""Is a dataset good, and which builds stay: diagnosis, quality, gates, retention, costs."""

@@ -1,0 +1,86 @@
+"""Do codes lie in clusters, and are the clusters the classes?"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.metrics import silhouette_score
+
+from generator.curation.diagnosis.knn import nearest, nearest_others
+from generator.curation.diagnosis.unmeasured import Unmeasured
+from generator.spec.canonical import Frozen
+
+MIN_CODES = 30
+_PROBES, _NEIGHBOURS = 200, 10
+BOX_DIMS = 5  # in more dimensions nearly all of a box is empty whatever lies in it
+
+
+class Hopkins(Frozen):
+    """``against_uniform``: the classical statistic, 0.5 for codes spread evenly over their box, towards 1 in clusters.
+
+    It says little above ``BOX_DIMS`` dimensions, where even one round cloud leaves the box empty and scores near 1.
+    ``against_gaussian``: the same with probes from one Gaussian of the codes' covariance, so that 0.5 means as
+    clustered as one Gaussian; this one means the same in any dimension.
+    """
+
+    against_uniform: float
+    against_gaussian: float
+    caveat: str = ""
+
+
+def hopkins(codes_SD: np.ndarray, *, seed: int = 0) -> Hopkins | Unmeasured:
+    """Hopkins & Skellam (Annals of Botany, 1954), distances to the power D as in Cross & Jain (1982); Wright
+    ("Will the real Hopkins statistic please stand up?", R Journal, 2022) shows why that power matters.
+    """
+    if len(codes_SD) < MIN_CODES:
+        return Unmeasured(why=f"{len(codes_SD)} codes, fewer than {MIN_CODES}")
+    rng, dims = np.random.default_rng(seed), int(codes_SD.shape[1])
+    probes = min(_PROBES, len(codes_SD) // 5)
+    own_P = nearest_others(codes_SD, 1)[rng.choice(len(codes_SD), probes, replace=False), 0]
+    low_D, high_D = codes_SD.min(axis=0), codes_SD.max(axis=0)
+    box_P = nearest(codes_SD, rng.uniform(low_D, high_D, (probes, dims)), 1)[0][:, 0]
+    gaussian_PD = rng.multivariate_normal(codes_SD.mean(axis=0), np.atleast_2d(np.cov(codes_SD.T)), probes)
+    cloud_P = nearest(codes_SD, gaussian_PD, 1)[0][:, 0]
+    if not own_P.any():
+        return Unmeasured(why="most codes are equal")
+    return Hopkins(
+        against_uniform=_share(box_P, own_P, dims),
+        against_gaussian=float(cloud_P.sum() / (cloud_P.sum() + own_P.sum())),
+        caveat="" if dims <= BOX_DIMS else f"in {dims} dimensions the classical statistic is near 1 whatever the codes",
+    )
+
+
+def _share(probe_P: np.ndarray, own_P: np.ndarray, power: int) -> float:
+    """sum(probe^power) / (sum(probe^power) + sum(own^power)), without overflow."""
+    with np.errstate(divide="ignore"):
+        probe, own = logsumexp(power * np.log(probe_P)), logsumexp(power * np.log(own_P))
+    return float(1.0 / (1.0 + np.exp(min(700.0, own - probe))))
+
+
+def silhouette(codes_SD: np.ndarray, groups_S: np.ndarray) -> float | Unmeasured:
+    """Mean silhouette width, -1 to 1: Rousseeuw, Journal of Computational and Applied Mathematics, 1987.
+
+    Near 1: groups far apart; 0: they overlap; below: codes nearer to another group. Groups of one code are left out.
+    """
+    _, inverse_S, count_G = np.unique(groups_S, return_inverse=True, return_counts=True)
+    kept = count_G[inverse_S] > 1
+    if len(np.unique(inverse_S[kept])) < 2:
+        return Unmeasured(why="fewer than two groups of two codes or more")
+    return float(silhouette_score(codes_SD[kept], inverse_S[kept]))
+
+
+def agreement(
+    train_ND: np.ndarray, train_labels_N: np.ndarray, codes_SD: np.ndarray, labels_S: np.ndarray
+) -> float | Unmeasured:
+    """Share of a code's ten nearest training codes that are of its own class, mean over classes: 1 in pure clusters,
+    one over the number of classes where classes are scattered among each other.
+    """
+    classes = np.unique(labels_S)
+    if len(classes) < 2:
+        return Unmeasured(why="fewer than two classes")
+    k = min(_NEIGHBOURS, len(train_ND))
+    distance_SK, row_SK = nearest(train_ND, codes_SD, min(k + 1, len(train_ND)))
+    same_SK = (train_labels_N[row_SK] == labels_S[:, None]).astype(np.float64)
+    itself_S = distance_SK[:, 0] == 0.0  # the shape may be measured on training codes
+    own_S = np.where(itself_S, same_SK[:, 1:].mean(axis=1), same_SK[:, :k].mean(axis=1))
+    return float(np.mean([own_S[labels_S == label].mean() for label in classes]))

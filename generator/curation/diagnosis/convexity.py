@@ -1,0 +1,93 @@
+"""Does a point between two codes, or a sample, lie where there are codes?
+
+A point is *off support* when its distance to the fifth nearest training code of its class, in units of that class's
+own median, exceeds what 95% of held-out codes keep: held-out codes themselves are off support at a rate of 5%. It is
+the distance rule of Kynkaanniemi et al. ("Improved precision and recall", NeurIPS 2019) made relative to the holdout,
+and like every such rule it sees little in many dimensions, where all distances are alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from generator.curation.diagnosis.code_subset import View
+from generator.curation.diagnosis.knn import nearest, nearest_others
+from generator.curation.diagnosis.unmeasured import Unmeasured
+from generator.spec.canonical import Frozen
+
+K = 5
+HELD_SHARE = 0.95
+MIN_CODES = 20
+_MIDPOINTS = 2_000
+
+
+class OffSupport(Frozen):
+    """The share of points that lie off support, and the standard error of that share."""
+
+    share: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """Where the codes of each class lie: its training codes, its scale, and the limit common to all."""
+
+    codes: dict[int, np.ndarray]
+    scale: dict[int, float]
+    limit: float
+
+    def off(self, points_BD: np.ndarray, labels_B: np.ndarray) -> OffSupport | Unmeasured:
+        """The share of ``points_BD`` off the support of their class; classes without one are left out."""
+        ratio_B = self.ratios(points_BD, labels_B)
+        ratio_R = ratio_B[~np.isnan(ratio_B)]
+        if not len(ratio_R):
+            return Unmeasured(why="no class has enough codes")
+        share = float((ratio_R > self.limit).mean())
+        return OffSupport(share=share, error=float(np.sqrt(share * (1.0 - share) / len(ratio_R))))
+
+    def ratios(self, points_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        """float64 (B,): distance to the K-th training code of the class, in units of the class; NaN for a class that
+        has no support."""
+        ratio_B = np.full(len(points_BD), np.nan)
+        for label in np.unique(labels_B).tolist():
+            if label in self.codes:
+                rows = labels_B == label
+                ratio_B[rows] = nearest(self.codes[label], points_BD[rows], K)[0][:, -1] / self.scale[label]
+        return ratio_B
+
+
+def support(view: View) -> Support | Unmeasured:
+    """The support of the training codes, its limit set by the held-out ones."""
+    codes, scale = {}, {}
+    for label in np.unique(view.train_labels_N).tolist():
+        of_class_ND = view.train_ND[view.train_labels_N == label]
+        if len(of_class_ND) < MIN_CODES:
+            continue
+        median = float(np.median(nearest_others(of_class_ND, K)[:, -1]))
+        if median > 0.0:
+            codes[label], scale[label] = of_class_ND, median
+    unlimited = Support(codes, scale, np.inf)
+    ratio_H = unlimited.ratios(view.holdout_HD, view.holdout_labels_H)
+    ratio_R = ratio_H[~np.isnan(ratio_H)]
+    if not codes:
+        return Unmeasured(why=f"no class has {MIN_CODES} distinct training codes")
+    if len(ratio_R) < MIN_CODES:
+        return Unmeasured(why=f"{len(ratio_R)} held-out codes, fewer than {MIN_CODES}")
+    return Support(codes, scale, float(np.quantile(ratio_R, HELD_SHARE)))
+
+
+def midpoints(codes_SD: np.ndarray, labels_S: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(points_BD, labels_B): middles of random pairs of codes of one class, classes in their proportions."""
+    rng = np.random.default_rng(seed)
+    first_B = rng.permutation(len(codes_SD))
+    first_B = np.tile(first_B, -(-_MIDPOINTS // max(1, len(first_B))))[:_MIDPOINTS]
+    second_B = np.empty_like(first_B)
+    for label in np.unique(labels_S):
+        of_class = np.flatnonzero(labels_S == label)
+        rows = np.flatnonzero(labels_S[first_B] == label)
+        second_B[rows] = rng.choice(of_class, len(rows))
+    different = first_B != second_B
+    first_B, second_B = first_B[different], second_B[different]
+    return (codes_SD[first_B] + codes_SD[second_B]) / 2.0, labels_S[first_B]

@@ -1,0 +1,93 @@
+"""Is there a ring or a hole in the codes? Persistent homology on landmarks, judged against clouds without a hole."""
+
+from __future__ import annotations
+
+import numpy as np
+from ripser import ripser
+
+from generator.curation.diagnosis.knn import nearest_others
+from generator.curation.diagnosis.unmeasured import Unmeasured
+from generator.spec.canonical import Frozen
+
+MIN_CODES = 40
+LANDMARKS, REFERENCES = 128, 8
+_OF_CLASS, _CLASSES = (80, 4), 10  # landmarks and references for one class; the classes looked at
+_SPARSEST = 0.1  # share of the codes that are left out as outliers, which landmarks would seek
+LEAST_BAR = 0.4  # of the codes' own scale
+LEAST_RATIO = 3.0  # of a bar's death to its birth: the hole over the gaps in its rim, which splinters do not have
+OVER_REFERENCE = 1.5  # times the longest bar of all references
+
+
+class Loop(Frozen):
+    """``bar``: the longest H1 bar (death minus birth), in units of the landmarks' median distance from their middle.
+
+    ``reference``: the longest such bar in Gaussian clouds of the same covariance, over all repetitions.
+    """
+
+    bar: float
+    ratio: float  # its death over its birth
+    reference: float
+    ring: bool
+
+
+def loop(
+    codes_SD: np.ndarray, *, seed: int = 0, landmarks: int = LANDMARKS, references: int = REFERENCES
+) -> Loop | Unmeasured:
+    """Longest bar of H1 of the Vietoris-Rips complex (Edelsbrunner, Letscher & Zomorodian, 2002; Tralie, Saul &
+    Bar-On, "Ripser.py", JOSS 2018) on landmarks chosen farthest first (de Silva & Carlsson, 2004).
+
+    Noise makes bars too, so it is called a ring only where the bar is long, and much longer than in any of several
+    Gaussian clouds of as many codes with the same covariance, which have no hole. One dimension has no rings.
+    """
+    if codes_SD.shape[1] < 2:
+        return Unmeasured(why="one dimension has no rings")
+    if len(np.unique(codes_SD, axis=0)) < MIN_CODES:
+        return Unmeasured(why=f"fewer than {MIN_CODES} distinct codes")
+    rng = np.random.default_rng(seed)
+    mean_D, covariance_DD = codes_SD.mean(axis=0), np.cov(codes_SD.T)
+    bar, ratio = _longest(codes_SD, landmarks)
+    clouds = (rng.multivariate_normal(mean_D, covariance_DD, len(codes_SD)) for _ in range(references))
+    reference = max(_longest(cloud_SD, landmarks)[0] for cloud_SD in clouds)
+    ring = bar > LEAST_BAR and ratio > LEAST_RATIO and bar > OVER_REFERENCE * reference
+    return Loop(bar=bar, ratio=ratio, reference=reference, ring=ring)
+
+
+def ring_classes(codes_SD: np.ndarray, labels_S: np.ndarray, names: tuple[str, ...], *, seed: int = 0) -> list[str]:
+    """The classes that are rings by themselves, of the ten with most codes, on fewer landmarks and references."""
+    count_C = np.bincount(labels_S, minlength=len(names))
+    landmarks, references = _OF_CLASS
+    found = []
+    for label in np.sort(np.argsort(-count_C, kind="stable")[:_CLASSES]).tolist():
+        measured = loop(codes_SD[labels_S == label], seed=seed, landmarks=landmarks, references=references)
+        if isinstance(measured, Loop) and measured.ring:
+            found.append(names[label])
+    return found
+
+
+def _longest(codes_SD: np.ndarray, landmarks: int) -> tuple[float, float]:
+    """The longest bar in units of the landmarks' scale, and its death over its birth; zeros where there is none."""
+    landmark_LD = farthest_first(_dense(codes_SD), landmarks)
+    scale = float(np.median(np.linalg.norm(landmark_LD - np.median(landmark_LD, axis=0), axis=1)))
+    bars_B2 = ripser(landmark_LD, maxdim=1)["dgms"][1]
+    if not len(bars_B2) or scale == 0.0:
+        return 0.0, 0.0
+    birth, death = bars_B2[(bars_B2[:, 1] - bars_B2[:, 0]).argmax()].tolist()
+    return (death - birth) / scale, death / max(birth, 1e-12 * death)
+
+
+def _dense(codes_SD: np.ndarray) -> np.ndarray:
+    distance_S = nearest_others(codes_SD, min(5, len(codes_SD) - 1))[:, -1]
+    dense_RD: np.ndarray = codes_SD[distance_S <= np.quantile(distance_S, 1.0 - _SPARSEST)]
+    return dense_RD
+
+
+def farthest_first(codes_SD: np.ndarray, count: int) -> np.ndarray:
+    """Up to ``count`` codes, each the farthest from those before it; the first is the one nearest to the mean."""
+    distance_S = np.linalg.norm(codes_SD - codes_SD.mean(axis=0), axis=1)
+    rows = [int(distance_S.argmin())]
+    distance_S = np.linalg.norm(codes_SD - codes_SD[rows[0]], axis=1)
+    while len(rows) < min(count, len(codes_SD)):
+        rows.append(int(distance_S.argmax()))
+        distance_S = np.minimum(distance_S, np.linalg.norm(codes_SD - codes_SD[rows[-1]], axis=1))
+    landmark_LD: np.ndarray = codes_SD[rows]
+    return landmark_LD

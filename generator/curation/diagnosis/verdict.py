@@ -1,0 +1,186 @@
+"""From measures to a plain verdict, and to the sampler that ``latentmill fit --sampler auto`` takes."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+from generator.curation.diagnosis.clustering import Hopkins
+from generator.curation.diagnosis.convexity import OffSupport
+from generator.curation.diagnosis.samplers import SamplerFacts
+from generator.curation.diagnosis.topology import Loop
+from generator.curation.diagnosis.unmeasured import Unmeasured
+from generator.spec.canonical import Frozen
+
+Kind = Literal[
+    "collapsed",
+    "ring-like",
+    "clustered and convex",
+    "one convex cloud",
+    "clustered, not convex",
+    "scattered",
+    "undecided",
+]
+
+
+@final
+class Thresholds(Frozen):
+    """Where a measure turns into a word, and why there."""
+
+    convex: float = 0.15  # off-support share of midpoints: three times what held-out codes themselves have (5%)
+    agreement: float = 0.75  # of nearest codes of one's own class: three of four neighbours; chance is 1 / classes
+    blurred: float = 0.60  # agreement below which a sample will often look like another class: two of five differ
+    mingled: float = 0.40  # agreement below which classes are scattered among one another: most neighbours differ
+    hopkins: float = 0.60  # against one Gaussian; single Gaussians stay within 0.5 +- 0.06 at 180 codes
+    off_support: float = 0.10  # of samples: twice the holdout's own 5%; below it, samplers are equally safe
+    off_support_slack: float = 0.05  # above the best sampler's share: about two standard errors of small holdouts
+    nats: float = 0.05  # a code: smaller differences of held-out likelihood choose nothing
+
+
+THRESHOLDS = Thresholds()
+
+_SENTENCES: dict[Kind, str] = {
+    "collapsed": "the codes hardly differ, so every sample is the same image; train with a smaller beta or longer",
+    "ring-like": "codes lie around a hole that a Gaussian would fill; use flow or polar",
+    "clustered and convex": "a point between two codes of a class is among codes; mixture is safe",
+    "one convex cloud": "a point between two codes is among codes, but clusters run into one another; "
+    "gaussian and mixture are safe, classes may look alike",
+    "clustered, not convex": "clusters are bent or broken, so points between codes fall outside; "
+    "use flow, or a mixture of many clusters",
+    "scattered": "neighbours belong to different classes, or points between codes fall outside; "
+    "no sampler mends that: train vae or adversarial, or with more dimensions",
+    "undecided": "whether points between codes are among codes could not be measured; hold out more images",
+}
+
+
+class Verdict(Frozen):
+    """``kind`` in two or three words, ``sentence`` with its consequence, ``sampler`` to take (``None``: none fits)."""
+
+    kind: Kind
+    sentence: str
+    sampler: str | None
+    because: str
+    remarks: tuple[str, ...] = ()
+
+
+class Shape(Frozen):
+    """The measures of the codes themselves that the verdict rests on. ``ring_classes``: rings by themselves."""
+
+    active_dims: int
+    dims: int
+    labelled: bool
+    agreement: float | Unmeasured
+    hopkins: Hopkins | Unmeasured
+    loop: Loop | Unmeasured
+    ring_classes: tuple[str, ...]
+    midpoints: OffSupport | Unmeasured
+
+
+def verdict(shape: Shape, samplers: tuple[SamplerFacts, ...]) -> Verdict:
+    """The verdict on a latent space whose samplers were tried."""
+    kind = kind_of(shape)
+    sampler, because = choice(shape, samplers)
+    return Verdict(
+        kind=kind, sentence=f"{kind}: {_SENTENCES[kind]}", sampler=sampler, because=because, remarks=_remarks(shape)
+    )
+
+
+def kind_of(shape: Shape) -> Kind:
+    """The word for the shape of the codes."""
+    if shape.active_dims == 0:
+        return "collapsed"
+    convex = _convex(shape)
+    if shape.ring_classes or (_hole(shape) and not (shape.labelled and convex)):
+        return "ring-like"
+    if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.mingled:
+        return "scattered"
+    if isinstance(shape.midpoints, Unmeasured):
+        return "undecided"
+    clustered = _clustered(shape)
+    if convex:
+        return "clustered and convex" if clustered else "one convex cloud"
+    return "clustered, not convex" if clustered else "scattered"
+
+
+def choice(shape: Shape, samplers: tuple[SamplerFacts, ...]) -> tuple[str | None, str]:
+    """(name, why): of the samplers that stay on the codes' support the likeliest on held-out codes.
+
+    Where several are as likely as the best, the first in order: the simplest; for a ring those made for it.
+    """
+    tried = [facts for facts in samplers if not isinstance(facts.log_likelihood, Unmeasured)]
+    if not tried:
+        return None, "no sampler can be fitted to these codes"
+    least = min((_off(facts) for facts in tried), default=0.0)
+    limit = max(THRESHOLDS.off_support, least + THRESHOLDS.off_support_slack)
+    safe = [facts for facts in tried if _off(facts) <= limit]
+    ahead = min(safe, key=lambda facts: facts.behind)
+    close = [f for f in safe if f.behind - ahead.behind <= max(THRESHOLDS.nats, 2.0 * _gap_error(f, ahead))]
+    order = _order(shape)
+    taken = min(close, key=lambda facts: order.index(facts.name))
+    return taken.name, _why(taken, ahead, tried, safe)
+
+
+def _order(shape: Shape) -> tuple[str, ...]:
+    if shape.ring_classes or (_hole(shape) and not shape.labelled):
+        return ("polar", "flow", "mixture", "gaussian")
+    if _hole(shape):
+        return ("polar", "mixture", "flow", "gaussian")
+    return ("gaussian", "mixture", "flow", "polar")
+
+
+def _why(taken: SamplerFacts, ahead: SamplerFacts, tried: list[SamplerFacts], safe: list[SamplerFacts]) -> str:
+    parts = []
+    if not isinstance(taken.off_support, Unmeasured):
+        parts.append(f"{taken.off_support.share:.0%} of its samples lie off the codes' support")
+    left = [facts for facts in tried if facts not in safe]
+    parts += [f"{facts.name} has {_off(facts):.0%} there" for facts in left]
+    others = len(safe) - 1
+    if others and taken is ahead:
+        parts.append("held-out codes are likeliest under it")
+    elif others:
+        parts.append(f"{ahead.name} makes held-out codes no likelier to speak of")
+    return "; ".join(parts) or "the only one that can be fitted"
+
+
+def _off(facts: SamplerFacts) -> float:
+    return 0.0 if isinstance(facts.off_support, Unmeasured) else facts.off_support.share
+
+
+def _gap_error(facts: SamplerFacts, ahead: SamplerFacts) -> float:
+    return 0.0 if facts is ahead else facts.behind_error
+
+
+def _convex(shape: Shape) -> bool:
+    return isinstance(shape.midpoints, Unmeasured) or shape.midpoints.share <= THRESHOLDS.convex
+
+
+def has_hole(shape: Shape) -> bool:
+    """Whether all codes together, or those of some class, lie around a hole."""
+    return bool(shape.ring_classes) or _hole(shape)
+
+
+def _hole(shape: Shape) -> bool:
+    return isinstance(shape.loop, Loop) and shape.loop.ring
+
+
+def _clustered(shape: Shape) -> bool:
+    if not isinstance(shape.agreement, Unmeasured):
+        return shape.agreement >= THRESHOLDS.agreement
+    return isinstance(shape.hopkins, Hopkins) and shape.hopkins.against_gaussian >= THRESHOLDS.hopkins
+
+
+def _remarks(shape: Shape) -> tuple[str, ...]:
+    found = []
+    if 0 < shape.active_dims < shape.dims:
+        found.append(f"{shape.dims - shape.active_dims} of {shape.dims} dimensions carry nothing")
+    if _hole(shape) and shape.labelled and not shape.ring_classes:
+        found.append("the classes lie around a hole: sampling within a class is safe, walking across it may not be")
+    if shape.ring_classes:
+        found.append(f"rings by themselves: {', '.join(shape.ring_classes)}")
+    if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.blurred:
+        found.append(
+            f"only {shape.agreement:.0%} of a code's neighbours are of its class: "
+            "samples of a class will often look like another; more dimensions separate them"
+        )
+    if isinstance(shape.midpoints, Unmeasured):
+        found.append(f"convexity was not measured: {shape.midpoints.why}")
+    return tuple(found)

@@ -1,0 +1,102 @@
+"""A bounded look at a committed build: images spread evenly over it, and what their tables say of them.
+
+Which images are looked at depends on their number and the limit alone, so judging twice is judging the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from generator.errors import IntegrityError
+from generator.production.images import decode_image, extension
+from generator.production.provenance.manifest import Manifest, Receipt, StoredFile
+from generator.production.provenance.sample_table import read_rows
+from generator.production.shards import read_samples
+from generator.spec.canonical import digest_of, sha256_hex
+from generator.store.base import Store
+
+MAX_SHARDS = 20
+MAX_BYTES = 256 * 2**20  # of images in memory
+_LEAST = 100  # images, however large
+_COLUMNS = ["label", "label_confidence", "image_sha256"]
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """N images of a build and their rows, and the digests of all M images in the shards that they come from."""
+
+    images_NHWC: np.ndarray  # uint8
+    labels_N: np.ndarray  # int64; 0 for all without labels
+    confidence_M: np.ndarray  # float32, NaN where no judge looked
+    labels_M: np.ndarray  # int64
+    digests_M: np.ndarray  # uint64: the first 8 bytes of each image's sha256
+
+    def __len__(self) -> int:
+        return len(self.images_NHWC)
+
+
+def look(build: Store, manifest: Manifest, limit: int) -> Looked:
+    """Read at most ``limit`` images of the build, from at most 20 of its shards, one shard at a time.
+
+    Raises ``IntegrityError`` and ``ObjectMissing`` where a shard is not as it was committed.
+    """
+    facts = manifest.image
+    each = facts.height * facts.width * facts.channels
+    limit = min(limit, max(_LEAST, MAX_BYTES // each))
+    chosen = [manifest.shards[number] for number in _spread(len(manifest.shards), MAX_SHARDS)]
+    parts = [_part(build, manifest, receipt, -(-limit // len(chosen))) for receipt in chosen]
+    return Looked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _part(build: Store, manifest: Manifest, receipt: Receipt, wanted: int) -> tuple[np.ndarray, ...]:
+    rows = read_rows(_whole(build, receipt.table), field=receipt.table.key, columns=_COLUMNS)
+    samples = list(read_samples(_whole(build, receipt.shard), field=receipt.shard.key))
+    if not len(rows) == len(samples) == receipt.samples:
+        got = f"{len(samples)} in the shard, {len(rows)} in its table"
+        raise IntegrityError(receipt.shard.key, f"{receipt.samples} samples, as its receipt says", got)
+    labels_M, confidence_M, digests_M = _columns(rows, receipt)
+    taken = _spread(len(rows), wanted)
+    images = [_image(manifest, samples[row], rows[row]["image_sha256"], receipt.shard.key) for row in taken]
+    return np.stack(images), labels_M[taken], confidence_M, labels_M, digests_M
+
+
+def _columns(rows: list[dict[str, Any]], receipt: Receipt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    nan = float("nan")
+    try:
+        labels_M = np.array([row["label"] or 0 for row in rows], dtype=np.int64)
+        sure = [nan if row["label_confidence"] is None else row["label_confidence"] for row in rows]
+        confidence_M = np.array(sure, dtype=np.float32)
+        digests_M = np.array([int(row["image_sha256"][:16], 16) for row in rows], dtype=np.uint64)
+        counts = np.bincount(labels_M, minlength=len(receipt.counts)).tolist()
+    except (ValueError, TypeError, OverflowError) as odd:
+        raise IntegrityError(receipt.table.key, "labels, confidences and digests", f"others ({odd})"[:300]) from odd
+    if counts != list(receipt.counts):
+        raise IntegrityError(receipt.table.key, f"{list(receipt.counts)} images by class", counts[:100])
+    return labels_M, confidence_M, digests_M
+
+
+def _image(manifest: Manifest, sample: tuple[str, dict[str, bytes]], digest: str, field: str) -> np.ndarray:
+    (key, files), facts = sample, manifest.image
+    data = files.get(extension(facts.format))
+    if data is None or sha256_hex(data) != digest:
+        raise IntegrityError(f"{field}:{key}", "the image that its table names", "another one, or none")
+    image_HWC = decode_image(data, field=f"{field}:{key}")
+    if image_HWC.shape != (facts.height, facts.width, facts.channels):
+        raise IntegrityError(f"{field}:{key}", f"{(facts.height, facts.width, facts.channels)}", image_HWC.shape)
+    return image_HWC
+
+
+def _whole(build: Store, file: StoredFile) -> bytes:
+    data = build.get(file.key, file.size)
+    if (digest := digest_of(data)) != file.digest:
+        raise IntegrityError(file.key, f"bytes with digest {file.digest}", digest)
+    return data
+
+
+def _spread(size: int, wanted: int) -> list[int]:
+    """At most ``wanted`` of ``0 .. size - 1``, evenly spread, ascending."""
+    count = min(size, wanted)
+    return [place * size // count for place in range(count)]

@@ -1,0 +1,56 @@
+"""What the gates found: kept beside the build, outside the commit, whether they hold or not."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from generator.curation.gates.config import Gates
+from generator.errors import DatasetError
+from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.recipe import BuildId
+from generator.store import pointers
+from generator.store.base import Store
+
+VERDICT_KEY = "reports/verdict.json"
+MAX_VERDICT_BYTES = 4 * 2**20
+
+
+class Check(Frozen):
+    """One gate: whether it holds (``None``: it could not be measured, and did not have to be), and that in words."""
+
+    gate: str
+    holds: bool | None
+    measured: float | None = None
+    threshold: float | None = None
+    words: str
+
+
+class Verdict(Frozen):
+    """The content of ``reports/verdict.json``. ``against``: the promoted build that drift was measured against.
+
+    ``reasons``: in words, why the build is not to be promoted; empty where ``holds``.
+    """
+
+    kind: Literal["latentmill.verdict"] = "latentmill.verdict"
+    verdict_version: Literal[1] = 1
+    dataset: str
+    build: BuildId
+    logical_date: AwareDatetime | None
+    against: BuildId | None
+    holds: bool
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...]
+    looked_at: int  # images
+    gates: Gates
+    judged: AwareDatetime
+
+
+def read_verdict(build: Store) -> Verdict | None:
+    """The last verdict on the build whose prefix ``build`` is seen from; ``None`` without one. ``DatasetError``."""
+    data = pointers.read(build, VERDICT_KEY, MAX_VERDICT_BYTES)
+    if data is None:
+        return None
+    field = f"{build.url}/{VERDICT_KEY}"
+    return validated(Verdict, read_json(data, field=field, error=DatasetError), field=field, error=DatasetError)

@@ -1,0 +1,65 @@
+"""Are synthetic images among the real ones, and are all kinds of real images among the synthetic ones?
+
+Both kinds of sets are seen as unions of balls: around each image one that reaches to its k-th nearest in its own set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from generator.curation.quality.validation import checked
+from generator.models.features.neighbours import nearest
+
+_BLOCK = 1024
+_ROUNDING = 1e-10  # of squared distances by a product in float64, as a share of the squared lengths
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """``precision``, ``recall`` and ``coverage`` are shares; ``density`` is about 1 for a perfect generator."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def coverage(real_ND: np.ndarray, synthetic_MD: np.ndarray, *, k: int = 3, density_k: int = 5) -> Coverage:
+    """Improved precision and recall with ``k``, density and coverage with ``density_k`` neighbours.
+
+    Precision: the share of synthetic images inside some real ball; recall: of real ones inside some synthetic ball
+    (Kynkäänniemi et al., "Improved precision and recall metric for assessing generative models", NeurIPS 2019,
+    equation 2; k = 3). Density: by how many real balls a synthetic image is covered, over k; coverage: the share of
+    real balls with a synthetic image in it (Naeem et al., "Reliable fidelity and diversity metrics for generative
+    models", ICML 2020, equations 5 and 6; k = 5). All depend on the sizes of the sets: compare equal numbers only.
+    Raises ``MeasureError``, as for fewer images than neighbours.
+    """
+    most = max(k, density_k)
+    real_ND = checked("real", real_ND, least=most + 1).astype(np.float64)
+    synthetic_MD = checked("synthetic", synthetic_MD, least=most + 1, like=real_ND).astype(np.float64)
+    centre_D = real_ND.mean(axis=0)
+    real_ND, synthetic_MD = real_ND - centre_D, synthetic_MD - centre_D
+    real_radii_NK = nearest(real_ND, real_ND, most, but_Q=np.arange(len(real_ND))).distances_QK
+    radii_M = nearest(synthetic_MD, synthetic_MD, k, but_Q=np.arange(len(synthetic_MD))).distances_QK[:, -1]
+    counts_M, covered_N = _inside(synthetic_MD, real_ND, real_radii_NK[:, density_k - 1])
+    return Coverage(
+        precision=float((_inside(synthetic_MD, real_ND, real_radii_NK[:, k - 1])[0] > 0).mean()),
+        recall=float((_inside(real_ND, synthetic_MD, radii_M)[0] > 0).mean()),
+        density=float(counts_M.mean() / density_k),
+        coverage=float(covered_N.mean()),
+    )
+
+
+def _inside(points_QD: np.ndarray, centres_PD: np.ndarray, radii_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In how many balls each point lies (int64), and which balls have a point in them (bool)."""
+    lengths_P = np.einsum("pd,pd->p", centres_PD, centres_PD)
+    counts_Q, hit_P = np.zeros(len(points_QD), dtype=np.int64), np.zeros(len(centres_PD), dtype=bool)
+    for begin in range(0, len(points_QD), _BLOCK):
+        block_BD = points_QD[begin : begin + _BLOCK]
+        sums_BP = np.einsum("bd,bd->b", block_BD, block_BD)[:, None] + lengths_P
+        inside_BP = sums_BP * (1.0 - _ROUNDING) - 2.0 * (block_BD @ centres_PD.T) <= radii_P**2
+        counts_Q[begin : begin + _BLOCK] = inside_BP.sum(axis=1)
+        hit_P |= inside_BP.any(axis=0)
+    return counts_Q, hit_P

@@ -1,0 +1,230 @@
+"""All measures of one dataset, with their spread, and what each was taken on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean, stdev
+from typing import Literal, get_args
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from generator.curation.quality.coverage import coverage
+from generator.curation.quality.duplicates import Duplicates, duplicates
+from generator.curation.quality.fidelity import frechet_distance, kernel_distance
+from generator.curation.quality.novelty import Novelty, OnStage, copy_threshold, novelty
+from generator.curation.quality.subject import Images, Subject, SubjectFacts
+from generator.curation.quality.usefulness import Mixed, Usefulness, trained, usefulness
+from generator.errors import MeasureError
+from generator.models.features.classifier import Classifier
+from generator.models.features.config import Budget
+from generator.models.features.extractors import Features, classifier_features, encoder_features
+from generator.spec.canonical import Frozen
+from generator.spec.seeding import permutation
+
+REPORT_KEY = "reports/quality.json"
+
+Measure = Literal["fidelity", "coverage", "novelty", "duplicates", "usefulness"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+_REAL, _SYNTHETIC, _BOTH = "real", "synthetic", "real + synthetic"
+
+
+class MeasureSettings(Frozen):
+    """What is measured and how. ``seeds``: repeated with so many classifiers and choices of images.
+
+    ``limit``: at most so many images of each set for fidelity and coverage, which compare equal numbers. ``budget``:
+    of every classifier, those for the features included. ``seed`` chooses images, never weights.
+    """
+
+    measures: tuple[Measure, ...] = MEASURES
+    seeds: int = Field(default=3, ge=1, le=100, strict=True)
+    seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
+    limit: int = Field(default=10_000, ge=10, le=100_000, strict=True)
+    budget: Budget = Budget()
+
+
+class Spread(Frozen):
+    """One value a seed; ``spread`` is the standard deviation, of two or more."""
+
+    mean: float
+    spread: float | None
+    values: tuple[float, ...]
+
+
+class Compared(Frozen):
+    """A measure of the synthetic images, and what as many real training images get: the best that can be hoped for."""
+
+    synthetic: Spread
+    real: Spread
+
+
+class Distribution(Frozen):
+    """Fidelity and coverage: ``images`` of each set, against real ones (``against``) that nothing was trained on."""
+
+    images: int
+    against: Literal["test", "holdout"]
+    values: dict[str, Compared]
+
+
+class Report(Frozen):
+    """The content of ``reports/quality.json``. ``features``: what fidelity, coverage and half of novelty look at."""
+
+    kind: Literal["latentmill.quality"] = "latentmill.quality"
+    report_version: Literal[1] = 1
+    subject: SubjectFacts
+    settings: MeasureSettings
+    features: Literal["classifier", "encoder"]
+    distribution: Distribution | None = None
+    novelty: dict[Literal["pixels", "features"], Novelty] | None = None
+    duplicates: Duplicates | None = None
+    usefulness: Usefulness | None = None
+
+
+def measure(
+    subject: Subject,
+    settings: MeasureSettings = MeasureSettings(),  # noqa: B008 - frozen
+    *,
+    encoder: nn.Module | None = None,
+    device: str = "cpu",
+    on_stage: OnStage = lambda _: None,
+) -> Report:
+    """Take all the ``settings.measures`` of ``subject``.
+
+    Features are those of classifiers trained on the training images; without labels, the codes of ``encoder``. Without
+    labels, usefulness can not be measured. Raises ``MeasureError``, ``SettingsError`` for the device.
+    """
+    labelled, wanted = subject.train.labels_N is not None, set(settings.measures)
+    if not labelled and encoder is None:
+        raise MeasureError("encoder", "a bundle with an encoder, as the images have no labels", "none")
+    if "usefulness" in wanted:
+        subject.synthetic.labelled(), subject.unseen.labelled()
+    report = Report(subject=subject.facts, settings=settings, features="classifier" if labelled else "encoder")
+    classifiers, facts = list[Classifier](), dict[str, object]()
+    if "usefulness" in wanted:
+        facts["usefulness"] = _usefulness(subject, settings, device, on_stage, classifiers)
+    eyes = _Eyes(subject, settings, encoder, device, on_stage, classifiers)
+    if wanted & {"fidelity", "coverage"}:
+        facts["distribution"] = _distribution(subject, settings, eyes, on_stage)
+    if "novelty" in wanted:
+        facts["novelty"] = _novelty(subject, settings, eyes.of(0), on_stage)
+    if "duplicates" in wanted:
+        on_stage("duplicates among the synthetic images")
+        pixels_TD, pixels_HD = subject.train.pixels(), subject.holdout.pixels()
+        facts["duplicates"] = duplicates(subject.synthetic.images_NHWC, threshold=copy_threshold(pixels_TD, pixels_HD))
+    return report.model_copy(update=facts)
+
+
+class _Eyes:
+    """The features of each seed; classifiers that usefulness trained already are not trained again."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        settings: MeasureSettings,
+        encoder: nn.Module | None,
+        device: str,
+        on_stage: OnStage,
+        classifiers: list[Classifier],
+    ) -> None:
+        self._subject, self._settings, self._encoder = subject, settings, encoder
+        self._device, self._on_stage, self._classifiers = device, on_stage, classifiers
+
+    def of(self, seed: int) -> Features:
+        if self._subject.train.labels_N is None:
+            assert self._encoder is not None
+            return encoder_features(self._encoder)
+        while len(self._classifiers) <= seed:
+            number = len(self._classifiers)
+            self._on_stage(f"classifier for features, seed {number}")
+            self._classifiers.append(
+                trained(
+                    self._subject.train.labelled(),
+                    classes=self._subject.classes,
+                    seed=number,
+                    budget=self._settings.budget,
+                    device=self._device,
+                )
+            )
+        return classifier_features(self._classifiers[seed])
+
+
+def _usefulness(
+    subject: Subject, settings: MeasureSettings, device: str, on_stage: OnStage, classifiers: list[Classifier]
+) -> Usefulness:
+    real, synthetic = subject.train.labelled(), subject.synthetic.labelled()
+
+    def on_run(arm: str, seed: int, right: float, classifier: Classifier) -> None:
+        on_stage(f"trained on {arm}, seed {seed}: accuracy {right:.4f}")
+        if arm == _REAL:
+            classifiers.append(classifier)
+
+    on_stage("usefulness: classifiers trained on real, synthetic, and both")
+    return usefulness(
+        {_REAL: real, _SYNTHETIC: synthetic, _BOTH: Mixed(real, synthetic)},
+        subject.unseen.labelled(),
+        classes=subject.classes,
+        budget=settings.budget,
+        seeds=settings.seeds,
+        reference=_REAL,
+        device=device,
+        on_run=on_run,
+    )
+
+
+def _distribution(subject: Subject, settings: MeasureSettings, eyes: _Eyes, on_stage: OnStage) -> Distribution:
+    count = min(settings.limit, len(subject.synthetic), len(subject.train), len(subject.unseen))
+    ours, theirs = list[dict[str, float]](), list[dict[str, float]]()
+    for seed in range(settings.seeds):
+        features = eyes.of(seed)
+        on_stage(f"fidelity and coverage of {count} images, seed {seed}")
+        unseen_ND, synthetic_ND, train_ND = (
+            features(_chosen(images, count, settings.seed + seed, stream))
+            for stream, images in enumerate((subject.unseen, subject.synthetic, subject.train))
+        )
+        ours.append(_values(unseen_ND, synthetic_ND, settings.measures, seed))
+        theirs.append(_values(unseen_ND, train_ND, settings.measures, seed))
+    values = {
+        name: Compared(synthetic=_spread([one[name] for one in ours]), real=_spread([one[name] for one in theirs]))
+        for name in ours[0]
+    }
+    return Distribution(images=count, against="holdout" if subject.test is None else "test", values=values)
+
+
+def _values(real_ND: np.ndarray, other_ND: np.ndarray, measures: Sequence[Measure], seed: int) -> dict[str, float]:
+    values = dict[str, float]()
+    if "fidelity" in measures:
+        values["frechet_distance"] = frechet_distance(real_ND, other_ND)
+        values["kernel_distance"] = kernel_distance(real_ND, other_ND, seed=seed).mean
+    if "coverage" in measures:
+        found = coverage(real_ND, other_ND)
+        values |= {name: getattr(found, name) for name in ("precision", "recall", "density", "coverage")}
+    return values
+
+
+def _novelty(
+    subject: Subject, settings: MeasureSettings, features: Features, on_stage: OnStage
+) -> Mapping[str, Novelty]:
+    sets = (subject.synthetic, subject.train, subject.holdout)
+    spaces: dict[str, Callable[[Images], np.ndarray]] = {
+        "pixels": lambda images: images.pixels(),
+        "features": lambda images: features(images.images_NHWC),
+    }
+    found = dict[str, Novelty]()
+    for name, look in spaces.items():
+        on_stage(f"novelty, by {name}")
+        synthetic_ND, train_TD, holdout_HD = (look(images) for images in sets)
+        height, width, channels = subject.synthetic.images_NHWC.shape[1:]
+        shape = (height, width, channels) if name == "pixels" else None
+        found[name] = novelty(synthetic_ND, train_TD, holdout_HD, seed=settings.seed, shape=shape, on_stage=on_stage)
+    return found
+
+
+def _chosen(images: Images, count: int, seed: int, stream: int) -> np.ndarray:
+    rows_M = np.sort(permutation(seed, stream=stream, size=len(images))[:count])
+    chosen_MHWC: np.ndarray = images.images_NHWC[rows_M]
+    return chosen_MHWC
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(mean=mean(values), spread=stdev(values) if len(values) > 1 else None, values=tuple(values))

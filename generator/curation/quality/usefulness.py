@@ -1,0 +1,137 @@
+"""What are images good for? Train on them, test on real ones that nothing has seen.
+
+Every arm of the comparison is the same small network with the same budget: steps, batch, schedule, augmentation, seeds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from generator.errors import MeasureError
+from generator.models.features.classifier import Classifier, Labelled, accuracy, train_classifier
+from generator.models.features.config import Budget
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Real images with synthetic ones beside them: ``share`` of every batch is synthetic."""
+
+    real: Labelled
+    synthetic: Labelled
+    share: float = 0.5
+
+    def __len__(self) -> int:
+        return len(self.real) + len(self.synthetic)
+
+
+Arm = Labelled | Mixed
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """Accuracies on the test images, one a seed; ``spread`` is their standard deviation, of two seeds or more.
+
+    ``ratio``: the mean over that of the reference arm. ``errors_removed``: the share of the reference's errors that
+    this arm does not make; negative where it makes more, ``None`` where the reference makes none.
+    """
+
+    images: int
+    accuracies: tuple[float, ...]
+    mean: float
+    spread: float | None
+    ratio: float
+    errors_removed: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Usefulness:
+    test_images: int
+    reference: str
+    arms: Mapping[str, ArmResult]
+
+
+def usefulness(
+    arms: Mapping[str, Arm],
+    test: Labelled,
+    *,
+    classes: int,
+    budget: Budget,
+    seeds: int = 3,
+    reference: str = "real",
+    device: str = "cpu",
+    on_run: Callable[[str, int, float, Classifier], None] = lambda *_: None,
+) -> Usefulness:
+    """Train a classifier on each arm with each of the seeds 0 .. ``seeds`` - 1, and test it.
+
+    ``on_run`` is told arm, seed, accuracy and the trained classifier. Raises ``MeasureError`` for an unknown reference
+    or no seed, and what ``train_classifier`` raises.
+    """
+    if reference not in arms or seeds < 1:
+        raise MeasureError("arms", f"one called {reference!r}, and a seed", f"{sorted(arms)}, {seeds} seeds")
+    for name, arm in arms.items():
+        shape, wanted = _first(arm).images_NHWC.shape[1:], test.images_NHWC.shape[1:]
+        if shape != wanted:
+            raise MeasureError(name, f"images of the test images' shape {wanted}", shape)
+    runs = {name: _runs(name, arm, test, classes, budget, seeds, device, on_run) for name, arm in arms.items()}
+    standard = mean(runs[reference][0])
+    return Usefulness(
+        test_images=len(test),
+        reference=reference,
+        arms={name: _result(arms[name], *run, standard) for name, run in runs.items()},
+    )
+
+
+def trained(arm: Arm, *, classes: int, seed: int, budget: Budget, device: str = "cpu") -> Classifier:
+    """A classifier trained on one arm. Raises what ``train_classifier`` raises."""
+    real = _first(arm)
+    beside, share = (arm.synthetic, arm.share) if isinstance(arm, Mixed) else (None, 0.0)
+    return train_classifier(
+        real.images_NHWC,
+        real.labels_N,
+        classes=classes,
+        seed=seed,
+        budget=budget,
+        device=device,
+        beside=beside,
+        share=share,
+        probability_NC=real.probability_NC,
+    )
+
+
+def _first(arm: Arm) -> Labelled:
+    return arm.real if isinstance(arm, Mixed) else arm
+
+
+def _runs(
+    name: str,
+    arm: Arm,
+    test: Labelled,
+    classes: int,
+    budget: Budget,
+    seeds: int,
+    device: str,
+    on_run: Callable[[str, int, float, Classifier], None],
+) -> tuple[list[float], float]:
+    clock, accuracies = time.perf_counter(), list[float]()
+    for seed in range(seeds):
+        classifier = trained(arm, classes=classes, seed=seed, budget=budget, device=device)
+        accuracies.append(accuracy(classifier, test))
+        on_run(name, seed, accuracies[-1], classifier)
+    return accuracies, time.perf_counter() - clock
+
+
+def _result(arm: Arm, accuracies: list[float], seconds: float, standard: float) -> ArmResult:
+    average = mean(accuracies)
+    return ArmResult(
+        images=len(arm),
+        accuracies=tuple(accuracies),
+        mean=average,
+        spread=stdev(accuracies) if len(accuracies) > 1 else None,
+        ratio=average / standard if standard else 0.0,
+        errors_removed=None if standard == 1.0 else 1.0 - (1.0 - average) / (1.0 - standard),
+        seconds=seconds,
+    )

@@ -1,0 +1,147 @@
+"""Which build a URL means, and its manifest: the way in for every reader. Imports no torch."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from generator.errors import DatasetError, ObjectMissing
+from generator.production.provenance.manifest import (
+    MANIFEST_KEY,
+    MAX_MANIFEST_BYTES,
+    RECIPE_KEY,
+    Manifest,
+    parse_manifest,
+)
+from generator.spec.canonical import read_json, validated
+from generator.spec.recipe import BuildId
+from generator.store import S3Settings, open_store
+from generator.store.base import Store
+
+LATEST_KEY = "latest.json"
+MAX_LATEST_BYTES = 4 * 2**20
+
+_BUILDS = "builds/"
+_SHOWN = 10
+
+
+class Latest(BaseModel):
+    """``latest.json``: the build that readers of the dataset get.
+
+    ``None`` before the first promotion; then they get none at all (``by_promotion``), or the only committed one. What
+    else ``generator.datasets.promotion`` notes there (``Standing``) is no business of a reader.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    build: BuildId | None
+    by_promotion: bool = True
+
+
+def resolve_build(url: str, s3: S3Settings | None = None) -> tuple[Store, Manifest]:
+    """The committed build that ``url`` means, seen from its prefix, and its manifest.
+
+    ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``). Of a dataset it is the build that
+    ``latest.json`` names; where there is no such pointer, the only committed one. Raises ``DatasetError`` where that is
+    none.
+    """
+    store = find_build(url, s3)
+    return store, read_manifest(store)
+
+
+def find_build(url: str, s3: S3Settings | None = None) -> Store:
+    """As ``resolve_build``, without reading the manifest: it is there, and may still be damaged."""
+    store = open_store(url, s3)
+    if is_committed(store):
+        return store
+    if store.head(RECIPE_KEY) is not None:
+        raise DatasetError(
+            "dataset",
+            "a committed build",
+            f"one that is not finished ({store.url} has no {MANIFEST_KEY})",
+            "submit or generate the same spec again to finish it",
+        )
+    promoted = _promoted(store)
+    return build_below(store, promoted) if promoted else _only_build(store)
+
+
+def any_build(url: str, s3: S3Settings | None = None) -> Store:
+    """As ``find_build``, where one that is not finished will do: at ``url`` itself, or the only one of a dataset."""
+    store = open_store(url, s3)
+    if store.head(RECIPE_KEY) is not None:
+        return store
+    builds = builds_below(store)
+    return build_below(store, builds[0]) if len(builds) == 1 else find_build(url, s3)
+
+
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of the build whose prefix ``store`` is seen from. Raises ``DatasetError``."""
+    try:
+        data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
+    except ObjectMissing as missing:
+        raise DatasetError("dataset", f"a committed build (with {MANIFEST_KEY})", f"none at {store.url}") from missing
+    return parse_manifest(data)
+
+
+def build_below(dataset: Store, build_id: str) -> Store:
+    """The dataset's store seen from the prefix of one of its builds."""
+    return dataset.at(f"{_BUILDS}{build_id}")
+
+
+def builds_below(dataset: Store) -> list[str]:
+    """The names of all builds of a dataset, committed or not, ascending."""
+    return list(dataset.children(_BUILDS))
+
+
+def check_dataset(store: Store) -> None:
+    """Raises ``DatasetError`` where ``store`` holds no dataset, not even one that nothing is promoted of yet."""
+    if not builds_below(store) and store.head(LATEST_KEY) is None:
+        raise DatasetError("dataset", "the URL of a dataset", f"none at {store.url}", _below(store))
+
+
+def is_committed(build: Store) -> bool:
+    """Whether the build whose prefix ``build`` is seen from exists for readers."""
+    return build.head(MANIFEST_KEY) is not None
+
+
+def _promoted(store: Store) -> str | None:
+    try:
+        data = store.get(LATEST_KEY, MAX_LATEST_BYTES)
+    except ObjectMissing:
+        return None
+    latest = validated(
+        Latest, read_json(data, field=LATEST_KEY, error=DatasetError), field=LATEST_KEY, error=DatasetError
+    )
+    if latest.build is None:
+        if latest.by_promotion:
+            hint = "wait for the first one that holds its gates, or open a build by its own URL"
+            raise DatasetError("dataset", "a promoted build", f"none yet at {store.url}", hint)
+        return None
+    if not is_committed(build_below(store, latest.build)):
+        got = f"build {latest.build}, which {store.url} does not hold"
+        raise DatasetError(LATEST_KEY, "the id of a committed build", got, "promote another build")
+    return latest.build
+
+
+def _only_build(store: Store) -> Store:
+    builds = builds_below(store)
+    ready = [build for build in builds if is_committed(build_below(store, build))]
+    if len(ready) == 1:
+        return build_below(store, ready[0])
+    if ready:
+        got = f"{len(ready)} committed builds at {store.url}: {_some(ready)}"
+        hint = f"open one of them ({store.url}/{_BUILDS}{ready[0]}), or promote one"
+        raise DatasetError("dataset", f"one committed build, or {LATEST_KEY} to choose one", got, hint)
+    if builds:
+        got = f"only unfinished ones at {store.url}: {_some(builds)}"
+        raise DatasetError("dataset", "a committed build", got, "wait for the job, or run the same spec again")
+    raise DatasetError("dataset", "the URL of a dataset or of a build", f"neither at {store.url}", _below(store))
+
+
+def _below(store: Store) -> str:
+    below = list(store.children())
+    return f"below it are: {_some(below)}" if below else ""
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

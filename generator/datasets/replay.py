@@ -1,0 +1,72 @@
+"""One committed sample made again, from its row and the bundle alone, and compared with what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from generator.datasets.builds import resolve_build
+from generator.errors import DatasetError, IntegrityError
+from generator.models.autoencoders.devices import resolve
+from generator.models.bundle import Bundle
+from generator.production.commit import BuildPlace, found_place
+from generator.production.decoding import ResidentDecoder
+from generator.production.decoding.compilation import lacking
+from generator.production.pipeline.decoders import Compiling, compiled_decoder
+from generator.production.pipeline.shard_maker import open_maker
+from generator.production.provenance.environment import Environment, differences
+from generator.production.provenance.sample_table import read_rows
+from generator.spec.canonical import sha256_hex
+from generator.spec.plan import Plan
+from generator.spec.recipe import Recipe
+from generator.store import S3Settings
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The image file made again; whether it is the stored one, byte for byte; and what differs around it."""
+
+    index: int
+    attempt: int
+    label: int | None
+    data: bytes
+    identical: bool
+    environment_differences: str  # empty in the build's own environment
+
+
+def recipe_at(url: str, s3: S3Settings | None = None) -> Recipe:
+    """The recipe of the committed build at ``url``; its ``bundle`` is what ``replay`` needs."""
+    store, manifest = resolve_build(url, s3)
+    return found_place(store, manifest.name).recipe
+
+
+def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3Settings | None = None) -> Replay:
+    """Make sample ``index`` of the committed build at ``url`` again. Raises ``DatasetError``, ``SpecError``."""
+    store, manifest = resolve_build(url, s3)
+    place = found_place(store, manifest.name)
+    if not 0 <= index < place.recipe.total:
+        raise DatasetError("index", f"0 .. {place.recipe.total - 1}", index)
+    receipt = manifest.shards[Plan(place.recipe).shard_of(index)]
+    rows = read_rows(store.get(receipt.table.key, receipt.table.size), field=receipt.table.key)
+    row = next((row for row in rows if row.get("index") == index), None)
+    if row is None or not isinstance(row.get("attempt"), int) or not isinstance(row.get("label", 0), int | None):
+        expected = f"a row of sample {index}, with its attempt and label"
+        raise IntegrityError(receipt.table.key, expected, "none", "latentmill verify lists all damage")
+    theirs = Environment.model_validate(manifest.environments[receipt.environment])
+    maker = open_maker(place, bundle, _decoder(place, bundle, theirs, device))
+    data = maker.remake(index, row["attempt"], row.get("label") or 0)
+    return Replay(
+        index=index,
+        attempt=row["attempt"],
+        label=row.get("label"),
+        data=data,
+        identical=sha256_hex(data) == row.get("image_sha256"),
+        environment_differences=differences(maker.environment, theirs),
+    )
+
+
+def _decoder(place: BuildPlace, bundle: Bundle, theirs: Environment, device: str) -> ResidentDecoder:
+    """Compiled where the sample was made by a compiled decoder, and this machine can; else the difference is told."""
+    recipe = place.recipe
+    if theirs.execution == "compiled" and not lacking(str(resolve(device))):
+        return compiled_decoder(recipe, bundle, device, Compiling())
+    return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device)

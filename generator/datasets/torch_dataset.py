@@ -1,0 +1,192 @@
+"""Consumption: a committed build as a PyTorch dataset. The only reader's file that imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from generator.datasets.builds import resolve_build
+from generator.errors import DatasetError, IntegrityError, SpecError
+from generator.models.screening.soft_labels import soft_label
+from generator.production.images import decode_image, extension
+from generator.production.provenance.manifest import Manifest
+from generator.production.shards import read_samples
+from generator.spec.canonical import digest_of
+from generator.spec.seeding import permutation
+from generator.store import S3Settings, Store
+
+NO_LABEL = -1
+
+
+class Sample(NamedTuple):
+    """One image of a build; PyTorch's default collate makes a batch of them.
+
+    ``image`` is uint8 HWC with 1 (grey) or 3 (RGB) channels, or what the ``transform`` made of it; ``label`` is
+    ``NO_LABEL`` (-1) in a dataset without labels, and with ``soft_labels`` the probability of each class, float32 (C,).
+    ``provenance`` says how to make the image again: ``key``, ``index``, ``attempt``, ``cluster``, ``log_density``,
+    ``label_confidence``, ``recipe`` (digest), ``synthetic``, and, where there are labels, ``label`` and ``class``.
+    """
+
+    image: Any
+    label: Any
+    provenance: dict[str, Any]
+
+
+def open_dataset(
+    url: str,
+    *,
+    s3: S3Settings | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    transform: Callable[[np.ndarray], Any] | None = None,
+    soft_labels: bool = False,
+) -> Dataset:
+    """The committed build at ``url``, to iterate over: ``for image, label, provenance in open_dataset(url)``.
+
+    ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``), as for ``resolve_build``.
+    Without ``shuffle`` the order is that of the build. With it, shards and the samples inside each are permuted by
+    ``seed`` and by the epoch (``set_epoch``). ``rank`` of ``world_size`` processes gets its share of every epoch;
+    shares differ by at most one sample, so a distributed loop has to allow for a last step that some ranks lack.
+    ``transform`` is called with every image (uint8 HWC). ``soft_labels`` gives the judge's probability of each class in
+    place of the label, for a loss that takes probabilities (``torch.nn.CrossEntropyLoss`` does).
+
+    Raises ``DatasetError`` for anything but a committed build, and for ``soft_labels`` of one that no judge looked at;
+    ``SpecError`` for a rank outside the world.
+    """
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise SpecError("rank", "0 <= rank < world_size", f"rank {rank} of {world_size}")
+    store, manifest = resolve_build(url, s3)
+    if manifest.samples != sum(receipt.samples for receipt in manifest.shards):
+        stated = sum(receipt.samples for receipt in manifest.shards)
+        raise DatasetError("manifest.json.samples", f"{stated}, as its shards have", manifest.samples)
+    if soft_labels and manifest.recipe.get("label_floor") is None:
+        raise DatasetError(
+            "soft_labels",
+            "a dataset that a judge looked at",
+            f"one whose recipe has no label_floor at {store.url}",
+            "a small label_floor, say 0.01, refuses next to nothing",
+        )
+    order = _Order(np.array([receipt.samples for receipt in manifest.shards]), seed if shuffle else None)
+    return Dataset(store, manifest, order, _share((0, manifest.samples), rank, world_size), transform, soft_labels)
+
+
+@final
+class Dataset(IterableDataset[Sample]):
+    """The samples of one build, each exactly once an epoch, under any number of DataLoader workers.
+
+    Workers share an epoch by samples, not by shards, so none is idle while there is a sample for it. A worker holds
+    one shard in memory, and checks its sha256 before anything is taken from it (``IntegrityError``). ``len`` is the
+    number of samples of this rank. ``len`` of a DataLoader counts batches as if they were cut from one stream; several
+    workers each end with a short batch of their own, which makes a few more.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        order: _Order,
+        share: tuple[int, int],
+        transform: Callable[[np.ndarray], Any] | None,
+        soft_labels: bool,
+    ) -> None:
+        self.manifest, self.classes, self.url = manifest, manifest.classes, store.url
+        self._store, self._order, self._share, self._transform = store, order, share, transform
+        self._soft = soft_labels
+        # In shared memory, so that persistent workers see the epoch that the main process sets.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        start, end = self._share
+        return end - start
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.url!r}, {len(self)} samples)"
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation of the next iteration; it stays until the next call. Raises ``SpecError``."""
+        if not 0 <= epoch < 2**31:
+            raise SpecError("epoch", "0 or more, below 2**31", epoch)
+        self._epoch.fill_(epoch)
+
+    def __iter__(self) -> Iterator[Sample]:
+        info = get_worker_info()
+        share = _share(self._share, info.id, info.num_workers) if info else self._share
+        for shard, rows_N in self._order.pieces(int(self._epoch), *share):
+            yield from self._samples(shard, rows_N)
+
+    def _samples(self, shard: int, rows_N: np.ndarray) -> Iterator[Sample]:
+        file = self.manifest.shards[shard].shard
+        field = f"{self.url}/{file.key}"
+        data = self._store.get(file.key, file.size)
+        if (digest := digest_of(data)) != file.digest:
+            raise IntegrityError(
+                field, f"bytes with digest {file.digest}", digest, "latentmill verify lists all damage"
+            )
+        samples = list(read_samples(data, field=field))
+        if len(samples) != self.manifest.shards[shard].samples:
+            raise IntegrityError(field, f"{self.manifest.shards[shard].samples} samples", len(samples))
+        for row in rows_N.tolist():
+            key, files = samples[row]
+            yield self._sample(key, files, f"{field}:{key}")
+
+    def _sample(self, key: str, files: dict[str, bytes], field: str) -> Sample:
+        name = extension(self.manifest.image.format)
+        try:
+            data, facts, label = files[name], dict(json.loads(files["json"])), int(files.get("cls", NO_LABEL))
+        except (KeyError, ValueError, TypeError, RecursionError) as broken:
+            raise IntegrityError(field, f"{name}, json and cls", f"{sorted(files)} ({broken!r:.100})") from broken
+        image: Any = decode_image(data, field=field)
+        if self._transform is not None:
+            image = self._transform(image)
+        # Default collate knows no None, and in a dataset without labels these facts are None in every sample.
+        provenance = {"key": key} | {name: value for name, value in facts.items() if value is not None}
+        labels, likely = (provenance.pop(name, None) for name in ("likely_labels", "likely_probabilities"))
+        return Sample(image, self._soft_label(labels, likely, field) if self._soft else label, provenance)
+
+    def _soft_label(self, labels: Any, probabilities: Any, field: str) -> np.ndarray:
+        try:
+            return soft_label(labels, probabilities, len(self.classes))
+        except (ValueError, TypeError, IndexError, OverflowError) as broken:
+            raise IntegrityError(field, "the likely classes of an image", f"{broken!r:.200}") from broken
+
+
+@dataclass(frozen=True)
+class _Order:
+    """In which order an epoch goes through the samples of S shards: ``seed`` ``None`` is the order of the build."""
+
+    sizes_S: np.ndarray  # int64
+    seed: int | None
+
+    def pieces(self, epoch: int, start: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Positions ``start .. end - 1`` of the epoch, as (shard, rows inside it, int64)."""
+        if start == end:
+            return
+        shards_S = self._permuted(epoch, 0, len(self.sizes_S))
+        ends_S = np.cumsum(self.sizes_S[shards_S])
+        for place in range(int(np.searchsorted(ends_S, start, side="right")), len(shards_S)):
+            shard, stop = int(shards_S[place]), int(ends_S[place])
+            size = int(self.sizes_S[shard])
+            first = stop - size
+            if first >= end:
+                return
+            rows_N = self._permuted(epoch, 1 + shard, size)
+            yield shard, rows_N[max(start - first, 0) : end - first]
+
+    def _permuted(self, epoch: int, what: int, size: int) -> np.ndarray:
+        if self.seed is None:
+            return np.arange(size)
+        return permutation(self.seed, stream=(1 + epoch) << 32 | what, size=size)  # apart from the plan's streams
+
+
+def _share(span: tuple[int, int], part: int, parts: int) -> tuple[int, int]:
+    """Part ``part`` of ``parts`` almost equal ones of the positions ``span[0] .. span[1] - 1``."""
+    start, end = span
+    return start + (end - start) * part // parts, start + (end - start) * (part + 1) // parts

@@ -1,0 +1,122 @@
+"""The inside of one shard: its samples against the plan, against the rows of its table, and as images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from generator.datasets.verification.findings import Findings
+from generator.errors import DatasetError, IntegrityError
+from generator.production.images import decode_image, extension, is_marked_synthetic
+from generator.production.provenance.manifest import ImageFacts
+from generator.production.provenance.sample_table import read_rows, sample_key
+from generator.production.shards import read_samples
+from generator.spec.canonical import read_json, sha256_hex
+from generator.spec.plan import ShardPlan
+from generator.spec.recipe import Recipe
+
+_MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
+# In a sample's JSON and in its row:
+_DRAWN = ("index", "attempt", "label", "class", "cluster", "log_density")
+_SHARED = (*_DRAWN, "label_confidence", "likely_labels", "likely_probabilities")
+_COLUMNS = [*_SHARED, "key", "image_sha256"]
+
+Files = dict[str, bytes]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What has to be inside one shard, and where complaints go."""
+
+    recipe: Recipe
+    recipe_digest: str
+    image: ImageFacts
+    plan: ShardPlan
+    findings: Findings
+
+    def check_archive(self, key: str, data: bytes) -> list[tuple[str, Files]]:
+        """Compare the archive with the plan; its samples, as far as they can be read."""
+        samples = self._samples(key, data)
+        self.findings.expect(key, "number of samples", len(self.plan), len(samples))
+        for (index, label), (name, files) in zip(self._planned(), samples, strict=False):
+            self.findings.expect(key, "sample key", sample_key(index), name)
+            self.findings.expect(key, "files of a sample", self._extensions(), sorted(files), name)
+            self._check_label(key, name, files, label)
+            self._check_facts(key, name, files, index, label)
+            self._check_image(key, name, files.get(extension(self.recipe.image.format), b""))
+        return samples
+
+    def check_table(self, key: str, data: bytes) -> list[Row]:
+        """Compare the table with the plan; its rows, as far as they can be read."""
+        try:
+            rows = read_rows(data, field=key, columns=_COLUMNS)
+        except (IntegrityError, ValueError, NotImplementedError) as broken:  # damaged pages fail in many ways
+            self.findings.add(key, "format", "a Parquet table", broken)
+            return []
+        self.findings.expect(key, "number of rows", len(self.plan), len(rows))
+        for (index, label), row in zip(self._planned(), rows, strict=False):
+            self.findings.expect_all(key, " of a row", self._identity(index, label) | {"key": sample_key(index)}, row)
+        return rows
+
+    def check_agreement(self, key: str, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
+        """Compare each sample of the archive ``key`` with the row of the table at its place."""
+        for (name, files), row in zip(samples, rows, strict=False):
+            digest = sha256_hex(files.get(extension(self.recipe.image.format), b""))
+            self.findings.expect(key, "image sha256, as in the table", row["image_sha256"], digest, name)
+            if (facts := _facts(files, key)) is not None:
+                stated = {field: row[field] for field in _SHARED}
+                self.findings.expect_all(key, " of a sample, as in the table", stated, facts, name)
+
+    def _planned(self) -> list[tuple[int, int]]:
+        return list(zip(self.plan.indices_N.tolist(), self.plan.labels_N.tolist(), strict=True))
+
+    def _samples(self, key: str, data: bytes) -> list[tuple[str, Files]]:
+        samples = list[tuple[str, Files]]()
+        try:
+            samples.extend(read_samples(data, field=key))
+        except IntegrityError as broken:
+            self.findings.add(key, "format", broken.expected, broken.got)
+        return samples
+
+    def _extensions(self) -> list[str]:
+        return sorted([extension(self.recipe.image.format), "json", *(["cls"] if self.recipe.labelled else [])])
+
+    def _identity(self, index: int, label: int) -> dict[str, Any]:
+        labelled = self.recipe.labelled
+        return {
+            "index": index,
+            "label": label if labelled else None,
+            "class": self.recipe.classes[label] if labelled else None,
+        }
+
+    def _check_label(self, key: str, name: str, files: Files, label: int) -> None:
+        if self.recipe.labelled and "cls" in files:
+            self.findings.expect(key, "label of a sample", str(label).encode(), files["cls"], name)
+
+    def _check_facts(self, key: str, name: str, files: Files, index: int, label: int) -> None:
+        facts = _facts(files, key)
+        if facts is None:
+            self.findings.add(key, "facts of a sample", "a JSON object", f"none ({name})")
+            return
+        expected = self._identity(index, label) | {"recipe": self.recipe_digest, "synthetic": True}
+        self.findings.expect_all(key, " of a sample", expected, facts, name)
+
+    def _check_image(self, key: str, name: str, data: bytes) -> None:
+        try:
+            shape = decode_image(data, field=name).shape
+        except IntegrityError as broken:
+            self.findings.add(key, "image", broken.expected, f"{broken.got} ({name})")
+            return
+        wanted = (self.image.height, self.image.width, self.image.channels)
+        self.findings.expect(key, "height, width, channels", wanted, shape, name)
+        self.findings.expect(key, f"{self.image.format} file", True, data.startswith(_MAGIC[self.image.format]), name)
+        self.findings.expect(key, "marked synthetic", True, is_marked_synthetic(data), name)
+
+
+def _facts(files: Files, key: str) -> dict[str, Any] | None:
+    try:
+        facts = read_json(files.get("json", b""), field=key, error=DatasetError)
+    except DatasetError:
+        return None
+    return facts if isinstance(facts, dict) else None

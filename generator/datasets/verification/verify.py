@@ -1,0 +1,280 @@
+"""One pass over one build, a shard at a time, that stops at nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from generator.datasets.builds import find_build, read_manifest
+from generator.datasets.verification.findings import Findings, Problem
+from generator.datasets.verification.shard_checker import Contents
+from generator.errors import DatasetError, IntegrityError, ObjectMissing
+from generator.production.commit.epochs import MAX_DOCUMENT_BYTES, Opening
+from generator.production.images import decode_image, is_marked_synthetic
+from generator.production.provenance.environment import Environment
+from generator.production.provenance.manifest import (
+    CARD_KEY,
+    CROISSANT_KEY,
+    ENVIRONMENT_KEY,
+    MANIFEST_KEY,
+    MAX_MANIFEST_BYTES,
+    MAX_RECEIPT_BYTES,
+    MAX_RECIPE_BYTES,
+    PREVIEW_KEY,
+    RECIPE_KEY,
+    Manifest,
+    Receipt,
+    StoredFile,
+    receipt_key,
+    shard_key,
+    table_key,
+)
+from generator.spec.canonical import Frozen, canonical_json, digest_of, read_json, validated
+from generator.spec.plan import Plan, ShardPlan
+from generator.spec.recipe import Recipe, build_id_of
+from generator.store import S3Settings, Store
+
+OnShard = Callable[[int], None]  # called after each shard with the number of shards looked at so far
+
+_DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
+_EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
+_EPOCH = re.compile(r"(environments|epochs)/\d{3}\.json")
+_STRAY = 2**28  # bytes that are read of a file, whatever its stated size
+_OUTSIDE = ("runs/", "reports/")  # not part of the commit: free to come and go
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification saw: the build's URL, all problems, and how many shards, samples and bytes were read."""
+
+    url: str
+    problems: tuple[Problem, ...]
+    shards: int
+    samples: int
+    bytes: int
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def facts(self) -> dict[str, Any]:
+        """Plain JSON, for ``--json``."""
+        return {
+            "url": self.url,
+            "ok": self.ok,
+            "shards": self.shards,
+            "samples": self.samples,
+            "bytes": self.bytes,
+            "problems": [problem.facts() for problem in self.problems],
+        }
+
+
+def verify_dataset(url: str, s3: S3Settings | None = None, on_shard: OnShard = lambda _: None) -> Verification:
+    """Read the whole committed build at ``url`` (as for ``resolve_build``), and list all damage.
+
+    Raises ``DatasetError`` where there is no committed build, ``StoreError`` where the store does not answer; damage
+    is never an exception.
+    """
+    store = find_build(url, s3)
+    findings = Findings()
+    try:
+        manifest = read_manifest(store)
+    except DatasetError as broken:
+        findings.add(MANIFEST_KEY, broken.field, broken.expected, broken.got)
+        return Verification(store.url, findings.problems, 0, 0, 0)
+    return _Pass(store, manifest, findings).run(on_shard)
+
+
+@final
+class _Pass:
+    def __init__(self, store: Store, manifest: Manifest, findings: Findings) -> None:
+        self._store, self._manifest, self._findings = store, manifest, findings
+        self._stated = {receipt.number: receipt for receipt in manifest.shards}
+        self._shards = self._samples = self._bytes = 0
+
+    def run(self, on_shard: OnShard) -> Verification:
+        self._check_documents()
+        self._check_extras()
+        recipe = self._recipe()
+        if recipe is not None:
+            plan = Plan(recipe)
+            self._check_totals(plan)
+            for done, shard in enumerate(plan, start=1):
+                self._check_shard(shard, recipe)
+                on_shard(done)
+            self._check_strays(plan)
+        return Verification(self._store.url, self._findings.problems, self._shards, self._samples, self._bytes)
+
+    def _check_documents(self) -> None:
+        expect, manifest = self._findings.expect, self._manifest
+        stored = {key: self._object(key, limit) for key, limit in _DOCUMENTS.items()}
+        for key, data in stored.items():  # the manifest's own digest stands nowhere, but its form is fixed
+            expect(key, "canonical JSON", True, data is None or _is_canonical(data))
+        self._check_environments()
+        expect(MANIFEST_KEY, "digest of recipe", manifest.recipe_digest, digest_of(canonical_json(manifest.recipe)))
+        expect(MANIFEST_KEY, "build_id", build_id_of(manifest.recipe_digest), manifest.build_id)
+        if (recipe := stored[RECIPE_KEY]) is not None:
+            expect(RECIPE_KEY, "digest", manifest.recipe_digest, digest_of(recipe))
+
+    def _check_environments(self) -> None:
+        """Every environment that the manifest names is stored; one that wrote no shard may be stored beside them."""
+        expect, named = self._findings.expect, self._manifest.environments
+        for digest, environment in named.items():
+            expect(MANIFEST_KEY, "digest of environment", digest, digest_of(canonical_json(environment)))
+        stored = {
+            key: data for key in self._epoch_keys() if (data := self._object(key, MAX_DOCUMENT_BYTES)) is not None
+        }
+        digests = {key: digest_of(data) for key, data in stored.items()}
+        lost = sorted(named.keys() - set(digests.values()))
+        if lost and named.keys() >= {digest for key, digest in digests.items() if key.startswith("env")}:
+            self._findings.add(MANIFEST_KEY, "stored environments", lost, "nothing")
+        for key, data in stored.items():
+            expect(key, "canonical JSON", True, _is_canonical(data))
+            if key.startswith("epochs/"):
+                self._parsed(Opening, key, data)
+            elif digests[key] not in named:
+                expect(key, "digest", f"one of {lost}" if lost else digests[key], digests[key])
+                self._parsed(Environment, key, data)
+
+    def _epoch_keys(self) -> list[str]:
+        """Environments and openings that are stored, and the environment that every build has."""
+        stored = (info.key for folder in ("environments/", "epochs/") for info in self._store.list(folder))
+        return [ENVIRONMENT_KEY, *(key for key in stored if _EPOCH.fullmatch(key))]
+
+    def _parsed(self, model: type[Frozen], key: str, data: bytes) -> None:
+        try:
+            validated(model, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
+        except DatasetError as broken:
+            self._findings.add(key, broken.field, broken.expected, broken.got)
+
+    def _check_extras(self) -> None:
+        listed = {file.key: file for file in self._manifest.extras}
+        self._findings.expect(MANIFEST_KEY, "extras", sorted(_EXTRAS), sorted(file.key for file in listed.values()))
+        for key in _EXTRAS:
+            data = self._file(key, listed.get(key))
+            if data is not None and key == PREVIEW_KEY:
+                self._findings.expect(key, "marked synthetic", True, _is_marked(data))
+
+    def _recipe(self) -> Recipe | None:
+        try:
+            return validated(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
+        except DatasetError as broken:
+            self._findings.add(MANIFEST_KEY, broken.field, broken.expected, broken.got)
+            return None
+
+    def _check_totals(self, plan: Plan) -> None:
+        manifest, recipe, shards = self._manifest, plan.recipe, self._manifest.shards
+        expected = {
+            "shard numbers": list(range(plan.shards)),
+            "classes": recipe.classes,
+            "counts": recipe.counts,
+            "samples": recipe.total,
+            "bytes": sum(receipt.shard.size + receipt.table.size for receipt in shards),
+            "refused": sum(receipt.refused for receipt in shards),
+            "bundle": recipe.bundle,
+            "image format": recipe.image.format,
+        }
+        got = {
+            "shard numbers": [receipt.number for receipt in shards],
+            "classes": manifest.classes,
+            "counts": manifest.counts,
+            "samples": manifest.samples,
+            "bytes": manifest.bytes,
+            "refused": manifest.refused,
+            "bundle": manifest.provenance.bundle,
+            "image format": manifest.image.format,
+        }
+        self._findings.expect_all(MANIFEST_KEY, "", expected, got)
+
+    def _check_shard(self, shard: ShardPlan, recipe: Recipe) -> None:
+        stated = self._stated.get(shard.number)
+        if stated is not None:  # a receipt that the manifest lacks was told of with the shard numbers
+            self._check_receipt(shard, stated, recipe)
+        archive_key, rows_key = (
+            shard_key(self._manifest.name, shard.number),
+            table_key(self._manifest.name, shard.number),
+        )
+        archive = self._file(archive_key, stated.shard if stated else None)
+        table = self._file(rows_key, stated.table if stated else None)
+        contents = Contents(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
+        samples = contents.check_archive(archive_key, archive) if archive is not None else []
+        rows = contents.check_table(rows_key, table) if table is not None else []
+        contents.check_agreement(archive_key, samples, rows)
+        self._shards += archive is not None
+        self._samples += len(samples)
+
+    def _check_receipt(self, shard: ShardPlan, stated: Receipt, recipe: Recipe) -> None:
+        key, name = receipt_key(shard.number), self._manifest.name
+        if (data := self._object(key, MAX_RECEIPT_BYTES)) is not None:
+            self._findings.expect(key, "canonical JSON", True, _is_canonical(data))
+            self._findings.expect(key, "the manifest's copy", stated, self._parsed_receipt(key, data))
+        expected = {
+            "recipe": self._manifest.recipe_digest,
+            "environment": True,
+            "samples": len(shard),
+            "counts": tuple(np.bincount(shard.labels_N, minlength=len(recipe.counts)).tolist()),
+            "shard": shard_key(name, shard.number),
+            "table": table_key(name, shard.number),
+        }
+        got = {
+            "recipe": stated.recipe,
+            "environment": stated.environment in self._manifest.environments,
+            "samples": stated.samples,
+            "counts": stated.counts,
+            "shard": stated.shard.key,
+            "table": stated.table.key,
+        }
+        self._findings.expect_all(MANIFEST_KEY, f" of shard {shard.number}", expected, got)
+
+    def _parsed_receipt(self, key: str, data: bytes) -> Receipt | None:
+        try:
+            return validated(Receipt, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
+        except DatasetError:
+            return None
+
+    def _check_strays(self, plan: Plan) -> None:
+        known = {*_DOCUMENTS, *_EXTRAS, ENVIRONMENT_KEY}
+        for number in range(plan.shards):
+            name = self._manifest.name
+            known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}
+        for info in self._store.list():
+            if info.key not in known and not info.key.startswith(_OUTSIDE) and not _EPOCH.fullmatch(info.key):
+                self._findings.add(info.key, "object", "nothing: it belongs to no build of this recipe", "an object")
+
+    def _file(self, key: str, stated: StoredFile | None) -> bytes | None:
+        data = self._object(key, max(stated.size, _STRAY) if stated is not None else _STRAY)
+        if data is not None and stated is not None:
+            self._findings.expect(key, "size", stated.size, len(data))
+            self._findings.expect(key, "digest", stated.digest, digest_of(data))
+        return data
+
+    def _object(self, key: str, limit: int) -> bytes | None:
+        try:
+            data = self._store.get(key, limit)
+        except ObjectMissing:
+            self._findings.add(key, "object", "an object", "nothing")
+            return None
+        except IntegrityError as large:
+            self._findings.add(key, "size", large.expected, large.got)
+            return None
+        self._bytes += len(data)
+        return data
+
+
+def _is_canonical(data: bytes) -> bool:
+    try:
+        return canonical_json(read_json(data, field="", error=DatasetError)) == data
+    except (DatasetError, ValueError):  # ValueError: NaN, which canonical JSON does not have
+        return False
+
+
+def _is_marked(data: bytes) -> bool:
+    try:
+        decode_image(data, field=PREVIEW_KEY)
+    except IntegrityError:
+        return False
+    return is_marked_synthetic(data)

@@ -1,5 +1,0 @@
-"""Decoders on a device: latent points to uint8 images, resident, compiled or not, in batches of one fixed size."""
-
-from generator.decoding.resident import ResidentDecoder, with_memory
-
-__all__ = ["ResidentDecoder", "with_memory"]

@@ -1,0 +1,45 @@
+"""One image file to its code in a bundle's latent space. Imports torch, so it is itself imported only when needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from generator.errors import BundleError, SpecError
+from generator.models.autoencoders.factory import load_encoder
+from generator.models.autoencoders.inference import encode
+from generator.models.bundle import BundleInfo, load_encoder_weights
+from generator.sources.pixels import broken, opened, strict_pillow, to_square
+from generator.store.base import Store
+
+
+def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> tuple[float, ...]:
+    """The code of the image file at ``path``: brought to the bundle's size and channels as sources are, then encoded.
+
+    Raises ``SpecError`` naming ``field`` for a file that is no image, ``BundleError`` for a bundle without an encoder.
+    """
+    weights = load_encoder_weights(bundle, info)
+    image_HWC = _square(path, info, field)
+    state = {name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()}
+    try:
+        encoder = load_encoder(info.autoencoder, state)
+    except RuntimeError as unfit:
+        raise BundleError("encoder.safetensors", "the encoder's parameters", f"others ({unfit})") from unfit
+    code_D = encode(encoder, image_HWC[None])[0]
+    if not np.isfinite(code_D).all():
+        raise BundleError("encoder.safetensors", "an encoder that gives finite codes", f"NaN or infinity for {path}")
+    return tuple(code_D.tolist())
+
+
+def _square(path: str, info: BundleInfo, field: str) -> np.ndarray:
+    shape = info.image
+    with strict_pillow():
+        try:
+            with opened(Path(path)) as image:
+                square = np.array(to_square(image, shape.height, shape.channels))  # Pillow's own is read-only
+        except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
+            bad = broken(path, error)
+            raise SpecError(field, bad.expected, f"{path} ({bad.got})") from error
+    return square.reshape(shape.height, shape.width, shape.channels)

@@ -1,7 +1,0 @@
-"""Gates: a finished build is measured, and promoted only if what was asked for holds. Imports no torch."""
-
-from generator.gates.config import Gates, Reference
-from generator.gates.judge import judge_build
-from generator.gates.verdict import Check, Verdict, read_verdict
-
-__all__ = ["Gates", "Reference", "Verdict", "Check", "judge_build", "read_verdict"]

@@ -1,5 +1,0 @@
-"""Latent distributions: fitted values that sample codes and know their density."""
-
-from generator.latents.base import LatentDistribution, Latents
-
-__all__ = ["LatentDistribution", "Latents"]

@@ -1,0 +1,78 @@
+"""The state of an unfinished training in one file: safetensors, with JSON in its header. Nothing is unpickled.
+
+There is no state of a random number generator in it: what is random in an epoch depends on the seed and the epoch.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from generator.errors import SettingsError
+from generator.models.autoencoders.settings import EpochRecord
+from generator.spec.canonical import Frozen, read_json, validated
+
+_HEADER = "latentmill"
+HINT = "delete the file to begin anew, or name another one"
+
+
+class _Header(Frozen):
+    version: int = Field(ge=1, le=1)
+    identity: str
+    history: tuple[EpochRecord, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training between two epochs. ``identity``: digest of its config, settings and source."""
+
+    identity: str
+    history: tuple[EpochRecord, ...]
+    current: dict[str, Tensor]  # the network after the last epoch
+    best: dict[str, Tensor]  # the network after the epoch that was best on the holdout
+    optimizer: dict[str, Tensor]
+
+
+def write(path: Path, snapshot: Snapshot) -> None:
+    """Replace the checkpoint at ``path``: at any moment it holds the old one or the new one, whole."""
+    header = _Header(version=1, identity=snapshot.identity, history=snapshot.history)
+    groups = {"current": snapshot.current, "best": snapshot.best, "optimizer": snapshot.optimizer}
+    tensors = {
+        f"{group}/{name}": value.contiguous().cpu() for group, of in groups.items() for name, value in of.items()
+    }
+    data = save(tensors, metadata={_HEADER: header.canonical().decode()})
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as refused:
+        raise SettingsError("checkpoint", "a path that can be written", f"{path} ({refused})") from refused
+
+
+def read(path: Path, identity: str) -> Snapshot:
+    """The checkpoint at ``path``. Raises ``SettingsError`` if it is none, or not of the training ``identity``."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as broken:
+        raise SettingsError("checkpoint", "a latentmill checkpoint", f"{path} ({broken})", HINT) from broken
+    document = read_json(metadata.get(_HEADER, "").encode(), field="checkpoint", error=SettingsError)
+    header = validated(_Header, document, field="checkpoint", error=SettingsError)
+    if header.identity != identity:
+        expected = "a checkpoint of the same model, settings and source"
+        raise SettingsError("checkpoint", expected, f"another training's ({path})", HINT)
+    groups: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        group, _, rest = name.partition("/")
+        groups.setdefault(group, {})[rest] = value
+    return Snapshot(identity, header.history, groups["current"], groups["best"], groups["optimizer"])

@@ -1,0 +1,184 @@
+"""Which autoencoder: one frozen model per family, told apart by ``family``. Importing this file does not import torch.
+
+``size``: height and width in pixels. ``channels``: 1 grey, 3 RGB. ``latent_dim``: dimensions of a code. ``width``:
+feature maps at half the image's resolution; they double with each halving, up to eight times.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from generator.errors import InputError, SpecError
+from generator.models.autoencoders.imported.layers import LayersConfig
+from generator.spec.canonical import Frozen, validated
+
+MIN_SIZE, MAX_SIZE = 8, 128
+_COARSEST = 4
+
+Size = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE, strict=True)]
+LatentDim = Annotated[int, Field(ge=1, le=512, strict=True)]
+Width = Annotated[int, Field(ge=4, le=256, strict=True)]
+
+
+class LinearConfig(Frozen):
+    """One hidden layer without a non-linearity, on all pixels, or on patches of ``patch`` x ``patch`` pixels.
+
+    With patches, one pair of weights serves all of them, and ``latent_dim`` is shared out evenly among them.
+    """
+
+    family: Literal["linear"] = "linear"
+    size: Size
+    channels: Literal[1, 3] = 1
+    latent_dim: LatentDim
+    patch: int | None = Field(default=None, ge=2, le=MAX_SIZE, strict=True)
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> LinearConfig:
+        if self.patch is None:
+            return self
+        if self.size % self.patch:
+            raise ValueError(f"a patch that divides the size {self.size}, not {self.patch}")
+        patches = (self.size // self.patch) ** 2
+        if self.latent_dim % patches:
+            raise ValueError(f"a latent_dim that {patches} patches can share evenly, not {self.latent_dim}")
+        return self
+
+
+class StackedConfig(Frozen):
+    """Convolutional, deterministic, encoder and decoder trained together from end to end."""
+
+    family: Literal["stacked"] = "stacked"
+    size: Size
+    channels: Literal[1, 3] = 1
+    latent_dim: LatentDim
+    width: Width = 32
+
+
+class LayerwiseConfig(Frozen):
+    """As ``stacked``, but each layer is first trained alone on the codes of the layer below.
+
+    ``pretraining``: the share of all steps spent on that, evenly among the layers; the rest is fine-tuning.
+    """
+
+    family: Literal["stacked-layerwise"] = "stacked-layerwise"
+    size: Size
+    channels: Literal[1, 3] = 1
+    latent_dim: LatentDim
+    width: Width = 32
+    pretraining: float = Field(default=0.4, gt=0.0, lt=1.0)
+
+
+class DenoisingConfig(Frozen):
+    """As ``stacked``, but it sees a noisy image and must return the clean one.
+
+    ``noise``: ``gaussian`` of standard deviation ``amount``, ``masking`` (the share ``amount`` of pixels black), or
+    ``salt-and-pepper`` (that share black or white).
+    """
+
+    family: Literal["denoising"] = "denoising"
+    size: Size
+    channels: Literal[1, 3] = 1
+    latent_dim: LatentDim
+    width: Width = 32
+    noise: Literal["gaussian", "masking", "salt-and-pepper"] = "gaussian"
+    amount: float = Field(default=0.3, gt=0.0, lt=1.0)
+
+
+class VaeConfig(Frozen):
+    """A convolutional variational autoencoder.
+
+    ``beta``: weight of the Kullback-Leibler term against the reconstruction (1 is the evidence lower bound); it is
+    reached after ``warmup`` of all steps, growing from zero. ``free_bits``: what each latent dimension may carry for
+    nothing, in nats.
+    """
+
+    family: Literal["vae"] = "vae"
+    size: Size
+    channels: Literal[1, 3] = 1
+    latent_dim: LatentDim
+    width: Width = 32
+    beta: float = Field(default=0.05, ge=0.0, le=100.0)
+    warmup: float = Field(default=0.1, ge=0.0, le=1.0)
+    free_bits: float = Field(default=0.0, ge=0.0, le=10.0)
+
+
+class AdversarialConfig(Frozen):
+    """A discriminator draws the codes to the prior; ``adversary`` is its weight against the reconstruction.
+
+    ``conditioned``: the discriminator also sees the label, and the prior has a Gaussian for every class.
+    """
+
+    family: Literal["adversarial"] = "adversarial"
+    size: Size
+    channels: Literal[1, 3] = 1
+    latent_dim: LatentDim
+    width: Width = 32
+    adversary: float = Field(default=30.0, ge=0.0, le=1000.0)
+    conditioned: bool = False
+
+
+class RegularizedConfig(Frozen):
+    """Deterministic, with a penalty on the codes (``code_penalty`` times |z|^2 / 2) and one on the decoder.
+
+    ``decoder_penalty``: ``l2`` (of its weights), ``gradient`` (of its output by the code), or ``spectral``
+    (normalised layers); ``decoder_weight`` is its weight (without effect on ``spectral``).
+    """
+
+    family: Literal["regularized"] = "regularized"
+    size: Size
+    channels: Literal[1, 3] = 1
+    latent_dim: LatentDim
+    width: Width = 32
+    code_penalty: float = Field(default=0.05, ge=0.0, le=100.0)
+    decoder_penalty: Literal["l2", "gradient", "spectral"] = "l2"
+    decoder_weight: float = Field(default=1e-4, ge=0.0, le=100.0)
+
+
+ConvolutionalConfig = (
+    StackedConfig | LayerwiseConfig | DenoisingConfig | VaeConfig | AdversarialConfig | RegularizedConfig
+)
+AutoencoderConfig = Annotated[
+    LinearConfig
+    | StackedConfig
+    | LayerwiseConfig
+    | DenoisingConfig
+    | VaeConfig
+    | AdversarialConfig
+    | RegularizedConfig
+    | LayersConfig,
+    Field(discriminator="family"),
+]
+_MODELS = {model.model_fields["family"].default: model for model in get_args(get_args(AutoencoderConfig)[0])}
+FAMILIES: tuple[str, ...] = tuple(name for name, model in _MODELS.items() if model is not LayersConfig)  # trained here
+
+
+def default_config(size: int, channels: int, family: str = "vae", **options: Any) -> AutoencoderConfig:
+    """The configuration for images of ``size`` x ``size`` pixels with 1 or 3 ``channels``, whatever they show.
+
+    What else a source asks for, ``generator.models.learning.recommended_model`` knows.
+    ``options`` replace single fields. Raises ``SpecError`` for what cannot be built, naming the field.
+    """
+    latent_dim = (16 if size < 16 else 24 if size < 48 else 48) * (2 if channels == 3 else 1)
+    shape: dict[str, Any] = {"family": family, "size": size, "channels": channels, "latent_dim": latent_dim}
+    if family != "linear":
+        shape["width"] = 64 if size < 16 else 32
+    return parse_config(shape | options)
+
+
+def parse_config(value: Any, *, field: str = "model", error: type[InputError] = SpecError) -> AutoencoderConfig:
+    """An untrusted value (parsed JSON or YAML) as a configuration; ``error`` names the field that is wrong."""
+    family = value.get("family") if isinstance(value, dict) else None
+    if family not in _MODELS:
+        raise error(f"{field}.family", f"one of {', '.join(FAMILIES)}", repr(family))
+    config: AutoencoderConfig = validated(_MODELS[family], value, field=field, error=error)
+    return config
+
+
+def ladder(size: int) -> tuple[int, ...]:
+    """Side lengths from ``size`` down to the coarsest grid (at most 4), each half of the last, rounded up."""
+    sides = [size]
+    while sides[-1] > _COARSEST:
+        sides.append((sides[-1] + 1) // 2)
+    return tuple(sides)

@@ -1,0 +1,53 @@
+"""The two networks of each family, with fresh weights or trained ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from generator.errors import BundleError
+from generator.models.autoencoders.config import AutoencoderConfig, LinearConfig, VaeConfig
+from generator.models.autoencoders.families.linear import LinearDecoder, LinearEncoder
+from generator.models.autoencoders.imported.layers import LayersConfig
+from generator.models.autoencoders.imported.network import LayersDecoder
+from generator.models.autoencoders.networks import Decoder, Encoder, GaussianEncoder, channels_last
+
+
+def build_encoder(config: AutoencoderConfig) -> nn.Module:
+    """x_BCHW -> z_BD, with fresh weights from torch's global generator, in channels_last layout, in training mode.
+
+    Raises ``BundleError`` for a decoder that was imported: nobody knows how images were encoded for it.
+    """
+    if isinstance(config, LayersConfig):
+        raise BundleError("encoder", "an autoencoder that was trained here", "a decoder that was imported")
+    if isinstance(config, LinearConfig):
+        return LinearEncoder(config)
+    return channels_last(GaussianEncoder(config) if isinstance(config, VaeConfig) else Encoder(config))
+
+
+def build_decoder(config: AutoencoderConfig) -> nn.Module:
+    """z_BD -> x_BCHW, with fresh weights from torch's global generator, in channels_last layout, in training mode."""
+    if isinstance(config, LinearConfig):
+        return LinearDecoder(config)
+    return channels_last(LayersDecoder(config) if isinstance(config, LayersConfig) else Decoder(config))
+
+
+def load_encoder(
+    config: AutoencoderConfig, state: Mapping[str, Tensor], device: str | torch.device = "cpu"
+) -> nn.Module:
+    """An encoder with trained weights, frozen, in ``eval`` mode."""
+    return _loaded(build_encoder(config), state, device)
+
+
+def load_decoder(
+    config: AutoencoderConfig, state: Mapping[str, Tensor], device: str | torch.device = "cpu"
+) -> nn.Module:
+    """A decoder with trained weights, frozen, in ``eval`` mode."""
+    return _loaded(build_decoder(config), state, device)
+
+
+def _loaded(network: nn.Module, state: Mapping[str, Tensor], device: str | torch.device) -> nn.Module:
+    network.load_state_dict(dict(state))
+    return network.eval().requires_grad_(False).to(device)

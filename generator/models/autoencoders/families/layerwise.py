@@ -1,0 +1,71 @@
+"""The stacked autoencoder, pre-trained greedily: Bengio, Lamblin, Popovici & Larochelle, "Greedy layer-wise training of
+deep networks", NIPS 2006.
+
+A layer is one rung of the ladder: the encoder's block that goes down it and the decoder's that comes up again; the
+last layer is the code itself. Each in turn learns to reconstruct the codes of the layer below it (of the first: the
+image), which stay as they are meanwhile; then all are fine-tuned together, from image to image.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from generator.models.autoencoders.config import LayerwiseConfig, ladder
+from generator.models.autoencoders.families.base import Autoencoder, Batch, Losses, reconstruction_loss
+from generator.models.autoencoders.networks import Decoder, Encoder, channels_last
+from generator.models.autoencoders.settings import TrainSettings
+
+
+@final
+class Layerwise(Autoencoder):
+    """See the module. Fresh weights come from torch's global generator.
+
+    The holdout's terms are ``reconstruction``, from image to image, and each layer's own error, ``layer 1`` (nats, as
+    for the whole) to ``layer n`` (mean squared error of the codes below).
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+
+    def __init__(self, config: LayerwiseConfig, settings: TrainSettings, classes: int = 0) -> None:
+        super().__init__()
+        self.encoder, self.decoder = channels_last(Encoder(config)), channels_last(Decoder(config))
+        self.layers = len(ladder(config.size))
+        self.settled = config.pretraining
+        self._reconstruction = settings.reconstruction
+
+    def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
+        if progress < self.settled:
+            return self._layer_losses(batch, min(self.layers - 1, int(progress / self.settled * self.layers)))
+        logits_BCHW = self.decoder.logits(self.encoder(batch.x_BCHW))
+        error = reconstruction_loss(logits_BCHW, batch.x_BCHW, self._reconstruction)
+        terms = {"reconstruction": error.detach()}
+        if noise is None:
+            terms |= {f"layer {layer + 1}": self._error(layer, batch).detach() for layer in range(self.layers)}
+        return Losses(total=error, terms=terms, output_BCHW=torch.sigmoid(logits_BCHW))
+
+    def _layer_losses(self, batch: Batch, layer: int) -> Losses:
+        """Of one layer alone: no other has a gradient, so the optimiser leaves all others as they are."""
+        error = self._error(layer, batch)
+        return Losses(total=error, terms={f"layer {layer + 1}": error.detach()}, output_BCHW=None)
+
+    def _error(self, layer: int, batch: Batch) -> Tensor:
+        """How far ``layer`` (from 0) is from reconstructing the codes below it, which have no gradient."""
+        with torch.no_grad():
+            below_BCHW = self.encoder.trunk[:layer](batch.x_BCHW)
+        if layer == 0:
+            return reconstruction_loss(self._there_and_back(layer, below_BCHW), batch.x_BCHW, self._reconstruction)
+        return functional.mse_loss(self._there_and_back(layer, below_BCHW), below_BCHW)
+
+    def _there_and_back(self, layer: int, below_BCHW: Tensor) -> Tensor:
+        """Down by the encoder's part of ``layer`` and up by the decoder's; of the first one, logits."""
+        if layer == self.layers - 1:
+            z_BD = self.encoder.code(below_BCHW.flatten(1))
+            above_BCHW: Tensor = self.decoder.unflatten(self.decoder.start(z_BD))
+        else:
+            above_BCHW = self.decoder.grow[self.layers - 2 - layer](self.encoder.trunk[layer](below_BCHW))
+        return above_BCHW

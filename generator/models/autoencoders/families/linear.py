@@ -1,0 +1,78 @@
+"""The linear autoencoder: one hidden layer without a non-linearity, on all pixels or on patches.
+
+Baldi & Hornik, "Neural networks and principal component analysis", Neural Networks 1989: at its minimum the hidden
+layer spans the same subspace as the principal components.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from generator.models.autoencoders.config import LinearConfig
+from generator.models.autoencoders.families.base import MSE_VARIANCE, Autoencoder, Batch, Losses
+from generator.models.autoencoders.settings import TrainSettings
+
+
+@final
+class LinearEncoder(nn.Module):
+    """x_BCHW -> z_BD: every patch p becomes W p + b; the code lists the patches row by row.
+
+    The b and the scale of each hidden unit are those that give it mean 0 and variance 1 over the training images.
+    They span the same subspace; but a unit that learned its own b would for long stand in for the mean image, which
+    is the output's b to give.
+    """
+
+    def __init__(self, config: LinearConfig) -> None:
+        super().__init__()
+        self._side = config.patch or config.size
+        patches = (config.size // self._side) ** 2
+        units = config.latent_dim // patches
+        self.hidden = nn.Linear(config.channels * self._side**2, units, bias=False)
+        self.standard = nn.BatchNorm1d(units, affine=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        patches_BPX = functional.unfold(x_BCHW, self._side, stride=self._side).transpose(1, 2)
+        z_NK = self.standard(self.hidden(patches_BPX.flatten(0, 1)))
+        z_BD: Tensor = z_NK.reshape(len(x_BCHW), -1)
+        return z_BD
+
+
+@final
+class LinearDecoder(nn.Module):
+    """z_BD -> x_BCHW, any real numbers: every patch's part h of the code becomes W' h + b'."""
+
+    def __init__(self, config: LinearConfig) -> None:
+        super().__init__()
+        self._size, self._side = config.size, config.patch or config.size
+        self._patches = (config.size // self._side) ** 2
+        self.output = nn.Linear(config.latent_dim // self._patches, config.channels * self._side**2)
+
+    def forward(self, z_BD: Tensor) -> Tensor:
+        patches_BPX = self.output(z_BD.reshape(len(z_BD), self._patches, -1))
+        x_BCHW: Tensor = functional.fold(patches_BPX.transpose(1, 2), self._size, self._side, stride=self._side)
+        return x_BCHW
+
+
+@final
+class Linear(Autoencoder):
+    """See the module. The loss is the squared error whatever ``settings.reconstruction`` says: pixels are unbounded.
+
+    Its learning rate is ten times that of the deep ones: it has no worse minima to fall into, only saddles to leave.
+    """
+
+    encoder: LinearEncoder
+    decoder: LinearDecoder
+    rate = 10.0
+
+    def __init__(self, config: LinearConfig, settings: TrainSettings, classes: int = 0) -> None:
+        super().__init__()
+        self.encoder, self.decoder = LinearEncoder(config), LinearDecoder(config)
+
+    def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
+        x_BCHW = self.decoder(self.encoder(batch.x_BCHW))
+        error = (x_BCHW - batch.x_BCHW).square().sum() / (2.0 * MSE_VARIANCE * len(x_BCHW))
+        return Losses(total=error, terms={"reconstruction": error.detach()}, output_BCHW=x_BCHW)

@@ -1,0 +1,95 @@
+"""The regularised, deterministic autoencoder: Ghosh, Sajjadi, Vergari, Black & Schoelkopf, "From variational to
+deterministic autoencoders", ICLR 2020.
+
+The loss (eq. 11) is reconstruction + code_penalty * |z|^2 / 2 + a penalty that keeps the decoder smooth, as noise on
+the codes does in a variational one; codes are drawn afterwards from a density fitted to them.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from generator.models.autoencoders.config import RegularizedConfig
+from generator.models.autoencoders.families.base import Autoencoder, Batch, Losses, reconstruction_loss
+from generator.models.autoencoders.networks import Decoder, Encoder, channels_last
+from generator.models.autoencoders.settings import TrainSettings
+
+_STEP = 0.01  # of the difference quotient, in standard deviations of a direction
+_HOLDOUT_SEED = 0
+
+
+@final
+class Regularized(Autoencoder):
+    """See the module. Fresh weights come from torch's global generator; the holdout always meets the same directions.
+
+    With ``spectral`` every call of ``losses`` begins by dividing the decoder's weights by their largest singular
+    values; so what is judged on the holdout and saved is normalised as well, and plain weights.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+
+    def __init__(self, config: RegularizedConfig, settings: TrainSettings, classes: int = 0) -> None:
+        super().__init__()
+        self.encoder, self.decoder = channels_last(Encoder(config)), channels_last(Decoder(config))
+        self._config, self._reconstruction = config, settings.reconstruction
+
+    def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
+        if self._config.decoder_penalty == "spectral":
+            normalise(self.decoder)
+        z_BD = self.encoder(batch.x_BCHW)
+        if self._config.decoder_penalty == "gradient":
+            logits_BCHW, penalty = self._with_slope(z_BD, noise)
+        else:
+            logits_BCHW = self.decoder.logits(z_BD)
+            l2 = self._config.decoder_penalty == "l2"
+            penalty = squared_norm(self.decoder) if l2 else torch.zeros((), device=z_BD.device)
+        reconstruction = reconstruction_loss(logits_BCHW, batch.x_BCHW, self._reconstruction)
+        size = 0.5 * z_BD.square().sum() / len(z_BD)
+        total = reconstruction + self._config.code_penalty * size + self._config.decoder_weight * penalty
+        terms = {"reconstruction": reconstruction, "code": size, "decoder": penalty}
+        output_BCHW = torch.sigmoid(logits_BCHW)
+        return Losses(total=total, terms={k: v.detach() for k, v in terms.items()}, output_BCHW=output_BCHW)
+
+    def _with_slope(self, z_BD: Tensor, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """The logits, and an estimate of the squared Frobenius norm of the decoder's Jacobian, as a mean over rows.
+
+        E |J v|^2 = |J|^2 for v ~ N(0, I) (Hutchinson 1990). J v is a difference quotient: no second derivative is
+        needed. Both ends go through the decoder as one batch, that they be normalised alike.
+        """
+        if noise is None:
+            noise = torch.Generator(z_BD.device).manual_seed(_HOLDOUT_SEED)
+        direction_BD = torch.randn(z_BD.shape, generator=noise, device=z_BD.device)
+        logits_BCHW, beside_BCHW = self.decoder.logits(torch.cat([z_BD, z_BD + _STEP * direction_BD])).chunk(2)
+        slope_BCHW = (torch.sigmoid(beside_BCHW) - torch.sigmoid(logits_BCHW)) / _STEP
+        return logits_BCHW, slope_BCHW.square().sum() / len(z_BD)
+
+
+def squared_norm(network: nn.Module) -> Tensor:
+    """The sum of the squares of all weights but biases and normalisations."""
+    return torch.stack([weight.square().sum() for weight in network.parameters() if weight.dim() > 1]).sum()
+
+
+@torch.no_grad()
+def normalise(network: nn.Module) -> None:
+    """Divide each linear or transposed convolutional layer's weight by its largest singular value, in place.
+
+    Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018: a kernel is read as a
+    matrix of output channels by all the rest. Its value is exact, not by power iteration: nothing needs to be kept.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.ConvTranspose2d):
+            layer.weight.div_(largest_singular_value(layer).clamp_min(1e-12))
+
+
+def largest_singular_value(layer: nn.Linear | nn.ConvTranspose2d) -> Tensor:
+    """Of the layer's weight as a matrix of outputs by all the rest; a scalar."""
+    weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.transpose(0, 1)
+    matrix_RC = weight.flatten(1)
+    if len(matrix_RC) > matrix_RC.shape[1]:
+        matrix_RC = matrix_RC.T
+    squared_R: Tensor = torch.linalg.eigvalsh(matrix_RC @ matrix_RC.T)
+    return squared_R[-1].clamp_min(0.0).sqrt()

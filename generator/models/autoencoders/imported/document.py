@@ -1,0 +1,92 @@
+"""A file that describes a decoder that was made elsewhere, and the tensors that belong to it, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from generator.errors import SpecError
+from generator.models.autoencoders.imported.layers import MAX_LAYERS, MAX_SIDE, Layer, LayersConfig, shapes
+from generator.models.autoencoders.imported.network import LayersDecoder
+from generator.spec.canonical import Frozen, read_json, validated
+
+MAX_DOCUMENT_BYTES = 1024 * 1024
+
+
+class ImportedLayer(Frozen):
+    """One layer, and how the names of its tensors in the file of weights begin: ``<weights>.weight`` and so on."""
+
+    layer: Layer
+    weights: str | None = Field(default=None, max_length=500)
+
+
+class DecoderDocument(Frozen):
+    """A file that describes a decoder. ``layers``: as in ``LayersConfig``, each with an optional ``weights``: the
+    beginning of its tensors' names, by default its number."""
+
+    latent_dim: Annotated[int, Field(ge=1, le=512, strict=True)]
+    output: Literal["sigmoid", "unit", "symmetric"] = "unit"
+    layers: Annotated[tuple[dict[str, Any], ...], Field(min_length=1, max_length=MAX_LAYERS)]
+
+
+def read_decoder(document: bytes, weights: Mapping[str, np.ndarray]) -> tuple[LayersConfig, dict[str, np.ndarray]]:
+    """Configuration and float32 parameters, named as ``LayersDecoder`` names them. Raises ``SpecError``."""
+    found = read_json(document, field="decoder", error=SpecError, limit=MAX_DOCUMENT_BYTES)
+    described = validated(DecoderDocument, found, field="decoder", error=SpecError)
+    layers, prefixes = list[Layer](), list[str]()
+    for number, fields in enumerate(described.layers):
+        one = {name: value for name, value in fields.items() if name != "weights"}
+        given = {"layer": one, "weights": fields.get("weights", str(number))}
+        layer = validated(ImportedLayer, given, field=f"decoder.layers.{number}", error=SpecError)
+        layers.append(layer.layer)
+        prefixes.append(layer.weights or str(number))
+    config = _config(described, tuple(layers))
+    return config, _renamed(config, prefixes, weights)
+
+
+def _config(described: DecoderDocument, layers: tuple[Layer, ...]) -> LayersConfig:
+    try:
+        last = shapes(described.latent_dim, layers)[-1]
+    except ValueError as unfit:
+        raise SpecError("decoder.layers", "layers that fit together", str(unfit)) from unfit
+    if len(last) != 3 or last[1] != last[2] or last[0] not in (1, 3) or not 8 <= last[1] <= MAX_SIDE:
+        got = " x ".join(map(str, last))
+        expected = f"a square image at the end, of 1 or 3 channels and 8 to {MAX_SIDE} pixels a side"
+        raise SpecError("decoder.layers", expected, got)
+    fields = {"size": last[1], "channels": last[0], "latent_dim": described.latent_dim}
+    return validated(
+        LayersConfig, fields | {"layers": layers, "output": described.output}, field="decoder", error=SpecError
+    )
+
+
+def _renamed(config: LayersConfig, prefixes: list[str], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of each layer under our names; every one that is needed, and none that is not."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in LayersDecoder(config).state_dict().items()}
+    tensors, used = dict[str, np.ndarray](), set[str]()
+    for name, shape in wanted.items():
+        number, _, part = name.removeprefix("layers.").partition(".")
+        given = f"{prefixes[int(number)]}.{part}"
+        if part == "num_batches_tracked":  # counted in training only
+            tensors[name] = np.zeros((), dtype=np.int64)
+            used.add(given)
+            continue
+        if given not in weights:
+            raise SpecError("weights", f"a tensor {given} for layer {number}", _some(weights))
+        array = np.asarray(weights[given])
+        if array.shape != shape or array.dtype.kind != "f":
+            raise SpecError(f"weights:{given}", f"floats of shape {shape}", f"{array.dtype} of shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise SpecError(f"weights:{given}", "finite numbers", "NaN or infinity")
+        tensors[name] = array.astype(np.float32)
+        used.add(given)
+    if left := [name for name in weights if name not in used]:
+        hint = "describe all layers of the decoder, or leave other tensors out of the file"
+        raise SpecError("weights", "only tensors of the layers that are described", ", ".join(left[:5]), hint)
+    return tensors
+
+
+def _some(weights: Mapping[str, np.ndarray]) -> str:
+    return f"only {', '.join(list(weights)[:10])}{', ...' if len(weights) > 10 else ''}" if weights else "none"

@@ -1,0 +1,48 @@
+"""Trained networks at work: images to codes, and images to their reconstructions."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from generator.models.autoencoders.networks import to_input
+
+
+@torch.inference_mode()
+def encode(encoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.ndarray:
+    """codes_ND float64 (whole float32 numbers) of uint8 images; of a variational encoder the posterior means."""
+    device = next(encoder.parameters()).device
+    parts = [
+        encoder(to_input(images_NHWC[begin : begin + batch], device)).cpu().numpy()
+        for begin in range(0, len(images_NHWC), batch)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+@torch.inference_mode()
+def reconstruct(encoder: nn.Module, decoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.ndarray:
+    """uint8 images_NHWC after one way down to their codes and up again, rounded to the nearest level and clamped."""
+    device = next(encoder.parameters()).device
+    parts = []
+    for begin in range(0, len(images_NHWC), batch):
+        parts.append(_images(decoder(encoder(to_input(images_NHWC[begin : begin + batch], device)))))
+    return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def decode(decoder: nn.Module, codes_ND: np.ndarray, batch: int = 512) -> np.ndarray:
+    """uint8 images_NHWC of float64 codes, rounded to the nearest level and clamped."""
+    device = next(decoder.parameters()).device
+    parts = []
+    for begin in range(0, len(codes_ND), batch):
+        z_BD = torch.from_numpy(codes_ND[begin : begin + batch].astype(np.float32)).to(device)
+        parts.append(_images(decoder(z_BD)))
+    return np.concatenate(parts)
+
+
+def _images(x_BCHW: torch.Tensor) -> np.ndarray:
+    images_NHWC: np.ndarray = (
+        x_BCHW.mul(255.0).round().clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    )
+    return images_NHWC

@@ -1,0 +1,146 @@
+"""The convolutional networks of all families but the linear one: images down to codes, and codes up to images.
+
+Legend: B batch, C channels, H = W = size, D latent dimensions. Images are float32 in [0, 1], NCHW, best stored as
+``torch.channels_last``. Both networks halve or double the side with each block along ``config.ladder``, so that any
+size from 8 to 128 works and comes out exactly. In ``eval`` mode no row depends on its neighbours; every batch
+normalisation follows a linear or convolutional layer without a bias, so that it can be folded into its weights.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Protocol, TypeVar, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from generator.models.autoencoders.config import ladder
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class NetworkShape(Protocol):
+    """The part of a family's configuration that shapes its networks."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def latent_dim(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+
+@final
+class Encoder(nn.Module):
+    """x_BCHW in [0, 1] -> z_BD."""
+
+    def __init__(self, config: NetworkShape) -> None:
+        super().__init__()
+        self.trunk, features = _trunk(config)
+        self.code = nn.Linear(features, config.latent_dim)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        z_BD: Tensor = self.code(self.trunk(x_BCHW))
+        return z_BD
+
+
+@final
+class GaussianEncoder(nn.Module):
+    """x_BCHW in [0, 1] -> the mean of the posterior, mean_BD. ``posterior`` gives its log-variance as well."""
+
+    def __init__(self, config: NetworkShape) -> None:
+        super().__init__()
+        self.trunk, features = _trunk(config)
+        self.mean = nn.Linear(features, config.latent_dim)
+        self.log_variance = nn.Linear(features, config.latent_dim)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        mean_BD: Tensor = self.mean(self.trunk(x_BCHW))
+        return mean_BD
+
+    def posterior(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean_BD, log_variance_BD) of the diagonal Gaussian q(z|x)."""
+        features_BF = self.trunk(x_BCHW)
+        return self.mean(features_BF), self.log_variance(features_BF)
+
+
+@final
+class Decoder(nn.Module):
+    """z_BD float32 -> x_BCHW in [0, 1]; ``logits`` stops before the sigmoid."""
+
+    def __init__(self, config: NetworkShape) -> None:
+        super().__init__()
+        sides, maps = ladder(config.size)[::-1], _maps(config)[::-1]
+        features = maps[0] * sides[0] ** 2
+        ups = [
+            _up(maps[i], maps[i + 1], sides[i], sides[i + 1], last=i + 2 == len(sides)) for i in range(len(sides) - 1)
+        ]
+        self.start = nn.Sequential(
+            nn.Linear(config.latent_dim, features, bias=False), nn.BatchNorm1d(features), nn.ReLU(inplace=True)
+        )
+        self.unflatten = nn.Unflatten(1, (maps[0], sides[0], sides[0]))
+        self.grow = nn.Sequential(*ups)
+
+    def logits(self, z_BD: Tensor) -> Tensor:
+        """x_BCHW before the sigmoid."""
+        coarse_BCHW = self.unflatten(self.start(z_BD)).contiguous(memory_format=torch.channels_last)
+        logits_BCHW: Tensor = self.grow(coarse_BCHW)
+        return logits_BCHW
+
+    def forward(self, z_BD: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(z_BD))
+
+
+def to_input(images_BHWC: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 images as the networks take them: float32 in [0, 1], NCHW in channels_last layout, on ``device``."""
+    return torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(device).permute(0, 3, 1, 2).float().div_(255.0)
+
+
+def channels_last(network: N) -> N:
+    """``network`` itself, its convolutions stored channels-last: on CPU up to half as fast again."""
+    for weight in network.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def _trunk(config: NetworkShape) -> tuple[nn.Sequential, int]:
+    """Down to the coarsest grid, flattened; and how many features that are."""
+    sides, maps = ladder(config.size), _maps(config)
+    blocks = [_down(before, after, norm=i > 0) for i, (before, after) in enumerate(pairwise(maps))]
+    return nn.Sequential(*blocks, nn.Flatten()), maps[-1] * sides[-1] ** 2
+
+
+def _maps(config: NetworkShape) -> tuple[int, ...]:
+    """Feature maps on each rung of the ladder, from the image down."""
+    return (config.channels, *(config.width * min(2**i, 8) for i in range(len(ladder(config.size)) - 1)))
+
+
+def _down(before: int, after: int, *, norm: bool) -> nn.Module:
+    """Side s -> ceil(s / 2)."""
+    convolution = nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=not norm)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after) if norm else nn.Identity(), nn.LeakyReLU(0.1, inplace=True))
+
+
+def _up(before: int, after: int, side: int, target: int, *, last: bool) -> nn.Module:
+    """Side s -> 2s by a kernel of 4, or -> 2s - 1 by a kernel of 3."""
+    kernel = 4 if target == 2 * side else 3
+    grow = nn.ConvTranspose2d(before, after, kernel, stride=2, padding=1, bias=last)
+    with torch.no_grad():
+        grow.weight.copy_(_even(grow.weight))
+    return grow if last else nn.Sequential(grow, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
+def _even(kernel_IOHW: Tensor) -> Tensor:
+    """A first kernel of stride 2 that turns a flat input into a flat output, without the checkerboard of a random one.
+
+    Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017, carried over to transposed convolutions:
+    along each axis the taps that meet in even and in odd output pixels add up to the same.
+    """
+    if kernel_IOHW.shape[-1] == 4:
+        return kernel_IOHW[..., ::2, ::2].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    tent_3 = torch.tensor([0.5, 1.0, 0.5])
+    return kernel_IOHW[..., 1:2, 1:2] * (tent_3[:, None] * tent_3)

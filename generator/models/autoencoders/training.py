@@ -1,0 +1,308 @@
+"""The one training loop of all families.
+
+Everything random is a pure function of the seed and the epoch: the order of the images, and the noise of the loss. So
+a run that was killed and resumed from its last checkpoint takes the same steps as one that was not, and on CPU with
+the same number of threads ends with the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from generator.errors import DeviceExhausted, SettingsError, SourceError, TrainingDiverged
+from generator.models.autoencoders import checkpoints
+from generator.models.autoencoders.augment import augmented
+from generator.models.autoencoders.checkpoints import Snapshot
+from generator.models.autoencoders.config import AutoencoderConfig
+from generator.models.autoencoders.devices import resolve
+from generator.models.autoencoders.families.base import Batch
+from generator.models.autoencoders.families.registry import new_autoencoder
+from generator.models.autoencoders.networks import to_input
+from generator.models.autoencoders.settings import EpochRecord, TrainSettings
+from generator.models.autoencoders.sharpening import FeatureNetwork, Sharpening
+from generator.spec.canonical import canonical_json, digest_of
+from generator.spec.seeding import permutation
+
+_RISE = 0.03  # share of all steps in which the learning rate climbs to its peak
+_FLOOR = 0.02  # the learning rate at the end, as a share of its peak
+_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained autoencoder: float32 weights on the CPU, of the epoch that was best on the holdout."""
+
+    config: AutoencoderConfig
+    encoder_state: dict[str, Tensor]
+    decoder_state: dict[str, Tensor]
+    history: tuple[EpochRecord, ...]  # facts that the seed and the images determine; no clock
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``images_NHWC`` uint8; ``labels_N`` int64 or ``None``."""
+
+    images_NHWC: np.ndarray
+    labels_N: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.images_NHWC)
+
+    def batch(self, rows: np.ndarray | slice, device: torch.device) -> Batch:
+        labels_B = None if self.labels_N is None else torch.from_numpy(self.labels_N[rows]).to(device)
+        return Batch(to_input(self.images_NHWC[rows], device), labels_B)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the training is: step ``step`` of ``steps`` in epoch ``epoch`` of at most ``epochs``, both from 1."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+
+
+def train(
+    config: AutoencoderConfig,
+    settings: TrainSettings,
+    training: Examples,
+    holdout: Examples,
+    *,
+    classes: int = 0,
+    features: FeatureNetwork | None = None,
+    fingerprint: str = "",
+    checkpoint: Path | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Trained:
+    """Train on images of ``config``'s size and channels, with labels in 0 .. ``classes`` - 1 where there are any.
+
+    ``features``: the network whose maps ``settings.feature_loss`` compares, the same one in a run that is taken up.
+    With ``checkpoint``, the state is written there after each epoch, and a run that finds one goes on from it; it must
+    come from the same config, settings, source ``fingerprint`` and number of images. Raises ``SourceError`` for images
+    that do not fit, ``SpecError`` for a model or setting without the labels or features it needs, ``SettingsError`` for
+    a device that is not there or a foreign checkpoint, ``TrainingDiverged`` when the loss is no number,
+    ``DeviceExhausted`` when the device runs out of memory.
+    """
+    device = resolve(settings.device)
+    for name, examples, least in (("train", training, 2), ("holdout", holdout, 1)):
+        _check_images(name, examples.images_NHWC, config, least)
+    run = _Run(config, settings, device, training, holdout, classes, features)
+    identity = _identity(config, settings, fingerprint, len(training), len(holdout))
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoints.read(checkpoint, identity))
+    with _exhaustion_named(device):
+        while not run.finished:
+            record = run.epoch(on_step)
+            if checkpoint is not None:
+                checkpoints.write(checkpoint, run.snapshot(identity))
+            if on_epoch is not None:
+                on_epoch(record)
+    return run.result()
+
+
+class _Run:
+    """The state of one training: network, optimiser, history, and the best weights so far."""
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        settings: TrainSettings,
+        device: torch.device,
+        training: Examples,
+        holdout: Examples,
+        classes: int,
+        features: FeatureNetwork | None,
+    ) -> None:
+        self._config, self._settings, self._device = config, settings, device
+        self._training, self._holdout = training, holdout
+        self._batch = min(settings.batch, len(training))
+        self._steps = len(training) // self._batch
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed_of(settings.seed, "weights"))
+            self._network = new_autoencoder(config, settings, classes).to(device)
+            self._sharpening = Sharpening(settings, config.channels, features).to(device)
+        self._network.add_module("sharpening", self._sharpening)  # trained, saved and restored with it
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._sharpens = settings.feature_loss > 0.0 or settings.patch_loss > 0.0
+        self._history: list[EpochRecord] = []
+        self._best = _state_of(self._network)
+
+    @property
+    def finished(self) -> bool:
+        if not self._history:
+            return False
+        since_best = len(self._history) - max((record.epoch for record in self._history if record.best), default=0)
+        spent = self._settled(len(self._history)) and since_best >= self._settings.patience
+        return len(self._history) >= self._settings.epochs or spent
+
+    def _settled(self, epoch: int) -> bool:
+        """Does the holdout's loss after this epoch (from 1) say how good the network is?"""
+        return epoch >= max(self._network.settled, self._sharpening.settled) * self._settings.epochs
+
+    def epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
+        """One pass over the training images, and one over the holdout."""
+        number = len(self._history)
+        noise = torch.Generator(self._device).manual_seed(_seed_of(self._settings.seed, f"noise {number}"))
+        order_N = permutation(self._settings.seed, stream=number, size=len(self._training))
+        self._network.train()
+        total = 0.0
+        for step in range(self._steps):
+            rows_B = order_N[step * self._batch : (step + 1) * self._batch]
+            loss = self._step(number, step, rows_B, noise)
+            total += loss
+            if on_step is not None:
+                on_step(Progress(number + 1, self._settings.epochs, step + 1, self._steps, loss))
+        return self._close(number + 1, total / self._steps)
+
+    def _step(self, epoch: int, step: int, rows_B: np.ndarray, noise: torch.Generator) -> float:
+        done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * self._network.rate * _schedule(done)
+        batch = self._changed(self._training.batch(rows_B, self._device), epoch * self._steps + step)
+        losses = self._network.losses(batch, progress=done, noise=noise)
+        total = losses.total
+        if self._sharpens and losses.output_BCHW is not None:
+            total = total + self._sharpening.added(batch.x_BCHW, losses.output_BCHW, done)
+        loss = total.item()
+        if not math.isfinite(loss):
+            hint = "try a smaller learning_rate"
+            raise TrainingDiverged("loss", "a number", f"{loss} in step {step + 1} of epoch {epoch + 1}", hint)
+        self._optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return loss
+
+    def _changed(self, batch: Batch, step: int) -> Batch:
+        """``batch`` after the augmentation of this step, counted from the first epoch on."""
+        if not self._settings.augmentation.changes:
+            return batch
+        seed = _seed_of(self._settings.seed, "augmentation")
+        return Batch(augmented(batch.x_BCHW, self._settings.augmentation, seed=seed, step=step), batch.labels_B)
+
+    def _close(self, epoch: int, train_loss: float) -> EpochRecord:
+        holdout_loss, terms = self._holdout_losses()
+        if not math.isfinite(holdout_loss):
+            raise TrainingDiverged("holdout loss", "a number", f"{holdout_loss} after epoch {epoch}")
+        rivals = [record.holdout_loss for record in self._history if self._settled(record.epoch)]
+        best = self._settled(epoch) and all(holdout_loss < rival for rival in rivals)
+        if best:
+            self._best = _state_of(self._network)
+        record = EpochRecord(
+            epoch=epoch, train_loss=train_loss, holdout_loss=holdout_loss, holdout_terms=terms, best=best
+        )
+        self._history.append(record)
+        return record
+
+    @torch.inference_mode()
+    def _holdout_losses(self) -> tuple[float, dict[str, float]]:
+        """The deterministic losses as means over the holdout, in ``eval`` mode."""
+        self._network.eval()
+        total, terms, count = 0.0, dict[str, float](), len(self._holdout)
+        for begin in range(0, count, _EVALUATION_BATCH):
+            batch = self._holdout.batch(slice(begin, begin + _EVALUATION_BATCH), self._device)
+            losses = self._network.losses(batch, progress=1.0, noise=None)
+            assert losses.output_BCHW is not None  # all steps are done
+            added, also = self._sharpening.judged(batch.x_BCHW, losses.output_BCHW)
+            share = len(batch.x_BCHW) / count
+            total += share * (losses.total + added).item()
+            terms = {n: terms.get(n, 0.0) + share * value.item() for n, value in (losses.terms | also).items()}
+        return total, terms
+
+    def snapshot(self, identity: str) -> Snapshot:
+        return Snapshot(identity, tuple(self._history), _state_of(self._network), self._best, self._moments())
+
+    def _moments(self) -> dict[str, Tensor]:
+        """The optimiser's state, one tensor per parameter and moment; zeros where it has not been trained yet."""
+        tensors = dict[str, Tensor]()
+        for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
+            zeros, also = torch.zeros_like(parameter), torch.zeros_like(parameter)  # a file holds no tensor twice
+            fresh = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": also}
+            state = self._optimizer.state.get(parameter) or fresh
+            tensors |= {f"{index}.{name}": value for name, value in state.items()}
+        return tensors
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from ``snapshot``. Raises ``SettingsError`` where it holds another network, as of an older release."""
+        try:
+            self._network.load_state_dict(snapshot.current)
+            self._restore_moments(snapshot.optimizer)
+        except (KeyError, RuntimeError) as misfit:
+            raise SettingsError("checkpoint", "the weights of this network", misfit, checkpoints.HINT) from misfit
+        self._history, self._best = list(snapshot.history), snapshot.best
+
+    def _restore_moments(self, optimizer: dict[str, Tensor]) -> None:
+        """Moments take the memory layout of their parameters, as if they had never been written."""
+        for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
+            values = {name: optimizer[f"{index}.{name}"] for name in ("exp_avg", "exp_avg_sq")}
+            self._optimizer.state[parameter] = {
+                "step": optimizer[f"{index}.step"],
+                **{name: torch.empty_like(parameter).detach().copy_(value) for name, value in values.items()},
+            }
+
+    def result(self) -> Trained:
+        encoder = {name.removeprefix("encoder."): v for name, v in self._best.items() if name.startswith("encoder.")}
+        decoder = {name.removeprefix("decoder."): v for name, v in self._best.items() if name.startswith("decoder.")}
+        return Trained(self._config, encoder, decoder, tuple(self._history))
+
+
+def _schedule(done: float) -> float:
+    """The learning rate as a share of its peak: a linear rise, then half a cosine (Loshchilov & Hutter, ICLR 2017)."""
+    rise = min(1.0, (done + 1e-3) / _RISE)
+    return rise * (_FLOOR + (1.0 - _FLOOR) * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def _check_images(name: str, images_NHWC: np.ndarray, config: AutoencoderConfig, least: int) -> None:
+    wanted = (config.size, config.size, config.channels)
+    if images_NHWC.dtype != np.uint8 or images_NHWC.shape[1:] != wanted:
+        got = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"
+        raise SourceError(f"{name} images", f"uint8 of shape (N, {', '.join(map(str, wanted))})", got)
+    if len(images_NHWC) < least:
+        raise SourceError(f"{name} images", f"at least {least}", len(images_NHWC))
+
+
+def _identity(config: AutoencoderConfig, settings: TrainSettings, fingerprint: str, *counts: int) -> str:
+    """Digest of all that determines the weights but the machine: what a checkpoint must agree with."""
+    facts = {
+        "config": config.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude={"device"}),
+        "fingerprint": fingerprint,
+        "counts": counts,
+    }
+    return digest_of(canonical_json(facts))
+
+
+def _seed_of(seed: int, purpose: str) -> int:
+    """63 bits for one purpose: unlike seed + 1, no two purposes of any two seeds share their numbers."""
+    digest = hashlib.sha256(f"latentmill training 1\n{seed}\n{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _state_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of all weights and running statistics, on the CPU, contiguous."""
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
+
+
+@contextmanager
+def _exhaustion_named(device: torch.device) -> Iterator[None]:
+    try:
+        with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            yield
+    except torch.OutOfMemoryError as exhausted:
+        raise DeviceExhausted("batch", f"a batch that fits into the memory of {device}", str(exhausted)) from exhausted

@@ -1,0 +1,156 @@
+"""From stored bytes to a usable bundle: every digest, shape and number is checked before anything is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_safetensors
+
+from generator.errors import BundleError, BundleMissing, ObjectMissing
+from generator.models.bundle.format import (
+    CODES_FILE,
+    DECODER_FILE,
+    ENCODER_FILE,
+    INFO_FILE,
+    JUDGE_FILE,
+    LATENTS_FILE,
+    SKETCH_FILE,
+    BundleFile,
+    BundleInfo,
+)
+from generator.models.latents import LatentDistribution
+from generator.models.latents.codes import Codes
+from generator.models.screening.data import UNGUARDED, Guards
+from generator.spec.canonical import MAX_JSON_BYTES, digest_of, read_json, validated
+from generator.store.base import Store
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: what sampling, decoding and screening need. ``decoder``: float arrays by parameter name."""
+
+    digest: str
+    info: BundleInfo
+    decoder: Tensors
+    latents: LatentDistribution
+    guards: Guards = UNGUARDED
+
+
+def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
+    """Digest and content of ``bundle.json`` in ``store``; no other file is read.
+
+    Raises ``BundleMissing`` where there is no ``bundle.json``, and ``BundleError`` where it is not as ``expected``.
+    """
+    data = info_bytes(store, expected)
+    return digest_of(data), parse_info(data)
+
+
+def info_bytes(store: Store, expected: str | None = None) -> bytes:
+    """The bytes of ``bundle.json``, of which the bundle's digest is taken. Raises as ``read_info`` does."""
+    held = store.head(INFO_FILE)
+    if held is None:
+        raise BundleMissing("bundle", "a bundle (a directory with bundle.json)", f"none at {store.url}")
+    if held.size > MAX_JSON_BYTES:
+        raise BundleError(INFO_FILE, f"at most {MAX_JSON_BYTES} bytes of JSON", f"{held.size} bytes")
+    data = store.get(INFO_FILE, MAX_JSON_BYTES)
+    if expected is not None and digest_of(data) != expected:
+        raise BundleError("bundle", f"bundle.json with digest {expected}", digest_of(data), "the bundle was altered")
+    return data
+
+
+def parse_info(data: bytes) -> BundleInfo:
+    """The content of ``bundle.json``. Raises ``BundleError``."""
+    document = read_json(data, field=INFO_FILE, error=BundleError)
+    return validated(BundleInfo, document, field=INFO_FILE, error=BundleError)
+
+
+def load_bundle(store: Store, expected: str | None = None) -> Bundle:
+    """The bundle in ``store``, verified whole; ``expected`` pins its digest. Raises ``BundleError``."""
+    from generator.models.latents.load import load  # clients that only ask what a bundle is wait for none of its parts
+
+    digest, info = read_info(store, expected)
+    latents = load(info.latents, _tensors(store, info, LATENTS_FILE))
+    if (latents.dims, latents.classes) != (info.latent_dim, len(info.classes)):
+        raise BundleError(
+            LATENTS_FILE,
+            f"{info.latent_dim} dimensions and {len(info.classes)} classes, as in {INFO_FILE}",
+            f"{latents.dims} and {latents.classes}",
+        )
+    for name in (ENCODER_FILE, CODES_FILE):
+        if name in info.files:
+            read_file(store, info, name)
+    return Bundle(digest, info, _tensors(store, info, DECODER_FILE), latents, _guards(store, info))
+
+
+def _guards(store: Store, info: BundleInfo) -> Guards:
+    judge_weights = _tensors(store, info, JUDGE_FILE) if JUDGE_FILE in info.files else None
+    sketch = None
+    if SKETCH_FILE in info.files:
+        from generator.models.screening.copy_index import load_sketch
+
+        tensors = _tensors(store, info, SKETCH_FILE)
+        sketch = load_sketch(tensors, size=info.image.height, channels=info.image.channels)
+    return Guards(info.judge, judge_weights, sketch, info.passing)
+
+
+def load_encoder_weights(store: Store, info: BundleInfo) -> Tensors:
+    """The encoder's parameters. Raises ``BundleError`` where the bundle carries no encoder."""
+    return _tensors(store, info, ENCODER_FILE)
+
+
+def load_codes(store: Store, info: BundleInfo) -> Codes:
+    """The codes of training images and of held-out ones. Raises ``BundleError`` where they do not fit the bundle."""
+    tensors = _tensors(store, info, CODES_FILE)
+    labels = {"labels": "codes", "holdout_labels": "holdout"} if info.classes else {}
+    if set(tensors) != {"codes", "holdout", *labels}:
+        raise BundleError(CODES_FILE, f"the tensors {sorted({'codes', 'holdout', *labels})}", sorted(tensors))
+    for name in ("codes", "holdout"):
+        _check_array(name, tensors[name], np.float32, (len(tensors[name]), info.latent_dim))
+    for name, of in labels.items():
+        _check_array(name, tensors[name], np.int64, (len(tensors[of]),))
+        if np.any((tensors[name] < 0) | (tensors[name] >= len(info.classes))):
+            raise BundleError(f"{CODES_FILE}:{name}", f"labels 0 .. {len(info.classes) - 1}", "others")
+    codes_ND, holdout_HD = (tensors[name].astype(np.float64) for name in ("codes", "holdout"))
+    return Codes(codes_ND, tensors.get("labels"), holdout_HD, tensors.get("holdout_labels"), info.classes)
+
+
+def _check_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        got = f"{array.dtype} of shape {array.shape}"
+        raise BundleError(f"{CODES_FILE}:{name}", f"{np.dtype(dtype)} of shape {shape}", got)
+
+
+def read_file(store: Store, info: BundleInfo, name: BundleFile) -> bytes:
+    """One file of a bundle, of the size and digest that ``info`` gives it. Raises ``BundleError`` naming the file."""
+    entry = info.files.get(name)
+    if entry is None:
+        raise BundleError(name, f"a bundle that carries {name}", "a bundle without it")
+    held = store.head(name)
+    if held is not None and held.size != entry.size:  # never read more than the document speaks of
+        raise BundleError(
+            name, f"{entry.size} bytes, as in {INFO_FILE}", f"{held.size} bytes", "the bundle was altered"
+        )
+    try:
+        data = store.get(name, entry.size)
+    except ObjectMissing as missing:
+        raise BundleError(name, "the file that bundle.json names", f"none at {store.url}") from missing
+    if digest_of(data) != entry.digest:
+        raise BundleError(name, f"content with digest {entry.digest}", digest_of(data), "the bundle was altered")
+    return data
+
+
+def _tensors(store: Store, info: BundleInfo, name: BundleFile) -> Tensors:
+    data = read_file(store, info, name)
+    try:
+        tensors: dict[str, np.ndarray] = parse_safetensors(data)
+    except (SafetensorError, KeyError, ValueError) as broken:
+        raise BundleError(name, "a safetensors file", f"bytes that do not parse ({broken})") from broken
+    for key, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise BundleError(f"{name}:{key}", "finite numbers", "NaN or infinity")
+    return tensors

@@ -1,0 +1,136 @@
+"""From trained parts to a bundle directory, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save as safetensors_bytes
+
+from generator.errors import BundleError
+from generator.models.autoencoders.config import AutoencoderConfig
+from generator.models.bundle.format import (
+    CODES_FILE,
+    DECODER_FILE,
+    ENCODER_FILE,
+    INFO_FILE,
+    JUDGE_FILE,
+    LATENTS_FILE,
+    SKETCH_FILE,
+    BundleFile,
+    BundleInfo,
+    FileEntry,
+    FittingFacts,
+    ImageShape,
+    SourceFacts,
+    TrainingFacts,
+)
+from generator.models.latents import LatentDistribution
+from generator.models.latents.codes import Codes
+from generator.models.screening.data import UNGUARDED, Guards
+from generator.spec.canonical import digest_of
+
+
+@dataclass(frozen=True)
+class BundleContents:
+    """The parts of a bundle. ``codes``: of training images and held-out ones, to fit again and to judge by.
+
+    ``encoder`` and ``training`` are ``None`` for an imported decoder. ``guards``: what its images are screened with.
+    """
+
+    autoencoder: AutoencoderConfig
+    decoder: Mapping[str, np.ndarray]
+    encoder: Mapping[str, np.ndarray] | None
+    latents: LatentDistribution
+    classes: tuple[str, ...]
+    codes: Codes
+    source: SourceFacts
+    training: TrainingFacts | None
+    fitting: FittingFacts
+    guards: Guards = UNGUARDED
+
+
+def save_bundle(directory: Path, contents: BundleContents) -> str:
+    """Write a bundle to ``directory``, which must not exist yet; its digest. Raises ``BundleError``."""
+    check_free(directory)
+    latents_config, latents_tensors = contents.latents.state()
+    files: dict[BundleFile, bytes] = {
+        DECODER_FILE: _packed(contents.decoder),
+        LATENTS_FILE: _packed(latents_tensors),
+        CODES_FILE: _packed(_code_tensors(contents.codes)),
+    }
+    if contents.encoder is not None:
+        files[ENCODER_FILE] = _packed(contents.encoder)
+    guards = contents.guards
+    if guards.judge_weights is not None:
+        files[JUDGE_FILE] = _packed(guards.judge_weights)
+    if guards.sketch is not None:
+        files[SKETCH_FILE] = _packed(guards.sketch.tensors())
+    config = contents.autoencoder
+    info = BundleInfo(
+        image=ImageShape(height=config.size, width=config.size, channels=config.channels),
+        latent_dim=config.latent_dim,
+        classes=contents.classes,
+        autoencoder=config,
+        latents=latents_config,
+        source=contents.source,
+        training=contents.training,
+        fitting=contents.fitting,
+        judge=guards.judge,
+        passing=guards.passing,
+        files={name: FileEntry(digest=digest_of(data), size=len(data)) for name, data in files.items()},
+    )
+    write_whole(directory, {INFO_FILE: info.canonical(), **{str(name): data for name, data in files.items()}})
+    return digest_of(info.canonical())
+
+
+def _code_tensors(codes: Codes) -> dict[str, np.ndarray]:
+    arrays = {"codes": codes.codes_ND.astype(np.float32), "holdout": codes.holdout_HD.astype(np.float32)}
+    if codes.labels_N is not None and codes.holdout_labels_H is not None:
+        arrays |= {"labels": codes.labels_N, "holdout_labels": codes.holdout_labels_H}
+    return arrays
+
+
+def _packed(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """A safetensors file. Strided arrays (channels-last weights) are copied first: the format would scramble them."""
+    return safetensors_bytes({name: np.asarray(array, order="C") for name, array in tensors.items()})
+
+
+def check_free(directory: Path) -> None:
+    """Raise ``BundleError`` where something is already at ``directory``, or where it cannot be made and written."""
+    try:
+        if directory.exists() or directory.is_symlink():
+            hint = "bundles are immutable"
+            raise BundleError("out", "a path where nothing is yet", f"{directory}, which exists", hint)
+        parent = next(path for path in directory.absolute().parents if path.exists())
+        if not parent.is_dir():
+            raise BundleError("out", "a path below a directory", f"{directory}, where {parent} is a file")
+        _unfinished(directory, parent).rmdir()
+    except OSError as refused:
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
+
+
+def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write a directory of files under a hidden name, then rename it: it appears whole or not at all."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = _unfinished(directory, directory.parent)
+    except OSError as refused:
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
+    try:
+        for name, data in files.items():
+            (unfinished / name).write_bytes(data)
+        unfinished.chmod(0o755)
+        unfinished.rename(directory)
+    except OSError as refused:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
+
+
+def _unfinished(directory: Path, parent: Path) -> Path:
+    """A new, hidden directory in ``parent``, to become ``directory``."""
+    return Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=parent))

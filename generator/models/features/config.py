@@ -1,0 +1,18 @@
+"""What training a classifier may cost. Importing this file does not import torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from generator.models.autoencoders.augmentation import Augmentation
+from generator.spec.canonical import Frozen
+
+
+class Budget(Frozen):
+    """What every arm of a comparison gets: ``steps`` of ``batch`` images, the peak of the learning rate, the changes
+    made to images while training."""
+
+    steps: int = Field(default=1400, ge=1, le=1_000_000, strict=True)
+    batch: int = Field(default=128, ge=2, le=65_536, strict=True)
+    peak_rate: float = Field(default=0.1, gt=0.0, le=10.0)
+    augmentation: Augmentation = Augmentation()

@@ -1,0 +1,37 @@
+"""Images to features, by a classifier or, where nothing is labelled, by an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from generator.models.autoencoders.inference import encode
+from generator.models.autoencoders.networks import to_input
+from generator.models.features.classifier import Classifier
+
+Features = Callable[[np.ndarray], np.ndarray]  # uint8 images_NHWC -> features_NF, float32
+
+_BATCH = 512
+
+
+def classifier_features(classifier: Classifier) -> Features:
+    """Penultimate features of ``classifier``: what its linear layer sees, >= 0."""
+
+    @torch.inference_mode()
+    def features(images_NHWC: np.ndarray) -> np.ndarray:
+        device = next(classifier.parameters()).device
+        parts = [
+            classifier.features(to_input(images_NHWC[begin : begin + _BATCH], device)).cpu().numpy()
+            for begin in range(0, len(images_NHWC), _BATCH)
+        ]
+        return np.concatenate(parts)
+
+    return features
+
+
+def encoder_features(encoder: nn.Module) -> Features:
+    """Codes of ``encoder`` (of a variational one the posterior means): features that need no labels."""
+    return lambda images_NHWC: encode(encoder, images_NHWC, _BATCH).astype(np.float32)

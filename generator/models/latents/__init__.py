@@ -1,0 +1,5 @@
+"""Latent distributions: fitted values that sample codes and know their density."""
+
+from generator.models.latents.base import LatentDistribution, Latents
+
+__all__ = ["LatentDistribution", "Latents"]

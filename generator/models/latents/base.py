@@ -1,0 +1,78 @@
+"""What a latent distribution is: a fitted value that samples codes and knows their density.
+
+Legend: B batch, D latent dimensions, C classes (1 when unlabelled). Every distribution is batch-invariant bit for
+bit: a row's result depends on that row's noise and label alone, whatever the batch, its order and its size. BLAS and
+reductions whose order depends on the batch break this; ``generator.models.latents.kernels`` has what may be used.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from generator.spec.seeding import Noise
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Codes drawn from a latent distribution, and the mixture component that each came from."""
+
+    z_BD: np.ndarray  # float64
+    cluster_B: np.ndarray  # int32, 0 .. clusters of the row's class - 1
+
+    def __len__(self) -> int:
+        return len(self.z_BD)
+
+
+class LatentDistribution(ABC):
+    """A fitted distribution of codes given the label. There is no unfitted state."""
+
+    @property
+    @abstractmethod
+    def dims(self) -> int:
+        """Number of latent dimensions D."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """Number of classes; 0 when the codes it was fitted to had no labels (every label is then 0)."""
+
+    @property
+    def clusters(self) -> tuple[int, ...]:
+        """Number of clusters of each class (one entry when unlabelled). A family with more than one in a class keeps
+        these numbers as ``clusters`` in the JSON of its state, where recipes are checked against them."""
+        return (1,) * max(1, self.classes)
+
+    def choice_of(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        """float64 (B,): a ``choice_B`` with which ``sample`` takes these clusters (int64) of these classes."""
+        return np.full(np.broadcast(cluster_B, labels_B).shape, 0.5)
+
+    @abstractmethod
+    def sample(self, noise: Noise, labels_B: np.ndarray) -> Latents:
+        """One code per row of ``noise`` (B rows, D normals each), of the class in ``labels_B`` (int64)."""
+
+    @abstractmethod
+    def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        """float64 (B,): natural log of the density of each code given its label, per unit of latent volume."""
+
+    @abstractmethod
+    def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+        """The noise from which ``sample`` makes these codes of these classes, up to rounding.
+
+        The cluster is the one most responsible for the code; ``choice_B`` is the middle of its share of (0, 1).
+        """
+
+    @abstractmethod
+    def density_floor(self, quantile: float) -> np.ndarray:
+        """float64 (C,): the log-density that this share of a class's held-out codes falls below, or this share of its
+        samples where that is lower. So at most this share of samples is refused.
+
+        ``quantile`` in [0, 1]; between the stored points it is interpolated linearly.
+        """
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(plain JSON, arrays): what ``generator.models.latents.load`` needs to make this value again, bit for bit."""

@@ -1,0 +1,77 @@
+"""Which latent distribution is fitted, and how. Plain values: importing this file does not import torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+
+from generator.errors import InputError, SpecError
+from generator.spec.canonical import Frozen, validated
+
+Covariance = Literal["full", "diagonal", "tied"]
+Criterion = Literal["likelihood", "bic"]
+
+
+class GaussianSettings(Frozen):
+    """One Gaussian a class. ``covariance``: ``full``, ``diagonal``, or ``tied`` (one matrix for all classes)."""
+
+    family: Literal["gaussian"] = "gaussian"
+    covariance: Covariance = "full"
+
+
+class MixtureSettings(Frozen):
+    """A Gaussian mixture a class.
+
+    ``covariance``: a ``full`` matrix per cluster, its ``diagonal`` alone, or one ``tied`` matrix per class.
+    ``clusters`` fixes their number a class; ``None`` chooses it on held-out codes by ``clusters_by``.
+    """
+
+    family: Literal["mixture"] = "mixture"
+    covariance: Covariance = "full"
+    clusters: int | None = Field(default=None, ge=1, le=1000, strict=True)
+    clusters_by: Criterion = "likelihood"
+
+
+class FlowSettings(Frozen):
+    """A normalizing flow of affine coupling layers, conditional on the label.
+
+    ``transforms`` layers, each with two hidden layers of ``hidden`` units; at most ``epochs`` passes over the codes in
+    batches of ``batch``, stopped once held-out codes have not become likelier for ``patience`` epochs. ``weight_decay``
+    (decoupled, as a share of the learning rate) keeps the flow from learning the codes by heart.
+    """
+
+    family: Literal["flow"] = "flow"
+    transforms: int = Field(default=8, ge=1, le=64, strict=True)
+    hidden: int = Field(default=128, ge=4, le=1024, strict=True)
+    epochs: int = Field(default=24, ge=1, le=10_000, strict=True)
+    batch: int = Field(default=256, ge=2, le=65_536, strict=True)
+    learning_rate: float = Field(default=2e-3, gt=0.0, le=1.0)
+    weight_decay: float = Field(default=0.2, ge=0.0, le=100.0)
+    patience: int = Field(default=10, ge=1, le=10_000, strict=True)
+
+
+class PolarSettings(Frozen):
+    """Two-dimensional codes on a ring: a mixture in polar coordinates around the centre of all codes.
+
+    ``clusters`` a class as in ``MixtureSettings``.
+    """
+
+    family: Literal["polar"] = "polar"
+    clusters: int | None = Field(default=None, ge=1, le=1000, strict=True)
+
+
+SamplerSettings = Annotated[
+    GaussianSettings | MixtureSettings | FlowSettings | PolarSettings, Field(discriminator="family")
+]
+_MODELS = {model.model_fields["family"].default: model for model in get_args(get_args(SamplerSettings)[0])}
+SAMPLERS: tuple[str, ...] = tuple(_MODELS)
+
+
+def parse_sampler(value: Any, *, field: str = "sampler", error: type[InputError] = SpecError) -> SamplerSettings:
+    """An untrusted value (parsed JSON or YAML) as settings; ``error`` names the field that is wrong."""
+    family = value.get("family") if isinstance(value, dict) else None
+    if family not in _MODELS:
+        raise error(f"{field}.family", f"one of {', '.join(SAMPLERS)}", repr(family))
+    settings: SamplerSettings = validated(_MODELS[family], value, field=field, error=error)
+    return settings

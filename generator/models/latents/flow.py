@@ -1,0 +1,221 @@
+"""A normalizing flow of affine couplings, conditional on the label: Real NVP (Dinh, Sohl-Dickstein, Bengio, ICLR 2017).
+
+A code z of class y is first standardised, u = L_y^-1 (z - m_y), by the Gaussian of its class. Then come couplings: each
+leaves the dimensions of its mask as they are, and scales and shifts each of the others (equation 7 of the paper) by
+what a small network makes of the former and of the label. What comes out is standard normal:
+
+    log p(z | y) = log N(f(u; y); 0, 1) + sum log-scales - log det L_y
+
+Sampling takes the same way back, in one pass. Weights are trained with zuko (``flow_fitting``); here is their use
+without torch: all in float64, every matrix product exact (``exact``), every other sum a loop, so that a row's result
+depends on that row alone whatever batch, order, threads, or BLAS.
+
+Legend: B rows, T rows of a tile, D dimensions, A masked ones that are kept, F free ones that are moved, H hidden units,
+C classes (1 when unlabelled), N couplings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from generator.errors import BundleError
+from generator.models.latents import kernels, state_checks
+from generator.models.latents.base import LatentDistribution, Latents
+from generator.models.latents.covariances import FullSpread
+from generator.models.latents.exact_product import ExactProduct, rounded, rounded_positive
+from generator.models.latents.quantiles import QUANTILE_GRID, floors
+from generator.models.latents.threads import in_tiles
+from generator.spec.canonical import Frozen, validated
+from generator.spec.seeding import Noise
+
+SLOPE = 1e-3  # least scale of a coupling; 1 / SLOPE is the largest
+_LIMIT = -math.log(SLOPE)
+_TILE = 256  # rows at a time: the working set of a tile stays in the cache
+
+
+class FlowConfig(Frozen):
+    """The JSON half of a stored flow. ``classes`` is 0 when unlabelled."""
+
+    family: Literal["flow"] = "flow"
+    dims: int = Field(ge=2, le=512, strict=True)
+    classes: int = Field(ge=0, le=100_000, strict=True)
+    transforms: int = Field(ge=1, le=64, strict=True)
+    hidden: int = Field(ge=1, le=1024, strict=True)
+
+    @property
+    def rows(self) -> int:
+        """C: classes, 1 when unlabelled."""
+        return max(1, self.classes)
+
+
+class Coupling:
+    """One coupling: its mask, and the network of two hidden layers that makes shifts and scales."""
+
+    def __init__(self, mask_D: np.ndarray, weights: Mapping[str, np.ndarray]) -> None:
+        """``weights``: those of ``weight_shapes``. Raises ``ValueError`` where they are too large to be exact."""
+        self._kept_A, self._free_F = np.flatnonzero(mask_D), np.flatnonzero(~mask_D)
+        kept, first_HI = len(self._kept_A), weights["0.weight"]
+        self._first, self._second = ExactProduct(first_HI[:, :kept]), ExactProduct(weights["1.weight"])
+        self._label_HC = first_HI[:, kept:].astype(np.float64) + weights["0.bias"].astype(np.float64)[:, None]
+        self._bias_H1 = weights["1.bias"].astype(np.float64)[:, None]
+        self._last, self._bias_O1 = ExactProduct(weights["2.weight"]), weights["2.bias"].astype(np.float64)[:, None]
+
+    def forward(self, u_DT: np.ndarray, labels_T: np.ndarray) -> np.ndarray:
+        """From codes to noise: ``u_DT`` is overwritten; log_scale_T, the log of the Jacobian, is returned."""
+        shift_FT, log_scale_FT = self._moves(u_DT, labels_T)
+        u_DT[self._free_F] = u_DT[self._free_F] * np.exp(log_scale_FT) + shift_FT
+        total_T = np.zeros(u_DT.shape[1])
+        for log_scale_T in log_scale_FT:
+            total_T += log_scale_T
+        return total_T
+
+    def inverse(self, u_DT: np.ndarray, labels_T: np.ndarray) -> None:
+        """From noise to codes: ``u_DT`` is overwritten."""
+        shift_FT, log_scale_FT = self._moves(u_DT, labels_T)
+        u_DT[self._free_F] = (u_DT[self._free_F] - shift_FT) * np.exp(-log_scale_FT)
+
+    def _moves(self, u_DT: np.ndarray, labels_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(shift_FT, log_scale_FT), the latter within the limits that ``SLOPE`` sets."""
+        hidden_HT = self._first(rounded(u_DT[self._kept_A]))
+        hidden_HT += self._label_HC[:, labels_T]
+        hidden_HT = self._second(rounded_positive(hidden_HT))
+        hidden_HT += self._bias_H1
+        raw_OT = self._last(rounded_positive(hidden_HT))
+        raw_OT += self._bias_O1
+        scale_FT = np.ascontiguousarray(raw_OT[1::2])  # stored: shift and scale of one dimension after the other
+        return raw_OT[0::2], scale_FT / (1.0 + np.abs(scale_FT) / _LIMIT)
+
+
+class Flow(LatentDistribution):
+    """See the module. Built from checked arrays by ``from_state`` or by the fit; immutable afterwards.
+
+    ``tensors``: float64 mean (C, D), factor (C, D, D) lower triangular with a positive diagonal, quantile (C, Q) as of
+    ``generator.models.latents.quantiles``; uint8 mask (N, D); float32 weights, as of ``weight_shapes`` after ``{n}.``.
+    """
+
+    def __init__(self, config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> None:
+        """Raises ``ValueError`` where weights are too large."""
+        self._config, self._tensors = config, dict(tensors)
+        self._spread = FullSpread(tensors["mean"], tensors["factor"])
+        log_normal = 0.5 * config.dims * math.log(2.0 * math.pi)
+        self._log_scale_C = -self._spread.log_determinants() - log_normal
+        self._couplings = [
+            Coupling(mask_D.astype(bool), _weights_of(n, tensors)) for n, mask_D in enumerate(tensors["mask"])
+        ]
+
+    @property
+    def dims(self) -> int:
+        return self._config.dims
+
+    @property
+    def classes(self) -> int:
+        return self._config.classes
+
+    def sample(self, noise: Noise, labels_B: np.ndarray) -> Latents:
+        z_BD = np.empty_like(noise.normal_BD)
+
+        def tile(rows: slice) -> None:
+            u_DT, labels_T = noise.normal_BD[rows].T.copy(), labels_B[rows]
+            for coupling in reversed(self._couplings):
+                coupling.inverse(u_DT, labels_T)
+            z_BD[rows] = self._spread.affine(labels_T, np.ascontiguousarray(u_DT.T))
+
+        in_tiles(tile, len(labels_B), _TILE)
+        return Latents(z_BD=z_BD, cluster_B=np.zeros(len(labels_B), dtype=np.int32))
+
+    def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        log_density_B = np.empty(len(z_BD))
+
+        def tile(rows: slice) -> None:
+            normal_TD, log_scale_T = self._normals(z_BD[rows], labels_B[rows])
+            squares_T = kernels.sum_of_squares(normal_TD)
+            log_density_B[rows] = self._log_scale_C[labels_B[rows]] + log_scale_T - 0.5 * squares_T
+
+        in_tiles(tile, len(z_BD), _TILE)
+        return log_density_B
+
+    def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+        normal_BD = np.empty(z_BD.shape)
+
+        def tile(rows: slice) -> None:
+            normal_BD[rows], _ = self._normals(z_BD[rows], labels_B[rows])
+
+        in_tiles(tile, len(z_BD), _TILE)
+        return Noise(choice_B=np.full(len(z_BD), 0.5), normal_BD=normal_BD)
+
+    def _normals(self, z_TD: np.ndarray, labels_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(normal_TD, log_scale_T): the noise of these codes, and the log of the couplings' Jacobian."""
+        u_DT = self._spread.normals(labels_T, z_TD).T.copy()
+        log_scale_T = np.zeros(len(z_TD))
+        for coupling in self._couplings:
+            log_scale_T += coupling.forward(u_DT, labels_T)
+        return u_DT.T, log_scale_T
+
+    def density_floor(self, quantile: float) -> np.ndarray:
+        return floors(self._tensors["quantile"], quantile)
+
+    def measured(self, quantile_CQ: np.ndarray) -> Flow:
+        """This flow with other stored quantiles."""
+        return Flow(self._config, {**self._tensors, "quantile": quantile_CQ})
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        return self._config.model_dump(mode="json"), dict(self._tensors)
+
+
+def weight_shapes(config: FlowConfig, kept: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of one coupling's weights, by name; ``kept``: dimensions of its mask. Inputs: those, then the label."""
+    hidden, outputs = config.hidden, 2 * (config.dims - kept)
+    return {
+        "0.weight": (hidden, kept + config.rows),
+        "0.bias": (hidden,),
+        "1.weight": (hidden, hidden),
+        "1.bias": (hidden,),
+        "2.weight": (outputs, hidden),
+        "2.bias": (outputs,),
+    }
+
+
+def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Flow:
+    """A flow from untrusted stored values. Raises ``BundleError`` for anything that is no such flow."""
+    checked = validated(FlowConfig, dict(config), field="latents", error=BundleError)
+    kept_N = _kept(checked, tensors)
+    shapes: dict[str, tuple[int, ...]] = {
+        "mean": (checked.rows, checked.dims),
+        "factor": (checked.rows, checked.dims, checked.dims),
+        "quantile": (checked.rows, len(QUANTILE_GRID)),
+        "mask": (checked.transforms, checked.dims),
+    }
+    types: dict[str, type] = {"mask": np.uint8}
+    for n, kept in enumerate(kept_N):
+        of_coupling = {f"{n}.{name}": shape for name, shape in weight_shapes(checked, kept).items()}
+        shapes |= of_coupling
+        types |= dict.fromkeys(of_coupling, np.float32)
+    arrays = state_checks.arrays(tensors, shapes, types)
+    state_checks.check_factors(arrays["factor"])
+    state_checks.check_quantiles(arrays["quantile"])
+    try:
+        return Flow(checked, arrays)
+    except ValueError as large:
+        raise BundleError("latents", "weights of a usable size", large) from large
+
+
+def _kept(config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> list[int]:
+    """How many dimensions each mask keeps: at least one, and not all."""
+    mask_ND = tensors.get("mask", np.zeros(0))
+    shape = (config.transforms, config.dims)
+    if mask_ND.dtype != np.uint8 or mask_ND.shape != shape:
+        raise BundleError("latents.mask", f"uint8 of shape {shape}", f"{mask_ND.dtype} of shape {mask_ND.shape}")
+    kept_N = [int(kept) for kept in mask_ND.sum(axis=1)]
+    if mask_ND.max() > 1 or min(kept_N) < 1 or max(kept_N) >= config.dims:
+        raise BundleError("latents.mask", "ones and zeros, both in each row", "others")
+    return kept_N
+
+
+def _weights_of(coupling: int, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    start = f"{coupling}."
+    return {name.removeprefix(start): array for name, array in tensors.items() if name.startswith(start)}

@@ -1,0 +1,28 @@
+"""A stored distribution becomes a value again, whatever its family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from generator.errors import BundleError
+from generator.models.latents import flow, mixture, polar
+from generator.models.latents.base import LatentDistribution
+
+_Loader = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], LatentDistribution]
+_FAMILIES: dict[str, _Loader] = {
+    "gaussian": mixture.from_state,
+    "mixture": mixture.from_state,
+    "flow": flow.from_state,
+    "polar": polar.from_state,
+}
+
+
+def load(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> LatentDistribution:
+    """The distribution whose ``state()`` this was. Raises ``BundleError`` for anything that does not fit together."""
+    family = config.get("family")
+    if not isinstance(family, str) or family not in _FAMILIES:
+        raise BundleError("latents.family", f"one of {', '.join(_FAMILIES)}", repr(family))
+    return _FAMILIES[family](config, tensors)

@@ -1,0 +1,166 @@
+"""A decoder that exists already becomes a bundle: its layers and weights, and codes to draw from.
+
+A decoder alone draws nothing: it also needs to be known where its codes lie. Either codes of real images come with it
+(encoded by whatever encoder it has), with their labels or without, and a latent distribution is fitted to them as
+after a training of ours; or it was made for a standard normal prior, as those of generative adversarial networks are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from generator.errors import SpecError
+from generator.models.autoencoders.factory import load_decoder
+from generator.models.autoencoders.imported.document import read_decoder
+from generator.models.autoencoders.imported.layers import LayersConfig
+from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, save_bundle
+from generator.models.bundle.save import check_free
+from generator.models.latents.codes import Codes
+from generator.models.latents.config import GaussianSettings, SamplerSettings
+from generator.models.latents.fitting.fit import Fit, fit
+from generator.models.latents.fitting.gaussian import standard_normal
+from generator.sources import split
+from generator.sources.npz import array, labels, opened
+from generator.spec.canonical import digest_of
+from generator.spec.seeding import noise
+
+PRIOR_CODES = 10_000  # draws that stand for the codes of a standard normal prior
+_HOLDOUT = 0.1
+_LOOKED_AT = 64  # images that are decoded to see that something comes out
+
+
+@dataclass(frozen=True, eq=False)
+class GivenCodes:
+    """``codes_ND`` (any float type) of real images, ``labels_N`` int64 or ``None``, and the names of the classes."""
+
+    name: str
+    codes_ND: np.ndarray
+    labels_N: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The digest of the new bundle, how the fit went, and a note for a person where the images look wrong."""
+
+    digest: str
+    config: LayersConfig
+    fit: Fit
+    notices: tuple[str, ...]
+
+
+def import_decoder(
+    document: bytes,
+    weights: Mapping[str, np.ndarray],
+    codes: GivenCodes | None,
+    out: Path,
+    *,
+    sampler: SamplerSettings,
+    seed: int = 0,
+) -> Imported:
+    """Write the bundle ``out``, which must be new. Without ``codes`` the decoder is one of a standard normal prior.
+
+    ``document``: JSON of a ``DecoderDocument``. Raises ``SpecError`` naming the layer or tensor that does not fit,
+    ``BundleError`` for ``out``, and what fitting raises; nothing is left then.
+    """
+    check_free(out)
+    config, tensors = read_decoder(document, weights)
+    held = prior_codes(config.latent_dim, seed) if codes is None else _split(codes, config.latent_dim, seed)
+    fitted = _prior(held) if codes is None else fit(held, sampler, seed=seed)
+    names = () if codes is None else codes.class_names
+    contents = BundleContents(
+        autoencoder=config,
+        decoder=tensors,
+        encoder=None,
+        latents=fitted.distribution,
+        classes=names,
+        codes=held,
+        source=SourceFacts(
+            name="standard normal prior" if codes is None else codes.name,
+            fingerprint=_fingerprint(held),
+            images=len(held.codes_ND),
+            holdout=len(held.holdout_HD),
+        ),
+        training=None,
+        fitting=FittingFacts(settings=_PRIOR if codes is None else sampler, seed=seed, chosen=fitted.chosen),
+    )
+    looked = _looked_at(contents, config)
+    return Imported(save_bundle(out, contents), config, fitted, (*fitted.notices, *looked))
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file. Raises ``SpecError``."""
+    try:
+        return dict(load_file(path))
+    except OSError as missing:
+        raise SpecError("weights", "a safetensors file that can be read", f"{path} ({missing})") from missing
+    except (SafetensorError, KeyError, ValueError, TypeError) as broken:
+        hint = "torch.save is not read: it would have to be unpickled; safetensors.torch.save_file writes what is"
+        raise SpecError("weights", "a safetensors file", f"{path}, which does not parse ({broken})", hint) from broken
+
+
+def read_codes(path: Path) -> GivenCodes:
+    """``codes``, and where they are there ``labels`` and ``class_names``, of an .npz file. Raises ``SourceError``."""
+    with opened(path) as archive:
+        codes_ND = array(archive, "codes", path)
+        labels_N, names = labels(archive, "", len(codes_ND), path)
+    return GivenCodes(path.name, codes_ND, labels_N, names)
+
+
+def prior_codes(dims: int, seed: int) -> Codes:
+    """Draws from the standard normal: what a bundle keeps in place of codes of real images."""
+    count = PRIOR_CODES + PRIOR_CODES // 10
+    drawn_ND = noise(seed, np.arange(count), np.zeros(count, dtype=np.int64), dims).normal_BD
+    return Codes(drawn_ND[:PRIOR_CODES], None, drawn_ND[PRIOR_CODES:], None)
+
+
+_PRIOR = GaussianSettings(covariance="diagonal")
+
+
+def _prior(held: Codes) -> Fit:
+    return Fit(standard_normal(held), {"prior": "standard normal"}, ())
+
+
+def _split(codes: GivenCodes, dims: int, seed: int) -> Codes:
+    codes_ND = np.asarray(codes.codes_ND)
+    if codes_ND.ndim != 2 or codes_ND.shape[1] != dims or codes_ND.dtype.kind != "f":
+        expected = f"floats of shape (N, {dims}), as the decoder takes {dims} numbers"
+        raise SpecError("codes", expected, f"{codes_ND.dtype} of shape {codes_ND.shape}")
+    if not np.isfinite(codes_ND).all():
+        raise SpecError("codes", "finite numbers", "NaN or infinity")
+    if len(codes_ND) < 2:
+        raise SpecError("codes", "at least 2 of them", len(codes_ND))
+    parts = split(len(codes_ND), codes.labels_N, holdout=_HOLDOUT, seed=seed)
+    train, held = (codes_ND[rows].astype(np.float64) for rows in (parts.train_N, parts.holdout_N))
+    if codes.labels_N is None:
+        return Codes(train, None, held, None)
+    return Codes(train, codes.labels_N[parts.train_N], held, codes.labels_N[parts.holdout_N], codes.class_names)
+
+
+def _fingerprint(held: Codes) -> str:
+    parts = [held.codes_ND.astype("<f4"), held.holdout_HD.astype("<f4")]
+    parts += [] if held.labels_N is None or held.holdout_labels_H is None else [held.labels_N, held.holdout_labels_H]
+    return digest_of(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
+
+
+def _looked_at(contents: BundleContents, config: LayersConfig) -> tuple[str, ...]:
+    """Decode a few codes: what is no image shows here, before anything is written."""
+    decoder = load_decoder(config, {name: torch.from_numpy(array) for name, array in contents.decoder.items()})
+    with torch.inference_mode():
+        x_BCHW = decoder(torch.from_numpy(contents.codes.codes_ND[:_LOOKED_AT].astype(np.float32))).numpy()
+    if not np.isfinite(x_BCHW).all():
+        raise SpecError("weights", "a decoder that gives finite pixels", "NaN or infinity for its own codes")
+    outside = float(np.mean((x_BCHW < -0.02) | (x_BCHW > 1.02)))
+    notices = []
+    if outside > 0.01:
+        notices.append(f"{outside:.0%} of the pixels lie outside of [0, 1] and will be cut off: is output right?")
+    if float(x_BCHW.std(axis=(1, 2, 3)).max()) < 0.5 / 255:
+        notices.append("every image is of one even colour: do weights and codes belong together?")
+    return tuple(notices)

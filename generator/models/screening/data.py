@@ -1,0 +1,33 @@
+"""What a bundle holds to screen images with. Importing this file does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from generator.models.screening.config import NOTHING, JudgeSettings, Passing
+
+if TYPE_CHECKING:
+    from generator.models.screening.copy_index import Sketch
+
+
+@dataclass(frozen=True, eq=False)
+class Guards:
+    """A judge's settings and weights, a sketch of the training images, and how many samples pass them; or not."""
+
+    judge: JudgeSettings | None = None
+    judge_weights: Mapping[str, np.ndarray] | None = None
+    sketch: Sketch | None = None
+    passing: Passing = NOTHING
+
+    @property
+    def bytes(self) -> int:
+        """What they take in memory."""
+        weights = sum(weight.nbytes for weight in (self.judge_weights or {}).values())
+        return weights + (0 if self.sketch is None else self.sketch.bytes)
+
+
+UNGUARDED = Guards()

@@ -1,0 +1,147 @@
+"""Epochs: the environments that wrote one build, one after the other.
+
+The first worker of a build fixes its environment (``environment.json``, epoch 0). When nobody of that kind is left,
+a person opens the next epoch: the shards without a receipt are then for workers of another environment, which the
+first of them fixes. Both steps are conditional writes, so that everybody sees the same epochs, whoever was faster.
+
+A worker of an epoch that is over, and that does not know it yet, does no harm. It only ever creates objects. If its
+receipt is the first one, the shard is its own: whole, and under the name of an environment of this build. If not, it
+finds the place taken, and leaves (``generator.production.commit.publish``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from generator.errors import BuildConflict, DatasetError, EnvironmentMismatch, ObjectMissing, SpecError
+from generator.production.provenance.environment import Environment, differences
+from generator.production.provenance.manifest import ENVIRONMENT_KEY, MANIFEST_KEY
+from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.recipe import Digest
+from generator.store.base import Store
+from generator.store.put_once import put_once
+
+MAX_EPOCHS = 1000
+MAX_DOCUMENT_BYTES = 64 * 1024  # of an environment, and of an opening
+
+_OPENINGS = "epochs/"
+_OPENING = re.compile(r"epochs/(\d{3})\.json")
+
+
+class Opening(Frozen):
+    """``epochs/<number>.json``: the decision that epoch ``epoch`` begins, for any environment but ``leaves``."""
+
+    opening_version: Literal[1] = 1
+    epoch: int = Field(ge=1, lt=MAX_EPOCHS)
+    leaves: Digest
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a build; ``environment`` is ``None`` until its first worker has come."""
+
+    number: int
+    environment: Environment | None
+
+
+def opening_key(number: int) -> str:
+    """Where the decision to begin epoch ``number`` (1 or more) stands."""
+    return f"{_OPENINGS}{number:03d}.json"
+
+
+def environment_key(number: int) -> str:
+    """Where the environment of epoch ``number`` stands: ``environment.json`` of the first one."""
+    return f"environments/{number:03d}.json" if number else ENVIRONMENT_KEY
+
+
+def epoch_numbers(store: Store) -> range:
+    """The epochs of the build whose prefix ``store`` is seen from: 0, and those that were opened."""
+    found = (_OPENING.fullmatch(info.key) for info in store.list(_OPENINGS))
+    return range(1 + max((int(match[1]) for match in found if match), default=0))
+
+
+def current_epoch(store: Store) -> Epoch:
+    """The newest epoch of the build."""
+    number = epoch_numbers(store)[-1]
+    return Epoch(number, read_environment(store, number))
+
+
+def environments_of(store: Store) -> dict[str, Environment]:
+    """The environments of all epochs, by digest."""
+    found = (read_environment(store, number) for number in epoch_numbers(store))
+    return {environment.digest: environment for environment in found if environment is not None}
+
+
+def open_epoch(store: Store) -> int:
+    """``resume --new-environment``: begin the next epoch of the unfinished build at ``store``; the epoch's number.
+
+    Shards with a receipt stay as they are. The others, and the commit, are from now on for workers of another
+    environment than the newest epoch's: the first of them fixes it (``fix_environment``); those that differ from it,
+    and the ones of the environment that was left, get ``EnvironmentMismatch`` and let the job be. Whoever keeps a
+    list of jobs that it declined has to try again once the number has changed.
+
+    Nothing happens where nobody has begun the newest epoch yet (so that opening twice, or by two people at once,
+    opens one), and where the build is committed. Raises ``SpecError`` after 999 epochs, ``StoreError``.
+    """
+    current = current_epoch(store)
+    if current.environment is None or store.head(MANIFEST_KEY) is not None:
+        return current.number
+    number = current.number + 1
+    if number >= MAX_EPOCHS:
+        raise SpecError("epoch", f"at most {MAX_EPOCHS} environments of one build", number, "use a new revision")
+    put_once(store, opening_key(number), Opening(epoch=number, leaves=current.environment.digest).canonical())
+    return number
+
+
+def fix_environment(store: Store, ours: Environment) -> Epoch:
+    """Make ``ours`` the environment of the newest epoch, or find it so. Raises ``EnvironmentMismatch``."""
+    number = epoch_numbers(store)[-1]
+    theirs = read_environment(store, number)
+    if theirs is None:
+        _refuse_the_one_that_was_left(store, number, ours)
+        try:
+            put_once(store, environment_key(number), ours.canonical())
+        except BuildConflict:
+            theirs = read_environment(store, number)
+    if theirs not in (None, ours):
+        assert theirs is not None
+        raise EnvironmentMismatch(
+            "environment",
+            f"the environment that the first worker of {_named(number)} fixed ({theirs.digest})",
+            f"this worker's, with {differences(ours, theirs)}",
+            "run a worker with the same versions and device kind, or `latentmill resume JOB --new-environment`",
+        )
+    return Epoch(number, ours)
+
+
+def read_environment(store: Store, number: int) -> Environment | None:
+    """The environment of an epoch; ``None`` before its first worker has come. Raises ``DatasetError``."""
+    key = environment_key(number)
+    try:
+        data = store.get(key, MAX_DOCUMENT_BYTES)
+    except ObjectMissing:
+        return None
+    return validated(Environment, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
+
+
+def _refuse_the_one_that_was_left(store: Store, number: int, ours: Environment) -> None:
+    if number == 0:
+        return
+    key = opening_key(number)
+    document = read_json(store.get(key, MAX_DOCUMENT_BYTES), field=key, error=DatasetError)
+    opening = validated(Opening, document, field=key, error=DatasetError)
+    if ours.digest == opening.leaves:
+        raise EnvironmentMismatch(
+            "environment",
+            f"another environment than {opening.leaves}: epoch {number} of this build was opened to leave that one",
+            "this worker's, which is the one",
+            "run a worker of another kind",
+        )
+
+
+def _named(number: int) -> str:
+    return f"epoch {number} of this build" if number else "this build"

@@ -1,0 +1,123 @@
+"""From all receipts to the commit: the manifest, and the card, Croissant file and preview that it lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from generator.errors import DatasetError, IntegrityError
+from generator.models.bundle import BundleInfo
+from generator.production.commit.epochs import environments_of
+from generator.production.commit.publish import BuildPlace, commit, read_receipt
+from generator.production.images import decode_image, extension
+from generator.production.provenance.croissant import croissant_bytes
+from generator.production.provenance.dataset_card import card_bytes
+from generator.production.provenance.manifest import (
+    CARD_KEY,
+    CROISSANT_KEY,
+    PREVIEW_KEY,
+    ImageFacts,
+    Manifest,
+    Provenance,
+    Receipt,
+    receipt_key,
+    shard_key,
+    table_key,
+)
+from generator.production.provenance.preview import preview_bytes
+from generator.production.shards import read_samples
+from generator.spec.canonical import read_json
+from generator.spec.plan import Plan
+
+_READERS = 16  # receipts that are read at once
+PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked at for the preview
+
+
+def finish(place: BuildPlace, info: BundleInfo, *, before_commit: Callable[[], None] = lambda: None) -> Manifest:
+    """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree.
+
+    A large build takes minutes to read its receipts; what ``before_commit`` raises after them prevents the commit.
+    """
+    sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in place.store.list(folder)}
+    with ThreadPoolExecutor(_READERS) as pool:  # a slow store must not keep a whole build waiting, receipt by receipt
+        receipts = tuple(pool.map(lambda number: _checked(place, number, sizes), range(Plan(place.recipe).shards)))
+    manifest = _manifest(place, info, receipts)
+    extras = {
+        CARD_KEY: card_bytes(manifest),
+        CROISSANT_KEY: croissant_bytes(manifest),
+        PREVIEW_KEY: _preview(place, receipts[0]),
+    }
+    before_commit()
+    return commit(place, manifest, extras)
+
+
+def _checked(place: BuildPlace, number: int, sizes: Mapping[str, int]) -> Receipt:
+    receipt = read_receipt(place, number)
+    planned = Plan(place.recipe).size(number)
+    if receipt.samples != planned or sum(receipt.counts) != planned:
+        raise IntegrityError(receipt_key(number), f"{planned} samples, as planned", receipt.samples)
+    named = (receipt.shard.key, receipt.table.key)
+    if named != (shard_key(place.name, number), table_key(place.name, number)):
+        expected = f"{shard_key(place.name, number)} and {table_key(place.name, number)}"
+        raise IntegrityError(receipt_key(number), expected, " and ".join(named))
+    for file in (receipt.shard, receipt.table):
+        if sizes.get(file.key) != file.size:
+            raise IntegrityError(
+                file.key,
+                f"{file.size} bytes, as its receipt says",
+                f"{sizes[file.key]} bytes" if file.key in sizes else "no object",
+                f"delete {place.url}/{receipt_key(number)} and {file.key}, and submit again: the shard is made anew",
+            )
+    return receipt
+
+
+def _manifest(place: BuildPlace, info: BundleInfo, receipts: tuple[Receipt, ...]) -> Manifest:
+    recipe = place.recipe
+    return Manifest(
+        name=place.name,
+        build_id=place.build_id,
+        recipe_digest=place.recipe_digest,
+        recipe=read_json(place.recipe_bytes, field="recipe.json", error=DatasetError),
+        environments=environments_used(place, receipts),
+        provenance=Provenance(
+            bundle=recipe.bundle,
+            model=info.autoencoder.family,
+            sampler=str(info.latents["family"]),
+            source=info.source.name,
+            source_fingerprint=info.source.fingerprint,
+        ),
+        image=ImageFacts(
+            height=info.image.height,
+            width=info.image.width,
+            channels=info.image.channels,
+            format=recipe.image.format,
+        ),
+        classes=recipe.classes,
+        counts=recipe.counts,
+        samples=sum(receipt.samples for receipt in receipts),
+        bytes=sum(receipt.shard.size + receipt.table.size for receipt in receipts),
+        refused=sum(receipt.refused for receipt in receipts),
+        shards=receipts,
+        extras=(),
+    )
+
+
+def environments_used(place: BuildPlace, receipts: tuple[Receipt, ...]) -> dict[str, Any]:
+    """The environments that wrote the shards; epochs that wrote none are not told of."""
+    epochs = environments_of(place.store)
+    for receipt in receipts:
+        if receipt.environment not in epochs:
+            expected = f"an environment of this build ({', '.join(epochs) or 'none fixed'})"
+            raise IntegrityError(receipt_key(receipt.number), expected, receipt.environment)
+    used = {receipt.environment for receipt in receipts}
+    return {digest: environment.model_dump(mode="json") for digest, environment in epochs.items() if digest in used}
+
+
+def _preview(place: BuildPlace, receipt: Receipt) -> bytes:
+    archive, suffix = place.store.get(receipt.shard.key, receipt.shard.size), extension(place.recipe.image.format)
+    samples = [
+        (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)
+        for (key, files), _ in zip(read_samples(archive, field=receipt.shard.key), range(PREVIEW_SAMPLES), strict=False)
+    ]
+    return preview_bytes(samples, place.recipe.classes, place.recipe.recipe_version)

@@ -1,0 +1,7 @@
+"""Pixels to image files and back; every file says that it is synthetic."""
+
+from generator.production.images.codec import decode_image, extension, image_encoder
+from generator.production.images.encoder import ImageEncoder
+from generator.production.images.xmp import is_marked_synthetic, xmp_packet
+
+__all__ = ["ImageEncoder", "decode_image", "extension", "image_encoder", "is_marked_synthetic", "xmp_packet"]

@@ -1,0 +1,40 @@
+"""What the encoders of this process make of a picture that never changes.
+
+Deflate is free to choose among matches, and libraries choose by the instructions that a processor has. Processes whose
+encoders differ in a byte must not share a build, whatever the versions say; so the environment names the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import version
+
+import numpy as np
+
+from generator.production.images.codec import image_encoder
+from generator.spec.recipe import JpegSettings, PngSettings
+
+
+@cache
+def encoder_facts() -> dict[str, str]:
+    """Library, release and fingerprint of each encoder: ``{"jpeg": "simplejpeg 1.9.0 (5d3c...)", ...}``."""
+    picture_HWC = _picture()
+    asked: dict[str, tuple[str, tuple[PngSettings | JpegSettings, ...]]] = {
+        "jpeg": ("simplejpeg", (JpegSettings(), JpegSettings(quality=75, subsampling="4:2:0"))),
+        "png": ("isal", (PngSettings(), PngSettings(level=1), PngSettings(level=9))),
+    }
+    facts = {}
+    for name, (library, settings) in asked.items():
+        seen = hashlib.sha256()
+        for setting in settings:
+            seen.update(image_encoder(setting, 1)(picture_HWC))
+        facts[name] = f"{library} {version(library)} ({seen.hexdigest()[:12]})"
+    return facts
+
+
+def _picture() -> np.ndarray:
+    """uint8 (64, 64, 3): slopes, edges and a grain, all in whole numbers."""
+    y, x, c = np.indices((64, 64, 3), dtype=np.uint32)
+    grain = ((x * 2654435761 + y * 2246822519 + c * 3266489917) >> np.uint32(13)) & np.uint32(15)
+    return np.asarray(((x * (c + 1) + y * 2) // 2 + 40 * ((x // 9 + y // 7) % 2) + grain) % 256, dtype=np.uint8)

@@ -1,0 +1,103 @@
+"""PNG files with an XMP packet: filtered by numpy many images at a time, deflated by ISA-L.
+
+W3C, "Portable Network Graphics Specification (Third Edition)", 2025: chunks in 5, filters in 9.2, ``iTXt`` in 11.3.3.
+
+[measured: 64 x 64 RGB, smooth with a little noise: Paeth's filter for all rows and ISA-L at level 1 take 105
+microseconds an image, Pillow at level 6 takes 440 and its files are 0.5% smaller; with the average filter 46
+microseconds, and files 10% larger. zlib at levels 6 and 9 makes filtered pictures no smaller than ISA-L does.]
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import final
+
+import numpy as np
+from isal import isal_zlib
+
+from generator.production.images.encoder import ImageEncoder
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_NONE, _AVERAGE, _PAETH = 0, 3, 4  # filter types
+_GREY, _RGB = 0, 2  # colour types
+_TILE = 65_536  # values at a time, so that what is computed of them stays in the cache
+_KEYWORD = b"XML:com.adobe.xmp"
+
+
+@final
+class PngEncoder(ImageEncoder):
+    """``level`` as in ``PngSettings``; ``packet`` is the XMP packet."""
+
+    def __init__(self, level: int, packet: bytes) -> None:
+        self._filter = _filter_of(level)
+        self._deflate = _deflate_of(level)
+        self._mark = _chunk(b"iTXt", _KEYWORD + bytes(5) + packet)  # not compressed, no language, no other keyword
+
+    def many(self, images_BHWC: np.ndarray) -> list[bytes]:
+        _, height, width, channels = images_BHWC.shape
+        colour = _GREY if channels == 1 else _RGB
+        header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+        start, end = _SIGNATURE + header + self._mark, _chunk(b"IEND", b"")
+        return [
+            b"".join((start, _chunk(b"IDAT", self._deflate(rows_HR)), end))
+            for tile_BHWC in _tiles(images_BHWC)
+            for rows_HR in self._rows(tile_BHWC)
+        ]
+
+    def _rows(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """Filtered rows, uint8 (B, H, 1 + W * C): each begins with the type of its filter."""
+        count, height, width, channels = images_BHWC.shape
+        rows_BHR = np.empty((count, height, 1 + width * channels), dtype=np.uint8)
+        rows_BHR[:, :, 0] = self._filter
+        flat_BHV = images_BHWC.reshape(count, height, width * channels)
+        if self._filter == _NONE:
+            rows_BHR[:, :, 1:] = flat_BHV
+            return rows_BHR
+        framed = np.zeros((count, height + 1, (width + 1) * channels), dtype=np.uint8)
+        framed[:, 1:, channels:] = flat_BHV
+        left, up = framed[:, 1:, :-channels], framed[:, :-1, channels:]
+        if self._filter == _AVERAGE:
+            guess = (left & up) + ((left ^ up) >> 1)  # the floor of the mean, without a ninth bit
+        else:
+            guess = _paeth(left, up, framed[:, :-1, :-channels])
+        np.subtract(flat_BHV, guess, out=rows_BHR[:, :, 1:])  # modulo 256, as the specification wants
+        return rows_BHR
+
+
+def _paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """Whichever neighbour lies nearest to left + up - corner; of equals left, then up. All uint8."""
+    wide = corner.astype(np.int16)
+    by_left, by_up = up - wide, left - wide  # how far the estimate lies from left, and from up
+    by_corner = np.abs(by_left + by_up)
+    np.abs(by_left, out=by_left)
+    np.abs(by_up, out=by_up)
+    other = np.where(by_up <= by_corner, up, corner)
+    return np.where((by_left <= by_up) & (by_left <= by_corner), left, other)
+
+
+def _filter_of(level: int) -> int:
+    if level == 0:
+        return _NONE
+    return _AVERAGE if level <= 3 else _PAETH
+
+
+def _deflate_of(level: int) -> Callable[[np.ndarray], bytes]:
+    """Bytes of a zlib stream; from level 7 on whatever is smaller, ISA-L's or zlib's."""
+    if level == 0:
+        return lambda rows: zlib.compress(rows.data, 0)
+    if level <= 6:
+        return lambda rows: bytes(isal_zlib.compress(rows.data, 1))
+    return lambda rows: min(bytes(isal_zlib.compress(rows.data, 1)), zlib.compress(rows.data, level), key=len)
+
+
+def _tiles(images_BHWC: np.ndarray) -> Iterator[np.ndarray]:
+    step = max(1, _TILE // images_BHWC[0].size) if len(images_BHWC) else 1
+    for begin in range(0, len(images_BHWC), step):
+        yield images_BHWC[begin : begin + step]
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    check = zlib.crc32(data, zlib.crc32(kind))
+    return b"".join((len(data).to_bytes(4, "big"), kind, data, check.to_bytes(4, "big")))

@@ -1,0 +1,114 @@
+"""One batch of samples, from indices to what stands in the archive: latent points, images, screen, files, members.
+
+A row depends on its index and attempt alone, so batches may be made in any order, side by side, and of any samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isnan
+
+import numpy as np
+
+from generator.errors import InvalidOutput
+from generator.production.decoding import ResidentDecoder
+from generator.production.images import ImageEncoder, extension
+from generator.production.pipeline.filters import Looked, Screen
+from generator.production.pipeline.sampling import Draw, Sampler
+from generator.production.pipeline.stage_times import StageTimes
+from generator.production.provenance.sample_table import sample_key
+from generator.production.shards import Member, sample_block
+from generator.spec.canonical import canonical_json, sha256_hex
+from generator.spec.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B samples: what was drawn and seen, and for each that passed its tar members and the sha256 of its image."""
+
+    draw: Draw
+    looked: Looked
+    blocks: dict[int, bytes]  # by row
+    hashes: dict[int, str]  # by row, 64 hex digits
+
+
+@dataclass(frozen=True, eq=False)
+class Batcher:
+    """What makes batches of one recipe. Safe to use from several threads."""
+
+    recipe: Recipe
+    recipe_digest: str
+    sampler: Sampler
+    decoder: ResidentDecoder
+    screen: Screen
+    encode: ImageEncoder
+
+    def make(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray, times: StageTimes) -> Batch:
+        """Samples ``indices_B`` from ``attempts_B`` on (all int64), with at most ``recipe.batch`` rows."""
+        with times.of("latents"):
+            draw = self.sampler.draw(indices_B, attempts_B, labels_B)
+        with times.of("decode"):
+            images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32))
+        with times.of("screen"):
+            looked = self.screen.look(images_BHWC, labels_B)
+        rows = np.flatnonzero(looked.passed_B)
+        with times.of("encode"):
+            files = self.encode.many(images_BHWC if len(rows) == len(images_BHWC) else images_BHWC[rows])
+        with times.of("write"):
+            return self.wrap(files, indices_B, labels_B, draw, looked)
+
+    def wrap(
+        self, files: list[bytes], indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: Looked
+    ) -> Batch:
+        """``files``, one for each row that passed, with their hashes and in their tar members."""
+        rows = np.flatnonzero(looked.passed_B)
+        hashes = {row: sha256_hex(file) for row, file in zip(rows.tolist(), files, strict=True)}
+        facts = self._facts(rows, indices_B, labels_B, draw, looked)
+        blocks = {
+            row: self._block(int(indices_B[row]), int(labels_B[row]), file, fact)
+            for row, file, fact in zip(hashes, files, facts, strict=True)
+        }
+        return Batch(draw, looked, blocks, hashes)
+
+    def remake(self, index: int, attempt: int, label: int) -> bytes:
+        """One sample's image file again, from the attempt in its row: nothing is decided anew."""
+        draw = self.sampler.once(np.array([index]), np.array([attempt]), np.array([label]))
+        return self.encode(self.decoder.decode(draw.z_BD.astype(np.float32))[0])
+
+    def _block(self, index: int, label: int, file: bytes, facts: bytes) -> bytes:
+        members = [Member(extension(self.recipe.image.format), file)]
+        members += [Member("cls", b"%d" % label)] if self.recipe.labelled else []
+        return sample_block(sample_key(index), [*members, Member("json", facts)])
+
+    def _facts(
+        self, rows: np.ndarray, indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: Looked
+    ) -> list[bytes]:
+        """The canonical JSON of each row in ``rows``. Written out: ``json`` takes several times as long."""
+        if not np.isfinite(draw.log_density_B[rows]).all():
+            raise InvalidOutput("log_density", "finite log-densities", "NaN or infinity")
+        named = [canonical_json(name).decode() for name in self.recipe.classes]
+        columns = zip(
+            draw.attempts_B[rows].tolist(),
+            draw.clusters_B[rows].tolist(),
+            indices_B[rows].tolist(),
+            labels_B[rows].tolist(),
+            looked.confidence_B[rows].tolist(),
+            looked.likely_BK.labels_NK[rows].tolist(),
+            looked.likely_BK.probability_NK[rows].tolist(),
+            draw.log_density_B[rows].tolist(),
+            strict=True,
+        )
+        return [
+            (
+                f'{{"attempt":{attempt},"class":{named[label] if named else "null"},"cluster":{cluster},'
+                f'"index":{index},"label":{label if named else "null"},'
+                f'"label_confidence":{"null" if isnan(confidence) else repr(confidence)},'
+                f'"likely_labels":{_list(likely)},"likely_probabilities":{_list(probabilities)},'
+                f'"log_density":{density!r},"recipe":"{self.recipe_digest}","synthetic":true}}'
+            ).encode()
+            for attempt, cluster, index, label, confidence, likely, probabilities, density in columns
+        ]
+
+
+def _list(values: list[float]) -> str:
+    return f"[{','.join(map(repr, values))}]" if values else "null"

@@ -1,0 +1,95 @@
+"""What is refused, and drawn again at the next attempt of the same index.
+
+Before decoding: samples below the density floor. After decoding: images that show nothing, that the judge doubts to
+show their class, or that may be copies of a training image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from generator.errors import RejectionExhausted, SpecError
+from generator.models.bundle import Bundle
+from generator.models.screening.copy_index import Sketch
+from generator.models.screening.label_judge import Judge, load_judge
+from generator.models.screening.soft_labels import Likely
+from generator.production.decoding import ResidentDecoder, with_memory
+from generator.spec.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What was seen in B images: bool ``passed_B``, float32 ``confidence_B``, the judge's probability of each image's
+    label (NaN without a judge), and ``likely_BK``, its K most likely labels (K is 0 without a judge)."""
+
+    passed_B: np.ndarray
+    confidence_B: np.ndarray
+    likely_BK: Likely
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """Holds decoded images against what the bundle knows, as far as the recipe asks for it.
+
+    The judge looks at padded batches of the recipe's size, as the decoder does, so that no opinion depends on how many
+    images are looked at; the sketch decides in whole numbers.
+    """
+
+    recipe: Recipe
+    judge: Judge | None
+    sketch: Sketch | None
+
+    def look(self, images_BHWC: np.ndarray, labels_B: np.ndarray) -> Looked:
+        """At uint8 images with int64 labels. Raises ``DeviceExhausted``."""
+        passed_B, confidence_B = valid_images(images_BHWC), np.full(len(images_BHWC), np.nan, dtype=np.float32)
+        likely_BK = Likely.none(len(images_BHWC))
+        if self.judge is not None and self.recipe.label_floor is not None:
+            judge, batch = self.judge, self.recipe.batch
+            said_BC = with_memory(lambda: judge.probabilities(images_BHWC, batch=batch), batch)
+            confidence_B = said_BC[np.arange(len(labels_B)), labels_B]
+            likely_BK = Likely.of(said_BC)
+            passed_B &= confidence_B >= self.recipe.label_floor
+        if self.sketch is not None and self.recipe.novelty_floor is not None:
+            passed_B[passed_B] = ~self.sketch.copies(images_BHWC[passed_B], self.recipe.novelty_floor)
+        return Looked(passed_B, confidence_B, likely_BK)
+
+
+def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Screen:
+    """A screen beside ``decoder``, on its device. Raises ``SpecError`` where the bundle lacks what the recipe asks for,
+    and ``BundleError``."""
+    judge, info = None, bundle.info
+    if recipe.label_floor is not None:
+        if info.judge is None or bundle.guards.judge_weights is None:
+            raise SpecError("label_floor", "a bundle with a judge, or no label_floor", recipe.label_floor)
+        image = info.image
+        judge = load_judge(
+            info.judge,
+            bundle.guards.judge_weights,
+            size=image.height,
+            channels=image.channels,
+            classes=len(info.classes),
+        ).to(decoder.device)
+    if recipe.novelty_floor is not None and bundle.guards.sketch is None:
+        raise SpecError("novelty_floor", "a bundle with a sketch, or no novelty_floor", recipe.novelty_floor)
+    return Screen(recipe, judge, bundle.guards.sketch if recipe.novelty_floor is not None else None)
+
+
+def valid_images(images_BHWC: np.ndarray) -> np.ndarray:
+    """Which images (uint8) are worth keeping, bool (B,): an image of one single value everywhere is not."""
+    flat_BP = images_BHWC.reshape(len(images_BHWC), -1)
+    varied_B: np.ndarray = flat_BP.min(axis=1) != flat_BP.max(axis=1)
+    return varied_B
+
+
+def check_attempts(attempts_N: np.ndarray, limit: int, *, accepted: int, drawn: int) -> None:
+    """Raise ``RejectionExhausted`` when a sample would need attempt number ``limit`` (they count from 0)."""
+    if len(attempts_N) and int(attempts_N.max()) >= limit:
+        rate = accepted / max(drawn, 1)
+        raise RejectionExhausted(
+            "max_attempts",
+            f"every sample accepted within {limit} attempts",
+            f"{int((attempts_N >= limit).sum())} sample(s) refused every time; acceptance rate {rate:.2%}",
+            "lower density_floor, label_floor or novelty_floor, raise max_attempts, or inspect the bundle",
+        )

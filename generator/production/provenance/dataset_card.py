@@ -1,0 +1,196 @@
+"""The dataset card: ``README.md``, which the Hugging Face hub shows and which a person opens first.
+
+Front matter: https://huggingface.co/docs/hub/datasets-cards. A pure function of the manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import yaml
+
+from generator.production.images import extension
+from generator.production.images.xmp import SOURCE_TYPE
+from generator.production.provenance.manifest import MANIFEST_KEY, PREVIEW_KEY, RECIPE_KEY, Manifest
+from generator.spec.recipe import AroundDraw, BetweenDraw, ClusterDraw, Recipe
+
+MAX_CLASS_ROWS = 50
+
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B")
+
+
+def card_bytes(manifest: Manifest) -> bytes:
+    """``README.md`` as UTF-8, a pure function of the manifest; its ``extras`` are not looked at."""
+    front = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True, width=1000)
+    sections = (_what(manifest), _load(manifest), _counts(manifest), _how(manifest), _check())
+    text = "\n\n".join(section.strip() for section in sections if section)
+    return f"---\n{front}---\n\n{text}\n".encode()
+
+
+def _front_matter(manifest: Manifest) -> dict[str, Any]:
+    task = "image-classification" if manifest.classes else "unconditional-image-generation"
+    return {
+        "pretty_name": manifest.name,
+        "license": "unknown",
+        "task_categories": [task],
+        "size_categories": [_size_category(manifest.samples)],
+        "tags": ["synthetic", "latentmill", "webdataset"],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "shards/*.tar"}]}],
+        "dataset_info": {"features": _features(manifest)},
+    }
+
+
+def _features(manifest: Manifest) -> list[dict[str, Any]]:
+    """What `datasets` finds in a sample; without it, it would guess, and know no class names."""
+    names = {str(label): name for label, name in enumerate(manifest.classes)}
+    labelled = bool(names)
+    facts = {
+        "attempt": "int64",
+        "class": "string" if labelled else "null",
+        "cluster": "int64",
+        "index": "int64",
+        "label": "int64" if labelled else "null",
+        "log_density": "float64",
+        "recipe": "string",
+        "synthetic": "bool",
+    }
+    label = [{"name": "cls", "dtype": {"class_label": {"names": names}}}] if labelled else []
+    return [
+        {"name": _extension(manifest), "dtype": "image"},
+        *label,
+        {"name": "json", "struct": [{"name": name, "dtype": kind} for name, kind in facts.items()]},
+        {"name": "__key__", "dtype": "string"},
+        {"name": "__url__", "dtype": "string"},
+    ]
+
+
+def _size_category(samples: int) -> str:
+    for power, (below, above) in enumerate(pairwise(_SIZES)):
+        if samples < 10 ** (power + 4):
+            return f"{below}<n<{above}" if samples >= 1000 else "n<1K"
+    return "1B<n<10B"
+
+
+def _what(manifest: Manifest) -> str:
+    image = manifest.image
+    kind = "grey" if image.channels == 1 else "colour"
+    sorts = f", in {len(manifest.classes)} classes" if manifest.classes else ""
+    return f"""
+# {manifest.name}
+
+{manifest.samples:,} **synthetic** {kind} images of {image.height} x {image.width} pixels{sorts}. None of them was
+photographed, scanned or drawn: each is a random point of a latent space that a model learned from real images,
+decoded. Every image file says so itself, in its XMP packet: IPTC digital source type
+[`trainedAlgorithmicMedia`]({SOURCE_TYPE}).
+
+![preview]({PREVIEW_KEY})
+"""
+
+
+def _load(manifest: Manifest) -> str:
+    fields = f'"{_extension(manifest)}", "cls"' if manifest.classes else f'"{_extension(manifest)}"'
+    names = "image, label" if manifest.classes else "(image,)"
+    last = manifest.shards[-1].number
+    numbers = f"{{000000..{last:06d}}}" if last else "000000"
+    return f"""
+## Load it
+
+In this directory; a path or an `s3://` URL of it does as well.
+
+```python
+from generator import open_dataset  # the package latentmill
+
+for image, label, provenance in open_dataset("."):
+    ...  # uint8 array of height, width, channels; {"class number" if manifest.classes else "-1: no labels"}; facts
+```
+
+Its shards are WebDataset archives, and any reader of those will do.
+
+```python
+import webdataset
+
+shards = webdataset.WebDataset("shards/{manifest.name}-{numbers}.tar", shardshuffle=False)
+for {names} in shards.decode("pil").to_tuple({fields}):
+    ...
+```
+
+```python
+import os
+
+from datasets import load_dataset
+
+images = load_dataset(os.getcwd(), split="train")  # or its name, once it is on the hub
+```
+
+What made each image (attempt, cluster, log-density, latent point, sha256) stands in `samples/*.parquet`.
+`croissant.json` describes it all to machines; it expects this directory to be called `{manifest.build_id}`.
+"""
+
+
+def _counts(manifest: Manifest) -> str:
+    if not manifest.classes:
+        return ""
+    rows = list(zip(manifest.classes, manifest.counts, strict=True))
+    lines = [f"| {label} | {_plain(name)} | {count:,} |" for label, (name, count) in enumerate(rows[:MAX_CLASS_ROWS])]
+    if more := rows[MAX_CLASS_ROWS:]:
+        lines.append(f"| ... | {len(more)} more classes | {sum(count for _, count in more):,} |")
+    return "\n".join(["## Classes", "", "| label | class | images |", "|---:|---|---:|", *lines, ""])
+
+
+def _how(manifest: Manifest) -> str:
+    made, recipe = manifest.provenance, Recipe.model_validate(manifest.recipe)
+    facts = {
+        "real images": f"{_plain(made.source)}, fingerprint `{made.source_fingerprint}`",
+        "model": f"{_plain(made.model)}, in bundle `{made.bundle}`",
+        "sampler": _plain(made.sampler),
+        "recipe": f"`{manifest.recipe_digest}`, whole in [{RECIPE_KEY}]({RECIPE_KEY})",
+        "seed": str(recipe.seed),
+        "drawn from": _drawn(recipe),
+        "density floor": _floor(recipe.density_floor, manifest.refused),
+        "files": f"{len(manifest.shards):,} shards of {manifest.image.format.upper()} images, {manifest.bytes:,} bytes",
+    }
+    lines = [f"| {name} | {value} |" for name, value in facts.items()]
+    return "\n".join(["## How it was made", "", "| | |", "|---|---|", *lines, ""])
+
+
+def _drawn(recipe: Recipe) -> str:
+    draw = recipe.draw
+    text = "the whole distribution"
+    if isinstance(draw, ClusterDraw):
+        text = f"cluster {draw.cluster} of each class" if recipe.labelled else f"cluster {draw.cluster}"
+    elif isinstance(draw, AroundDraw):
+        text = f"around one code, at distance {draw.distance:g}"
+    elif isinstance(draw, BetweenDraw):
+        text = "between two codes" + (f", at distance {draw.distance:g}" if draw.distance is not None else "")
+    return text if recipe.temperature == 1.0 else f"{text}, at temperature {recipe.temperature:g}"
+
+
+def _floor(quantile: float | None, refused: int) -> str:
+    text = "none" if quantile is None else f"the {quantile:.4%} quantile of held-out real codes"
+    return f"{text}; {refused:,} draws refused"
+
+
+def _check() -> str:
+    return f"""## Check it
+
+```
+latentmill verify .
+latentmill replay . 0
+```
+
+`verify` reads every file again and compares it with [{MANIFEST_KEY}]({MANIFEST_KEY}), which holds the sha256 of each.
+`replay` makes one image again, here the first, from the bundle: in the same environment it has the same bytes.
+
+No license is stated: the terms of the real images that the model learned from may apply.
+"""
+
+
+def _extension(manifest: Manifest) -> str:
+    return extension(Recipe.model_validate(manifest.recipe).image.format)
+
+
+def _plain(text: str) -> str:
+    """``text`` as Markdown that shows exactly it, inside a table too."""
+    return re.sub(r"([\\`*_{}\[\]<>|~&$])", r"\\\1", text)

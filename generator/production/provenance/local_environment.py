@@ -1,0 +1,42 @@
+"""The environment of this process. The only file of its package that imports torch."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from generator.production.images.fingerprints import encoder_facts
+from generator.production.provenance.environment import Environment
+from generator.spec.recipe import Execution
+
+
+def environment_here(device: str, dtype: str, execution: Execution = "eager") -> Environment:
+    """The environment of this process, decoding on torch device ``device`` with ``dtype``."""
+    return Environment(device=_device_kind(device), dtype=dtype, execution=execution, libraries=_libraries())
+
+
+def _device_kind(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"cuda/{torch.cuda.get_device_name(device)}/sm_{major}{minor}"
+    return f"cpu/{platform.machine()}/{torch.backends.cpu.get_cpu_capability()}"
+
+
+def _libraries() -> dict[str, str]:
+    import numpy
+    import PIL
+    import pyarrow
+    import scipy
+    from PIL import features
+
+    return {
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda),
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "pyarrow": pyarrow.__version__,
+        "pillow": PIL.__version__,
+        "freetype": str(features.version("freetype2")),
+        **encoder_facts(),
+    }

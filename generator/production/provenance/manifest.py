@@ -1,0 +1,114 @@
+"""Receipts (one per finished shard) and the manifest (the commit), with the names of everything in a build.
+
+Both are pure functions of recipe, environment and dataset name: no time, no host, no worker.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from generator.errors import DatasetError
+from generator.spec.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
+from generator.spec.recipe import MAX_SHARDS, ClassName, Digest, Name
+
+RECIPE_KEY = "recipe.json"
+ENVIRONMENT_KEY = "environment.json"
+MANIFEST_KEY = "manifest.json"
+CARD_KEY = "README.md"
+CROISSANT_KEY = "croissant.json"
+PREVIEW_KEY = "preview.jpg"
+
+MAX_RECIPE_BYTES = MAX_JSON_BYTES
+MAX_RECEIPT_BYTES = 8 * 2**20  # most of it, if there are many classes, the counts
+MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, the preview
+MAX_MANIFEST_BYTES = 2**30  # 999,999 receipts of few classes
+
+Size = Annotated[int, Field(ge=0, lt=2**53)]
+Number = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
+
+
+def build_prefix(name: str, build_id: str) -> str:
+    """Where a build lies below its destination."""
+    return f"{name}/builds/{build_id}"
+
+
+def shard_key(name: str, number: int) -> str:
+    return f"shards/{name}-{number:06d}.tar"
+
+
+def table_key(name: str, number: int) -> str:
+    return f"samples/{name}-{number:06d}.parquet"
+
+
+def receipt_key(number: int) -> str:
+    return f"receipts/{number:06d}.json"
+
+
+class StoredFile(Frozen):
+    """An object of a build: its key below the build's prefix, its digest, its size in bytes."""
+
+    key: str = Field(min_length=1, max_length=400)
+    digest: Digest
+    size: Size
+
+
+class Receipt(Frozen):
+    """One finished shard. Its existence says that shard and table are stored, whole, with these digests."""
+
+    receipt_version: Literal[1] = 1
+    recipe: Digest
+    environment: Digest
+    number: Number
+    samples: Annotated[int, Field(ge=0, le=100_000, strict=True)]  # no shard has more
+    counts: tuple[Size, ...]  # per class; a single count when unlabelled
+    refused: Size  # draws that the filters refused on the way to these samples
+    shard: StoredFile
+    table: StoredFile
+
+
+class Provenance(Frozen):
+    """Where the decoder and the latent distribution came from."""
+
+    bundle: Digest
+    model: str
+    sampler: str
+    source: str
+    source_fingerprint: Digest
+
+
+class ImageFacts(Frozen):
+    """What every image of the build is: height and width in pixels, 1 (grey) or 3 (RGB) channels, file format."""
+
+    height: int
+    width: int
+    channels: Literal[1, 3]
+    format: Literal["png", "jpeg"]
+
+
+class Manifest(Frozen):
+    """The commit. A build exists for readers if and only if its manifest exists."""
+
+    kind: Literal["latentmill.manifest"] = "latentmill.manifest"
+    manifest_version: Literal[1] = 1
+    name: Name
+    build_id: str
+    recipe_digest: Digest
+    recipe: dict[str, Any]
+    environments: dict[Digest, dict[str, Any]]
+    provenance: Provenance
+    image: ImageFacts
+    classes: tuple[ClassName, ...]
+    counts: tuple[Size, ...]
+    samples: Size
+    bytes: Size
+    refused: Size
+    shards: tuple[Receipt, ...]
+    extras: tuple[StoredFile, ...]  # card, Croissant file, preview
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """The manifest in the stored bytes ``data``. Raises ``DatasetError`` naming what is wrong with it."""
+    document = read_json(data, field=MANIFEST_KEY, error=DatasetError, limit=MAX_MANIFEST_BYTES)
+    return validated(Manifest, document, field=MANIFEST_KEY, error=DatasetError)

@@ -1,0 +1,99 @@
+"""The per-sample table of a shard: one row for every image, enough to make it again and to check it.
+
+Columns: ``index`` int64, ``attempt`` int32, ``key`` string, ``label`` int32 (null when unlabelled), ``class`` string
+(null when unlabelled), ``cluster`` int32, ``log_density`` float64 (natural logarithm, given the label),
+``label_confidence`` float32 (the judge's probability of the label; null where no judge looked),
+``likely_labels`` list of int32 and ``likely_probabilities`` list of float64 (its most likely labels, 16 at most, the
+most likely one first; null where no judge looked),
+``image_sha256`` string (64 hex digits), ``latent`` fixed-size list of float32: exactly what the decoder received.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from generator.errors import IntegrityError
+from generator.models.screening.soft_labels import Likely
+
+MAX_ROWS = 100_000  # of a table, as a shard has no more samples
+_ROW_BYTES = 8192  # a latent point of 512 numbers, a class name, a digest; and as much again
+_SPARE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class SampleRows:
+    """The rows of some samples, by column, in the order of the shard."""
+
+    indices_N: np.ndarray  # int64
+    attempts_N: np.ndarray  # int64
+    labels_N: np.ndarray  # int64
+    clusters_N: np.ndarray  # int32
+    log_density_N: np.ndarray  # float64
+    confidence_N: np.ndarray  # float32, NaN where no judge looked
+    likely_NK: Likely  # K is 0 where no judge looked
+    latents_ND: np.ndarray  # float32
+
+
+def sample_key(index: int) -> str:
+    """The name of sample ``index`` inside a shard: nine digits or more."""
+    return f"{index:09d}"
+
+
+def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, ...]) -> bytes:
+    """The rows as a Parquet file (zstd), a pure function of its arguments within one pyarrow release."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    labels = rows.labels_N.tolist() if classes else [None] * len(image_sha256)
+    dims = rows.latents_ND.shape[1]
+    flat_latents = pa.array(np.ascontiguousarray(rows.latents_ND, dtype=np.float32).reshape(-1))
+    columns = {
+        "index": pa.array(rows.indices_N, pa.int64()),
+        "attempt": pa.array(rows.attempts_N, pa.int32()),
+        "key": pa.array([sample_key(index) for index in rows.indices_N.tolist()], pa.string()),
+        "label": pa.array(labels, pa.int32()),
+        "class": pa.array([None if label is None else classes[label] for label in labels], pa.string()),
+        "cluster": pa.array(rows.clusters_N, pa.int32()),
+        "log_density": pa.array(rows.log_density_N, pa.float64()),
+        "label_confidence": pa.array(rows.confidence_N, pa.float32(), mask=np.isnan(rows.confidence_N)),
+        "likely_labels": pa.array(_lists(rows.likely_NK.labels_NK), pa.list_(pa.int32())),
+        "likely_probabilities": pa.array(_lists(rows.likely_NK.probability_NK), pa.list_(pa.float64())),
+        "image_sha256": pa.array(image_sha256, pa.string()),
+        "latent": pa.FixedSizeListArray.from_arrays(flat_latents, dims),
+    }
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out, compression="zstd")
+    return out.getvalue()
+
+
+def _lists(values_NK: np.ndarray) -> list[list[Any] | None]:
+    return values_NK.tolist() if values_NK.shape[1] else [None] * len(values_NK)
+
+
+def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries, in order; ``columns`` limits what is read. Raises ``IntegrityError``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        _check_size(file.metadata, field)
+        if lacking := set(columns or ()) - set(file.schema_arrow.names):
+            raise IntegrityError(field, f"the columns {columns}", f"none called {', '.join(sorted(lacking))}")
+        rows: list[dict[str, Any]] = file.read(columns=columns).to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as broken:
+        raise IntegrityError(field, "a Parquet table", f"bytes that do not parse ({broken})") from broken
+    return rows
+
+
+def _check_size(metadata: Any, field: str) -> None:
+    """A few bytes may unfold to any number of rows, and one row to any number of bytes."""
+    groups = [metadata.row_group(number) for number in range(min(metadata.num_row_groups, MAX_ROWS))]
+    rows, size = metadata.num_rows, sum(group.total_byte_size for group in groups)
+    if not 0 <= rows <= MAX_ROWS or not 0 <= size <= _SPARE_BYTES + rows * _ROW_BYTES:
+        expected = f"at most {MAX_ROWS} rows of at most {_ROW_BYTES} bytes"
+        raise IntegrityError(field, expected, f"{rows} rows of {size} bytes in all")

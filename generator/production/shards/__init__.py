@@ -1,0 +1,5 @@
+"""Shard formats: each one writer and one reader. WebDataset tar is the default."""
+
+from generator.production.shards.webdataset import Member, TarWriter, read_samples, sample_block
+
+__all__ = ["Member", "TarWriter", "read_samples", "sample_block"]

@@ -1,5 +1,0 @@
-"""Shard formats: each one writer and one reader. WebDataset tar is the default."""
-
-from generator.shards.webdataset import Member, TarWriter, read_samples, sample_block
-
-__all__ = ["Member", "TarWriter", "read_samples", "sample_block"]

@@ -1,0 +1,79 @@
+"""Which sample goes where: a pure function of the recipe, computable for any shard alone.
+
+Samples are dealt like cards. All samples are laid out by class (``counts[0]`` of class 0, then class 1, ...) and the
+sample at position ``p`` goes to shard ``p mod S``. So any two shards differ by at most one sample, and by at most one
+sample of each class. Inside a shard the samples are permuted by the seed. Indices run through the shards in order:
+shard 0 holds indices 0 .. size(0) - 1, and so on, without gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from generator.spec.recipe import Recipe
+from generator.spec.seeding import permutation
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard: its number, and for each of its samples the index and the label, in the order they are written."""
+
+    number: int
+    indices_N: np.ndarray  # int64, ascending, contiguous
+    labels_N: np.ndarray  # int64, 0 .. classes - 1; all zero when unlabelled
+
+    def __len__(self) -> int:
+        return len(self.indices_N)
+
+    @property
+    def stem(self) -> str:
+        """The shard's six-digit number, as it stands in every name that belongs to it."""
+        return f"{self.number:06d}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All shards of a recipe, each computed when asked for, so a plan of a billion samples costs nothing."""
+
+    recipe: Recipe
+
+    @cached_property
+    def shards(self) -> int:
+        """Number of shards: as few as hold all samples with at most ``shard_size`` in each."""
+        return -(-self.recipe.total // self.recipe.shard_size)
+
+    @cached_property
+    def _class_ends(self) -> np.ndarray:
+        return np.cumsum(np.asarray(self.recipe.counts, dtype=np.int64))
+
+    def size(self, shard: int) -> int:
+        """Number of samples in ``shard``."""
+        base, extra = divmod(self.recipe.total, self.shards)
+        return base + (shard < extra)
+
+    def start(self, shard: int) -> int:
+        """Index of the first sample of ``shard``."""
+        base, extra = divmod(self.recipe.total, self.shards)
+        return shard * base + min(shard, extra)
+
+    def shard_of(self, index: int) -> int:
+        """The shard that holds sample ``index``."""
+        base, extra = divmod(self.recipe.total, self.shards)
+        in_larger = extra * (base + 1)
+        return index // (base + 1) if index < in_larger else extra + (index - in_larger) // base
+
+    def shard(self, number: int) -> ShardPlan:
+        """The samples of one shard. ``IndexError`` outside ``0 .. shards - 1``."""
+        if not 0 <= number < self.shards:
+            raise IndexError(f"shard {number} of a plan with {self.shards} shards")
+        size, start = self.size(number), self.start(number)
+        dealt_N = number + self.shards * permutation(self.recipe.seed, stream=number, size=size)
+        labels_N = np.searchsorted(self._class_ends, dealt_N, side="right")
+        return ShardPlan(number, np.arange(start, start + size, dtype=np.int64), labels_N.astype(np.int64))
+
+    def __iter__(self) -> Iterator[ShardPlan]:
+        return (self.shard(number) for number in range(self.shards))

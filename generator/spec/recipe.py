@@ -1,0 +1,222 @@
+"""What is built (the recipe), for whom and where (the order), and both together (the job spec).
+
+A recipe holds everything that determines bytes; the sha256 of its canonical JSON is the build's identity. An order
+holds what does not. Users write a draft (``generator.drafts``), which is resolved against a bundle into these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+
+from generator.errors import SpecError
+from generator.spec.canonical import Frozen, digest_of, shown
+
+RECIPE_VERSION: Literal[1] = 1
+MAX_SAMPLES = 1_000_000_000
+MAX_SHARDS = 999_999  # a shard's number has six digits in every name
+MAX_COORDINATE = 1e6  # of a code: far outside of what any encoder gives, and its square is still a number
+MAX_CLUSTERS = 100_000
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+BuildId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
+ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]
+Execution = Literal["eager", "compiled"]  # how a decoder runs: fixed for a build by its environment
+Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]  # the higher, the sooner, among one tenant's jobs
+
+
+class PngSettings(Frozen):
+    """Lossless; ``level`` is 0 (fast, large) to 9 (slow, small): 0 stores pixels as they are, from 4 on rows are
+    filtered by Paeth's predictor instead of the average, from 7 on zlib tries at that level to do better than ISA-L."""
+
+    format: Literal["png"] = "png"
+    level: int = Field(default=6, ge=0, le=9, strict=True)
+
+
+class JpegSettings(Frozen):
+    """Lossy; ``quality`` 1 to 100 as libjpeg counts it; chroma at full resolution unless asked otherwise."""
+
+    format: Literal["jpeg"] = "jpeg"
+    quality: int = Field(default=95, ge=1, le=100, strict=True)
+    subsampling: Literal["4:4:4", "4:2:0"] = "4:4:4"
+
+
+ImageSettings = Annotated[PngSettings | JpegSettings, Field(discriminator="format")]
+
+Distance = Annotated[float, Field(gt=0.0, le=1.0)]
+Code = Annotated[
+    tuple[Annotated[float, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE)], ...], Field(min_length=1, max_length=512)
+]
+
+
+class DistributionDraw(Frozen):
+    """Samples of the whole latent distribution of a class."""
+
+    mode: Literal["distribution"] = "distribution"
+
+
+class ClusterDraw(Frozen):
+    """Samples of one cluster of each class, whatever its weight; clusters are numbered from 0 within a class."""
+
+    mode: Literal["cluster"] = "cluster"
+    cluster: int = Field(ge=0, lt=MAX_CLUSTERS, strict=True)
+
+
+class AroundDraw(Frozen):
+    """More like this one: samples near ``code``, in the cluster that it most likely belongs to.
+
+    ``distance`` near 0 returns the code itself; at 1 nothing of it is left but the cluster. In between, the noise is
+    sqrt(1 - distance^2) times the code's own and ``distance`` times the sample's: the cluster's own scales apply.
+    """
+
+    mode: Literal["around"] = "around"
+    code: Code
+    distance: Distance
+
+
+class BetweenDraw(Frozen):
+    """Samples on the straight line from ``start`` to ``end``, evenly distributed; with ``distance``, around it."""
+
+    mode: Literal["between"] = "between"
+    start: Code
+    end: Code
+    distance: Distance | None = None
+
+    @model_validator(mode="after")
+    def _of_one_space(self) -> BetweenDraw:
+        if len(self.start) != len(self.end):
+            raise ValueError(f"start and end of one length, not {len(self.start)} and {len(self.end)}")
+        return self
+
+
+DrawSettings = Annotated[DistributionDraw | ClusterDraw | AroundDraw | BetweenDraw, Field(discriminator="mode")]
+
+
+class Recipe(Frozen):
+    """Everything that determines the bytes of a build.
+
+    ``counts[c]`` samples are made of class ``classes[c]``; an unlabelled bundle has no classes and a single count.
+    ``draw`` says where in the latent space samples come from. ``temperature`` multiplies their normal noise: below 1
+    they lie nearer to the cluster centres and are more alike (truncation); densities stay those of the distribution.
+    ``density_floor`` is a quantile in (0, 1): samples less likely than this share of the held-out real codes (and
+    at most this share of all samples) are refused and drawn again, at most ``max_attempts`` times each. So are images
+    of which the bundle's judge thinks that they show their class with a probability below ``label_floor``, and images
+    that lie nearer to a training image than the quantile ``novelty_floor`` of the held-out real images do.
+    ``revision`` asks for the same thing anew. A build has at most 999,999 shards of up to ``shard_size`` samples.
+    """
+
+    recipe_version: Literal[1] = RECIPE_VERSION
+    bundle: Digest
+    classes: tuple[ClassName, ...] = ()
+    counts: tuple[Count, ...]
+    seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
+    image: ImageSettings = PngSettings()
+    shard_size: int = Field(default=1000, ge=1, le=100_000, strict=True, validate_default=True)
+    batch: int = Field(default=256, ge=1, le=8192, strict=True)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    draw: DrawSettings = DistributionDraw()
+    temperature: float = Field(default=1.0, gt=0.0, le=2.0)
+    density_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
+    label_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
+    novelty_floor: float | None = Field(default=None, gt=0.0, le=0.1)
+    max_attempts: int = Field(default=100, ge=1, le=10_000, strict=True)
+    revision: int = Field(default=0, ge=0, lt=2**31, strict=True)
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("classes with distinct names")
+        return classes
+
+    @field_validator("counts")
+    @classmethod
+    def _one_per_class(cls, counts: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        wanted = len(info.data.get("classes", ())) or 1
+        if "classes" in info.data and len(counts) != wanted:
+            raise ValueError(f"{wanted} entries, one per class, not {len(counts)}")
+        if not 1 <= sum(counts) <= MAX_SAMPLES:
+            raise ValueError(f"a sum between 1 and {MAX_SAMPLES}, not {sum(counts)}")
+        return counts
+
+    @field_validator("shard_size")
+    @classmethod
+    def _few_shards(cls, shard_size: int, info: ValidationInfo) -> int:
+        total = sum(info.data.get("counts", ()))
+        if total > shard_size * MAX_SHARDS:
+            least = -(-total // MAX_SHARDS)
+            raise ValueError(
+                f"a shard_size of at least {least}, as {total} samples go into at most {MAX_SHARDS} shards"
+            )
+        return shard_size
+
+    @property
+    def total(self) -> int:
+        """Number of samples in the build."""
+        return sum(self.counts)
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.classes)
+
+    @property
+    def digest(self) -> str:
+        """The build's identity: sha256 of the canonical JSON of a recipe made here. Stored bytes are hashed as such."""
+        return digest_of(self.canonical())
+
+
+def check_draw(recipe: Recipe, dims: int, clusters: Sequence[int]) -> None:
+    """Raise ``SpecError`` unless ``recipe.draw`` fits ``dims`` latent dimensions and ``clusters`` in each class."""
+    draw = recipe.draw
+    if isinstance(draw, ClusterDraw):
+        short = [label for label, count in enumerate(recipe.counts) if count and clusters[label] <= draw.cluster]
+        if short:
+            where = f" in class {shown(recipe.classes[short[0]])}" if recipe.labelled else ""
+            hint = "Give counts for classes that have it." if recipe.labelled else ""
+            last = clusters[short[0]] - 1
+            raise SpecError("draw.cluster", f"0 .. {last}{where}" if last else f"0{where}", draw.cluster, hint)
+    for name in ("code", "start", "end"):
+        code = getattr(draw, name, None)
+        if code is not None and len(code) != dims:
+            raise SpecError(f"draw.{name}", f"{dims} numbers, one for each latent dimension", f"{len(code)} of them")
+
+
+class Order(Frozen):
+    """Who wants a build, and where: nothing here changes a byte of a shard."""
+
+    destination: str = Field(min_length=1, max_length=1000)
+    name: Name
+    tenant: Name = "default"
+    priority: Priority = 0
+
+
+class JobSpec(Frozen):
+    """A recipe and an order: what ``Client.submit`` and ``generator.production.mill.build`` take."""
+
+    recipe: Recipe
+    order: Order
+
+    @property
+    def build_id(self) -> str:
+        """The first 80 bits of the recipe digest; the full digest stands in every receipt and in the manifest."""
+        return build_id_of(self.recipe.digest)
+
+    @property
+    def job_id(self) -> str:
+        """One name for this build at this place: the same spec submitted twice has the same job id."""
+        return job_id_of(self.order.destination, self.order.name, self.recipe.digest)
+
+
+def build_id_of(recipe_digest: str) -> str:
+    """Directory name of the build of a recipe: 20 hexadecimal digits."""
+    return recipe_digest.removeprefix("sha256:")[:20]
+
+
+def job_id_of(destination: str, name: str, recipe_digest: str) -> str:
+    """The job that builds this recipe at this place."""
+    place = f"{destination}\n{name}\n{recipe_digest}"
+    return f"{name}-{digest_of(place.encode())[7:19]}"

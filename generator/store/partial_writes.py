@@ -1,0 +1,100 @@
+"""What an interrupted write leaves in a store, hidden from every listing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from generator.store.atomic_files import ABSENT
+from generator.store.base import Store
+
+PROBE = ".latentmill-probe-"
+_FILE = re.compile(r"\.(tmp|latentmill-probe)-[0-9a-f]{16}|\.doctor-\d+")
+# A bundle on its way in or out of the cache, and one that is being saved: ``.<16 digits>``, ``.<name>-<8 letters>``.
+_DIRECTORY = re.compile(r"\.[0-9a-f]{16}|\..+-[a-z0-9_]{8}")
+_PART = re.compile(r"[a-z]+\.(safetensors|json)")
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Something that no listing shows. ``remove`` takes it away; nothing happens where it is gone already."""
+
+    kind: Literal["temporary", "upload"]
+    where: str
+    bytes: int  # 0 where nobody knows
+    modified: datetime  # UTC
+    remove: Callable[[], object] = field(repr=False, compare=False)
+
+
+@runtime_checkable
+class HasLeftovers(Protocol):
+    """A store in which interrupted writes leave something."""
+
+    def leftovers(self) -> Iterator[Hidden]:
+        """All of it, whatever its age. Raises ``StoreError``."""
+
+
+@runtime_checkable
+class HasDirectories(Protocol):
+    """A store that keeps directories in which nothing is left."""
+
+    def prune(self) -> None:
+        """Remove them. Raises ``StoreError``."""
+
+
+def tidy(store: Store) -> None:
+    """Remove what a store keeps of objects that are gone: empty directories, where it has any."""
+    if isinstance(store, HasDirectories):
+        store.prune()
+
+
+def hidden_below(directory: Path) -> Iterator[Hidden]:
+    """The temporary files and unfinished directories of bundles below ``directory``; links are not followed."""
+    waiting = [directory]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found:
+                for entry in found:
+                    if not entry.name.startswith("."):
+                        waiting += [Path(entry.path)] if entry.is_dir(follow_symlinks=False) else []
+                    elif (hidden := _hidden(entry)) is not None:
+                        yield hidden
+        except ABSENT:  # gone meanwhile
+            continue
+
+
+def _hidden(entry: os.DirEntry[str]) -> Hidden | None:
+    path = Path(entry.path)
+    try:
+        facts = entry.stat(follow_symlinks=False)
+        if entry.is_file(follow_symlinks=False) and _FILE.fullmatch(entry.name):
+            return Hidden("temporary", path.as_uri(), facts.st_size, _time(facts), partial(_unlink, path))
+        if entry.is_dir(follow_symlinks=False) and _DIRECTORY.fullmatch(entry.name):
+            parts = list(os.scandir(path))
+            if all(part.is_file(follow_symlinks=False) and _PART.fullmatch(part.name) for part in parts):
+                facts_of_all = [facts, *(part.stat(follow_symlinks=False) for part in parts)]
+                size = sum(each.st_size for each in facts_of_all[1:])
+                newest = max(map(_time, facts_of_all))
+                return Hidden(
+                    "temporary", path.as_uri(), size, newest, partial(shutil.rmtree, path, ignore_errors=True)
+                )
+    except ABSENT:
+        return None
+    return None
+
+
+def _time(facts: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(facts.st_mtime, UTC)
+
+
+def _unlink(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        path.unlink()

@@ -1,0 +1,152 @@
+"""A service whose wires can be tampered with: workers reach Redis and S3 through proxies, the observer does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import SecretStr
+
+from tests.faults.process_reaper import Watcher
+from tests.faults.s3_proxy import StoreProxy, calm
+from tests.faults.tcp_proxy import CALM, WireProxy
+from tests.support.servers import RedisServer, S3Server
+from workers.client import Client
+from workers.embedded import WorkerProcess
+from workers.jobs.pool import Pool
+from workers.settings import Settings
+
+NAME = "tiny"
+# Short, so that a test need not wait; a worker that is killed costs one lease, as everywhere.
+QUICK: dict[str, Any] = {
+    "lease_seconds": 2.0,
+    "reconcile_seconds": 0.5,
+    "grace_seconds": 3.0,
+    "visibility_timeout": 60,
+    "s3_connect_timeout": 2.0,
+    "s3_read_timeout": 2.0,
+    "threads": 1,
+    "redis_timeout": 2.0,
+}
+
+
+class Scene:
+    """Redis, two wires, a store proxy, workers; all of it is gone after the block, whatever happened in it.
+
+    ``settings``, ``client`` and ``pool`` are the observer's, who meets no fault; ``disturbed`` are the workers'
+    settings. Bytes between a worker and S3 pass ``store_wire``, then ``store`` (which understands HTTP).
+    """
+
+    def __init__(self, home: Path, s3: S3Server, bucket: str, *, seed: int = 0, **settings: Any) -> None:
+        self.home, self.bucket, self._s3, self._seed = home, bucket, s3, seed
+        self._given = QUICK | settings
+        self.workers: list[WorkerProcess] = []
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.watcher = stack.enter_context(Watcher())
+            self.redis = RedisServer()
+            stack.callback(self.redis.stop)
+            self.watcher.note(self.redis.pid)
+            self.redis_wire = stack.enter_context(WireProxy(self.redis.port, seed=self._seed))
+            self.store = stack.enter_context(StoreProxy(self._s3.port))
+            self.store_wire = stack.enter_context(WireProxy(self.store.port, seed=self._seed + 1))
+            self.settings = self._settings(self.redis.port, self._s3.port)
+            self.disturbed = self._settings(self.redis_wire.port, self.store_wire.port)
+            self.client, self.pool = Client(self.settings), Pool(self.settings)
+            stack.callback(self._end_workers)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def calm(self) -> None:
+        """No fault from now on."""
+        self.redis_wire.trouble = self.store_wire.trouble = CALM
+        self.store.plan = calm
+
+    def start_worker(self, **settings: Any) -> WorkerProcess:
+        """One more worker behind the proxies."""
+        log = self.home / f"worker-{self._started}.log"
+        self._started += 1
+        chosen = self.disturbed.model_copy(update=settings)
+        worker = WorkerProcess(f"redis://127.0.0.1:{self.redis_wire.port}/0", chosen, log)
+        self.workers.append(worker)
+        return worker
+
+    def restart_redis(self) -> None:
+        """Redis again, on its port and its append-only file."""
+        self.redis.restart()
+        self.watcher.note(self.redis.pid)
+
+    def until(self, wanted: Callable[[], bool], *, seconds: float = 90.0) -> None:
+        """Wait until ``wanted`` holds; fail with the workers' last words when it does not."""
+        deadline = time.monotonic() + seconds
+        while not wanted():
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.05)
+
+    def logs(self) -> str:
+        """The ends of all workers' logs."""
+        return "\n".join(f"=== {path.name}\n{path.read_text()[-4000:]}" for path in self.home.glob("worker-*.log"))
+
+    def _settings(self, redis_port: int, s3_port: int) -> Settings:
+        return Settings(
+            redis_url=SecretStr(f"redis://127.0.0.1:{redis_port}/0"),
+            root=f"{self.bucket}/mill",
+            state_dir=self.home / "state",
+            cache_dir=self.home / "cache",
+            device="cpu",
+            s3_endpoint_url=f"http://127.0.0.1:{s3_port}",
+            s3_region=self._s3.region,
+            s3_access_key=SecretStr(self._s3.access_key),
+            s3_secret_key=SecretStr(self._s3.secret_key),
+            **self._given,
+        )
+
+    def _end_workers(self) -> None:
+        """Ask all to leave, then end what is left of them, orphans too."""
+        self.calm()
+        for worker in self.workers:
+            if worker.alive():
+                send(family(worker), signal.SIGCONT)
+                worker.process.terminate()
+        deadline = time.monotonic() + 10.0
+        while any(worker.alive() for worker in self.workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for worker in self.workers:
+            send(family(worker), signal.SIGKILL)
+            worker.process.wait()
+
+
+def family(worker: WorkerProcess) -> list[int]:
+    """The living processes of one worker, its main process first; orphans are still found, by their session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _session(int(entry.name)) == worker.process.pid:
+            found.append(int(entry.name))
+    return sorted(found, key=lambda pid: (pid != worker.process.pid, pid))
+
+
+def send(pids: list[int], number: signal.Signals) -> None:
+    """A signal for each of them that still lives."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def _session(pid: int) -> int | None:
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if words[0] == "Z" else int(words[3])

@@ -1,0 +1,118 @@
+"""Many storms, one after the other: ``python -m tests.faults.run_storms --seeds 20`` (``make storm``).
+
+Each outcome is a line of JSON, appended as soon as it is known; the table in ``docs/reliability.md`` is written from
+all lines of the file. Exit code 1 if any storm of this run lost anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.faults.process_reaper import Watcher
+from tests.faults.s3_proxy import Fault
+from tests.faults.storm import Target, Weather, run_storm
+from tests.support.bundles import tiny_bundle
+from tests.support.servers import S3Server
+
+ROOT = Path(__file__).parents[2]
+OUTCOMES, PAGE = ROOT / "benchmarks/storms.jsonl", ROOT / "docs/reliability.md"
+_BEGIN, _END = "<!-- storms: written by make storm -->", "<!-- end of storms -->"
+_COLUMNS = {
+    "seed": "seed",
+    "outcome": "outcome",
+    "objects": "objects equal",
+    "seconds": "seconds",
+    "kills": "workers and processes killed",
+    "left": "asked to leave",
+    "stopped": "stopped past the lease",
+    "redis": "Redis killed",
+    "flushed": "flushed",
+    "tickets": "tickets lost or twice",
+    "faults": "store requests that failed",
+    "looks": "looks of the reader (whole)",
+    "revision": "commit",
+}
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(description="Storms over a pool, each from its seed.")
+    asked.add_argument("--seeds", type=int, default=20, help="how many storms")
+    asked.add_argument("--first", type=int, default=1, help="the first seed")
+    asked.add_argument("--shards", type=int, default=Weather.shards)
+    asked.add_argument("--outcomes", type=Path, default=OUTCOMES, help="file of JSON lines to append to")
+    asked.add_argument("--page", type=Path, default=PAGE, help="page whose table is written anew")
+    given = asked.parse_args()
+    failed = 0
+    with Watcher(), tempfile.TemporaryDirectory(prefix="latentmill-storm-") as directory:
+        home, s3 = Path(directory), S3Server()
+        try:
+            target = Target(tiny_bundle(home / "tiny"), Weather(shards=given.shards))
+            for seed in range(given.first, given.first + given.seeds):
+                outcome = run_storm(seed, target, s3, home / f"storm-{seed}") | {"revision": _revision()}
+                failed += outcome["state"] != "whole"
+                with given.outcomes.open("a") as lines:
+                    lines.write(json.dumps(outcome) + "\n")
+                write_table(given.outcomes, given.page)
+                sys.stdout.write(json.dumps(outcome) + "\n")
+                sys.stdout.flush()
+        finally:
+            s3.stop()
+    return int(failed > 0)
+
+
+def write_table(outcomes: Path, page: Path) -> None:
+    """Put the table of all ``outcomes`` between the two marks in ``page``; nothing happens without the page."""
+    if not page.exists():
+        return
+    before, _, rest = page.read_text().partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    page.write_text(f"{before}{_BEGIN}\n{table(outcomes.read_text().splitlines())}\n{_END}{after}")
+
+
+def table(lines: list[str]) -> str:
+    """The outcomes as Markdown, in the order of their lines."""
+    rows = [_row(json.loads(line)) for line in lines]
+    head = f"| {' | '.join(_COLUMNS.values())} |\n|{'---|' * len(_COLUMNS)}"
+    return "\n".join([head, *(f"| {' | '.join(str(row[name]) for name in _COLUMNS)} |" for row in rows)])
+
+
+def _row(outcome: dict[str, Any]) -> dict[str, object]:
+    events, faults = outcome["events"], outcome["faults"]
+    wrong = sum(number for fault, number in faults.items() if fault != Fault.TWICE)
+
+    def times(*kinds: str) -> int:
+        return sum(events.get(kind, 0) for kind in kinds)
+
+    return {
+        "seed": outcome["seed"],
+        "outcome": "whole"
+        if outcome["state"] == "whole"
+        else f"**failed**: {'; '.join(each.partition(';')[0] for each in outcome['problems'])[:200]}",
+        "objects": f"{outcome['objects_equal']} of {outcome['objects']}",
+        "seconds": outcome["seconds"],
+        "kills": times("worker killed", "pool process killed", "main process killed"),
+        "left": times("worker asked to leave"),
+        "stopped": times("worker stopped past its lease"),
+        "redis": times("Redis killed and restarted"),
+        "flushed": times("Redis flushed"),
+        "tickets": times("tickets lost", "tickets twice"),
+        "faults": f"{wrong} of {outcome['requests']} ({100 * wrong / max(1, outcome['requests']):.0f}%)",
+        "looks": f"{outcome['looks']} ({outcome['whole_looks']})",
+        "revision": outcome["revision"],
+    }
+
+
+def _revision() -> str:
+    """The commit that is being tested, if this is a checkout."""
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The proxy that plays a failing S3 passes on whole requests only: what it made up itself would be no fault of S3's."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+
+import pytest
+
+from generator.store import open_store
+from tests.faults.s3_proxy import StoreProxy
+from tests.support.servers import S3Server
+
+BODY = b"0123456789"
+PLAIN = [b"Content-Length: 10", b"x-amz-checksum-crc32: poTDJg=="]
+CHUNKED = [b"x-amz-checksum-crc32: poTDJg==", b"Transfer-Encoding: chunked"]
+CHUNKS = b"4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("headers", "body"), [(PLAIN, BODY), (PLAIN[::-1], BODY), (CHUNKED, CHUNKS)])
+def test_half_a_request_stores_nothing(s3_server: S3Server, headers: list[bytes], body: bytes) -> None:
+    bucket = f"halves-{uuid.uuid4().hex}"
+    store = open_store(s3_server.make_bucket(bucket), s3_server.settings)
+    request = b"\r\n".join([f"PUT /{bucket}/key HTTP/1.1".encode(), b"Host: somewhere", *headers, b"", body])
+    with StoreProxy(s3_server.port) as proxy:
+        for end in range(len(request)):
+            assert not sent(proxy.port, request[:end]).startswith(b"HTTP/1.1 2")
+            assert list(store.list()) == [], request[:end]
+        assert sent(proxy.port, request).startswith(b"HTTP/1.1 200")
+    assert store.get("key") == BODY
+
+
+def sent(port: int, data: bytes) -> bytes:
+    """What is answered to ``data`` and nothing more."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30.0) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+        return answer

@@ -1,0 +1,352 @@
+"""Gates: what they let pass and what they keep back, on real small builds and on ones with chosen pixels."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from generator.curation.gates import Gates, Reference, Verdict, judge_build, read_verdict
+from generator.curation.gates.checks import drifted
+from generator.curation.gates.drift import confidence_drop, drift
+from generator.curation.gates.image_subset import Looked
+from generator.datasets.promotion import promote
+from generator.datasets.torch_dataset import open_dataset
+from generator.datasets.verification import verify_dataset
+from generator.drafts import draft_of, resolve
+from generator.errors import DatasetError, SpecError
+from generator.models.autoencoders.config import VaeConfig
+from generator.models.autoencoders.settings import TrainSettings
+from generator.models.bundle import load_bundle, save_bundle
+from generator.models.latents.config import GaussianSettings
+from generator.models.learning import learn
+from generator.models.screening.config import Passing
+from generator.models.screening.copy_index import draw_sketch
+from generator.models.screening.data import Guards
+from generator.production.commit import BuildPlace, MadeShard, place_of
+from generator.production.mill import build
+from generator.sources import load_source
+from generator.spec.canonical import digest_of, validated
+from generator.spec.plan import ShardPlan
+from generator.store import Store, open_store
+from tests.support.bundles import guarded_bundle, tiny_bundle, tiny_contents
+from tests.support.small_builds import SmallBuild
+
+FREE = {"label_floor": None, "novelty_floor": None}
+
+
+@dataclass(frozen=True)
+class Nights:
+    """Builds of one dataset, made by real bundles."""
+
+    home: Path
+    bundle: Path
+
+    def make(self, name: str, *, bundle: Path | None = None, seed: int = 0, count: int = 360, **fields: object) -> str:
+        """Build; its id. The dataset is ``home/name``."""
+        spec = {"bundle": str(bundle or self.bundle), "destination": str(self.home), "name": name, "count": count}
+        job, home = resolve(draft_of(spec | {"seed": seed, "shard_size": 100} | FREE | fields))
+        return build(place_of(job), load_bundle(home), device="cpu").build_id
+
+    def dataset(self, name: str) -> Store:
+        return open_store(f"{self.home}/{name}")
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    home = tmp_path_factory.mktemp("nights")
+    return Nights(home, guarded_bundle(home / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def first(nights: Nights) -> str:
+    """The build that readers of ``nightly`` get."""
+    build_id = nights.make("nightly")
+    promote(nights.dataset("nightly"), build_id, logical_date=None, by="test")
+    return build_id
+
+
+def gate(verdict: Verdict, name: str) -> bool | None:
+    return next(check.holds for check in verdict.checks if check.gate == name)
+
+
+def failed(verdict: Verdict) -> set[str]:
+    return {check.gate for check in verdict.checks if check.holds is False}
+
+
+def judged(nights: Nights, name: str, build_id: str, gates: Gates = Gates(), bundle: Path | None = None) -> Verdict:  # noqa: B008
+    return judge_build(nights.dataset(name), build_id, gates, bundle=open_store(str(bundle or nights.bundle)))
+
+
+def test_another_night_of_the_same_bundle_passes(nights: Nights, first: str) -> None:
+    second = nights.make("nightly", seed=1)
+    verdict = judged(nights, "nightly", second, Gates(copies=0.5))
+    assert (verdict.holds, verdict.reasons, verdict.against) == (True, (), first)
+    assert gate(verdict, "drift") is True
+    store = nights.dataset("nightly").at(f"builds/{second}")
+    assert read_verdict(store) == verdict
+    assert verify_dataset(store.url).problems == ()  # the report lies outside the commit
+    again = judged(nights, "nightly", second, Gates(copies=0.5))
+    assert again.checks == verdict.checks
+
+
+def test_the_first_build_of_all_is_judged_without_drift(nights: Nights, first: str) -> None:
+    verdict = judged(nights, "nightly", first, Gates(copies=0.5, drift=0.01))
+    assert verdict.against is None
+    assert (verdict.holds, gate(verdict, "drift")) == (True, None)
+
+
+def test_another_decoder_is_drift(nights: Nights, first: str) -> None:
+    other = tiny_bundle(nights.home / "other", seed=5)
+    strange = nights.make("nightly", bundle=other)
+    verdict = judged(nights, "nightly", strange, bundle=other)
+    assert failed(verdict) == {"drift"}
+    assert "last promoted" in verdict.reasons[0]
+
+
+def test_samples_of_one_cluster_are_drift(nights: Nights, first: str) -> None:
+    narrow = nights.make("nightly", draw={"mode": "cluster", "cluster": 0}, temperature=0.3)
+    assert "drift" in failed(judged(nights, "nightly", narrow))
+
+
+def test_a_class_that_is_missing_is_kept_back(nights: Nights, first: str) -> None:
+    some = nights.make("nightly", count=None, counts={"cat": 150, "owl": 150})
+    verdict = judged(nights, "nightly", some, Gates(copies=None, drift=1.0))
+    assert failed(verdict) == {"classes"}
+    assert "'dog'" in verdict.reasons[0]
+    alone = nights.make("alone", count=None, counts={"cat": 150, "owl": 150})
+    assert failed(judged(nights, "alone", alone, Gates(copies=None, balance=0.1))) == {"balance"}
+
+
+def test_a_build_of_copies_is_kept_back(nights: Nights) -> None:
+    """The bundle's sketch is that of the very images that the build consists of."""
+    innocent = nights.make("innocent", count=300)
+    images = np.stack([image for image, _, _ in open_dataset(f"{nights.home}/innocent/builds/{innocent}")])
+    rng = np.random.default_rng(0)
+    holdout = rng.integers(0, 256, (150, *images.shape[1:]), dtype=np.uint8)
+    guards = Guards(sketch=draw_sketch(images, holdout, seed=0), passing=Passing(novelty=1.0))
+    bundle = nights.home / "copying"
+    save_bundle(bundle, replace(tiny_contents(), guards=guards))
+    copies = nights.make("copies", bundle=bundle, count=300)
+    verdict = judged(nights, "copies", copies, bundle=bundle)
+    assert "copies" in failed(verdict)
+    assert next(check.measured for check in verdict.checks if check.gate == "copies") == 1.0
+    assert "copies" not in failed(judged(nights, "copies", copies, Gates(copies=None), bundle=bundle))
+
+
+def test_a_gate_with_a_number_that_cannot_be_measured_does_not_hold(nights: Nights, first: str) -> None:
+    dataset = nights.dataset("nightly")
+    assert gate(judge_build(dataset, first, Gates()), "copies") is None
+    verdict = judge_build(dataset, first, Gates(copies=0.01))
+    assert failed(verdict) == {"copies"}
+    assert "not found" in verdict.reasons[0]
+
+
+def test_a_reference_that_does_not_fit_is_a_reason_and_no_crash(nights: Nights, first: str) -> None:
+    gates = Gates(copies=None, reference=Reference(source="digits", fidelity=10.0))
+    assert failed(judged(nights, "nightly", first, gates)) == {"reference"}
+
+
+def test_a_build_is_measured_beside_the_images_behind_it(tmp_path: Path, one_thread: None) -> None:
+    config = VaeConfig(size=8, channels=1, latent_dim=4, width=8)
+    training = TrainSettings(epochs=2, batch=64, holdout=0.2, seed=5, device="cpu")
+    learn(load_source("digits"), config, training, tmp_path / "bundle", sampler=GaussianSettings(), judge=None)
+    nights = Nights(tmp_path, tmp_path / "bundle")
+    build_id = nights.make("beside", count=200)
+    wanted = {"source": "digits", "steps": 20, "limit": 100}
+    easy = Reference.model_validate(wanted | {"copies": 1.0, "fidelity": 1e6, "usefulness": 0.001})
+    verdict = judged(nights, "beside", build_id, Gates(copies=None, reference=easy))
+    assert verdict.holds, verdict.reasons
+    measured = {check.gate: check.measured for check in verdict.checks}
+    assert {"reference.copies", "reference.fidelity", "reference.usefulness"} <= set(measured)
+    assert nights.dataset("beside").at(f"builds/{build_id}").head("reports/quality.json") is not None
+    hard = Reference.model_validate(wanted | {"copies": None, "fidelity": 1.0, "usefulness": 2.0})
+    verdict = judged(nights, "beside", build_id, Gates(copies=None, reference=hard))
+    assert failed(verdict) == {"reference.fidelity", "reference.usefulness"}
+
+
+@dataclass(frozen=True)
+class Repeating(SmallBuild):
+    """A build that says the same ``distinct`` things over and over."""
+
+    distinct: int = 5
+
+    def pixels(self, index: int) -> np.ndarray:
+        return super().pixels(index % self.distinct)
+
+
+LARGE = SmallBuild(counts=(120, 120), shard_size=60)
+
+
+def small(made: SmallBuild, home: Path, gates: Gates = Gates()) -> Verdict:  # noqa: B008
+    place, _ = made.commit(str(home))
+    return judge_build(open_store(f"{home}/{made.name}"), place.build_id, gates)
+
+
+def test_images_that_are_all_different_pass_and_repeated_ones_do_not(tmp_path: Path) -> None:
+    assert small(LARGE, tmp_path).holds
+    for distinct in (1, 5, 230):
+        repeating = Repeating(name=f"repeats-{distinct}", counts=(120, 120), shard_size=60, distinct=distinct)
+        assert failed(small(repeating, tmp_path)) == {"duplicates"}
+        assert small(repeating, tmp_path, Gates(duplicates=None)).holds
+
+
+def test_images_that_are_nearly_the_same_are_told_by_the_sketch(nights: Nights, first: str) -> None:
+    """The networks of these tests are random, and show almost the same thing every time."""
+    verdict = judged(nights, "nightly", first, Gates(copies=None, near_duplicates=0.05))
+    assert failed(verdict) == {"near_duplicates"}
+    assert judged(nights, "nightly", first, Gates(copies=None, near_duplicates=1.0)).holds
+    assert failed(judge_build(nights.dataset("nightly"), first, Gates(near_duplicates=1.0))) == {"near_duplicates"}
+
+
+def test_numbers_that_are_asked_for(tmp_path: Path) -> None:
+    assert failed(small(LARGE, tmp_path, Gates(images=241))) == {"images"}
+    assert small(LARGE, tmp_path, Gates(images=240, balance=1.0)).holds
+
+
+def test_damage_is_a_reason(tmp_path: Path) -> None:
+    place, manifest = LARGE.commit(str(tmp_path))
+    dataset, shard = open_store(f"{tmp_path}/small"), manifest.shards[2].shard
+    data = place.store.get(shard.key)
+    place.store.put(shard.key, data[:-3000] + b"x" + data[-2999:])
+    verdict = judge_build(dataset, place.build_id, Gates())
+    assert failed(verdict) == {"readable"}
+    assert shard.key in verdict.reasons[0]
+    place.store.delete(shard.key)
+    assert failed(judge_build(dataset, place.build_id, Gates())) == {"readable"}
+
+
+@dataclass(frozen=True)
+class Odd(SmallBuild):
+    """A build whose tables have text in ``column``, and the digests that their receipts state."""
+
+    column: str = "label"
+    text: str | None = None
+
+    def shard(self, place: BuildPlace, plan: ShardPlan) -> MadeShard:
+        made, out = super().shard(place, plan), io.BytesIO()
+        table = pq.read_table(io.BytesIO(made.table))
+        texts = pa.array([self.text] * len(plan), pa.string())
+        pq.write_table(table.set_column(table.schema.names.index(self.column), self.column, texts), out)
+        stated = {"digest": digest_of(out.getvalue()), "size": len(out.getvalue())}
+        receipt = made.receipt.model_copy(update={"table": made.receipt.table.model_copy(update=stated)})
+        return MadeShard(made.shard, out.getvalue(), receipt)
+
+
+@pytest.mark.parametrize(("column", "text"), [("label", "round"), ("image_sha256", None), ("label_confidence", "?")])
+def test_a_table_that_says_something_else_is_damage(tmp_path: Path, column: str, text: str | None) -> None:
+    assert failed(small(Odd(column=column, text=text), tmp_path)) == {"readable"}
+
+
+def test_only_committed_builds_are_judged(tmp_path: Path) -> None:
+    place = SmallBuild().begin(str(tmp_path))
+    with pytest.raises(DatasetError, match="committed"):
+        judge_build(open_store(f"{tmp_path}/small"), place.build_id, Gates())
+
+
+def test_images_of_another_size_are_drift(tmp_path: Path) -> None:
+    before = LARGE.commit(str(tmp_path))[0].build_id
+    promote(open_store(f"{tmp_path}/small"), before, logical_date=None, by="test")
+    verdict = small(replace(LARGE, size=12, seed=1), tmp_path)
+    assert failed(verdict) == {"drift"}
+    assert "12x12x1 instead of 8x8x1" in verdict.reasons[0]
+
+
+def test_unlabelled_builds_have_drift_too(tmp_path: Path) -> None:
+    plain = SmallBuild(classes=(), counts=(200,), shard_size=50)
+    promote(open_store(f"{tmp_path}/small"), plain.commit(str(tmp_path))[0].build_id, logical_date=None, by="test")
+    assert small(replace(plain, seed=1), tmp_path).holds
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"drift": 1.5}, {"copies": "always"}, {"novelty": 0.1}, {"limit": 5}, {"reference": {"fidelity": 2.0}}]
+)
+def test_gates_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match=next(iter(wrong))):
+        validated(Gates, wrong, field="gates", error=SpecError)
+
+
+def looked(images: np.ndarray, labels: np.ndarray) -> Looked:
+    nothing = np.empty(0)
+    return Looked(images, labels, nothing, nothing, nothing)
+
+
+def sure(labels: np.ndarray, confidence: np.ndarray) -> Looked:
+    nothing = np.empty(0)
+    return Looked(nothing, nothing, confidence.astype(np.float32), labels, nothing)
+
+
+def test_the_class_whose_labels_fell_most_is_named() -> None:
+    labels = np.arange(300) % 3
+    before = sure(labels, np.full(300, 0.9))
+    fallen = sure(labels, np.where(labels == 1, 0.4, 0.95))
+    found = confidence_drop(fallen, before, 3)
+    assert found is not None
+    assert (found[0], found[1]) == (pytest.approx(0.5, abs=1e-6), 1)
+    gates = Gates(drift=None)
+    check = drifted(fallen, before, gates, SmallBuild(classes=("a", "b", "c"), counts=(1, 1, 1)))  # type: ignore[arg-type]
+    assert check[1] is not None
+    assert (check[1].holds, "'b'" in check[1].words) == (False, True)
+    silent = sure(labels, np.full(300, np.nan))
+    assert confidence_drop(silent, before, 3) is None
+    few = sure(labels[:60], np.zeros(60))
+    assert confidence_drop(few, before, 3) is None  # twenty of each class say little
+
+
+def test_classes_in_another_order_are_the_same_classes(tmp_path: Path) -> None:
+    """A bundle that was learned anew may number its classes in another order."""
+    dataset = open_store(f"{tmp_path}/small")
+    before = Classes(counts=(120, 120), shard_size=60)
+    promote(dataset, before.commit(str(tmp_path))[0].build_id, logical_date=None, by="test")
+    turned = Classes(counts=(120, 120), shard_size=60, classes=("square", "round"), seed=1)
+    assert small(turned, tmp_path).holds
+    swapped = Classes(counts=(120, 120), shard_size=60, classes=("square", "round"), seed=2, lies=True)
+    assert failed(small(swapped, tmp_path)) == {"drift"}
+
+
+@dataclass(frozen=True)
+class Classes(SmallBuild):
+    """Round images are dark, square ones are light; or the other way round, for one that ``lies``."""
+
+    lies: bool = False
+
+    def shard(self, place: BuildPlace, plan: ShardPlan) -> MadeShard:
+        self.labels.update(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True))
+        return super().shard(place, plan)
+
+    @cached_property
+    def labels(self) -> dict[int, int]:
+        return {}
+
+    def pixels(self, index: int) -> np.ndarray:
+        light = (self.classes[self.labels[index]] == "square") != self.lies
+        return super().pixels(index) // 4 + 150 * light
+
+
+def test_drift_tells_changes_of_images_labels_and_shares_from_chance() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(800) % 4
+    centres = rng.uniform(0, 200, (4, 8, 8, 1))
+
+    def images(of: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        noise = rng.normal(0, 20, (len(of), 8, 8, 1))
+        return np.clip(centres[of] + noise + shift, 0, 255).astype(np.uint8)
+
+    def found(other: Looked) -> float:
+        result = drift(other, looked(images(labels), labels), labelled=True)
+        assert result is not None
+        assert 0.0 <= result.share <= 1.0
+        assert (result.p_value < 0.01) == (result.share > 0.02)
+        return result.share
+
+    assert found(looked(images(labels), labels)) < 0.02
+    assert found(looked(images(labels, shift=25.0), labels)) > 0.1
+    assert found(looked(images(labels), (labels + 1) % 4)) > 0.9
+    assert found(looked(images(labels % 2), labels % 2)) > 0.1
+    assert drift(looked(images(labels[:40]), labels[:40]), looked(images(labels), labels), labelled=True) is None

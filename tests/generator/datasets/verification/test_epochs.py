@@ -1,0 +1,109 @@
+"""``verify_dataset`` on a build of two environments: each receipt names its own, and each of them is stored."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from generator.datasets.verification import verify_dataset
+from generator.errors import IntegrityError
+from generator.production.commit import BuildPlace, begin, environments_of, open_epoch, place_of, publish_shard
+from generator.production.commit.epochs import environment_key, fix_environment, opening_key
+from generator.production.commit.finish import finish
+from generator.production.commit.publish import commit
+from generator.production.provenance.environment import Environment
+from generator.production.provenance.manifest import Manifest
+from generator.spec.plan import Plan
+from generator.store import Store
+from tests.support.small_builds import ENVIRONMENT, SmallBuild
+
+NEW = Environment(device="cuda/test", dtype="float32", libraries={"pillow": "any"})
+SMALL = SmallBuild()
+
+
+def begun(*, first: Environment | None = ENVIRONMENT) -> BuildPlace:
+    """Shard 0 of three is made in the environment ``first``; the other two, later, in ``NEW``."""
+    place = place_of(SMALL.spec(f"memory://{uuid.uuid4().hex}"))
+    begin(place)
+    fix_environment(place.store, ENVIRONMENT)
+    open_epoch(place.store)
+    fix_environment(place.store, NEW)
+    for number in range(3):
+        made = SMALL.shard(place, Plan(place.recipe).shard(number))
+        environment = first if number == 0 and first is not None else NEW
+        receipt = made.receipt.model_copy(update={"environment": environment.digest})
+        publish_shard(place, type(made)(made.shard, made.table, receipt))
+    return place
+
+
+def committed(place: BuildPlace) -> Manifest:
+    """Committed as ``finish`` does it, without a bundle."""
+    from generator.production.commit import read_receipt
+    from generator.production.commit.finish import environments_used
+    from generator.production.provenance.croissant import croissant_bytes
+    from generator.production.provenance.dataset_card import card_bytes
+    from generator.production.provenance.preview import preview_bytes
+
+    receipts = tuple(read_receipt(place, number) for number in range(3))
+    draft = SMALL.draft(place, receipts).model_copy(update={"environments": environments_used(place, receipts)})
+    shown = [(SMALL.pixels(index), index % 2) for index in range(4)]
+    extras = {
+        "README.md": card_bytes(draft),
+        "croissant.json": croissant_bytes(draft),
+        "preview.jpg": preview_bytes(shown, SMALL.classes, place.recipe.recipe_version),
+    }
+    return commit(place, draft, extras)
+
+
+def test_a_build_of_two_environments_is_intact_and_names_both() -> None:
+    place = begun()
+    manifest = committed(place)
+    assert set(manifest.environments) == {ENVIRONMENT.digest, NEW.digest}
+    assert [shard.environment for shard in manifest.shards] == [ENVIRONMENT.digest, NEW.digest, NEW.digest]
+    assert verify_dataset(place.url).problems == ()
+
+
+def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
+    place = begun(first=None)
+    assert set(committed(place).environments) == {NEW.digest}
+    assert set(environments_of(place.store)) == {ENVIRONMENT.digest, NEW.digest}
+    assert verify_dataset(place.url).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("damage", "where"),
+    [
+        (lambda store: store.put(environment_key(1), ENVIRONMENT.canonical()), "manifest.json"),
+        (lambda store: store.put(environment_key(1), NEW.canonical().replace(b"any", b"ony")), environment_key(1)),
+        (lambda store: store.put(environment_key(1), NEW.canonical() + b" "), environment_key(1)),
+        (lambda store: store.put(environment_key(1), b"x" * 10**6), environment_key(1)),
+        (lambda store: store.delete(environment_key(1)), "manifest.json"),
+        (lambda store: store.put(opening_key(1), b'{"epoch":1}'), opening_key(1)),
+        (lambda store: store.put(environment_key(2), b"{}"), environment_key(2)),
+        (lambda store: store.put("environments/1.json", b"{}"), "environments/1.json"),
+        (lambda store: store.put("epochs/notes.txt", b"{}"), "epochs/notes.txt"),
+    ],
+)
+def test_damage_to_epochs_is_found(damage: Callable[[Store], None], where: str) -> None:
+    place = begun()
+    committed(place)
+    damage(place.store)
+    assert where in {problem.where for problem in verify_dataset(place.url).problems}
+
+
+def test_what_an_earlier_committer_stored_of_the_extras_stays() -> None:
+    """Two that commit in different environments, both to the end, agree on one manifest."""
+    place = begun()
+    place.store.create("preview.jpg", b"as another encoder makes it")
+    manifest = committed(place)
+    assert committed(place) == manifest
+    assert place.store.get("preview.jpg") == b"as another encoder makes it"
+
+
+def test_a_receipt_of_an_environment_that_this_build_never_had_is_refused() -> None:
+    place = begun()
+    place.store.delete(environment_key(1))
+    with pytest.raises(IntegrityError, match=r"receipts/000001\.json"):
+        finish(place, None)  # type: ignore[arg-type]

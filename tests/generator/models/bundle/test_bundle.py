@@ -1,0 +1,390 @@
+"""Bundles: content-addressed, verified whole, never unpickled, and carried between store roots unchanged."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from generator.errors import BundleError, BundleMissing, InvalidOutput, StoreUnavailable
+from generator.models.bundle import BundleCache, bundle_store, load_bundle, pull, push, read_info, save_bundle
+from generator.production.decoding import ResidentDecoder
+from generator.spec.canonical import canonical_json, digest_of
+from generator.spec.seeding import noise
+from generator.store import open_store
+from generator.store.base import MAX_OBJECT, ObjectInfo, Store
+from tests.support.bundles import tiny_bundle, tiny_contents
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return tiny_bundle(tmp_path / "bundle")
+
+
+def rewritten(bundle: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The bundle with another ``bundle.json``, its file digests made to agree with the files."""
+    document = json.loads((bundle / "bundle.json").read_bytes())
+    for name in document["files"]:
+        data = (bundle / name).read_bytes()
+        document["files"][name] = {"digest": digest_of(data), "size": len(data)}
+    change(document)
+    (bundle / "bundle.json").write_bytes(canonical_json(document))
+    return bundle
+
+
+def nothing(document: dict[str, Any]) -> None:
+    """Only the digests change."""
+
+
+def refusal(bundle: Path) -> BundleError:
+    with pytest.raises(BundleError) as caught:
+        load_bundle(open_store(str(bundle)))
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def test_equal_contents_have_equal_digests(tmp_path: Path) -> None:
+    assert save_bundle(tmp_path / "a", tiny_contents()) == save_bundle(tmp_path / "b", tiny_contents())
+    assert save_bundle(tmp_path / "c", tiny_contents(seed=1)) != save_bundle(tmp_path / "d", tiny_contents())
+
+
+def test_what_is_loaded_is_what_was_saved(bundle: Path) -> None:
+    contents, loaded = tiny_contents(), load_bundle(open_store(str(bundle)))
+    assert loaded.info.classes == contents.classes
+    assert loaded.decoder.keys() == contents.decoder.keys()
+    assert all(np.array_equal(loaded.decoder[name], weight) for name, weight in contents.decoder.items())
+    rows, labels = np.arange(30), np.arange(30) % 3
+    drawn = noise(1, rows, np.zeros_like(rows), 4)
+    saved_z, loaded_z = (latents.sample(drawn, labels).z_BD for latents in (contents.latents, loaded.latents))
+    assert np.array_equal(saved_z, loaded_z)
+
+
+def test_a_bundle_is_never_overwritten(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="immutable"):
+        save_bundle(bundle, tiny_contents(seed=1))
+    with pytest.raises(BundleError, match="file"):
+        save_bundle(bundle / "bundle.json" / "below", tiny_contents())
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder", "latents", "codes"])
+def test_an_altered_file_is_refused(bundle: Path, name: str) -> None:
+    path = bundle / f"{name}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert refusal(bundle).field == f"{name}.safetensors"
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder", "latents", "codes"])
+def test_a_missing_file_is_refused(bundle: Path, name: str) -> None:
+    (bundle / f"{name}.safetensors").unlink()
+    assert refusal(bundle).field == f"{name}.safetensors"
+
+
+def test_a_pinned_digest_must_agree(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="digest"):
+        load_bundle(open_store(str(bundle)), "sha256:" + "0" * 64)
+
+
+def test_a_pickle_under_a_safetensors_name_is_refused_and_not_run(bundle: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    (bundle / "decoder.safetensors").write_bytes(pickle.dumps(Trap()))
+    assert refusal(rewritten(bundle, nothing)).field == "decoder.safetensors"
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda doc: doc.update(bundle_version=2), "bundle_version"),
+        (lambda doc: doc.update(kind="something else"), "kind"),
+        (lambda doc: doc["image"].update(width=16), "image"),
+        (lambda doc: doc["image"].update(height=16, width=16), ""),
+        (lambda doc: doc.update(latent_dim=5), ""),
+        (lambda doc: doc["autoencoder"].update(family="diffusion"), "autoencoder.family"),
+        (lambda doc: doc["files"].update({"run.pkl": {"digest": "sha256:" + "0" * 64, "size": 1}}), "files.run.pkl"),
+        (lambda doc: doc["files"].pop("latents.safetensors"), ""),
+        (lambda doc: doc["latents"].update(family="pickle"), "latents.family"),
+        (lambda doc: doc.update(classes=["cat", "dog"]), "latents.safetensors"),
+        (lambda doc: doc.update(extra=1), "extra"),
+    ],
+)
+def test_a_document_that_does_not_fit_is_refused(
+    bundle: Path, change: Callable[[dict[str, Any]], None], field: str
+) -> None:
+    got = refusal(rewritten(bundle, change)).field.removeprefix("bundle.json").strip(".")
+    assert got.startswith(field)
+
+
+@pytest.mark.parametrize("data", [b"", b"not json", b"[]", b'{"kind":1}', b"\x00" * 100])
+def test_a_document_that_is_none_is_refused(bundle: Path, data: bytes) -> None:
+    (bundle / "bundle.json").write_bytes(data)
+    assert refusal(bundle).field.startswith("bundle.json")
+
+
+def test_numbers_that_are_none_are_refused(bundle: Path) -> None:
+    weights = load_file(bundle / "decoder.safetensors")
+    name = next(name for name, weight in weights.items() if weight.dtype == np.float32)
+    weights[name].flat[0] = np.nan
+    save_file(weights, bundle / "decoder.safetensors")
+    assert refusal(rewritten(bundle, nothing)).field == f"decoder.safetensors:{name}"
+
+
+def test_weights_of_another_network_are_refused(bundle: Path, tmp_path: Path) -> None:
+    other = tiny_bundle(tmp_path / "other", size=16)
+    shutil.copy(other / "decoder.safetensors", bundle / "decoder.safetensors")
+    loaded = load_bundle(open_store(str(rewritten(bundle, nothing))))
+    with pytest.raises(BundleError, match=r"decoder\.safetensors"):
+        ResidentDecoder(loaded, batch=4, dtype="float32", device="cpu")
+
+
+def test_a_decoder_that_overflows_is_refused(bundle: Path) -> None:
+    weights = load_file(bundle / "decoder.safetensors")
+    huge = {
+        name: weight if weight.dtype != np.float32 else np.full_like(weight, 3e38) for name, weight in weights.items()
+    }
+    save_file(huge, bundle / "decoder.safetensors")
+    loaded = load_bundle(open_store(str(rewritten(bundle, nothing))))
+    with pytest.raises(InvalidOutput, match="NaN or infinity"):
+        ResidentDecoder(loaded, batch=4, dtype="float32", device="cpu").decode(np.ones((4, 4), dtype=np.float32))
+
+
+def test_push_and_pull_carry_the_same_bytes(bundle: Path, bucket: str, s3_settings: Any, tmp_path: Path) -> None:
+    root, here = open_store(f"{bucket}/mill", s3_settings), open_store(str(bundle))
+    digest = push(here, root)
+    before = {info.key: info.etag for info in root.list()}
+    assert push(here, root) == digest
+    assert {info.key: info.etag for info in root.list()} == before
+    pull(root, digest, tmp_path / "pulled")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()} == {
+        path.name: path.read_bytes() for path in bundle.iterdir()
+    }
+
+
+def test_a_damaged_bundle_is_not_pushed(bundle: Path) -> None:
+    (bundle / "decoder.safetensors").write_bytes(b"damaged")
+    root = open_store("memory://damaged")
+    with pytest.raises(BundleError):
+        push(open_store(str(bundle)), root)
+    assert list(root.list()) == []
+
+
+def test_a_root_that_was_tampered_with_is_noticed(bundle: Path, tmp_path: Path) -> None:
+    root = open_store(str(tmp_path / "root"))
+    digest = push(open_store(str(bundle)), root)
+    bundle_store(root, digest).put("decoder.safetensors", b"something else")
+    with pytest.raises(BundleError, match=r"decoder\.safetensors"):
+        pull(root, digest, tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "decoder.safetensors", "codes.safetensors"])
+@pytest.mark.parametrize("damage", [lambda data: b"x" + data[1:], lambda data: data + b"x", lambda data: None])
+def test_pushing_again_mends_what_was_damaged(
+    bundle: Path, tmp_path: Path, name: str, damage: Callable[[bytes], bytes | None]
+) -> None:
+    here, root = open_store(str(bundle)), open_store(str(tmp_path / "root"))
+    target = bundle_store(root, push(here, root))
+    intact = {info.key: info.etag for info in target.list()}
+    data = damage(target.get(name))
+    target.delete(name) if data is None else target.put(name, data)
+    load_bundle(target, push(here, root))
+    mended = {info.key: info.etag for info in target.list()}
+    assert {key for key in intact if mended[key] != intact[key]} == {name}
+
+
+def test_a_damaged_bundle_mends_nothing_and_says_what_to_delete(bundle: Path, tmp_path: Path) -> None:
+    here, root = open_store(str(bundle)), open_store(str(tmp_path / "root"))
+    target = bundle_store(root, push(here, root))
+    target.put("decoder.safetensors", b"something else")
+    here.put("codes.safetensors", b"damaged as well")
+    with pytest.raises(BundleError) as caught:
+        push(here, root)
+    assert caught.value.field == f"{target.url}/decoder.safetensors"
+    assert "delete it" in caught.value.hint
+    assert target.get("decoder.safetensors") == b"something else"
+
+
+@final
+class Overtaken(Store):
+    """A store in which others write between the look and the write."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.url = store, store.url
+
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+        return self._store.get(key, limit)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        return None
+
+    def create(self, key: str, data: bytes) -> str:
+        return self._store.create(key, data)
+
+    def at(self, prefix: str) -> Store:
+        return Overtaken(self._store.at(prefix))
+
+    read = replace = put = delete = list = children = check_writable = None  # type: ignore[assignment]
+
+
+def test_two_pushes_at_once_agree_and_a_conflict_says_what_to_delete(bundle: Path, tmp_path: Path) -> None:
+    here, root = open_store(str(bundle)), open_store(str(tmp_path / "root"))
+    digest = push(here, root)
+    assert push(here, Overtaken(root)) == digest
+    target = bundle_store(root, digest)
+    target.put("decoder.safetensors", b"something else")
+    with pytest.raises(BundleError, match="delete it and push again") as caught:
+        push(here, Overtaken(root))
+    assert caught.value.field == f"{target.url}/decoder.safetensors"
+
+
+@final
+class Unreadable(Store):
+    """A store whose objects are never read, however many bytes they have."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name, self.url = store, name, store.url
+
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+        assert key != self._name, f"{key} was read"
+        return self._store.get(key, limit)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        return self._store.head(key)
+
+    read = create = replace = put = delete = list = children = check_writable = at = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("name", ["decoder.safetensors", "encoder.safetensors", "latents.safetensors"])
+def test_a_file_larger_than_declared_is_refused_unread(bundle: Path, name: str) -> None:
+    with (bundle / name).open("ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(BundleError, match=str(2**40)) as caught:
+        load_bundle(Unreadable(open_store(str(bundle)), name))
+    assert caught.value.field == name
+
+
+def test_a_document_of_many_bytes_is_refused_unread(bundle: Path) -> None:
+    with (bundle / "bundle.json").open("ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(BundleError, match=str(2**40)):
+        read_info(Unreadable(open_store(str(bundle)), "bundle.json"))
+
+
+def test_missing_and_altered_are_told_apart(bundle: Path, tmp_path: Path) -> None:
+    root = open_store(str(tmp_path / "root"))
+    digest = push(open_store(str(bundle)), root)
+    with pytest.raises(BundleMissing):
+        read_info(open_store(str(tmp_path / "nowhere")))
+    with pytest.raises(BundleMissing):
+        pull(root, "sha256:" + "1" * 64, tmp_path / "pulled")
+    bundle_store(root, digest).put("decoder.safetensors", b"something else")
+    with pytest.raises(BundleError) as caught:
+        pull(root, digest, tmp_path / "pulled")
+    assert not isinstance(caught.value, BundleMissing)
+
+
+def pushed(tmp_path: Path, count: int) -> tuple[Store, list[str]]:
+    """A root with ``count`` bundles, and their digests."""
+    root = open_store(str(tmp_path / "root"))
+    return root, [push(open_store(str(tiny_bundle(tmp_path / f"b{n}", seed=n))), root) for n in range(count)]
+
+
+def test_the_cache_keeps_to_its_size_and_to_its_roots(tmp_path: Path) -> None:
+    root, digests = pushed(tmp_path, 3)
+    cache = BundleCache(tmp_path / "cache", max_bytes=1)
+    for digest in digests:
+        assert cache.load(digest, (root,)).digest == digest
+        assert [home.name for home in (tmp_path / "cache").iterdir()] == [digest.removeprefix("sha256:")]
+    with pytest.raises(BundleMissing, match="push it first"):
+        cache.load("sha256:" + "1" * 64, (root,))
+    with pytest.raises(BundleMissing, match="no root"):
+        cache.load(digests[0], ())
+
+
+def test_the_cache_answers_without_its_roots(tmp_path: Path) -> None:
+    root, digests = pushed(tmp_path, 2)
+    cache = BundleCache(tmp_path / "cache", max_bytes=2**30)
+    for digest in digests:
+        cache.load(digest, (open_store("memory://empty"), root))
+    assert [cache.load(digest, ()).digest for digest in digests] == digests
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "decoder.safetensors", "codes.safetensors"])
+def test_a_damaged_cache_mends_itself(tmp_path: Path, name: str) -> None:
+    root, [digest] = pushed(tmp_path, 1)
+    cache = BundleCache(tmp_path / "cache", max_bytes=2**30)
+    cache.load(digest, (root,))
+    path = tmp_path / "cache" / digest.removeprefix("sha256:") / name
+    intact = path.read_bytes()
+    path.write_bytes(bytes([intact[0] ^ 1]) + intact[1:])
+    assert cache.load(digest, (root,)).digest == digest
+    assert path.read_bytes() == intact
+    path.unlink()
+    assert cache.load(digest, (root,)).digest == digest
+    assert path.read_bytes() == intact
+
+
+def test_a_damaged_root_does_not_enter_the_cache(tmp_path: Path) -> None:
+    root, [digest] = pushed(tmp_path, 1)
+    bundle_store(root, digest).put("decoder.safetensors", b"something else")
+    cache = BundleCache(tmp_path / "cache", max_bytes=2**30)
+    with pytest.raises(BundleError, match=r"decoder\.safetensors") as caught:
+        cache.load(digest, (root,))
+    assert not isinstance(caught.value, BundleMissing)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_no_bundle_is_left_alone_in_the_cache(tmp_path: Path) -> None:
+    root, digests = pushed(tmp_path, 2)
+    cache = BundleCache(tmp_path / "cache", max_bytes=1)
+    strays = ["notes.txt", "f" * 64, ".DS_Store"]
+    (tmp_path / "cache" / "lost+found").mkdir(parents=True)
+    for stray in strays:
+        (tmp_path / "cache" / stray).write_text("not a bundle")
+    for digest in digests:
+        cache.load(digest, (root,))
+    left = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert left == {*strays, "lost+found", digests[-1].removeprefix("sha256:")}
+
+
+def test_a_cache_that_cannot_be_written_is_a_fault_of_this_host_alone(tmp_path: Path) -> None:
+    root, [digest] = pushed(tmp_path, 1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="cache"):
+        BundleCache(tmp_path / "file" / "cache", max_bytes=1).load(digest, (root,))
+
+
+def test_loading_never_fails_while_others_evict(tmp_path: Path) -> None:
+    root, digests = pushed(tmp_path, 2)
+    cache = BundleCache(tmp_path / "cache", max_bytes=0)
+
+    def loads(worker: int) -> list[str]:
+        return [cache.load(digests[(worker + turn) % 2], (root,)).digest for turn in range(15)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for worker, loaded in enumerate(pool.map(loads, range(8))):
+            assert loaded == [digests[(worker + turn) % 2] for turn in range(15)]
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
+
+
+def test_strided_weights_are_stored_as_they_are(tmp_path: Path) -> None:
+    """Channels-last weights lie otherwise in memory than their shape says."""
+    contents = tiny_contents()
+    strided = {name: np.asarray(weight, order="F") for name, weight in contents.decoder.items()}
+    assert not all(weight.flags.c_contiguous for weight in strided.values())
+    save_bundle(tmp_path / "b", replace(contents, decoder=strided))
+    loaded = load_bundle(open_store(str(tmp_path / "b"))).decoder
+    assert all(np.array_equal(loaded[name], weight) for name, weight in contents.decoder.items())

@@ -1,0 +1,74 @@
+"""What is recommended for a source, and that `train` follows it where nothing else is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from generator.models.bundle import read_info
+from generator.models.bundle.format import BundleInfo
+from generator.models.features.config import Budget
+from generator.models.learning import defaults, recommended_model, recommended_sampler, recommended_settings
+from generator.models.learning import train as story
+from generator.models.learning.defaults import MANY
+from generator.sources import Source
+from generator.store import open_store
+from workers.cli.main import root
+
+
+def source(images: int, size: int, channels: int, *, classes: int = 2) -> Source:
+    images_NHWC = np.broadcast_to(np.uint8(0), (images, size, size, channels))
+    labels_N = np.arange(images) % classes if classes else None
+    return Source(images_NHWC, labels_N, ("a", "b")[:classes], fingerprint="sha256:" + "0" * 64, name="some")
+
+
+@pytest.mark.parametrize(
+    ("of", "family", "wanted"),
+    [
+        (source(MANY, 32, 3), "vae", (128, "flow", 1000.0)),
+        (source(MANY, 64, 3), "vae", (128, "flow", 1000.0)),
+        (source(MANY, 32, 3, classes=0), "vae", (128, "flow", 0.0)),
+        (source(MANY, 32, 3, classes=1), "vae", (128, "flow", 0.0)),
+        (source(MANY, 32, 3), "stacked", (48, "flow", 0.0)),
+        (source(MANY, 32, 3), "linear", (48, "flow", 0.0)),
+        (source(MANY - 1, 32, 3), "vae", (48, "mixture", 0.0)),
+        (source(MANY, 28, 3), "vae", (48, "mixture", 0.0)),
+        (source(MANY, 32, 1), "vae", (24, "mixture", 0.0)),
+    ],
+)
+def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, float]) -> None:
+    settings = recommended_settings(of, family)
+    found = (recommended_model(of, family).latent_dim, recommended_sampler(of).family, settings.feature_loss)
+    assert found == wanted
+    assert recommended_model(of, family, latent_dim=7).latent_dim == 7
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hundred of them, which is many here; and a classifier that looks at them for a moment."""
+    monkeypatch.setattr(defaults, "MANY", 100)
+    monkeypatch.setattr(story, "FEATURES", Budget(steps=2))
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.arange(100) % 2
+    np.savez(tmp_path / "photographs.npz", train_images=images, train_labels=labels, class_names=["a", "b"])
+    return tmp_path / "photographs.npz"
+
+
+def trained(photographs: Path, *options: str) -> BundleInfo:
+    out = photographs.with_name("".join(options) + ".bundle")
+    quick = ("--width", "4", "--epochs", "1", "--judges", "0", "--holdout", "0.2")
+    done = CliRunner().invoke(root, ["train", str(photographs), "--out", str(out), *quick, *options])
+    assert done.exit_code == 0, done.output
+    return read_info(open_store(str(out)))[1]
+
+
+def test_train_follows(photographs: Path) -> None:
+    info = trained(photographs, "--flow-epochs", "1", "--sampler", "flow")
+    assert (info.latent_dim, info.training.settings.feature_loss) == (128, 1000.0)
+    info = trained(photographs, "--latent-dim", "4", "--feature-loss", "0")
+    assert (info.latent_dim, info.fitting.settings.family, info.training.settings.feature_loss) == (4, "flow", 0.0)
+    info = trained(photographs, "--latent-dim", "4", "--clusters", "1", "--feature-loss", "3")
+    assert (info.fitting.settings.family, info.training.settings.feature_loss) == ("mixture", 3.0)

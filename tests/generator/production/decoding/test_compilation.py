@@ -1,0 +1,198 @@
+"""Compiled decoders: when, what of, and that nobody else's code gets in by the cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch._inductor.config
+
+from generator.datasets.replay import replay
+from generator.errors import EnvironmentMismatch, SettingsError
+from generator.models.bundle import Bundle, load_bundle
+from generator.production.commit import BuildPlace, begin, fix_environment, place_of
+from generator.production.decoding import ResidentDecoder
+from generator.production.decoding.compilation import execution, lacking, private_directory
+from generator.production.decoding.resident import Lanes
+from generator.production.mill import build
+from generator.production.pipeline.decoders import Compiling, decoding_seconds, fixed_execution, open_decoder
+from generator.production.pipeline.shard_maker import Maker, open_maker
+from generator.spec.plan import Plan
+from generator.spec.recipe import JobSpec, Order, Recipe
+from generator.store import open_store
+from tests.support.bundles import tiny_bundle
+
+needs_compiler = pytest.mark.skipif(bool(lacking("cpu")), reason="no C++ compiler here")
+
+_PROCESS = """
+import sys
+from pathlib import Path
+from torch._dynamo.utils import counters
+from generator.models.bundle import load_bundle
+from generator.production.decoding import ResidentDecoder
+from generator.store import open_store
+import torch
+torch.set_num_threads(2)
+bundle = load_bundle(open_store(sys.argv[1]))
+ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu", execution="compiled", cache=Path(sys.argv[2]))
+print("hits", counters["inductor"]["fxgraph_cache_hit"], "misses", counters["inductor"]["fxgraph_cache_miss"])
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiling")
+
+
+@pytest.fixture(scope="module")
+def bundle(home: Path) -> Bundle:
+    return load_bundle(open_store(str(tiny_bundle(home / "tiny", size=8, channels=3))))
+
+
+@pytest.fixture(scope="module")
+def compiled(home: Path, bundle: Bundle) -> Iterator[ResidentDecoder]:
+    before, threads = os.environ.get("TORCHINDUCTOR_CACHE_DIR"), torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu", execution="compiled", cache=home / "cache")
+    torch.set_num_threads(threads)
+    if before is None:
+        os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+
+
+def place_for(bundle: Bundle, name: str, count: int = 20) -> BuildPlace:
+    fields = {"classes": bundle.info.classes, "counts": (count,) * 3, "shard_size": max(25, count // 1000), "batch": 8}
+    recipe = Recipe.model_validate({"bundle": bundle.digest, **fields})
+    return place_of(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="compiled")))
+
+
+def test_a_new_build_is_compiled_where_it_pays_or_is_asked_for() -> None:
+    assert execution("auto", None, "cpu", seconds=10.0) == "eager"
+    assert execution("never", None, "cpu", seconds=1e9) == "eager"
+    if not lacking("cpu"):
+        assert execution("auto", None, "cpu", seconds=1e6) == "compiled"
+        assert execution("always", None, "cpu", seconds=0.0) == "compiled"
+
+
+def test_what_is_fixed_is_followed_whatever_the_setting() -> None:
+    for setting in ("auto", "always", "never"):
+        assert execution(setting, "eager", "cpu", seconds=1e9) == "eager"
+    with pytest.raises(SettingsError, match=r"compile.*never"):
+        execution("never", "compiled", "cpu", seconds=0.0)
+
+
+@torch._inductor.config.patch({"cpp.cxx": ("/no/such/compiler",)})
+def test_a_missing_compiler_is_said_loudly(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert execution("auto", None, "cpu", seconds=1e6) == "eager"
+    assert "no C++ compiler" in caplog.text
+    assert "apt-get install" in caplog.text
+    for setting, fixed in (("always", None), ("auto", "compiled")):
+        with pytest.raises(SettingsError, match=r"no C\+\+ compiler.*install"):
+            execution(setting, fixed, "cpu", seconds=0.0)  # type: ignore[arg-type]
+
+
+def test_the_cache_is_this_users_alone(tmp_path: Path) -> None:
+    made = private_directory(tmp_path / "deep" / "cache")
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert private_directory(made) == made
+    made.chmod(0o750)
+    with pytest.raises(SettingsError, match=r"0750.*chmod 700"):
+        private_directory(made)
+    made.chmod(0o700)
+    (tmp_path / "link").symlink_to(made)
+    (tmp_path / "file").touch(mode=0o600)
+    for name, told in (("link", "symbolic link"), ("file", "")):
+        with pytest.raises(SettingsError, match=f"compile_cache.*{told}"):
+            private_directory(tmp_path / name)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+def test_a_cache_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o700)
+    os.chown(tmp_path / "cache", 12345, 12345)
+    with pytest.raises(SettingsError, match="user 12345"):
+        private_directory(tmp_path / "cache")
+
+
+@needs_compiler
+def test_a_compiled_decoder_shows_what_an_eager_one_shows(bundle: Bundle, compiled: ResidentDecoder) -> None:
+    eager = ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu")
+    z_BD = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    one, other = eager.decode(z_BD), compiled.decode(z_BD)
+    assert np.abs(one.astype(int) - other).max() <= 1
+    assert (one != other).mean() < 0.01
+
+
+@needs_compiler
+def test_compiled_rows_depend_on_neither_neighbours_nor_threads(compiled: ResidentDecoder, bundle: Bundle) -> None:
+    z_BD = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
+    whole = compiled.decode(z_BD)
+    for step in (1, 3, 5):
+        parts = [compiled.decode(z_BD[begin : begin + step]) for begin in range(0, 8, step)]
+        assert np.array_equal(np.concatenate(parts), whole)
+    place = place_for(bundle, "width")
+    shards = [_maker(place, bundle, compiled, lanes).make(Plan(place.recipe).shard(1), "x") for lanes in (1, 2, 4)]
+    assert shards[0] == shards[1] == shards[2]
+
+
+def _maker(place: BuildPlace, bundle: Bundle, decoder: ResidentDecoder, lanes: int) -> Maker:
+    decoder._lanes = Lanes(lanes, 1)
+    return open_maker(place, bundle, decoder)
+
+
+@needs_compiler
+def test_a_compiled_build_says_so_and_every_process_follows(
+    home: Path, bundle: Bundle, compiled: ResidentDecoder
+) -> None:
+    place, always = place_for(bundle, "compiled"), Compiling("always", home / "cache")
+    maker = open_maker(place, bundle, compiled)
+    begin(place)
+    fix_environment(place, maker.environment)
+    assert fixed_execution(place) == "compiled"
+    with pytest.raises(SettingsError, match="never"):
+        build(place, bundle, device="cpu", compiling=Compiling("never"))
+    eager = open_maker(place, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
+    with pytest.raises(EnvironmentMismatch, match="execution eager instead of compiled"):
+        fix_environment(place, eager.environment)
+    manifest = build(place, bundle, device="cpu", compiling=Compiling("auto", always.cache))
+    assert [facts["execution"] for facts in manifest.environments.values()] == ["compiled"]
+    assert manifest.shards[1] == maker.make(Plan(place.recipe).shard(1), "compiled").receipt
+
+
+@needs_compiler
+def test_an_eager_build_stays_eager(home: Path, bundle: Bundle) -> None:
+    place = place_for(bundle, "eager")
+    maker = open_maker(place, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
+    begin(place)
+    fix_environment(place, maker.environment)
+    assert open_decoder(place, bundle, "cpu", Compiling("always", home / "cache")).execution == "eager"
+
+
+@needs_compiler
+def test_a_process_finds_what_another_one_compiled(home: Path, bundle: Bundle) -> None:
+    command = [sys.executable, "-c", _PROCESS, str(home / "tiny"), str(home / "shared")]
+    told = [
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[4]).stdout
+        for _ in range(2)
+    ]
+    assert told == ["hits 0 misses 1\n", "hits 1 misses 0\n"]
+    assert (home / "shared").stat().st_mode & 0o777 == 0o700
+
+
+def test_work_ahead_is_measured_by_a_batch(bundle: Bundle) -> None:
+    decoder = ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu")
+    small, large = (decoding_seconds(place_for(bundle, "w", count).recipe, decoder) for count in (30_000, 30_000_000))
+    assert 0.0 < small < large
+
+
+def test_replay_of_an_eager_sample_needs_no_compiler(bundle: Bundle) -> None:
+    place = place_for(bundle, "replayed")
+    build(place, bundle, device="cpu")
+    assert replay(place.url, 3, bundle, device="cpu").identical

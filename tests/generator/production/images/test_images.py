@@ -1,0 +1,131 @@
+"""Image files: pixels survive, bytes repeat, and every file says that it is synthetic."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from generator.errors import IntegrityError
+from generator.production.images import decode_image, extension, image_encoder, is_marked_synthetic, xmp_packet
+from generator.production.images.fingerprints import encoder_facts
+from generator.spec.recipe import JpegSettings, PngSettings
+
+SETTINGS = [
+    PngSettings(),
+    PngSettings(level=0),
+    PngSettings(level=2),
+    PngSettings(level=9),
+    JpegSettings(),
+    JpegSettings(quality=60, subsampling="4:2:0"),
+]
+
+images = st.builds(
+    lambda seed, size, channels: np.random.default_rng(seed).integers(0, 256, (size, size, channels), dtype=np.uint8),
+    seed=st.integers(0, 1000),
+    size=st.integers(8, 40),
+    channels=st.sampled_from([1, 3]),
+)
+
+
+@given(images, st.sampled_from([0, 1, 6, 9]))
+def test_png_keeps_every_pixel(image: np.ndarray, level: int) -> None:
+    data = image_encoder(PngSettings(level=level), 1)(image)
+    assert np.array_equal(decode_image(data, field="image"), image)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_keeps_smooth_images_nearly(channels: int) -> None:
+    ramp = np.linspace(0, 255, 32)[:, None, None] * np.ones((32, 32, channels))
+    found = decode_image(image_encoder(JpegSettings(), 1)(ramp.astype(np.uint8)), field="image")
+    assert found.shape == (32, 32, channels)
+    assert np.abs(found.astype(int) - ramp.astype(np.uint8)).max() <= 6
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_file_is_marked_and_repeats(settings: PngSettings | JpegSettings, channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, channels), dtype=np.uint8)
+    first, again = (image_encoder(settings, 1)(image) for _ in range(2))
+    assert first == again
+    assert is_marked_synthetic(first)
+    assert b"recipe_version 1" in first
+    with Image.open(io.BytesIO(first)) as opened:
+        assert opened.format == settings.format.upper()
+        opened.verify()
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_many_at_once_are_what_each_is_alone_in_any_thread(settings: PngSettings | JpegSettings) -> None:
+    images_BHWC = np.random.default_rng(0).integers(0, 256, (40, 32, 24, 3), dtype=np.uint8)
+    encode, found = image_encoder(settings, 1), list[list[bytes]]()
+    threads = [threading.Thread(target=lambda: found.append(encode.many(images_BHWC))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = [encode(np.asfortranarray(image)) for image in images_BHWC]
+    assert all(files == alone for files in found)
+    assert encode.many(images_BHWC[:0]) == []
+
+
+@pytest.mark.parametrize("level", [1, 6])
+def test_png_chunks_are_those_of_the_specification(level: int) -> None:
+    data = image_encoder(PngSettings(level=level), 1)(np.zeros((5, 7, 3), dtype=np.uint8))
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    kinds, place = list[bytes](), 8
+    while place < len(data):
+        size, kind = struct.unpack(">I4s", data[place : place + 8])
+        body, check = data[place + 4 : place + 8 + size], data[place + 8 + size : place + 12 + size]
+        assert zlib.crc32(body) == int.from_bytes(check, "big")
+        kinds, place = [*kinds, kind], place + 12 + size
+    assert kinds == [b"IHDR", b"iTXt", b"IDAT", b"IEND"]
+
+
+def test_a_jpeg_begins_with_jfif_and_then_the_mark() -> None:
+    data = image_encoder(JpegSettings(), 1)(np.zeros((8, 8, 3), dtype=np.uint8))
+    assert data[:4] == b"\xff\xd8\xff\xe0"
+    end = 4 + int.from_bytes(data[4:6], "big")
+    assert data[end : end + 2] == b"\xff\xe1"
+    size = int.from_bytes(data[end + 2 : end + 4], "big")
+    assert data[end + 4 : end + 33] == b"http://ns.adobe.com/xap/1.0/\0"
+    assert data[end + 2 + size : end + 4 + size] == b"\xff\xdb"  # quantisation tables: a segment of the encoder's
+
+
+def test_smooth_pictures_are_hardly_larger_than_pillow_makes_them() -> None:
+    rough = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(rough).resize((64, 64), Image.Resampling.BICUBIC))
+    out = io.BytesIO()
+    Image.fromarray(smooth).save(out, "PNG", compress_level=6)
+    mark = len(xmp_packet(1)) + 64
+    assert len(image_encoder(PngSettings(), 1)(smooth)) <= 1.03 * len(out.getvalue()) + mark
+
+
+def test_encoders_are_named_by_what_they_write() -> None:
+    facts = encoder_facts()
+    assert facts.keys() == {"jpeg", "png"}
+    assert facts == encoder_facts.__wrapped__()
+
+
+def test_a_file_without_the_mark_is_told_apart() -> None:
+    for file_format in ("PNG", "JPEG"):
+        out = io.BytesIO()
+        Image.new("L", (8, 8)).save(out, file_format)
+        assert not is_marked_synthetic(out.getvalue())
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + b"\0" * 50])
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(IntegrityError, match="sample"):
+        decode_image(data, field="sample")
+
+
+def test_extensions_are_what_webdataset_readers_know() -> None:
+    assert (extension("png"), extension("jpeg")) == ("png", "jpg")

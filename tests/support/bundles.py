@@ -1,0 +1,85 @@
+"""A small bundle for tests: random networks and a hand-made mixture, so that nothing has to be trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from generator.models.autoencoders.config import VaeConfig
+from generator.models.autoencoders.factory import build_decoder, build_encoder
+from generator.models.autoencoders.networks import to_input
+from generator.models.autoencoders.settings import EpochRecord, TrainSettings
+from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, load_bundle, save_bundle
+from generator.models.features.classifier import Classifier
+from generator.models.latents.codes import Codes
+from generator.models.latents.config import MixtureSettings
+from generator.models.latents.load import load
+from generator.models.screening.config import JudgeSettings, Passing
+from generator.models.screening.copy_index import draw_sketch
+from generator.models.screening.data import Guards
+from generator.models.screening.label_judge import Judge
+from generator.production.decoding import ResidentDecoder
+from generator.store import open_store
+
+
+def tiny_contents(
+    *, classes: tuple[str, ...] = ("cat", "dog", "owl"), size: int = 8, channels: int = 1, dims: int = 4, seed: int = 0
+) -> BundleContents:
+    """Parts of a bundle whose decoder shows something: random weights of a real network, two clusters a class."""
+    config = VaeConfig(size=size, channels=channels, latent_dim=dims, width=8)
+    torch.manual_seed(seed)
+    decoder, encoder = build_decoder(config), build_encoder(config)
+    rows = max(1, len(classes))
+    rng = np.random.default_rng(seed)
+    codes_ND, labels_N = rng.normal(size=(10 * rows, dims)), np.repeat(np.arange(rows), 10) if classes else None
+    codes = Codes(codes_ND, labels_N, codes_ND[::5], None if labels_N is None else labels_N[::5], classes)
+    factors = np.tril(rng.normal(size=(2 * rows, dims, dims)) * 0.1)
+    factors[:, np.arange(dims), np.arange(dims)] = rng.uniform(0.5, 1.5, size=(2 * rows, dims))
+    tensors = {
+        "weight": np.tile([0.25, 0.75], rows),
+        "mean": rng.normal(size=(2 * rows, dims)) * 2,
+        "factor": factors,
+        "quantile": np.tile(np.linspace(-4.0 * dims, 0.0, 1001), (rows, 1)),
+    }
+    latents = load({"family": "mixture", "dims": dims, "classes": len(classes), "clusters": [2] * rows}, tensors)
+    record = EpochRecord(epoch=1, train_loss=1.0, holdout_loss=1.0, holdout_terms={}, best=True)
+    return BundleContents(
+        autoencoder=config,
+        decoder={name: weight.detach().numpy() for name, weight in decoder.state_dict().items()},
+        encoder={name: weight.detach().numpy() for name, weight in encoder.state_dict().items()},
+        latents=latents,
+        classes=classes,
+        codes=codes,
+        source=SourceFacts(name="tiny", fingerprint="sha256:" + "0" * 64, images=9 * rows, holdout=rows),
+        training=TrainingFacts(settings=TrainSettings(), history=(record,)),
+        fitting=FittingFacts(settings=MixtureSettings(clusters=2), seed=seed),
+    )
+
+
+def tiny_bundle(directory: Path, **shape: object) -> Path:
+    """``tiny_contents`` saved at ``directory``."""
+    save_bundle(directory, tiny_contents(**shape))  # type: ignore[arg-type]
+    return directory
+
+
+def guarded_bundle(directory: Path, **shape: object) -> Path:
+    """A small bundle with a judge of random opinions, and with a sketch of what its own decoder shows."""
+    contents = tiny_contents(**shape)  # type: ignore[arg-type]
+    config, rng = contents.autoencoder, np.random.default_rng(7)
+    plain = load_bundle(open_store(str(tiny_bundle(directory.with_name(f"{directory.name}-plain"), **shape))))
+    decoder = ResidentDecoder(plain, batch=300, dtype="float32", device="cpu")
+    images_NHWC = decoder.decode(2.0 * rng.normal(size=(300, config.latent_dim)).astype(np.float32))
+    torch.manual_seed(1)
+    member = Classifier(config.size, config.channels, len(contents.classes)).eval().requires_grad_(False)
+    logits_NC = member(to_input(images_NHWC, torch.device("cpu")))
+    member.head.weight.div_(logits_NC.std())
+    member.head.bias.copy_((member.head.bias - logits_NC.mean(0)) / logits_NC.std())  # no class is preferred
+    judge = Judge([member])
+    shares = Passing(label=(0.75,) * len(contents.classes), novelty=0.75)
+    weights = {name: weight.numpy() for name, weight in judge.state_dict().items()}
+    guards = Guards(JudgeSettings(), weights, draw_sketch(images_NHWC[:150], images_NHWC[150:], seed=0), shares)
+    save_bundle(directory, replace(contents, guards=guards))
+    return directory

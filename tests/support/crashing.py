@@ -1,0 +1,87 @@
+"""A store and a pool at which their user dies, before or after a write or a call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from generator.spec.recipe import JobSpec
+from generator.store import Store
+from tests.support.simulated_schedules import Killed, SimulatedPool
+from workers.schedules.runs import Run
+from workers.schedules.service import Outcome
+
+
+class Perishable(Store):
+    """A store at which its user dies before, or right after, a write: the ``fatal``-th one counted from now."""
+
+    def __init__(self, store: Store, fatal: int, *, after: bool) -> None:
+        self._store, self.left, self._after, self.url = store, fatal, after, store.url
+
+    def _write(self, name: str, *words: Any) -> Any:
+        self.left -= 1
+        if self.left == 0 and not self._after:
+            raise Killed
+        try:
+            return getattr(self._store, name)(*words)
+        finally:
+            if self.left == 0:
+                raise Killed
+
+    def create(self, key: str, data: bytes) -> str:
+        return str(self._write("create", key, data))
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        return str(self._write("replace", key, data, etag))
+
+    def put(self, key: str, data: bytes) -> str:
+        return str(self._write("put", key, data))
+
+    def delete(self, key: str) -> None:
+        self._write("delete", key)
+
+    def get(self, key: str, *words: Any) -> bytes:
+        return self._store.get(key, *words)
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        return self._store.read(key, start, length)
+
+    def head(self, key: str) -> Any:
+        return self._store.head(key)
+
+    def list(self, prefix: str = "") -> Any:
+        return self._store.list(prefix)
+
+    def children(self, prefix: str = "") -> Any:
+        return self._store.children(prefix)
+
+    def check_writable(self) -> None:
+        self._store.check_writable()
+
+    def at(self, prefix: str) -> Store:
+        return self._store.at(prefix)
+
+
+class Mortal(SimulatedPool):
+    """The same simulated pool, through a store at which one dies, or dying on either side of a call."""
+
+    def __init__(self, pool: SimulatedPool, store: Store, call: str = "", *, after: bool = False) -> None:
+        super().__init__(store, pool.clock, pool.takes)
+        self.__dict__ |= {name: value for name, value in pool.__dict__.items() if name != "_root"}
+        self._call, self._after = call, after
+
+    def _dying(self, name: str, *words: Any) -> Any:
+        if name == self._call and not self._after:
+            raise Killed
+        done = getattr(super(), name)(*words)
+        if name == self._call:
+            raise Killed
+        return done
+
+    def submit(self, spec: JobSpec) -> None:
+        self._dying("submit", spec)
+
+    def judge(self, run: Run) -> Outcome:
+        return self._dying("judge", run)  # type: ignore[no-any-return]
+
+    def promote(self, run: Run) -> Outcome:
+        return self._dying("promote", run)  # type: ignore[no-any-return]

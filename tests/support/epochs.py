@@ -1,0 +1,86 @@
+"""What tests of epochs share: environments, a worker of each, a store in which something happens at one write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from generator.production.commit import BuildPlace, MadeShard, publish_shard, read_receipt
+from generator.production.provenance.environment import Environment
+from generator.production.provenance.manifest import Receipt, StoredFile
+from generator.spec.canonical import digest_of
+from generator.spec.plan import Plan
+from generator.store.base import MAX_OBJECT, ObjectInfo, Store
+from tests.support.small_builds import SmallBuild
+
+OLD, NEW, OTHER = (
+    Environment(device=device, dtype="float32", libraries={"pillow": "any"}) for device in ("cpu/old", "cuda/new", "x")
+)
+SMALL = SmallBuild()
+
+on_every_store = pytest.mark.parametrize("kind", ["memory", "local", "s3"])
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A worker of one environment, step by step. ``mark`` is what its environment does to the bytes of a shard."""
+
+    place: BuildPlace
+    environment: Environment
+    mark: bytes = b""
+
+    def made(self, number: int) -> MadeShard:
+        """The shard as this environment makes it; zero bytes after a tar archive belong to no sample."""
+        shard = SMALL.shard(self.place, Plan(self.place.recipe).shard(number))
+        data = shard.shard + bytes(512 * len(self.mark))
+        file = StoredFile(key=shard.receipt.shard.key, digest=digest_of(data), size=len(data))
+        receipt = shard.receipt.model_copy(update={"environment": self.environment.digest, "shard": file})
+        return MadeShard(data, shard.table, receipt)
+
+    def publish(self, number: int) -> Receipt:
+        return publish_shard(self.place, self.made(number))
+
+    def leave_half(self, number: int) -> None:
+        """Die between the archive and the receipt."""
+        made = self.made(number)
+        self.place.store.create(made.receipt.shard.key, made.shard)
+
+
+def is_whole(place: BuildPlace, number: int) -> bool:
+    """Whether the receipt's digests are those of the stored bytes."""
+    receipt = read_receipt(place, number)
+    return all(digest_of(place.store.get(file.key)) == file.digest for file in (receipt.shard, receipt.table))
+
+
+class Interrupting(Store):
+    """A store in which something happens right before the ``n``-th write."""
+
+    def __init__(self, store: Store, n: int, event: Callable[[], None]) -> None:
+        self._store, self.url, self._left, self._event = store, store.url, n, event
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._event()
+
+    def create(self, key: str, data: bytes) -> str:
+        self._count()
+        return self._store.create(key, data)
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        self._count()
+        return self._store.replace(key, data, etag)
+
+    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+        return self._store.get(key, limit)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        return self._store.head(key)
+
+    def list(self, prefix: str = "") -> Any:
+        return self._store.list(prefix)
+
+    read = put = delete = children = check_writable = at = None  # type: ignore[assignment]

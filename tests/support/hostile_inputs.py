@@ -1,0 +1,58 @@
+"""What tests of hostile input share: bytes that are no document of ours, and a trap for whoever unpickles."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import uuid
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from generator.production.commit import BuildPlace
+from tests.support.small_builds import SmallBuild
+
+HUGE = "9" * 5000
+DEEP = b"[" * 200_000
+DIGEST = "sha256:" + "0" * 64
+
+
+class Trap:
+    """Whoever unpickles this leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+BROKEN = {
+    "nothing": b"",
+    "no JSON": b"\x80\x04\x95pickle",
+    "a list": b"[]",
+    "null": b"null",
+    "deep nesting": DEEP,
+    "deep objects": b'{"a":' * 100_000,
+    "a number of many digits": b'{"number":' + HUGE.encode() + b"}",
+    "a key twice": b'{"kind":1,"kind":2}',
+    "not a number": b'{"seed":NaN}',
+    "infinity": b'{"seed":Infinity}',
+    "an overflow": b'{"seed":1e999}',
+    "half a surrogate pair": b'{"name":"\\ud800"}',
+    "UTF-16": '{"kind":"x"}'.encode("utf-16"),
+    "a nul byte": b'{"kind":"\0"}',
+    "a zip bomb": gzip.compress(bytes(1_000_000)),
+    "an unknown field": b'{"__proto__":{}}',
+}
+
+
+def built(build: SmallBuild = SmallBuild()) -> BuildPlace:  # noqa: B008
+    return build.commit(f"memory://{uuid.uuid4().hex}")[0]
+
+
+def zip_of(name: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, b"x")
+    return out.getvalue()

@@ -1,0 +1,53 @@
+"""The rights in S3 that docs/security.md gives to each role, and a proxy before S3 that lets nothing else pass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.faults.s3_proxy import Fault, Request, StoreProxy
+from tests.support.servers import S3Server
+
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+_NEEDED = {"GET": "read", "HEAD": "read", "PUT": "write", "DELETE": "delete"}
+
+
+class Rights:
+    """What one role may do, where the root and the destinations are at these URLs. Any bucket may be listed."""
+
+    def __init__(self, role: str, root: str, destination: str) -> None:
+        heads, *rows = re.findall(r"^\| (.+?) \|$", PAGE.read_text().partition("## S3:")[2], re.MULTILINE)
+        column = [head.strip() for head in heads.split("|")].index(role)
+        self._allowed: list[tuple[str, set[str]]] = []
+        for row in rows:
+            cells = [cell.strip() for cell in row.split("|")]
+            if cells[0].startswith("`<"):
+                place = cells[0].strip("`").replace("<root>", root).replace("<destination>", destination)
+                self._allowed.append((place, set(cells[column].split(", ")) - {""}))
+        self.refused: list[str] = []
+
+    def __call__(self, request: Request) -> Fault | None:
+        """A plan of ``StoreProxy``: the fault that the request meets, if any."""
+        where = urlsplit(request.path)
+        bucket, _, key = unquote(where.path).lstrip("/").partition("/")
+        if not key:
+            allowed = request.method == "HEAD" or (request.method == "GET" and "list-type" in parse_qs(where.query))
+        else:
+            url, needed = f"s3://{bucket}/{key}", _NEEDED.get(request.method, request.method)
+            allowed = any(needed in rights and fnmatchcase(url, place) for place, rights in self._allowed)
+        if allowed:
+            return None
+        self.refused.append(f"{request.method} {request.path}")
+        return Fault.FORBIDDEN
+
+
+@contextmanager
+def limited(server: S3Server, role: str, root: str, destination: str) -> Iterator[tuple[str, Rights]]:
+    """The URL of an S3 that gives ``role`` no more than the page does, and what it refused."""
+    with StoreProxy(server.port) as proxy:
+        proxy.plan = rights = Rights(role, root, destination)
+        yield proxy.endpoint_url, rights

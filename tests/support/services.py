@@ -1,0 +1,147 @@
+"""A whole service for tests: real Redis, a store, real worker processes that can be killed; or one without Celery."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis as redis_py
+from pydantic import SecretStr
+
+from generator.production.commit import BuildPlace, committed
+from generator.store import open_store
+from tests.support.servers import RedisServer, S3Server
+from workers.client import Client
+from workers.embedded import WorkerProcess
+from workers.jobs.pool import Pool
+from workers.jobs.status import JobStatus
+from workers.settings import Settings
+from workers.worker.reconciler import Reconciler
+from workers.worker.ticket_handler import Workshop, open_workshop
+
+
+class Service:
+    """Settings, client and workers on one Redis and one S3; ``workers`` are ended when the block ends."""
+
+    def __init__(self, redis: RedisServer, s3: S3Server, bucket: str, home: Path) -> None:
+        self.redis, self.bucket, self.home = redis, bucket, home
+        self.settings = Settings(
+            redis_url=SecretStr(redis.url),
+            root=f"{bucket}/mill",
+            state_dir=home / "state",
+            cache_dir=home / "cache",
+            lease_seconds=2.0,
+            reconcile_seconds=0.5,
+            grace_seconds=5.0,
+            s3_endpoint_url=s3.endpoint_url,
+            s3_region=s3.region,
+            s3_access_key=SecretStr(s3.access_key),
+            s3_secret_key=SecretStr(s3.secret_key),
+        )
+        self.client, self.pool = Client(self.settings), Pool(self.settings)
+        self._workers: list[WorkerProcess] = []
+
+    def spec(self, bundle: Path, **fields: Any) -> dict[str, Any]:
+        """A job on this service: 12 shards unless ``fields`` say otherwise."""
+        return {
+            "bundle": str(bundle),
+            "destination": f"{self.bucket}/datasets",
+            "name": "tiny",
+            "count": 600,
+            "shard_size": 50,
+            "batch": 32,
+        } | fields
+
+    def start_worker(self) -> WorkerProcess:
+        log = self.home / f"worker-{len(self._workers)}.log"
+        self._workers.append(WorkerProcess(self.redis.url, self.settings, log))
+        return self._workers[-1]
+
+    def kill_worker(self, worker: WorkerProcess) -> None:
+        """SIGKILL for the worker and its children: a machine that is gone."""
+        os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+
+    def until(self, wanted: Callable[[], bool], *, seconds: float = 90.0) -> None:
+        """Wait until ``wanted`` holds; fail with the workers' logs when it does not."""
+        deadline = time.monotonic() + seconds
+        while not wanted():
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.05)
+
+    def place(self, url: str, name: str) -> BuildPlace:
+        """A build that has begun, by its URL."""
+        from generator.production.commit import found_place
+
+        return found_place(open_store(url, self.settings.s3), name)
+
+    def is_committed(self, url: str) -> bool:
+        return committed(self.place(url, "tiny")) is not None
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text()[-6000:] for path in sorted(self.home.glob("worker-*.log")))
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.stop(10.0)
+
+
+@contextmanager
+def running_service(redis: RedisServer, s3: S3Server, bucket: str, home: Path) -> Iterator[Service]:
+    """A service without workers yet."""
+    service = Service(redis, s3, bucket, home)
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
+class Bench:
+    """A client, a reconciler and one worker process on local directories; nothing happens by itself."""
+
+    def __init__(self, server: RedisServer, bundle: Path, home: Path) -> None:
+        redis_py.Redis.from_url(server.url).flushall()
+        self.redis, self.bundle, self.home = redis_py.Redis.from_url(server.url), bundle, home
+        self.settings = Settings(
+            redis_url=SecretStr(server.url),
+            root=str(home / "root"),
+            state_dir=home / "state",
+            cache_dir=home / "cache",
+            device="cpu",
+            lease_seconds=1.0,
+        )
+        self.client, self.shop = Client(self.settings), open_workshop(self.settings)
+
+    def spec(self, name: str = "tiny", **fields: object) -> dict[str, Any]:
+        """A job of two shards unless ``fields`` say otherwise."""
+        given = {"bundle": str(self.bundle), "destination": str(self.home / "out"), "name": name, "count": 60}
+        return given | {"shard_size": 30, "batch": 16} | fields
+
+    def submit(self, name: str = "tiny", **fields: object) -> JobStatus:
+        return self.client.submit(self.spec(name, **fields))
+
+    def serve(self, tickets: int, shop: Workshop | None = None) -> list[str]:
+        """Serve so many tickets; no back-off keeps anybody waiting."""
+        told = []
+        for _ in range(tickets):
+            for job in self.shop.pool.ledger.active():
+                self.redis.delete(f"latentmill:committing:{job}")
+                if waiting := self.redis.zrange(f"latentmill:lease:{job}", 0, -1):
+                    self.redis.zadd(f"latentmill:lease:{job}", dict.fromkeys(waiting, 0.0))
+                self.shop.pool.ledger.free_expired(job, 5)
+            told.append((shop or self.shop).serve().told)
+        return told
+
+    def reconcile(self) -> None:
+        """One pass of a reconciler that has seen nothing yet, and whose turn it is."""
+        for key in self.redis.scan_iter("latentmill:turn:*"):
+            self.redis.delete(key)
+        Reconciler(self.settings).once()
+
+    def state(self, job: JobStatus) -> str:
+        return self.client.status(job.job).state

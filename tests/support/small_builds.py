@@ -1,0 +1,166 @@
+"""Small committed builds with arbitrary pixels, written through the real plan, writers and commit protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from generator.errors import DatasetError
+from generator.models.screening.soft_labels import Likely
+from generator.production.commit import BuildPlace, MadeShard, begin, fix_environment, place_of, publish_shard
+from generator.production.commit.publish import commit
+from generator.production.images import extension, image_encoder
+from generator.production.provenance.croissant import croissant_bytes
+from generator.production.provenance.dataset_card import card_bytes
+from generator.production.provenance.environment import Environment
+from generator.production.provenance.manifest import (
+    ImageFacts,
+    Manifest,
+    Provenance,
+    Receipt,
+    StoredFile,
+    shard_key,
+    table_key,
+)
+from generator.production.provenance.preview import preview_bytes
+from generator.production.provenance.sample_table import SampleRows, sample_key, table_bytes
+from generator.production.shards import Member, TarWriter
+from generator.spec.canonical import canonical_json, digest_of, read_json, sha256_hex
+from generator.spec.plan import Plan, ShardPlan
+from generator.spec.recipe import ImageSettings, JobSpec, Order, PngSettings, Recipe
+
+BUNDLE = digest_of(b"a bundle")
+PNG = PngSettings()
+ENVIRONMENT = Environment(device="cpu/test", dtype="float32", libraries={"pillow": "any"})
+
+
+@dataclass(frozen=True)
+class SmallBuild:
+    """What to build: ``counts`` samples a class (one count without classes), ``shard_size`` in a shard."""
+
+    name: str = "small"
+    classes: tuple[str, ...] = ("round", "square")
+    counts: tuple[int, ...] = (7, 6)
+    shard_size: int = 5
+    image: ImageSettings = PNG
+    size: int = 8
+    channels: int = 1
+    seed: int = 0
+
+    def spec(self, destination: str) -> JobSpec:
+        recipe = Recipe(
+            bundle=BUNDLE,
+            classes=self.classes,
+            counts=self.counts,
+            seed=self.seed,
+            image=self.image,
+            shard_size=self.shard_size,
+        )
+        return JobSpec(recipe=recipe, order=Order(destination=destination, name=self.name))
+
+    def pixels(self, index: int) -> np.ndarray:
+        """The image of one sample, uint8 HWC: noise in four levels, so that no two are alike."""
+        rng = np.random.default_rng([self.seed, index])
+        return rng.integers(0, 4, (self.size, self.size, self.channels), dtype=np.uint8) * 80
+
+    def begin(self, destination: str) -> BuildPlace:
+        """Everything but the commit."""
+        place = place_of(self.spec(destination))
+        begin(place)
+        fix_environment(place, ENVIRONMENT)
+        for number in range(Plan(place.recipe).shards):
+            publish_shard(place, self.shard(place, Plan(place.recipe).shard(number)))
+        return place
+
+    def commit(self, destination: str) -> tuple[BuildPlace, Manifest]:
+        place = self.begin(destination)
+        plan = Plan(place.recipe)
+        receipts = tuple(self.shard(place, plan.shard(number)).receipt for number in range(plan.shards))
+        draft = self.draft(place, receipts)
+        labels = plan.shard(0).labels_N.tolist()
+        shown = [(self.pixels(i), label if self.classes else None) for i, label in enumerate(labels)]
+        extras = {
+            "README.md": card_bytes(draft),
+            "croissant.json": croissant_bytes(draft),
+            "preview.jpg": preview_bytes(shown, self.classes, place.recipe.recipe_version),
+        }
+        return place, commit(place, draft, extras)
+
+    def draft(self, place: BuildPlace, receipts: tuple[Receipt, ...]) -> Manifest:
+        return Manifest(
+            name=self.name,
+            build_id=place.build_id,
+            recipe_digest=place.recipe_digest,
+            recipe=read_json(place.recipe_bytes, field="recipe.json", error=DatasetError),
+            environments={ENVIRONMENT.digest: ENVIRONMENT.model_dump(mode="json")},
+            provenance=Provenance(
+                bundle=BUNDLE,
+                model="vae",
+                sampler="gaussian-mixture",
+                source="digits",
+                source_fingerprint=digest_of(b"a source"),
+            ),
+            image=ImageFacts(
+                height=self.size, width=self.size, channels=self.channels, format=place.recipe.image.format
+            ),
+            classes=self.classes,
+            counts=self.counts,
+            samples=sum(receipt.samples for receipt in receipts),
+            bytes=sum(receipt.shard.size + receipt.table.size for receipt in receipts),
+            refused=sum(receipt.refused for receipt in receipts),
+            shards=receipts,
+            extras=(),
+        )
+
+    def shard(self, place: BuildPlace, plan: ShardPlan) -> MadeShard:
+        writer, hashes, encode = TarWriter(), list[str](), image_encoder(self.image, 1)
+        rows = self.rows(plan)
+        for row, (index, label) in enumerate(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True)):
+            data = encode(self.pixels(index))
+            hashes.append(sha256_hex(data))
+            facts = {
+                "index": index,
+                "attempt": int(rows.attempts_N[row]),
+                "label": label if self.classes else None,
+                "class": self.classes[label] if self.classes else None,
+                "cluster": int(rows.clusters_N[row]),
+                "log_density": float(rows.log_density_N[row]),
+                "recipe": place.recipe_digest,
+                "label_confidence": None,
+                "likely_labels": None,
+                "likely_probabilities": None,
+                "synthetic": True,
+            }
+            members = [Member(extension(self.image.format), data)]
+            members += [Member("cls", str(label).encode())] if self.classes else []
+            writer.add(sample_key(index), [*members, Member("json", canonical_json(facts))])
+        archive, table = writer.finish(), table_bytes(rows, hashes, self.classes)
+        receipt = Receipt(
+            recipe=place.recipe_digest,
+            environment=ENVIRONMENT.digest,
+            number=plan.number,
+            samples=len(plan),
+            counts=tuple(np.bincount(plan.labels_N, minlength=len(self.counts)).tolist()),
+            refused=plan.number,
+            shard=_stored(shard_key(self.name, plan.number), archive),
+            table=_stored(table_key(self.name, plan.number), table),
+        )
+        return MadeShard(archive, table, receipt)
+
+    def rows(self, plan: ShardPlan) -> SampleRows:
+        count = len(plan)
+        return SampleRows(
+            indices_N=plan.indices_N,
+            attempts_N=plan.indices_N % 2,
+            labels_N=plan.labels_N,
+            clusters_N=(plan.indices_N % 3).astype(np.int32),
+            log_density_N=-1.5 * np.arange(count),
+            confidence_N=np.full(count, np.nan, dtype=np.float32),
+            likely_NK=Likely.none(count),
+            latents_ND=np.linspace(-1, 1, 4 * count, dtype=np.float32).reshape(count, 4),
+        )
+
+
+def _stored(key: str, data: bytes) -> StoredFile:
+    return StoredFile(key=key, digest=digest_of(data), size=len(data))

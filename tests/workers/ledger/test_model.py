@@ -1,0 +1,250 @@
+"""The ledger beside a simple model of it, driven by Hypothesis on a real Redis.
+
+Claims are never thrown away: each of them comes back later as a zombie, a duplicate, or after the job has ended, was
+added again or Redis has forgotten it. Time is moved by hand: a lease runs out when the machine says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import redis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from tests.support.servers import RedisServer
+from workers.ledger.claims import Claim
+from workers.ledger.ledger import Ledger
+
+JOBS = ("a", "b", "c")
+SHARDS = 10  # more than one byte of the bitmap
+MAX_FAULTS = 3
+WORKERS = ("one.", "two.")
+LATER = 4e9  # seconds since the epoch
+
+jobs = st.sampled_from(JOBS)
+shards = st.integers(0, SHARDS - 1)
+some = st.sets(shards, max_size=SHARDS)
+
+
+@dataclass
+class Job:
+    """What the ledger should know of a live job. A lease without a nonce is a back-off."""
+
+    paused: bool = False
+    done: set[int] = field(default_factory=set)
+    dead: set[int] = field(default_factory=set)
+    leases: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def free(self) -> set[int]:
+        return set(range(SHARDS)) - self.done - self.dead - self.leases.keys()
+
+    @property
+    def outcome(self) -> tuple[bool, bool]:
+        finished = len(self.done) >= SHARDS
+        return finished, not finished and len(self.done) + len(self.dead) >= SHARDS
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    server: RedisServer
+    compared = 0  # times that ledger and model were found alike, in all examples
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.redis, self.ledger = redis.Redis.from_url(self.server.url), Ledger(self.server.url)
+        self.redis.flushall()
+        self.live: dict[str, Job] = {}
+        self.claims: list[Claim] = []
+
+    def held(self, claim: Claim) -> Job | None:
+        """The job, if this claim still holds its shard."""
+        job = self.live.get(claim.job)
+        return job if job and job.leases.get(claim.shard) == claim.nonce else None
+
+    @rule(job=jobs, done=some, dead=some, tenant=st.sampled_from(("us", "them")), priority=st.integers(-2, 2))
+    def add(self, job: str, done: set[int], dead: set[int], tenant: str, priority: int) -> None:
+        before = self.live.get(job)
+        added = self.ledger.add(job, {}, SHARDS, done=done, dead=dead - done, tenant=tenant, priority=priority)
+        assert added == (before is None or before.paused)
+        if before is None:
+            self.live[job] = Job(done=set(done), dead=dead - done)
+        else:
+            before.paused = False
+
+    @rule(worker=st.sampled_from(WORKERS), declined=st.sets(jobs, max_size=2))
+    def claim(self, worker: str, declined: set[str]) -> None:
+        claim = self.ledger.claim(LATER, declined, worker=worker)
+        servable = [name for name, job in self.live.items() if not job.paused and job.free and name not in declined]
+        assert (claim is None) == (not servable)
+        if claim is not None:
+            assert claim.job in servable
+            assert claim.shard in self.live[claim.job].free
+            assert claim.nonce not in {known.nonce for known in self.claims}
+            self.live[claim.job].leases[claim.shard] = claim.nonce
+            self.claims.append(claim)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        assert self.ledger.renew(claim, LATER, made=1) == (self.held(claim) is not None)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        self.ledger.release(claim)
+        if job := self.held(claim):
+            del job.leases[claim.shard]
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def postpone(self, data: st.DataObject) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        job, faults = self.held(claim), self.ledger.postpone(claim)
+        if job is None:
+            assert faults == 0
+            return
+        job.faults[claim.shard] = job.faults.get(claim.shard, 0) + 1
+        assert faults == job.faults[claim.shard]
+        job.leases[claim.shard] = ""
+        self.redis.zadd(f"latentmill:lease:{claim.job}", {claim.shard: LATER})  # whatever the dice said
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        """By its holder, by a zombie, or told twice: the receipt is stored, so the shard is done."""
+        claim = data.draw(st.sampled_from(self.claims))
+        held, outcome = self.held(claim), self.ledger.complete(claim)
+        if held:
+            del held.leases[claim.shard]
+        job = self.live.get(claim.job)
+        if job is None:
+            assert outcome == (False, False)
+            return
+        job.done.add(claim.shard)
+        job.dead.discard(claim.shard)
+        assert outcome == job.outcome
+
+    @rule(job=jobs, late=some)
+    def expire(self, job: str, late: set[int]) -> None:
+        """Time passes for some leases and back-offs, and a reconciler looks."""
+        known = self.live.get(job, Job())
+        late &= known.leases.keys()
+        for shard in late:
+            self.redis.zadd(f"latentmill:lease:{job}", {shard: 0})
+        freed, lost = self.ledger.free_expired(job, MAX_FAULTS)
+        given_up, free = set[int](), 0
+        for shard in late:
+            was_held = known.leases.pop(shard) != ""
+            if shard in known.done:
+                continue
+            known.faults[shard] = known.faults.get(shard, 0) + was_held
+            if was_held and known.faults[shard] >= MAX_FAULTS:
+                given_up.add(shard)
+                known.leases[shard] = ""
+                self.redis.zadd(f"latentmill:lease:{job}", {shard: LATER})
+            else:
+                free += 1
+        assert (freed, set(lost)) == (free, given_up)
+
+    @rule(job=jobs, shard=shards)
+    def bury(self, job: str, shard: int) -> None:
+        outcome, known = self.ledger.bury(job, shard), self.live.get(job)
+        if known is None or shard in known.done:
+            assert outcome == (False, False)
+            return
+        known.leases.pop(shard, None)
+        known.dead.add(shard)
+        assert outcome == known.outcome
+
+    @rule(job=jobs)
+    def revive(self, job: str) -> None:
+        self.ledger.revive(job)
+        if known := self.live.get(job):
+            known.dead, known.faults = set(), {}
+
+    @rule(job=jobs, done=some)
+    def correct(self, job: str, done: set[int]) -> None:
+        self.ledger.correct(job, done)
+        if known := self.live.get(job):
+            known.done = set(done)
+
+    @rule(job=jobs)
+    def pause(self, job: str) -> None:
+        self.ledger.pause(job)
+        if known := self.live.get(job):
+            known.paused = True
+
+    @rule(job=jobs, state=st.sampled_from(("cancelled", "failed", "committed")))
+    def end(self, job: str, state: str) -> None:
+        self.ledger.end(job, state)
+        self.live.pop(job, None)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def leave(self, worker: str) -> None:
+        """A worker hands back what it holds; of paused jobs its leases run out by themselves."""
+        count = 0
+        for job in self.live.values():
+            ours = [shard for shard, nonce in job.leases.items() if nonce.startswith(worker) and not job.paused]
+            count += len(ours)
+            for shard in ours:
+                del job.leases[shard]
+        assert self.ledger.release_all(worker) == count
+
+    @rule()
+    def flush(self) -> None:
+        self.redis.flushall()
+        self.live.clear()
+
+    @invariant()
+    def agree(self) -> None:
+        assert set(self.ledger.active()) == {name for name, job in self.live.items() if not job.paused}
+        work = 0
+        for name, job in self.live.items():
+            counts = self.ledger.counts(name)
+            held = len(job.leases)
+            assert counts[1:2] + counts[3:6] == (held, len(job.done), len(job.dead), SHARDS)
+            assert counts.running == sum(nonce != "" for nonce in job.leases.values())
+            assert (counts.finished, counts.stuck) == job.outcome or not job.dead
+            assert self.ledger.finished(name) == sorted(job.done)
+            assert self.ledger.facts(name)["state"] == ("paused" if job.paused else "open")
+            free = max(0, SHARDS - len(job.done) - len(job.dead) - held)
+            work += 0 if job.paused else free + counts.finished
+        assert self.ledger.work(1000) == work
+        LedgerMachine.compared += 1
+
+    def teardown(self) -> None:
+        """Whatever happened: every shard of every open job can still be made, each by one holder, until all is done."""
+        for name in self.live:
+            self.ledger.add(name, {}, SHARDS)
+            self.ledger.revive(name)
+            if held := self.redis.zrange(f"latentmill:lease:{name}", 0, -1):
+                self.redis.zadd(f"latentmill:lease:{name}", dict.fromkeys(held, 0))
+            self.ledger.free_expired(name, 1000)
+        for _ in range(len(self.live) * SHARDS):
+            if claim := self.ledger.claim(LATER):
+                self.ledger.complete(claim)
+        assert self.ledger.claim(LATER) is None
+        assert all(self.ledger.counts(name).finished for name in self.live)
+        leftover = {key.decode().split(":")[1] for key in self.redis.scan_iter("latentmill:*")}
+        assert leftover <= {"job", "jobs", "queue", "tenants", "clock", "turn", "done", "tries"}
+        self.redis.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.stop()
+
+
+def test_the_ledger_is_its_model(server: RedisServer) -> None:
+    LedgerMachine.server, LedgerMachine.compared = server, 0
+    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
+    assert LedgerMachine.compared > 600

@@ -1,0 +1,400 @@
+"""Webhooks against real receivers: signed, retried with one id, bounded whatever a receiver does; and where they go."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from generator.errors import SettingsError, SpecError
+from generator.spec.canonical import validated
+from generator.store import Store, open_store
+from tests.support.faulty_store import Dying
+from tests.support.tls import encrypted
+from tests.support.webhook_receivers import Behaviour, Receiver, answering, dribbling, endlessly, silent
+from workers.notifications import Courier, Event, Notifications, Webhook, check_hosts, deliver, notify
+from workers.notifications.delivery import GIVE_UP, LONGEST_DELAY, delay
+from workers.notifications.outbox import FOLDER, Known, Letter
+from workers.notifications.signatures import secrets_of, signature
+from workers.notifications.webhook import Undelivered, post
+from workers.settings import Settings
+
+NOW = datetime(2026, 7, 1, 6, 0, tzinfo=UTC)
+SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+OK = answering(204)
+
+
+@pytest.fixture
+def root() -> Store:
+    return open_store(f"memory://messages-{uuid.uuid4().hex}/root")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "secrets.yaml").write_text(f"ops: whsec_{SECRET}\n")
+    return Settings(root="memory://x", webhook_secrets_file=tmp_path / "secrets.yaml")
+
+
+@pytest.fixture
+def receive() -> Iterator[Callable[[Behaviour], Receiver]]:
+    """Starts receivers, and stops them."""
+    started = list[Receiver]()
+
+    def start(behave: Behaviour) -> Receiver:
+        started.append(Receiver(behave))
+        return started[-1]
+
+    yield start
+    for receiver in started:
+        receiver.stop()
+
+
+def told(**fields: object) -> Event:
+    plain = {
+        "kind": "refused",
+        "run": "nightly/2026-07-01T04:00Z/1",
+        "schedule": "nightly",
+        "logical_date": NOW - timedelta(hours=2),
+        "at": NOW,
+        "words": "drift: 0.41 unlike the last promoted build",
+    }
+    return Event.model_validate(plain | fields)
+
+
+def hooks(*urls: str, **fields: object) -> Notifications:
+    return Notifications(webhooks=tuple(Webhook.model_validate({"url": u, "secret": "ops"} | fields) for u in urls))
+
+
+def waiting(root: Store) -> list[Letter]:
+    return [Letter.model_validate_json(root.get(info.key)) for info in root.list(FOLDER)]
+
+
+def test_a_receiver_can_verify_what_it_got(root: Store, settings: Settings, receive: Callable[..., Receiver]) -> None:
+    receiver = receive(OK)
+    notify(root, hooks(receiver.url), told())
+    assert deliver(root, settings, now=NOW) == 1
+    (got,) = receiver.got
+    assert got.line.startswith("POST /hook?token=very-secret-token ")
+    signed = b".".join((got.headers["webhook-id"].encode(), got.headers["webhook-timestamp"].encode(), got.body))
+    expected = base64.b64encode(hmac.digest(base64.b64decode(SECRET), signed, hashlib.sha256)).decode()
+    assert got.headers["webhook-signature"] == f"v1,{expected}"
+    assert int(got.headers["webhook-timestamp"]) == int(NOW.timestamp())
+    message = json.loads(got.body)
+    assert message["type"] == "run.refused"
+    assert message["data"]["run"] == "nightly/2026-07-01T04:00Z/1"
+    assert "kept back" in message["text"]
+    assert waiting(root) == []
+
+
+def test_the_signature_is_that_of_the_specification() -> None:
+    """The example of https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md."""
+    secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    body = b'{"test": 2432232314}'
+    found = signature([secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    assert found == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_two_secrets_sign_while_one_takes_the_place_of_the_other(tmp_path: Path) -> None:
+    newer = base64.b64encode(b"x" * 32).decode()
+    (tmp_path / "s").write_text(f"ops:\n- whsec_{newer}\n- whsec_{SECRET}\n")
+    secrets = secrets_of(tmp_path / "s", "ops")
+    assert len(secrets) == 2
+    both = signature(secrets, "msg_1", 1, b"{}").split(" ")
+    assert both == [signature([secret], "msg_1", 1, b"{}") for secret in secrets]
+
+
+def test_a_receiver_that_fails_is_tried_again_with_the_same_id(
+    root: Store, settings: Settings, receive: Callable[..., Receiver]
+) -> None:
+    receiver = receive(answering(500))
+    notify(root, hooks(receiver.url), told())
+    now = NOW
+    for attempt in range(1, 5):
+        assert deliver(root, settings, now=now) == 0
+        (letter,) = waiting(root)
+        assert letter.attempts == attempt
+        assert "HTTP 500" in letter.last_error
+        assert now <= letter.due <= now + timedelta(seconds=LONGEST_DELAY)
+        assert deliver(root, settings, now=letter.due - timedelta(microseconds=1)) == 0
+        assert len(receiver.got) == attempt
+        now = letter.due
+    receiver.behave = OK
+    assert deliver(root, settings, now=now) == 1
+    assert len({got.headers["webhook-id"] for got in receiver.got}) == 1
+    assert len({got.body for got in receiver.got}) == 1
+    assert waiting(root) == []
+
+
+def test_telling_twice_leaves_one_message_and_another_event_another(root: Store) -> None:
+    for _ in range(3):
+        notify(root, hooks("https://example.org/a"), told())
+    notify(root, hooks("https://example.org/a"), told(kind="at_risk"))
+    notify(root, hooks("https://example.org/a", events=["succeeded"]), told(kind="failed"))
+    assert sorted(letter.event.kind for letter in waiting(root)) == ["at_risk", "refused"]
+    assert len({letter.event.id for letter in waiting(root)}) == 2
+
+
+def test_back_off_grows_and_is_jittered() -> None:
+    for attempts in (0, 3, 9, 50, 10_000):
+        delays = {delay(attempts).total_seconds() for _ in range(200)}
+        ceiling = min(LONGEST_DELAY, 10.0 * 2 ** min(attempts, 20))
+        assert max(delays) <= ceiling
+        assert max(delays) > ceiling / 2
+        assert min(delays) < ceiling / 2
+
+
+def test_what_a_courier_took_and_did_not_deliver_is_delivered_by_another(
+    root: Store, settings: Settings, receive: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first dies after it reserved the message, before or after it was sent: nobody knows."""
+    receiver = receive(OK)
+    notify(root, hooks(receiver.url), told())
+    with monkeypatch.context() as dying:
+        dying.setattr("workers.notifications.delivery.post", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            deliver(root, settings, now=NOW)
+    assert deliver(root, settings, now=NOW) == 0  # reserved
+    assert deliver(root, settings, now=NOW + timedelta(minutes=2)) == 1
+    assert len(receiver.got) == 1
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_many_couriers_send_each_message_once(
+    root: Store, settings: Settings, receive: Callable[..., Receiver]
+) -> None:
+    receiver = receive(OK)
+    for night in range(10):
+        notify(root, hooks(receiver.url), told(run=f"nightly/{night}"))
+    threads = [threading.Thread(target=deliver, args=(root, settings), kwargs={"now": NOW}) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(json.loads(got.body)["data"]["run"] for got in receiver.got) == [f"nightly/{n}" for n in range(10)]
+
+
+HOSTILE: dict[str, Behaviour] = {
+    "hangs up": lambda connection: connection.close(),
+    "speaks something else": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
+    "is silent": silent,
+    "answers endless headers": endlessly(b"HTTP/1.1 200 OK\r\n", b"x-filler: " + b"y" * 1000 + b"\r\n"),
+    "answers a header line without end": endlessly(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 4096),
+    "dribbles": dribbling(b"H"),
+    "says continue for ever": dribbling(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "refuses": answering(403),
+    "redirects": answering(307, "location: http://127.0.0.1:9/internal"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_receiver_costs_an_attempt_and_nothing_else(name: str, receive: Callable[..., Receiver]) -> None:
+    receiver = receive(HOSTILE[name])
+    with pytest.raises(Undelivered):
+        post(receiver.url, {"content-type": "application/json"}, b"{}", whole_seconds=1.0)
+
+
+def test_an_endless_body_is_not_read(receive: Callable[..., Receiver]) -> None:
+    behave, left = (
+        endlessly(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"5\r\nxxxxx\r\n"),
+        threading.Event(),
+    )
+
+    def until_left(connection: socket.socket) -> None:
+        with suppress(OSError):
+            behave(connection)
+        left.set()
+
+    receiver = receive(until_left)
+    post(receiver.url, {}, b"{}", whole_seconds=20.0)
+    assert left.wait(20.0)
+    assert len(receiver.got) == 1
+
+
+def test_a_redirect_is_not_followed(root: Store, settings: Settings, receive: Callable[..., Receiver]) -> None:
+    elsewhere = receive(OK)
+    receiver = receive(answering(302, f"location: {elsewhere.url}"))
+    notify(root, hooks(receiver.url), told())
+    assert deliver(root, settings, now=NOW) == 0
+    assert "redirect" in waiting(root)[0].last_error
+    assert elsewhere.got == []
+
+
+def test_a_receiver_that_is_gone_is_left_alone(
+    root: Store, settings: Settings, receive: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver, tired = receive(answering(410)), receive(answering(503))
+    notify(root, hooks(receiver.url), told())
+    notify(root, hooks(tired.url), told(run="old", at=NOW - GIVE_UP - timedelta(seconds=1)))
+    deliver(root, settings, now=NOW)
+    assert waiting(root) == []
+    assert caplog.text.count("given up") == 2
+
+
+def test_one_bad_receiver_does_not_keep_the_others_waiting(
+    root: Store, settings: Settings, receive: Callable[..., Receiver]
+) -> None:
+    bad, good = receive(answering(500)), receive(OK)
+    for night in range(5):
+        notify(root, hooks(bad.url, good.url), told(run=f"nightly/{night}"))
+    assert deliver(root, settings, now=NOW) == 5
+    assert len(bad.got) == 1  # once a round
+    assert {letter.webhook.url for letter in waiting(root)} == {bad.url}
+
+
+def test_what_is_not_due_is_not_read_again_and_again(
+    root: Store, settings: Settings, receive: Callable[..., Receiver]
+) -> None:
+    receiver = receive(answering(500))
+    counted = Dying(root)
+    for night in range(20):
+        notify(counted, hooks(receiver.url), told(run=f"nightly/{night}", at=NOW + timedelta(hours=1)))
+    known: Known = {}
+    for minute in range(5):
+        assert deliver(counted, settings, now=NOW + timedelta(minutes=minute), known=known) == 0
+    assert counted.gets == 20
+    receiver.behave = OK
+    assert deliver(counted, settings, now=NOW + timedelta(hours=2), known=known) == 20
+    assert deliver(counted, settings, now=NOW + timedelta(hours=2), known=known) == 0
+    assert known == {}
+
+
+def test_a_certificate_that_nobody_signed_gets_nothing(
+    receive: Callable[..., Receiver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = receive(OK)
+    with encrypted(receiver, tmp_path) as port:  # type: ignore[arg-type]
+        with pytest.raises(Undelivered, match="certificate"):
+            post(f"https://127.0.0.1:{port}/hook", {}, b"{}")
+        assert receiver.got == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        post(f"https://127.0.0.1:{port}/hook", {}, b"{}")
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("allowed", "url", "may"),
+    [
+        ("hooks.example.org", "https://hooks.example.org/x", True),
+        ("hooks.example.org", "https://HOOKS.example.org:443/x", True),
+        ("hooks.example.org", "http://hooks.example.org/x", False),
+        ("hooks.example.org", "https://hooks.example.org:8443/x", False),
+        ("hooks.example.org", "https://hooks.example.org.evil.test/x", False),
+        ("hooks.example.org", "https://evil-hooks.example.org/x", False),
+        ("a.test, *.example.org", "https://deep.hooks.example.org/x", True),
+        ("*.example.org", "https://example.org/x", False),
+        ("*.example.org", "https://evilexample.org/x", False),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000/x", True),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9001/x", False),
+        ("hooks.example.org", "http://169.254.169.254/latest/meta-data", False),
+        (None, "http://169.254.169.254/latest/meta-data", False),
+    ],
+)
+def test_webhooks_go_to_hosts_that_are_allowed(allowed: str | None, url: str, may: bool) -> None:
+    settings = Settings(root="s3://bucket", allowed_webhooks=allowed)
+    if may:
+        check_hosts(hooks(url), settings)
+        return
+    with pytest.raises(SettingsError, match="ALLOWED_WEBHOOKS") as refused:
+        check_hosts(hooks(url), settings)
+    assert "meta-data" not in str(refused.value)
+
+
+def test_a_host_that_is_allowed_no_more_is_not_called(
+    root: Store, settings: Settings, receive: Callable[..., Receiver]
+) -> None:
+    receiver = receive(OK)
+    notify(root, hooks(receiver.url), told())
+    narrowed = settings.model_copy(update={"allowed_webhooks": "hooks.example.org"})
+    assert deliver(root, narrowed, now=NOW) == 0
+    assert receiver.got == []
+    assert len(waiting(root)) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "ftp://example.org/"},
+        {"url": "https://"},
+        {"url": "https://user:password@example.org/"},
+        {"url": "https://example.org/\r\nx: y"},
+        {"url": "file:///etc/passwd"},
+        {"url": "https://example.org/", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+        {"url": "https://example.org/", "secret": "ops", "events": []},
+        {"url": "https://example.org/", "secret": "ops", "events": ["everything"]},
+        {"url": "https://example.org/"},
+    ],
+)
+def test_a_webhook_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match="webhooks"):
+        validated(Notifications, {"webhooks": [wrong]}, field="notifications", error=SpecError)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "- a", "ops: plain-text-secret", "ops: whsec_AAAA", "other: whsec_x", "ops: []", "ops: {a: b}", "a: 'x"],
+)
+def test_a_secret_that_is_none_is_named_and_never_shown(
+    root: Store, receive: Callable[..., Receiver], tmp_path: Path, content: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "secrets.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingsError, match="WEBHOOK_SECRETS_FILE") as wrong:
+        secrets_of(path, "ops")
+    assert "plain-text" not in str(wrong.value)
+    receiver = receive(OK)
+    notify(root, hooks(receiver.url), told())
+    assert deliver(root, Settings(root="memory://x", webhook_secrets_file=path), now=NOW) == 0
+    assert (receiver.got, len(waiting(root))) == ([], 1)  # nothing goes out unsigned, and nothing is lost
+    assert "plain-text" not in caplog.text
+
+
+def test_logs_tell_the_event_and_no_secret(
+    root: Store, settings: Settings, receive: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    receiver = receive(OK)
+    notify(root, Notifications(), told())
+    assert "nightly of 2026-07-01 04:00 UTC was kept back by its gates: drift" in caplog.text
+    notify(root, hooks(receiver.url), told())
+    receiver.behave = answering(500)
+    deliver(root, settings, now=NOW)
+    receiver.behave = OK
+    assert deliver(root, settings, now=waiting(root)[0].due) == 1
+    assert f"127.0.0.1:{receiver.port}" in caplog.text
+    assert "very-secret-token" not in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_courier_delivers_until_it_is_stopped(
+    root: Store, settings: Settings, receive: Callable[..., Receiver]
+) -> None:
+    receiver, arrived = receive(OK), threading.Event()
+    root.put(f"{FOLDER}odd.json", b"not a message")
+
+    def behave(connection: object) -> None:
+        OK(connection)  # type: ignore[arg-type]
+        arrived.set()
+
+    receiver.behave = behave
+    courier = Courier(root, settings)
+    courier.start()
+    notify(root, hooks(receiver.url), told(at=datetime.now(UTC)))
+    courier.wake()
+    assert arrived.wait(60)
+    courier.stop()
+    assert [info.key for info in root.list(FOLDER)] == [f"{FOLDER}odd.json"]

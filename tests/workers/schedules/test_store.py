@@ -1,0 +1,128 @@
+"""What schedules keep, in each of the three stores: one run a date, whoever else writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from generator.errors import SpecError
+from generator.store import Store
+from workers.schedules.clock import CLOCK_KEY, SystemClock
+from workers.schedules.runs import Mark, Run, change_run, create_run, dates_of, marks, read_run, take_up, unmark
+from workers.schedules.schedule import Schedule
+from workers.schedules.store import (
+    Kept,
+    change_kept,
+    find_kept,
+    forget,
+    move_cursor,
+    names,
+    read_cursor,
+    read_kept,
+)
+
+NOW = datetime(2026, 1, 1, 3, 30, tzinfo=UTC)
+JOB = {"bundle": "sha256:" + "0" * 64, "count": 3, "destination": "out"}
+
+
+def a_run(**fields: object) -> Run:
+    return Run(**({"schedule": "nightly", "date": NOW, "state": "created", "created": NOW} | fields))  # type: ignore[arg-type]
+
+
+def at_once(work: Callable[[int], object]) -> list[object]:
+    """What eight threads get that do the same at the same time."""
+    barrier, found = threading.Barrier(8), list[object]()
+
+    def do(number: int) -> None:
+        barrier.wait(30)
+        found.append(work(number))
+
+    threads = [threading.Thread(target=do, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_a_date_has_one_run(store: Store) -> None:
+    found = at_once(lambda number: create_run(store, a_run(note=f"by {number}")))
+    assert sorted(map(str, found)) == ["False"] * 7 + ["True"]
+    assert list(dates_of(store, "nightly")) == [NOW]
+    assert [mark for mark, _ in marks(store)] == [Mark("nightly", NOW, 1)]
+    unmark(store, Mark("nightly", NOW, 1))
+    assert list(marks(store)) == []
+
+
+def test_a_run_moves_on_once_and_no_change_is_lost(store: Store) -> None:
+    create_run(store, a_run())
+
+    def on(number: int) -> bool:
+        mine = a_run(state="submitted", note=f"by {number}")
+        return change_run(store, "nightly", NOW, lambda run: mine if run.state == "created" else None) == mine
+
+    assert sorted(map(str, at_once(on))) == ["False"] * 7 + ["True"]
+    at_once(
+        lambda number: change_run(
+            store, "nightly", NOW, lambda run: run.model_copy(update={"reason": f"{run.reason}{number}"})
+        )
+    )
+    run = read_run(store, "nightly", NOW)
+    assert run is not None
+    assert (run.state, sorted(run.reason)) == ("submitted", list("01234567"))
+
+
+def test_of_two_who_take_up_a_run_one_does(store: Store) -> None:
+    failed = a_run(state="failed")
+    create_run(store, failed)
+    fresh = [a_run(take=2, note=f"by {number}") for number in range(8)]
+    assert sorted(map(str, at_once(lambda number: take_up(store, failed, fresh[number])))) == ["False"] * 7 + ["True"]
+    assert {mark.take for mark, _ in marks(store)} == {1, 2} or {mark.take for mark, _ in marks(store)} == {2}
+
+
+def test_a_skipped_run_leaves_no_mark(store: Store) -> None:
+    assert create_run(store, a_run(state="skipped", why="missed", until=NOW + timedelta(days=3)))
+    assert list(marks(store)) == []
+    assert read_run(store, "nightly", NOW + timedelta(days=1)) is None
+
+
+def test_what_is_no_run_is_named(store: Store) -> None:
+    store.put("schedules/runs/nightly/20260101T033000Z.json", b"{}")
+    with pytest.raises(SpecError, match=r"schedules/runs/nightly/20260101T033000Z.json"):
+        read_run(store, "nightly", NOW)
+    store.put("schedules/runs/nightly/20260102T033000Z.json", a_run().canonical())
+    with pytest.raises(SpecError, match="expected the run of nightly"):
+        read_run(store, "nightly", NOW + timedelta(days=1))
+
+
+def test_schedules_and_cursors(store: Store) -> None:
+    schedule = Schedule(name="nightly", cron="30 3 * * *", job=JOB)
+    kept = Kept(schedule=schedule, source=str(JOB["bundle"]), since=NOW, added=NOW)
+    assert read_kept(store, "nightly") is None
+    change_kept(store, "nightly", lambda _: kept)
+    assert (find_kept(store, "nightly"), list(names(store))) == (kept, ["nightly"])
+    assert read_cursor(store, "nightly") is None
+    later = NOW + timedelta(days=1)
+    move_cursor(store, "nightly", None, NOW)
+    move_cursor(store, "nightly", None, later)  # somebody who has not seen the first move
+    assert read_cursor(store, "nightly") == NOW
+    move_cursor(store, "nightly", NOW, later)
+    assert read_cursor(store, "nightly") == later
+    forget(store, "nightly")
+    assert (read_kept(store, "nightly"), read_cursor(store, "nightly")) == (None, None)
+    for name in ("nightly", "a/b", "../x", ""):
+        with pytest.raises(SpecError, match="schedule: expected"):
+            find_kept(store, name)
+
+
+def test_the_clock_of_the_store_is_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SystemClock()
+    assert clock.complaint(store) == ""
+    assert store.head(CLOCK_KEY) is not None
+    for hours, told in ((30, "ahead of"), (-30, "behind")):
+        wrong = datetime.now(UTC) + timedelta(hours=hours)
+        monkeypatch.setattr(SystemClock, "now", lambda _, wrong=wrong: wrong)
+        assert f"s {told} that of the store" in clock.complaint(store)

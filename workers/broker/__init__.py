@@ -1,0 +1,1 @@
+"""Redis as the broker: the connection, kombu's transport, the Celery application."""

@@ -1,0 +1,118 @@
+"""Commands for datasets: generate, verify, replay."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from workers.cli.output import json_option, progress_bar, show
+
+
+@click.command("generate")
+@click.argument("spec", type=click.Path())
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N.")
+@click.option(
+    "--compile",
+    "compiled",
+    type=click.Choice(["auto", "always", "never"]),
+    help="Compile the decoder: where it pays, always, or never.",
+)
+@json_option
+def generate_command(spec: str, device: str, compiled: str | None, as_json: bool) -> None:
+    """Build the dataset of SPEC (a YAML file) in this process, without Redis or workers.
+
+    An interrupted build goes on where it stopped; a committed one is found and left as it is.
+    """
+    from generator.drafts import read_draft, resolve
+    from generator.models.bundle import load_bundle
+    from generator.production.commit import committed, place_of
+    from generator.production.mill import build
+    from generator.production.pipeline.decoders import Compiling
+    from generator.store import open_store
+    from workers.settings import load_settings
+
+    settings = load_settings()
+    job, bundle = resolve(read_draft(spec), open_store(settings.root, settings.s3), settings.s3)
+    place = place_of(job, settings.s3)
+    if (done := committed(place)) is not None:
+        show(_facts(place.url, done), as_json=as_json, title="already committed")
+        return
+    clock = time.perf_counter()
+    with progress_bar(job.order.name, job.recipe.total, quiet=as_json) as bar:
+        loaded = load_bundle(bundle, job.recipe.bundle)
+        compiling = Compiling(compiled or settings.compile, settings.compile_cache)  # type: ignore[arg-type]
+        manifest = build(place, loaded, device=device, compiling=compiling, on_progress=lambda at: bar(at.samples))
+    seconds = time.perf_counter() - clock
+    pace = {"seconds": round(seconds, 2), "images_per_second": round(manifest.samples / seconds, 1)}
+    show(_facts(place.url, manifest) | pace, as_json=as_json, title="committed")
+
+
+@click.command("verify")
+@click.argument("dataset")
+@json_option
+def verify_command(dataset: str, as_json: bool) -> None:
+    """Re-hash everything in DATASET (a path or URL) and compare it with its manifest. Exit code 1 on any damage."""
+    from generator.datasets.verification import verify_dataset
+    from workers.settings import load_settings
+
+    with progress_bar("verifying", None, quiet=as_json, unit="shards") as bar:
+        found = verify_dataset(dataset, load_settings().s3, on_shard=bar)
+    facts = {
+        "intact": not found.problems,
+        "samples": found.samples,
+        "shards": found.shards,
+        "bytes": found.bytes,
+    }
+    problems = [{"where": problem.where, "what": problem.what} for problem in found.problems]
+    if as_json:
+        click.echo(json.dumps(facts | {"problems": problems}, indent=2))
+    else:
+        show(facts, as_json=False, title="intact" if not problems else f"{len(problems)} problem(s)")
+        for problem in problems:
+            click.echo(f"  {problem['where']}: {problem['what']}")
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("replay")
+@click.argument("dataset")
+@click.argument("index", type=click.IntRange(min=0))
+@click.option("--bundle", help="Bundle directory or URL; by default the one of that digest in the store root.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the image here.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N.")
+@json_option
+def replay_command(dataset: str, index: int, bundle: str | None, out: Path | None, device: str, as_json: bool) -> None:
+    """Make sample INDEX of DATASET again and compare it with the stored one. Exit code 1 if a byte differs."""
+    from generator.datasets.replay import recipe_at, replay
+    from generator.drafts import find_bundle
+    from generator.models.bundle import load_bundle
+    from generator.store import open_store
+    from workers.settings import load_settings
+
+    settings = load_settings()
+    recipe = recipe_at(dataset, settings.s3)
+    home = find_bundle(bundle or recipe.bundle, open_store(settings.root, settings.s3), settings.s3)
+    again = replay(dataset, index, load_bundle(home, recipe.bundle), device=device, s3=settings.s3)
+    if out is not None:
+        out.write_bytes(again.data)
+    facts = {"index": index, "attempt": again.attempt, "label": again.label, "identical": again.identical}
+    differences = {"environment": again.environment_differences} if again.environment_differences else {}
+    show(facts | differences, as_json=as_json, title="identical" if again.identical else "different")
+    if not again.identical:
+        raise click.exceptions.Exit(1)
+
+
+def _facts(url: str, manifest: Any) -> dict[str, Any]:
+    return {
+        "dataset": url,
+        "samples": manifest.samples,
+        "shards": len(manifest.shards),
+        "classes": len(manifest.classes),
+        "bytes": manifest.bytes,
+        "refused": manifest.refused,
+        "preview": f"{url}/preview.jpg",
+    }

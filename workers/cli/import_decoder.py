@@ -1,0 +1,82 @@
+"""A decoder that was made elsewhere in, a bundle out: import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from workers.cli.output import json_option, show
+from workers.cli.train import SAMPLER_OPTIONS, all_of, sampler_settings
+
+_SAMPLERS = ("gaussian", "mixture", "flow", "polar")
+
+
+@click.command("import")
+@click.argument("decoder", type=click.Path(path_type=Path))
+@click.argument("weights", type=click.Path(path_type=Path))
+@click.option("--codes", type=click.Path(path_type=Path), help="A .npz file: codes (N, D), and labels, class_names.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the bundle is written; must be new.")
+@click.option(
+    "--sampler",
+    type=click.Choice(_SAMPLERS),
+    help="Latent distribution that is fitted to the codes.  [default: mixture]",
+)
+@all_of(SAMPLER_OPTIONS)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the fit.")
+@json_option
+def import_command(
+    decoder: Path,
+    weights: Path,
+    codes: Path | None,
+    out: Path,
+    sampler: str | None,
+    seed: int,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Make a bundle of a decoder that exists: DECODER says its layers (JSON), WEIGHTS holds them (safetensors).
+
+    Without --codes it is taken for one that was trained on a standard normal prior, such as a GAN's generator.
+    """
+    from generator.errors import SpecError
+    from generator.models.bundle.save import check_free
+    from generator.models.learning import import_decoder, read_codes, read_weights
+
+    check_free(out)
+    options = {name: value for name, value in given.items() if value is not None}
+    if codes is None and (sampler or options):
+        raise SpecError("codes", "codes to fit a latent distribution to", "none", "give --codes FILE.npz")
+    settings = sampler_settings(sampler or "mixture", options)
+    imported = import_decoder(
+        _read(decoder),
+        read_weights(weights),
+        None if codes is None else read_codes(codes),
+        out,
+        sampler=settings,
+        seed=seed,
+    )
+    for notice in imported.notices:
+        click.echo(f"notice: {notice}", err=True)
+    config = imported.config
+    facts = {
+        "bundle": str(out),
+        "digest": imported.digest,
+        "image": f"{config.size} x {config.size}, {'RGB' if config.channels == 3 else 'grey'}",
+        "latent_dim": config.latent_dim,
+        "layers": len(config.layers),
+        "sampler": "standard normal prior" if codes is None else settings.family,
+    }
+    show(facts, as_json=as_json, title="bundle written")
+
+
+def _read(path: Path) -> bytes:
+    from generator.errors import SpecError
+    from generator.models.autoencoders.imported.document import MAX_DOCUMENT_BYTES
+
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as missing:
+        raise SpecError("decoder", "a JSON file that can be read", f"{path} ({missing.strerror})") from missing

@@ -1,0 +1,1 @@
+"""Jobs: markers of open builds, tickets, the pool's decisions, status."""

@@ -1,0 +1,228 @@
+"""Open builds in the store: ``<root>/open/<job>.json`` says where a build is and what is intended with it.
+
+This is what survives Redis: a pool that lost its ledger finds its work here, a cancelled or paused build stays so, and
+shards that were given up stay given up until somebody resumes the job. The marker goes when the build is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from generator.errors import AlreadyExists, Changed, DatasetError, ObjectMissing, SpecError, StoreUnavailable
+from generator.production.commit import BuildPlace, found_place
+from generator.production.provenance.manifest import MANIFEST_KEY, build_prefix
+from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.plan import Plan
+from generator.spec.recipe import MAX_SAMPLES, MAX_SHARDS, Digest, JobSpec, Name, Priority, job_id_of
+from generator.store import S3Settings, absolute_url, open_store
+from generator.store.base import ObjectInfo, Store
+
+log = logging.getLogger(__name__)
+
+Intent = Literal["open", "paused", "cancelled", "failed"]
+MAX_MARKER_BYTES = 16 * 2**20  # most of it, of a job that failed, dead letters
+MAX_TEXT = 4000  # characters of an error or a traceback that are kept
+MAX_RANGES = 100
+_FOLDER = "open/"
+_TRIES = 10
+
+
+class DeadLetter(Frozen):
+    """What became of a shard that was given up, or of the commit (``shard`` is ``None``)."""
+
+    shard: int | None = Field(ge=0, lt=MAX_SHARDS)
+    faults: int = Field(ge=1)
+    error: str = Field(max_length=2 * MAX_TEXT)
+    traceback: str = Field(default="", max_length=2 * MAX_TEXT)
+
+
+class Marker(Frozen):
+    """One unfinished build. ``missing`` are the first ranges of shards, ends included, that a failed one lacks."""
+
+    job: str = Field(pattern=r"^[a-z0-9_-]{1,80}$")
+    intent: Intent = "open"
+    error: str = Field(default="", max_length=2 * MAX_TEXT)
+    destination: str = Field(min_length=1, max_length=1000)
+    name: Name
+    tenant: Name
+    priority: Priority = 0
+    recipe: Digest
+    build_id: str = Field(pattern=r"^[0-9a-f]{20}$")
+    shards: int = Field(ge=1, le=MAX_SHARDS)
+    samples: int = Field(ge=1, le=MAX_SAMPLES)
+    submitted: float = Field(ge=0)  # seconds since the epoch
+    dead: tuple[DeadLetter, ...] = Field(default=(), max_length=1000)
+    missing: tuple[tuple[int, int], ...] = Field(default=(), max_length=1000)
+    missing_shards: int = Field(default=0, ge=0)
+
+    @property
+    def url(self) -> str:
+        """Where the build is."""
+        return f"{self.destination}/{build_prefix(self.name, self.build_id)}"
+
+    @property
+    def dead_shards(self) -> tuple[int, ...]:
+        """The shards that are not to be tried again."""
+        return tuple(letter.shard for letter in self.dead if letter.shard is not None)
+
+    def place(self, s3: S3Settings) -> BuildPlace:
+        """The build, found by its stored recipe. Raises ``DatasetError`` where there is none."""
+        return found_place(open_store(self.url, s3), self.name)
+
+    def is_of(self, other: Marker) -> bool:
+        """Whether both mean the same build at the same place for the same tenant."""
+        return all(getattr(self, name) == getattr(other, name) for name in ("destination", "name", "recipe", "tenant"))
+
+
+def marker_of(spec: JobSpec, shards: int, submitted: float) -> Marker:
+    """The marker of a job that is being submitted."""
+    return Marker(
+        job=spec.job_id,
+        destination=spec.order.destination,
+        name=spec.order.name,
+        tenant=spec.order.tenant,
+        priority=spec.order.priority,
+        recipe=spec.recipe.digest,
+        build_id=spec.build_id,
+        shards=shards,
+        samples=spec.recipe.total,
+        submitted=submitted,
+    )
+
+
+def marker_at(place: BuildPlace, destination: str, name: str, tenant: str, submitted: float) -> Marker:
+    """The marker of a build that has begun, from what is stored there."""
+    return Marker(
+        job=job_id_of(destination, name, place.recipe_digest),
+        destination=destination,
+        name=name,
+        tenant=tenant,
+        recipe=place.recipe_digest,
+        build_id=place.build_id,
+        shards=Plan(place.recipe).shards,
+        samples=place.recipe.total,
+        submitted=submitted,
+    )
+
+
+def build_at(url: str, s3: S3Settings) -> tuple[str, str, BuildPlace]:
+    """Destination, name and place of the unfinished build at ``<destination>/<name>/builds/<id>``.
+
+    Of ``<destination>/<name>`` it is the only unfinished build. Raises ``DatasetError`` where there is none.
+    """
+    whole = absolute_url(url)
+    if "/builds/" not in whole:
+        store = open_store(whole, s3)
+        found = [build for build in store.children("builds/") if store.head(f"builds/{build}/{MANIFEST_KEY}") is None]
+        if len(found) != 1:
+            got = f"{len(found)} at {whole}" + (f": {', '.join(found[:10])}" if found else "")
+            raise DatasetError("build", "one unfinished build", got, "give the URL of a build, <dataset>/builds/<id>")
+        whole = f"{whole}/builds/{found[0]}"
+    dataset, _, _ = whole.rpartition("/builds/")
+    destination, _, name = dataset.rpartition("/")
+    place = found_place(open_store(whole, s3), name)
+    if place.url != f"{dataset}/builds/{place.build_id}":
+        raise DatasetError("build", f"the recipe of this build at {whole}", f"that of build {place.build_id}")
+    return destination, name, place
+
+
+def letter_of(shard: int | None, faults: int, error: str, traceback: str = "") -> DeadLetter:
+    """A dead letter of bounded length; of a traceback the end is kept, where the error is."""
+    return DeadLetter(shard=shard, faults=max(1, faults), error=error[:MAX_TEXT], traceback=traceback[-MAX_TEXT:])
+
+
+def create_marker(root: Store, marker: Marker) -> Marker:
+    """Store the marker, or find the one that is there; the marker as it stands."""
+    try:
+        root.create(_key(marker.job), marker.canonical())
+    except AlreadyExists:
+        return read_marker(root, marker.job) or create_marker(root, marker)
+    return marker
+
+
+def read_marker(root: Store, job: str) -> Marker | None:
+    """The marker of an unfinished build; ``None`` when it is finished, or never was."""
+    try:
+        data = root.get(_key(job), MAX_MARKER_BYTES)
+    except ObjectMissing:
+        return None
+    return validated(Marker, read_json(data, field=_key(job), error=SpecError), field=_key(job), error=SpecError)
+
+
+def change_marker(root: Store, job: str, change: Callable[[Marker], Marker]) -> Marker | None:
+    """Change the marker by compare and swap; how it is then, or ``None`` where there is none."""
+    for _ in range(_TRIES):
+        info = root.head(_key(job))
+        marker = read_marker(root, job)
+        if info is None or marker is None:
+            return None
+        changed = change(marker)
+        if changed == marker:
+            return marker
+        try:
+            root.replace(_key(job), changed.canonical(), info.etag)
+        except (Changed, ObjectMissing):
+            continue
+        return changed
+    raise StoreUnavailable(_key(job), "a marker that holds still", f"{_TRIES} changes by others while we tried")
+
+
+def set_intent(root: Store, job: str, intent: Intent, error: str = "") -> Marker | None:
+    """Change what is intended with a build; ``None`` where there is no marker."""
+    return change_marker(
+        root, job, lambda marker: marker.model_copy(update={"intent": intent, "error": error[:MAX_TEXT]})
+    )
+
+
+def reopen_marker(root: Store, job: str, **update: object) -> Marker | None:
+    """The build is wanted, and what failed is to be tried again; ``None`` where there is no marker."""
+    fresh = {"intent": "open", "error": "", "dead": (), "missing": (), "missing_shards": 0}
+    return change_marker(root, job, lambda marker: marker.model_copy(update=fresh | update))
+
+
+def close_marker(root: Store, job: str) -> None:
+    """The build is committed: it is no longer open."""
+    root.delete(_key(job))
+
+
+def markers(root: Store) -> Iterator[Marker]:
+    """All unfinished builds. A file that is no marker is passed over with a warning: it must not hide the others."""
+    for job, _ in listed(root):
+        if marker := readable_marker(root, job):
+            yield marker
+
+
+def listed(root: Store) -> Iterator[tuple[str, ObjectInfo]]:
+    """The jobs that have a marker, and what the store says of it; nothing is read."""
+    for info in root.list(_FOLDER):
+        yield info.key.removeprefix(_FOLDER).removesuffix(".json"), info
+
+
+def readable_marker(root: Store, job: str) -> Marker | None:
+    """As ``read_marker``, with a warning instead of an error for what is no marker."""
+    try:
+        return read_marker(root, job)
+    except SpecError as damaged:
+        log.warning("%s/%s is no marker of an open build: %s", root.url, _key(job), damaged)
+        return None
+
+
+def ranges(numbers: list[int]) -> tuple[tuple[int, int], ...]:
+    """Ascending numbers as ranges with their ends included, the first ``MAX_RANGES`` of them."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        elif len(found) == MAX_RANGES:
+            break
+        else:
+            found.append((number, number))
+    return tuple(found)
+
+
+def _key(job: str) -> str:
+    return f"{_FOLDER}{job}.json"

@@ -1,0 +1,149 @@
+"""How a job stands, put together from the ledger and, where that knows nothing, from the store."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from generator.errors import LatentmillError, SpecError
+from generator.production.commit import finished_numbers
+from generator.spec.canonical import Frozen
+from workers.jobs.markers import DeadLetter, Marker
+from workers.jobs.pool import DECLINED, Pool
+from workers.ledger.claims import Counts
+
+State = Literal["queued", "running", "paused", "committed", "cancelled", "failed"]
+ENDED = ("committed", "cancelled", "failed")
+NO_WORKER = "a worker (none has announced itself lately)"
+
+
+class JobStatus(Frozen):
+    """One job at one moment. ``samples_done`` counts finished shards and what is made of the running ones.
+
+    ``waits_for`` says why no shard of an open job is being made, as far as the ledger knows.
+    ``dead`` are the shards that were given up, with the last error of each; of a failed job, ``missing`` are the first
+    ranges (ends included) of its ``missing_shards`` shards without a receipt.
+    """
+
+    job: str
+    state: State
+    name: str
+    tenant: str
+    priority: int = 0
+    url: str
+    shards: int
+    shards_done: int
+    shards_running: int
+    samples: int
+    samples_done: int
+    submitted: float  # seconds since the epoch
+    waits_for: str = ""
+    error: str = ""
+    dead: tuple[DeadLetter, ...] = ()
+    missing_shards: int = 0
+    missing: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+def status_of(pool: Pool, job: str) -> JobStatus:
+    """The status of one job. Raises ``SpecError`` for a job that nobody knows."""
+    facts = pool.ledger.facts(job)
+    if "shards" in facts:
+        return _from_ledger(pool, job, facts)
+    marker = pool.marker(job) if _plausible(job) else None
+    if marker is None:
+        raise SpecError("job", "a job that was submitted here (see `latentmill jobs`)", repr(job[:100]))
+    return _from_store(pool, marker)
+
+
+def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
+    shards, samples = int(facts["shards"]), int(facts["samples"])
+    state, running, dead, waits_for = facts["state"], 0, 0, ""
+    if state in ("open", "paused"):
+        counts = pool.ledger.counts(job)
+        running, done, dead = counts.running, counts.done, counts.dead
+        made = counts.made + _samples_in(pool.ledger.finished(job), shards, samples)
+        begun = "running" if running or done else "queued"
+        waits_for = _waits_for(pool, facts, counts) if state == "open" else ""
+        state = begun if state == "open" else "paused"
+    else:
+        done = shards if state == "committed" else int(facts.get("ended_shards", 0))
+        made = samples if state == "committed" else _samples_in(list(range(done)), shards, samples)
+    marker = pool.marker(job) if dead or state == "failed" else None
+    return JobStatus(
+        job=job,
+        state=state,
+        name=facts["name"],
+        tenant=facts["tenant"],
+        priority=int(facts.get("priority", 0)),
+        url=facts["url"],
+        shards=shards,
+        shards_done=done,
+        shards_running=running,
+        samples=samples,
+        samples_done=min(made, samples),
+        submitted=float(facts["submitted"]),
+        waits_for=waits_for,
+        error=facts.get("error", ""),
+        **_failures(marker),
+    )
+
+
+def _waits_for(pool: Pool, facts: dict[str, str], counts: Counts) -> str:
+    """What keeps an open job from going on; empty while shards of it are being made, or it is being committed."""
+    if counts.running or counts.committing:
+        return ""
+    if pool.ledger.slots() == 0:
+        return NO_WORKER
+    tenant = facts["tenant"]
+    allowance = pool.ledger.allowance(tenant)
+    if not counts.finished and 0 < allowance.limit <= allowance.running:
+        return f"other jobs of tenant {tenant}, which has its {allowance.limit} running shard(s)"
+    if counts.held and not counts.free:
+        return "the end of a back-off after a fault, or of the lease of a lost worker"
+    if facts.get("error", "").startswith(DECLINED):
+        return "a worker that can serve it: one has declined, and tries again every minute"
+    return "its turn"
+
+
+def _from_store(pool: Pool, marker: Marker) -> JobStatus:
+    try:
+        finished = finished_numbers(marker.place(pool.settings.s3))
+    except LatentmillError:  # its place is gone or unreachable; what the marker says stands all the same
+        finished = set()
+    found = "a reconciler to find it in the store" if pool.ledger.slots() else NO_WORKER
+    begun: State = "running" if finished else "queued"
+    return JobStatus(
+        job=marker.job,
+        state=begun if marker.intent == "open" else marker.intent,
+        name=marker.name,
+        tenant=marker.tenant,
+        priority=marker.priority,
+        url=marker.url,
+        shards=marker.shards,
+        shards_done=len(finished),
+        shards_running=0,
+        samples=marker.samples,
+        samples_done=_samples_in(sorted(finished), marker.shards, marker.samples),
+        submitted=marker.submitted,
+        waits_for=found if marker.intent == "open" else "",
+        error=marker.error,
+        **_failures(marker),
+    )
+
+
+def _failures(marker: Marker | None) -> dict[str, object]:
+    names = ("dead", "missing_shards", "missing") if marker else ()
+    return {name: getattr(marker, name) for name in names}
+
+
+def _samples_in(finished: list[int], shards: int, samples: int) -> int:
+    """Samples in these shards of an even plan: the first ``samples % shards`` shards hold one more."""
+    base, extra = divmod(samples, shards)
+    return base * len(finished) + sum(number < extra for number in finished)
+
+
+def _plausible(job: str) -> bool:
+    return 0 < len(job) <= 80 and all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in job)

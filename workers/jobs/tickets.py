@@ -1,0 +1,24 @@
+"""Tickets: Celery messages that name no shard. A few for each worker process lie in the broker, the rest waits."""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from generator.errors import BrokerUnavailable
+from workers.broker.app import TICKET
+from workers.ledger.ledger import Ledger
+from workers.settings import Settings
+
+_MIN_SLOTS = 2  # assumed while no worker has announced itself
+
+
+def top_up(app: Celery, ledger: Ledger, settings: Settings) -> int:
+    """Publish the tickets that are missing; how many. Too many or too few are harmless."""
+    missing = ledger.missing_tickets(settings.queue, settings.tickets_per_slot, _MIN_SLOTS)
+    try:
+        for _ in range(missing):
+            app.send_task(TICKET, queue=settings.queue, retry=False)
+    except OperationalError as down:
+        raise BrokerUnavailable("redis", "a broker that takes tickets", type(down).__name__) from down
+    return missing

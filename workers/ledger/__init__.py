@@ -1,0 +1,1 @@
+"""The ledger in Redis: claims, leases, attempts, progress, quotas."""

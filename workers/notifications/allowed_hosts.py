@@ -1,0 +1,60 @@
+"""Where webhooks may go: a list of hosts, as for stores. Whoever declares a schedule names URLs, and the service calls
+them from inside its own network, so an operator says which."""
+
+from __future__ import annotations
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
+
+from generator.errors import SettingsError
+from generator.spec.canonical import shown
+from workers.notifications.config import Notifications
+from workers.settings import Settings
+
+VARIABLE = "LATENTMILL_ALLOWED_WEBHOOKS"
+_PORTS = {"https": 443, "http": 80}
+
+
+def check_hosts(notifications: Notifications, settings: Settings) -> None:
+    """Raise ``SettingsError`` for a webhook that may not be called."""
+    for webhook in notifications.webhooks:
+        check_host(webhook.url, settings)
+
+
+def check_host(url: str, settings: Settings) -> None:
+    """Raise ``SettingsError`` unless the settings allow the host of ``url``; the rest of the URL is not shown.
+
+    Entries are ``host``, ``host:port``, ``*.domain`` (hosts below it) or ``http://host``; without ``http://`` they mean
+    https. Without a list, any host may be called where the store root is on this machine, and none where it is in S3.
+    """
+    allowed = settings.allowed_webhooks
+    if allowed is None and not settings.root.startswith("s3://"):
+        return
+    entries = [entry.strip() for entry in (allowed or "").split(",") if entry.strip()]
+    if not any(_matches(parse_url(url), _entry(entry)) for entry in entries):
+        expected = f"one of {', '.join(entries)}" if entries else "no webhook, as none is allowed"
+        raise SettingsError("webhook", expected, shown_host(url), f"{VARIABLE} says which hosts may be called")
+
+
+def shown_host(url: str) -> str:
+    """The part of a URL that may stand in logs: paths and queries of webhooks often are secrets."""
+    try:
+        parts = parse_url(url)
+    except LocationParseError:
+        return "a URL that does not parse"
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _entry(text: str) -> Url:
+    try:
+        return parse_url(text if "://" in text else f"https://{text}")
+    except LocationParseError as wrong:
+        raise SettingsError(VARIABLE, "hosts, separated by commas", shown(text)) from wrong
+
+
+def _matches(url: Url, wanted: Url) -> bool:
+    port = url.port or _PORTS.get(url.scheme or "")
+    if (url.scheme, port) != (wanted.scheme, wanted.port or _PORTS.get(wanted.scheme or "")):
+        return False
+    host, of = (url.host or "").lower(), (wanted.host or "").lower()
+    return host.endswith(of.removeprefix("*")) and host != of[2:] if of.startswith("*.") else host == of

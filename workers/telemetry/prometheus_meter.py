@@ -1,0 +1,105 @@
+"""The meter that Prometheus reads: one update for each shard, in a file that the main process of the worker reads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+
+from generator.errors import LatentmillError
+from generator.production.pipeline.run_record import Run
+from generator.production.pipeline.stage_times import STAGES
+from workers.telemetry.meters import COMMIT_OUTCOMES, SHARD_OUTCOMES, CommitOutcome, Meter, ShardOutcome
+from workers.telemetry.process_files import Place
+
+log = logging.getLogger(__name__)
+
+TIMES = ("clock", "processor")
+_BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0)  # seconds
+_OTHER = "other"  # an error that is none of ours: its name could be anything
+
+
+@final
+class Counting(Meter):
+    """Counters in ``registry``; what goes wrong with them is logged."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, told: str, *labels: str) -> Counter:
+            return Counter(f"latentmill_{name}", told, labels, registry=registry)
+
+        self._shards = counter("shards", "Claimed shards, by what came of them.", "outcome")
+        self._commits = counter("commits", "Commits of builds that were tried, by what came of them.", "outcome")
+        self._faults = counter("faults", "Errors in shards and commits, by their type.", "error")
+        self._images = counter("images", "Images made, accepted and stored.")
+        self._refused = counter("images_refused", "Images that were refused and drawn again.")
+        self._bytes = counter("bytes", "Bytes stored, of archives and tables.")
+        self._device = counter("device_seconds", "Seconds of decoding, lanes added up.")
+        self._stages = counter("stage_seconds", "Seconds of each stage, lanes added up.", "stage", "time")
+        self._elapsed = Histogram(
+            "latentmill_shard_seconds",
+            "Seconds from a shard's first batch to its receipt.",
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._peak = Gauge(
+            "latentmill_device_peak_bytes",
+            "Most memory of the device that a batch took.",
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        self._begin()
+
+    def made(self, run: Run) -> None:
+        with _unharmed():
+            self._shards.labels("made").inc()
+            self._images.inc(run.samples)
+            self._refused.inc(run.refused)
+            self._bytes.inc(run.bytes)
+            self._device.inc(run.device_seconds)
+            for time, seconds in zip(TIMES, (run.seconds, run.processor_seconds), strict=True):
+                for stage, taken in seconds.items():
+                    self._stages.labels(stage, time).inc(taken)
+            self._elapsed.observe(run.elapsed_seconds)
+            self._peak.set(run.peak_device_bytes)
+
+    def shard(self, outcome: ShardOutcome) -> None:
+        with _unharmed():
+            self._shards.labels(outcome).inc()
+
+    def commit(self, outcome: CommitOutcome) -> None:
+        with _unharmed():
+            self._commits.labels(outcome).inc()
+
+    def fault(self, error: Exception) -> None:
+        with _unharmed():
+            self._faults.labels(type(error).__name__ if isinstance(error, LatentmillError) else _OTHER).inc()
+
+    def _begin(self) -> None:
+        """Series that begin at zero: a rate sees the first event too."""
+        for outcome in SHARD_OUTCOMES:
+            self._shards.labels(outcome)
+        for result in COMMIT_OUTCOMES:
+            self._commits.labels(result)
+        for stage in STAGES:
+            for time in TIMES:
+                self._stages.labels(stage, time)
+        self._faults.labels(_OTHER)
+
+
+def open_counting() -> Counting:
+    """The meter of this process, in a place of the worker's directory that it has for itself while it lives."""
+    place = Place()
+    # By its place, not by its process id: whoever comes after a killed process counts on where that one stopped.
+    values.ValueClass = values.MultiProcessValue(lambda: place.number)  # type: ignore[no-untyped-call]
+    return Counting(CollectorRegistry())
+
+
+@contextmanager
+def _unharmed() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        log.exception("not counted for the metrics")

@@ -1,0 +1,1 @@
+"""A worker process: tasks, tickets, decoder and build caches, heartbeat, reconciler, shutdown."""

@@ -1,0 +1,110 @@
+"""The Celery side of a worker: ``celery -A workers.worker.tasks worker``. One thin task over plain functions.
+
+torch is imported in the pool's children before they take a ticket, so that the time limit is for the shard alone; and
+never in the main process.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from celery import Task
+from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+
+from generator.errors import LatentmillError
+from workers.broker.app import TICKET, make_app
+from workers.jobs.pool import Pool
+from workers.ledger.claims import owner_of
+from workers.settings import load_settings
+from workers.telemetry import Exporter, Meter, open_meter
+from workers.worker.heartbeat import Heartbeat
+from workers.worker.reconciler import Reconciler
+from workers.worker.shutdown import Farewell
+
+if TYPE_CHECKING:
+    from workers.worker.ticket_handler import Workshop
+
+log = logging.getLogger(__name__)
+for _name in ("botocore", "boto3", "urllib3"):  # at DEBUG they tell whole requests, keys included
+    logging.getLogger(_name).setLevel(logging.INFO)
+settings = load_settings()
+app = make_app(settings)
+_reconciler = Reconciler(settings)
+_heartbeat = Heartbeat(settings.heartbeats, _reconciler.well)
+_farewell = Farewell(Pool(settings))
+_exporter = Exporter(settings, "worker")
+
+
+@app.task(name=TICKET, bind=True)
+def work(self: Task) -> None:
+    """Serve one ticket; after a shard was made, see that there are tickets for what is left.
+
+    After anything else that is left to the reconciler, so that work which nobody here can do is not tried in a circle.
+    """
+    shop = _workshop(self.request.hostname)
+    served = shop.serve()
+    log.info("%s", served.told)
+    if served.made:
+        shop.pool.top_up()
+
+
+@cache
+def _workshop(worker: str) -> Workshop:
+    from workers.worker.ticket_handler import open_workshop
+
+    return open_workshop(settings, owner_of(worker), _meter())
+
+
+@cache
+def _meter() -> Meter:
+    return open_meter(settings)
+
+
+@worker_init.connect
+def _open(**_: Any) -> None:
+    """Before the pool is there. Celery passes over errors of whoever it tells, but for those that end the process."""
+    try:
+        _exporter.start()
+    except LatentmillError as wrong:
+        sys.stderr.write(f"error: {wrong}\n")
+        raise SystemExit(wrong.exit_code) from wrong
+
+
+@worker_process_init.connect
+def _prepare(**_: Any) -> None:
+    import workers.worker.ticket_handler  # noqa: F401
+
+    if settings.threads is not None:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    _meter()
+    log.info("this process has imported what it needs")
+
+
+@worker_ready.connect
+def _start(sender: Any, **_: Any) -> None:
+    _heartbeat.start(lambda: _children_up(sender) >= settings.concurrency)
+    _reconciler.start(sender.hostname)
+
+
+def _children_up(consumer: Any) -> int:
+    """Processes of the pool that have imported what they need, and take tickets; many, where Celery does not say."""
+    pool = getattr(consumer.pool, "_pool", None)
+    return len(getattr(pool, "_all_inqueues", range(settings.concurrency)))
+
+
+@worker_shutting_down.connect
+def _begin_to_leave(sender: str, how: str, **_: Any) -> None:
+    _reconciler.stop()
+    _farewell.begin(sender, patient=how == "Warm")
+
+
+@worker_shutdown.connect
+def _leave(**_: Any) -> None:
+    _farewell.end()
+    _heartbeat.stop()
+    _exporter.stop()
