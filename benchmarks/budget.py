@@ -33,7 +33,7 @@ from residual_network import STEPS, residual_accuracy
 
 from generator.curation.quality.usefulness import usefulness
 from generator.datasets.torch_dataset import open_dataset
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import LatentmillError
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.autoencoders.config import AutoencoderConfig, default_config
@@ -41,12 +41,12 @@ from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import reconstruct
 from generator.models.autoencoders.settings import default_settings
 from generator.models.bundle import Bundle, load_bundle, load_encoder_weights
-from generator.models.features.classifier import Labelled
+from generator.models.features.classifier import LabelledImages
 from generator.models.features.config import Budget
 from generator.models.latents.config import FlowSettings, MixtureSettings
-from generator.models.learning import learn
+from generator.models.learning import train_bundle
 from generator.models.screening.config import default_judge
-from generator.production.commit import place_of
+from generator.production.commit import locate_build
 from generator.production.mill import build
 from generator.sources import Source, load_source, split
 from generator.sources.base import make_source
@@ -113,14 +113,14 @@ def _arguments() -> argparse.Namespace:
     return asked
 
 
-def _data(asked: argparse.Namespace) -> tuple[Source, Labelled]:
+def _data(asked: argparse.Namespace) -> tuple[Source, LabelledImages]:
     if not asked.quick:
         real, tested = load_source(asked.real), load_source(asked.test)
-        return real, Labelled(tested.images_NHWC, tested.labels_N)
+        return real, LabelledImages(tested.images_NHWC, tested.labels_N)
     whole = load_source("digits")
     names, count = whole.class_names, len(whole) - 400
     real = make_source(whole.images_NHWC[:count], whole.labels_N[:count], names, name="digits")
-    return real, Labelled(whole.images_NHWC[count:], whole.labels_N[count:])
+    return real, LabelledImages(whole.images_NHWC[count:], whole.labels_N[count:])
 
 
 def _rows(log: Path) -> list[dict[str, Any]]:
@@ -148,12 +148,14 @@ def _model(source: Source, asked: argparse.Namespace) -> str:
     return ", ".join([config.family, f"{config.latent_dim} dimensions", *more, asked.sampler, judges])
 
 
-def _measured(source: Source, test: Labelled, epochs: int, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+def _measured(
+    source: Source, test: LabelledImages, epochs: int, seed: int, asked: argparse.Namespace
+) -> dict[str, Any]:
     path = _place(source, epochs, seed, asked)
     seconds = _trained(source, epochs, seed, asked, path)
     bundle = load_bundle(open_store(str(path)))
     arms = {
-        "real": Labelled(source.images_NHWC, source.labels_N),
+        "real": LabelledImages(source.images_NHWC, source.labels_N),
         "reconstructions": _reconstructed(source, bundle, path, seed),
         "unscreened": _generated(path, seed, asked, label_floor=None, novelty_floor=None),
         "synthetic": _generated(path, seed, asked),
@@ -182,13 +184,13 @@ def _place(source: Source, epochs: int, seed: int, asked: argparse.Namespace) ->
 
 
 def _by_residual(
-    source: Source, test: Labelled, epochs: int, seed: int, asked: argparse.Namespace, rows: list[dict[str, Any]]
+    source: Source, test: LabelledImages, epochs: int, seed: int, asked: argparse.Namespace, rows: list[dict[str, Any]]
 ) -> dict[str, float]:
     """What a residual network makes of the real images (known from another row, perhaps) and of the synthetic ones."""
     arms = {"synthetic": _generated(_place(source, epochs, seed, asked), seed, asked)}
     known = [row["residual"]["real"] for row in rows if row["seed"] == seed and "residual" in row]
     if not known:
-        arms["real"] = Labelled(source.images_NHWC, source.labels_N)
+        arms["real"] = LabelledImages(source.images_NHWC, source.labels_N)
     classes, steps = len(source.class_names), asked.steps if asked.quick else STEPS
     found = {name: residual_accuracy(arm, test, classes=classes, seed=seed, steps=steps) for name, arm in arms.items()}
     return {"real": known[0]} | found if known else found
@@ -204,17 +206,17 @@ def _trained(source: Source, epochs: int, seed: int, asked: argparse.Namespace, 
         judge = default_judge(source.size)
         budget = judge.budget.model_copy(update={"steps": asked.judge_steps})
         judge = judge.model_copy(update={"members": asked.judges, "budget": budget})
-        learn(source, _config(source, asked), settings, path, sampler=_SAMPLERS[asked.sampler], judge=judge)
+        train_bundle(source, _config(source, asked), settings, path, sampler=_SAMPLERS[asked.sampler], judge=judge)
         timing.write_text(f"{time.process_time() - clock:.1f}")
     return float(timing.read_text())
 
 
-def _trained_on(source: Source, bundle: Bundle, seed: int) -> Labelled:
+def _trained_on(source: Source, bundle: Bundle, seed: int) -> LabelledImages:
     parts = split(len(source), source.labels_N, holdout=bundle.info.training.settings.holdout, seed=seed)
-    return Labelled(source.images_NHWC[parts.train_N], source.labels_N[parts.train_N])
+    return LabelledImages(source.images_NHWC[parts.train_N], source.labels_N[parts.train_N])
 
 
-def _reconstructed(source: Source, bundle: Bundle, path: Path, seed: int) -> Labelled:
+def _reconstructed(source: Source, bundle: Bundle, path: Path, seed: int) -> LabelledImages:
     """The real training images after encoder and decoder."""
     store, real = open_store(str(path)), _trained_on(source, bundle, seed)
     encoder, decoder = (
@@ -223,21 +225,21 @@ def _reconstructed(source: Source, bundle: Bundle, path: Path, seed: int) -> Lab
     )
     network = bundle.info.autoencoder
     images_NHWC = reconstruct(load_encoder(network, encoder), load_decoder(network, decoder), real.images_NHWC)
-    return Labelled(images_NHWC, real.labels_N)
+    return LabelledImages(images_NHWC, real.labels_N)
 
 
-def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: float | None) -> Labelled:
+def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: float | None) -> LabelledImages:
     """``count`` images, committed below ``work`` and read again; hardly refused ones with the judge's opinion."""
     soft = floors.get("label_floor") == _HARDLY
     name = f"{path.stem}-{'soft' if soft else 'unscreened' if floors else 'screened'}"
     fields = {"bundle": str(path), "destination": str(asked.work), "name": name, "count": asked.count, "seed": seed}
-    spec, store = resolve(draft_of(fields | floors))
-    place = place_of(spec)
+    spec, store = resolve_draft(parse_draft(fields | floors))
+    place = locate_build(spec)
     build(place, load_bundle(store), device="cpu")
     samples = [(image, target, facts["label"]) for image, target, facts in open_dataset(place.url, soft_labels=soft)]
     images_NHWC = np.stack([image for image, _, _ in samples])
     labels_N = np.array([label for _, _, label in samples], dtype=np.int64)
-    return Labelled(images_NHWC, labels_N, np.stack([target for _, target, _ in samples]) if soft else None)
+    return LabelledImages(images_NHWC, labels_N, np.stack([target for _, target, _ in samples]) if soft else None)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

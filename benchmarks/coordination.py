@@ -31,22 +31,22 @@ from pydantic import SecretStr
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from generator.production.commit import BuildPlace  # noqa: E402
+from generator.production.commit import BuildLocation  # noqa: E402
 from generator.production.provenance.manifest import Receipt, StoredFile, receipt_key, shard_key, table_key  # noqa: E402
 from generator.spec.canonical import digest_of  # noqa: E402
 from generator.spec.plan import Plan  # noqa: E402
 from tests.support.bundles import tiny_bundle  # noqa: E402
 from workers.client import Client  # noqa: E402
-from workers.embedded import EmbeddedRedis, end, worker_command, worker_environment  # noqa: E402
+from workers.embedded import EmbeddedRedis, stop_processes, worker_command, worker_environment  # noqa: E402
 from workers.jobs.pool import Pool  # noqa: E402
-from workers.settings import PREFIX, Settings  # noqa: E402
-from workers.worker.ticket_handler import open_workshop  # noqa: E402
+from workers.settings import ENV_PREFIX, Settings  # noqa: E402
+from workers.worker.ticket_handler import open_ticket_handler  # noqa: E402
 
 _PATIENCE = 600.0
 _SERVED = 5000  # tickets of the large job, before the rest is taken from the store
 
 
-class Bench:
+class PoolBench:
     """One Redis, one directory in memory where there is one, and workers that are started and ended."""
 
     def __init__(self, url: str, home: Path, **settings: Any) -> None:
@@ -78,22 +78,22 @@ class Bench:
             part if part != "workers.worker.tasks" else "coordination_app" for part in worker_command(self.settings)
         ]
         environment = worker_environment(self.settings) | {
-            f"{PREFIX}BENCHMARK": mode,
+            f"{ENV_PREFIX}BENCHMARK": mode,
             "PYTHONPATH": os.pathsep.join((str(ROOT / "benchmarks"), str(ROOT))),
         }
         before = self.pool.ledger.slots()
         with (self.home / "worker.log").open("ab") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            until(lambda: self.pool.ledger.slots() > before or process.poll() is not None)
+            wait_until(lambda: self.pool.ledger.slots() > before or process.poll() is not None)
             yield process
         finally:
             if process.poll() is None:
-                end([process], 0.0)
+                stop_processes([process], 0.0)
             self.redis.delete("latentmill:slots")  # the dead are not waited for
 
 
-def until(wanted: Callable[[], bool], seconds: float | None = None) -> float:
+def wait_until(wanted: Callable[[], bool], seconds: float | None = None) -> float:
     """Wait until ``wanted`` holds; how long it took."""
     clock = time.perf_counter()
     while not wanted():
@@ -103,41 +103,41 @@ def until(wanted: Callable[[], bool], seconds: float | None = None) -> float:
     return time.perf_counter() - clock
 
 
-def bare(bench: Bench, count: int, held: int = 0) -> tuple[float, float]:
+def time_bare_tasks(bench: PoolBench, count: int, held: int = 0) -> tuple[float, float]:
     """Seconds a task to publish, and to run, tasks that do nothing, beside ``held`` tasks that never end."""
     clock = time.perf_counter()
     for _ in range(count):
         bench.pool.app.send_task("benchmark.nothing", queue=bench.settings.queue)
     published = time.perf_counter() - clock
-    return published / count, idle(bench, held) / count
+    return published / count, wait_idle(bench, held) / count
 
 
-def idle(bench: Bench, held: int = 0) -> float:
+def wait_idle(bench: PoolBench, held: int = 0) -> float:
     """Wait until no ticket waits and but ``held`` are being served; how long it took."""
-    return until(lambda: not bench.redis.llen(bench.settings.queue) and bench.redis.hlen("unacked") <= held)
+    return wait_until(lambda: not bench.redis.llen(bench.settings.queue) and bench.redis.hlen("unacked") <= held)
 
 
-def coordinated(bench: Bench, name: str, count: int) -> float:
+def time_shards(bench: PoolBench, name: str, count: int) -> float:
     """Seconds a shard from the submission until nearly all of a job is done; then it is cancelled."""
     clock = time.perf_counter()
     job = Client(bench.settings).submit(bench.job(name, count)).job
     wanted = count - max(1, count // 50)  # what is missing keeps the job from being committed
-    until(lambda: bench.pool.ledger.counts(job).done >= wanted)
+    wait_until(lambda: bench.pool.ledger.counts(job).done >= wanted)
     seconds = time.perf_counter() - clock
     bench.pool.cancel(job)
-    idle(bench)
+    wait_idle(bench)
     return seconds / wanted
 
 
-def cost(url: str, home: Path, tasks: int, rounds: int) -> dict[str, Any]:
-    bench, facts = Bench(url, home), dict[str, Any]()
+def measure_cost(url: str, home: Path, tasks: int, rounds: int) -> dict[str, Any]:
+    bench, facts = PoolBench(url, home), dict[str, Any]()
     for mode in ("ledger", "store"):
         rows = []
         with bench.worker(mode):
-            bare(bench, 50)  # the pool's process is there
+            time_bare_tasks(bench, 50)  # the pool's process is there
             for number in range(rounds):
-                published, ran = bare(bench, tasks)
-                rows.append((published, ran, coordinated(bench, f"{mode}-{number}", tasks)))
+                published, ran = time_bare_tasks(bench, tasks)
+                rows.append((published, ran, time_shards(bench, f"{mode}-{number}", tasks)))
         facts[mode] = {
             "bare_publish_ms": round(1000 * statistics.median(row[0] for row in rows), 2),
             "bare_run_ms": round(1000 * statistics.median(row[1] for row in rows), 2),
@@ -150,12 +150,12 @@ def cost(url: str, home: Path, tasks: int, rounds: int) -> dict[str, Any]:
     return facts
 
 
-def prepare(place: BuildPlace, environment: str) -> None:
+def write_fake_shards(place: BuildLocation, environment: str) -> None:
     """Every shard but the first, which the preview shows, lies there: a few bytes, and a receipt that fits them."""
     base, data, plan = Path(place.url.removeprefix("file://")), b".", Plan(place.recipe)
     for folder in ("shards", "samples", "receipts"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    for shard in (plan.shard(number) for number in range(1, plan.shards)):
+    for shard in (plan.shard(number) for number in range(1, plan.shard_count)):
         keys = shard_key(place.name, shard.number), table_key(place.name, shard.number)
         files = [StoredFile(key=key, digest=digest_of(data), size=1) for key in keys]
         receipt = Receipt(
@@ -173,13 +173,13 @@ def prepare(place: BuildPlace, environment: str) -> None:
         (base / receipt_key(shard.number)).write_bytes(receipt.canonical())
 
 
-def large(url: str, home: Path, shards: int) -> dict[str, Any]:
+def measure_large_job(url: str, home: Path, shards: int) -> dict[str, Any]:
     """A job of ``shards`` shards, served ticket by ticket in this process; all but the first take no time to make.
 
     After some thousand tickets the ledger is rebuilt from the receipts, and what is left is the commit.
     """
-    bench = Bench(url, home)
-    shop = open_workshop(bench.settings)
+    bench = PoolBench(url, home)
+    shop = open_ticket_handler(bench.settings)
     spec = bench.job("large", shards)
     bench.redis.flushall()
     before = bench.redis.info("memory")["used_memory"]
@@ -189,7 +189,7 @@ def large(url: str, home: Path, shards: int) -> dict[str, Any]:
     marker = bench.pool.marker(job)
     assert marker is not None
     place = marker.place(bench.settings.s3)
-    prepare(place, shop.residents.maker(place).environment.digest)
+    write_fake_shards(place, shop.decoders.maker(place).environment.digest)
     shop.serve()
     ledger, tickets, served = [0], [0], min(shards // 2, _SERVED)
     clock, processor = time.perf_counter(), time.process_time()
@@ -202,9 +202,9 @@ def large(url: str, home: Path, shards: int) -> dict[str, Any]:
             tickets.append(bench.redis.llen(bench.settings.queue))
     seconds, processor = time.perf_counter() - clock, time.process_time() - processor
     clock = time.perf_counter()
-    shop.pool.correct(marker)
+    shop.pool.correct_ledger(marker)
     rebuilt, clock = time.perf_counter() - clock, time.perf_counter()
-    told = shop.serve().told
+    told = shop.serve().summary
     if "committed" not in told:
         raise RuntimeError(told)
     return {
@@ -222,24 +222,24 @@ def large(url: str, home: Path, shards: int) -> dict[str, Any]:
     }
 
 
-def _manifest(bench: Bench, job: str) -> int:
+def _manifest(bench: PoolBench, job: str) -> int:
     path = Path(bench.pool.ledger.facts(job)["url"].removeprefix("file://")) / "manifest.json"
     return path.stat().st_size
 
 
-def recovery(url: str, home: Path, lease: float, trials: int) -> dict[str, Any]:
+def measure_recovery(url: str, home: Path, lease: float, trials: int) -> dict[str, Any]:
     """Seconds from the SIGKILL of the holder until the shard is done by another worker that is idle."""
-    seconds, bench = [], Bench(url, home, lease_seconds=lease)
+    seconds, bench = [], PoolBench(url, home, lease_seconds=lease)
     for number in range(trials):
         bench.redis.flushall()
         with bench.worker("hold") as holder:
             job = Client(bench.settings).submit(bench.job(f"lost-{lease:.0f}-{number}", 1)).job
-            until(lambda job=job: bench.pool.ledger.counts(job).running == 1)  # type: ignore[misc]
+            wait_until(lambda job=job: bench.pool.ledger.counts(job).running == 1)  # type: ignore[misc]
             with bench.worker("ledger"):
-                bare(bench, 5, held=1)
+                time_bare_tasks(bench, 5, held=1)
                 os.killpg(holder.pid, signal.SIGKILL)
                 holder.wait()
-                seconds.append(until(lambda job=job: bench.pool.ledger.counts(job).done == 1))  # type: ignore[misc]
+                seconds.append(wait_until(lambda job=job: bench.pool.ledger.counts(job).done == 1))  # type: ignore[misc]
                 bench.pool.cancel(job)
     return {
         "lease_seconds": lease,
@@ -266,12 +266,12 @@ def main() -> None:
         where = Path(home)
         if "cost" in chosen.parts:
             tasks, rounds = (60, 1) if chosen.quick else (chosen.tasks, 5)
-            show("cost", cost(server.url, where / "cost", tasks, rounds))
+            show("cost", measure_cost(server.url, where / "cost", tasks, rounds))
         if "large" in chosen.parts:
-            show("large", large(server.url, where / "large", 200 if chosen.quick else chosen.shards))
+            show("large", measure_large_job(server.url, where / "large", 200 if chosen.quick else chosen.shards))
         if "recovery" in chosen.parts:
             leases, trials = ((1.0,), 1) if chosen.quick else ((2.0, 5.0, 20.0), 3)
-            show("recovery", [recovery(server.url, where / "lost", lease, trials) for lease in leases])
+            show("recovery", [measure_recovery(server.url, where / "lost", lease, trials) for lease in leases])
 
 
 def show(part: str, facts: Any) -> None:

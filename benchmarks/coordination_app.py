@@ -16,7 +16,7 @@ from workers.jobs.pool import Pool
 from workers.ledger.leases import LeaseKeeper
 from workers.worker import tasks
 from workers.worker.tasks import app, settings
-from workers.worker.ticket_handler import Served, open_workshop
+from workers.worker.ticket_handler import TicketResult, open_ticket_handler
 
 _MODE = os.environ["LATENTMILL_BENCHMARK"]
 
@@ -27,28 +27,28 @@ def nothing() -> None:
 
 
 @dataclass
-class Instant:
+class InstantWorkshop:
     """A workshop whose shards take no time, or all of it."""
 
     pool: Pool
     seconds: float
 
-    def serve(self) -> Served:
+    def serve(self) -> TicketResult:
         claim = self.pool.ledger.claim(settings.lease_seconds)
         if claim is None:
-            return Served("nothing to do")
+            return TicketResult("nothing to do")
         ledger, lease = self.pool.ledger, settings.lease_seconds
         with LeaseKeeper(lambda made: ledger.renew(claim, lease, made), lease, claim.job):
             time.sleep(self.seconds)
         ledger.complete(claim)
-        return Served(f"{claim.job} {claim.shard}", made=True)
+        return TicketResult(f"{claim.job} {claim.shard}", progressed=True)
 
 
 @cache
 def _workshop(worker: str) -> Any:
     if _MODE == "store":
-        return replace(open_workshop(settings, worker), produce=lambda *_, **__: None)
-    return Instant(Pool(settings), 3600.0 if _MODE == "hold" else 0.0)
+        return replace(open_ticket_handler(settings, worker), produce=lambda *_, **__: None)
+    return InstantWorkshop(Pool(settings), 3600.0 if _MODE == "hold" else 0.0)
 
 
-tasks._workshop = _workshop
+tasks._ticket_handler = _workshop

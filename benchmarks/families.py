@@ -37,14 +37,14 @@ from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import reconstruct
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.bundle import Bundle, load_bundle, load_codes, load_encoder_weights
-from generator.models.features.classifier import Classifier, Labelled, accuracy, train_classifier
+from generator.models.features.classifier import Classifier, LabelledImages, accuracy, train_classifier
 from generator.models.features.config import Budget
 from generator.models.features.extractors import classifier_features
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import GaussianSettings, parse_sampler
 from generator.models.latents.fitting.fit import fit
-from generator.models.learning import learn
+from generator.models.learning import train_bundle
 from generator.production.decoding import ResidentDecoder
 from generator.sources import Source, load_source, split
 from generator.sources.base import make_source
@@ -81,12 +81,12 @@ QUICK = Protocol(size=8, train_images=1_000, epochs=3, synthetic=500, compared=2
 
 
 @dataclass(frozen=True)
-class Real:
+class RealData:
     """One dataset: what may be learned from, and the test images that are only measured on."""
 
     name: str
     source: Source
-    test: Labelled
+    test: LabelledImages
 
 
 def main() -> int:
@@ -143,10 +143,10 @@ def _complete(cell: tuple[str, int, str], asked: argparse.Namespace, done: list[
     return there >= set(asked.samplers)
 
 
-_REAL: dict[str, Real] = {}
+_REAL: dict[str, RealData] = {}
 
 
-def _real(name: str, protocol: Protocol) -> Real:
+def _real(name: str, protocol: Protocol) -> RealData:
     if name not in _REAL:
         data = Path(os.environ.get("LATENTMILL_DATA", "../shared/data"))
         if name == "digits":
@@ -162,12 +162,12 @@ def _real(name: str, protocol: Protocol) -> Real:
             test, test_labels = tested.images_NHWC, tested.labels_N
         images = train.images_NHWC[: protocol.train_images]
         source = make_source(images, train.labels_N[: len(images)], train.class_names, name=name)
-        _REAL[name] = Real(name, source, Labelled(test, test_labels))
+        _REAL[name] = RealData(name, source, LabelledImages(test, test_labels))
     return _REAL[name]
 
 
 def _measured(
-    real: Real, family: str, seed: int, protocol: Protocol, asked: argparse.Namespace, done: list[dict[str, Any]]
+    real: RealData, family: str, seed: int, protocol: Protocol, asked: argparse.Namespace, done: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """A row a sampler that has none yet."""
     judge, real_accuracy = _judge(real, seed, protocol, asked.work)
@@ -177,7 +177,7 @@ def _measured(
         clock = time.process_time()
         config = default_config(real.source.size, real.source.channels, family)
         settings = TrainSettings(epochs=protocol.epochs, batch=protocol.batch, seed=seed)
-        learn(real.source, config, settings, path, sampler=GaussianSettings())
+        train_bundle(real.source, config, settings, path, sampler=GaussianSettings())
         timing.write_text(f"{time.process_time() - clock:.1f}")
     store = open_store(str(path))
     bundle, codes = load_bundle(store), load_codes(store, load_bundle(store).info)
@@ -199,7 +199,7 @@ def _measured(
     shutil.rmtree(path)
 
 
-def _judge(real: Real, seed: int, protocol: Protocol, work: Path) -> tuple[Classifier, float]:
+def _judge(real: RealData, seed: int, protocol: Protocol, work: Path) -> tuple[Classifier, float]:
     """The classifier trained on the real images, whose features compare, and its accuracy on the test images."""
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{real.name}-judge-{seed}-{protocol.digest}.safetensors"
@@ -216,7 +216,7 @@ def _judge(real: Real, seed: int, protocol: Protocol, work: Path) -> tuple[Class
     return judge, accuracy(judge, real.test)
 
 
-def _reconstruction_error(bundle: Bundle, encoder_weights: Any, test: Labelled) -> float:
+def _reconstruction_error(bundle: Bundle, encoder_weights: Any, test: LabelledImages) -> float:
     """Mean squared error of a pixel in [0, 1], over the test images."""
     weights = [
         {name: torch.from_numpy(np.array(weight)) for name, weight in part.items()}
@@ -229,7 +229,7 @@ def _reconstruction_error(bundle: Bundle, encoder_weights: Any, test: Labelled) 
 
 
 def _sampled(
-    real: Real,
+    real: RealData,
     bundle: Bundle,
     codes: Codes,
     sampler: str,
@@ -252,10 +252,10 @@ def _sampled(
         "latents_per_second": rate,
         "holdout_log_likelihood": float(latents.log_prob(codes.holdout_HD, held).mean()),
         **_compared(real, images_NHWC, seed, protocol, judge),
-        "accuracy": _accuracy(real, Labelled(images_NHWC, labels_N), seed, protocol),
+        "accuracy": _accuracy(real, LabelledImages(images_NHWC, labels_N), seed, protocol),
     }
     if seed == 0:
-        families_report.draw(
+        families_report.draw_sheet(
             images_NHWC,
             labels_N,
             asked.out / "pictures" / "families" / f"{real.name}-{bundle.info.autoencoder.family}-{sampler}.jpg",
@@ -280,7 +280,7 @@ def _decoded(bundle: Bundle, z_ND: np.ndarray) -> np.ndarray:
 
 
 def _compared(
-    real: Real, images_NHWC: np.ndarray, seed: int, protocol: Protocol, judge: Classifier
+    real: RealData, images_NHWC: np.ndarray, seed: int, protocol: Protocol, judge: Classifier
 ) -> dict[str, float]:
     """Fidelity and coverage by the judge's features of equal numbers of test images; novelty by pixels."""
     look = classifier_features(judge)
@@ -306,7 +306,7 @@ def _compared(
     }
 
 
-def _accuracy(real: Real, synthetic: Labelled, seed: int, protocol: Protocol) -> float:
+def _accuracy(real: RealData, synthetic: LabelledImages, seed: int, protocol: Protocol) -> float:
     trained = train_classifier(
         synthetic.images_NHWC,
         synthetic.labels_N,

@@ -74,7 +74,7 @@ def _told(values: list[float], shown: Callable[[float], str]) -> str:
     return shown(mean(values)) + (f" ± {shown(stdev(values))}" if len(values) > 1 else "")
 
 
-def draw(images_NHWC: np.ndarray, labels_N: np.ndarray, path: Path) -> None:
+def draw_sheet(images_NHWC: np.ndarray, labels_N: np.ndarray, path: Path) -> None:
     """A sheet of samples, a row a class, as a JPEG file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [images_NHWC[labels_N == label][:_PER_CLASS] for label in np.unique(labels_N)]

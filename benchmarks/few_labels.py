@@ -23,11 +23,11 @@ from typing import Any
 
 import few_labels_report
 import torch
-from few_labels_arms import UNLABELLED, Protocol, Real, Run
+from few_labels_arms import UNLABELLED, Protocol, RealData, Trial
 
 from generator.errors import LatentmillError
 from generator.models.autoencoders.augmentation import Augmentation
-from generator.models.features.classifier import Labelled
+from generator.models.features.classifier import LabelledImages
 from generator.sources import Source, load_source
 
 QUICK = Protocol(
@@ -68,7 +68,7 @@ def main() -> int:
         real = _real("digits" if asked.quick else "mnist", protocol)
         for number, (seed, setting) in enumerate(cells, 1):
             print(f"[{number}/{len(cells)}] seed {seed}, {setting}", file=sys.stderr, flush=True)
-            row = Run(real, protocol, setting, seed, asked.work).row()
+            row = Trial(real, protocol, setting, seed, asked.work).row()
             with log.open("a") as file:
                 file.write(json.dumps(row | {"protocol": protocol.digest}) + "\n")
             print(f"    {row['accuracy']}", file=sys.stderr, flush=True)
@@ -99,19 +99,21 @@ def _rows(log: Path, protocol: Protocol) -> list[dict[str, Any]]:
     return [row for row in rows if row["protocol"] == protocol.digest]
 
 
-def _real(name: str, protocol: Protocol) -> Real:
+def _real(name: str, protocol: Protocol) -> RealData:
     if name == "digits":
         whole = _labelled(load_source("digits", size=protocol.size))
-        train, test = (Labelled(whole.images_NHWC[r], whole.labels_N[r]) for r in (slice(1400), slice(1400, None)))
-        return Real(train, test, tuple("0123456789"))
+        train, test = (
+            LabelledImages(whole.images_NHWC[r], whole.labels_N[r]) for r in (slice(1400), slice(1400, None))
+        )
+        return RealData(train, test, tuple("0123456789"))
     path = str(Path(os.environ.get("LATENTMILL_DATA", "../shared/data")) / "mnist.npz")
     sources = [load_source(path, size=protocol.size, split=part) for part in ("train", "test")]
-    return Real(_labelled(sources[0]), _labelled(sources[1]), sources[0].class_names)
+    return RealData(_labelled(sources[0]), _labelled(sources[1]), sources[0].class_names)
 
 
-def _labelled(source: Source) -> Labelled:
+def _labelled(source: Source) -> LabelledImages:
     assert source.labels_N is not None
-    return Labelled(source.images_NHWC, source.labels_N)
+    return LabelledImages(source.images_NHWC, source.labels_N)
 
 
 if __name__ == "__main__":

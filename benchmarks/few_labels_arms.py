@@ -16,22 +16,22 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from generator.curation.quality.usefulness import Arm, Mixed, trained
-from generator.models.autoencoders.augment import changed_copies
+from generator.curation.quality.usefulness import Arm, Mixed, train_on_arm
+from generator.models.autoencoders.augment import augmented_copies
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.autoencoders.config import default_config
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import decode, encode
 from generator.models.autoencoders.settings import TrainSettings
-from generator.models.autoencoders.training import Examples, Trained, train
-from generator.models.features.classifier import Labelled, accuracy
+from generator.models.autoencoders.training import Examples, TrainedAutoencoder, train_autoencoder
+from generator.models.features.classifier import LabelledImages, accuracy
 from generator.models.features.config import Budget
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import MixtureSettings
 from generator.models.latents.fitting.fit import fit
 from generator.models.screening.config import JudgeSettings
-from generator.models.screening.label_judge import Judge, train_judge
-from generator.models.screening.self_training import confident, train_judge_further
+from generator.models.screening.label_judge import LabelJudge, train_judge
+from generator.models.screening.self_training import pseudo_label, self_train_judge
 from generator.spec.canonical import canonical_json, sha256_hex
 from generator.spec.seeding import noise, permutation
 
@@ -84,11 +84,11 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Real:
+class RealData:
     """``train``: what labelled images are drawn from; all of it, without labels, are the unlabelled ones."""
 
-    train: Labelled
-    test: Labelled
+    train: LabelledImages
+    test: LabelledImages
     class_names: tuple[str, ...]
 
     @property
@@ -96,26 +96,26 @@ class Real:
         return len(self.class_names)
 
 
-def few(train: Labelled, count: int, classes: int, seed: int) -> Labelled:
+def draw_labelled(train: LabelledImages, count: int, classes: int, seed: int) -> LabelledImages:
     """``count`` images of ``train``, as many of each class, drawn by ``seed``."""
     rows = []
     for label in range(classes):
         of_class = np.flatnonzero(train.labels_N == label)
         rows.append(of_class[permutation(seed, stream=label, size=len(of_class))[: count // classes]])
     chosen = np.concatenate(rows)
-    return Labelled(train.images_NHWC[chosen], train.labels_N[chosen])
+    return LabelledImages(train.images_NHWC[chosen], train.labels_N[chosen])
 
 
-_JUDGES: dict[tuple[int, int], Judge] = {}  # by number of labels and seed
+_JUDGES: dict[tuple[int, int], LabelJudge] = {}  # by number of labels and seed
 
 
-class Run:
+class Trial:
     """One setting with one seed."""
 
-    def __init__(self, real: Real, protocol: Protocol, setting: str, seed: int, work: Path) -> None:
+    def __init__(self, real: RealData, protocol: Protocol, setting: str, seed: int, work: Path) -> None:
         self._real, self._protocol, self._setting, self._seed, self._work = real, protocol, setting, seed, work
         count = protocol.unlabelled_labels if setting == UNLABELLED else int(setting)
-        self._few = few(real.train, count, real.classes, seed)
+        self._few = draw_labelled(real.train, count, real.classes, seed)
         self._seconds = dict[str, float]()
 
     def row(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Run:
             "seconds": {name: round(seconds, 1) for name, seconds in self._seconds.items()},
         }
 
-    def _judge(self) -> Judge:
+    def _judge(self) -> LabelJudge:
         """The judge of the labelled images alone: of the same images with and without the unlabelled ones."""
         key = (len(self._few), self._seed)
         if key not in _JUDGES:
@@ -140,28 +140,28 @@ class Run:
                 _JUDGES[key] = train_judge(self._few, self._protocol.judge, classes=self._real.classes, seed=self._seed)
         return _JUDGES[key]
 
-    def _alone(self, judge: Judge) -> dict[str, tuple[Arm, Augmentation]]:
+    def _alone(self, judge: LabelJudge) -> dict[str, tuple[Arm, Augmentation]]:
         """Only the labelled images, for all that is trained."""
         given, of = self._few, self._protocol
         with self._timed("generator"):
             generator = _generator(given.images_NHWC, of, of.generator_steps, of.strong, self._seed)
         copies = max(1, of.copies // len(given))
-        changed_NHWC = changed_copies(given.images_NHWC, of.strong, copies=copies, seed=self._seed)
-        synthetic = self._synthetic(generator, Labelled(changed_NHWC, np.tile(given.labels_N, copies)), judge)
+        changed_NHWC = augmented_copies(given.images_NHWC, of.strong, copies=copies, seed=self._seed)
+        synthetic = self._synthetic(generator, LabelledImages(changed_NHWC, np.tile(given.labels_N, copies)), judge)
         both = Mixed(given, synthetic, of.share)
         arms: dict[str, tuple[Arm, Augmentation]] = {"real": (given, of.light), "real + synthetic": (both, of.light)}
         if len(given) in of.also_strong:
             arms |= {"real, strong": (given, of.strong), "real + synthetic, strong": (both, of.strong)}
         return arms
 
-    def _with_unlabelled(self, judge: Judge) -> tuple[dict[str, tuple[Arm, Augmentation]], Judge]:
+    def _with_unlabelled(self, judge: LabelJudge) -> tuple[dict[str, tuple[Arm, Augmentation]], LabelJudge]:
         """The judge labels the other training images; a second one learns from them too; the generator from all."""
         given, of = self._few, self._protocol
         images_NHWC = self._real.train.images_NHWC
         some = permutation(self._seed, stream=1 << 20, size=len(images_NHWC))[: of.pseudo_labelled]
         with self._timed("further judge"):
             settings = of.judge.model_copy(update={"members": of.further_members})
-            further = train_judge_further(
+            further = self_train_judge(
                 judge,
                 given,
                 images_NHWC[some],
@@ -171,7 +171,7 @@ class Run:
                 seed=self._seed,
             )
         generator = _shared_generator(images_NHWC, of, self._work)
-        found = confident(further, images_NHWC[some], floor=of.pseudo_floor)
+        found = pseudo_label(further, images_NHWC[some], floor=of.pseudo_floor)
         synthetic = self._synthetic(generator, found, further)
         arms: dict[str, tuple[Arm, Augmentation]] = {
             "real": (given, of.light),
@@ -180,7 +180,7 @@ class Run:
         }
         return arms, further
 
-    def _synthetic(self, generator: Trained, coded: Labelled, judge: Judge) -> Labelled:
+    def _synthetic(self, generator: TrainedAutoencoder, coded: LabelledImages, judge: LabelJudge) -> LabelledImages:
         """Samples of a mixture fitted to the codes of ``coded``, with what the judge makes of each."""
         of, seed, classes = self._protocol, self._seed, self._real.classes
         with self._timed("samples"):
@@ -198,12 +198,14 @@ class Run:
             labels_N, first_N = np.arange(of.synthetic) % classes, np.zeros(of.synthetic, dtype=np.int64)
             z_ND = latents.sample(noise(seed, np.arange(of.synthetic), first_N, latents.dims), labels_N).z_BD
             images_NHWC = decode(load_decoder(generator.config, generator.decoder_state), z_ND)
-            return Labelled(images_NHWC, labels_N, judge.probabilities(images_NHWC))
+            return LabelledImages(images_NHWC, labels_N, judge.probabilities(images_NHWC))
 
     def _accuracy(self, name: str, arm: Arm, augmentation: Augmentation) -> float:
         with self._timed(name):
             budget = self._protocol.budget(augmentation)
-            return accuracy(trained(arm, classes=self._real.classes, seed=self._seed, budget=budget), self._real.test)
+            return accuracy(
+                train_on_arm(arm, classes=self._real.classes, seed=self._seed, budget=budget), self._real.test
+            )
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -212,7 +214,9 @@ class Run:
         self._seconds[part] = time.process_time() - clock
 
 
-def _generator(images_NHWC: np.ndarray, of: Protocol, steps: int, augmentation: Augmentation, seed: int) -> Trained:
+def _generator(
+    images_NHWC: np.ndarray, of: Protocol, steps: int, augmentation: Augmentation, seed: int
+) -> TrainedAutoencoder:
     """An autoencoder trained for as many steps whatever the number of images; none are held out."""
     repeated_NHWC = np.tile(images_NHWC, (-(-of.batch * 100 // len(images_NHWC)), 1, 1, 1))
     epochs = max(1, round(steps / (len(repeated_NHWC) // of.batch)))
@@ -220,10 +224,10 @@ def _generator(images_NHWC: np.ndarray, of: Protocol, steps: int, augmentation: 
         epochs=epochs, batch=of.batch, patience=epochs, seed=seed, device="cpu", augmentation=augmentation
     )
     config = default_config(of.size, 1, "vae", latent_dim=of.latent_dim, width=of.width, beta=of.beta)
-    return train(config, settings, Examples(repeated_NHWC), Examples(images_NHWC[:500]))
+    return train_autoencoder(config, settings, Examples(repeated_NHWC), Examples(images_NHWC[:500]))
 
 
-def _shared_generator(images_NHWC: np.ndarray, of: Protocol, work: Path) -> Trained:
+def _shared_generator(images_NHWC: np.ndarray, of: Protocol, work: Path) -> TrainedAutoencoder:
     """The autoencoder of all images, which sees no label and so is the same for all seeds; trained once, then read."""
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"generator-{of.digest}.safetensors"
@@ -239,8 +243,8 @@ def _shared_generator(images_NHWC: np.ndarray, of: Protocol, work: Path) -> Trai
         {name.removeprefix(part): value for name, value in held.items() if name.startswith(part)}
         for part in ("encoder.", "decoder.")
     )
-    return Trained(config, encoder, decoder, ())
+    return TrainedAutoencoder(config, encoder, decoder, ())
 
 
-def _accuracy_of(judge: Judge, test: Labelled) -> float:
+def _accuracy_of(judge: LabelJudge, test: LabelledImages) -> float:
     return float((judge.probabilities(test.images_NHWC).argmax(axis=1) == test.labels_N).mean())

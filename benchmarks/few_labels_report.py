@@ -90,7 +90,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]], protocol: Any) -> None:
     path.write_text(text)
 
 
-def removed(reference: float, accuracy: float) -> float:
+def errors_removed(reference: float, accuracy: float) -> float:
     """The share of the reference's errors that the other arm does not make; negative where it makes more."""
     return 0.0 if reference == 1.0 else 1.0 - (1.0 - accuracy) / (1.0 - reference)
 
@@ -105,7 +105,7 @@ def _results(name: str, rows: list[dict[str, Any]]) -> list[str]:
         if other not in rows[0]["accuracy"]:
             continue
         ours, theirs = ([row["accuracy"][arm] for row in rows] for arm in (other, reference))
-        each = [removed(alone, both) for alone, both in zip(theirs, ours, strict=True)]
+        each = [errors_removed(alone, both) for alone, both in zip(theirs, ours, strict=True)]
         beside = other.removeprefix("real + ").removesuffix(", strong")
         cells = [
             name,
@@ -113,7 +113,7 @@ def _results(name: str, rows: list[dict[str, Any]]) -> list[str]:
             _spread(theirs),
             beside,
             _spread(ours),
-            f"**{removed(mean(theirs), mean(ours)):.0%}**",
+            f"**{errors_removed(mean(theirs), mean(ours)):.0%}**",
             ", ".join(f"{share:.0%}" for share in each),
         ]
         lines.append(f"| {' | '.join(cells)} |")

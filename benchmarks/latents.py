@@ -69,8 +69,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
     try:
-        codes = _codes_of(asked.bundle) if asked.bundle else made_up(asked.codes, asked.dims, asked.classes)
-        rows = measured(codes, [name for name in asked.families if name != "polar" or codes.dims == 2], asked)
+        codes = _codes_of(asked.bundle) if asked.bundle else made_codes(asked.codes, asked.dims, asked.classes)
+        rows = measure_families(codes, [name for name in asked.families if name != "polar" or codes.dims == 2], asked)
     except LatentmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -78,7 +78,7 @@ def main() -> int:
     return 0
 
 
-def made_up(count: int, dims: int, classes: int, seed: int = 0) -> Codes:
+def made_codes(count: int, dims: int, classes: int, seed: int = 0) -> Codes:
     """Each class a mixture of five clusters, bent: every dimension is shifted by a wave of its neighbour. A tenth more
     is held out."""
     rng, total = np.random.default_rng(seed), count + count // 10
@@ -90,7 +90,7 @@ def made_up(count: int, dims: int, classes: int, seed: int = 0) -> Codes:
     return Codes(bent[:count], labels[:count], bent[count:], labels[count:], names)
 
 
-def measured(codes: Codes, families: list[str], asked: argparse.Namespace) -> list[Row]:
+def measure_families(codes: Codes, families: list[str], asked: argparse.Namespace) -> list[Row]:
     """One row a family, in order."""
     rows: list[Row] = []
     for name in families:

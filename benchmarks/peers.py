@@ -32,7 +32,7 @@ class Decoder(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.maps = maps_of(size)
+        self.maps = feature_maps(size)
         self.fc = nn.Linear(DIMS, self.maps[0] * 16)
         ups = [
             nn.Sequential(nn.ConvTranspose2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.SiLU())
@@ -44,12 +44,12 @@ class Decoder(nn.Module):
         return torch.sigmoid(self.net(self.fc(z).view(-1, self.maps[0], 4, 4)))
 
 
-def maps_of(size: int) -> list[int]:
+def feature_maps(size: int) -> list[int]:
     """Feature maps from the coarsest grid of 4 x 4 up to the last but one."""
     return [WIDTH * 2 ** min(block, 3) for block in range(_BLOCKS[size] - 1, -1, -1)]
 
 
-def made(size: int) -> tuple[Decoder, np.ndarray]:
+def decoder_and_codes(size: int) -> tuple[Decoder, np.ndarray]:
     """The decoder and 5,000 codes (float32) around ten centres, 500 after 500."""
     torch.manual_seed(0)
     decoder, rng = Decoder(size).eval(), np.random.default_rng(0)
@@ -64,7 +64,7 @@ def pythae(images: int, size: int, out: Path) -> float:
     from pythae.models.nn import BaseDecoder, BaseEncoder
     from pythae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig
 
-    decoder, codes = made(size)
+    decoder, codes = decoder_and_codes(size)
 
     class Theirs(BaseDecoder):
         def __init__(self) -> None:
@@ -94,7 +94,7 @@ def handwritten(images: int, size: int, out: Path) -> float:
     """What a careful engineer writes in an hour: inference mode, channels last, Pillow, webdataset's ShardWriter."""
     import webdataset
 
-    decoder, codes = made(size)
+    decoder, codes = decoder_and_codes(size)
     decoder, mixture = decoder.to(memory_format=torch.channels_last), _mixture(codes)
     out.mkdir(parents=True, exist_ok=True)
     clock, done = time.perf_counter(), 0
@@ -119,7 +119,7 @@ def raydata(images: int, size: int, out: Path) -> float:
     class Generate:
         def __init__(self) -> None:
             torch.set_num_threads(1)
-            decoder, codes = made(size)
+            decoder, codes = decoder_and_codes(size)
             self.decoder, self.mixture = decoder.to(memory_format=torch.channels_last), _mixture(codes)
 
         def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
@@ -135,9 +135,9 @@ def raydata(images: int, size: int, out: Path) -> float:
     return time.perf_counter() - clock
 
 
-def bare(images: int, size: int, out: Path) -> dict[str, float]:  # noqa: ARG001
+def decoder_alone(images: int, size: int, out: Path) -> dict[str, float]:  # noqa: ARG001
     """The decoder alone, to uint8 in numpy: as most people call it, channels last, and compiled."""
-    decoder, codes = made(size)
+    decoder, codes = decoder_and_codes(size)
     z = torch.from_numpy(codes[:BATCH])
     seconds = {"plain": _decoding(decoder, z, images)}
     decoder = decoder.to(memory_format=torch.channels_last)
@@ -160,9 +160,9 @@ def _pixels(decoder: Callable[[torch.Tensor], torch.Tensor], z: torch.Tensor) ->
     return decoder(z).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def pictures(size: int) -> np.ndarray:
+def decode_batch(size: int) -> np.ndarray:
     """A batch of the decoder's images, uint8 BHWC."""
-    decoder, codes = made(size)
+    decoder, codes = decoder_and_codes(size)
     with torch.inference_mode():
         return np.ascontiguousarray(_pixels(decoder, torch.from_numpy(codes[::20][:BATCH])))
 
@@ -190,7 +190,7 @@ def encoders(images: int, size: int, out: Path) -> dict[str, float]:  # noqa: AR
         "png, imagecodecs": lambda pixels: imagecodecs.png_encode(pixels),
     }
     cv2.setNumThreads(1)
-    images_BHWC = pictures(size)
+    images_BHWC = decode_batch(size)
     return {name: _microseconds(encode, images_BHWC) for name, encode in ways.items()}
 
 
@@ -222,7 +222,13 @@ def _mixture(codes: np.ndarray) -> Any:
     return GaussianMixture(CLUSTERS, covariance_type="full", random_state=0, max_iter=20).fit(codes)
 
 
-PEERS = {"pythae": pythae, "handwritten": handwritten, "raydata": raydata, "decoder": bare, "encoders": encoders}
+PEERS = {
+    "pythae": pythae,
+    "handwritten": handwritten,
+    "raydata": raydata,
+    "decoder": decoder_alone,
+    "encoders": encoders,
+}
 
 if __name__ == "__main__":
     name, images, size, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generator.models.features.classifier import Labelled
+from generator.models.features.classifier import LabelledImages
 
 STEPS, BATCH, PEAK_RATE, WEIGHT_DECAY = 2000, 128, 4e-3, 1e-2
 _GROUPS, _WIDTHS, _SHIFT = 4, (24, 24, 48, 96), 2
@@ -31,7 +31,9 @@ class Block(nn.Module):
         return changed_BCHW
 
 
-def residual_accuracy(images: Labelled, test: Labelled, *, classes: int, seed: int, steps: int = STEPS) -> float:
+def residual_accuracy(
+    images: LabelledImages, test: LabelledImages, *, classes: int, seed: int, steps: int = STEPS
+) -> float:
     """Share of ``test`` that a network trained on ``images`` for ``steps`` steps names rightly."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -72,7 +74,7 @@ def _floats(images_BCHW: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _accuracy(network: nn.Module, test: Labelled) -> float:
+def _accuracy(network: nn.Module, test: LabelledImages) -> float:
     parts = torch.from_numpy(test.images_NHWC).permute(0, 3, 1, 2).split(1000)
     named_N = torch.cat([network(_floats(part_BCHW)).argmax(dim=1) for part_BCHW in parts])
     return float((named_N == torch.from_numpy(test.labels_N)).float().mean())

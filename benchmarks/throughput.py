@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import throughput_report  # noqa: E402
-from throughput_parts import PARTS, QUICK, Bench, Protocol  # noqa: E402
+from throughput_parts import PARTS, QUICK, Protocol, ThroughputBench  # noqa: E402
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
     log = asked.out / "throughput.jsonl"
     with tempfile.TemporaryDirectory(prefix="latentmill-throughput-", dir=asked.work) as work:
         protocol = QUICK if asked.quick else Protocol(rounds=asked.rounds)
-        bench = Bench(protocol, Path(work), asked.peers)
+        bench = ThroughputBench(protocol, Path(work), asked.peers)
         for part in asked.parts:
             kept = [row for row in rows_of(log) if row["part"] != part]
             made = []

@@ -23,14 +23,14 @@ import torch
 from generator.drafts import JobDraft
 from generator.models.bundle import Bundle, load_bundle
 from generator.models.latents.config import MixtureSettings
-from generator.models.learning.decoder_import import GivenCodes, import_decoder
-from generator.production.commit import place_of
+from generator.models.learning.decoder_import import ImportedCodes, import_decoder
+from generator.production.commit import locate_build
 from generator.production.images import image_encoder
 from generator.production.mill import build_with
-from generator.production.pipeline.decoders import Compiling, open_decoder
-from generator.production.pipeline.shard_maker import open_maker
+from generator.production.pipeline.decoders import CompileOptions, open_decoder
+from generator.production.pipeline.shard_maker import open_shard_maker
 from generator.production.profiling.profile import profile
-from generator.production.profiling.random_bundle import reference_bundle
+from generator.production.profiling.random_bundle import random_bundle
 from generator.production.profiling.suggestion import usable_cores
 from generator.spec.recipe import JobSpec, JpegSettings, Order, PngSettings, Recipe
 from generator.store import S3Settings, open_store
@@ -39,23 +39,23 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _ENCODINGS = {"jpeg": JpegSettings(), "png": PngSettings()}
 
 
-def bundle(*, size: int, out: str) -> dict[str, Any]:
+def make_bundle(*, size: int, out: str) -> dict[str, Any]:
     """The decoder of ``peers.py`` and a mixture of one cluster for each of its ten, as a bundle; small ones are ours.
 
     Below 32 pixels, where peers have no decoder, it is our reference network.
     """
     if size < 32:
-        return {"digest": reference_bundle(Path(out), size).digest}
-    decoder, codes_ND = peers.made(size)
+        return {"digest": random_bundle(Path(out), size).digest}
+    decoder, codes_ND = peers.decoder_and_codes(size)
     labels_N = np.repeat(np.arange(peers.CLUSTERS), len(codes_ND) // peers.CLUSTERS)
-    given = GivenCodes("peers", codes_ND, labels_N, tuple(f"cluster {label}" for label in range(peers.CLUSTERS)))
+    given = ImportedCodes("peers", codes_ND, labels_N, tuple(f"cluster {label}" for label in range(peers.CLUSTERS)))
     weights = {name: tensor.numpy() for name, tensor in decoder.state_dict().items()}
     document = json.dumps({"latent_dim": peers.DIMS, "output": "sigmoid", "layers": _layers(size)}).encode()
     return {"digest": import_decoder(document, weights, given, Path(out), sampler=MixtureSettings(clusters=1)).digest}
 
 
 def _layers(size: int) -> list[dict[str, Any]]:
-    maps, up = peers.maps_of(size), {"kind": "conv_transpose", "kernel": 4, "stride": 2, "padding": 1}
+    maps, up = peers.feature_maps(size), {"kind": "conv_transpose", "kernel": 4, "stride": 2, "padding": 1}
     layers: list[dict[str, Any]] = [
         {"kind": "linear", "features": maps[0] * 16, "weights": "fc"},
         {"kind": "unflatten", "channels": maps[0], "height": 4, "width": 4},
@@ -69,7 +69,7 @@ def _layers(size: int) -> list[dict[str, Any]]:
     return [*layers, up | {"channels": 3, "weights": f"net.{len(maps) - 1}"}]
 
 
-def profiled(*, bundle: str, images: int, form: str, compiled: str, cache: str) -> dict[str, Any]:
+def measure_profile(*, bundle: str, images: int, form: str, compiled: str, cache: str) -> dict[str, Any]:
     """What ``latentmill bench`` measures."""
     loaded = load_bundle(open_store(bundle))
     recipe = _recipe(loaded, images, form, seed=0)
@@ -78,7 +78,7 @@ def profiled(*, bundle: str, images: int, form: str, compiled: str, cache: str) 
     return found.model_dump(mode="json")
 
 
-def built(
+def measure_build(
     *,
     bundle: str,
     images: int,
@@ -93,8 +93,8 @@ def built(
     """A whole build in this process, from open decoder and store to the commit; ``server`` is the store's process."""
     loaded, settings = load_bundle(open_store(bundle)), S3Settings.model_validate(s3) if s3 else None
     spec = JobSpec(recipe=_recipe(loaded, images, form, seed=1), order=Order(destination=destination, name=name))
-    place = place_of(spec, settings)
-    maker = open_maker(place, loaded, open_decoder(place, loaded, "cpu", _compiling(compiled, cache)))
+    place = locate_build(spec, settings)
+    maker = open_shard_maker(place, loaded, open_decoder(place, loaded, "cpu", _compiling(compiled, cache)))
     place.store.check_writable()  # the first call of an S3 client reads what the service can do
     clock, processor, theirs = time.perf_counter(), time.process_time(), _seconds_of(server)
     build_with(place, loaded, maker)
@@ -108,17 +108,17 @@ def built(
     }
 
 
-def encoded(*, size: int, seconds: float) -> dict[str, Any]:
+def measure_encoding(*, size: int, seconds: float) -> dict[str, Any]:
     """Microseconds of our encoders for an image of the peers' decoder, on one thread."""
     torch.set_num_threads(1)
-    images_BHWC = peers.pictures(size)
+    images_BHWC = peers.decode_batch(size)
     found = {}
     for form, settings in _ENCODINGS.items():
         encoder = image_encoder(settings, 1)
         costs, end = [], time.perf_counter() + seconds
         while len(costs) < 3 or time.perf_counter() < end:
             clock = time.process_time()
-            encoder.many(images_BHWC)
+            encoder.encode_many(images_BHWC)
             costs.append((time.process_time() - clock) / len(images_BHWC))
         found[f"{form}, latentmill"] = 1e6 * min(costs)
     return found
@@ -138,8 +138,8 @@ def _recipe(loaded: Bundle, images: int, form: str, *, seed: int) -> Recipe:
     )
 
 
-def _compiling(compiled: str, cache: str) -> Compiling:
-    return Compiling(compiled, Path(cache))  # type: ignore[arg-type]
+def _compiling(compiled: str, cache: str) -> CompileOptions:
+    return CompileOptions(compiled, Path(cache))  # type: ignore[arg-type]
 
 
 def _seconds_of(process: int | None) -> float:
@@ -151,5 +151,7 @@ def _seconds_of(process: int | None) -> float:
 
 
 if __name__ == "__main__":
-    what = {"bundle": bundle, "profile": profiled, "build": built, "encode": encoded}[sys.argv[1]]
+    what = {"bundle": make_bundle, "profile": measure_profile, "build": measure_build, "encode": measure_encoding}[
+        sys.argv[1]
+    ]
     print(json.dumps(what(**json.loads(sys.argv[2]))))

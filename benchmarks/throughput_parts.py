@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from throughput_pool import service
+from throughput_pool import running_pool
 
 HERE = Path(__file__).parent
 Row = dict[str, Any]
@@ -59,7 +59,7 @@ QUICK = replace(
 
 
 @dataclass(frozen=True)
-class Bench:
+class ThroughputBench:
     """Where everything lies, and the interpreter of the peers' environment, if there is one."""
 
     protocol: Protocol
@@ -75,15 +75,15 @@ class Bench:
         """A bundle of the peers' decoder, made when it is first wanted."""
         out = self.work / f"decoder-{size}.bundle"
         if not out.exists():
-            self.one("bundle", size=size, out=str(out))
+            self.measure("bundle", size=size, out=str(out))
         return str(out)
 
-    def one(self, what: str, **arguments: Any) -> Row:
+    def measure(self, what: str, **arguments: Any) -> Row:
         """A measurement in a process of its own."""
         command = [sys.executable, str(HERE / "throughput_one.py"), what, json.dumps(arguments)]
         return _answer(what, subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True))
 
-    def peer(self, name: str, images: int, size: int) -> Row:
+    def measure_peer(self, name: str, images: int, size: int) -> Row:
         """A peer at the same work, in its own environment."""
         with tempfile.TemporaryDirectory(dir=self.work) as out:
             command = [str(self.peers), str(HERE / "peers.py"), name, str(images), str(size), f"{out}/{name}"]
@@ -101,13 +101,13 @@ def _answer(name: str, done: subprocess.CompletedProcess[str]) -> Row:
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def line(bench: Bench) -> Iterator[Row]:
+def single_process(bench: ThroughputBench) -> Iterator[Row]:
     """In one process into a local directory: the limit, the whole, and where the time goes; by size and format."""
     for turn in range(bench.protocol.rounds):
         for size in bench.protocol.often if turn else bench.protocol.sizes:
             for form in bench.protocol.forms[: 1 if turn else None]:
                 for compiled in bench.protocol.ways:
-                    found = bench.one(
+                    found = bench.measure(
                         "profile",
                         bundle=bench.bundle(size),
                         images=bench.protocol.images(size),
@@ -118,16 +118,16 @@ def line(bench: Bench) -> Iterator[Row]:
                     yield {"round": turn, "size": size, "form": form, **found}
 
 
-def against_peers(bench: Bench) -> Iterator[Row]:
+def against_peers(bench: ThroughputBench) -> Iterator[Row]:
     """Peers, the bare decoder and our line, in turns."""
     if bench.peers is None:
         return
     size, images = bench.protocol.peers_size, bench.protocol.images(bench.protocol.peers_size)
     for turn in range(bench.protocol.rounds):
         for name, count in (("decoder", images // 4), ("pythae", images // 5), ("handwritten", images // 4)):
-            yield {"round": turn, "rates": _rates(bench.peer(name, count, size))}
+            yield {"round": turn, "rates": _rates(bench.measure_peer(name, count, size))}
             yield {"round": turn, "rates": _ours(bench, size, "always" if name == "decoder" else "never")}
-        yield {"round": turn, "rates": _rates(bench.peer("raydata", images // 4, size))}
+        yield {"round": turn, "rates": _rates(bench.measure_peer("raydata", images // 4, size))}
 
 
 def _rates(found: Row) -> dict[str, float]:
@@ -136,23 +136,23 @@ def _rates(found: Row) -> dict[str, float]:
     return {names[name]: found["images"] / seconds for name, seconds in whole.items()}
 
 
-def _ours(bench: Bench, size: int, compiled: str) -> dict[str, float]:
+def _ours(bench: ThroughputBench, size: int, compiled: str) -> dict[str, float]:
     found = _built(bench, size, "jpeg", compiled, str(bench.scratch))
     told = {"never": "latentmill, eager", "always": "latentmill, compiled"}[compiled]
     return {told: found["images"] / found["seconds"]}
 
 
-def _built(bench: Bench, size: int, form: str, compiled: str, destination: str, **more: Any) -> Row:
+def _built(bench: ThroughputBench, size: int, form: str, compiled: str, destination: str, **more: Any) -> Row:
     """A build in a process of its own. What it wrote is removed again, if it lies here."""
     how = {"bundle": bench.bundle(size), "form": form, "compiled": compiled, "cache": bench.cache}
     where = {"destination": destination, "name": f"run-{time.time_ns()}"}
     try:
-        return bench.one("build", **{"images": bench.protocol.images(size), **how, **where, **more})
+        return bench.measure("build", **{"images": bench.protocol.images(size), **how, **where, **more})
     finally:
         shutil.rmtree(bench.scratch, ignore_errors=True)
 
 
-def into_s3(bench: Bench) -> Iterator[Row]:
+def into_s3(bench: ThroughputBench) -> Iterator[Row]:
     """The same builds into a local directory and into S3 over HTTP, whose server runs on the same cores."""
     from tests.support.servers import S3Server
 
@@ -174,7 +174,7 @@ def into_s3(bench: Bench) -> Iterator[Row]:
         server.stop()
 
 
-def through_the_pool(bench: Bench) -> Iterator[Row]:
+def through_the_pool(bench: ThroughputBench) -> Iterator[Row]:
     """The same build in one process that is no worker, and by warm workers: how many, of how many processes each."""
     size = bench.protocol.peers_size
     images = 2 * bench.protocol.images(size)
@@ -186,7 +186,7 @@ def through_the_pool(bench: Bench) -> Iterator[Row]:
             for workers, concurrency in POOLS:
                 told = f"{workers} x {concurrency}"
                 home = bench.scratch / told.replace(" ", "")
-                with service(
+                with running_pool(
                     home, workers=workers, concurrency=concurrency, compiled=compiled, cache=bench.cache
                 ) as running:
                     bundle, fields = bench.bundle(size), {"image": {"format": "jpeg"}}
@@ -196,12 +196,12 @@ def through_the_pool(bench: Bench) -> Iterator[Row]:
             yield row
 
 
-def growth(bench: Bench) -> Iterator[Row]:
+def growth(bench: ThroughputBench) -> Iterator[Row]:
     """Jobs of more and more images with the smallest decoder: cost of an image, and peak memory of a process."""
     bundle = bench.bundle(bench.protocol.smallest)
     for images in bench.protocol.growth:
         home = bench.scratch / "growth"
-        with service(home, concurrency=2, compiled="never", cache=bench.cache) as running:
+        with running_pool(home, concurrency=2, compiled="never", cache=bench.cache) as running:
             running.run(bundle, "warm", 1000, shard_size=500)
             before = running.processor_seconds()
             seconds = running.run(bundle, "grown", images, shard_size=1000)
@@ -216,7 +216,7 @@ def growth(bench: Bench) -> Iterator[Row]:
         shutil.rmtree(bench.scratch)
 
 
-def starting(bench: Bench) -> Iterator[Row]:
+def starting(bench: ThroughputBench) -> Iterator[Row]:
     """How long one waits for the command line, the client, a worker, and the first image."""
     commands = {
         "latentmill --help": ["-c", "from workers.cli import main; main()", "--help"],
@@ -228,7 +228,7 @@ def starting(bench: Bench) -> Iterator[Row]:
             yield {"what": told, "seconds": _timed(lambda words=words: _quiet([sys.executable, *words]))}
         size = bench.protocol.peers_size
         home = bench.scratch / f"start-{number}"
-        with service(home, workers=0, concurrency=1, compiled="never", cache=bench.cache) as running:
+        with running_pool(home, workers=0, concurrency=1, compiled="never", cache=bench.cache) as running:
             yield {"what": "a worker until it takes tickets", "seconds": running.start_worker()}
             yield {"what": "first image, cold worker", "seconds": running.first_image(bench.bundle(size), "cold")}
             for warm in range(3):
@@ -247,18 +247,18 @@ def _quiet(command: list[str]) -> None:
     subprocess.run(command, cwd=HERE.parent, stdout=subprocess.DEVNULL, check=True)
 
 
-def encoders(bench: Bench) -> Iterator[Row]:
+def encoders(bench: ThroughputBench) -> Iterator[Row]:
     """Microseconds of one thread for an image in each format: ours, and others in the peers' environment."""
     for turn in range(bench.protocol.rounds):
         for size in bench.protocol.sizes:
-            found = bench.one("encode", size=size, seconds=1.0)
+            found = bench.measure("encode", size=size, seconds=1.0)
             if bench.peers is not None:
-                found |= bench.peer("encoders", 0, size)["microseconds"]
+                found |= bench.measure_peer("encoders", 0, size)["microseconds"]
             yield {"round": turn, "size": size, "microseconds": found}
 
 
-PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    "line": line,
+PARTS: dict[str, Callable[[ThroughputBench], Iterator[Row]]] = {
+    "line": single_process,
     "peers": against_peers,
     "s3": into_s3,
     "pool": through_the_pool,

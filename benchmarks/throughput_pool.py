@@ -20,7 +20,7 @@ _PATIENCE = 1800.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Service:
+class TimedPool:
     """Client and workers below ``home``; processes are not renewed, so that nothing hides how their memory grows."""
 
     def __init__(self, url: str, home: Path, concurrency: int, compiled: str, cache: str) -> None:
@@ -46,7 +46,7 @@ class Service:
         assert url is not None
         log = self.home / f"worker-{len(self.workers)}.log"
         self.workers.append(WorkerProcess(url.get_secret_value(), self.settings, log))
-        until(lambda: self._pool.ledger.slots() > slots)
+        wait_until(lambda: self._pool.ledger.slots() > slots)
         return time.perf_counter() - clock
 
     def run(self, bundle: str, name: str, images: int, **fields: Any) -> float:
@@ -54,7 +54,7 @@ class Service:
         spec = {"bundle": bundle, "destination": str(self.home / "out"), "name": name, "count": images} | fields
         clock = time.perf_counter()
         build = self._submitted(spec)
-        until((build / "manifest.json").exists)
+        wait_until((build / "manifest.json").exists)
         return time.perf_counter() - clock
 
     def first_image(self, bundle: str, name: str) -> float:
@@ -62,7 +62,7 @@ class Service:
         spec = {"bundle": bundle, "destination": str(self.home / "out"), "name": name, "count": 250}
         clock = time.perf_counter()
         build = self._submitted(spec)
-        until((build / "receipts" / "000000.json").exists)
+        wait_until((build / "receipts" / "000000.json").exists)
         return time.perf_counter() - clock
 
     def _submitted(self, spec: dict[str, Any]) -> Path:
@@ -83,11 +83,11 @@ class Service:
 
 
 @contextmanager
-def service(home: Path, *, concurrency: int, workers: int = 1, compiled: str, cache: str) -> Iterator[Service]:
+def running_pool(home: Path, *, concurrency: int, workers: int = 1, compiled: str, cache: str) -> Iterator[TimedPool]:
     """A service with ``workers`` that take tickets; all of it has ended after the block."""
     home.mkdir(parents=True)
     with EmbeddedRedis(home / "redis") as server:
-        running = Service(server.url, home, concurrency, compiled, cache)
+        running = TimedPool(server.url, home, concurrency, compiled, cache)
         try:
             for _ in range(workers):
                 running.start_worker()
@@ -97,7 +97,7 @@ def service(home: Path, *, concurrency: int, workers: int = 1, compiled: str, ca
                 worker.stop(10.0)
 
 
-def until(wanted: Callable[[], bool]) -> None:
+def wait_until(wanted: Callable[[], bool]) -> None:
     """Wait until ``wanted`` holds."""
     deadline = time.monotonic() + _PATIENCE
     while not wanted():

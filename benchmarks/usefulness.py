@@ -27,7 +27,7 @@ from generator import open_dataset
 from generator.curation.quality.usefulness import ArmResult, usefulness
 from generator.errors import LatentmillError
 from generator.models.autoencoders.augmentation import Augmentation
-from generator.models.features.classifier import Labelled
+from generator.models.features.classifier import LabelledImages
 from generator.models.features.config import Budget
 from generator.sources import load_source
 
@@ -66,11 +66,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _load(asked: argparse.Namespace) -> tuple[Labelled, Labelled, Labelled]:
+def _load(asked: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
     """(synthetic, real, test), with one size, one number of channels, and one numbering of the classes."""
     if asked.synthetic_npz:
         made = load_source(str(asked.synthetic_npz))
-        synthetic, names = Labelled(made.images_NHWC, _labelled(made.labels_N)), made.class_names
+        synthetic, names = LabelledImages(made.images_NHWC, _labelled(made.labels_N)), made.class_names
     else:
         synthetic, names = _committed(asked.dataset or _made(asked))
     size, channels = synthetic.images_NHWC.shape[1], synthetic.images_NHWC.shape[3]
@@ -80,19 +80,19 @@ def _load(asked: argparse.Namespace) -> tuple[Labelled, Labelled, Labelled]:
         raise SystemExit(f"classes differ: {names} (synthetic), {real.class_names} (real), {test.class_names} (test)")
     return (
         synthetic,
-        Labelled(real.images_NHWC, _renumbered(_labelled(real.labels_N), real.class_names, names)),
-        Labelled(test.images_NHWC, _renumbered(_labelled(test.labels_N), test.class_names, names)),
+        LabelledImages(real.images_NHWC, _renumbered(_labelled(real.labels_N), real.class_names, names)),
+        LabelledImages(test.images_NHWC, _renumbered(_labelled(test.labels_N), test.class_names, names)),
     )
 
 
-def _committed(url: str) -> tuple[Labelled, tuple[str, ...]]:
+def _committed(url: str) -> tuple[LabelledImages, tuple[str, ...]]:
     dataset = open_dataset(url)
     judged = dataset.manifest.recipe.get("label_floor") is not None
     samples = [(image, label, facts["label"]) for image, label, facts in open_dataset(url, soft_labels=judged)]
     images_NHWC = np.stack([image for image, _, _ in samples])
     labels_N = np.array([label for _, _, label in samples], dtype=np.int64)
     probability_NC = np.stack([target for _, target, _ in samples]) if judged else None
-    return Labelled(images_NHWC, labels_N, probability_NC), dataset.classes
+    return LabelledImages(images_NHWC, labels_N, probability_NC), dataset.classes
 
 
 def _made(asked: argparse.Namespace) -> str:
@@ -128,7 +128,7 @@ def _renumbered(y_N: np.ndarray, names: tuple[str, ...], as_in: tuple[str, ...])
 
 
 def _measure(
-    synthetic: Labelled, real: Labelled, test: Labelled, budget: Budget, asked: argparse.Namespace
+    synthetic: LabelledImages, real: LabelledImages, test: LabelledImages, budget: Budget, asked: argparse.Namespace
 ) -> dict[str, Any]:
     hard = replace(synthetic, probability_NC=None)
     soft = {} if synthetic.probability_NC is None else {"synthetic, soft labels": synthetic}

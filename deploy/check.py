@@ -13,12 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from workers.settings import PREFIX, Settings
+from workers.settings import ENV_PREFIX, Settings
 
 DEPLOY = Path(__file__).resolve().parent
 COMPOSE_ONLY = {"REDIS_PASSWORD", "IMAGE_TAG", "ENV_FILE"}
 SECRETS = ("LATENTMILL_REDIS_PASSWORD", "LATENTMILL_S3_ACCESS_KEY", "LATENTMILL_S3_SECRET_KEY")
-_ASSIGNMENT = re.compile(rf"^(# )?{PREFIX}([A-Z0-9_]+)=(.*)$")
+_ASSIGNMENT = re.compile(rf"^(# )?{ENV_PREFIX}([A-Z0-9_]+)=(.*)$")
 
 
 def example_settings() -> dict[str, tuple[bool, str]]:
@@ -31,8 +31,8 @@ def example_settings() -> dict[str, tuple[bool, str]]:
 def complaints_about_settings() -> list[str]:
     """Settings that ``.env.example`` forgets, and names in it that are no settings."""
     named, known = set(example_settings()), {name.upper() for name in Settings.model_fields}
-    forgotten = [f".env.example does not name {PREFIX}{name}" for name in sorted(known - named)]
-    unknown = [f".env.example names {PREFIX}{name}, no setting" for name in sorted(named - known - COMPOSE_ONLY)]
+    forgotten = [f".env.example does not name {ENV_PREFIX}{name}" for name in sorted(known - named)]
+    unknown = [f".env.example names {ENV_PREFIX}{name}, no setting" for name in sorted(named - known - COMPOSE_ONLY)]
     return forgotten + unknown
 
 
@@ -50,8 +50,8 @@ def run_tool(name: str, *arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """An environment for compose in which the secrets are set, and no other setting of whoever runs this."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return kept | dict.fromkeys(SECRETS, "not-a-secret") | {f"{PREFIX}ENV_FILE": ".env.example"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    return kept | dict.fromkeys(SECRETS, "not-a-secret") | {f"{ENV_PREFIX}ENV_FILE": ".env.example"}
 
 
 def complaints() -> list[str]:

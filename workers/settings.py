@@ -16,10 +16,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from generator.errors import SettingsError, SpecError
-from generator.spec.canonical import translated
+from generator.spec.canonical import translate_error
 from generator.store import S3Settings, absolute_url, is_below
 
-PREFIX = "LATENTMILL_"
+ENV_PREFIX = "LATENTMILL_"
 SECRETS = ("redis_url", "s3_access_key", "s3_secret_key", "s3_session_token")
 MAX_SECRET_BYTES = 64 * 1024
 Bytes = int
@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     """Settings of client and worker. Secrets do not show in ``repr``."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
+        env_prefix=ENV_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )
 
     redis_url: SecretStr | None = Field(
@@ -155,9 +155,9 @@ class Settings(BaseSettings):
 
     @field_validator("allowed_stores")
     @classmethod
-    def _urls(cls, urls: str | None) -> str | None:
+    def _check_urls(cls, urls: str | None) -> str | None:
         try:
-            for url in _separated(urls or ""):
+            for url in _split_urls(urls or ""):
                 _ = url == "s3://" or absolute_url(url)
         except SpecError as wrong:
             raise ValueError(f"{wrong.expected}, separated by commas, or s3://") from wrong
@@ -167,13 +167,13 @@ class Settings(BaseSettings):
         """``url``, if a job may be written there; else ``SettingsError``, or ``SpecError`` if it is none."""
         absolute_url(url)
         stated = "s3://" if self.allowed_stores is None and self.root.startswith("s3://") else self.allowed_stores
-        if stated is None or any(is_below(url, place) for place in _separated(stated)):
+        if stated is None or any(is_below(url, place) for place in _split_urls(stated)):
             return url
         raise SettingsError(
             "destination",
-            f"a place below {' or '.join(_separated(stated)) or 'none'}",
+            f"a place below {' or '.join(_split_urls(stated)) or 'none'}",
             url[:200],
-            f"{PREFIX}ALLOWED_STORES says where workers and clients write",
+            f"{ENV_PREFIX}ALLOWED_STORES says where workers and clients write",
         )
 
     @property
@@ -183,7 +183,7 @@ class Settings(BaseSettings):
         return S3Settings(**{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)})
 
     @property
-    def heartbeats(self) -> Path:
+    def heartbeat_dir(self) -> Path:
         """Where each live worker keeps a file fresh; ``latentmill health`` looks at their age."""
         return self.state_dir / "heartbeats"
 
@@ -198,23 +198,23 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as invalid:
-        problem = translated(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields))
+        problem = translate_error(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields))
         raise SettingsError(_variable(problem.field), problem.expected, problem.got, problem.hint) from invalid
     try:
         _ = settings.s3
     except SettingsError as wrong:
         raise SettingsError(_variable(wrong.field), wrong.expected, wrong.got, wrong.hint) from wrong
     except ValidationError as invalid:
-        problem = translated(invalid, field="", error=SettingsError, known=tuple(S3Settings.model_fields))
+        problem = translate_error(invalid, field="", error=SettingsError, known=tuple(S3Settings.model_fields))
         raise SettingsError(_variable(f"s3.{problem.field}"), problem.expected, "another value") from None
     return settings
 
 
 def _variable(field: str) -> str:
-    return PREFIX + field.replace(".", "_").upper()
+    return ENV_PREFIX + field.replace(".", "_").upper()
 
 
-def _separated(urls: str) -> list[str]:
+def _split_urls(urls: str) -> list[str]:
     return [url.strip() for url in urls.split(",") if url.strip()]
 
 
@@ -226,13 +226,13 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        named = {name: os.environ.get(f"{PREFIX}{name.upper()}_FILE") for name in SECRETS}
-        return {name: _secret(name, Path(path)) for name, path in named.items() if path}
+        named = {name: os.environ.get(f"{ENV_PREFIX}{name.upper()}_FILE") for name in SECRETS}
+        return {name: _read_secret(name, Path(path)) for name, path in named.items() if path}
 
 
-def _secret(name: str, path: Path) -> str:
+def _read_secret(name: str, path: Path) -> str:
     """The content of a file without the line end that editors add. Raises ``SettingsError``, which never shows it."""
-    variable = f"{PREFIX}{name.upper()}_FILE"
+    variable = f"{ENV_PREFIX}{name.upper()}_FILE"
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)

@@ -13,18 +13,18 @@ from generator.curation.gates.verdict import VERDICT_KEY, read_verdict
 from generator.datasets.builds import is_committed, read_manifest
 from generator.datasets.promotion.promote import APPROVAL_KEY, read_approval
 from generator.errors import DatasetError, IntegrityError
-from generator.production.commit import BuildPlace, finished_numbers, found_place
-from generator.production.pipeline.run_costs import Cost, cost_of, printable
-from generator.production.pipeline.run_records import Runs, read_runs
-from generator.spec.canonical import Frozen
+from generator.production.commit import BuildLocation, finished_shards, read_build_location
+from generator.production.pipeline.run_costs import RunCosts, printable, sum_costs
+from generator.production.pipeline.run_records import RunRecords, read_run_records
+from generator.spec.canonical import FrozenModel
 from generator.spec.plan import Plan
 from generator.store.base import Store
 
-_MOST, _LISTED = 2000, 200_000  # runs that are read, of so many
-_REPORTS = 50
+_MAX_RUNS_READ, _MAX_RUNS_LISTED = 2000, 200_000  # runs that are read, of so many
+_MAX_REPORTS = 50
 
 
-class BuildReport(Frozen):
+class BuildReport(FrozenModel):
     """One build at one moment.
 
     ``samples_done`` are the images of shards with a receipt. ``refused`` and ``bytes`` are those of the manifest; of an
@@ -48,11 +48,11 @@ class BuildReport(Frozen):
     more_runs: bool
     sampled: bool
     images_per_second: float | None
-    cost: Cost | None
+    cost: RunCosts | None
     reports: dict[str, str]
 
 
-class _Standing(NamedTuple):
+class _Progress(NamedTuple):
     shards: int
     samples: int
     refused: int | None
@@ -61,57 +61,57 @@ class _Standing(NamedTuple):
 
 def report_of(build: Store) -> BuildReport:
     """The report of the build whose prefix ``build`` is seen from. Raises ``DatasetError``, ``StoreError``."""
-    place, committed = found_place(build, "report"), is_committed(build)
-    runs = read_runs(build, most=_MOST, listed=_LISTED)
-    cost = cost_of(runs.read)
-    shards_done, done, refused, size = _of_manifest(place) if committed else _of_runs(place, cost)
+    place, committed = read_build_location(build, "report"), is_committed(build)
+    runs = read_run_records(build, most=_MAX_RUNS_READ, listed=_MAX_RUNS_LISTED)
+    cost = sum_costs(runs.records)
+    shards_done, done, refused, size = _progress_of_manifest(place) if committed else _progress_of_runs(place, cost)
     tried = None if refused is None else refused + (done if committed or cost is None else cost.made)
     return BuildReport(
         build=build.url,
         state="committed" if committed else "unfinished",
         samples=place.recipe.total,
         samples_done=done,
-        shards=Plan(place.recipe).shards,
+        shards=Plan(place.recipe).shard_count,
         shards_done=shards_done,
         refused=refused,
         refused_share=round(refused / tried, 6) if refused is not None and tried else None,
         bytes=size,
         runs=runs.found,
-        more_runs=runs.more,
-        sampled=runs.sampled,
-        images_per_second=_by_the_clock(runs, cost, done),
+        more_runs=runs.truncated,
+        sampled=runs.is_partial,
+        images_per_second=_images_per_second(runs, cost, done),
         cost=cost,
-        reports=_reports(build),
+        reports=_report_summaries(build),
     )
 
 
-def _of_manifest(place: BuildPlace) -> _Standing:
+def _progress_of_manifest(place: BuildLocation) -> _Progress:
     manifest = read_manifest(place.store)
-    return _Standing(len(manifest.shards), manifest.samples, manifest.refused, manifest.bytes)
+    return _Progress(len(manifest.shards), manifest.samples, manifest.refused, manifest.bytes)
 
 
-def _of_runs(place: BuildPlace, cost: Cost | None) -> _Standing:
+def _progress_of_runs(place: BuildLocation, cost: RunCosts | None) -> _Progress:
     plan = Plan(place.recipe)
-    numbers = [number for number in finished_numbers(place) if number < plan.shards]
+    numbers = [number for number in finished_shards(place) if number < plan.shard_count]
     done = sum(plan.size(number) for number in numbers)
     if cost is None:
-        return _Standing(len(numbers), done, None, None)
-    return _Standing(len(numbers), done, cost.refused, round(cost.bytes / cost.samples * done))
+        return _Progress(len(numbers), done, None, None)
+    return _Progress(len(numbers), done, cost.refused, round(cost.bytes / cost.samples * done))
 
 
-def _by_the_clock(runs: Runs, cost: Cost | None, done: int) -> float | None:
+def _images_per_second(runs: RunRecords, cost: RunCosts | None, done: int) -> float | None:
     """Images a second; of shards whose times are kept, where all of these were read."""
     if cost is None or not cost.wall_seconds:
         return None
-    return round((done if runs.sampled else cost.samples) / cost.wall_seconds, 1)
+    return round((done if runs.is_partial else cost.samples) / cost.wall_seconds, 1)
 
 
-def _reports(build: Store) -> dict[str, str]:
-    keys = [info.key for info in islice(build.list("reports/"), _REPORTS)]
-    return {key.removeprefix("reports/").removesuffix(".json"): _verdict(build, key) for key in keys}
+def _report_summaries(build: Store) -> dict[str, str]:
+    keys = [info.key for info in islice(build.list("reports/"), _MAX_REPORTS)]
+    return {key.removeprefix("reports/").removesuffix(".json"): _report_verdict(build, key) for key in keys}
 
 
-def _verdict(build: Store, key: str) -> str:
+def _report_verdict(build: Store, key: str) -> str:
     """In words; empty for a report that has none. Anybody may have written it: what cannot be read says so."""
     try:
         if key == VERDICT_KEY and (verdict := read_verdict(build)) is not None:

@@ -12,7 +12,7 @@ from generator.production.provenance.manifest import (
     Manifest,
     parse_manifest,
 )
-from generator.spec.canonical import read_json, validated
+from generator.spec.canonical import read_json, validate
 from generator.spec.recipe import BuildId
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
@@ -20,8 +20,8 @@ from generator.store.base import Store
 LATEST_KEY = "latest.json"
 MAX_LATEST_BYTES = 4 * 2**20
 
-_BUILDS = "builds/"
-_SHOWN = 10
+_BUILDS_PREFIX = "builds/"
+_MAX_LISTED = 10
 
 
 class Latest(BaseModel):
@@ -60,17 +60,17 @@ def find_build(url: str, s3: S3Settings | None = None) -> Store:
             f"one that is not finished ({store.url} has no {MANIFEST_KEY})",
             "submit or generate the same spec again to finish it",
         )
-    promoted = _promoted(store)
-    return build_below(store, promoted) if promoted else _only_build(store)
+    promoted = _read_promoted(store)
+    return build_store(store, promoted) if promoted else _only_committed_build(store)
 
 
-def any_build(url: str, s3: S3Settings | None = None) -> Store:
+def find_any_build(url: str, s3: S3Settings | None = None) -> Store:
     """As ``find_build``, where one that is not finished will do: at ``url`` itself, or the only one of a dataset."""
     store = open_store(url, s3)
     if store.head(RECIPE_KEY) is not None:
         return store
-    builds = builds_below(store)
-    return build_below(store, builds[0]) if len(builds) == 1 else find_build(url, s3)
+    builds = list_builds(store)
+    return build_store(store, builds[0]) if len(builds) == 1 else find_build(url, s3)
 
 
 def read_manifest(store: Store) -> Manifest:
@@ -82,20 +82,20 @@ def read_manifest(store: Store) -> Manifest:
     return parse_manifest(data)
 
 
-def build_below(dataset: Store, build_id: str) -> Store:
+def build_store(dataset: Store, build_id: str) -> Store:
     """The dataset's store seen from the prefix of one of its builds."""
-    return dataset.at(f"{_BUILDS}{build_id}")
+    return dataset.at(f"{_BUILDS_PREFIX}{build_id}")
 
 
-def builds_below(dataset: Store) -> list[str]:
+def list_builds(dataset: Store) -> list[str]:
     """The names of all builds of a dataset, committed or not, ascending."""
-    return list(dataset.children(_BUILDS))
+    return list(dataset.children(_BUILDS_PREFIX))
 
 
 def check_dataset(store: Store) -> None:
     """Raises ``DatasetError`` where ``store`` holds no dataset, not even one that nothing is promoted of yet."""
-    if not builds_below(store) and store.head(LATEST_KEY) is None:
-        raise DatasetError("dataset", "the URL of a dataset", f"none at {store.url}", _below(store))
+    if not list_builds(store) and store.head(LATEST_KEY) is None:
+        raise DatasetError("dataset", "the URL of a dataset", f"none at {store.url}", _children_hint(store))
 
 
 def is_committed(build: Store) -> bool:
@@ -103,12 +103,12 @@ def is_committed(build: Store) -> bool:
     return build.head(MANIFEST_KEY) is not None
 
 
-def _promoted(store: Store) -> str | None:
+def _read_promoted(store: Store) -> str | None:
     try:
         data = store.get(LATEST_KEY, MAX_LATEST_BYTES)
     except ObjectMissing:
         return None
-    latest = validated(
+    latest = validate(
         Latest, read_json(data, field=LATEST_KEY, error=DatasetError), field=LATEST_KEY, error=DatasetError
     )
     if latest.build is None:
@@ -116,32 +116,34 @@ def _promoted(store: Store) -> str | None:
             hint = "wait for the first one that holds its gates, or open a build by its own URL"
             raise DatasetError("dataset", "a promoted build", f"none yet at {store.url}", hint)
         return None
-    if not is_committed(build_below(store, latest.build)):
+    if not is_committed(build_store(store, latest.build)):
         got = f"build {latest.build}, which {store.url} does not hold"
         raise DatasetError(LATEST_KEY, "the id of a committed build", got, "promote another build")
     return latest.build
 
 
-def _only_build(store: Store) -> Store:
-    builds = builds_below(store)
-    ready = [build for build in builds if is_committed(build_below(store, build))]
+def _only_committed_build(store: Store) -> Store:
+    builds = list_builds(store)
+    ready = [build for build in builds if is_committed(build_store(store, build))]
     if len(ready) == 1:
-        return build_below(store, ready[0])
+        return build_store(store, ready[0])
     if ready:
-        got = f"{len(ready)} committed builds at {store.url}: {_some(ready)}"
-        hint = f"open one of them ({store.url}/{_BUILDS}{ready[0]}), or promote one"
+        got = f"{len(ready)} committed builds at {store.url}: {_join_names(ready)}"
+        hint = f"open one of them ({store.url}/{_BUILDS_PREFIX}{ready[0]}), or promote one"
         raise DatasetError("dataset", f"one committed build, or {LATEST_KEY} to choose one", got, hint)
     if builds:
-        got = f"only unfinished ones at {store.url}: {_some(builds)}"
+        got = f"only unfinished ones at {store.url}: {_join_names(builds)}"
         raise DatasetError("dataset", "a committed build", got, "wait for the job, or run the same spec again")
-    raise DatasetError("dataset", "the URL of a dataset or of a build", f"neither at {store.url}", _below(store))
+    raise DatasetError(
+        "dataset", "the URL of a dataset or of a build", f"neither at {store.url}", _children_hint(store)
+    )
 
 
-def _below(store: Store) -> str:
+def _children_hint(store: Store) -> str:
     below = list(store.children())
-    return f"below it are: {_some(below)}" if below else ""
+    return f"below it are: {_join_names(below)}" if below else ""
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _join_names(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more

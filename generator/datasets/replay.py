@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from generator.datasets.builds import resolve_build
 from generator.errors import DatasetError, IntegrityError
-from generator.models.autoencoders.devices import resolve
+from generator.models.autoencoders.devices import resolve_device
 from generator.models.bundle import Bundle
-from generator.production.commit import BuildPlace, found_place
+from generator.production.commit import BuildLocation, read_build_location
 from generator.production.decoding import ResidentDecoder
-from generator.production.decoding.compilation import lacking
-from generator.production.pipeline.decoders import Compiling, compiled_decoder
-from generator.production.pipeline.shard_maker import open_maker
-from generator.production.provenance.environment import Environment, differences
+from generator.production.decoding.compilation import missing_compiler
+from generator.production.pipeline.decoders import CompileOptions, open_compiled_decoder
+from generator.production.pipeline.shard_maker import open_shard_maker
+from generator.production.provenance.environment import Environment, describe_differences
 from generator.production.provenance.sample_table import read_rows
 from generator.spec.canonical import sha256_hex
 from generator.spec.plan import Plan
@@ -36,13 +36,13 @@ class Replay:
 def recipe_at(url: str, s3: S3Settings | None = None) -> Recipe:
     """The recipe of the committed build at ``url``; its ``bundle`` is what ``replay`` needs."""
     store, manifest = resolve_build(url, s3)
-    return found_place(store, manifest.name).recipe
+    return read_build_location(store, manifest.name).recipe
 
 
 def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3Settings | None = None) -> Replay:
     """Make sample ``index`` of the committed build at ``url`` again. Raises ``DatasetError``, ``SpecError``."""
     store, manifest = resolve_build(url, s3)
-    place = found_place(store, manifest.name)
+    place = read_build_location(store, manifest.name)
     if not 0 <= index < place.recipe.total:
         raise DatasetError("index", f"0 .. {place.recipe.total - 1}", index)
     receipt = manifest.shards[Plan(place.recipe).shard_of(index)]
@@ -52,7 +52,7 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
         expected = f"a row of sample {index}, with its attempt and label"
         raise IntegrityError(receipt.table.key, expected, "none", "latentmill verify lists all damage")
     theirs = Environment.model_validate(manifest.environments[receipt.environment])
-    maker = open_maker(place, bundle, _decoder(place, bundle, theirs, device))
+    maker = open_shard_maker(place, bundle, _open_decoder(place, bundle, theirs, device))
     data = maker.remake(index, row["attempt"], row.get("label") or 0)
     return Replay(
         index=index,
@@ -60,13 +60,13 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
         label=row.get("label"),
         data=data,
         identical=sha256_hex(data) == row.get("image_sha256"),
-        environment_differences=differences(maker.environment, theirs),
+        environment_differences=describe_differences(maker.environment, theirs),
     )
 
 
-def _decoder(place: BuildPlace, bundle: Bundle, theirs: Environment, device: str) -> ResidentDecoder:
+def _open_decoder(place: BuildLocation, bundle: Bundle, theirs: Environment, device: str) -> ResidentDecoder:
     """Compiled where the sample was made by a compiled decoder, and this machine can; else the difference is told."""
     recipe = place.recipe
-    if theirs.execution == "compiled" and not lacking(str(resolve(device))):
-        return compiled_decoder(recipe, bundle, device, Compiling())
+    if theirs.execution == "compiled" and not missing_compiler(str(resolve_device(device))):
+        return open_compiled_decoder(recipe, bundle, device, CompileOptions())
     return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device)

@@ -74,8 +74,8 @@ def open_dataset(
             f"one whose recipe has no label_floor at {store.url}",
             "a small label_floor, say 0.01, refuses next to nothing",
         )
-    order = _Order(np.array([receipt.samples for receipt in manifest.shards]), seed if shuffle else None)
-    return Dataset(store, manifest, order, _share((0, manifest.samples), rank, world_size), transform, soft_labels)
+    order = _EpochOrder(np.array([receipt.samples for receipt in manifest.shards]), seed if shuffle else None)
+    return Dataset(store, manifest, order, _range_part((0, manifest.samples), rank, world_size), transform, soft_labels)
 
 
 @final
@@ -92,19 +92,19 @@ class Dataset(IterableDataset[Sample]):
         self,
         store: Store,
         manifest: Manifest,
-        order: _Order,
+        order: _EpochOrder,
         share: tuple[int, int],
         transform: Callable[[np.ndarray], Any] | None,
         soft_labels: bool,
     ) -> None:
         self.manifest, self.classes, self.url = manifest, manifest.classes, store.url
-        self._store, self._order, self._share, self._transform = store, order, share, transform
-        self._soft = soft_labels
+        self._store, self._order, self._range, self._transform = store, order, share, transform
+        self._use_soft_labels = soft_labels
         # In shared memory, so that persistent workers see the epoch that the main process sets.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        start, end = self._share
+        start, end = self._range
         return end - start
 
     def __repr__(self) -> str:
@@ -118,11 +118,11 @@ class Dataset(IterableDataset[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         info = get_worker_info()
-        share = _share(self._share, info.id, info.num_workers) if info else self._share
-        for shard, rows_N in self._order.pieces(int(self._epoch), *share):
-            yield from self._samples(shard, rows_N)
+        share = _range_part(self._range, info.id, info.num_workers) if info else self._range
+        for shard, rows_N in self._order.shard_slices(int(self._epoch), *share):
+            yield from self._read_shard(shard, rows_N)
 
-    def _samples(self, shard: int, rows_N: np.ndarray) -> Iterator[Sample]:
+    def _read_shard(self, shard: int, rows_N: np.ndarray) -> Iterator[Sample]:
         file = self.manifest.shards[shard].shard
         field = f"{self.url}/{file.key}"
         data = self._store.get(file.key, file.size)
@@ -135,9 +135,9 @@ class Dataset(IterableDataset[Sample]):
             raise IntegrityError(field, f"{self.manifest.shards[shard].samples} samples", len(samples))
         for row in rows_N.tolist():
             key, files = samples[row]
-            yield self._sample(key, files, f"{field}:{key}")
+            yield self._parse_sample(key, files, f"{field}:{key}")
 
-    def _sample(self, key: str, files: dict[str, bytes], field: str) -> Sample:
+    def _parse_sample(self, key: str, files: dict[str, bytes], field: str) -> Sample:
         name = extension(self.manifest.image.format)
         try:
             data, facts, label = files[name], dict(json.loads(files["json"])), int(files.get("cls", NO_LABEL))
@@ -149,7 +149,7 @@ class Dataset(IterableDataset[Sample]):
         # Default collate knows no None, and in a dataset without labels these facts are None in every sample.
         provenance = {"key": key} | {name: value for name, value in facts.items() if value is not None}
         labels, likely = (provenance.pop(name, None) for name in ("likely_labels", "likely_probabilities"))
-        return Sample(image, self._soft_label(labels, likely, field) if self._soft else label, provenance)
+        return Sample(image, self._soft_label(labels, likely, field) if self._use_soft_labels else label, provenance)
 
     def _soft_label(self, labels: Any, probabilities: Any, field: str) -> np.ndarray:
         try:
@@ -159,17 +159,17 @@ class Dataset(IterableDataset[Sample]):
 
 
 @dataclass(frozen=True)
-class _Order:
+class _EpochOrder:
     """In which order an epoch goes through the samples of S shards: ``seed`` ``None`` is the order of the build."""
 
     sizes_S: np.ndarray  # int64
     seed: int | None
 
-    def pieces(self, epoch: int, start: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
+    def shard_slices(self, epoch: int, start: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
         """Positions ``start .. end - 1`` of the epoch, as (shard, rows inside it, int64)."""
         if start == end:
             return
-        shards_S = self._permuted(epoch, 0, len(self.sizes_S))
+        shards_S = self._permutation(epoch, 0, len(self.sizes_S))
         ends_S = np.cumsum(self.sizes_S[shards_S])
         for place in range(int(np.searchsorted(ends_S, start, side="right")), len(shards_S)):
             shard, stop = int(shards_S[place]), int(ends_S[place])
@@ -177,16 +177,16 @@ class _Order:
             first = stop - size
             if first >= end:
                 return
-            rows_N = self._permuted(epoch, 1 + shard, size)
+            rows_N = self._permutation(epoch, 1 + shard, size)
             yield shard, rows_N[max(start - first, 0) : end - first]
 
-    def _permuted(self, epoch: int, what: int, size: int) -> np.ndarray:
+    def _permutation(self, epoch: int, what: int, size: int) -> np.ndarray:
         if self.seed is None:
             return np.arange(size)
         return permutation(self.seed, stream=(1 + epoch) << 32 | what, size=size)  # apart from the plan's streams
 
 
-def _share(span: tuple[int, int], part: int, parts: int) -> tuple[int, int]:
+def _range_part(span: tuple[int, int], part: int, parts: int) -> tuple[int, int]:
     """Part ``part`` of ``parts`` almost equal ones of the positions ``span[0] .. span[1] - 1``."""
     start, end = span
     return start + (end - start) * part // parts, start + (end - start) * (part + 1) // parts

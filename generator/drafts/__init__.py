@@ -2,13 +2,22 @@
 
 from generator.drafts.draft import (
     JobDraft,
-    check_fits,
-    draft_of,
+    check_bundle_fits,
     find_bundle,
-    read_bytes,
+    parse_draft,
+    parse_mapping,
     read_draft,
-    read_mapping,
-    resolve,
+    read_yaml_file,
+    resolve_draft,
 )
 
-__all__ = ["JobDraft", "check_fits", "draft_of", "find_bundle", "read_bytes", "read_draft", "read_mapping", "resolve"]
+__all__ = [
+    "JobDraft",
+    "check_bundle_fits",
+    "parse_draft",
+    "find_bundle",
+    "read_yaml_file",
+    "read_draft",
+    "parse_mapping",
+    "resolve_draft",
+]

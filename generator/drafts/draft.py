@@ -12,10 +12,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, StrictInt, field_validator
 
-from generator.drafts.references import DrawDraft, Resolver
+from generator.drafts.references import CodeResolver, DrawDraft
 from generator.errors import BundleError, SpecError
-from generator.models.bundle import JUDGE_FILE, SKETCH_FILE, BundleInfo, bundle_store, read_info
-from generator.spec.canonical import Frozen, shown, validated
+from generator.models.bundle import COPY_INDEX_FILE, JUDGE_FILE, BundleInfo, bundle_store, read_info
+from generator.spec.canonical import FrozenModel, short_repr, validate
 from generator.spec.recipe import (
     MAX_SAMPLES,
     Count,
@@ -35,12 +35,12 @@ from generator.store.base import Store
 MAX_SPEC_BYTES = 1024 * 1024
 _FLOORS = {
     "label_floor": (JUDGE_FILE, "a bundle with a judge (a labelled source, trained without --judges 0)"),
-    "novelty_floor": (SKETCH_FILE, "a bundle with a sketch (a source with at least 1,000 images)"),
+    "novelty_floor": (COPY_INDEX_FILE, "a bundle with a sketch (a source with at least 1,000 images)"),
 }
-_MAX_NUMBER = 10_000  # characters; YAML's numbers to the base of 60 take time by the square of their length
+_MAX_NUMBER_CHARS = 10_000  # characters; YAML's numbers to the base of 60 take time by the square of their length
 
 
-class JobDraft(Frozen):
+class JobDraft(FrozenModel):
     """A job as a user writes it. Fields that are left out have the defaults of ``Recipe`` and ``Order``.
 
     ``bundle``: a bundle directory, its URL, or ``sha256:<digest>`` of one in the store root. ``count``: images in
@@ -72,12 +72,12 @@ class JobDraft(Frozen):
 
     @field_validator("image", mode="before")
     @classmethod
-    def _format_alone(cls, value: Any) -> Any:
+    def _expand_format(cls, value: Any) -> Any:
         return {"format": value} if isinstance(value, str) else value
 
     @field_validator("draw", mode="before")
     @classmethod
-    def _mode_alone(cls, value: Any) -> Any:
+    def _expand_mode(cls, value: Any) -> Any:
         return {"mode": value} if isinstance(value, str) else value
 
     def resolve(self, digest: str, info: BundleInfo, bundle: Store) -> JobSpec:
@@ -88,11 +88,11 @@ class JobDraft(Frozen):
         order = {"destination", "name", "tenant", "priority"}
         fields = self.model_dump(exclude={"bundle", "count", "counts", "draw"} | order)
         counts = self._class_counts(info.classes)
-        draw = Resolver(bundle, info, counts).draw(self.draw)
+        draw = CodeResolver(bundle, info, counts).resolve_draw(self.draw)
         stated = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
         stated |= {name: getattr(info.passing, name) for name in _FLOORS if stated[name] == "auto"}
-        recipe = validated(Recipe, stated, field="", error=SpecError)
-        check_fits(recipe, info)
+        recipe = validate(Recipe, stated, field="", error=SpecError)
+        check_bundle_fits(recipe, info)
         return JobSpec(
             recipe=recipe,
             order=Order(
@@ -115,9 +115,9 @@ class JobDraft(Frozen):
         return tuple(counts.get(name, 0) for name in classes)
 
 
-def draft_of(fields: dict[str, Any]) -> JobDraft:
+def parse_draft(fields: dict[str, Any]) -> JobDraft:
     """A draft from plain values. Raises ``SpecError`` naming the field."""
-    return validated(JobDraft, fields, field="", error=SpecError)
+    return validate(JobDraft, fields, field="", error=SpecError)
 
 
 def read_draft(path: str | Path) -> JobDraft:
@@ -125,10 +125,10 @@ def read_draft(path: str | Path) -> JobDraft:
 
     Raises ``SpecError`` naming the file or the field.
     """
-    return draft_of(read_mapping(read_bytes(path), where=str(path)))
+    return parse_draft(parse_mapping(read_yaml_file(path), where=str(path)))
 
 
-def read_bytes(path: str | Path, field: str = "spec") -> bytes:
+def read_yaml_file(path: str | Path, field: str = "spec") -> bytes:
     """A file of YAML that a user wrote, no more of it than ``read_mapping`` takes (and a byte, so that it sees that).
 
     Raises ``SpecError`` for one that cannot be read.
@@ -140,12 +140,12 @@ def read_bytes(path: str | Path, field: str = "spec") -> bytes:
         raise SpecError(field, "a YAML file that can be read", f"{path} ({missing.strerror})") from missing
 
 
-def read_mapping(data: bytes, *, where: str, field: str = "spec") -> dict[str, Any]:
+def parse_mapping(data: bytes, *, where: str, field: str = "spec") -> dict[str, Any]:
     """The mapping that YAML (or JSON) from ``where`` holds. Raises ``SpecError`` naming it."""
     if len(data) > MAX_SPEC_BYTES:
         raise SpecError(field, f"at most {MAX_SPEC_BYTES} bytes", f"more in {where}")
     try:
-        document = _plain_yaml(data)
+        document = _load_yaml(data)
     except (yaml.YAMLError, RecursionError, ValueError) as broken:
         raise SpecError(field, "a YAML mapping", f"{where}, which does not parse ({broken})") from broken
     if not isinstance(document, dict):
@@ -153,13 +153,13 @@ def read_mapping(data: bytes, *, where: str, field: str = "spec") -> dict[str, A
     return document
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     """YAML without what makes a spec mean something else than it shows, or take long to read."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             alias = self.peek_event()  # type: ignore[no-untyped-call]
-            got = f"the alias *{shown(alias.anchor)[1:-1]} in line {alias.start_mark.line + 1}"
+            got = f"the alias *{short_repr(alias.anchor)[1:-1]} in line {alias.start_mark.line + 1}"
             raise SpecError("spec", "YAML without aliases", got, "write the value out")
         return super().compose_node(parent, index)
 
@@ -169,27 +169,27 @@ class _PlainLoader(yaml.SafeLoader):
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
             if name in seen:
                 raise SpecError(
-                    key.value, "each key once", f"a second {shown(key.value)} in line {key.start_mark.line + 1}"
+                    key.value, "each key once", f"a second {short_repr(key.value)} in line {key.start_mark.line + 1}"
                 )
             seen |= {name} - {None}
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        if node.tag.endswith((":int", ":float")) and len(node.value) > _MAX_NUMBER:
+        if node.tag.endswith((":int", ":float")) and len(node.value) > _MAX_NUMBER_CHARS:
             got = f"one of {len(node.value)} in line {node.start_mark.line + 1}"
-            raise SpecError("spec", f"numbers of at most {_MAX_NUMBER} characters", got)
+            raise SpecError("spec", f"numbers of at most {_MAX_NUMBER_CHARS} characters", got)
         return super().construct_scalar(node)
 
 
-def _plain_yaml(data: bytes) -> Any:
-    loader = _PlainLoader(data)
+def _load_yaml(data: bytes) -> Any:
+    loader = _StrictLoader(data)
     try:
         return loader.get_single_data()
     finally:
         loader.dispose()
 
 
-def check_fits(recipe: Recipe, info: BundleInfo) -> None:
+def check_bundle_fits(recipe: Recipe, info: BundleInfo) -> None:
     """Raise ``SpecError`` where ``recipe`` asks for what the bundle with the facts ``info`` has not got."""
     for field, (part, remedy) in _FLOORS.items():
         if (asked := getattr(recipe, field)) is not None and part not in info.files:
@@ -209,7 +209,7 @@ def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None
     return bundle_store(root, reference)
 
 
-def resolve(draft: JobDraft, root: Store | None = None, s3: S3Settings | None = None) -> tuple[JobSpec, Store]:
+def resolve_draft(draft: JobDraft, root: Store | None = None, s3: S3Settings | None = None) -> tuple[JobSpec, Store]:
     """The job spec of a draft, and the store its bundle lies in.
 
     Of the bundle only ``bundle.json`` is read, and what ``draw`` refers to.

@@ -11,7 +11,7 @@ from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.factory import load_encoder
 from generator.models.autoencoders.inference import encode
 from generator.models.bundle import BundleInfo, load_encoder_weights
-from generator.sources.pixels import broken, opened, strict_pillow, to_square
+from generator.sources.pixels import image_error, open_image, strict_pillow, to_square
 from generator.store.base import Store
 
 
@@ -21,7 +21,7 @@ def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> t
     Raises ``SpecError`` naming ``field`` for a file that is no image, ``BundleError`` for a bundle without an encoder.
     """
     weights = load_encoder_weights(bundle, info)
-    image_HWC = _square(path, info, field)
+    image_HWC = _load_square(path, info, field)
     state = {name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()}
     try:
         encoder = load_encoder(info.autoencoder, state)
@@ -33,13 +33,13 @@ def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> t
     return tuple(code_D.tolist())
 
 
-def _square(path: str, info: BundleInfo, field: str) -> np.ndarray:
+def _load_square(path: str, info: BundleInfo, field: str) -> np.ndarray:
     shape = info.image
     with strict_pillow():
         try:
-            with opened(Path(path)) as image:
+            with open_image(Path(path)) as image:
                 square = np.array(to_square(image, shape.height, shape.channels))  # Pillow's own is read-only
         except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
-            bad = broken(path, error)
+            bad = image_error(path, error)
             raise SpecError(field, bad.expected, f"{path} ({bad.got})") from error
     return square.reshape(shape.height, shape.width, shape.channels)

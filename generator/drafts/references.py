@@ -15,12 +15,12 @@ from pydantic import Field, model_validator
 from generator.errors import SpecError
 from generator.models.bundle import BundleInfo, load_codes
 from generator.models.latents.codes import Codes
-from generator.spec.canonical import Frozen, shown
+from generator.spec.canonical import FrozenModel, short_repr
 from generator.spec.recipe import ClusterDraw, Code, Distance, DistributionDraw
 from generator.store.base import Store
 
 
-class Reference(Frozen):
+class CodeReference(FrozenModel):
     """One code: exactly one of ``code`` (its numbers), ``image`` (a file that the bundle's encoder encodes) and
     ``reference`` (a row, from 0, of the training codes that the bundle keeps)."""
 
@@ -29,26 +29,26 @@ class Reference(Frozen):
     reference: int | None = Field(default=None, ge=0, strict=True)
 
     @model_validator(mode="after")
-    def _one(self) -> Reference:
+    def _check_exactly_one(self) -> CodeReference:
         given = [name for name in ("code", "image", "reference") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"one of code, image and reference, not {' and '.join(given) or 'none of them'}")
         return self
 
 
-class AroundDraft(Reference):
+class AroundDraft(CodeReference):
     """``AroundDraw``, with its code as a reference."""
 
     mode: Literal["around"] = "around"
     distance: Distance
 
 
-class BetweenDraft(Frozen):
+class BetweenDraft(FrozenModel):
     """``BetweenDraw``, with its ends as references."""
 
     mode: Literal["between"] = "between"
-    start: Reference
-    end: Reference
+    start: CodeReference
+    end: CodeReference
     distance: Distance | None = None
 
 
@@ -56,57 +56,57 @@ DrawDraft = Annotated[DistributionDraw | ClusterDraw | AroundDraft | BetweenDraf
 
 
 @dataclass(frozen=True)
-class Resolver:
+class CodeResolver:
     """Turns references into codes of one bundle, for ``counts`` images of each of its classes."""
 
     bundle: Store
     info: BundleInfo
     counts: tuple[int, ...]
 
-    def draw(self, draft: DrawDraft) -> dict[str, Any]:
+    def resolve_draw(self, draft: DrawDraft) -> dict[str, Any]:
         """The fields of the recipe's ``draw``. Raises ``SpecError`` and ``BundleError``."""
         if isinstance(draft, AroundDraft):
             self._check_class(draft.reference)
-            return {"mode": draft.mode, "code": self._code(draft, "draw"), "distance": draft.distance}
+            return {"mode": draft.mode, "code": self._resolve_code(draft, "draw"), "distance": draft.distance}
         if isinstance(draft, BetweenDraft):
-            ends = {name: self._code(getattr(draft, name), f"draw.{name}") for name in ("start", "end")}
+            ends = {name: self._resolve_code(getattr(draft, name), f"draw.{name}") for name in ("start", "end")}
             return {"mode": draft.mode, **ends, "distance": draft.distance}
         return draft.model_dump()
 
-    def _code(self, wanted: Reference, field: str) -> tuple[float, ...]:
+    def _resolve_code(self, wanted: CodeReference, field: str) -> tuple[float, ...]:
         if wanted.code is not None:
-            return self._checked(wanted.code, f"{field}.code")
+            return self._check_length(wanted.code, f"{field}.code")
         if wanted.reference is not None:
-            return self._row(wanted.reference, f"{field}.reference")
+            return self._training_code(wanted.reference, f"{field}.reference")
         # By name, so that a path which never meets an image never imports torch.
         encoded: tuple[float, ...] = import_module("generator.drafts.encode_image").encode_image(
             wanted.image, self.bundle, self.info, field=f"{field}.image"
         )
         return encoded
 
-    def _checked(self, code: tuple[float, ...], field: str) -> tuple[float, ...]:
+    def _check_length(self, code: tuple[float, ...], field: str) -> tuple[float, ...]:
         if len(code) != self.info.latent_dim:
             expected = f"{self.info.latent_dim} numbers, one for each latent dimension"
             raise SpecError(field, expected, f"{len(code)} of them")
         return code
 
-    def _row(self, row: int, field: str) -> tuple[float, ...]:
-        rows = len(self._codes.codes_ND)
+    def _training_code(self, row: int, field: str) -> tuple[float, ...]:
+        rows = len(self._training_codes.codes_ND)
         if row >= rows:
             raise SpecError(field, f"0 .. {rows - 1}, a row of the bundle's training codes", row)
-        return tuple(self._codes.codes_ND[row].tolist())
+        return tuple(self._training_codes.codes_ND[row].tolist())
 
     def _check_class(self, row: int | None) -> None:
         """Images near one of a class, under the label of another, would be mislabelled: the row's class is known."""
-        if row is None or self._codes.labels_N is None or row >= len(self._codes.labels_N):
+        if row is None or self._training_codes.labels_N is None or row >= len(self._training_codes.labels_N):
             return
-        label, classes = int(self._codes.labels_N[row]), self.info.classes
+        label, classes = int(self._training_codes.labels_N[row]), self.info.classes
         others = [name for name, count in zip(classes, self.counts, strict=True) if count and name != classes[label]]
         if others:
-            got = f"row {row}, which is of {shown(classes[label])}"
-            hint = f"Give counts for {shown(classes[label])} alone, or the code itself."
-            raise SpecError("draw.reference", f"an image of the class asked for ({shown(others[0])})", got, hint)
+            got = f"row {row}, which is of {short_repr(classes[label])}"
+            hint = f"Give counts for {short_repr(classes[label])} alone, or the code itself."
+            raise SpecError("draw.reference", f"an image of the class asked for ({short_repr(others[0])})", got, hint)
 
     @cached_property
-    def _codes(self) -> Codes:
+    def _training_codes(self) -> Codes:
         return load_codes(self.bundle, self.info)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from generator.sources.base import Progress, native_side
+from generator.sources.base import ProgressCallback, native_side
 from generator.sources.pixels import to_square
 
 _STEP = 1024
 
 
-def fit_array(
-    images_NHWC: np.ndarray, *, size: int | None, channels: int | None, field: str, progress: Progress | None
+def resize_array(
+    images_NHWC: np.ndarray, *, size: int | None, channels: int | None, field: str, progress: ProgressCallback | None
 ) -> np.ndarray:
     """uint8 ``(N, H, W, 1 or 3)`` to ``(N, size, size, channels)``; ``None`` keeps what the array has.
 

@@ -20,7 +20,7 @@ from generator.spec.recipe import ClassName
 MIN_SIZE, MAX_SIZE = 8, 128
 DEFAULT_SIZE = 64
 
-Progress = Callable[[int, int], None]  # (images done, images in all)
+ProgressCallback = Callable[[int, int], None]  # (images done, images in all)
 
 _CLASS_NAME: TypeAdapter[str] = TypeAdapter(ClassName)
 
@@ -76,9 +76,9 @@ def make_source(
     Unicode NFC, so that a tree copied between file systems keeps its fingerprint. Raises ``SourceError``.
     """
     check_count(len(images_NHWC), name=name, skipped=len(skipped))
-    names = checked_names(class_names, field=f"{name}:class_names")
+    names = check_names(class_names, field=f"{name}:class_names")
     if labels_N is not None:
-        labels_N = checked_labels(labels_N, names, count=len(images_NHWC), field=f"{name}:labels")
+        labels_N = check_labels(labels_N, names, count=len(images_NHWC), field=f"{name}:labels")
     images_NHWC = np.ascontiguousarray(images_NHWC)
     return Source(images_NHWC, labels_N, names, fingerprint(images_NHWC, labels_N, names), name, skipped)
 
@@ -99,7 +99,7 @@ def fingerprint(images_NHWC: np.ndarray, labels_N: np.ndarray | None, class_name
     return f"sha256:{digest.hexdigest()}"
 
 
-def checked_names(class_names: Sequence[str], *, field: str) -> tuple[str, ...]:
+def check_names(class_names: Sequence[str], *, field: str) -> tuple[str, ...]:
     """The names in NFC; ``SourceError`` where one could not stand in a recipe or stands there twice."""
     names = tuple(unicodedata.normalize("NFC", name) for name in class_names)
     for name in names:
@@ -114,7 +114,7 @@ def checked_names(class_names: Sequence[str], *, field: str) -> tuple[str, ...]:
     return names
 
 
-def checked_labels(labels_N: np.ndarray, names: tuple[str, ...], *, count: int, field: str) -> np.ndarray:
+def check_labels(labels_N: np.ndarray, names: tuple[str, ...], *, count: int, field: str) -> np.ndarray:
     """Labels of any integer type as int64; ``SourceError`` unless there is one per image and an image per class."""
     if labels_N.shape != (count,):
         shape = "x".join(str(length) for length in labels_N.shape)

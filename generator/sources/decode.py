@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from generator.errors import SourceError
-from generator.sources.base import Progress, SkippedImage, native_side
-from generator.sources.pixels import broken, has_colour, opened, strict_pillow, to_square
+from generator.sources.base import ProgressCallback, SkippedImage, native_side
+from generator.sources.pixels import has_colour, image_error, open_image, strict_pillow, to_square
 
 CHUNK = 256
-_RUN = 16
+_THREAD_BATCH = 16
 _MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """An encoded image and what people call it."""
 
     file: str
@@ -30,16 +30,16 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Album:
+class EncodedImages:
     """Encoded pictures, read from the start each time ``chunks`` is called, in lists of at most ``CHUNK``."""
 
     name: str
     total: int
-    chunks: Callable[[], Iterator[list[Picture]]]
+    chunks: Callable[[], Iterator[list[EncodedImage]]]
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class DecodedImages:
     """The pictures that could be read, and which of the album's they are."""
 
     images_NHWC: np.ndarray  # uint8
@@ -48,23 +48,23 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class _Target:
+class _TargetShape:
     size: int
     channels: int
     native: tuple[int, int] | None  # (width, height) every picture must have, where none is resized
 
 
-def decode(
-    album: Album, *, size: int | None, channels: int | None, skip_bad: bool, progress: Progress | None
-) -> Decoded:
+def decode_images(
+    album: EncodedImages, *, size: int | None, channels: int | None, skip_bad: bool, progress: ProgressCallback | None
+) -> DecodedImages:
     """All pictures of ``album``. Without ``size``, they must be squares of one size; without ``channels``, one
     picture in colour makes all of them RGB.
 
     Raises ``SourceError`` naming the first broken picture, unless ``skip_bad``.
     """
     with strict_pillow():
-        target = _survey(album, size, channels, skip_bad)
-        images_NHWC = _room(album, target)
+        target = _find_target(album, size, channels, skip_bad)
+        images_NHWC = _allocate(album, target)
         read = partial(_decode_run, target=target, skip_bad=skip_bad)
         skipped: dict[int, SkippedImage] = {}
         done = 0
@@ -73,7 +73,7 @@ def decode(
                 first, done = done, done + len(chunk)
                 if done > album.total:
                     break
-                runs = [slice(begin, begin + _RUN) for begin in range(0, len(chunk), _RUN)]
+                runs = [slice(begin, begin + _THREAD_BATCH) for begin in range(0, len(chunk), _THREAD_BATCH)]
                 outcomes = pool.map(read, (chunk[run] for run in runs), (images_NHWC[first:done][run] for run in runs))
                 skipped |= {row: bad for row, bad in enumerate(chain(*outcomes), first) if bad is not None}
                 if progress is not None:
@@ -85,10 +85,10 @@ def decode(
             f"{done} or more" if done > album.total else done,
         )
     kept_N = np.setdiff1d(np.arange(album.total, dtype=np.int64), np.fromiter(skipped, np.int64))
-    return Decoded(images_NHWC[kept_N] if skipped else images_NHWC, kept_N, tuple(skipped.values()))
+    return DecodedImages(images_NHWC[kept_N] if skipped else images_NHWC, kept_N, tuple(skipped.values()))
 
 
-def _survey(album: Album, size: int | None, channels: int | None, skip_bad: bool) -> _Target:
+def _find_target(album: EncodedImages, size: int | None, channels: int | None, skip_bad: bool) -> _TargetShape:
     """Read headers for as long as they can change the answer: to the first readable one, or the first in colour."""
     native: tuple[int, int] | None = None
     colour = channels == 3
@@ -102,35 +102,37 @@ def _survey(album: Album, size: int | None, channels: int | None, skip_bad: bool
     if native is None:
         raise SourceError(f"{album.name}:images", "at least 2 readable images", f"none among {album.total}")
     if size is not None:
-        return _Target(size, 3 if colour else 1, native=None)
-    return _Target(native_side(*native, field=f"{album.name}:images"), 3 if colour else 1, native=native)
+        return _TargetShape(size, 3 if colour else 1, native=None)
+    return _TargetShape(native_side(*native, field=f"{album.name}:images"), 3 if colour else 1, native=native)
 
 
-def _header(picture: Picture, skip_bad: bool) -> tuple[tuple[int, int], str] | None:
+def _header(picture: EncodedImage, skip_bad: bool) -> tuple[tuple[int, int], str] | None:
     try:
-        with opened(picture.data) as image:
+        with open_image(picture.data) as image:
             return image.size, image.mode
     except Exception as error:  # as in _decode_one
         if not skip_bad:
-            raise broken(picture.file, error) from error
+            raise image_error(picture.file, error) from error
         return None
 
 
 def _decode_run(
-    pictures: list[Picture], out_NHWC: np.ndarray, target: _Target, skip_bad: bool
+    pictures: list[EncodedImage], out_NHWC: np.ndarray, target: _TargetShape, skip_bad: bool
 ) -> list[SkippedImage | None]:
     return [
         _decode_one(picture, out_HWC, target, skip_bad) for picture, out_HWC in zip(pictures, out_NHWC, strict=True)
     ]
 
 
-def _decode_one(picture: Picture, out_HWC: np.ndarray, target: _Target, skip_bad: bool) -> SkippedImage | None:
+def _decode_one(
+    picture: EncodedImage, out_HWC: np.ndarray, target: _TargetShape, skip_bad: bool
+) -> SkippedImage | None:
     try:
-        with opened(picture.data) as image:
+        with open_image(picture.data) as image:
             native = image.size
             out_HWC[...] = to_square(image, target.size, target.channels).reshape(out_HWC.shape)
     except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
-        bad = broken(picture.file, error)
+        bad = image_error(picture.file, error)
         if not skip_bad:
             raise bad from error
         return SkippedImage(picture.file, bad.got)
@@ -140,7 +142,7 @@ def _decode_one(picture: Picture, out_HWC: np.ndarray, target: _Target, skip_bad
     return None
 
 
-def _room(album: Album, target: _Target) -> np.ndarray:
+def _allocate(album: EncodedImages, target: _TargetShape) -> np.ndarray:
     shape = (album.total, target.size, target.size, target.channels)
     try:
         return np.empty(shape, dtype=np.uint8)

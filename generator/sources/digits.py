@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from generator.sources.arrays import fit_array
-from generator.sources.base import Progress, Source, make_source
+from generator.sources.arrays import resize_array
+from generator.sources.base import ProgressCallback, Source, make_source
 
 
-def load_digits(*, size: int | None, channels: int | None, progress: Progress | None) -> Source:
+def load_digits(*, size: int | None, channels: int | None, progress: ProgressCallback | None) -> Source:
     """The digits, their 17 levels spread over 0 .. 255; 8x8 unless ``size`` asks for more."""
     from sklearn import datasets
 
     bunch = datasets.load_digits()
     images_NHWC = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    images_NHWC = fit_array(images_NHWC, size=size, channels=channels, field="digits:images", progress=progress)
+    images_NHWC = resize_array(images_NHWC, size=size, channels=channels, field="digits:images", progress=progress)
     names = [str(name) for name in bunch.target_names]
     return make_source(images_NHWC, bunch.target, names, name="digits")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from generator.errors import SourceError
-from generator.sources.base import DEFAULT_SIZE, Progress, Source, checked_names, make_source
-from generator.sources.decode import CHUNK, Album, Picture, decode
+from generator.sources.base import DEFAULT_SIZE, ProgressCallback, Source, check_names, make_source
+from generator.sources.decode import CHUNK, EncodedImage, EncodedImages, decode_images
 from generator.sources.pixels import SUFFIXES
 
 
@@ -25,7 +25,7 @@ class _Entries:
 
 
 def load_folder(
-    root: Path, *, size: int | None, channels: int | None, skip_bad: bool, progress: Progress | None
+    root: Path, *, size: int | None, channels: int | None, skip_bad: bool, progress: ProgressCallback | None
 ) -> Source:
     """All images of the tree: classes in the order of their names, within a class in the order of file names.
 
@@ -35,14 +35,14 @@ def load_folder(
     classes = _classes(root, name)
     files = [path for images in classes.values() for path in images]
     labels_N = np.repeat(np.arange(len(classes), dtype=np.int64), [len(images) for images in classes.values()])
-    names = checked_names([folder for folder in classes if folder is not None], field=f"{name}:class_names")
+    names = check_names([folder for folder in classes if folder is not None], field=f"{name}:class_names")
 
-    def chunks() -> Iterator[list[Picture]]:
+    def chunks() -> Iterator[list[EncodedImage]]:
         for begin in range(0, len(files), CHUNK):
-            yield [Picture(_shown(path, root, name), path) for path in files[begin : begin + CHUNK]]
+            yield [EncodedImage(_relative_name(path, root, name), path) for path in files[begin : begin + CHUNK]]
 
-    album = Album(name, len(files), chunks)
-    decoded = decode(album, size=size or DEFAULT_SIZE, channels=channels, skip_bad=skip_bad, progress=progress)
+    album = EncodedImages(name, len(files), chunks)
+    decoded = decode_images(album, size=size or DEFAULT_SIZE, channels=channels, skip_bad=skip_bad, progress=progress)
     labels_kept_N = labels_N[decoded.kept_N] if names else None
     return make_source(decoded.images_NHWC, labels_kept_N, names, name=name, skipped=decoded.skipped)
 
@@ -66,9 +66,9 @@ def _class_images(folder: Path, root: Path, name: str) -> tuple[Path, ...]:
     if entries.folders:
         hint = "Give the folder whose children are the classes."
         got = f"the folder {entries.folders[0].name!r} in it"
-        raise SourceError(_shown(folder, root, name), "a class folder with images only", got, hint)
+        raise SourceError(_relative_name(folder, root, name), "a class folder with images only", got, hint)
     if not entries.images:
-        raise SourceError(_shown(folder, root, name), "a class folder with at least one image", "none")
+        raise SourceError(_relative_name(folder, root, name), "a class folder with at least one image", "none")
     return entries.images
 
 
@@ -77,21 +77,21 @@ def _entries(folder: Path, root: Path, name: str) -> _Entries:
         visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         folders = {path: None for path in visible if path.is_dir()}
     except OSError as error:
-        raise SourceError(_shown(folder, root, name), "a readable folder", error.strerror or error) from error
+        raise SourceError(_relative_name(folder, root, name), "a readable folder", error.strerror or error) from error
     images = tuple(path for path in visible if path not in folders and path.suffix.lower() in SUFFIXES)
     for path in (*folders, *images):
-        if path.is_symlink() and (path in folders or _leads_out(path, root)):
+        if path.is_symlink() and (path in folders or _points_outside(path, root)):
             expected = "no links to folders, and none to files outside the source"
-            raise SourceError(_shown(path, root, name), expected, "such a link")
+            raise SourceError(_relative_name(path, root, name), expected, "such a link")
     return _Entries(tuple(folders), images)
 
 
-def _leads_out(link: Path, root: Path) -> bool:
+def _points_outside(link: Path, root: Path) -> bool:
     try:
         return not link.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError):  # it leads round in a circle
         return True
 
 
-def _shown(path: Path, root: Path, name: str) -> str:
+def _relative_name(path: Path, root: Path, name: str) -> str:
     return (Path(name) / path.relative_to(root)).as_posix()

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 from generator.errors import SourceError
-from generator.sources.base import Progress, Source, check_channels, check_size
+from generator.sources.base import ProgressCallback, Source, check_channels, check_size
 from generator.sources.digits import load_digits
 from generator.sources.folder import load_folder
 from generator.sources.npz import SplitName, load_npz
@@ -23,7 +23,7 @@ def load_source(
     channels: int | None = None,
     split: SplitName = "train",
     skip_bad: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Source:
     """Read the real images at ``location`` into memory.
 
@@ -38,7 +38,7 @@ def load_source(
     """
     check_size(size)
     check_channels(channels)
-    path, kind = Path(location), kind_of(location)
+    path, kind = Path(location), source_kind(location)
     _check_split(split, kind)
     if kind == DIGITS:
         return load_digits(size=size, channels=channels, progress=progress)
@@ -48,17 +48,17 @@ def load_source(
         return load_folder(path, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
     name = path.resolve().name if path.is_dir() else path.name
     return load_parquet(
-        _tables(location, path), name, size=size, channels=channels, skip_bad=skip_bad, progress=progress
+        _parquet_files(location, path), name, size=size, channels=channels, skip_bad=skip_bad, progress=progress
     )
 
 
-def kind_of(location: str) -> str:
+def source_kind(location: str) -> str:
     """``digits``, ``parquet``, ``folder`` or ``npz``, read or not. Raises ``SourceError`` where there is no source."""
     path = Path(location)
     if location == DIGITS:
         return DIGITS
     try:
-        if _tables(location, path):
+        if _parquet_files(location, path):
             return "parquet"
         if path.is_dir():
             return "folder"
@@ -70,7 +70,7 @@ def kind_of(location: str) -> str:
     raise SourceError(location, _KINDS, got)
 
 
-def _tables(location: str, path: Path) -> list[Path]:
+def _parquet_files(location: str, path: Path) -> list[Path]:
     """The Parquet files a location names, in the order of their names."""
     if path.is_dir():
         found = [child for child in path.iterdir() if not child.name.startswith(".")]

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from generator.errors import SourceError
-from generator.sources.arrays import fit_array
+from generator.sources.arrays import resize_array
 from generator.sources.base import (
-    Progress,
+    ProgressCallback,
     Source,
     check_count,
-    checked_labels,
-    checked_names,
+    check_labels,
+    check_names,
     make_source,
     numbered_names,
 )
@@ -30,22 +30,22 @@ SplitName = Literal["train", "test"]
 
 
 def load_npz(
-    path: Path, *, size: int | None, channels: int | None, split: SplitName, progress: Progress | None
+    path: Path, *, size: int | None, channels: int | None, split: SplitName, progress: ProgressCallback | None
 ) -> Source:
     """One split of the archive; the images of the other are not read. Raises ``SourceError``, and never unpickles."""
-    with opened(path) as archive:
+    with open_npz(path) as archive:
         prefix = "" if split == "train" and "train_images" not in archive else f"{split}_"
         images_NHWC = _images(archive, f"{prefix}images", path)
         check_count(len(images_NHWC), name=path.name)
-        labels_N, names = labels(archive, prefix, len(images_NHWC), path)
+        labels_N, names = read_labels(archive, prefix, len(images_NHWC), path)
     field = f"{path.name}:{prefix}images"
-    images_NHWC = fit_array(images_NHWC, size=size, channels=channels, field=field, progress=progress)
+    images_NHWC = resize_array(images_NHWC, size=size, channels=channels, field=field, progress=progress)
     name = path.name if split == "train" else f"{path.name}:{split}"
     return make_source(images_NHWC, labels_N, names, name=name)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[NpzFile]:
+def open_npz(path: Path) -> Iterator[NpzFile]:
     with ExitStack() as stack:
         try:
             stream = stack.enter_context(path.open("rb"))
@@ -59,7 +59,7 @@ def opened(path: Path) -> Iterator[NpzFile]:
 
 
 def _images(archive: NpzFile, key: str, path: Path) -> np.ndarray:
-    images = array(archive, key, path)
+    images = read_array(archive, key, path)
     field = f"{path.name}:{key}"
     if images.dtype != np.uint8:
         raise SourceError(field, "uint8 pixels, 0 to 255", f"{images.dtype} values")
@@ -74,32 +74,32 @@ def _images(archive: NpzFile, key: str, path: Path) -> np.ndarray:
     return images
 
 
-def labels(archive: NpzFile, prefix: str, count: int, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def read_labels(archive: NpzFile, prefix: str, count: int, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The split's labels and the class names; where no names are stored, the training labels number them."""
     key = f"{prefix}labels"
     if key not in archive:
         if "class_names" in archive:
             raise SourceError(f"{path.name}:{key}", "labels, as there are class names", "none")
         return None, ()
-    labels_N = array(archive, key, path)
+    labels_N = read_array(archive, key, path)
     field = f"{path.name}:{key}"
     if "class_names" in archive:
         names = _class_names(archive, path)
     else:
         numbering = "train_labels" if "train_labels" in archive else key
-        names = numbered_names(array(archive, numbering, path), field=f"{path.name}:{numbering}")
-    return checked_labels(labels_N, names, count=count, field=field), names
+        names = numbered_names(read_array(archive, numbering, path), field=f"{path.name}:{numbering}")
+    return check_labels(labels_N, names, count=count, field=field), names
 
 
 def _class_names(archive: NpzFile, path: Path) -> tuple[str, ...]:
-    names = array(archive, "class_names", path)
+    names = read_array(archive, "class_names", path)
     field = f"{path.name}:class_names"
     if names.ndim != 1 or names.dtype.kind != "U":
         raise SourceError(field, "a one-dimensional array of strings", f"{names.dtype} values of shape {names.shape}")
-    return checked_names(names.tolist(), field=field)
+    return check_names(names.tolist(), field=field)
 
 
-def array(archive: NpzFile, key: str, path: Path) -> np.ndarray:
+def read_array(archive: NpzFile, key: str, path: Path) -> np.ndarray:
     field = f"{path.name}:{key}"
     if key not in archive:
         raise SourceError(field, f"an array of this name in {path.name}", f"only {', '.join(archive.files) or 'none'}")

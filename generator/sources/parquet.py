@@ -16,15 +16,15 @@ import numpy as np
 
 from generator.errors import SourceError
 from generator.sources.base import (
-    Progress,
+    ProgressCallback,
     Source,
     check_count,
-    checked_labels,
-    checked_names,
+    check_labels,
+    check_names,
     make_source,
     numbered_names,
 )
-from generator.sources.decode import CHUNK, Album, Picture, decode
+from generator.sources.decode import CHUNK, EncodedImage, EncodedImages, decode_images
 from generator.spec.canonical import read_json
 
 if TYPE_CHECKING:
@@ -41,25 +41,25 @@ def load_parquet(
     size: int | None,
     channels: int | None,
     skip_bad: bool,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> Source:
     """The images of one split, in the order of ``paths`` and of the rows in them.
 
     Without ``size`` all images must be squares of one size. The table is read in small batches, and pictures are
     decoded from them one at a time. Raises ``SourceError``.
     """
-    _one_split(paths, name)
+    _check_one_split(paths, name)
     tables = [_Table(path) for path in paths]
     total = sum(table.rows for table in tables)
     check_count(total, name=name)
-    labels_N, names = _labels(tables, total, name)
+    labels_N, names = _read_labels(tables, total, name)
 
-    def chunks() -> Iterator[list[Picture]]:
+    def chunks() -> Iterator[list[EncodedImage]]:
         for table in tables:
-            yield from table.pictures()
+            yield from table.encoded_images()
 
-    album = Album(name, total, chunks)
-    decoded = decode(album, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
+    album = EncodedImages(name, total, chunks)
+    decoded = decode_images(album, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
     labels_N = labels_N[decoded.kept_N] if labels_N is not None else None
     return make_source(decoded.images_NHWC, labels_N, names, name=name, skipped=decoded.skipped)
 
@@ -68,19 +68,19 @@ class _Table:
     """One file, its schema checked; it is opened anew for every reading."""
 
     def __init__(self, path: Path) -> None:
-        with _opened(path) as file:
+        with _open_parquet(path) as file:
             self.path = path
             self.rows = int(file.metadata.num_rows)
             self.schema = file.schema_arrow
         self.image = _image_column(self.schema, path)
         self.labelled = "label" in self.schema.names
 
-    def pictures(self) -> Iterator[list[Picture]]:
+    def encoded_images(self) -> Iterator[list[EncodedImage]]:
         row = 0
-        with _opened(self.path) as file:
+        with _open_parquet(self.path) as file:
             for batch in file.iter_batches(batch_size=CHUNK, columns=[self.image]):
                 images = batch.column(0).to_pylist()
-                yield [_picture(image, f"{self.path.name} row {row + i}") for i, image in enumerate(images)]
+                yield [_to_encoded_image(image, f"{self.path.name} row {row + i}") for i, image in enumerate(images)]
                 row += len(images)
 
     def labels(self) -> np.ndarray:
@@ -90,7 +90,7 @@ class _Table:
         field = f"{self.path.name}:label"
         if not types.is_integer(self.schema.field("label").type):
             raise SourceError(field, "integers", f"{self.schema.field('label').type} values")
-        with _opened(self.path) as file:
+        with _open_parquet(self.path) as file:
             column = file.read(columns=["label"]).column("label")
         if column.null_count:
             raise SourceError(field, "a label for every image", f"{column.null_count} rows without one")
@@ -108,10 +108,10 @@ class _Table:
         names = described.get("names")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise SourceError(f"{field}.info.features.label.names", "a list of strings", f"{names!r:.100}")
-        return checked_names(names, field=f"{field}.info.features.label.names")
+        return check_names(names, field=f"{field}.info.features.label.names")
 
 
-def _labels(tables: Sequence[_Table], total: int, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _read_labels(tables: Sequence[_Table], total: int, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if not any(table.labelled for table in tables):
         return None, ()
     for table in tables:
@@ -124,7 +124,7 @@ def _labels(tables: Sequence[_Table], total: int, name: str) -> tuple[np.ndarray
     names = tables[0].class_names()
     if names is None:
         names = numbered_names(labels_N, field=f"{name}:label")
-    return checked_labels(labels_N, names, count=total, field=f"{name}:label"), names
+    return check_labels(labels_N, names, count=total, field=f"{name}:label"), names
 
 
 def _image_column(schema: pa.Schema, path: Path) -> str:
@@ -137,13 +137,13 @@ def _image_column(schema: pa.Schema, path: Path) -> str:
     return column
 
 
-def _picture(image: dict[str, Any] | None, row: str) -> Picture:
+def _to_encoded_image(image: dict[str, Any] | None, row: str) -> EncodedImage:
     fields = image or {}
     file = f"{row} ({fields['path']})" if fields.get("path") else row
-    return Picture(file, fields.get("bytes") or b"")
+    return EncodedImage(file, fields.get("bytes") or b"")
 
 
-def _one_split(paths: Sequence[Path], name: str) -> None:
+def _check_one_split(paths: Sequence[Path], name: str) -> None:
     """A Hugging Face repository keeps train and test side by side; together they would be trained on."""
     found = {path: _SPLIT_WORDS.intersection(re.split(r"[^a-z]+", path.stem.lower())) for path in paths}
     if len({frozenset(words) for words in found.values()}) > 1:
@@ -152,7 +152,7 @@ def _one_split(paths: Sequence[Path], name: str) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_parquet(path: Path) -> Iterator[Any]:
     """The Parquet file; what pyarrow says of damaged bytes while it is open becomes a ``SourceError``."""
     import pyarrow as pa
     from pyarrow import parquet

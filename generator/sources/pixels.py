@@ -24,7 +24,7 @@ SUFFIXES = frozenset(f".{ending}" for ending in f"{_ENDINGS} {_UNREAD_ENDINGS}".
 
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
+_TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -46,7 +46,7 @@ def strict_pillow() -> Iterator[None]:
 
 
 @contextmanager
-def opened(data: Path | bytes) -> Iterator[Image.Image]:
+def open_image(data: Path | bytes) -> Iterator[Image.Image]:
     """The picture with its header read and its pixels not yet."""
     if isinstance(data, Path) and not data.is_file():
         raise OSError("no regular file")  # a pipe would be waited for
@@ -57,7 +57,7 @@ def opened(data: Path | bytes) -> Iterator[Image.Image]:
         yield image
 
 
-def broken(file: str, error: Exception) -> SourceError:
+def image_error(file: str, error: Exception) -> SourceError:
     """What Pillow or the file system said of ``file``, without the paths and stream names in their messages."""
     expected = "a readable image"
     if isinstance(error, UnidentifiedImageError):
@@ -80,7 +80,7 @@ def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:
     size already keeps its pixels.
     """
     image.load()
-    flat = _flat(_upright(image), "L" if channels == 1 else "RGB")
+    flat = _flatten(_upright(image), "L" if channels == 1 else "RGB")
     side = min(flat.size)
     left, top = (flat.width - side) // 2, (flat.height - side) // 2
     box = (left, top, left + side, top + side)
@@ -90,20 +90,20 @@ def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:
 def _upright(image: Image.Image) -> Image.Image:
     """After ``load``, as Pillow turns TIFF there. ``ImageOps.exif_transpose`` would also write the EXIF anew,
     and fail on photographs whose pixels are fine."""
-    method = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    method = _TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(_ORIENTATION_TAG, 1))
     return image.transpose(method) if method is not None else image
 
 
-def _flat(image: Image.Image, mode: str) -> Image.Image:
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert(mode)
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert(mode)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)
     return image.convert(mode)
 
 
-def _eight_bits(deep_HW: np.ndarray) -> np.ndarray:
+def _to_8_bit(deep_HW: np.ndarray) -> np.ndarray:
     """Grey of more than 8 bits to uint8, by its type's full range so that images of one source stay comparable.
 
     Integers mean 0 .. 65535 (Pillow reads 16-bit PGM as 32-bit integers); floats mean 0 .. 1, or 0 .. 255 when one is

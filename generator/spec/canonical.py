@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 # How pydantic begins its complaints, and the same as an object of "expected".
-_BEGINNINGS = {
+_MESSAGE_PREFIXES = {
     "Input should be a valid tuple": "a list",
     "Input should be ": "",
     "Value error, ": "",
@@ -34,7 +34,7 @@ _BEGINNINGS = {
 }
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """Base of every stored or submitted value: immutable, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -68,7 +68,9 @@ def read_json(data: bytes, *, field: str, error: type[InputError], limit: int = 
     if len(data) > limit:
         raise error(field, f"at most {limit} bytes of JSON", f"{len(data)} bytes")
     try:
-        document = json.loads(data, object_pairs_hook=_with_distinct_keys, parse_constant=_finite, parse_float=_finite)
+        document = json.loads(
+            data, object_pairs_hook=_reject_duplicate_keys, parse_constant=_parse_finite, parse_float=_parse_finite
+        )
         if b"\\u" in data:
             json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as broken:
@@ -76,20 +78,22 @@ def read_json(data: bytes, *, field: str, error: type[InputError], limit: int = 
     return document
 
 
-def validated(model: type[M], value: Any, *, field: str, error: type[InputError]) -> M:
+def validate(model: type[M], value: Any, *, field: str, error: type[InputError]) -> M:
     """``value`` as ``model``; the first complaint becomes ``error`` with its dotted path below ``field``."""
     try:
         return model.model_validate(value)
     except ValidationError as invalid:
-        raise translated(invalid, field=field, error=error, known=tuple(model.model_fields)) from invalid
+        raise translate_error(invalid, field=field, error=error, known=tuple(model.model_fields)) from invalid
 
 
-def translated(invalid: ValidationError, *, field: str, error: type[InputError], known: tuple[str, ...]) -> InputError:
+def translate_error(
+    invalid: ValidationError, *, field: str, error: type[InputError], known: tuple[str, ...]
+) -> InputError:
     """The first complaint of a ``ValidationError`` as one of our errors, with the others counted in the hint."""
     first, *rest = invalid.errors(include_url=False)
     path = ".".join(str(part) for part in first["loc"])
     where = ".".join(part for part in (field, path) if part)
-    expected, got = _wanted(first["msg"]), shown(first["input"])
+    expected, got = _expected_text(first["msg"]), short_repr(first["input"])
     if first["type"] == "extra_forbidden":
         inner = ".".join(str(part) for part in first["loc"][:-1])  # ``known`` are the fields of the whole
         expected = f"a known field of {inner}" if inner else f"one of the known fields ({', '.join(known)})"
@@ -103,40 +107,40 @@ def translated(invalid: ValidationError, *, field: str, error: type[InputError],
     return error(where, expected, got, hint)
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """``value`` for an error message: at most 120 characters, in bounded time whatever it is."""
-    text = _SHORT.repr(value)
+    text = _SHORT_REPR.repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _with_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen = set[str]()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"the key {shown(key)} stands there twice")
+                raise ValueError(f"the key {short_repr(key)} stands there twice")
             seen.add(key)
     return found
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{shown(text)} is no finite number")
+        raise ValueError(f"{short_repr(text)} is no finite number")
     return number
 
 
-def _wanted(message: str) -> str:
+def _expected_text(message: str) -> str:
     if message.startswith("Input should be a valid dictionary"):
         return "a mapping of fields"  # and not the name of a class of ours
-    for beginning, instead in _BEGINNINGS.items():
+    for beginning, instead in _MESSAGE_PREFIXES.items():
         if message.startswith(beginning):
             return instead + message.removeprefix(beginning)
     return message
 
 
-class _Short(reprlib.Repr):
+class _ShortRepr(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxlong, self.maxother = 3, 100, 100, 100
@@ -146,4 +150,4 @@ class _Short(reprlib.Repr):
         return super().repr_int(x, level) if x.bit_length() <= 1024 else f"an integer of {x.bit_length()} bits"
 
 
-_SHORT = _Short()
+_SHORT_REPR = _ShortRepr()

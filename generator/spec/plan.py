@@ -30,7 +30,7 @@ class ShardPlan:
         return len(self.indices_N)
 
     @property
-    def stem(self) -> str:
+    def padded_number(self) -> str:
         """The shard's six-digit number, as it stands in every name that belongs to it."""
         return f"{self.number:06d}"
 
@@ -42,7 +42,7 @@ class Plan:
     recipe: Recipe
 
     @cached_property
-    def shards(self) -> int:
+    def shard_count(self) -> int:
         """Number of shards: as few as hold all samples with at most ``shard_size`` in each."""
         return -(-self.recipe.total // self.recipe.shard_size)
 
@@ -52,28 +52,28 @@ class Plan:
 
     def size(self, shard: int) -> int:
         """Number of samples in ``shard``."""
-        base, extra = divmod(self.recipe.total, self.shards)
+        base, extra = divmod(self.recipe.total, self.shard_count)
         return base + (shard < extra)
 
     def start(self, shard: int) -> int:
         """Index of the first sample of ``shard``."""
-        base, extra = divmod(self.recipe.total, self.shards)
+        base, extra = divmod(self.recipe.total, self.shard_count)
         return shard * base + min(shard, extra)
 
     def shard_of(self, index: int) -> int:
         """The shard that holds sample ``index``."""
-        base, extra = divmod(self.recipe.total, self.shards)
+        base, extra = divmod(self.recipe.total, self.shard_count)
         in_larger = extra * (base + 1)
         return index // (base + 1) if index < in_larger else extra + (index - in_larger) // base
 
     def shard(self, number: int) -> ShardPlan:
         """The samples of one shard. ``IndexError`` outside ``0 .. shards - 1``."""
-        if not 0 <= number < self.shards:
-            raise IndexError(f"shard {number} of a plan with {self.shards} shards")
+        if not 0 <= number < self.shard_count:
+            raise IndexError(f"shard {number} of a plan with {self.shard_count} shards")
         size, start = self.size(number), self.start(number)
-        dealt_N = number + self.shards * permutation(self.recipe.seed, stream=number, size=size)
+        dealt_N = number + self.shard_count * permutation(self.recipe.seed, stream=number, size=size)
         labels_N = np.searchsorted(self._class_ends, dealt_N, side="right")
         return ShardPlan(number, np.arange(start, start + size, dtype=np.int64), labels_N.astype(np.int64))
 
     def __iter__(self) -> Iterator[ShardPlan]:
-        return (self.shard(number) for number in range(self.shards))
+        return (self.shard(number) for number in range(self.shard_count))

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from generator.errors import SpecError
-from generator.spec.canonical import Frozen, digest_of, shown
+from generator.spec.canonical import FrozenModel, digest_of, short_repr
 
 RECIPE_VERSION: Literal[1] = 1
 MAX_SAMPLES = 1_000_000_000
@@ -29,7 +29,7 @@ Execution = Literal["eager", "compiled"]  # how a decoder runs: fixed for a buil
 Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]  # the higher, the sooner, among one tenant's jobs
 
 
-class PngSettings(Frozen):
+class PngSettings(FrozenModel):
     """Lossless; ``level`` is 0 (fast, large) to 9 (slow, small): 0 stores pixels as they are, from 4 on rows are
     filtered by Paeth's predictor instead of the average, from 7 on zlib tries at that level to do better than ISA-L."""
 
@@ -37,7 +37,7 @@ class PngSettings(Frozen):
     level: int = Field(default=6, ge=0, le=9, strict=True)
 
 
-class JpegSettings(Frozen):
+class JpegSettings(FrozenModel):
     """Lossy; ``quality`` 1 to 100 as libjpeg counts it; chroma at full resolution unless asked otherwise."""
 
     format: Literal["jpeg"] = "jpeg"
@@ -53,20 +53,20 @@ Code = Annotated[
 ]
 
 
-class DistributionDraw(Frozen):
+class DistributionDraw(FrozenModel):
     """Samples of the whole latent distribution of a class."""
 
     mode: Literal["distribution"] = "distribution"
 
 
-class ClusterDraw(Frozen):
+class ClusterDraw(FrozenModel):
     """Samples of one cluster of each class, whatever its weight; clusters are numbered from 0 within a class."""
 
     mode: Literal["cluster"] = "cluster"
     cluster: int = Field(ge=0, lt=MAX_CLUSTERS, strict=True)
 
 
-class AroundDraw(Frozen):
+class AroundDraw(FrozenModel):
     """More like this one: samples near ``code``, in the cluster that it most likely belongs to.
 
     ``distance`` near 0 returns the code itself; at 1 nothing of it is left but the cluster. In between, the noise is
@@ -78,7 +78,7 @@ class AroundDraw(Frozen):
     distance: Distance
 
 
-class BetweenDraw(Frozen):
+class BetweenDraw(FrozenModel):
     """Samples on the straight line from ``start`` to ``end``, evenly distributed; with ``distance``, around it."""
 
     mode: Literal["between"] = "between"
@@ -87,7 +87,7 @@ class BetweenDraw(Frozen):
     distance: Distance | None = None
 
     @model_validator(mode="after")
-    def _of_one_space(self) -> BetweenDraw:
+    def _check_same_length(self) -> BetweenDraw:
         if len(self.start) != len(self.end):
             raise ValueError(f"start and end of one length, not {len(self.start)} and {len(self.end)}")
         return self
@@ -96,7 +96,7 @@ class BetweenDraw(Frozen):
 DrawSettings = Annotated[DistributionDraw | ClusterDraw | AroundDraw | BetweenDraw, Field(discriminator="mode")]
 
 
-class Recipe(Frozen):
+class Recipe(FrozenModel):
     """Everything that determines the bytes of a build.
 
     ``counts[c]`` samples are made of class ``classes[c]``; an unlabelled bundle has no classes and a single count.
@@ -128,14 +128,14 @@ class Recipe(Frozen):
 
     @field_validator("classes")
     @classmethod
-    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_distinct_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(classes)) != len(classes):
             raise ValueError("classes with distinct names")
         return classes
 
     @field_validator("counts")
     @classmethod
-    def _one_per_class(cls, counts: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+    def _check_counts(cls, counts: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         wanted = len(info.data.get("classes", ())) or 1
         if "classes" in info.data and len(counts) != wanted:
             raise ValueError(f"{wanted} entries, one per class, not {len(counts)}")
@@ -145,7 +145,7 @@ class Recipe(Frozen):
 
     @field_validator("shard_size")
     @classmethod
-    def _few_shards(cls, shard_size: int, info: ValidationInfo) -> int:
+    def _check_shard_count(cls, shard_size: int, info: ValidationInfo) -> int:
         total = sum(info.data.get("counts", ()))
         if total > shard_size * MAX_SHARDS:
             least = -(-total // MAX_SHARDS)
@@ -175,7 +175,7 @@ def check_draw(recipe: Recipe, dims: int, clusters: Sequence[int]) -> None:
     if isinstance(draw, ClusterDraw):
         short = [label for label, count in enumerate(recipe.counts) if count and clusters[label] <= draw.cluster]
         if short:
-            where = f" in class {shown(recipe.classes[short[0]])}" if recipe.labelled else ""
+            where = f" in class {short_repr(recipe.classes[short[0]])}" if recipe.labelled else ""
             hint = "Give counts for classes that have it." if recipe.labelled else ""
             last = clusters[short[0]] - 1
             raise SpecError("draw.cluster", f"0 .. {last}{where}" if last else f"0{where}", draw.cluster, hint)
@@ -185,7 +185,7 @@ def check_draw(recipe: Recipe, dims: int, clusters: Sequence[int]) -> None:
             raise SpecError(f"draw.{name}", f"{dims} numbers, one for each latent dimension", f"{len(code)} of them")
 
 
-class Order(Frozen):
+class Order(FrozenModel):
     """Who wants a build, and where: nothing here changes a byte of a shard."""
 
     destination: str = Field(min_length=1, max_length=1000)
@@ -194,7 +194,7 @@ class Order(Frozen):
     priority: Priority = 0
 
 
-class JobSpec(Frozen):
+class JobSpec(FrozenModel):
     """A recipe and an order: what ``Client.submit`` and ``generator.production.mill.build`` take."""
 
     recipe: Recipe

@@ -40,7 +40,7 @@ def noise(seed: int, indices_B: np.ndarray, attempts_B: np.ndarray, dims: int) -
     from scipy.special import ndtri  # takes long to import, and clients draw nothing
 
     words_BW = _sample_words(seed, indices_B, attempts_B, 1 + dims)
-    uniform_BW = _open_unit(words_BW)
+    uniform_BW = _to_open_interval(words_BW)
     return Noise(choice_B=uniform_BW[:, 0].copy(), normal_BD=ndtri(np.ascontiguousarray(uniform_BW[:, 1:])))
 
 
@@ -53,7 +53,7 @@ def permutation(seed: int, *, stream: int, size: int) -> np.ndarray:
 def _sample_words(seed: int, indices_B: np.ndarray, attempts_B: np.ndarray, words: int) -> np.ndarray:
     blocks = -(-words // WORDS_PER_BLOCK)
     out_BW = np.empty((len(indices_B), blocks * WORDS_PER_BLOCK), dtype=np.uint64)
-    for begin, end in _runs(indices_B, attempts_B):
+    for begin, end in _index_ranges(indices_B, attempts_B):
         first, attempt = int(indices_B[begin]), int(attempts_B[begin])
         run = _words(
             seed,
@@ -67,7 +67,7 @@ def _sample_words(seed: int, indices_B: np.ndarray, attempts_B: np.ndarray, word
     return out_BW[:, :words]
 
 
-def _runs(indices_B: np.ndarray, attempts_B: np.ndarray) -> Iterator[tuple[int, int]]:
+def _index_ranges(indices_B: np.ndarray, attempts_B: np.ndarray) -> Iterator[tuple[int, int]]:
     """Stretches of consecutive indices at one attempt: each needs a single call of the generator."""
     if len(indices_B) == 0:
         return
@@ -83,6 +83,6 @@ def _words(seed: int, *, block: int, attempt: int, stream: int, domain: int, cou
     return np.random.Philox(key=int.from_bytes(key, "little"), counter=counter).random_raw(count)
 
 
-def _open_unit(words: np.ndarray) -> np.ndarray:
+def _to_open_interval(words: np.ndarray) -> np.ndarray:
     """Words to float64 in the open interval (0, 1): 52 bits and a half, so that neither end is ever reached."""
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

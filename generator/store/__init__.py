@@ -9,7 +9,7 @@ from generator.store.base import ObjectInfo, Store
 from generator.store.local import LocalStore
 from generator.store.memory import MemoryStore
 from generator.store.s3_settings import S3Settings
-from generator.store.url import parse
+from generator.store.url import parse_url
 
 __all__ = ["open_store", "absolute_url", "is_below", "Store", "ObjectInfo", "S3Settings"]
 
@@ -20,7 +20,7 @@ def open_store(url: str, s3: S3Settings | None = None) -> Store:
     Nothing is read or written yet, so a missing bucket shows at the first use (or in ``check_writable``). ``s3``
     says how the S3 service is reached. Raises ``SpecError('url', ...)`` for anything else.
     """
-    place = parse(url)
+    place = parse_url(url)
     if place.scheme == "file":
         return LocalStore(Path(place.root))
     if place.scheme == "memory":
@@ -32,7 +32,7 @@ def open_store(url: str, s3: S3Settings | None = None) -> Store:
 
 def absolute_url(url: str) -> str:
     """``url`` in the one form that means the same in every working directory. Raises ``SpecError('url', ...)``."""
-    place = parse(url)
+    place = parse_url(url)
     if place.scheme == "file":
         return LocalStore(Path(place.root)).url
     return f"{place.scheme}://{place.root}" + (f"/{place.prefix}" if place.prefix else "")
@@ -43,10 +43,10 @@ def is_below(url: str, place: str) -> bool:
 
     Raises ``SpecError('url', ...)`` for a ``url`` that is none.
     """
-    inner = parse(url)
+    inner = parse_url(url)
     if place == "s3://":
         return inner.scheme == "s3"
-    outer = parse(place)
+    outer = parse_url(place)
     if inner.scheme != outer.scheme:
         return False
     if inner.scheme == "file":

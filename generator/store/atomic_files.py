@@ -14,15 +14,15 @@ from stat import S_ISREG
 
 from generator.store.base import ObjectInfo, is_segment
 
-ABSENT = (FileNotFoundError, NotADirectoryError)  # where 'a' is a file, there is no 'a/b'
-_LOCK = ".lock"
+ABSENT_ERRORS = (FileNotFoundError, NotADirectoryError)  # where 'a' is a file, there is no 'a/b'
+_LOCK_NAME = ".lock"
 
 
-def facts_of(path: Path) -> os.stat_result | None:
+def stat_file(path: Path) -> os.stat_result | None:
     """What the file system knows of a regular file; ``None`` for everything else, links and directories too."""
     try:
         facts = path.lstat()
-    except ABSENT:
+    except ABSENT_ERRORS:
         return None
     return facts if S_ISREG(facts.st_mode) else None
 
@@ -61,9 +61,9 @@ def temporary_file(directory: Path, data: bytes, replaced: os.stat_result | None
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def lock_directory(directory: Path) -> Iterator[None]:
     """The only holder among all threads and processes. The lock file stays as long as its directory does."""
-    descriptor = _lock(directory / _LOCK)
+    descriptor = _lock(directory / _LOCK_NAME)
     try:
         yield
     finally:
@@ -77,7 +77,7 @@ def _lock(path: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.path.samestat(path.lstat(), os.fstat(descriptor)):
                 return descriptor
-        except ABSENT:  # somebody has removed the directory while we waited, and perhaps made it again
+        except ABSENT_ERRORS:  # somebody has removed the directory while we waited, and perhaps made it again
             pass
         except BaseException:
             _unlock(descriptor)
@@ -110,46 +110,48 @@ def make_directories(directory: Path) -> None:
         flush_directory(path.parent)
 
 
-def prune(directory: Path) -> bool:
+def prune_directories(directory: Path) -> bool:
     """Remove ``directory`` if nothing is in it, or below it, but directories and locks; whether it is gone."""
     try:
         with os.scandir(directory) as found:
             inside = list(found)
-        left = [each for each in inside if not (each.is_dir(follow_symlinks=False) and prune(Path(each.path)))]
-        if any(each.name != _LOCK for each in left):
+        left = [
+            each for each in inside if not (each.is_dir(follow_symlinks=False) and prune_directories(Path(each.path)))
+        ]
+        if any(each.name != _LOCK_NAME for each in left):
             return False
-        with locked(directory):
-            if any(each.name != _LOCK for each in directory.iterdir()):
+        with lock_directory(directory):
+            if any(each.name != _LOCK_NAME for each in directory.iterdir()):
                 return False
-            (directory / _LOCK).unlink()
+            (directory / _LOCK_NAME).unlink()
         directory.rmdir()
-    except ABSENT:
+    except ABSENT_ERRORS:
         return True
     except OSError:  # somebody has just put something there
         return False
     return True
 
 
-def walk(directory: Path, below: str = "", start: str = "") -> Iterator[ObjectInfo]:
+def list_objects(directory: Path, below: str = "", start: str = "") -> Iterator[ObjectInfo]:
     """The objects under ``directory`` whose first name begins with ``start``; keys are ``below`` + path, ascending."""
-    for entry in entries(directory):
+    for entry in list_entries(directory):
         if not entry.name.startswith(start):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from walk(Path(entry.path), f"{below}{entry.name}/")
-        elif facts := facts_of(Path(entry.path)):
+            yield from list_objects(Path(entry.path), f"{below}{entry.name}/")
+        elif facts := stat_file(Path(entry.path)):
             yield info_of(below + entry.name, facts)
 
 
-def entries(directory: Path) -> list[os.DirEntry[str]]:
+def list_entries(directory: Path) -> list[os.DirEntry[str]]:
     """What lies in ``directory`` under names fit for a key, in the order of the keys: 'a-b' before 'a/b'."""
     try:
         with os.scandir(directory) as found:
-            named = [(_sort_name(entry), entry) for entry in found if is_segment(entry.name)]
-    except ABSENT:
+            named = [(_sort_key(entry), entry) for entry in found if is_segment(entry.name)]
+    except ABSENT_ERRORS:
         return []
     return [entry for _, entry in sorted(named, key=lambda pair: pair[0])]
 
 
-def _sort_name(entry: os.DirEntry[str]) -> str:
+def _sort_key(entry: os.DirEntry[str]) -> str:
     return f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name

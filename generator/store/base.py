@@ -21,8 +21,8 @@ from generator.errors import IntegrityError, SpecError
 
 # No leading dot: such names belong to the stores themselves (temporary files, locks, probes) and are never listed.
 _SEGMENT = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]{0,254}")
-MAX_KEY = 900  # S3 ends at 1024 bytes
-MAX_OBJECT = 5 * 10**9  # bytes; what S3 takes in one request
+MAX_KEY_LENGTH = 900  # S3 ends at 1024 bytes
+MAX_OBJECT_BYTES = 5 * 10**9  # bytes; what S3 takes in one request
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Store(ABC):
     url: str  # without a trailing slash; ``f"{url}/{key}"`` names an object to a person
 
     @abstractmethod
-    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+    def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
         """The whole object. Raises ``ObjectMissing``; ``IntegrityError``, unread, for one of over ``limit`` bytes."""
 
     @abstractmethod
@@ -103,8 +103,8 @@ class Store(ABC):
 
 def check_key(key: str, field: str = "key") -> str:
     """``key``, if each of its segments is plain; ``SpecError`` if it could climb, hide or surprise a store."""
-    if len(key) > MAX_KEY or not all(map(is_segment, key.split("/"))):
-        expected = f"at most {MAX_KEY} characters, plain segments of letters, digits and ._=@+- joined by '/'"
+    if len(key) > MAX_KEY_LENGTH or not all(map(is_segment, key.split("/"))):
+        expected = f"at most {MAX_KEY_LENGTH} characters, plain segments of letters, digits and ._=@+- joined by '/'"
         raise SpecError(field, expected, repr(key[:120]), "a segment begins with no dot and has up to 255 characters")
     return key
 
@@ -136,7 +136,7 @@ def check_size(where: str, size: int, limit: int) -> None:
         raise IntegrityError(where, f"an object of at most {limit} bytes", f"{size} bytes", hint)
 
 
-def joined(prefix: str, key: str) -> str:
+def join_key(prefix: str, key: str) -> str:
     """The key below ``prefix``, checked as a whole; either may be empty."""
     whole = "/".join(part for part in (prefix, key) if part)
     return check_key(whole) if whole else whole
@@ -149,4 +149,4 @@ def is_segment(name: str) -> bool:
 
 def is_key(key: str) -> bool:
     """Whether ``key`` is one that ``check_key`` lets pass."""
-    return len(key) <= MAX_KEY and all(map(is_segment, key.split("/")))
+    return len(key) <= MAX_KEY_LENGTH and all(map(is_segment, key.split("/")))

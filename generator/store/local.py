@@ -22,7 +22,7 @@ from typing import BinaryIO, final
 from generator.errors import AccessDenied, AlreadyExists, Changed, ObjectMissing, StoreUnavailable
 from generator.store import atomic_files
 from generator.store.base import (
-    MAX_OBJECT,
+    MAX_OBJECT_BYTES,
     ObjectInfo,
     Store,
     check_directory,
@@ -30,13 +30,15 @@ from generator.store.base import (
     check_prefix,
     check_range,
     check_size,
-    joined,
+    join_key,
 )
-from generator.store.partial_writes import PROBE, Hidden, hidden_below
+from generator.store.partial_writes import PROBE_PREFIX, PartialWrite, find_partial_writes
 
-_OTHERS = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
-_TRIES = 100
-_REFUSED = {getattr(errno, name) for name in _OTHERS.split()}  # a retry would not help, unlike ENOSPC or EIO
+_PERMANENT_ERRNO_NAMES = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
+_MAX_TRIES = 100
+_PERMANENT_ERRNOS = {
+    getattr(errno, name) for name in _PERMANENT_ERRNO_NAMES.split()
+}  # a retry would not help, unlike ENOSPC or EIO
 
 
 @final
@@ -51,32 +53,32 @@ class LocalStore(Store):
     def __repr__(self) -> str:
         return f"LocalStore({self.url!r})"
 
-    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
-        with self._opened(key) as file:
+    def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
+        with self._open_object(key) as file:
             check_size(f"{self.url}/{key}", os.fstat(file.fileno()).st_size, limit)
             return file.read()
 
     def read(self, key: str, start: int, length: int) -> bytes:
         check_range(start, length)
-        with self._opened(key) as file:
+        with self._open_object(key) as file:
             file.seek(start)
             return file.read(length)
 
     def head(self, key: str) -> ObjectInfo | None:
         path = self._path(key)
-        with self._translated(key):
-            facts = self._facts(path)
+        with self._translate_errors(key):
+            facts = self._stat(path)
         return atomic_files.info_of(key, facts) if facts else None
 
     def create(self, key: str, data: bytes) -> str:
         path = self._path(key)
-        with self._translated(key):
-            return self._in_parent(path, lambda: self._create(path, key, data))
+        with self._translate_errors(key):
+            return self._write_in_parent(path, lambda: self._create(path, key, data))
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         path = self._path(key)
-        with self._translated(key):
-            if self._facts(path) is None:  # before the lock file, which needs the directory
+        with self._translate_errors(key):
+            if self._stat(path) is None:  # before the lock file, which needs the directory
                 raise Changed(f"{self.url}/{key}", f"version {etag}", "no object")
             try:
                 return self._replace(path, key, data, etag)
@@ -85,70 +87,70 @@ class LocalStore(Store):
 
     def put(self, key: str, data: bytes) -> str:
         path = self._path(key)
-        with self._translated(key):
-            return self._in_parent(path, lambda: self._put(path, data))
+        with self._translate_errors(key):
+            return self._write_in_parent(path, lambda: self._put(path, data))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with self._translated(key):
-            if self._facts(path) is None:
+        with self._translate_errors(key):
+            if self._stat(path) is None:
                 return
-            with suppress(FileNotFoundError), atomic_files.locked(path.parent):
+            with suppress(FileNotFoundError), atomic_files.lock_directory(path.parent):
                 path.unlink(missing_ok=True)
                 atomic_files.flush_directory(path.parent)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         directory, slash, start = check_prefix(prefix).rpartition("/")
-        return self._listed(directory + slash, start)
+        return self._list_below(directory + slash, start)
 
     def children(self, prefix: str = "") -> Iterator[str]:
         base = self._base / check_directory(prefix)
-        with self._translated(prefix):
-            found = atomic_files.entries(base) if self._inside(base) else []
+        with self._translate_errors(prefix):
+            found = atomic_files.list_entries(base) if self._is_inside(base) else []
             directories = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
-            return iter(sorted(entry.name for entry in directories if any(atomic_files.walk(Path(entry.path)))))
+            return iter(sorted(entry.name for entry in directories if any(atomic_files.list_objects(Path(entry.path)))))
 
     def check_writable(self) -> None:
         """Write, link and remove a hidden file in the nearest directory that exists on the way to the root."""
         directory = self._base
-        with self._translated(""):
+        with self._translate_errors(""):
             while not os.path.lexists(directory):
                 directory = directory.parent
             self._refuse_links(directory)
-            probe = directory / f"{PROBE}{secrets.token_hex(8)}"
+            probe = directory / f"{PROBE_PREFIX}{secrets.token_hex(8)}"
             with atomic_files.temporary_file(directory, b"probe") as temporary:
                 os.link(temporary, probe)
                 probe.unlink()
 
-    def prune(self) -> None:
+    def prune_directories(self) -> None:
         """Remove directories of this store in which nothing is left; itself too, but not its root."""
-        with self._translated(""):
-            if self._prefix and self._inside(self._base):
-                atomic_files.prune(self._base)
+        with self._translate_errors(""):
+            if self._prefix and self._is_inside(self._base):
+                atomic_files.prune_directories(self._base)
 
-    def leftovers(self) -> Iterator[Hidden]:
+    def partial_writes(self) -> Iterator[PartialWrite]:
         """Temporary files and unfinished bundles below this store. Raises ``StoreError``."""
-        with self._translated(""):
-            if self._inside(self._base):
-                yield from hidden_below(self._base)
+        with self._translate_errors(""):
+            if self._is_inside(self._base):
+                yield from find_partial_writes(self._base)
 
     def at(self, prefix: str) -> LocalStore:
-        return LocalStore(self._root, joined(self._prefix, check_key(prefix.removesuffix("/"), "prefix")))
+        return LocalStore(self._root, join_key(self._prefix, check_key(prefix.removesuffix("/"), "prefix")))
 
     def _path(self, key: str) -> Path:
-        return self._root / joined(self._prefix, check_key(key))
+        return self._root / join_key(self._prefix, check_key(key))
 
-    def _facts(self, path: Path) -> os.stat_result | None:
-        return atomic_files.facts_of(path) if self._inside(path) else None
+    def _stat(self, path: Path) -> os.stat_result | None:
+        return atomic_files.stat_file(path) if self._is_inside(path) else None
 
-    def _inside(self, path: Path) -> bool:
+    def _is_inside(self, path: Path) -> bool:
         """Whether no symbolic link stands between the root and ``path``, which need not exist."""
         below = os.path.relpath(path, self._root)
         return os.path.realpath(path) == os.path.normpath(Path(os.path.realpath(self._root)) / below)
 
-    def _in_parent(self, path: Path, write: Callable[[], str]) -> str:
+    def _write_in_parent(self, path: Path, write: Callable[[], str]) -> str:
         """Make the directory and write; once more where somebody who tidied up has removed it in between."""
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             with suppress(FileNotFoundError):
                 self._make_parent(path)
                 return write()
@@ -160,7 +162,7 @@ class LocalStore(Store):
             try:
                 os.link(temporary, path)
             except FileExistsError as there:
-                if self._facts(path) is None:
+                if self._stat(path) is None:
                     raise IsADirectoryError(errno.EISDIR, "a directory or a link of this name") from there
                 raise AlreadyExists(f"{self.url}/{key}", "no object yet", "an object") from there
             etag = atomic_files.etag_of(temporary.stat())
@@ -168,52 +170,52 @@ class LocalStore(Store):
         return etag
 
     def _replace(self, path: Path, key: str, data: bytes, etag: str) -> str:
-        with atomic_files.locked(path.parent):
-            now = self._facts(path)
+        with atomic_files.lock_directory(path.parent):
+            now = self._stat(path)
             if now is None or atomic_files.etag_of(now) != etag:
                 got = f"version {atomic_files.etag_of(now)}" if now else "no object"
                 raise Changed(f"{self.url}/{key}", f"version {etag}", got)
             return _overwrite(path, data, now)
 
     def _put(self, path: Path, data: bytes) -> str:
-        with atomic_files.locked(path.parent):
-            return _overwrite(path, data, self._facts(path))
+        with atomic_files.lock_directory(path.parent):
+            return _overwrite(path, data, self._stat(path))
 
     def _make_parent(self, path: Path) -> None:
         self._refuse_links(path.parent)
         atomic_files.make_directories(path.parent)
 
     def _refuse_links(self, directory: Path) -> None:
-        if directory.is_relative_to(self._root) and not self._inside(directory):
+        if directory.is_relative_to(self._root) and not self._is_inside(directory):
             raise OSError(errno.ELOOP, "a symbolic link on the way to it")
 
     @contextmanager
-    def _opened(self, key: str) -> Iterator[BinaryIO]:
+    def _open_object(self, key: str) -> Iterator[BinaryIO]:
         path = self._path(key)
-        with self._translated(key):
-            if self._facts(path) is None:
+        with self._translate_errors(key):
+            if self._stat(path) is None:
                 raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing")
             try:
                 file = path.open("rb")
-            except atomic_files.ABSENT as absent:
+            except atomic_files.ABSENT_ERRORS as absent:
                 raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing") from absent
             with file:
                 yield file
 
-    def _listed(self, below: str, start: str) -> Iterator[ObjectInfo]:
+    def _list_below(self, below: str, start: str) -> Iterator[ObjectInfo]:
         base = self._base / below
-        with self._translated(below):
-            if self._inside(base):
-                yield from atomic_files.walk(base, below, start)
+        with self._translate_errors(below):
+            if self._is_inside(base):
+                yield from atomic_files.list_objects(base, below, start)
 
     @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _translate_errors(self, key: str) -> Iterator[None]:
         try:
             yield
         except OSError as failed:
             where = f"{self.url}/{key}" if key else self.url
             got = failed.strerror or str(failed)
-            if failed.errno in _REFUSED:
+            if failed.errno in _PERMANENT_ERRNOS:
                 hint = "check the path, its permissions, and that the file system has hard links"
                 raise AccessDenied(where, "a directory that can be read and written", got, hint) from failed
             raise StoreUnavailable(where, "a disk that reads and writes", got) from failed

@@ -15,7 +15,7 @@ from typing import NamedTuple, final
 
 from generator.errors import AlreadyExists, Changed, ObjectMissing
 from generator.store.base import (
-    MAX_OBJECT,
+    MAX_OBJECT_BYTES,
     ObjectInfo,
     Store,
     check_directory,
@@ -23,7 +23,7 @@ from generator.store.base import (
     check_prefix,
     check_range,
     check_size,
-    joined,
+    join_key,
 )
 
 
@@ -54,7 +54,7 @@ class MemoryStore(Store):
 
     def __init__(self, name: str, prefix: str = "") -> None:
         self._name, self._prefix = name, prefix
-        self.url = f"memory://{joined(name, prefix)}"
+        self.url = f"memory://{join_key(name, prefix)}"
 
     def __repr__(self) -> str:
         return f"MemoryStore({self.url!r})"
@@ -63,8 +63,8 @@ class MemoryStore(Store):
     def _space(self) -> _Space:
         return _SPACES.setdefault(self._name, _Space())
 
-    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
-        version = self._space.objects.get(self._full(key))
+    def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
+        version = self._space.objects.get(self._full_key(key))
         if version is None:
             raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing")
         check_size(f"{self.url}/{key}", len(version.data), limit)
@@ -75,18 +75,18 @@ class MemoryStore(Store):
         return self.get(key)[start : start + length]
 
     def head(self, key: str) -> ObjectInfo | None:
-        version = self._space.objects.get(self._full(key))
-        return _info(key, version) if version else None
+        version = self._space.objects.get(self._full_key(key))
+        return _object_info(key, version) if version else None
 
     def create(self, key: str, data: bytes) -> str:
-        full, space = self._full(key), self._space
+        full, space = self._full_key(key), self._space
         with space.lock:
             if full in space.objects:
                 raise AlreadyExists(f"{self.url}/{key}", "no object yet", "an object")
             return space.write(full, data)
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
-        full, space = self._full(key), self._space
+        full, space = self._full_key(key), self._space
         with space.lock:
             now = space.objects.get(full)
             if now is None or now.etag != etag:
@@ -94,16 +94,16 @@ class MemoryStore(Store):
             return space.write(full, data)
 
     def put(self, key: str, data: bytes) -> str:
-        full, space = self._full(key), self._space
+        full, space = self._full_key(key), self._space
         with space.lock:
             return space.write(full, data)
 
     def delete(self, key: str) -> None:
-        full, space = self._full(key), self._space
+        full, space = self._full_key(key), self._space
         with space.lock:
             space.objects.pop(full, None)
 
-    def _below(self, prefix: str) -> list[tuple[str, _Version]]:
+    def _list_below(self, prefix: str) -> list[tuple[str, _Version]]:
         own = f"{self._prefix}/" if self._prefix else ""
         space = self._space
         with space.lock:
@@ -111,21 +111,21 @@ class MemoryStore(Store):
         return sorted((key.removeprefix(own), version) for key, version in found)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return iter([_info(key, version) for key, version in self._below(check_prefix(prefix))])
+        return iter([_object_info(key, version) for key, version in self._list_below(check_prefix(prefix))])
 
     def children(self, prefix: str = "") -> Iterator[str]:
-        keys = [key.removeprefix(prefix) for key, _ in self._below(check_directory(prefix))]
+        keys = [key.removeprefix(prefix) for key, _ in self._list_below(check_directory(prefix))]
         return iter(sorted({key.split("/")[0] for key in keys if "/" in key}))
 
     def check_writable(self) -> None:
         """Nothing to prove: memory can always be written."""
 
     def at(self, prefix: str) -> MemoryStore:
-        return MemoryStore(self._name, joined(self._prefix, check_key(prefix.removesuffix("/"), "prefix")))
+        return MemoryStore(self._name, join_key(self._prefix, check_key(prefix.removesuffix("/"), "prefix")))
 
-    def _full(self, key: str) -> str:
-        return joined(self._prefix, check_key(key))
+    def _full_key(self, key: str) -> str:
+        return join_key(self._prefix, check_key(key))
 
 
-def _info(key: str, version: _Version) -> ObjectInfo:
+def _object_info(key: str, version: _Version) -> ObjectInfo:
     return ObjectInfo(key, len(version.data), version.etag, version.modified)

@@ -13,18 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from generator.store.atomic_files import ABSENT
+from generator.store.atomic_files import ABSENT_ERRORS
 from generator.store.base import Store
 
-PROBE = ".latentmill-probe-"
-_FILE = re.compile(r"\.(tmp|latentmill-probe)-[0-9a-f]{16}|\.doctor-\d+")
+PROBE_PREFIX = ".latentmill-probe-"
+_TEMPORARY_FILE = re.compile(r"\.(tmp|latentmill-probe)-[0-9a-f]{16}|\.doctor-\d+")
 # A bundle on its way in or out of the cache, and one that is being saved: ``.<16 digits>``, ``.<name>-<8 letters>``.
-_DIRECTORY = re.compile(r"\.[0-9a-f]{16}|\..+-[a-z0-9_]{8}")
-_PART = re.compile(r"[a-z]+\.(safetensors|json)")
+_UNFINISHED_BUNDLE = re.compile(r"\.[0-9a-f]{16}|\..+-[a-z0-9_]{8}")
+_BUNDLE_FILE = re.compile(r"[a-z]+\.(safetensors|json)")
 
 
 @dataclass(frozen=True)
-class Hidden:
+class PartialWrite:
     """Something that no listing shows. ``remove`` takes it away; nothing happens where it is gone already."""
 
     kind: Literal["temporary", "upload"]
@@ -35,28 +35,28 @@ class Hidden:
 
 
 @runtime_checkable
-class HasLeftovers(Protocol):
+class HasPartialWrites(Protocol):
     """A store in which interrupted writes leave something."""
 
-    def leftovers(self) -> Iterator[Hidden]:
+    def partial_writes(self) -> Iterator[PartialWrite]:
         """All of it, whatever its age. Raises ``StoreError``."""
 
 
 @runtime_checkable
-class HasDirectories(Protocol):
+class HasEmptyDirectories(Protocol):
     """A store that keeps directories in which nothing is left."""
 
-    def prune(self) -> None:
+    def prune_directories(self) -> None:
         """Remove them. Raises ``StoreError``."""
 
 
-def tidy(store: Store) -> None:
+def prune_directories(store: Store) -> None:
     """Remove what a store keeps of objects that are gone: empty directories, where it has any."""
-    if isinstance(store, HasDirectories):
-        store.prune()
+    if isinstance(store, HasEmptyDirectories):
+        store.prune_directories()
 
 
-def hidden_below(directory: Path) -> Iterator[Hidden]:
+def find_partial_writes(directory: Path) -> Iterator[PartialWrite]:
     """The temporary files and unfinished directories of bundles below ``directory``; links are not followed."""
     waiting = [directory]
     while waiting:
@@ -65,33 +65,33 @@ def hidden_below(directory: Path) -> Iterator[Hidden]:
                 for entry in found:
                     if not entry.name.startswith("."):
                         waiting += [Path(entry.path)] if entry.is_dir(follow_symlinks=False) else []
-                    elif (hidden := _hidden(entry)) is not None:
+                    elif (hidden := _partial_write(entry)) is not None:
                         yield hidden
-        except ABSENT:  # gone meanwhile
+        except ABSENT_ERRORS:  # gone meanwhile
             continue
 
 
-def _hidden(entry: os.DirEntry[str]) -> Hidden | None:
+def _partial_write(entry: os.DirEntry[str]) -> PartialWrite | None:
     path = Path(entry.path)
     try:
         facts = entry.stat(follow_symlinks=False)
-        if entry.is_file(follow_symlinks=False) and _FILE.fullmatch(entry.name):
-            return Hidden("temporary", path.as_uri(), facts.st_size, _time(facts), partial(_unlink, path))
-        if entry.is_dir(follow_symlinks=False) and _DIRECTORY.fullmatch(entry.name):
+        if entry.is_file(follow_symlinks=False) and _TEMPORARY_FILE.fullmatch(entry.name):
+            return PartialWrite("temporary", path.as_uri(), facts.st_size, _modified(facts), partial(_unlink, path))
+        if entry.is_dir(follow_symlinks=False) and _UNFINISHED_BUNDLE.fullmatch(entry.name):
             parts = list(os.scandir(path))
-            if all(part.is_file(follow_symlinks=False) and _PART.fullmatch(part.name) for part in parts):
+            if all(part.is_file(follow_symlinks=False) and _BUNDLE_FILE.fullmatch(part.name) for part in parts):
                 facts_of_all = [facts, *(part.stat(follow_symlinks=False) for part in parts)]
                 size = sum(each.st_size for each in facts_of_all[1:])
-                newest = max(map(_time, facts_of_all))
-                return Hidden(
+                newest = max(map(_modified, facts_of_all))
+                return PartialWrite(
                     "temporary", path.as_uri(), size, newest, partial(shutil.rmtree, path, ignore_errors=True)
                 )
-    except ABSENT:
+    except ABSENT_ERRORS:
         return None
     return None
 
 
-def _time(facts: os.stat_result) -> datetime:
+def _modified(facts: os.stat_result) -> datetime:
     return datetime.fromtimestamp(facts.st_mtime, UTC)
 
 

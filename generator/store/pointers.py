@@ -19,8 +19,8 @@ from generator.store.base import Store
 # again, so it does nothing but decide.
 Decision = Callable[[bytes | None], bytes | None]
 
-_TRIES = 15
-_LONGEST_PAUSE = 0.5  # seconds
+_MAX_TRIES = 15
+_MAX_PAUSE_SECONDS = 0.5  # seconds
 
 
 def move(store: Store, key: str, decide: Decision, limit: int) -> bytes | None:
@@ -29,8 +29,8 @@ def move(store: Store, key: str, decide: Decision, limit: int) -> bytes | None:
     Raises ``StoreUnavailable`` where others keep moving it, ``IntegrityError`` for an object of over ``limit`` bytes,
     and whatever ``decide`` raises; then nothing has moved.
     """
-    for attempt in range(_TRIES):
-        etag, held = _look(store, key, limit)
+    for attempt in range(_MAX_TRIES):
+        etag, held = _read_with_etag(store, key, limit)
         wanted = decide(held)
         if wanted is None or wanted == held:
             return held
@@ -40,13 +40,13 @@ def move(store: Store, key: str, decide: Decision, limit: int) -> bytes | None:
             else:
                 store.replace(key, wanted, etag)
         except (AlreadyExists, Changed):
-            if _look(store, key, limit)[1] == wanted:
+            if _read_with_etag(store, key, limit)[1] == wanted:
                 return wanted
-            time.sleep(random.uniform(0.0, min(_LONGEST_PAUSE, 0.01 * 2**attempt)))
+            time.sleep(random.uniform(0.0, min(_MAX_PAUSE_SECONDS, 0.01 * 2**attempt)))
             continue
         return wanted
     raise StoreUnavailable(
-        f"{store.url}/{key}", "a pointer that holds still", f"{_TRIES} moves by others while we tried"
+        f"{store.url}/{key}", "a pointer that holds still", f"{_MAX_TRIES} moves by others while we tried"
     )
 
 
@@ -58,7 +58,7 @@ def read(store: Store, key: str, limit: int) -> bytes | None:
         return None
 
 
-def _look(store: Store, key: str, limit: int) -> tuple[str | None, bytes | None]:
+def _read_with_etag(store: Store, key: str, limit: int) -> tuple[str | None, bytes | None]:
     """Version first, then content: who writes in between makes our own write fail, and no write of theirs is lost."""
     info = store.head(key)
     if info is None:

@@ -16,7 +16,7 @@ def put_once(store: Store, key: str, data: bytes) -> bool:
     try:
         store.create(key, data)
     except AlreadyExists as there:
-        held = _held(store, key, len(data))
+        held = _read_up_to(store, key, len(data))
         if held != data:
             hint = "another build, or another environment, wrote this object"
             got = f"more than {len(data)} bytes" if held is None else digest_of(held)
@@ -25,7 +25,7 @@ def put_once(store: Store, key: str, data: bytes) -> bool:
     return True
 
 
-def _held(store: Store, key: str, size: int) -> bytes | None:
+def _read_up_to(store: Store, key: str, size: int) -> bytes | None:
     """The object; ``None``, unread, where it is larger than ``size`` bytes."""
     try:
         return store.get(key, size)

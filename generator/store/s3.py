@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError
 
 from generator.errors import AlreadyExists, Changed, ObjectMissing, StoreError, StoreUnavailable
 from generator.store.base import (
-    MAX_OBJECT,
+    MAX_OBJECT_BYTES,
     ObjectInfo,
     Store,
     check_directory,
@@ -35,17 +35,17 @@ from generator.store.base import (
     check_size,
     is_key,
     is_segment,
-    joined,
+    join_key,
 )
-from generator.store.partial_writes import PROBE, Hidden
+from generator.store.partial_writes import PROBE_PREFIX, PartialWrite
 from generator.store.s3_client import (
     abort_upload,
     client_of,
     make_bucket,
-    rejects_damage,
+    rejects_bad_checksum,
     require_bucket,
     status_of,
-    translated,
+    translate_errors,
     unfinished_uploads,
 )
 from generator.store.s3_settings import S3Settings
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef, PutObjectOutputTypeDef
 
-_LONGEST_PAUSE = 2.0  # seconds
+_MAX_PAUSE_SECONDS = 2.0  # seconds
 
 
 @final
@@ -63,14 +63,14 @@ class S3Store(Store):
 
     def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
         self._bucket, self._prefix, self._settings = bucket, prefix, settings
-        self._own = f"{prefix}/" if prefix else ""
+        self._key_prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}" + (f"/{prefix}" if prefix else "")
 
     def __repr__(self) -> str:
         return f"S3Store({self.url!r}, endpoint_url={self._settings.endpoint_url!r})"
 
-    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
-        full = self._full(key)
+    def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
+        full = self._full_key(key)
 
         def ask() -> GetObjectOutputTypeDef:
             answer = self._client.get_object(Bucket=self._bucket, Key=full)
@@ -79,28 +79,28 @@ class S3Store(Store):
             check_size(f"{self.url}/{key}", answer["ContentLength"], limit)
             return answer
 
-        with self._translated(key):
-            return self._whole(ask)
+        with self._translate_errors(key):
+            return self._read_body(ask)
 
     def read(self, key: str, start: int, length: int) -> bytes:
         check_range(start, length)
-        full = self._full(key)
+        full = self._full_key(key)
         if length == 0:  # HTTP has no empty range
             if self.head(key) is None:
                 raise ObjectMissing(f"{self.url}/{key}", "an object", "nothing")
             return b""
         span = f"bytes={start}-{start + length - 1}"
-        with self._translated(key):
+        with self._translate_errors(key):
             try:
-                return self._whole(lambda: self._client.get_object(Bucket=self._bucket, Key=full, Range=span))
+                return self._read_body(lambda: self._client.get_object(Bucket=self._bucket, Key=full, Range=span))
             except ClientError as error:
                 if status_of(error) == 416:  # beyond the end
                     return b""
                 raise
 
     def head(self, key: str) -> ObjectInfo | None:
-        full = self._full(key)
-        with self._translated(key):
+        full = self._full_key(key)
+        with self._translate_errors(key):
             try:
                 facts = self._client.head_object(Bucket=self._bucket, Key=full)
             except ClientError as error:
@@ -111,37 +111,37 @@ class S3Store(Store):
         return ObjectInfo(key, facts["ContentLength"], facts["ETag"], facts["LastModified"].astimezone(UTC))
 
     def create(self, key: str, data: bytes) -> str:
-        full = self._full(key)
+        full = self._full_key(key)
         there = AlreadyExists(f"{self.url}/{key}", "no object yet", "an object")
-        with self._translated(key, there):
-            return self._settled(
+        with self._translate_errors(key, there):
+            return self._send_write(
                 lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*")
             )
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
-        full = self._full(key)
+        full = self._full_key(key)
         changed = Changed(f"{self.url}/{key}", f"version {etag}", "another version, or none")
-        with self._translated(key, changed):
-            return self._settled(
+        with self._translate_errors(key, changed):
+            return self._send_write(
                 lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfMatch=etag)
             )
 
     def put(self, key: str, data: bytes) -> str:
-        full = self._full(key)
-        with self._translated(key):
-            return self._settled(lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data))
+        full = self._full_key(key)
+        with self._translate_errors(key):
+            return self._send_write(lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data))
 
     def delete(self, key: str) -> None:
-        full = self._full(key)
-        with self._translated(key):
+        full = self._full_key(key)
+        with self._translate_errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=full)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._listed(check_prefix(prefix))
+        return self._list_below(check_prefix(prefix))
 
     def children(self, prefix: str = "") -> Iterator[str]:
-        above = self._own + check_directory(prefix)
-        with self._translated(prefix):
+        above = self._key_prefix + check_directory(prefix)
+        with self._translate_errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=above, Delimiter="/"
             )
@@ -154,8 +154,8 @@ class S3Store(Store):
 
         Law 4 rests on these conditions; a service that ignores them is refused with ``StoreUnavailable``.
         """
-        full = f"{self._own}{PROBE}{secrets.token_hex(8)}"
-        with self._translated(""):
+        full = f"{self._key_prefix}{PROBE_PREFIX}{secrets.token_hex(8)}"
+        with self._translate_errors(""):
             client, bucket = self._client, self._bucket
             client.put_object(Bucket=bucket, Key=full, Body=b"probe")  # with a condition, a repetition meets itself
             try:
@@ -174,47 +174,49 @@ class S3Store(Store):
         """Make the bucket of this store; ``False`` where it is there already. Raises ``StoreError``."""
         return make_bucket(self._bucket, self._settings)
 
-    def rejects_damage(self) -> bool:
+    def rejects_bad_checksum(self) -> bool:
         """Whether the service refuses bytes with a wrong checksum. Raises ``StoreError``."""
-        return rejects_damage(self._bucket, f"{self._own}{PROBE}{secrets.token_hex(8)}", self._settings)
+        return rejects_bad_checksum(
+            self._bucket, f"{self._key_prefix}{PROBE_PREFIX}{secrets.token_hex(8)}", self._settings
+        )
 
-    def leftovers(self) -> Iterator[Hidden]:
+    def partial_writes(self) -> Iterator[PartialWrite]:
         """Unfinished uploads below this store's prefix, and probes right there. Raises ``StoreError``."""
         bucket, settings = self._bucket, self._settings
-        for upload in unfinished_uploads(bucket, self._own, settings):
-            where = f"s3://{bucket}/{upload.key} (upload {upload.upload})"
-            yield Hidden("upload", where, 0, upload.begun, partial(abort_upload, bucket, upload, settings))
-        for info in self._listed(PROBE, every=True):
-            remove = partial(self._client.delete_object, Bucket=bucket, Key=f"{self._own}{info.key}")
-            yield Hidden("temporary", f"{self.url}/{info.key}", info.size, info.modified, remove)
+        for upload in unfinished_uploads(bucket, self._key_prefix, settings):
+            where = f"s3://{bucket}/{upload.key} (upload {upload.upload_id})"
+            yield PartialWrite("upload", where, 0, upload.started, partial(abort_upload, bucket, upload, settings))
+        for info in self._list_below(PROBE_PREFIX, every=True):
+            remove = partial(self._client.delete_object, Bucket=bucket, Key=f"{self._key_prefix}{info.key}")
+            yield PartialWrite("temporary", f"{self.url}/{info.key}", info.size, info.modified, remove)
 
     def at(self, prefix: str) -> S3Store:
-        below = joined(self._prefix, check_key(prefix.removesuffix("/"), "prefix"))
+        below = join_key(self._prefix, check_key(prefix.removesuffix("/"), "prefix"))
         return S3Store(self._bucket, below, self._settings)
 
     @property
     def _client(self) -> S3Client:
         return client_of(self._settings)
 
-    def _full(self, key: str) -> str:
-        return joined(self._prefix, check_key(key))
+    def _full_key(self, key: str) -> str:
+        return join_key(self._prefix, check_key(key))
 
-    def _listed(self, prefix: str, *, every: bool = False) -> Iterator[ObjectInfo]:
+    def _list_below(self, prefix: str, *, every: bool = False) -> Iterator[ObjectInfo]:
         """Objects whose key, without ``every``, is one that ``check_key`` lets pass."""
-        with self._translated(prefix):
+        with self._translate_errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._own + prefix
+                Bucket=self._bucket, Prefix=self._key_prefix + prefix
             )
             for page in pages:
                 for item in page.get("Contents", ()):
                     if every or is_key(item["Key"]):
-                        yield self._info(item)
+                        yield self._object_info(item)
 
-    def _info(self, item: ObjectTypeDef) -> ObjectInfo:
-        key = item["Key"].removeprefix(self._own)
+    def _object_info(self, item: ObjectTypeDef) -> ObjectInfo:
+        key = item["Key"].removeprefix(self._key_prefix)
         return ObjectInfo(key, item["Size"], item["ETag"], item["LastModified"].astimezone(UTC))
 
-    def _whole(self, ask: Callable[[], GetObjectOutputTypeDef]) -> bytes:
+    def _read_body(self, ask: Callable[[], GetObjectOutputTypeDef]) -> bytes:
         """The body of an answer; botocore compares its length and checksum, and what was cut is asked for again."""
         attempt = 1
         while True:
@@ -224,10 +226,10 @@ class S3Store(Store):
             except (BotoCoreError, HTTPError) as cut:
                 if attempt == self._settings.max_attempts:
                     raise StoreUnavailable(self.url, "a whole body", f"{cut} in attempt {attempt}") from cut
-            _pause(attempt)
+            _back_off(attempt)
             attempt += 1
 
-    def _settled(self, send: Callable[[], PutObjectOutputTypeDef]) -> str:
+    def _send_write(self, send: Callable[[], PutObjectOutputTypeDef]) -> str:
         """The etag of a write, sent again while another conditional write is in progress (HTTP 409)."""
         attempt = 1
         while True:
@@ -236,7 +238,7 @@ class S3Store(Store):
             except ClientError as error:
                 if status_of(error) != 409 or attempt == self._settings.max_attempts:
                     raise
-            _pause(attempt)
+            _back_off(attempt)
             attempt += 1
 
     def _expect_refusal(self, condition: str, send: Callable[[], PutObjectOutputTypeDef]) -> None:
@@ -249,10 +251,10 @@ class S3Store(Store):
         hint = "latentmill needs conditional writes; use a service, or a version of it, that has them"
         raise StoreUnavailable(self.url, f"a service that honours {condition}", "a write in spite of it", hint)
 
-    def _translated(self, key: str, refused: StoreError | None = None) -> AbstractContextManager[None]:
+    def _translate_errors(self, key: str, refused: StoreError | None = None) -> AbstractContextManager[None]:
         where = f"{self.url}/{key}" if key else self.url
-        return translated(self._bucket, where, self._settings, refused)
+        return translate_errors(self._bucket, where, self._settings, refused)
 
 
-def _pause(attempt: int) -> None:
-    time.sleep(min(0.1 * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1.0))
+def _back_off(attempt: int) -> None:
+    time.sleep(min(0.1 * 2**attempt, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0))

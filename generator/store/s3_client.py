@@ -29,14 +29,14 @@ from pydantic import SecretStr
 
 from generator.errors import AccessDenied, BucketMissing, ObjectMissing, StoreError, StoreUnavailable
 from generator.store.s3_settings import S3Settings
-from generator.store.s3_truncation import expect_whole_answers
+from generator.store.s3_truncation import retry_truncated_answers
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, SSOError)
 _BAD_CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}  # HTTP 400
-_OURS_ALREADY = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+_BUCKET_EXISTS_CODES = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 _WRONG_CRC32 = "AAAAAA=="  # that of no bytes at all
 
 
@@ -45,17 +45,17 @@ class UnfinishedUpload:
     """A multipart upload that was begun and neither completed nor aborted: invisible, and paid for."""
 
     key: str  # in the bucket
-    upload: str
-    begun: datetime  # UTC
+    upload_id: str
+    started: datetime  # UTC
 
 
 @lru_cache(maxsize=16)
 def client_of(settings: S3Settings) -> S3Client:
     """This process's client."""
     session = Session(
-        aws_access_key_id=_plain(settings.access_key),
-        aws_secret_access_key=_plain(settings.secret_key),
-        aws_session_token=_plain(settings.session_token),
+        aws_access_key_id=_reveal(settings.access_key),
+        aws_secret_access_key=_reveal(settings.secret_key),
+        aws_session_token=_reveal(settings.session_token),
         region_name=settings.region,
     )
     config = Config(
@@ -68,7 +68,7 @@ def client_of(settings: S3Settings) -> S3Client:
         response_checksum_validation=settings.checksums,
     )
     client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
-    return expect_whole_answers(client, settings.max_attempts)
+    return retry_truncated_answers(client, settings.max_attempts)
 
 
 os.register_at_fork(after_in_child=client_of.cache_clear)  # parent and child would talk over the same sockets
@@ -81,17 +81,19 @@ def require_bucket(bucket: str, settings: S3Settings) -> None:
         client_of(settings).head_bucket(Bucket=bucket)
     except ClientError as error:
         if status_of(error) == 404:
-            raise _no_bucket(bucket) from error
+            raise _bucket_missing(bucket) from error
         raise
 
 
 @contextmanager
-def translated(bucket: str, where: str, settings: S3Settings, refused: StoreError | None = None) -> Iterator[None]:
+def translate_errors(
+    bucket: str, where: str, settings: S3Settings, refused: StoreError | None = None
+) -> Iterator[None]:
     """Inside the block failures of boto3 are a ``StoreError`` about ``where``; a failed condition is ``refused``."""
     try:
         yield
     except ClientError as error:
-        raise _translation(error, bucket, where, settings, refused) from error
+        raise _translate(error, bucket, where, settings, refused) from error
     except _NO_CREDENTIALS as error:
         hint = "give access_key and secret_key, or let boto3's own chain find some"
         raise AccessDenied(where, "credentials", str(error), hint) from error
@@ -108,7 +110,7 @@ def status_of(error: ClientError) -> int:
 def make_bucket(bucket: str, settings: S3Settings) -> bool:
     """Make the bucket; ``False`` where there is one of this name already. Raises ``StoreError``."""
     client = client_of(settings)
-    with translated(bucket, f"s3://{bucket}", settings):
+    with translate_errors(bucket, f"s3://{bucket}", settings):
         try:
             if settings.region in (None, "us-east-1"):  # the one region that must not be named
                 client.create_bucket(Bucket=bucket)
@@ -116,16 +118,16 @@ def make_bucket(bucket: str, settings: S3Settings) -> bool:
                 place = {"LocationConstraint": settings.region}
                 client.create_bucket(Bucket=bucket, CreateBucketConfiguration=place)  # type: ignore[arg-type]
         except ClientError as refused:
-            if refused.response["Error"].get("Code") in _OURS_ALREADY:
+            if refused.response["Error"].get("Code") in _BUCKET_EXISTS_CODES:
                 return False
             raise
     return True
 
 
-def rejects_damage(bucket: str, key: str, settings: S3Settings) -> bool:
+def rejects_bad_checksum(bucket: str, key: str, settings: S3Settings) -> bool:
     """Whether the service refuses bytes whose checksum is wrong; leaves no object at ``key``. Raises ``StoreError``."""
     client = client_of(settings)
-    with translated(bucket, f"s3://{bucket}/{key}", settings):
+    with translate_errors(bucket, f"s3://{bucket}/{key}", settings):
         try:
             client.put_object(Bucket=bucket, Key=key, Body=b"damaged on the way", ChecksumCRC32=_WRONG_CRC32)
         except ClientError as refused:
@@ -138,7 +140,7 @@ def rejects_damage(bucket: str, key: str, settings: S3Settings) -> bool:
 
 def unfinished_uploads(bucket: str, prefix: str, settings: S3Settings) -> Iterator[UnfinishedUpload]:
     """Multipart uploads to keys that begin with ``prefix``, a page at a time. Raises ``StoreError``."""
-    with translated(bucket, f"s3://{bucket}/{prefix}", settings):
+    with translate_errors(bucket, f"s3://{bucket}/{prefix}", settings):
         pages = client_of(settings).get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
             for item in page.get("Uploads", ()):
@@ -149,19 +151,19 @@ def abort_upload(bucket: str, upload: UnfinishedUpload, settings: S3Settings) ->
     """Remove what was uploaded so far; nothing happens where the upload has ended. Raises ``StoreError``."""
     gone = ObjectMissing(f"s3://{bucket}/{upload.key}", "an unfinished upload", "none")
     try:
-        with translated(bucket, f"s3://{bucket}/{upload.key}", settings, gone):
-            client_of(settings).abort_multipart_upload(Bucket=bucket, Key=upload.key, UploadId=upload.upload)
+        with translate_errors(bucket, f"s3://{bucket}/{upload.key}", settings, gone):
+            client_of(settings).abort_multipart_upload(Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)
     except ObjectMissing:
         return
 
 
-def _translation(
+def _translate(
     error: ClientError, bucket: str, where: str, settings: S3Settings, refused: StoreError | None
 ) -> StoreError:
     status, code = status_of(error), error.response["Error"].get("Code", "")
     got = f"HTTP {status} {code}: {error.response['Error'].get('Message', '')}"[:300]
     if code == "NoSuchBucket":
-        return _no_bucket(bucket)
+        return _bucket_missing(bucket)
     if refused is not None and status in (404, 412):
         return refused
     if status == 404:
@@ -172,10 +174,10 @@ def _translation(
     return StoreUnavailable(where, "an answer", f"{got} after {settings.max_attempts} attempt(s)")
 
 
-def _no_bucket(bucket: str) -> BucketMissing:
+def _bucket_missing(bucket: str) -> BucketMissing:
     hint = "make the bucket (`latentmill doctor --make-bucket` does), or correct its name"
     return BucketMissing(f"s3://{bucket}", "a bucket", "none", hint)
 
 
-def _plain(secret: SecretStr | None) -> str | None:
+def _reveal(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from generator.errors import SettingsError
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
-class S3Settings(Frozen):
+class S3Settings(FrozenModel):
     """Where the service is, who we are, and how patient we are.
 
     Credentials left out are looked up by boto3's own chain (environment, shared files, instance role); given ones
@@ -40,14 +40,14 @@ class S3Settings(Frozen):
 
     @field_validator("endpoint_url", mode="after")
     @classmethod
-    def _plain_endpoint(cls, url: str | None) -> str | None:
+    def _check_endpoint(cls, url: str | None) -> str | None:
         if url is not None and not _is_endpoint(url):
             expected = "http://host[:port] or https://host[:port], without credentials or a query"
             raise SettingsError("s3.endpoint_url", expected, "something else (not shown: it may hold a password)")
         return url
 
     @model_validator(mode="after")
-    def _keys_come_in_pairs(self) -> Self:
+    def _check_key_pair(self) -> Self:
         # A ValueError here would become pydantic's ValidationError, which carries its input: the keys.
         if (self.access_key is None) != (self.secret_key is None):
             raise SettingsError("s3.secret_key", "access_key and secret_key together, or neither", "one of them")

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 # Answers without a body whose length would tell, and what they say on success.
-_FACTS = {"HeadObject": ("ETag", "LastModified", "ContentLength"), "PutObject": ("ETag",)}
+_REQUIRED_FIELDS = {"HeadObject": ("ETag", "LastModified", "ContentLength"), "PutObject": ("ETag",)}
 _PAUSE = 0.2  # seconds before such a request is sent again
 
 
-def expect_whole_answers(client: S3Client, max_attempts: int) -> S3Client:
+def retry_truncated_answers(client: S3Client, max_attempts: int) -> S3Client:
     """Make ``client`` repeat, up to ``max_attempts`` in all, what was answered in part."""
     events, endpoint = client.meta.events, client._endpoint  # type: ignore[attr-defined]
-    endpoint.http_session = _WholeAnswers(endpoint.http_session)
-    events.register_last("before-call.s3", _expect_nothing)
+    endpoint.http_session = _LengthCheckedSession(endpoint.http_session)
+    events.register_last("before-call.s3", _drop_expect_header)
 
-    for operation, facts in _FACTS.items():
-        events.register(f"needs-retry.s3.{operation}", _ask_again(facts, max_attempts))  # type: ignore[arg-type]
+    for operation, facts in _REQUIRED_FIELDS.items():
+        events.register(f"needs-retry.s3.{operation}", _retry_handler(facts, max_attempts))  # type: ignore[arg-type]
     return client
 
 
-def _ask_again(facts: tuple[str, ...], max_attempts: int) -> Callable[..., float | None]:
+def _retry_handler(facts: tuple[str, ...], max_attempts: int) -> Callable[..., float | None]:
     """A handler that sends a request again while its success lacks one of ``facts``."""
 
     def pause(response: Any, attempts: int, **_: object) -> float | None:
@@ -47,7 +47,7 @@ def _ask_again(facts: tuple[str, ...], max_attempts: int) -> Callable[..., float
 
 
 @final
-class _WholeAnswers:
+class _LengthCheckedSession:
     """botocore's HTTP session; raises ``ConnectionClosedError`` for an answer that is shorter than it says."""
 
     def __init__(self, session: Any) -> None:
@@ -55,7 +55,7 @@ class _WholeAnswers:
 
     def send(self, request: Any) -> Any:
         answer = self._session.send(request)
-        if not _is_whole(answer, bodiless=request.method == "HEAD", read=not request.stream_output):
+        if not _is_complete(answer, bodiless=request.method == "HEAD", read=not request.stream_output):
             answer.raw.close()
             raise ConnectionClosedError(endpoint_url=request.url)
         return answer
@@ -64,7 +64,7 @@ class _WholeAnswers:
         self._session.close()
 
 
-def _is_whole(answer: Any, *, bodiless: bool, read: bool) -> bool:
+def _is_complete(answer: Any, *, bodiless: bool, read: bool) -> bool:
     """Whether the headers of a success are whole, and its body as long as they say, as far as it was ``read``."""
     headers = answer.headers
     if not 200 <= answer.status_code < 300 or answer.status_code == 204:
@@ -77,6 +77,6 @@ def _is_whole(answer: Any, *, bodiless: bool, read: bool) -> bool:
     return not read or int(length) == len(answer.content)
 
 
-def _expect_nothing(params: dict[str, Any], **_: object) -> None:
+def _drop_expect_header(params: dict[str, Any], **_: object) -> None:
     """Send a body without waiting for ``100 Continue``."""
     params["headers"].pop("Expect", None)

@@ -13,10 +13,10 @@ from generator.store.base import check_key
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")  # two letters or more
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
-_EXPECTED = "s3://bucket/prefix, file:///path, a path, or memory://name"
+_EXPECTED_FORMS = "s3://bucket/prefix, file:///path, a path, or memory://name"
 
 
-class Place(NamedTuple):
+class StoreLocation(NamedTuple):
     """A parsed store URL; ``root`` is a bucket, an absolute path, or the name of a memory space."""
 
     scheme: Literal["s3", "file", "memory"]
@@ -24,43 +24,45 @@ class Place(NamedTuple):
     prefix: str = ""
 
 
-def parse(url: str) -> Place:
+def parse_url(url: str) -> StoreLocation:
     """The place ``url`` names. Plain paths may be relative or begin with ``~``. Raises ``SpecError('url', ...)``."""
     scheme = _SCHEME.match(url)
     if scheme is None:
-        return Place("file", _absolute(url, url))
+        return StoreLocation("file", _absolute(url, url))
     rest = url[scheme.end() :]
     if scheme[0] == "file://":
-        return Place("file", _absolute(_path_of(rest, url), url))
+        return StoreLocation("file", _absolute(_file_path(rest, url), url))
     if scheme[0] not in ("s3://", "memory://"):
-        raise SpecError("url", _EXPECTED, _shown(url), "write ./ before a path that has a colon in its first part")
+        raise SpecError(
+            "url", _EXPECTED_FORMS, _redact(url), "write ./ before a path that has a colon in its first part"
+        )
     root, _, prefix = rest.partition("/")
     prefix = prefix.rstrip("/")
     if scheme[0] == "memory://":
-        return Place("memory", check_key(root, "url"), check_key(prefix, "url") if prefix else "")
+        return StoreLocation("memory", check_key(root, "url"), check_key(prefix, "url") if prefix else "")
     if _BUCKET.fullmatch(root) is None:
-        raise SpecError("url", "s3:// and a bucket of 3 to 63 letters, digits, '.', '_' and '-'", _shown(url))
-    return Place("s3", root, check_key(prefix, "url") if prefix else "")
+        raise SpecError("url", "s3:// and a bucket of 3 to 63 letters, digits, '.', '_' and '-'", _redact(url))
+    return StoreLocation("s3", root, check_key(prefix, "url") if prefix else "")
 
 
-def _path_of(rest: str, url: str) -> str:
+def _file_path(rest: str, url: str) -> str:
     host, slash, path = rest.partition("/")
     if host not in ("", "localhost"):
-        raise SpecError("url", "file:/// and an absolute path", _shown(url), "a file URL cannot name another host")
+        raise SpecError("url", "file:/// and an absolute path", _redact(url), "a file URL cannot name another host")
     return os.fsdecode(unquote_to_bytes(slash + path)) or "/"
 
 
 def _absolute(path: str, url: str) -> str:
     if not path or "\0" in path:
-        raise SpecError("url", _EXPECTED, _shown(url))
+        raise SpecError("url", _EXPECTED_FORMS, _redact(url))
     try:
         home = Path(path).expanduser()
     except RuntimeError as homeless:
-        raise SpecError("url", "a home directory that exists", _shown(url)) from homeless
+        raise SpecError("url", "a home directory that exists", _redact(url)) from homeless
     # Links are kept: where /data leads is for its owner to change, and may differ on the worker's machine.
     return "/" + os.path.abspath(home).lstrip("/")  # noqa: PTH100
 
 
-def _shown(url: str) -> str:
+def _redact(url: str) -> str:
     """``url`` for an error: without credentials, and without the query of a signed link."""
     return repr(re.sub(r"//[^/@]*@", "//***@", url.partition("?")[0])[:120])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.bundles import tiny_bundle
-from workers.cli.main import _HOMES, _SECTIONS, _SHORT
+from workers.cli.main import _MODULES, _SECTIONS, _SUMMARIES
 
 DIGITS = tuple("0123456789")
 
@@ -68,11 +68,11 @@ def cli(tmp_path: Path) -> Cli:
 
 def test_help_lists_every_command(cli: Cli) -> None:
     text = cli.run("--help").stdout
-    assert all(name in text for name in _HOMES)
-    assert set(_HOMES) == set(_SHORT) == {name for names in _SECTIONS.values() for name in names}
+    assert all(name in text for name in _MODULES)
+    assert set(_MODULES) == set(_SUMMARIES) == {name for names in _SECTIONS.values() for name in names}
 
 
-@pytest.mark.parametrize("name", sorted(_HOMES))
+@pytest.mark.parametrize("name", sorted(_MODULES))
 def test_every_command_explains_itself(name: str) -> None:
     from click.testing import CliRunner
 

@@ -12,18 +12,18 @@ import yaml
 from PIL import Image
 
 from generator.datasets.promotion import promote
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.models.bundle import load_bundle, push
 from generator.models.bundle.channels import move_channel
-from generator.production.commit import place_of
+from generator.production.commit import locate_build
 from generator.production.mill import build
 from generator.spec.recipe import Order, Recipe
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
-from workers.cli.main import _HOMES
-from workers.schedules.declare import check
+from workers.cli.main import _MODULES
+from workers.schedules.declare import check_schedule
 from workers.schedules.schedule import Schedule, parse_schedule
-from workers.settings import PREFIX, Settings
+from workers.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
@@ -48,9 +48,9 @@ def test_commands_and_settings_exist(page: Path) -> None:
     commands = re.findall(r"`latentmill ([a-z]+)", text)
     for block in blocks(page, "bash"):
         commands += re.findall(r"^latentmill ([a-z]+)", block, flags=re.MULTILINE)
-    assert set(commands) <= set(_HOMES)
-    names = {name.lower() for name in re.findall(rf"{PREFIX}([A-Z0-9_]+)", text)} - {"data"}
-    in_compose = {name.lower() for name in re.findall(rf"{PREFIX}([A-Z0-9_]+)=", EXAMPLE.read_text())}
+    assert set(commands) <= set(_MODULES)
+    names = {name.lower() for name in re.findall(rf"{ENV_PREFIX}([A-Z0-9_]+)", text)} - {"data"}
+    in_compose = {name.lower() for name in re.findall(rf"{ENV_PREFIX}([A-Z0-9_]+)=", EXAMPLE.read_text())}
     assert names <= set(Settings.model_fields) | in_compose
 
 
@@ -66,8 +66,8 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     tiny_bundle(tmp_path / "photos.bundle")
     (text,) = blocks(ROOT / "README.md", "yaml")
-    spec, bundle = resolve(draft_of(yaml.safe_load(text) | {"count": 90, "shard_size": 40}))
-    build(place_of(spec), load_bundle(bundle), device="cpu")
+    spec, bundle = resolve_draft(parse_draft(yaml.safe_load(text) | {"count": 90, "shard_size": 40}))
+    build(locate_build(spec), load_bundle(bundle), device="cpu")
     return tmp_path
 
 
@@ -88,12 +88,12 @@ def test_the_schedules_of_the_nightly_page_build_what_its_script_reads(
     move_channel(root, "digits", push(open_store("digits.bundle"), root), by="a test")
     schedules = [parse_schedule(text.encode(), "nightly.md") for text in blocks(page, "yaml")]
     few = [each.model_copy(update={"job": each.job | {"count": 90}}) for each in schedules]
-    jobs = [check(schedule, root, Settings(root=root.url), now)[0] for schedule in few]
+    jobs = [check_schedule(schedule, root, Settings(root=root.url), now)[0] for schedule in few]
     assert [schedule.name for schedule in schedules] == ["digits", "by-month"]
     spec = jobs[0].spec
-    build(place_of(spec), load_bundle(jobs[0].bundle), device="cpu")
+    build(locate_build(spec), load_bundle(jobs[0].bundle), device="cpu")
     dataset = open_store(f"{spec.order.destination}/{spec.order.name}")
-    assert promote(dataset, spec.build_id, logical_date=now, by="a test").holds
+    assert promote(dataset, spec.build_id, logical_date=now, by="a test").is_current
     (script,) = blocks(page, "python")
     seen: list[int] = []
     exec(script.replace("...", "seen.extend(label.tolist())"), {"seen": seen})
@@ -112,8 +112,8 @@ def test_the_ways_to_draw_of_the_how_to_are_built(tmp_path: Path, monkeypatch: p
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     modes = []
     for text in blocks(ROOT / "docs/how-to.md", "yaml"):
-        spec, bundle = resolve(draft_of(yaml.safe_load(text)))
-        manifest = build(place_of(spec), load_bundle(bundle), device="cpu")
+        spec, bundle = resolve_draft(parse_draft(yaml.safe_load(text)))
+        manifest = build(locate_build(spec), load_bundle(bundle), device="cpu")
         assert manifest.samples == spec.recipe.total
         modes.append(spec.recipe.draw.mode)
     assert sorted(modes) == ["around", "between", "cluster"]

@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from generator.errors import BrokerUnavailable, SettingsError
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer
-from workers.broker.connection import broker_errors, connect, embedded_root, redis_url, shown
-from workers.embedded import EmbeddedRedis, end, worker_environment, write_state
+from workers.broker.connection import broker_errors, connect, embedded_root, redacted_url, redis_url
+from workers.embedded import EmbeddedRedis, stop_processes, worker_environment, write_state
 from workers.settings import Settings
 
 MAIN = [sys.executable, "-c", "from workers.cli import main; main()"]
@@ -186,7 +186,7 @@ def test_all_are_asked_to_leave_before_one_is_waited_for(tmp_path: Path) -> None
     command = [sys.executable, "-c", script, str(tmp_path)]
     children = [subprocess.Popen([*command, str(number)], start_new_session=True) for number in range(3)]
     until(lambda: len(list(tmp_path.glob("up-*"))) == 3)
-    end(children, seconds=20.0)
+    stop_processes(children, seconds=20.0)
     assert [child.returncode for child in children] == [0, 0, 0]
 
 
@@ -298,8 +298,8 @@ def test_workers_get_an_absolute_root(tmp_path: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str, text: str) -> None:
-    assert shown(url) == text
-    assert "hunter2" not in shown(url)
+    assert redacted_url(url) == text
+    assert "hunter2" not in redacted_url(url)
 
 
 @pytest.mark.parametrize(

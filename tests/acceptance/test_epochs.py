@@ -18,13 +18,13 @@ import yaml
 
 from generator.datasets.replay import replay
 from generator.datasets.verification import verify_dataset
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import EnvironmentMismatch
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.commit import BuildPlace, begin, fix_environment, open_epoch, place_of
+from generator.production.commit import BuildLocation, begin, fix_environment, locate_build, open_epoch
 from generator.production.decoding import ResidentDecoder
 from generator.production.mill import build, produce_shard
-from generator.production.pipeline.shard_maker import open_maker
+from generator.production.pipeline.shard_maker import open_shard_maker
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 
@@ -42,15 +42,15 @@ def generate(spec: Path, **environment: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def half(tmp_path: Path) -> tuple[BuildPlace, Bundle, Path]:
+def half(tmp_path: Path) -> tuple[BuildLocation, Bundle, Path]:
     """A build of three shards, the first of which is made in the environment of this process; and its spec."""
     fields = {"bundle": str(tiny_bundle(tmp_path / "tiny")), "destination": str(tmp_path / "out"), "name": "two"}
     fields |= {"count": 60, "shard_size": 20, "batch": 16}
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(fields))
-    place, bundle = place_of(resolve(draft_of(fields))[0]), load_bundle(open_store(fields["bundle"]))
+    place, bundle = locate_build(resolve_draft(parse_draft(fields))[0]), load_bundle(open_store(fields["bundle"]))
     begin(place)
-    maker = open_maker(place, bundle, ResidentDecoder(bundle, batch=16, dtype="float32", device="cpu"))
+    maker = open_shard_maker(place, bundle, ResidentDecoder(bundle, batch=16, dtype="float32", device="cpu"))
     fix_environment(place, maker.environment)
     produce_shard(place, maker, 0, lease="first", on_batch=lambda _: None)
     return place, bundle, spec
@@ -58,7 +58,7 @@ def half(tmp_path: Path) -> tuple[BuildPlace, Bundle, Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_begun_in_one_environment_and_finished_in_another(half: tuple[BuildPlace, Bundle, Path]) -> None:
+def test_begun_in_one_environment_and_finished_in_another(half: tuple[BuildLocation, Bundle, Path]) -> None:
     place, bundle, spec = half
     other = {"ATEN_CPU_CAPABILITY": "default"}
     refused = generate(spec, **other)

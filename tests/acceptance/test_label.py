@@ -15,7 +15,7 @@ from generator.models.screening.label_judge import load_judge
 from generator.production.decoding import ResidentDecoder
 from generator.sources import load_source
 from generator.store import open_store
-from tests.support.bundles import guarded_bundle, tiny_bundle
+from tests.support.bundles import screened_bundle, tiny_bundle
 from workers.cli.label import label_command
 
 
@@ -25,7 +25,7 @@ def label(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return guarded_bundle(tmp_path_factory.mktemp("label") / "guarded")
+    return screened_bundle(tmp_path_factory.mktemp("label") / "guarded")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_what_the_judge_is_sure_of_can_be_loaded_with_its_labels(
 ) -> None:
     held = load_bundle(open_store(str(bundle)))
     assert held.info.judge is not None
-    assert held.guards.judge_weights is not None
-    judge = load_judge(held.info.judge, held.guards.judge_weights, size=8, channels=1, classes=3)
+    assert held.screening.judge_weights is not None
+    judge = load_judge(held.info.judge, held.screening.judge_weights, size=8, channels=1, classes=3)
     said_NC = judge.probabilities(shown)
     floor = float(np.median(said_NC.max(axis=1)))
     sure_N = said_NC.max(axis=1) >= floor

@@ -21,11 +21,11 @@ from generator.models.bundle import push
 from generator.models.bundle.channels import move_channel
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.cli_sandbox import GATES, house, minutes_ago, write_schedule
+from tests.support.cli_sandbox import LENIENT_GATES, cli_sandbox, minutes_ago, write_schedule
 from workers.cli.main import root as command_line
 from workers.schedules.history import newest_runs
-from workers.schedules.runs import Run, marks
-from workers.schedules.store import change_kept
+from workers.schedules.runs import Run, live_markers
+from workers.schedules.store import update_stored
 
 
 @pytest.fixture
@@ -45,23 +45,23 @@ def states(home: Path, name: str) -> list[str]:
 @pytest.mark.timeout(600)
 def test_three_dates_two_schedulers_one_of_them_killed(home: Path) -> None:
     """Three dates that nobody saw are caught up; two schedulers see to them, and one of them dies on the way."""
-    with house(home) as mill:
+    with cli_sandbox(home) as mill:
         root, now = open_store(str(home / "root")), datetime.now(UTC)
         move_channel(root, "cats", push(open_store(str(home / "tiny.bundle")), root), by="a test")
         job = {"channel": "cats", "count": 60, "shard_size": 30, "batch": 16, "destination": "out"}
         good = {"name": "good", "start": minutes_ago(now, 3), "catch_up": "all", "retention": {"last": 2}, "job": job}
-        refused = {"name": "refused", "start": minutes_ago(now, 3), "gates": GATES | {"images": 1_000_000}}
-        folder = mill.folder(good, refused)
+        refused = {"name": "refused", "start": minutes_ago(now, 3), "gates": LENIENT_GATES | {"images": 1_000_000}}
+        folder = mill.schedule_folder(good, refused)
         mill.start("up", LATENTMILL_SCHEDULES_DIR=str(folder))
         state = home / "state" / "redis.json"
-        mill.until(state.exists)
+        mill.wait_until(state.exists)
         second = mill.start("scheduler")
-        mill.until(lambda: states(home, "good").count("promoted") >= 1)
+        mill.wait_until(lambda: states(home, "good").count("promoted") >= 1)
         os.kill(second.pid, signal.SIGKILL)
-        mill.until(lambda: states(home, "good").count("promoted") >= 3 and "refused" in states(home, "refused"))
+        mill.wait_until(lambda: states(home, "good").count("promoted") >= 3 and "refused" in states(home, "refused"))
         for name in ("good", "refused"):
-            change_kept(root, name, lambda kept: kept and kept.model_copy(update={"held": True}))
-        mill.until(lambda: not list(marks(root)))
+            update_stored(root, name, lambda kept: kept and kept.model_copy(update={"held": True}))
+        mill.wait_until(lambda: not list(live_markers(root)))
 
         made = [run for run in runs(home, "good") if run.state != "skipped"]
         assert len(made) >= 3
@@ -79,7 +79,7 @@ def test_three_dates_two_schedulers_one_of_them_killed(home: Path) -> None:
         assert read_latest(open_store(kept_back.dataset)) is None
 
         log = home / "up-0.log"
-        mill.until(lambda: ": promoted" in log.read_text())
+        mill.wait_until(lambda: ": promoted" in log.read_text())
         assert "good " in log.read_text()
 
 
@@ -174,49 +174,49 @@ def test_what_up_shows(home: Path) -> None:
     """The picture in a terminal, and the lines in a log, from what lies in the store."""
     from rich.console import Console
 
-    from tests.support.simulated_schedules import NIGHT, Scene
-    from workers.cli.dashboard import Picture, changes, rendered
+    from tests.support.simulated_schedules import START, ScheduleSimulation
+    from workers.cli.dashboard import DashboardState, change_lines, render
 
-    scene = Scene(home)
+    scene = ScheduleSimulation(home)
     scene.declare(gates=None)
-    scene.clock.go(hours=3, minutes=31)
-    scene.ticker().once()
+    scene.clock.advance(hours=3, minutes=31)
+    scene.ticker().tick()
     runs_then = tuple(scene.runs())
-    scene.clock.go(minutes=20)
-    scene.ticker().once()
-    upcoming = ((NIGHT, "2026-01-02T03:30+00:00", "nightly"),)
-    before, after = Picture((), (), runs_then), Picture((), upcoming, tuple(scene.runs()), "redis: away")
-    assert list(changes(Picture(), before)) == ["nightly 2026-01-01T03:30+00:00: submitted"]
-    assert list(changes(before, after)) == [
+    scene.clock.advance(minutes=20)
+    scene.ticker().tick()
+    upcoming = ((START, "2026-01-02T03:30+00:00", "nightly"),)
+    before, after = DashboardState((), (), runs_then), DashboardState((), upcoming, tuple(scene.runs()), "redis: away")
+    assert list(change_lines(DashboardState(), before)) == ["nightly 2026-01-01T03:30+00:00: submitted"]
+    assert list(change_lines(before, after)) == [
         "nightly 2026-01-01T03:30+00:00: promoted",
         "nightly: next at 2026-01-02T03:30+00:00",
         "redis: away",
     ]
-    assert list(changes(after, after)) == []
+    assert list(change_lines(after, after)) == []
     console = Console(width=100, record=True, file=StringIO())
-    console.print(rendered(after))
+    console.print(render(after))
     text = console.export_text()
     assert all(word in text for word in ("running: nothing", "next", "2026-01-02T03:30", "promoted", "redis: away"))
 
 
 def test_up_follows_a_run_of_an_old_date_to_its_end(home: Path) -> None:
     """No date of the last day leads to it any more once nothing is left to do for it."""
-    from tests.support.simulated_schedules import NIGHT, Scene
-    from workers.cli.dashboard import Picture, look
+    from tests.support.simulated_schedules import START, ScheduleSimulation
+    from workers.cli.dashboard import DashboardState, read_state
     from workers.client import Client
     from workers.jobs.pool import Pool
-    from workers.schedules.manual_runs import begin
+    from workers.schedules.manual_runs import start_run
 
-    scene = Scene(home)
+    scene = ScheduleSimulation(home)
     kept = scene.declare(gates=None)
     client, pool = Client(scene.pool.settings), Pool(scene.pool.settings)
-    begin(scene.pool, kept, NIGHT - timedelta(days=30), NIGHT, "hand")
-    seen, states = Picture(), list[list[str]]()
+    start_run(scene.pool, kept, START - timedelta(days=30), START, "hand")
+    seen, states = DashboardState(), list[list[str]]()
     for hours in (0, 1, 12, 40):
-        scene.clock.time = NIGHT + timedelta(hours=hours, minutes=1)
+        scene.clock.time = START + timedelta(hours=hours, minutes=1)
         for _ in range(min(hours, 2)):
-            scene.ticker().once()
-        seen = look(client, pool, scene.clock.time, seen)
+            scene.ticker().tick()
+        seen = read_state(client, pool, scene.clock.time, seen)
         states.append([run.state for run in seen.runs if run.origin == "hand"])
     assert states == [["created"], ["submitted"], ["promoted"], []]
 

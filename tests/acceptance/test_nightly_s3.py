@@ -20,12 +20,12 @@ from generator.datasets.promotion import read_latest, rollback
 from generator.errors import AccessDenied
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.cli_sandbox import house, minutes_ago, write_schedule
-from tests.support.s3_permissions import limited
+from tests.support.cli_sandbox import cli_sandbox, minutes_ago, write_schedule
+from tests.support.s3_permissions import restricted_s3
 from tests.support.servers import RedisServer, S3Server
 from workers.schedules.history import newest_runs
-from workers.schedules.runs import Run, marks
-from workers.settings import PREFIX
+from workers.schedules.runs import Run, live_markers
+from workers.settings import ENV_PREFIX
 
 ROLES = ("reader", "client", "worker", "scheduler")
 HOOK = {"webhooks": [{"url": "http://127.0.0.1:9/hook", "secret": "ops"}]}  # nobody takes it: the message stays
@@ -40,16 +40,16 @@ def test_a_scheduler_dies_and_redis_forgets(
     place, data = f"{bucket}/mill", f"{bucket}/datasets"
     root, dataset = (open_store(url, s3_server.settings) for url in (place, f"{data}/nightly"))
     with ExitStack() as stack:
-        roles = {role: stack.enter_context(limited(s3_server, role, place, data)) for role in ROLES}
-        mill = stack.enter_context(house(tmp_path))
-        endpoints = {role: {f"{PREFIX}S3_ENDPOINT_URL": url} for role, (url, _) in roles.items()}
+        roles = {role: stack.enter_context(restricted_s3(s3_server, role, place, data)) for role in ROLES}
+        mill = stack.enter_context(cli_sandbox(tmp_path))
+        endpoints = {role: {f"{ENV_PREFIX}S3_ENDPOINT_URL": url} for role, (url, _) in roles.items()}
         mill.environment |= endpoints["client"] | {
-            f"{PREFIX}ROOT": place,
-            f"{PREFIX}REDIS_URL": redis_server.url,
-            f"{PREFIX}S3_REGION": s3_server.region,
-            f"{PREFIX}S3_ACCESS_KEY": s3_server.access_key,
-            f"{PREFIX}S3_SECRET_KEY": s3_server.secret_key,
-            f"{PREFIX}ALLOWED_WEBHOOKS": "http://127.0.0.1:9",
+            f"{ENV_PREFIX}ROOT": place,
+            f"{ENV_PREFIX}REDIS_URL": redis_server.url,
+            f"{ENV_PREFIX}S3_REGION": s3_server.region,
+            f"{ENV_PREFIX}S3_ACCESS_KEY": s3_server.access_key,
+            f"{ENV_PREFIX}S3_SECRET_KEY": s3_server.secret_key,
+            f"{ENV_PREFIX}ALLOWED_WEBHOOKS": "http://127.0.0.1:9",
         }
         job = {"channel": "cats", "count": 60, "shard_size": 30, "batch": 16, "destination": data}
         nightly = {"name": "nightly", "start": minutes_ago(datetime.now(UTC), 3), "catch_up": "all", "job": job}
@@ -66,13 +66,13 @@ def test_a_scheduler_dies_and_redis_forgets(
 
         mill.start("worker", **endpoints["worker"])
         first, _ = (mill.start("scheduler", **endpoints["scheduler"]) for _ in range(2))
-        mill.until(lambda: any(run.state != "created" for run in made()))
+        mill.wait_until(lambda: any(run.state != "created" for run in made()))
         os.kill(first.pid, signal.SIGKILL)
-        mill.until(lambda: promoted() >= 1)
+        mill.wait_until(lambda: promoted() >= 1)
         redis.Redis.from_url(redis_server.url).flushall()
-        mill.until(lambda: promoted() >= 3)
+        mill.wait_until(lambda: promoted() >= 3)
         mill.run("schedule", "pause", "nightly")
-        mill.until(lambda: not list(marks(root)))
+        mill.wait_until(lambda: not list(live_markers(root)))
 
         runs, latest = made(), read_latest(dataset)
         assert {run.state for run in runs} == {"promoted"}

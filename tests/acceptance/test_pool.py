@@ -11,10 +11,10 @@ import pytest
 import redis as redis_py
 
 from generator.datasets.verification import verify_dataset
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import BrokerUnavailable, BucketMissing, BuildConflict, JobFailed, SettingsError, SpecError
 from generator.models.bundle import load_bundle
-from generator.production.commit import committed, place_of
+from generator.production.commit import find_manifest, locate_build
 from generator.production.mill import build
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import ENVIRONMENT_KEY, RECIPE_KEY, Manifest
@@ -22,14 +22,14 @@ from generator.spec.recipe import ClusterDraw
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer, S3Server
-from tests.support.services import Service, running_service
+from tests.support.services import LiveService, running_service
 from workers.client import Client
 from workers.jobs.markers import read_marker
 from workers.jobs.tickets import top_up
 
 
 @pytest.fixture
-def service(redis_server: RedisServer, s3_server: S3Server, bucket: str, tmp_path: Path) -> Iterator[Service]:
+def service(redis_server: RedisServer, s3_server: S3Server, bucket: str, tmp_path: Path) -> Iterator[LiveService]:
     with running_service(redis_server, s3_server, bucket, tmp_path) as running:
         yield running
 
@@ -47,17 +47,17 @@ def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def undisturbed(fields: dict[str, object], destination: str) -> Manifest:
     """The same recipe, built in this process to another place."""
-    spec, bundle = resolve(draft_of(fields | {"destination": destination}))
-    return build(place_of(spec), load_bundle(bundle, spec.recipe.bundle), device="cpu")
+    spec, bundle = resolve_draft(parse_draft(fields | {"destination": destination}))
+    return build(locate_build(spec), load_bundle(bundle, spec.recipe.bundle), device="cpu")
 
 
-def manifest_at(service: Service, url: str) -> Manifest:
-    manifest = committed(service.place(url, "tiny"))
+def manifest_at(service: LiveService, url: str) -> Manifest:
+    manifest = find_manifest(service.place(url, "tiny"))
     assert manifest is not None
     return manifest
 
 
-def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: Service, slow_bundle: Path) -> None:
+def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: LiveService, slow_bundle: Path) -> None:
     fields = service.spec(slow_bundle, count=7500, shard_size=2500, density_floor=0.3)
     job = service.client.submit(fields)
     first = service.start_worker()
@@ -66,7 +66,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: Servi
         counts = service.pool.ledger.counts(job.job)
         return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 2500
 
-    service.until(in_the_middle_of_the_second_shard)
+    service.wait_until(in_the_middle_of_the_second_shard)
     service.kill_worker(first)
     assert not service.client.status(job.job).ended
     service.start_worker()
@@ -76,38 +76,38 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: Servi
     assert verify_dataset(ended.url, service.settings.s3).problems == ()
 
 
-def test_redis_that_forgets_everything_loses_nothing(service: Service, bundle: Path) -> None:
+def test_redis_that_forgets_everything_loses_nothing(service: LiveService, bundle: Path) -> None:
     fields = service.spec(bundle, count=3000)
     job = service.client.submit(fields)
     service.start_worker()
-    service.until(lambda: service.client.status(job.job).shards_done >= 3)
+    service.wait_until(lambda: service.client.status(job.job).shards_done >= 3)
     redis_py.Redis.from_url(service.redis.url).flushall()
-    service.until(lambda: service.is_committed(job.url))
+    service.wait_until(lambda: service.is_committed(job.url))
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://flushed").canonical()
     assert read_marker(service.pool.root, job.job) is None
 
 
-def test_redis_that_dies_and_comes_back_is_survived(service: Service, bundle: Path) -> None:
+def test_redis_that_dies_and_comes_back_is_survived(service: LiveService, bundle: Path) -> None:
     fields = service.spec(bundle, count=3000)
     job = service.client.submit(fields)
     service.start_worker()
-    service.until(lambda: service.client.status(job.job).shards_done >= 2)
+    service.wait_until(lambda: service.client.status(job.job).shards_done >= 2)
     service.redis.kill()
     time.sleep(2.0)
     service.redis.restart()
-    service.until(lambda: service.is_committed(job.url))
+    service.wait_until(lambda: service.is_committed(job.url))
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://restarted").canonical()
     assert verify_dataset(job.url, service.settings.s3).problems == ()
-    service.until(lambda: service.client.status(job.job).state == "committed")
+    service.wait_until(lambda: service.client.status(job.job).state == "committed")
 
 
-def test_a_worker_that_is_asked_to_leave_hands_its_shard_back(service: Service, slow_bundle: Path) -> None:
+def test_a_worker_that_is_asked_to_leave_hands_its_shard_back(service: LiveService, slow_bundle: Path) -> None:
     """The grace period is far shorter than the shard, and the lease far longer than this test."""
     fields = service.spec(slow_bundle, count=2000, shard_size=2000)
     service.settings = service.settings.model_copy(update={"grace_seconds": 0.5, "lease_seconds": 1000.0})
     job = service.client.submit(fields)
     worker = service.start_worker()
-    service.until(lambda: service.client.status(job.job).shards_running == 1)
+    service.wait_until(lambda: service.client.status(job.job).shards_running == 1)
     worker.process.send_signal(signal.SIGTERM)
     assert worker.process.wait(60) is not None
     assert service.pool.ledger.counts(job.job)[:4] == (1, 0, 0, 0)
@@ -119,20 +119,20 @@ def test_a_worker_that_is_asked_to_leave_hands_its_shard_back(service: Service, 
 
 
 def test_a_shard_that_takes_too_long_is_ended_with_its_process_and_given_up(
-    service: Service, slow_bundle: Path
+    service: LiveService, slow_bundle: Path
 ) -> None:
     limits = {"shard_seconds": 3, "max_shard_attempts": 2, "lease_seconds": 1.0}
     service.settings = service.settings.model_copy(update=limits)
     job = service.client.submit(service.spec(slow_bundle, count=100_000, shard_size=100_000))
     service.start_worker()
-    service.until(lambda: service.client.status(job.job).ended)
+    service.wait_until(lambda: service.client.status(job.job).ended)
     status = service.client.status(job.job)
     assert status.state == "failed"
     assert [(letter.shard, letter.faults) for letter in status.dead] == [(0, 2)]
     assert "LATENTMILL_SHARD_SECONDS" in status.error
 
 
-def test_submitting_twice_gives_one_build(service: Service, bundle: Path) -> None:
+def test_submitting_twice_gives_one_build(service: LiveService, bundle: Path) -> None:
     fields = service.spec(bundle)
     job, again = service.client.submit(fields), service.client.submit(fields)
     assert (job.job, job.url) == (again.job, again.url)
@@ -145,26 +145,26 @@ def test_submitting_twice_gives_one_build(service: Service, bundle: Path) -> Non
     assert [status.job for status in service.client.jobs()] == [job.job]
 
 
-def test_the_pool_draws_as_this_process_does(service: Service, bundle: Path) -> None:
+def test_the_pool_draws_as_this_process_does(service: LiveService, bundle: Path) -> None:
     draw = {"mode": "around", "reference": 17, "distance": 0.4}
     fields = service.spec(bundle, count=None, counts={"dog": 200}, draw=draw, temperature=0.8)
     job = service.client.submit(fields)
     service.start_worker()
     ended = service.client.wait(job.job, timeout=90)
     assert manifest_at(service, ended.url).canonical() == undisturbed(fields, "memory://around").canonical()
-    spec, _ = resolve(draft_of(service.spec(bundle)))
+    spec, _ = resolve_draft(parse_draft(service.spec(bundle)))
     beyond = spec.recipe.model_copy(update={"draw": ClusterDraw(cluster=2)})
     with pytest.raises(SpecError, match=r"draw\.cluster"):
         service.client.submit(spec.model_copy(update={"recipe": beyond}))
 
 
-def test_lost_and_duplicated_tickets_are_harmless(service: Service, bundle: Path) -> None:
+def test_lost_and_duplicated_tickets_are_harmless(service: LiveService, bundle: Path) -> None:
     fields = service.spec(bundle)
     service.settings = service.settings.model_copy(update={"shards_per_child": 8})
     job = service.client.submit(fields)
     redis_py.Redis.from_url(service.redis.url).delete(service.settings.queue)  # every ticket is lost
     service.start_worker()
-    service.until(lambda: service.client.status(job.job).shards_done >= 1)
+    service.wait_until(lambda: service.client.status(job.job).shards_done >= 1)
     for _ in range(25):  # and more come than there is work for
         service.pool.app.send_task("latentmill.work", queue=service.settings.queue)
     service.client.wait(job.job, timeout=90)
@@ -174,17 +174,17 @@ def test_lost_and_duplicated_tickets_are_harmless(service: Service, bundle: Path
     assert "SpawnPoolWorker-2" in service.logs()  # a process that has served its time is replaced
 
 
-def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: Service, slow_bundle: Path) -> None:
+def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: LiveService, slow_bundle: Path) -> None:
     fields = service.spec(slow_bundle, count=4000, shard_size=1000)
     job = service.client.submit(fields)
     service.start_worker()
-    service.until(lambda: service.client.status(job.job).shards_running == 1)
+    service.wait_until(lambda: service.client.status(job.job).shards_running == 1)
     assert service.client.cancel(job.job).state == "cancelled"
     with pytest.raises(JobFailed, match="cancelled"):
         service.client.wait(job.job, timeout=5)
     for _ in range(2):  # a worker that has announced itself twice has looked at the store in between
         redis_py.Redis.from_url(service.redis.url).flushall()
-        service.until(lambda: service.pool.ledger.slots() > 0)
+        service.wait_until(lambda: service.pool.ledger.slots() > 0)
     assert service.client.status(job.job).state == "cancelled"
     assert not service.is_committed(job.url)
     service.client.submit(fields)
@@ -193,19 +193,19 @@ def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: Se
     assert verify_dataset(job.url, service.settings.s3).problems == ()
 
 
-def test_a_worker_of_another_environment_writes_no_shard(service: Service, bundle: Path) -> None:
+def test_a_worker_of_another_environment_writes_no_shard(service: LiveService, bundle: Path) -> None:
     job = service.client.submit(service.spec(bundle))
     other = Environment(device="cpu/elsewhere", dtype="float32", libraries={"torch": "0"})
     store = service.place(job.url, "tiny").store
     store.create(ENVIRONMENT_KEY, other.canonical())
     service.start_worker()
-    service.until(lambda: "declined" in service.logs())
+    service.wait_until(lambda: "declined" in service.logs())
     assert "cpu/elsewhere" in service.logs()
     assert not list(store.list("shards/"))
     assert service.client.status(job.job).state == "queued"
 
 
-def test_a_job_that_cannot_succeed_fails_at_once_and_says_why(service: Service, bundle: Path) -> None:
+def test_a_job_that_cannot_succeed_fails_at_once_and_says_why(service: LiveService, bundle: Path) -> None:
     job = service.client.submit(service.spec(bundle, density_floor=0.9999, max_attempts=2))
     service.start_worker()
     with pytest.raises(JobFailed, match="max_attempts"):
@@ -217,16 +217,16 @@ def test_a_job_that_cannot_succeed_fails_at_once_and_says_why(service: Service, 
     assert not service.is_committed(job.url)
 
 
-def test_a_place_with_another_spec_is_refused(service: Service, bundle: Path) -> None:
+def test_a_place_with_another_spec_is_refused(service: LiveService, bundle: Path) -> None:
     fields = service.spec(bundle)
-    place = place_of(resolve(draft_of(fields))[0], service.settings.s3)
+    place = locate_build(resolve_draft(parse_draft(fields))[0], service.settings.s3)
     place.store.create(RECIPE_KEY, b'{"not":"this recipe"}')
     with pytest.raises(BuildConflict, match="another spec"):
         service.client.submit(fields)
     assert service.client.jobs() == []
 
 
-def test_nothing_is_written_while_redis_is_down(service: Service, bundle: Path) -> None:
+def test_nothing_is_written_while_redis_is_down(service: LiveService, bundle: Path) -> None:
     service.redis.kill()
     with pytest.raises(BrokerUnavailable, match="redis"):
         service.client.submit(service.spec(bundle))
@@ -234,7 +234,7 @@ def test_nothing_is_written_while_redis_is_down(service: Service, bundle: Path) 
 
 
 def test_places_that_cannot_be_written_are_refused_with_nothing_written(
-    service: Service, bundle: Path, tmp_path: Path
+    service: LiveService, bundle: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BucketMissing):
         service.client.submit(service.spec(bundle, destination="s3://no-such-bucket/data"))
@@ -245,13 +245,13 @@ def test_places_that_cannot_be_written_are_refused_with_nothing_written(
     assert list(open_store(service.bucket, service.settings.s3).list()) == []
 
 
-def test_an_unknown_job_is_bad_input(service: Service) -> None:
+def test_an_unknown_job_is_bad_input(service: LiveService) -> None:
     for job in ("tiny-000000000000", "../../etc", ""):
         with pytest.raises(SpecError, match="job"):
             service.client.status(job)
 
 
-def test_tenants_see_their_own_jobs(service: Service, bundle: Path) -> None:
+def test_tenants_see_their_own_jobs(service: LiveService, bundle: Path) -> None:
     ours = service.client.submit(service.spec(bundle, tenant="ours"))
     service.client.submit(service.spec(bundle, tenant="theirs", seed=1))
     assert [status.job for status in Client(service.settings).jobs(tenant="ours")] == [ours.job]

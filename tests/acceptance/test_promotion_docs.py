@@ -13,10 +13,10 @@ import click
 import yaml
 
 from generator.curation.gates import Gates
-from generator.curation.gates.checks import CONFIDENCE_DROP, COPIES, DRIFT
+from generator.curation.gates.checks import AUTO_CONFIDENCE_DROP, AUTO_COPIES, AUTO_DRIFT
 from generator.curation.retention import Retention
 from generator.errors import SpecError
-from generator.spec.canonical import validated
+from generator.spec.canonical import validate
 from workers.cli.main import root
 from workers.notifications import Notifications
 from workers.notifications.signatures import signature
@@ -31,16 +31,16 @@ def blocks(language: str) -> list[str]:
 
 def test_the_gates_of_the_page_are_those_of_a_schedule_that_states_none() -> None:
     plain, reference, _ = blocks("yaml")
-    assert validated(Gates, yaml.safe_load(plain), field="gates", error=SpecError) == Gates()
+    assert validate(Gates, yaml.safe_load(plain), field="gates", error=SpecError) == Gates()
     assert set(yaml.safe_load(plain)) == set(Gates.model_fields)
     autos = dict(re.findall(r"^(\w+): auto +# ([0-9.]+):", plain, flags=re.MULTILINE))
-    usual = {"copies": COPIES, "drift": DRIFT, "confidence_drop": CONFIDENCE_DROP}
+    usual = {"copies": AUTO_COPIES, "drift": AUTO_DRIFT, "confidence_drop": AUTO_CONFIDENCE_DROP}
     assert {name: float(number) for name, number in autos.items()} == usual
-    assert validated(Gates, yaml.safe_load(reference), field="gates", error=SpecError).reference is not None
+    assert validate(Gates, yaml.safe_load(reference), field="gates", error=SpecError).reference is not None
 
 
 def test_the_other_sections_are_what_they_say() -> None:
-    webhooks = validated(Notifications, yaml.safe_load(blocks("yaml")[2]), field="notifications", error=SpecError)
+    webhooks = validate(Notifications, yaml.safe_load(blocks("yaml")[2]), field="notifications", error=SpecError)
     assert webhooks.webhooks[0].secret == "ops"
     for name, value in Retention().model_dump().items():
         assert f"`{name}: {value}`" in PAGE

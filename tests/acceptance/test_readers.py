@@ -19,9 +19,9 @@ import pytest
 
 from generator.datasets.torch_dataset import open_dataset
 from generator.datasets.verification import verify_dataset
-from generator.drafts import JobDraft, resolve
+from generator.drafts import JobDraft, resolve_draft
 from generator.models.bundle import load_bundle
-from generator.production.commit import place_of
+from generator.production.commit import locate_build
 from generator.production.mill import build
 from generator.spec.canonical import sha256_hex
 from generator.spec.recipe import ImageSettings, JpegSettings, PngSettings
@@ -58,8 +58,8 @@ def made(home: Path, kind: str, seed: int = 0) -> Path:
     draft = JobDraft(
         bundle=str(where), destination=str(home), name="tiny", count=22, shard_size=6, batch=8, image=image, seed=seed
     )
-    spec, store = resolve(draft)
-    build(place_of(spec), load_bundle(store), device="cpu")
+    spec, store = resolve_draft(draft)
+    build(locate_build(spec), load_bundle(store), device="cpu")
     return home / "tiny" / "builds" / spec.build_id
 
 

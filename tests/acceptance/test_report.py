@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.test_cli import Cli
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer
-from tests.support.services import Bench
+from tests.support.services import ManualService
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_recipe_that_is_damaged_ends_with_2_and_a_redis_that_is_away_with_1(cl
 
 
 def test_a_job_of_the_pool_by_its_name(cli: Cli, redis_server: RedisServer) -> None:
-    bench = Bench(redis_server, cli.home / "tiny.bundle", cli.home)
+    bench = ManualService(redis_server, cli.home / "tiny.bundle", cli.home)
     job = bench.submit()
     cli.environment["LATENTMILL_REDIS_URL"] = redis_server.url
     bench.serve(1)

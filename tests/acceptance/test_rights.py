@@ -10,16 +10,16 @@ import redis as redis_py
 from pydantic import SecretStr
 
 from tests.support.bundles import tiny_bundle
-from tests.support.s3_permissions import PAGE, limited
+from tests.support.s3_permissions import SECURITY_PAGE, restricted_s3
 from tests.support.servers import RedisServer, S3Server
-from tests.support.tls import encrypted
+from tests.support.tls import tls_proxy
 from workers.client import Client
 from workers.embedded import WorkerProcess
-from workers.settings import PREFIX, Settings
+from workers.settings import ENV_PREFIX, Settings
 
 
 def documented_user() -> list[str]:
-    found = re.search(r"^user mill (on >PASSWORD .*)$", PAGE.read_text(), re.MULTILINE)
+    found = re.search(r"^user mill (on >PASSWORD .*)$", SECURITY_PAGE.read_text(), re.MULTILINE)
     assert found is not None
     return found[1].split()
 
@@ -31,9 +31,9 @@ def test_a_worker_needs_no_more_than_the_page_gives(
     admin.execute_command("ACL", "SETUSER", "mill", *documented_user())
     place, data = f"{bucket}/mill", f"{bucket}/team-a"
     with (
-        encrypted(redis_server, tmp_path, strict=True) as port,
-        limited(s3_server, "client", place, data) as (s3_of_client, rights_of_client),
-        limited(s3_server, "worker", place, data) as (s3_of_worker, rights_of_worker),
+        tls_proxy(redis_server, tmp_path, strict=True) as port,
+        restricted_s3(s3_server, "client", place, data) as (s3_of_client, rights_of_client),
+        restricted_s3(s3_server, "worker", place, data) as (s3_of_worker, rights_of_worker),
     ):
         secrets = {
             "REDIS_URL": f"rediss://mill:PASSWORD@127.0.0.1:{port}/0",
@@ -42,7 +42,7 @@ def test_a_worker_needs_no_more_than_the_page_gives(
         }
         for name, text in secrets.items():
             (tmp_path / name).write_text(f"{text}\n")
-            monkeypatch.setenv(f"{PREFIX}{name}_FILE", str(tmp_path / name))
+            monkeypatch.setenv(f"{ENV_PREFIX}{name}_FILE", str(tmp_path / name))
         settings = Settings(
             redis_ca_file=tmp_path / "ca.pem",
             redis_cert_file=tmp_path / "server.pem",

@@ -10,9 +10,9 @@ from typing import Any
 
 from boto3.session import Session
 
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.models.bundle import load_bundle
-from generator.production.commit import place_of
+from generator.production.commit import locate_build
 from generator.production.mill import build
 from generator.production.provenance.manifest import ENVIRONMENT_KEY, MANIFEST_KEY, RECIPE_KEY, Manifest, receipt_key
 from generator.spec.canonical import digest_of
@@ -22,7 +22,7 @@ _OUTSIDE_THE_COMMIT = re.compile(r"(runs|reports)/[^/]+")
 
 
 @dataclass(frozen=True)
-class Undisturbed:
+class ReferenceBuild:
     """The same recipe, built in one process that nothing befell: its objects by key, and its manifest."""
 
     manifest: Manifest
@@ -37,15 +37,15 @@ class Undisturbed:
         return {key: digest_of(self.store.get(key)) for key in keys}
 
 
-def undisturbed(fields: dict[str, Any], destination: str) -> Undisturbed:
+def build_reference(fields: dict[str, Any], destination: str) -> ReferenceBuild:
     """Build ``fields`` here and now, at ``destination``."""
-    spec, bundle = resolve(draft_of(fields | {"destination": destination}))
-    place = place_of(spec)
-    return Undisturbed(build(place, load_bundle(bundle, spec.recipe.bundle), device="cpu"), place.store)
+    spec, bundle = resolve_draft(parse_draft(fields | {"destination": destination}))
+    place = locate_build(spec)
+    return ReferenceBuild(build(place, load_bundle(bundle, spec.recipe.bundle), device="cpu"), place.store)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BuildComparison:
     """What is stored: how many objects of the undisturbed build are equal, and what is wrong, in words."""
 
     equal: int
@@ -53,7 +53,7 @@ class Outcome:
     problems: tuple[str, ...]
 
 
-def look(url: str, s3: S3Settings, expected: Undisturbed) -> Outcome:
+def compare_build(url: str, s3: S3Settings, expected: ReferenceBuild) -> BuildComparison:
     """Compare the build at ``url``, read without any proxy, with the undisturbed one, object by object."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     stored = {key.removeprefix(f"{prefix}/"): key for key in raw_keys(bucket, s3, f"{prefix}/")}
@@ -67,10 +67,10 @@ def look(url: str, s3: S3Settings, expected: Undisturbed) -> Outcome:
             equal += 1
     extra = [key for key in stored if key not in expected.objects and not _OUTSIDE_THE_COMMIT.fullmatch(key)]
     problems += [f"outside the plan: {key}" for key in extra]
-    return Outcome(equal, len(expected.objects), tuple(problems))
+    return BuildComparison(equal, len(expected.objects), tuple(problems))
 
 
-def around(bucket: str, s3: S3Settings, url: str) -> list[str]:
+def stray_keys(bucket: str, s3: S3Settings, url: str) -> list[str]:
     """What lies in the bucket outside the build at ``url`` and is neither a bundle nor a marker of an open build."""
     name = bucket.removeprefix("s3://")
     build = url.removeprefix(f"s3://{name}/")
@@ -94,7 +94,7 @@ def _client(s3: S3Settings):  # type: ignore[no-untyped-def]
     return session.client("s3", endpoint_url=s3.endpoint_url)
 
 
-def bundle_fields(bundle: Path, bucket: str, *, shards: int, samples: int = 10, **more: Any) -> dict[str, Any]:
+def job_fields(bundle: Path, bucket: str, *, shards: int, samples: int = 10, **more: Any) -> dict[str, Any]:
     """A job of so many small shards."""
     return {
         "bundle": str(bundle),

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 
-from tests.faults.process_reaper import Watcher
-from tests.faults.s3_proxy import StoreProxy, calm
-from tests.faults.tcp_proxy import CALM, WireProxy
+from tests.faults.process_reaper import ProcessReaper
+from tests.faults.s3_proxy import S3Proxy, no_faults
+from tests.faults.tcp_proxy import NO_FAULTS, TcpProxy
 from tests.support.servers import RedisServer, S3Server
 from workers.client import Client
 from workers.embedded import WorkerProcess
@@ -23,7 +23,7 @@ from workers.settings import Settings
 
 NAME = "tiny"
 # Short, so that a test need not wait; a worker that is killed costs one lease, as everywhere.
-QUICK: dict[str, Any] = {
+FAST_SETTINGS: dict[str, Any] = {
     "lease_seconds": 2.0,
     "reconcile_seconds": 0.5,
     "grace_seconds": 3.0,
@@ -35,7 +35,7 @@ QUICK: dict[str, Any] = {
 }
 
 
-class Scene:
+class FaultyService:
     """Redis, two wires, a store proxy, workers; all of it is gone after the block, whatever happened in it.
 
     ``settings``, ``client`` and ``pool`` are the observer's, who meets no fault; ``disturbed`` are the workers'
@@ -44,21 +44,21 @@ class Scene:
 
     def __init__(self, home: Path, s3: S3Server, bucket: str, *, seed: int = 0, **settings: Any) -> None:
         self.home, self.bucket, self._s3, self._seed = home, bucket, s3, seed
-        self._given = QUICK | settings
+        self._given = FAST_SETTINGS | settings
         self.workers: list[WorkerProcess] = []
         self._started = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.watcher = stack.enter_context(Watcher())
+            self.watcher = stack.enter_context(ProcessReaper())
             self.redis = RedisServer()
             stack.callback(self.redis.stop)
             self.watcher.note(self.redis.pid)
-            self.redis_wire = stack.enter_context(WireProxy(self.redis.port, seed=self._seed))
-            self.store = stack.enter_context(StoreProxy(self._s3.port))
-            self.store_wire = stack.enter_context(WireProxy(self.store.port, seed=self._seed + 1))
+            self.redis_proxy = stack.enter_context(TcpProxy(self.redis.port, seed=self._seed))
+            self.s3_proxy = stack.enter_context(S3Proxy(self._s3.port))
+            self.store_tcp_proxy = stack.enter_context(TcpProxy(self.s3_proxy.port, seed=self._seed + 1))
             self.settings = self._settings(self.redis.port, self._s3.port)
-            self.disturbed = self._settings(self.redis_wire.port, self.store_wire.port)
+            self.worker_settings = self._settings(self.redis_proxy.port, self.store_tcp_proxy.port)
             self.client, self.pool = Client(self.settings), Pool(self.settings)
             stack.callback(self._end_workers)
             self._stack = stack.pop_all()
@@ -67,17 +67,17 @@ class Scene:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def calm(self) -> None:
+    def stop_faults(self) -> None:
         """No fault from now on."""
-        self.redis_wire.trouble = self.store_wire.trouble = CALM
-        self.store.plan = calm
+        self.redis_proxy.faults = self.store_tcp_proxy.faults = NO_FAULTS
+        self.s3_proxy.plan = no_faults
 
     def start_worker(self, **settings: Any) -> WorkerProcess:
         """One more worker behind the proxies."""
         log = self.home / f"worker-{self._started}.log"
         self._started += 1
-        chosen = self.disturbed.model_copy(update=settings)
-        worker = WorkerProcess(f"redis://127.0.0.1:{self.redis_wire.port}/0", chosen, log)
+        chosen = self.worker_settings.model_copy(update=settings)
+        worker = WorkerProcess(f"redis://127.0.0.1:{self.redis_proxy.port}/0", chosen, log)
         self.workers.append(worker)
         return worker
 
@@ -86,7 +86,7 @@ class Scene:
         self.redis.restart()
         self.watcher.note(self.redis.pid)
 
-    def until(self, wanted: Callable[[], bool], *, seconds: float = 90.0) -> None:
+    def wait_until(self, wanted: Callable[[], bool], *, seconds: float = 90.0) -> None:
         """Wait until ``wanted`` holds; fail with the workers' last words when it does not."""
         deadline = time.monotonic() + seconds
         while not wanted():
@@ -113,20 +113,20 @@ class Scene:
 
     def _end_workers(self) -> None:
         """Ask all to leave, then end what is left of them, orphans too."""
-        self.calm()
+        self.stop_faults()
         for worker in self.workers:
-            if worker.alive():
-                send(family(worker), signal.SIGCONT)
+            if worker.is_alive():
+                send_signal(process_tree(worker), signal.SIGCONT)
                 worker.process.terminate()
         deadline = time.monotonic() + 10.0
-        while any(worker.alive() for worker in self.workers) and time.monotonic() < deadline:
+        while any(worker.is_alive() for worker in self.workers) and time.monotonic() < deadline:
             time.sleep(0.05)
         for worker in self.workers:
-            send(family(worker), signal.SIGKILL)
+            send_signal(process_tree(worker), signal.SIGKILL)
             worker.process.wait()
 
 
-def family(worker: WorkerProcess) -> list[int]:
+def process_tree(worker: WorkerProcess) -> list[int]:
     """The living processes of one worker, its main process first; orphans are still found, by their session."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -135,7 +135,7 @@ def family(worker: WorkerProcess) -> list[int]:
     return sorted(found, key=lambda pid: (pid != worker.process.pid, pid))
 
 
-def send(pids: list[int], number: signal.Signals) -> None:
+def send_signal(pids: list[int], number: signal.Signals) -> None:
     """A signal for each of them that still lives."""
     for pid in pids:
         try:

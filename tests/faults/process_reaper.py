@@ -18,10 +18,10 @@ from pathlib import Path
 
 MARK = "MILL_TEST_MARK"
 
-Noted = set[tuple[int, int]]  # process ids, and the clock ticks at which they began
+NotedProcesses = set[tuple[int, int]]  # process ids, and the clock ticks at which they began
 
 
-def born(pid: int) -> int | None:
+def start_ticks(pid: int) -> int | None:
     """When a living process began, in clock ticks since the machine did; ``None`` for one that has ended."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -30,9 +30,9 @@ def born(pid: int) -> int | None:
     return None if words[0] == "Z" else int(words[19])
 
 
-def watched(mark: str, noted: Noted) -> list[int]:
+def watched_pids(mark: str, noted: NotedProcesses) -> list[int]:
     """The living processes that carry ``mark`` or were noted, but this one."""
-    wanted, found = f"{MARK}={mark}".encode(), [pid for pid, birth in noted if born(pid) == birth]
+    wanted, found = f"{MARK}={mark}".encode(), [pid for pid, birth in noted if start_ticks(pid) == birth]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -44,10 +44,10 @@ def watched(mark: str, noted: Noted) -> list[int]:
     return found
 
 
-def end_all(mark: str, noted: Noted, *, patience: float = 10.0) -> list[int]:
+def kill_all(mark: str, noted: NotedProcesses, *, patience: float = 10.0) -> list[int]:
     """SIGKILL for every process that is watched, until there is none; those that there were."""
     ended, deadline = set[int](), time.monotonic() + patience
-    while (pids := watched(mark, noted)) and time.monotonic() < deadline:
+    while (pids := watched_pids(mark, noted)) and time.monotonic() < deadline:
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -58,7 +58,7 @@ def end_all(mark: str, noted: Noted, *, patience: float = 10.0) -> list[int]:
     return sorted(ended)
 
 
-class Watcher:
+class ProcessReaper:
     """Inside the block every process that is started is watched; after it none of them lives.
 
     ``left`` are the processes that somebody had left behind when the block ended.
@@ -67,9 +67,9 @@ class Watcher:
     def __init__(self) -> None:
         self.mark = secrets.token_hex(8)
         self.left: list[int] = []
-        self._noted: Noted = set()
+        self._noted: NotedProcesses = set()
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> ProcessReaper:
         # Without the mark of an outer watcher, which would end the guard before it has done its work.
         unmarked = {name: value for name, value in os.environ.items() if name != MARK}
         self._guard = subprocess.Popen(
@@ -83,14 +83,14 @@ class Watcher:
         os.environ.pop(MARK)
         if self._before is not None:
             os.environ[MARK] = self._before
-        self.left = end_all(self.mark, self._noted)
+        self.left = kill_all(self.mark, self._noted)
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         self._guard.wait()
 
     def note(self, pid: int) -> None:
         """Watch a living process that may overwrite its environment."""
-        birth = born(pid)
+        birth = start_ticks(pid)
         if birth is not None:
             self._noted.add((pid, birth))
             assert self._guard.stdin is not None
@@ -99,17 +99,17 @@ class Watcher:
 
     def watched(self) -> list[int]:
         """The living processes that were started in this block."""
-        return watched(self.mark, self._noted)
+        return watched_pids(self.mark, self._noted)
 
 
 def _guard(mark: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it has to stay until the last moment
-    noted: Noted = set()
+    noted: NotedProcesses = set()
     for line in sys.stdin:  # until the test process has ended, however it did
         pid, birth = line.split()
         noted.add((int(pid), int(birth)))
-    end_all(mark, noted, patience=120.0)  # whoever is left has no time to keep
+    kill_all(mark, noted, patience=120.0)  # whoever is left has no time to keep
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def digest_of_samples(samples: Iterable[Sample]) -> str:
     return whole.hexdigest()
 
 
-class Reader:
+class ReaderProcess:
     """The reader as a process; ``stop`` ends it and gives what it saw."""
 
     def __init__(self, urls: list[str], s3: S3Settings, digest: str) -> None:

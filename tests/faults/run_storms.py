@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.faults.process_reaper import Watcher
+from tests.faults.process_reaper import ProcessReaper
 from tests.faults.s3_proxy import Fault
-from tests.faults.storm import Target, Weather, run_storm
+from tests.faults.storm import StormSettings, StormTarget, run_storm
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import S3Server
 
@@ -44,15 +44,15 @@ def main() -> int:
     asked = argparse.ArgumentParser(description="Storms over a pool, each from its seed.")
     asked.add_argument("--seeds", type=int, default=20, help="how many storms")
     asked.add_argument("--first", type=int, default=1, help="the first seed")
-    asked.add_argument("--shards", type=int, default=Weather.shards)
+    asked.add_argument("--shards", type=int, default=StormSettings.shards)
     asked.add_argument("--outcomes", type=Path, default=OUTCOMES, help="file of JSON lines to append to")
     asked.add_argument("--page", type=Path, default=PAGE, help="page whose table is written anew")
     given = asked.parse_args()
     failed = 0
-    with Watcher(), tempfile.TemporaryDirectory(prefix="latentmill-storm-") as directory:
+    with ProcessReaper(), tempfile.TemporaryDirectory(prefix="latentmill-storm-") as directory:
         home, s3 = Path(directory), S3Server()
         try:
-            target = Target(tiny_bundle(home / "tiny"), Weather(shards=given.shards))
+            target = StormTarget(tiny_bundle(home / "tiny"), StormSettings(shards=given.shards))
             for seed in range(given.first, given.first + given.seeds):
                 outcome = run_storm(seed, target, s3, home / f"storm-{seed}") | {"revision": _revision()}
                 failed += outcome["state"] != "whole"

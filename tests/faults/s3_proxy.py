@@ -41,7 +41,7 @@ class Fault(StrEnum):
     FORBIDDEN = "403"  # not passed on, answered AccessDenied
 
 
-ERRORS = tuple(fault for fault in Fault if fault not in (Fault.TWICE, Fault.FORBIDDEN))
+ERROR_FAULTS = tuple(fault for fault in Fault if fault not in (Fault.TWICE, Fault.FORBIDDEN))
 _WRITES_ONLY = {Fault.LATE_412, Fault.LATE_409}
 _REFUSALS = {
     Fault.ERROR_500: (500, "InternalError"),
@@ -61,15 +61,15 @@ class Request:
     path: str
 
 
-Plan = Callable[[Request], Fault | None]
+FaultPlan = Callable[[Request], Fault | None]
 
 
-def calm(_: Request) -> None:
+def no_faults(_: Request) -> None:
     """Nothing fails."""
 
 
 @dataclass(frozen=True)
-class Random:
+class RandomFaults:
     """Each request meets each fault with its chance, drawn from ``seed`` and the request's number.
 
     A fault that a request cannot meet (a late 412 of a GET, a cut body of a PUT) is a 500 instead, so that the chances
@@ -89,7 +89,7 @@ class Random:
 
 
 @dataclass
-class Only:
+class OneFault:
     """One fault for the requests that can meet it and whose path holds ``where``, each with ``chance``.
 
     No more than ``most`` in all.
@@ -117,7 +117,7 @@ def _can_meet(fault: Fault, request: Request) -> bool:
     return fault is not Fault.CUT or request.method == "GET"
 
 
-class StoreProxy(ThreadingHTTPServer):
+class S3Proxy(ThreadingHTTPServer):
     """Listens on a loopback port of its own and passes requests on to ``target``, as ``plan`` has it.
 
     ``plan`` may be exchanged at any moment. ``counts`` are the faults that were met, and ``requests`` in all.
@@ -128,7 +128,7 @@ class StoreProxy(ThreadingHTTPServer):
     def __init__(self, target: int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target = target
-        self.plan: Plan = calm
+        self.plan: FaultPlan = no_faults
         self.counts: Counter[str] = Counter()
         self.stopped = threading.Event()
         self._lock = threading.Lock()
@@ -144,7 +144,7 @@ class StoreProxy(ThreadingHTTPServer):
     def endpoint_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def fate(self, method: str, path: str) -> Fault | None:
+    def next_fault(self, method: str, path: str) -> Fault | None:
         """What the next request meets."""
         with self._lock:
             fault = self.plan(Request(self.counts["requests"], method, path))
@@ -164,7 +164,7 @@ class StoreProxy(ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
 
-    def __enter__(self) -> StoreProxy:
+    def __enter__(self) -> S3Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -207,7 +207,7 @@ class _Lines:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: StoreProxy
+    server: S3Proxy
 
     def setup(self) -> None:
         super().setup()
@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._body()
-        fault = self.server.fate(self.command, self.path)
+        fault = self.server.next_fault(self.command, self.path)
         if fault in (Fault.ERROR_500, Fault.SLOW_DOWN, Fault.FORBIDDEN):
             return self._refuse(fault)
         if fault is Fault.DROPPED:

@@ -26,16 +26,16 @@ from generator.datasets.builds import read_manifest
 from generator.datasets.torch_dataset import open_dataset
 from generator.errors import DatasetError
 from generator.store import open_store
-from tests.faults.build_comparison import Undisturbed, around, bundle_fields, look, undisturbed
-from tests.faults.faulty_service import Scene, family, send
-from tests.faults.reader import Reader, digest_of_samples
-from tests.faults.s3_proxy import Fault, Random
+from tests.faults.build_comparison import ReferenceBuild, build_reference, compare_build, job_fields, stray_keys
+from tests.faults.faulty_service import FaultyService, process_tree, send_signal
+from tests.faults.reader import ReaderProcess, digest_of_samples
+from tests.faults.s3_proxy import Fault, RandomFaults
 from tests.support.servers import S3Server
-from workers.broker.app import TICKET
+from workers.broker.app import TICKET_TASK
 from workers.embedded import WorkerProcess
 
 # Three in ten requests fail; one in a hundred is done twice besides.
-ERRORS = {
+FAULT_CHANCES = {
     Fault.ERROR_500: 0.07,
     Fault.SLOW_DOWN: 0.07,
     Fault.DROPPED: 0.04,
@@ -60,7 +60,7 @@ _FLUSH = "Redis flushed"
 
 
 @dataclass(frozen=True)
-class Weather:
+class StormSettings:
     """How large the job is, how many workers it has, how often something happens, and for how long at most."""
 
     shards: int = 200
@@ -73,26 +73,26 @@ class Weather:
     attempts: int = 25  # of a shard, or of the commit: a storm takes more lives than any cluster
 
 
-class Target:
+class StormTarget:
     """What the storm has to come out as: built once, for all seeds."""
 
-    def __init__(self, bundle: Path, weather: Weather) -> None:
+    def __init__(self, bundle: Path, weather: StormSettings) -> None:
         self.bundle, self.weather = bundle, weather
         home = f"memory://{uuid.uuid4().hex}"
-        self.build: Undisturbed = undisturbed(self.fields("unused"), home)
+        self.build: ReferenceBuild = build_reference(self.fields("unused"), home)
         self.digest = digest_of_samples(open_dataset(self.build.store.url))
 
     def fields(self, bucket: str) -> dict[str, Any]:
         """The job, for a destination in ``bucket``."""
-        return bundle_fields(self.bundle, bucket, shards=self.weather.shards, samples=self.weather.samples)
+        return job_fields(self.bundle, bucket, shards=self.weather.shards, samples=self.weather.samples)
 
 
-def run_storm(seed: int, target: Target, s3: S3Server, home: Path) -> dict[str, Any]:
+def run_storm(seed: int, target: StormTarget, s3: S3Server, home: Path) -> dict[str, Any]:
     """One storm; what came of it, as plain JSON. ``problems`` is empty if nothing was lost, twice or wrong."""
     bucket = s3.make_bucket(f"storm-{seed}-{uuid.uuid4().hex[:12]}")
     home.mkdir(parents=True, exist_ok=True)
     weather = target.weather
-    with Scene(
+    with FaultyService(
         home,
         s3,
         bucket,
@@ -110,7 +110,7 @@ def run_storm(seed: int, target: Target, s3: S3Server, home: Path) -> dict[str, 
 class _Storm:
     """One storm over one scene."""
 
-    def __init__(self, seed: int, target: Target, scene: Scene) -> None:
+    def __init__(self, seed: int, target: StormTarget, scene: FaultyService) -> None:
         self._seed, self._target, self._scene, self._weather = seed, target, scene, target.weather
         self._draw = random.Random(seed)
         self._events: Counter[str] = Counter()
@@ -136,17 +136,17 @@ class _Storm:
         for _ in range(self._weather.workers):
             scene.start_worker()
         job = scene.client.submit(self._target.fields(scene.bucket))
-        reader = Reader([job.url, job.url.partition("/builds/")[0]], scene.settings.s3, self._target.digest)
-        scene.store.plan = Random(self._seed, ERRORS | {Fault.TWICE: 0.01})
+        reader = ReaderProcess([job.url, job.url.partition("/builds/")[0]], scene.settings.s3, self._target.digest)
+        scene.s3_proxy.plan = RandomFaults(self._seed, FAULT_CHANCES | {Fault.TWICE: 0.01})
         self._await_a_worker()
         problems = self._rage(job.job, job.url, begun)
         committed_after = round(time.monotonic() - begun, 1)
         self._calm_down()
         problems += self._end(job.job)
         seen = reader.stop()
-        stored = look(job.url, scene.settings.s3, self._target.build)
+        stored = compare_build(job.url, scene.settings.s3, self._target.build)
         problems += list(stored.problems) + seen["findings"]
-        problems += [f"outside any plan: {key}" for key in around(scene.bucket, scene.settings.s3, job.url)]
+        problems += [f"outside any plan: {key}" for key in stray_keys(scene.bucket, scene.settings.s3, job.url)]
         if not problems and seen["read"] != 2:
             problems.append("the reader did not read the committed build under both of its URLs")
         return {
@@ -155,8 +155,8 @@ class _Storm:
             "seconds": committed_after,
             "pause": round(self._mean_pause, 1),
             "events": dict(sorted(self._events.items())),
-            "requests": scene.store.counts["requests"],
-            "faults": {fault: scene.store.counts[fault] for fault in Fault if scene.store.counts[fault]},
+            "requests": scene.s3_proxy.counts["requests"],
+            "faults": {fault: scene.s3_proxy.counts[fault] for fault in Fault if scene.s3_proxy.counts[fault]},
             "objects_equal": stored.equal,
             "objects": stored.expected,
             "looks": seen["absent"] + seen["whole"],
@@ -167,7 +167,7 @@ class _Storm:
     def _await_a_worker(self) -> None:
         """The storm is as fast as the machine: blows faster than workers start would only hit workers that start."""
         begun = time.monotonic()
-        self._scene.until(lambda: any(map(_is_ready, self._scene.workers)), seconds=240.0)
+        self._scene.wait_until(lambda: any(map(_is_ready, self._scene.workers)), seconds=240.0)
         self._mean_pause = self._weather.pause * max(1.0, (time.monotonic() - begun) / 6.0)
 
     def _rage(self, job: str, url: str, begun: float) -> list[str]:
@@ -209,7 +209,7 @@ class _Storm:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), action))
 
     def _living(self) -> list[WorkerProcess]:
-        return [worker for worker in self._scene.workers if worker.alive()]
+        return [worker for worker in self._scene.workers if worker.is_alive()]
 
     def _victim(self) -> WorkerProcess | None:
         """A worker that is ready for work; the last one only seldom.
@@ -223,7 +223,7 @@ class _Storm:
 
     def _kill(self, whom: Callable[[list[int]], list[int]]) -> bool:
         if victim := self._victim():
-            send(whom(family(victim)), signal.SIGKILL)
+            send_signal(whom(process_tree(victim)), signal.SIGKILL)
         return victim is not None
 
     def _ask_to_leave(self) -> bool:
@@ -235,19 +235,19 @@ class _Storm:
         victim = self._victim()
         if victim is None:
             return False
-        pids = family(victim)
-        send(pids, signal.SIGSTOP)
+        pids = process_tree(victim)
+        send_signal(pids, signal.SIGSTOP)
         self._stopped.add(victim.process.pid)
 
         def go_on() -> None:
-            send(pids, signal.SIGCONT)
+            send_signal(pids, signal.SIGCONT)
             self._stopped.discard(victim.process.pid)
 
         self._put_off(self._scene.settings.lease_seconds * self._draw.uniform(1.5, 3.0), go_on)
         return True
 
     def _reset_redis(self) -> bool:
-        return self._scene.redis_wire.reset() > 0
+        return self._scene.redis_proxy.reset() > 0
 
     def _kill_redis(self) -> bool:
         if self._redis_away:
@@ -277,16 +277,16 @@ class _Storm:
         if again:
             client.rpush(queue, *again)
         for _ in range(self._draw.randint(1, 10)):
-            self._scene.pool.app.send_task(TICKET, queue=queue)
+            self._scene.pool.app.send_task(TICKET_TASK, queue=queue)
 
     def _calm_down(self) -> None:
-        self._scene.calm()
+        self._scene.stop_faults()
         while self._later:
             action = heapq.heappop(self._later)[2]
             if action != self._start_worker:
                 action()
         for worker in self._living():
-            send(family(worker), signal.SIGCONT)
+            send_signal(process_tree(worker), signal.SIGCONT)
 
     def _end(self, job: str) -> list[str]:
         """The job is known to be committed, its marker goes, and zombies have had the time to do what they would."""

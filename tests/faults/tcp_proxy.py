@@ -25,7 +25,7 @@ Ending = Literal["cut", "reset"]
 
 
 @dataclass(frozen=True)
-class Trouble:
+class NetworkFaults:
     """What happens to every chunk that passes, in either direction; nothing by default."""
 
     delay: tuple[float, float] = (0.0, 0.0)  # seconds, drawn evenly between the two
@@ -35,10 +35,10 @@ class Trouble:
     silent: float = 0.0  # chance that it is swallowed, and all after it, with the connection left open
 
 
-CALM = Trouble()
+NO_FAULTS = NetworkFaults()
 
 
-class Link:
+class Connection:
     """One connection: two sockets and two threads; ``silent`` swallows whatever comes."""
 
     def __init__(self, number: int, near: socket.socket, far: socket.socket) -> None:
@@ -58,7 +58,7 @@ class Link:
             side.close()
 
 
-class WireProxy:
+class TcpProxy:
     """Listens on a loopback port of its own and passes bytes on to ``target``, through ``trouble``.
 
     ``target`` may be away: a connection is then closed at once, as a dead server's port would be.
@@ -66,9 +66,9 @@ class WireProxy:
 
     def __init__(self, target: int, *, seed: int = 0) -> None:
         self.target, self.seed = target, seed
-        self.trouble = CALM
+        self.faults = NO_FAULTS
         self.counts: Counter[str] = Counter()
-        self._links: set[Link] = set()
+        self._links: set[Connection] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -77,7 +77,7 @@ class WireProxy:
         self._threads = [threading.Thread(target=self._accept, name=f"wire-{self.port}", daemon=True)]
         self._threads[0].start()
 
-    def __enter__(self) -> WireProxy:
+    def __enter__(self) -> TcpProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +112,7 @@ class WireProxy:
             thread.join()
         self._listener.close()
 
-    def _open(self) -> list[Link]:
+    def _open(self) -> list[Connection]:
         with self._lock:
             return list(self._links)
 
@@ -122,7 +122,7 @@ class WireProxy:
             self._drop(link, how)
         return len(links)
 
-    def _drop(self, link: Link, how: Ending) -> None:
+    def _drop(self, link: Connection, how: Ending) -> None:
         with self._lock:
             if link not in self._links:
                 return
@@ -145,7 +145,7 @@ class WireProxy:
             for side in (near, far):
                 side.settimeout(None)
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link = Link(number, near, far)
+            link = Connection(number, near, far)
             with self._lock:
                 self._links.add(link)  # from here on it may be closed under our hands
             for name, source, sink in (("up", near, far), ("down", far, near)):
@@ -157,7 +157,7 @@ class WireProxy:
         self._threads = [each for each in self._threads if each.is_alive()] + [thread]
         thread.start()
 
-    def _pass(self, link: Link, direction: str, source: socket.socket, sink: socket.socket) -> None:
+    def _pass(self, link: Connection, direction: str, source: socket.socket, sink: socket.socket) -> None:
         draw = random.Random(f"{self.seed}/{link.number}/{direction}")
         how: Ending = "cut"
         try:
@@ -169,14 +169,14 @@ class WireProxy:
             pass
         self._drop(link, how)
 
-    def _received(self, link: Link, source: socket.socket) -> bytes:
+    def _received(self, link: Connection, source: socket.socket) -> bytes:
         while not link.ended.is_set():
             if select.select([source], [], [], _TICK)[0]:
                 return source.recv(_CHUNK)
         return b""
 
-    def _forward(self, link: Link, draw: random.Random, data: bytes, sink: socket.socket) -> Ending | None:
-        trouble = self.trouble
+    def _forward(self, link: Connection, draw: random.Random, data: bytes, sink: socket.socket) -> Ending | None:
+        trouble = self.faults
         chance = draw.random()
         if chance < trouble.silent:
             link.silent.set()
@@ -193,7 +193,7 @@ class WireProxy:
         self._send(link, data[: len(data) // 2] if cut else data, sink, trouble.rate)
         return "cut" if cut else None
 
-    def _send(self, link: Link, data: bytes, sink: socket.socket, rate: float | None) -> None:
+    def _send(self, link: Connection, data: bytes, sink: socket.socket, rate: float | None) -> None:
         if rate is None:
             return sink.sendall(data)
         self.counts["throttled"] += 1

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from generator.store import open_store
-from tests.faults.s3_proxy import StoreProxy
+from tests.faults.s3_proxy import S3Proxy
 from tests.support.servers import S3Server
 
 BODY = b"0123456789"
@@ -22,7 +22,7 @@ def test_half_a_request_stores_nothing(s3_server: S3Server, headers: list[bytes]
     bucket = f"halves-{uuid.uuid4().hex}"
     store = open_store(s3_server.make_bucket(bucket), s3_server.settings)
     request = b"\r\n".join([f"PUT /{bucket}/key HTTP/1.1".encode(), b"Host: somewhere", *headers, b"", body])
-    with StoreProxy(s3_server.port) as proxy:
+    with S3Proxy(s3_server.port) as proxy:
         for end in range(len(request)):
             assert not sent(proxy.port, request[:end]).startswith(b"HTTP/1.1 2")
             assert list(store.list()) == [], request[:end]

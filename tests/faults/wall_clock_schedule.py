@@ -19,29 +19,29 @@ from generator import open_dataset
 from generator.datasets.promotion import read_latest
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.cli_sandbox import house, write_schedule
+from tests.support.cli_sandbox import cli_sandbox, write_schedule
 from workers.schedules.history import newest_runs
-from workers.schedules.runs import marks
-from workers.schedules.store import change_kept
+from workers.schedules.runs import live_markers
+from workers.schedules.store import update_stored
 
 
 @pytest.mark.timeout(900)
 def test_three_minutes_three_promoted_builds(tmp_path: Path) -> None:
     tiny_bundle(tmp_path / "tiny.bundle")
-    with house(tmp_path) as mill:
+    with cli_sandbox(tmp_path) as mill:
         mill.run("schedule", "add", write_schedule(tmp_path, {"name": "often", "overlap": "queue", "deadline": "5m"}))
         mill.start("up")
-        mill.until((tmp_path / "state" / "redis.json").exists)
+        mill.wait_until((tmp_path / "state" / "redis.json").exists)
         root = open_store(str(tmp_path / "root"))
         for wanted in range(1, 4):
             second = mill.start("scheduler")
-            mill.until(lambda wanted=wanted: len(newest_runs(root, "often", 10)) >= wanted)  # type: ignore[misc]
+            mill.wait_until(lambda wanted=wanted: len(newest_runs(root, "often", 10)) >= wanted)  # type: ignore[misc]
             os.kill(second.pid, signal.SIGKILL)
-            mill.until(
+            mill.wait_until(
                 lambda wanted=wanted: [run.state for run in newest_runs(root, "often", 10)].count("promoted") >= wanted  # type: ignore[misc]
             )
-        change_kept(root, "often", lambda kept: kept and kept.model_copy(update={"held": True}))
-        mill.until(lambda: not list(marks(root)))
+        update_stored(root, "often", lambda kept: kept and kept.model_copy(update={"held": True}))
+        mill.wait_until(lambda: not list(live_markers(root)))
         runs = [run for run in newest_runs(root, "often", 10)[::-1] if run.state != "skipped"]
         assert len(runs) >= 3
         assert {run.state for run in runs} == {"promoted"}

@@ -12,9 +12,9 @@ import torch
 
 from generator.errors import InvalidOutput
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.commit import place_of
+from generator.production.commit import locate_build
 from generator.production.decoding import ResidentDecoder
-from generator.production.decoding.compilation import lacking
+from generator.production.decoding.compilation import missing_compiler
 from generator.production.mill import build
 from generator.spec.recipe import JobSpec, Order, Recipe
 from generator.store import open_store
@@ -42,7 +42,7 @@ def test_two_builds_on_one_device_kind_are_equal_and_name_it(tmp_path: Path) -> 
     recipe = Recipe(bundle=bundle.digest, classes=bundle.info.classes, counts=(50, 50, 50), shard_size=40, batch=32)
     first, second = (
         build(
-            place_of(JobSpec(recipe=recipe, order=Order(destination=f"memory://gpu-{run}", name="gpu"))),
+            locate_build(JobSpec(recipe=recipe, order=Order(destination=f"memory://gpu-{run}", name="gpu"))),
             bundle,
             device="cuda",
         )
@@ -68,10 +68,10 @@ def wide(tmp_path: Path) -> Bundle:
 def test_replayed_graphs_show_what_the_network_shows_from_any_number_of_threads(tmp_path: Path) -> None:
     decoder = ResidentDecoder(wide(tmp_path), batch=32, dtype="float32", device="cuda")
     z_NBD = np.random.default_rng(0).normal(size=(64, 32, 16)).astype(np.float32)
-    graphs, decoder._graphs = decoder._graphs, None
+    graphs, decoder._graph_runner = decoder._graph_runner, None
     assert graphs is not None
     plain = [decoder.decode(z_BD) for z_BD in z_NBD]
-    decoder._graphs = graphs
+    decoder._graph_runner = graphs
     for threads in (1, 2, 8):
         with ThreadPoolExecutor(threads) as pool:
             assert all(
@@ -98,7 +98,7 @@ def test_short_types_stay_within_their_tolerance(tmp_path: Path, dtype: str, lev
 
 
 def test_a_compiled_decoder_on_the_device_is_within_a_level_and_repeats(tmp_path: Path) -> None:
-    if lack := lacking("cuda"):
+    if lack := missing_compiler("cuda"):
         pytest.skip(lack)
     z_BD = np.random.default_rng(0).normal(size=(32, 16)).astype(np.float32)
     eager, compiled, again = (

@@ -17,14 +17,14 @@ from generator.spec.canonical import canonical_json
 from generator.store import is_below, open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer
-from tests.support.tls import encrypted
+from tests.support.tls import tls_proxy
 from workers.broker.app import make_app
 from workers.broker.connection import connect, redis_url
 from workers.client import Client
 from workers.embedded import worker_environment
 from workers.ledger.ledger import Ledger
 from workers.settings import SECRETS, Settings, load_settings
-from workers.worker.ticket_handler import open_workshop
+from workers.worker.ticket_handler import open_ticket_handler
 
 
 @pytest.fixture
@@ -152,12 +152,12 @@ def test_neither_client_nor_worker_writes_outside_of_what_is_allowed(
     assert not (tmp_path / "elsewhere").exists()
     outside = Client(anywhere).submit(job(bundle, tmp_path / "elsewhere"))  # past the client, as an enemy would
     before = sorted((tmp_path / "elsewhere").rglob("*"))
-    worker = open_workshop(strict)
-    assert worker.serve().told.startswith("declined")
+    worker = open_ticket_handler(strict)
+    assert worker.serve().summary.startswith("declined")
     assert sorted((tmp_path / "elsewhere").rglob("*")) == before
     assert "ALLOWED_STORES" in Client(anywhere).status(outside.job).error
     inside = Client(strict).submit(job(bundle, tmp_path / "allowed" / "deep"))
-    assert "committed" in open_workshop(strict).serve().told or "committed" in worker.serve().told
+    assert "committed" in open_ticket_handler(strict).serve().summary or "committed" in worker.serve().summary
     assert Client(anywhere).status(inside.job).state == "committed"
     with pytest.raises(SettingsError, match="destination"):
         Client(strict).resume(outside.url)
@@ -182,18 +182,18 @@ def test_a_worker_takes_bundles_from_its_root_alone_and_under_the_pinned_digest(
     for key in held:
         root.delete(key)
     shutil.copytree(bundle, tmp_path / "a" / "bundles" / digest.removeprefix("sha256:"))  # where nobody may look for it
-    assert open_workshop(settings).serve().told.startswith("declined")
+    assert open_ticket_handler(settings).serve().summary.startswith("declined")
     assert digest in client.status(missing.job).error
     for key, data in held.items():
         root.put(key, data if "decoder" not in key else b"altered")
-    assert "decoder.safetensors" in open_workshop(settings).serve().told
+    assert "decoder.safetensors" in open_ticket_handler(settings).serve().summary
     assert client.status(missing.job).state == "failed"
     for key, data in held.items():
         root.put(key, data)
     shutil.copytree(tmp_path / "other", settings.cache_dir / digest.removeprefix("sha256:"), dirs_exist_ok=True)
     client.resume(missing.job)
-    assert "committed" in open_workshop(settings).serve().told
-    assert open_workshop(settings).residents.cache.load(digest, (root,)).digest == digest
+    assert "committed" in open_ticket_handler(settings).serve().summary
+    assert open_ticket_handler(settings).decoders.bundle_cache.load(digest, (root,)).digest == digest
     assert other != digest
 
 
@@ -206,7 +206,7 @@ def test_a_recipe_that_was_exchanged_after_the_submission_is_not_built(
     another = client.submit(job(bundle, tmp_path / "out") | {"seed": 1, "count": 10_000})
     client.cancel(another.job)
     open_store(wanted.url).put("recipe.json", open_store(another.url).get("recipe.json"))
-    assert "recipe of build" in open_workshop(settings).serve().told
+    assert "recipe of build" in open_ticket_handler(settings).serve().summary
     assert client.status(wanted.job).state == "failed"
     assert {info.key for info in open_store(wanted.url).list()} == {"recipe.json"}
 
@@ -223,7 +223,7 @@ def test_a_user_of_redis_with_few_rights_is_enough(redis_server: RedisServer, bu
     settings = settings_for(redis_server, tmp_path, redis_url=SecretStr(url))
     client = Client(settings)
     submitted = client.submit(job(bundle, tmp_path / "out"))
-    assert "committed" in open_workshop(settings).serve().told
+    assert "committed" in open_ticket_handler(settings).serve().summary
     assert client.status(submitted.job).state == "committed"
     restricted = redis_py.Redis.from_url(url)
     for refused in (
@@ -242,7 +242,7 @@ def test_a_user_of_redis_with_few_rights_is_enough(redis_server: RedisServer, bu
 
 
 def test_ledger_and_broker_speak_tls_with_an_authority_of_ones_own(redis_server: RedisServer, tmp_path: Path) -> None:
-    with encrypted(redis_server, tmp_path) as port:
+    with tls_proxy(redis_server, tmp_path) as port:
         secret = SecretStr(f"rediss://127.0.0.1:{port}/0")
         trusting = settings_for(redis_server, tmp_path, redis_url=secret, redis_ca_file=tmp_path / "ca.pem")
         Ledger(redis_url(trusting)).ping()

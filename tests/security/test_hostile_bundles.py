@@ -21,7 +21,7 @@ from generator.production.decoding import ResidentDecoder
 from generator.spec.canonical import canonical_json, digest_of
 from generator.store import Store, open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.hostile_inputs import BROKEN, Trap, zip_of
+from tests.support.hostile_inputs import BROKEN_DOCUMENTS, PickleTrap, zip_of
 
 
 def _tensors(header: Any, data: bytes = b"", *, size: int | None = None) -> bytes:
@@ -34,7 +34,7 @@ def _entry(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[s
 
 
 FILES: dict[str, Callable[[Path], bytes]] = {
-    "a pickle": lambda home: pickle.dumps(Trap(home / "sprung")),
+    "a pickle": lambda home: pickle.dumps(PickleTrap(home / "sprung")),
     "a torch archive": lambda home: zip_of("archive/data.pkl"),
     "a zip that climbs": lambda home: zip_of("../../escaped"),
     "nothing": lambda home: b"",
@@ -121,7 +121,7 @@ def test_documents_of_a_bundle(intact: Path, tmp_path: Path, change: Callable[[d
         _used(store)
 
 
-@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("data", BROKEN_DOCUMENTS.values(), ids=BROKEN_DOCUMENTS.keys())
 def test_a_broken_document_of_a_bundle(data: bytes) -> None:
     store = open_store(f"memory://{uuid.uuid4().hex}")
     store.put("bundle.json", data)

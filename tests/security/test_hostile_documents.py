@@ -18,16 +18,16 @@ from generator.errors import (
     LatentmillError,
     SpecError,
 )
-from generator.production.commit import BuildPlace, current_epoch, found_place, read_receipt
-from generator.production.commit.finish import finish
+from generator.production.commit import BuildLocation, current_epoch, read_build_location, read_receipt
+from generator.production.commit.finish import finish_build
 from generator.spec.canonical import canonical_json
 from generator.store import open_store
-from tests.support.hostile_inputs import BROKEN, DIGEST, built
+from tests.support.hostile_inputs import BROKEN_DOCUMENTS, DIGEST, committed_build
 from tests.support.small_builds import SmallBuild
 from workers.jobs.markers import read_marker
 
-READERS: dict[str, tuple[str, Callable[[BuildPlace], object]]] = {
-    "recipe": ("recipe.json", lambda place: found_place(place.store, "small")),
+READERS: dict[str, tuple[str, Callable[[BuildLocation], object]]] = {
+    "recipe": ("recipe.json", lambda place: read_build_location(place.store, "small")),
     "environment": ("environment.json", lambda place: current_epoch(place.store)),
     "opening": ("epochs/001.json", lambda place: _begin_next(place)),
     "receipt": ("receipts/000001.json", lambda place: read_receipt(place, 1)),
@@ -37,7 +37,7 @@ READERS: dict[str, tuple[str, Callable[[BuildPlace], object]]] = {
 }
 
 
-def _begin_next(place: BuildPlace) -> None:
+def _begin_next(place: BuildLocation) -> None:
     from generator.production.commit.epochs import fix_environment
     from tests.support.small_builds import ENVIRONMENT
 
@@ -46,9 +46,9 @@ def _begin_next(place: BuildPlace) -> None:
 
 
 @pytest.mark.parametrize("document", READERS.keys())
-@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("data", BROKEN_DOCUMENTS.values(), ids=BROKEN_DOCUMENTS.keys())
 def test_documents(document: str, data: bytes) -> None:
-    place = built()
+    place = committed_build()
     key, read = READERS[document]
     store = open_store(place.url.partition("/builds/")[0]) if document == "pointer" else place.store
     store.put(key, data)
@@ -70,7 +70,7 @@ def test_documents_of_many_bytes_are_refused_unread(document: str, tmp_path: Pat
         read(place)
 
 
-def rewritten(place: BuildPlace, change: Callable[[dict[str, Any]], object]) -> None:
+def rewritten(place: BuildLocation, change: Callable[[dict[str, Any]], object]) -> None:
     document = json.loads(place.store.get("manifest.json"))
     change(document)
     place.store.put("manifest.json", json.dumps(document).encode())
@@ -103,7 +103,7 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("name", MANIFESTS.keys())
 def test_manifests(name: str) -> None:
-    place = built()
+    place = committed_build()
     rewritten(place, MANIFESTS[name])
     assert verify_dataset(place.url).problems
     if "environment" not in name:  # which no reader looks at
@@ -134,7 +134,7 @@ def test_receipts(change: dict[str, Any]) -> None:
     key = "receipts/000001.json"
     place.store.put(key, canonical_json(json.loads(place.store.get(key)) | change))
     with pytest.raises(LatentmillError):
-        finish(place, None)  # type: ignore[arg-type]
+        finish_build(place, None)  # type: ignore[arg-type]
     assert place.store.head("manifest.json") is None
 
 

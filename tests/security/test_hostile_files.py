@@ -27,7 +27,7 @@ from generator.production.provenance.manifest import Manifest, StoredFile
 from generator.production.provenance.sample_table import read_rows
 from generator.production.shards import read_samples
 from generator.spec.canonical import digest_of
-from tests.support.hostile_inputs import built, zip_of
+from tests.support.hostile_inputs import committed_build, zip_of
 
 
 def _tar(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.USTAR_FORMAT) -> bytes:
@@ -94,7 +94,7 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("make", ARCHIVES.values(), ids=ARCHIVES.keys())
 def test_archives(make: Callable[[], bytes]) -> None:
     """Each planted in a build with all digests made to fit: ``verify`` tells of it, a reader refuses it."""
-    data, place = make(), built()
+    data, place = make(), committed_build()
     key = "shards/small-000000.tar"
     manifest = Manifest.model_validate_json(place.store.get("manifest.json"))
     file = StoredFile(key=key, digest=digest_of(data), size=len(data))

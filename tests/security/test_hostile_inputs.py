@@ -16,14 +16,14 @@ import pytest
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import loads
 
-from generator.drafts import read_draft, resolve
+from generator.drafts import read_draft, resolve_draft
 from generator.errors import (
     InputError,
     SpecError,
 )
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.hostile_inputs import HUGE, Trap
+from tests.support.hostile_inputs import HUGE_NUMBER, PickleTrap
 from workers.broker.app import make_app
 from workers.settings import Settings
 
@@ -35,7 +35,7 @@ SPECS: dict[str, str | bytes] = {
     "a merge key": "<<: {name: tiny}\ncount: 1",
     "deep nesting": "draw: " + "[" * 20_000,
     "a number of base sixty": "count: " + "1:" * 30_000 + "1",
-    "a huge number": json.dumps(SPEC).replace("10", HUGE),
+    "a huge number": json.dumps(SPEC).replace("10", HUGE_NUMBER),
     "an infinite temperature": json.dumps(SPEC | {"temperature": 1}).replace(": 1}", ": .inf}"),
     "a temperature that is no number": json.dumps(SPEC | {"temperature": 1}).replace(": 1}", ": .nan}"),
     "a count that is a boolean": json.dumps(SPEC | {"count": True}),
@@ -67,7 +67,7 @@ def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | byte
     path = tmp_path / "spec.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as refused:
-        resolve(read_draft(path), open_store(str(tmp_path / "root")))
+        resolve_draft(read_draft(path), open_store(str(tmp_path / "root")))
     assert len(str(refused.value)) < 2000
     assert "secret" not in str(refused.value)
 
@@ -115,7 +115,7 @@ def test_keys(tmp_path: Path, kind: str, key: str) -> None:
 
 
 MESSAGES = {
-    "pickle": lambda home: (pickle.dumps(Trap(home / "sprung")), "application/x-python-serialize", "binary"),
+    "pickle": lambda home: (pickle.dumps(PickleTrap(home / "sprung")), "application/x-python-serialize", "binary"),
     "yaml": lambda home: (b"!!python/object/apply:os.system ['true']", "application/x-yaml", "utf-8"),
     "an unknown type": lambda home: (b"x", "application/octet-stream", "binary"),
 }

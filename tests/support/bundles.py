@@ -16,11 +16,11 @@ from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, T
 from generator.models.features.classifier import Classifier
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import MixtureSettings
-from generator.models.latents.load import load
-from generator.models.screening.config import JudgeSettings, Passing
-from generator.models.screening.copy_index import draw_sketch
-from generator.models.screening.data import Guards
-from generator.models.screening.label_judge import Judge
+from generator.models.latents.load import load_distribution
+from generator.models.screening.config import JudgeSettings, PassRates
+from generator.models.screening.copy_index import fit_copy_index
+from generator.models.screening.data import ScreeningData
+from generator.models.screening.label_judge import LabelJudge
 from generator.production.decoding import ResidentDecoder
 from generator.store import open_store
 
@@ -44,7 +44,9 @@ def tiny_contents(
         "factor": factors,
         "quantile": np.tile(np.linspace(-4.0 * dims, 0.0, 1001), (rows, 1)),
     }
-    latents = load({"family": "mixture", "dims": dims, "classes": len(classes), "clusters": [2] * rows}, tensors)
+    latents = load_distribution(
+        {"family": "mixture", "dims": dims, "classes": len(classes), "clusters": [2] * rows}, tensors
+    )
     record = EpochRecord(epoch=1, train_loss=1.0, holdout_loss=1.0, holdout_terms={}, best=True)
     return BundleContents(
         autoencoder=config,
@@ -65,7 +67,7 @@ def tiny_bundle(directory: Path, **shape: object) -> Path:
     return directory
 
 
-def guarded_bundle(directory: Path, **shape: object) -> Path:
+def screened_bundle(directory: Path, **shape: object) -> Path:
     """A small bundle with a judge of random opinions, and with a sketch of what its own decoder shows."""
     contents = tiny_contents(**shape)  # type: ignore[arg-type]
     config, rng = contents.autoencoder, np.random.default_rng(7)
@@ -77,9 +79,11 @@ def guarded_bundle(directory: Path, **shape: object) -> Path:
     logits_NC = member(to_input(images_NHWC, torch.device("cpu")))
     member.head.weight.div_(logits_NC.std())
     member.head.bias.copy_((member.head.bias - logits_NC.mean(0)) / logits_NC.std())  # no class is preferred
-    judge = Judge([member])
-    shares = Passing(label=(0.75,) * len(contents.classes), novelty=0.75)
+    judge = LabelJudge([member])
+    shares = PassRates(label=(0.75,) * len(contents.classes), novelty=0.75)
     weights = {name: weight.numpy() for name, weight in judge.state_dict().items()}
-    guards = Guards(JudgeSettings(), weights, draw_sketch(images_NHWC[:150], images_NHWC[150:], seed=0), shares)
+    guards = ScreeningData(
+        JudgeSettings(), weights, fit_copy_index(images_NHWC[:150], images_NHWC[150:], seed=0), shares
+    )
     save_bundle(directory, replace(contents, guards=guards))
     return directory

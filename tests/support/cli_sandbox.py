@@ -15,11 +15,17 @@ from typing import Any
 
 import yaml
 
-MAIN = [sys.executable, "-c", "from workers.cli import main; main()"]
-GATES: dict[str, Any] = {"copies": None, "duplicates": None, "drift": None, "confidence_drop": None, "limit": 100}
+CLI = [sys.executable, "-c", "from workers.cli import main; main()"]
+LENIENT_GATES: dict[str, Any] = {
+    "copies": None,
+    "duplicates": None,
+    "drift": None,
+    "confidence_drop": None,
+    "limit": 100,
+}
 
 
-class House:
+class CliSandbox:
     """A directory with a store root, and the processes that were started in it."""
 
     def __init__(self, home: Path) -> None:
@@ -40,7 +46,7 @@ class House:
         """A command that runs until it is stopped, with a log named after it."""
         with (self.home / f"{words[0]}-{len(self.processes)}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*MAIN, *words], cwd=self.home, env=self.environment | environment, stdout=log, stderr=log
+                [*CLI, *words], cwd=self.home, env=self.environment | environment, stdout=log, stderr=log
             )
         self.processes.append(process)
         return process
@@ -48,7 +54,7 @@ class House:
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """A finished command; it never shows a traceback."""
         done = subprocess.run(
-            [*MAIN, *words],
+            [*CLI, *words],
             cwd=self.home,
             env=self.environment,
             capture_output=True,
@@ -60,13 +66,13 @@ class House:
         assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def folder(self, *declared: dict[str, Any]) -> Path:
+    def schedule_folder(self, *declared: dict[str, Any]) -> Path:
         """A folder with these schedules."""
         for fields in declared:
             write_schedule(self.home / "schedules", fields)
         return self.home / "schedules"
 
-    def until(self, wanted: Callable[[], bool], seconds: float = 270.0) -> None:
+    def wait_until(self, wanted: Callable[[], bool], seconds: float = 270.0) -> None:
         deadline = time.monotonic() + seconds
         while not wanted():
             assert time.monotonic() < deadline, self.logs()
@@ -76,7 +82,7 @@ class House:
         paths = [*sorted(self.home.glob("*.log")), *sorted((self.home / "state").glob("*.log"))]
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in paths)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -92,18 +98,18 @@ def write_schedule(place: Path, fields: dict[str, Any]) -> str:
     place.mkdir(exist_ok=True)
     job = {"bundle": "tiny.bundle", "count": 60, "shard_size": 30, "batch": 16, "destination": "out"}
     path = place / f"{fields['name']}-{len(list(place.iterdir()))}.yaml"
-    path.write_text(yaml.safe_dump({"cron": "* * * * *", "job": job, "gates": GATES} | fields))
+    path.write_text(yaml.safe_dump({"cron": "* * * * *", "job": job, "gates": LENIENT_GATES} | fields))
     return str(path)
 
 
 @contextmanager
-def house(home: Path) -> Iterator[House]:
+def cli_sandbox(home: Path) -> Iterator[CliSandbox]:
     """A house whose processes are ended with the block."""
-    found = House(home)
+    found = CliSandbox(home)
     try:
         yield found
     finally:
-        found.end()
+        found.stop()
 
 
 def minutes_ago(now: datetime, minutes: int) -> str:

@@ -6,25 +6,25 @@ from typing import Any
 
 from generator.spec.recipe import JobSpec
 from generator.store import Store
-from tests.support.simulated_schedules import Killed, SimulatedPool
+from tests.support.simulated_schedules import Killed, SimulatedService
 from workers.schedules.runs import Run
 from workers.schedules.service import Outcome
 
 
-class Perishable(Store):
+class CrashingStore(Store):
     """A store at which its user dies before, or right after, a write: the ``fatal``-th one counted from now."""
 
     def __init__(self, store: Store, fatal: int, *, after: bool) -> None:
-        self._store, self.left, self._after, self.url = store, fatal, after, store.url
+        self._store, self.writes_left, self._after, self.url = store, fatal, after, store.url
 
     def _write(self, name: str, *words: Any) -> Any:
-        self.left -= 1
-        if self.left == 0 and not self._after:
+        self.writes_left -= 1
+        if self.writes_left == 0 and not self._after:
             raise Killed
         try:
             return getattr(self._store, name)(*words)
         finally:
-            if self.left == 0:
+            if self.writes_left == 0:
                 raise Killed
 
     def create(self, key: str, data: bytes) -> str:
@@ -61,11 +61,11 @@ class Perishable(Store):
         return self._store.at(prefix)
 
 
-class Mortal(SimulatedPool):
+class CrashingService(SimulatedService):
     """The same simulated pool, through a store at which one dies, or dying on either side of a call."""
 
-    def __init__(self, pool: SimulatedPool, store: Store, call: str = "", *, after: bool = False) -> None:
-        super().__init__(store, pool.clock, pool.takes)
+    def __init__(self, pool: SimulatedService, store: Store, call: str = "", *, after: bool = False) -> None:
+        super().__init__(store, pool.clock, pool.build_time)
         self.__dict__ |= {name: value for name, value in pool.__dict__.items() if name != "_root"}
         self._call, self._after = call, after
 
@@ -80,8 +80,8 @@ class Mortal(SimulatedPool):
     def submit(self, spec: JobSpec) -> None:
         self._dying("submit", spec)
 
-    def judge(self, run: Run) -> Outcome:
-        return self._dying("judge", run)  # type: ignore[no-any-return]
+    def check_gates(self, run: Run) -> Outcome:
+        return self._dying("check_gates", run)  # type: ignore[no-any-return]
 
     def promote(self, run: Run) -> Outcome:
         return self._dying("promote", run)  # type: ignore[no-any-return]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from generator.production.commit import BuildPlace, MadeShard, publish_shard, read_receipt
+from generator.production.commit import BuildLocation, FinishedShard, publish_shard, read_receipt
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import Receipt, StoredFile
 from generator.spec.canonical import digest_of
 from generator.spec.plan import Plan
-from generator.store.base import MAX_OBJECT, ObjectInfo, Store
+from generator.store.base import MAX_OBJECT_BYTES, ObjectInfo, Store
 from tests.support.small_builds import SmallBuild
 
 OLD, NEW, OTHER = (
@@ -25,37 +25,37 @@ on_every_store = pytest.mark.parametrize("kind", ["memory", "local", "s3"])
 
 
 @dataclass(frozen=True)
-class Writer:
+class EpochWorker:
     """A worker of one environment, step by step. ``mark`` is what its environment does to the bytes of a shard."""
 
-    place: BuildPlace
+    place: BuildLocation
     environment: Environment
     mark: bytes = b""
 
-    def made(self, number: int) -> MadeShard:
+    def make_shard(self, number: int) -> FinishedShard:
         """The shard as this environment makes it; zero bytes after a tar archive belong to no sample."""
         shard = SMALL.shard(self.place, Plan(self.place.recipe).shard(number))
-        data = shard.shard + bytes(512 * len(self.mark))
+        data = shard.archive + bytes(512 * len(self.mark))
         file = StoredFile(key=shard.receipt.shard.key, digest=digest_of(data), size=len(data))
         receipt = shard.receipt.model_copy(update={"environment": self.environment.digest, "shard": file})
-        return MadeShard(data, shard.table, receipt)
+        return FinishedShard(data, shard.table, receipt)
 
     def publish(self, number: int) -> Receipt:
-        return publish_shard(self.place, self.made(number))
+        return publish_shard(self.place, self.make_shard(number))
 
-    def leave_half(self, number: int) -> None:
+    def write_without_receipt(self, number: int) -> None:
         """Die between the archive and the receipt."""
-        made = self.made(number)
-        self.place.store.create(made.receipt.shard.key, made.shard)
+        made = self.make_shard(number)
+        self.place.store.create(made.receipt.shard.key, made.archive)
 
 
-def is_whole(place: BuildPlace, number: int) -> bool:
+def is_whole(place: BuildLocation, number: int) -> bool:
     """Whether the receipt's digests are those of the stored bytes."""
     receipt = read_receipt(place, number)
     return all(digest_of(place.store.get(file.key)) == file.digest for file in (receipt.shard, receipt.table))
 
 
-class Interrupting(Store):
+class InterruptedStore(Store):
     """A store in which something happens right before the ``n``-th write."""
 
     def __init__(self, store: Store, n: int, event: Callable[[], None]) -> None:
@@ -74,7 +74,7 @@ class Interrupting(Store):
         self._count()
         return self._store.replace(key, data, etag)
 
-    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+    def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
         return self._store.get(key, limit)
 
     def head(self, key: str) -> ObjectInfo | None:

@@ -12,7 +12,7 @@ class Killed(BaseException):
     """What a SIGKILL looks like from inside: nothing catches it, nothing runs after it."""
 
 
-class Dying(Store):
+class FaultyStore(Store):
     """A store whose user dies after so many ``writes``; ``repeat``: conditional writes are sent twice, and the second
     answer counts; ``always_changed``: no conditional write ever arrives."""
 
@@ -64,8 +64,8 @@ class Dying(Store):
     def check_writable(self) -> None:
         self._inner.check_writable()
 
-    def at(self, prefix: str) -> Dying:
-        below = Dying(self._inner.at(prefix), repeat=self._repeat, always_changed=self._always_changed)
+    def at(self, prefix: str) -> FaultyStore:
+        below = FaultyStore(self._inner.at(prefix), repeat=self._repeat, always_changed=self._always_changed)
         below._left = self._left
         return below
 

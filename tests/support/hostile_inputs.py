@@ -9,15 +9,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from generator.production.commit import BuildPlace
+from generator.production.commit import BuildLocation
 from tests.support.small_builds import SmallBuild
 
-HUGE = "9" * 5000
-DEEP = b"[" * 200_000
+HUGE_NUMBER = "9" * 5000
+DEEP_JSON = b"[" * 200_000
 DIGEST = "sha256:" + "0" * 64
 
 
-class Trap:
+class PickleTrap:
     """Whoever unpickles this leaves a trace."""
 
     def __init__(self, trace: Path) -> None:
@@ -27,14 +27,14 @@ class Trap:
         return Path.touch, (self.trace,)
 
 
-BROKEN = {
+BROKEN_DOCUMENTS = {
     "nothing": b"",
     "no JSON": b"\x80\x04\x95pickle",
     "a list": b"[]",
     "null": b"null",
-    "deep nesting": DEEP,
+    "deep nesting": DEEP_JSON,
     "deep objects": b'{"a":' * 100_000,
-    "a number of many digits": b'{"number":' + HUGE.encode() + b"}",
+    "a number of many digits": b'{"number":' + HUGE_NUMBER.encode() + b"}",
     "a key twice": b'{"kind":1,"kind":2}',
     "not a number": b'{"seed":NaN}',
     "infinity": b'{"seed":Infinity}',
@@ -47,7 +47,7 @@ BROKEN = {
 }
 
 
-def built(build: SmallBuild = SmallBuild()) -> BuildPlace:  # noqa: B008
+def committed_build(build: SmallBuild = SmallBuild()) -> BuildLocation:  # noqa: B008
     return build.commit(f"memory://{uuid.uuid4().hex}")[0]
 
 

@@ -9,18 +9,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.faults.s3_proxy import Fault, Request, StoreProxy
+from tests.faults.s3_proxy import Fault, Request, S3Proxy
 from tests.support.servers import S3Server
 
-PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+SECURITY_PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 _NEEDED = {"GET": "read", "HEAD": "read", "PUT": "write", "DELETE": "delete"}
 
 
-class Rights:
+class RolePermissions:
     """What one role may do, where the root and the destinations are at these URLs. Any bucket may be listed."""
 
     def __init__(self, role: str, root: str, destination: str) -> None:
-        heads, *rows = re.findall(r"^\| (.+?) \|$", PAGE.read_text().partition("## S3:")[2], re.MULTILINE)
+        heads, *rows = re.findall(r"^\| (.+?) \|$", SECURITY_PAGE.read_text().partition("## S3:")[2], re.MULTILINE)
         column = [head.strip() for head in heads.split("|")].index(role)
         self._allowed: list[tuple[str, set[str]]] = []
         for row in rows:
@@ -46,8 +46,8 @@ class Rights:
 
 
 @contextmanager
-def limited(server: S3Server, role: str, root: str, destination: str) -> Iterator[tuple[str, Rights]]:
+def restricted_s3(server: S3Server, role: str, root: str, destination: str) -> Iterator[tuple[str, RolePermissions]]:
     """The URL of an S3 that gives ``role`` no more than the page does, and what it refused."""
-    with StoreProxy(server.port) as proxy:
-        proxy.plan = rights = Rights(role, root, destination)
+    with S3Proxy(server.port) as proxy:
+        proxy.plan = rights = RolePermissions(role, root, destination)
         yield proxy.endpoint_url, rights

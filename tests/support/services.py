@@ -13,7 +13,7 @@ from typing import Any
 import redis as redis_py
 from pydantic import SecretStr
 
-from generator.production.commit import BuildPlace, committed
+from generator.production.commit import BuildLocation, find_manifest
 from generator.store import open_store
 from tests.support.servers import RedisServer, S3Server
 from workers.client import Client
@@ -22,10 +22,10 @@ from workers.jobs.pool import Pool
 from workers.jobs.status import JobStatus
 from workers.settings import Settings
 from workers.worker.reconciler import Reconciler
-from workers.worker.ticket_handler import Workshop, open_workshop
+from workers.worker.ticket_handler import TicketHandler, open_ticket_handler
 
 
-class Service:
+class LiveService:
     """Settings, client and workers on one Redis and one S3; ``workers`` are ended when the block ends."""
 
     def __init__(self, redis: RedisServer, s3: S3Server, bucket: str, home: Path) -> None:
@@ -67,21 +67,21 @@ class Service:
         os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
 
-    def until(self, wanted: Callable[[], bool], *, seconds: float = 90.0) -> None:
+    def wait_until(self, wanted: Callable[[], bool], *, seconds: float = 90.0) -> None:
         """Wait until ``wanted`` holds; fail with the workers' logs when it does not."""
         deadline = time.monotonic() + seconds
         while not wanted():
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.05)
 
-    def place(self, url: str, name: str) -> BuildPlace:
+    def place(self, url: str, name: str) -> BuildLocation:
         """A build that has begun, by its URL."""
-        from generator.production.commit import found_place
+        from generator.production.commit import read_build_location
 
-        return found_place(open_store(url, self.settings.s3), name)
+        return read_build_location(open_store(url, self.settings.s3), name)
 
     def is_committed(self, url: str) -> bool:
-        return committed(self.place(url, "tiny")) is not None
+        return find_manifest(self.place(url, "tiny")) is not None
 
     def logs(self) -> str:
         return "\n".join(path.read_text()[-6000:] for path in sorted(self.home.glob("worker-*.log")))
@@ -92,16 +92,16 @@ class Service:
 
 
 @contextmanager
-def running_service(redis: RedisServer, s3: S3Server, bucket: str, home: Path) -> Iterator[Service]:
+def running_service(redis: RedisServer, s3: S3Server, bucket: str, home: Path) -> Iterator[LiveService]:
     """A service without workers yet."""
-    service = Service(redis, s3, bucket, home)
+    service = LiveService(redis, s3, bucket, home)
     try:
         yield service
     finally:
         service.stop()
 
 
-class Bench:
+class ManualService:
     """A client, a reconciler and one worker process on local directories; nothing happens by itself."""
 
     def __init__(self, server: RedisServer, bundle: Path, home: Path) -> None:
@@ -115,7 +115,7 @@ class Bench:
             device="cpu",
             lease_seconds=1.0,
         )
-        self.client, self.shop = Client(self.settings), open_workshop(self.settings)
+        self.client, self.workshop = Client(self.settings), open_ticket_handler(self.settings)
 
     def spec(self, name: str = "tiny", **fields: object) -> dict[str, Any]:
         """A job of two shards unless ``fields`` say otherwise."""
@@ -125,23 +125,23 @@ class Bench:
     def submit(self, name: str = "tiny", **fields: object) -> JobStatus:
         return self.client.submit(self.spec(name, **fields))
 
-    def serve(self, tickets: int, shop: Workshop | None = None) -> list[str]:
+    def serve(self, tickets: int, shop: TicketHandler | None = None) -> list[str]:
         """Serve so many tickets; no back-off keeps anybody waiting."""
         told = []
         for _ in range(tickets):
-            for job in self.shop.pool.ledger.active():
+            for job in self.workshop.pool.ledger.open_jobs():
                 self.redis.delete(f"latentmill:committing:{job}")
                 if waiting := self.redis.zrange(f"latentmill:lease:{job}", 0, -1):
                     self.redis.zadd(f"latentmill:lease:{job}", dict.fromkeys(waiting, 0.0))
-                self.shop.pool.ledger.free_expired(job, 5)
-            told.append((shop or self.shop).serve().told)
+                self.workshop.pool.ledger.free_expired(job, 5)
+            told.append((shop or self.workshop).serve().summary)
         return told
 
     def reconcile(self) -> None:
         """One pass of a reconciler that has seen nothing yet, and whose turn it is."""
         for key in self.redis.scan_iter("latentmill:turn:*"):
             self.redis.delete(key)
-        Reconciler(self.settings).once()
+        Reconciler(self.settings).run_once()
 
     def state(self, job: JobStatus) -> str:
         return self.client.status(job.job).state

@@ -17,35 +17,35 @@ from generator.store import Store, open_store
 from tests.support.bundles import tiny_bundle
 from workers.schedules.clock import Clock
 from workers.schedules.deadlines import Progress
-from workers.schedules.new_run import Pinned, pin
-from workers.schedules.runs import Chore, Run, dates_of, read_run
+from workers.schedules.new_run import ResolvedJob, resolve_job
+from workers.schedules.runs import Chore, Run, read_run, run_dates
 from workers.schedules.schedule import Schedule
-from workers.schedules.service import Hands, Outcome, Seen
-from workers.schedules.store import Kept, change_kept
+from workers.schedules.service import JobState, Outcome, Service
+from workers.schedules.store import StoredSchedule, update_stored
 from workers.schedules.ticker import Ticker
 from workers.settings import Settings
 
-NIGHT = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE = "sha256:" + "5" * 64
 
 
 class SimulatedClock(Clock):
     """Goes where it is told to."""
 
-    def __init__(self, now: datetime = NIGHT) -> None:
-        self.time, self.wrong = now, ""
+    def __init__(self, now: datetime = START) -> None:
+        self.time, self.skew = now, ""
 
     def now(self) -> datetime:
         return self.time
 
-    def complaint(self, root: Store) -> str:
-        return self.wrong
+    def skew_warning(self, root: Store) -> str:
+        return self.skew
 
-    def go(self, **span: float) -> None:
+    def advance(self, **span: float) -> None:
         self.time += timedelta(**span)
 
 
-class Inline(Executor):
+class InlineExecutor(Executor):
     """Long work is done at once."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -58,18 +58,18 @@ class Killed(BaseException):
     """The process was killed here."""
 
 
-class SimulatedPool(Hands):
+class SimulatedService(Service):
     """Builds each job in ``takes`` of the clock's time, unless Redis is ``away``."""
 
     def __init__(self, store: Store, clock: Clock, takes: timedelta = timedelta(minutes=10)) -> None:
-        self._root, self.clock, self.takes, self.away = store, clock, takes, False
+        self._root, self.clock, self.build_time, self.redis_away = store, clock, takes, False
         self.settings = Settings(root=store.url)
-        self.begun: dict[str, datetime] = {}
+        self.submitted_at: dict[str, datetime] = {}
         self.specs: dict[str, JobSpec] = {}
-        self.stopped: set[str] = set()
+        self.cancelled: set[str] = set()
         self.submissions: list[str] = []
         self.latest: list[datetime] = []
-        self.done: list[tuple[str, datetime, Chore]] = []
+        self.done_chores: list[tuple[str, datetime, Chore]] = []
         self.verdict: Callable[[Run], Outcome] = lambda run: Outcome(True, "")
         self.lock = threading.Lock()
 
@@ -77,37 +77,37 @@ class SimulatedPool(Hands):
     def root(self) -> Store:
         return self._root
 
-    def pin(self, schedule: Schedule, date: datetime) -> Pinned:
-        return pin(schedule, date, self._root, self.settings)
+    def resolve_job(self, schedule: Schedule, date: datetime) -> ResolvedJob:
+        return resolve_job(schedule, date, self._root, self.settings)
 
-    def look(self, spec: JobSpec) -> Seen:
-        begun = self.begun.get(spec.job_id)
+    def job_state(self, spec: JobSpec) -> JobState:
+        begun = self.submitted_at.get(spec.job_id)
         if begun is None:
-            return Seen("unknown")
-        if spec.job_id in self.stopped:
-            return Seen("cancelled", "", begun.timestamp())
-        done = self.clock.now() >= begun + self.takes
-        return Seen("committed" if done else "open", "", begun.timestamp())
+            return JobState("unknown")
+        if spec.job_id in self.cancelled:
+            return JobState("cancelled", "", begun.timestamp())
+        done = self.clock.now() >= begun + self.build_time
+        return JobState("committed" if done else "open", "", begun.timestamp())
 
     def submit(self, spec: JobSpec) -> None:
-        if self.away:
+        if self.redis_away:
             raise BrokerUnavailable("redis", "a Redis that answers", "none")
         with self.lock:
             self.submissions.append(spec.job_id)
-            self.stopped.discard(spec.job_id)
+            self.cancelled.discard(spec.job_id)
             self.specs[spec.job_id] = spec
-            self.begun.setdefault(spec.job_id, self.clock.now())
+            self.submitted_at.setdefault(spec.job_id, self.clock.now())
 
-    def stop(self, job: str) -> None:
-        self.stopped.add(job)
+    def cancel(self, job: str) -> None:
+        self.cancelled.add(job)
 
     def progress(self, job: str) -> Progress | None:
-        if self.away:
+        if self.redis_away:
             return None
-        share = (self.clock.now() - self.begun[job]) / self.takes
+        share = (self.clock.now() - self.submitted_at[job]) / self.build_time
         return Progress(int(1000 * min(1.0, share)), 1000)
 
-    def judge(self, run: Run) -> Outcome:
+    def check_gates(self, run: Run) -> Outcome:
         return self.verdict(run)
 
     def promote(self, run: Run) -> Outcome:
@@ -118,56 +118,56 @@ class SimulatedPool(Hands):
                 self.latest.append(run.date)
         return Outcome(True, "")
 
-    def do(self, run: Run, chore: Chore) -> None:
+    def do_chore(self, run: Run, chore: Chore) -> None:
         with self.lock:
-            self.done.append((run.schedule, run.date, chore))
+            self.done_chores.append((run.schedule, run.date, chore))
 
 
-class Scene:
+class ScheduleSimulation:
     """A store root with a bundle in it, a clock, a simulated pool, and tickers on them."""
 
-    def __init__(self, home: Path, store: Store | None = None, now: datetime = NIGHT) -> None:
+    def __init__(self, home: Path, store: Store | None = None, now: datetime = START) -> None:
         self.root = store or open_store(f"memory://scene-{uuid.uuid4().hex}/root")
         self.digest = push(open_store(str(tiny_bundle(home / f"tiny-{uuid.uuid4().hex}"))), self.root)
         self.clock = SimulatedClock(now)
-        self.pool = SimulatedPool(self.root, self.clock)
+        self.pool = SimulatedService(self.root, self.clock)
 
-    def ticker(self, hands: Hands | None = None, who: str = "") -> Ticker:
-        return Ticker(hands or self.pool, self.clock, Inline(), who=who)
+    def ticker(self, hands: Service | None = None, who: str = "") -> Ticker:
+        return Ticker(hands or self.pool, self.clock, InlineExecutor(), who=who)
 
-    def declare(self, **fields: Any) -> Kept:
+    def declare(self, **fields: Any) -> StoredSchedule:
         """A schedule that counts from now on."""
         job = {"count": 3, "destination": f"{self.root.url}/out"} | fields.pop("job", {})
         whole = job if "channel" in job else {"bundle": self.digest} | job
         given = {"name": "nightly", "cron": "30 3 * * *", "job": whole, "gates": None} | fields
-        kept = Kept(schedule=Schedule(**given), source=SOURCE, since=self.clock.now(), added=self.clock.now())
-        change_kept(self.root, kept.schedule.name, lambda _: kept)
+        kept = StoredSchedule(schedule=Schedule(**given), source=SOURCE, since=self.clock.now(), added=self.clock.now())
+        update_stored(self.root, kept.schedule.name, lambda _: kept)
         return kept
 
     def runs(self, name: str = "nightly") -> list[Run]:
-        found = [read_run(self.root, name, date) for date in dates_of(self.root, name)]
+        found = [read_run(self.root, name, date) for date in run_dates(self.root, name)]
         return [run for run in found if run is not None]
 
     def states(self, name: str = "nightly") -> dict[str, str]:
         return {f"{run.date:%m-%d %H:%M}": run.state for run in self.runs(name)}
 
-    def live_through(self, *, until: datetime, step: timedelta) -> None:
+    def tick_until(self, *, until: datetime, step: timedelta) -> None:
         """One ticker, a pass every ``step``."""
         ticker = self.ticker()
         while self.clock.time < until:
-            ticker.once()
+            ticker.tick()
             self.clock.time += step
 
-    def nights(self, first: int, last: int) -> None:
+    def tick_nights(self, first: int, last: int) -> None:
         """Ticks around the nightly date of these days of January."""
         ticker = self.ticker()
         for day in range(first, last + 1):
             for minute in (29, 31, 45, 58):
                 self.clock.time = datetime(2026, 1, day, 3, minute, tzinfo=UTC)
-                ticker.once()
+                ticker.tick()
 
-    def settle(self) -> None:
+    def finish_runs(self) -> None:
         """Other tickers go on until nothing is under way."""
         for _ in range(10):
-            self.ticker().once()
-            self.clock.go(minutes=6)
+            self.ticker().tick()
+            self.clock.advance(minutes=6)

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from generator.errors import DatasetError
-from generator.models.screening.soft_labels import Likely
-from generator.production.commit import BuildPlace, MadeShard, begin, fix_environment, place_of, publish_shard
+from generator.models.screening.soft_labels import SoftLabels
+from generator.production.commit import (
+    BuildLocation,
+    FinishedShard,
+    begin,
+    fix_environment,
+    locate_build,
+    publish_shard,
+)
 from generator.production.commit.publish import commit
 from generator.production.images import extension, image_encoder
 from generator.production.provenance.croissant import croissant_bytes
@@ -64,19 +71,19 @@ class SmallBuild:
         rng = np.random.default_rng([self.seed, index])
         return rng.integers(0, 4, (self.size, self.size, self.channels), dtype=np.uint8) * 80
 
-    def begin(self, destination: str) -> BuildPlace:
+    def begin(self, destination: str) -> BuildLocation:
         """Everything but the commit."""
-        place = place_of(self.spec(destination))
+        place = locate_build(self.spec(destination))
         begin(place)
         fix_environment(place, ENVIRONMENT)
-        for number in range(Plan(place.recipe).shards):
+        for number in range(Plan(place.recipe).shard_count):
             publish_shard(place, self.shard(place, Plan(place.recipe).shard(number)))
         return place
 
-    def commit(self, destination: str) -> tuple[BuildPlace, Manifest]:
+    def commit(self, destination: str) -> tuple[BuildLocation, Manifest]:
         place = self.begin(destination)
         plan = Plan(place.recipe)
-        receipts = tuple(self.shard(place, plan.shard(number)).receipt for number in range(plan.shards))
+        receipts = tuple(self.shard(place, plan.shard(number)).receipt for number in range(plan.shard_count))
         draft = self.draft(place, receipts)
         labels = plan.shard(0).labels_N.tolist()
         shown = [(self.pixels(i), label if self.classes else None) for i, label in enumerate(labels)]
@@ -87,7 +94,7 @@ class SmallBuild:
         }
         return place, commit(place, draft, extras)
 
-    def draft(self, place: BuildPlace, receipts: tuple[Receipt, ...]) -> Manifest:
+    def draft(self, place: BuildLocation, receipts: tuple[Receipt, ...]) -> Manifest:
         return Manifest(
             name=self.name,
             build_id=place.build_id,
@@ -113,7 +120,7 @@ class SmallBuild:
             extras=(),
         )
 
-    def shard(self, place: BuildPlace, plan: ShardPlan) -> MadeShard:
+    def shard(self, place: BuildLocation, plan: ShardPlan) -> FinishedShard:
         writer, hashes, encode = TarWriter(), list[str](), image_encoder(self.image, 1)
         rows = self.rows(plan)
         for row, (index, label) in enumerate(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True)):
@@ -146,7 +153,7 @@ class SmallBuild:
             shard=_stored(shard_key(self.name, plan.number), archive),
             table=_stored(table_key(self.name, plan.number), table),
         )
-        return MadeShard(archive, table, receipt)
+        return FinishedShard(archive, table, receipt)
 
     def rows(self, plan: ShardPlan) -> SampleRows:
         count = len(plan)
@@ -157,7 +164,7 @@ class SmallBuild:
             clusters_N=(plan.indices_N % 3).astype(np.int32),
             log_density_N=-1.5 * np.arange(count),
             confidence_N=np.full(count, np.nan, dtype=np.float32),
-            likely_NK=Likely.none(count),
+            likely_NK=SoftLabels.empty(count),
             latents_ND=np.linspace(-1, 1, 4 * count, dtype=np.float32).reshape(count, 4),
         )
 

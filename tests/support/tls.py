@@ -14,7 +14,7 @@ from tests.support.servers import RedisServer
 
 
 @contextmanager
-def encrypted(server: RedisServer, home: Path, *, strict: bool = False) -> Iterator[int]:
+def tls_proxy(server: RedisServer, home: Path, *, strict: bool = False) -> Iterator[int]:
     """TLS in front of a Redis, on a port of its own; the authority's certificate is ``home/ca.pem``.
 
     Who is ``strict`` asks clients for a certificate; the server's own will do.

@@ -12,7 +12,7 @@ Behaviour = Callable[[socket.socket], None]
 
 
 @dataclass(frozen=True)
-class Got:
+class ReceivedRequest:
     """One request as it arrived."""
 
     line: str
@@ -25,7 +25,7 @@ class Receiver:
     """Answers each connection with ``behave``, after the request is read; ends with ``stop``."""
 
     behave: Behaviour
-    got: list[Got] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -50,11 +50,11 @@ class Receiver:
                 return
             with connection, suppress(OSError):
                 connection.settimeout(20)
-                self.got.append(_request(connection))
+                self.requests.append(_request(connection))
                 self.behave(connection)
 
 
-def _request(connection: socket.socket) -> Got:
+def _request(connection: socket.socket) -> ReceivedRequest:
     data = b""
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
@@ -63,16 +63,16 @@ def _request(connection: socket.socket) -> Got:
     headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
     while len(body) < int(headers["content-length"]):
         body += connection.recv(65536)
-    return Got(line, headers, body)
+    return ReceivedRequest(line, headers, body)
 
 
-def answering(status: int, *lines: str) -> Behaviour:
+def answer_with(status: int, *lines: str) -> Behaviour:
     """A whole answer without a body."""
     head = "\r\n".join((f"HTTP/1.1 {status} X", *lines, "content-length: 0", "connection: close", "", ""))
     return lambda connection: connection.sendall(head.encode())
 
 
-def endlessly(begin: bytes, again: bytes) -> Behaviour:
+def answer_endlessly(begin: bytes, again: bytes) -> Behaviour:
     """``begin``, then ``again`` until nobody listens any more."""
 
     def behave(connection: socket.socket) -> None:
@@ -83,7 +83,7 @@ def endlessly(begin: bytes, again: bytes) -> Behaviour:
     return behave
 
 
-def dribbling(again: bytes) -> Behaviour:
+def answer_slowly(again: bytes) -> Behaviour:
     """``again`` every tenth of a second, so that no single read ever waits long."""
 
     def behave(connection: socket.socket) -> None:
@@ -95,7 +95,7 @@ def dribbling(again: bytes) -> Behaviour:
     return behave
 
 
-def silent(connection: socket.socket) -> None:
+def never_answer(connection: socket.socket) -> None:
     """Takes the request and says nothing, until the other side leaves."""
     while connection.recv(65536):
         pass

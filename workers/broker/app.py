@@ -9,7 +9,7 @@ from workers.broker import transport
 from workers.broker.connection import redis_url
 from workers.settings import Settings
 
-TICKET = "latentmill.work"
+TICKET_TASK = "latentmill.work"
 
 
 def make_app(settings: Settings) -> Celery:

@@ -18,18 +18,18 @@ from redis.retry import Retry
 from generator.errors import BrokerUnavailable, SettingsError
 from workers.settings import Settings
 
-EMBEDDED_STATE = "redis.json"
-_START_UP = "start `latentmill up` in another terminal, or set LATENTMILL_REDIS_URL=redis://host:6379/0"
+EMBEDDED_STATE_FILE = "redis.json"
+_START_HINT = "start `latentmill up` in another terminal, or set LATENTMILL_REDIS_URL=redis://host:6379/0"
 _SCHEMES = ("redis", "rediss")
 _TIMEOUT = 10.0  # seconds
-_PLACE = re.compile(r"((?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?(?:/\d*)?)(?:[?#].*)?")  # host, port, database
+_ADDRESS = re.compile(r"((?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?(?:/\d*)?)(?:[?#].*)?")  # host, port, database
 
 
 def redis_url(settings: Settings) -> str:
     """The configured Redis, or the one that ``latentmill up`` runs on this machine. Raises ``SettingsError``."""
     if settings.redis_url is not None:
         return _with_tls(settings.redis_url.get_secret_value(), settings)
-    state = _embedded(settings)
+    state = _embedded_state(settings)
     if "url" in state and not is_running(state.get("pid")):
         got = f"neither: the `latentmill up` of process {state.get('pid')} has ended"
     elif "url" in state:
@@ -37,7 +37,7 @@ def redis_url(settings: Settings) -> str:
     else:
         got = "neither"
     raise SettingsError(
-        "LATENTMILL_REDIS_URL", "a Redis URL, or `latentmill up` running on this machine", got, _START_UP
+        "LATENTMILL_REDIS_URL", "a Redis URL, or `latentmill up` running on this machine", got, _START_HINT
     )
 
 
@@ -52,9 +52,9 @@ def _with_tls(url: str, settings: Settings) -> str:
     given = dict(parse_qsl(query))
     for name, wanted in (("ssl_cert_reqs", "required"), ("ssl_check_hostname", "true")):
         if given.get(name, wanted).lower() != wanted:
-            raise SettingsError("LATENTMILL_REDIS_URL", f"{name}={wanted}, or no word of it", shown(url))
+            raise SettingsError("LATENTMILL_REDIS_URL", f"{name}={wanted}, or no word of it", redacted_url(url))
     files = {"ssl_ca_certs": "redis_ca_file", "ssl_certfile": "redis_cert_file", "ssl_keyfile": "redis_key_file"}
-    stated = {name: _readable(setting, getattr(settings, setting)) for name, setting in files.items()}
+    stated = {name: _existing_file(setting, getattr(settings, setting)) for name, setting in files.items()}
     stated = {name: path for name, path in stated.items() if path}
     if "ssl_keyfile" in stated and "ssl_certfile" not in stated:
         expected = "the certificate that the key in LATENTMILL_REDIS_KEY_FILE belongs to"
@@ -62,7 +62,7 @@ def _with_tls(url: str, settings: Settings) -> str:
     return f"{place}?{urlencode({'ssl_cert_reqs': 'required'} | given | stated)}"
 
 
-def _readable(setting: str, path: Path | None) -> str:
+def _existing_file(setting: str, path: Path | None) -> str:
     """An absolute path, or nothing. Raises ``SettingsError`` for what is no file."""
     if path is not None and not path.is_file():
         raise SettingsError(f"LATENTMILL_{setting.upper()}", "a file that can be read", str(path))
@@ -76,7 +76,7 @@ def embedded_root(settings: Settings) -> str | None:
     """
     if settings.redis_url is not None:
         return None
-    state = _embedded(settings)
+    state = _embedded_state(settings)
     return str(state["root"]) if "root" in state and is_running(state.get("pid")) else None
 
 
@@ -98,14 +98,14 @@ def connect(url: str, timeout: float = _TIMEOUT) -> redis.Redis:
 
     Raises ``SettingsError`` for a URL that is none, or one whose options the broker's connection does not know.
     """
-    wrong = SettingsError("LATENTMILL_REDIS_URL", "redis://[:password@]host:port/db or rediss://...", shown(url))
+    wrong = SettingsError("LATENTMILL_REDIS_URL", "redis://[:password@]host:port/db or rediss://...", redacted_url(url))
     if url.partition("://")[0] not in _SCHEMES:
         raise wrong
     if any(not name.startswith("ssl_") for name, _ in parse_qsl(url.partition("?")[2])):
         raise SettingsError(
             "LATENTMILL_REDIS_URL",
             "redis://[:password@]host:port/db or rediss://..., without options but those of TLS (ssl_...)",
-            f"others after {shown(url)}",
+            f"others after {redacted_url(url)}",
             "LATENTMILL_REDIS_TIMEOUT says after how long a silent Redis counts as away",
         )
     try:
@@ -131,19 +131,21 @@ def broker_errors(url: str) -> Iterator[None]:
     try:
         yield
     except redis.AuthenticationError as refused:
-        raise BrokerUnavailable("redis", "credentials that Redis accepts", f"refused by {shown(url)}") from refused
+        raise BrokerUnavailable(
+            "redis", "credentials that Redis accepts", f"refused by {redacted_url(url)}"
+        ) from refused
     except (redis.ConnectionError, redis.TimeoutError) as down:
         raise BrokerUnavailable(
-            "redis", f"a Redis that answers at {shown(url)}", _told(down), "nothing was written"
+            "redis", f"a Redis that answers at {redacted_url(url)}", _failure_reason(down), "nothing was written"
         ) from down
     except redis.RedisError as refusal:
         said = str(refusal).partition(", with args beginning with")[0]  # the arguments of AUTH are a password
         raise BrokerUnavailable(
-            "redis", f"a Redis at {shown(url)} that does as asked", f"{type(refusal).__name__}: {said}"
+            "redis", f"a Redis at {redacted_url(url)} that does as asked", f"{type(refusal).__name__}: {said}"
         ) from refusal
 
 
-def _told(down: BaseException) -> str:
+def _failure_reason(down: BaseException) -> str:
     """What kept a connection from being made, where TLS did; the kind of error otherwise."""
     cause: BaseException | None = down
     while cause is not None and not isinstance(cause, ssl.SSLError):
@@ -153,19 +155,19 @@ def _told(down: BaseException) -> str:
     return f"a TLS handshake that failed: {cause.reason}" if isinstance(cause, ssl.SSLError) else type(down).__name__
 
 
-def shown(url: str) -> str:
+def redacted_url(url: str) -> str:
     """A Redis URL without its credentials. What cannot be told from a password is ``***``; never raises."""
     scheme, _, rest = url.partition("://")
     before, _, place = rest.rpartition("@")
-    found = None if "?" in before or "#" in before else _PLACE.fullmatch(place)
+    found = None if "?" in before or "#" in before else _ADDRESS.fullmatch(place)
     name = scheme if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) and rest else "***"
     return f"{name}://{found[1] if found else '***'}"
 
 
-def _embedded(settings: Settings) -> dict[str, object]:
+def _embedded_state(settings: Settings) -> dict[str, object]:
     """What ``latentmill up`` wrote down, by name; empty where nothing readable is."""
     try:
-        state = json.loads((settings.state_dir / EMBEDDED_STATE).read_text())
+        state = json.loads((settings.state_dir / EMBEDDED_STATE_FILE).read_text())
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

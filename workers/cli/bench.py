@@ -50,9 +50,9 @@ def bench_command(
     """
     from generator.drafts import find_bundle
     from generator.models.bundle import load_bundle
-    from generator.production.pipeline.decoders import Compiling
+    from generator.production.pipeline.decoders import CompileOptions
     from generator.production.profiling.profile import profile
-    from generator.production.profiling.random_bundle import reference_bundle
+    from generator.production.profiling.random_bundle import random_bundle
     from generator.spec.recipe import Recipe
     from generator.store import open_store
     from workers.settings import load_settings
@@ -60,7 +60,7 @@ def bench_command(
     settings = load_settings()
     with tempfile.TemporaryDirectory(prefix="latentmill-bench-") as scratch:
         if bundle is None:
-            loaded = reference_bundle(Path(scratch) / "reference", size)
+            loaded = random_bundle(Path(scratch) / "reference", size)
         else:
             loaded = load_bundle(find_bundle(bundle, open_store(settings.root, settings.s3), settings.s3))
         classes = len(loaded.info.classes) or 1
@@ -73,17 +73,17 @@ def bench_command(
                 "batch": batch,
             }
         )
-        compiling = Compiling(compiled, settings.compile_cache)  # type: ignore[arg-type]
+        compiling = CompileOptions(compiled, settings.compile_cache)  # type: ignore[arg-type]
         found = profile(
             recipe, loaded, Path(scratch), device=device, compiling=compiling, price_per_hour=price_per_hour
         )
     if as_json:
         click.echo(json.dumps(found.model_dump(mode="json"), indent=2))
     else:
-        _tell(found)
+        _show_profile(found)
 
 
-def _tell(found: Profile) -> None:
+def _show_profile(found: Profile) -> None:
     where = f"{found.device}, {found.cores} core(s), {found.execution}, batches of {found.batch}"
     show({"machine": where, "image": found.image, "images": found.images}, as_json=False, title="bench")
     alone = {f"{stage} alone": f"{seconds * 1e6:,.1f} us of a core an image" for stage, seconds in found.alone.items()}

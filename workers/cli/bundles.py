@@ -19,18 +19,18 @@ def push_command(bundle: str, root: str | None, channel: str | None, as_json: bo
 
     Pushing again changes nothing, or mends what was damaged there."""
     from generator.models.bundle import bundle_store, push
-    from generator.models.bundle.channels import check_line, move_channel
+    from generator.models.bundle.channels import check_channel_name, move_channel
     from generator.store import open_store
     from workers.broker.connection import embedded_root
-    from workers.cli.arguments import who
+    from workers.cli.arguments import current_user
     from workers.settings import load_settings
 
-    settings, line = load_settings(), None if channel is None else check_line(channel)
+    settings, line = load_settings(), None if channel is None else check_channel_name(channel)
     target = open_store(root or embedded_root(settings) or settings.root, settings.s3)
     digest = push(open_store(bundle, settings.s3), target)
     facts = {"digest": digest, "url": bundle_store(target, digest).url}
     if line is not None:
-        facts["channel"] = move_channel(target, line, digest, by=who()).line
+        facts["channel"] = move_channel(target, line, digest, by=current_user()).line
     show(facts, as_json=as_json, title="pushed")
 
 

@@ -26,10 +26,10 @@ def channels_command(line: str | None, to: str | None, back: bool, root: str | N
     changes nothing about them.
     """
     from generator.errors import SpecError
-    from generator.models.bundle.channels import channels, move_channel, roll_back_channel, show_channel
+    from generator.models.bundle.channels import load_channel, load_channels, move_channel, roll_back_channel
     from generator.store import open_store
     from workers.broker.connection import embedded_root
-    from workers.cli.arguments import who
+    from workers.cli.arguments import current_user
     from workers.settings import load_settings
 
     settings = load_settings()
@@ -37,19 +37,19 @@ def channels_command(line: str | None, to: str | None, back: bool, root: str | N
     if line is None:
         if to or back:
             raise SpecError("line", "the channel to move", "none")
-        _list(list(channels(store)), as_json=as_json)
+        _show_channels(list(load_channels(store)), as_json=as_json)
         return
     if to and back:
         raise SpecError("channels", "--to or --rollback", "both")
     title = "moved" if to or back else ""
     if to:
-        found = move_channel(store, line, _digest(to), by=who())
+        found = move_channel(store, line, _parse_digest(to), by=current_user())
     else:
-        found = roll_back_channel(store, line, by=who()) if back else show_channel(store, line)
-    show(facts_of(found), as_json=as_json, title=title)
+        found = roll_back_channel(store, line, by=current_user()) if back else load_channel(store, line)
+    show(channel_facts(found), as_json=as_json, title=title)
 
 
-def facts_of(channel: Channel) -> dict[str, Any]:
+def channel_facts(channel: Channel) -> dict[str, Any]:
     """A channel as it is shown."""
     return {
         "line": channel.line,
@@ -60,9 +60,9 @@ def facts_of(channel: Channel) -> dict[str, Any]:
     }
 
 
-def _list(found: list[Channel], *, as_json: bool) -> None:
+def _show_channels(found: list[Channel], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([facts_of(channel) for channel in found], indent=2))
+        click.echo(json.dumps([channel_facts(channel) for channel in found], indent=2))
         return
     if not found:
         click.echo("no channels; `latentmill push BUNDLE --channel LINE` makes one")
@@ -71,15 +71,15 @@ def _list(found: list[Channel], *, as_json: bool) -> None:
         click.echo(f"{channel.line:<{width}}  {channel.bundle}  {channel.current.at:%Y-%m-%d %H:%M} UTC")
 
 
-def _digest(text: str) -> str:
+def _parse_digest(text: str) -> str:
     from pydantic import TypeAdapter, ValidationError
 
     from generator.errors import SpecError
-    from generator.spec.canonical import shown
+    from generator.spec.canonical import short_repr
     from generator.spec.recipe import Digest
 
     try:
         found: str = TypeAdapter(Digest).validate_python(text)
     except ValidationError as wrong:
-        raise SpecError("to", "the digest of a bundle: sha256: and 64 hexadecimal digits", shown(text)) from wrong
+        raise SpecError("to", "the digest of a bundle: sha256: and 64 hexadecimal digits", short_repr(text)) from wrong
     return found

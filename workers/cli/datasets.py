@@ -27,24 +27,24 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
 
     An interrupted build goes on where it stopped; a committed one is found and left as it is.
     """
-    from generator.drafts import read_draft, resolve
+    from generator.drafts import read_draft, resolve_draft
     from generator.models.bundle import load_bundle
-    from generator.production.commit import committed, place_of
+    from generator.production.commit import find_manifest, locate_build
     from generator.production.mill import build
-    from generator.production.pipeline.decoders import Compiling
+    from generator.production.pipeline.decoders import CompileOptions
     from generator.store import open_store
     from workers.settings import load_settings
 
     settings = load_settings()
-    job, bundle = resolve(read_draft(spec), open_store(settings.root, settings.s3), settings.s3)
-    place = place_of(job, settings.s3)
-    if (done := committed(place)) is not None:
+    job, bundle = resolve_draft(read_draft(spec), open_store(settings.root, settings.s3), settings.s3)
+    place = locate_build(job, settings.s3)
+    if (done := find_manifest(place)) is not None:
         show(_facts(place.url, done), as_json=as_json, title="already committed")
         return
     clock = time.perf_counter()
     with progress_bar(job.order.name, job.recipe.total, quiet=as_json) as bar:
         loaded = load_bundle(bundle, job.recipe.bundle)
-        compiling = Compiling(compiled or settings.compile, settings.compile_cache)  # type: ignore[arg-type]
+        compiling = CompileOptions(compiled or settings.compile, settings.compile_cache)  # type: ignore[arg-type]
         manifest = build(place, loaded, device=device, compiling=compiling, on_progress=lambda at: bar(at.samples))
     seconds = time.perf_counter() - clock
     pace = {"seconds": round(seconds, 2), "images_per_second": round(manifest.samples / seconds, 1)}

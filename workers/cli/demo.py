@@ -15,7 +15,7 @@ from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
     from generator.models.autoencoders.training import Progress
-    from workers.embedded import Signals, WorkerProcess
+    from workers.embedded import StopSignals, WorkerProcess
     from workers.jobs.status import JobStatus
     from workers.settings import Settings
 
@@ -35,21 +35,21 @@ def demo_command(out: Path, count: int, as_json: bool) -> None:
 
     Run again, it finds the committed build and says so.
     """
-    from generator.drafts import draft_of, resolve
-    from generator.production.commit import committed, place_of
+    from generator.drafts import parse_draft, resolve_draft
+    from generator.production.commit import find_manifest, locate_build
 
     bundle = out / "digits.bundle"
     if not bundle.exists():
         _train(bundle, quiet=as_json)
-    fields = _fields(bundle, out, count)
-    place = place_of(resolve(draft_of(fields))[0])
-    found = committed(place) is not None
+    fields = _job_fields(bundle, out, count)
+    place = locate_build(resolve_draft(parse_draft(fields))[0])
+    found = find_manifest(place) is not None
     pace = {} if found else _build(fields, _settings(out), quiet=as_json)
-    picture = _picture(out, bundle)
+    picture = _draw_comparison(out, bundle)
     dataset = place.url.removeprefix("file://")
     facts = {
         "dataset": dataset,
-        **_verified(place.url),
+        **_verify(place.url),
         **pace,
         "preview": f"{dataset}/preview.jpg",
         "real_beside_generated": picture,
@@ -67,7 +67,7 @@ def _settings(out: Path) -> Settings:
     return Settings(root=str(home / "root"), state_dir=home / "state", cache_dir=home / "cache", reconcile_seconds=1.0)
 
 
-def _fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
+def _job_fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
     return {
         "bundle": str(bundle),
         "count": count,
@@ -79,7 +79,7 @@ def _fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
 
 
 def _train(bundle: Path, *, quiet: bool) -> None:
-    from generator.models.learning import learn, recommended_model, recommended_settings
+    from generator.models.learning import recommended_model, recommended_settings, train_bundle
     from generator.models.screening.config import default_judge
     from generator.sources import load_source
 
@@ -93,7 +93,7 @@ def _train(bundle: Path, *, quiet: bool) -> None:
         def follow(at: Progress) -> None:
             bar((at.epoch - 1) * at.steps + at.step)
 
-        learn(source, config, settings, bundle, judge=judge, on_step=follow)
+        train_bundle(source, config, settings, bundle, judge=judge, on_step=follow)
         bar(steps)
 
 
@@ -101,28 +101,28 @@ def _build(fields: dict[str, Any], settings: Settings, *, quiet: bool) -> dict[s
     from pydantic import SecretStr
 
     from workers.client import Client
-    from workers.embedded import EmbeddedRedis, Signals, running_workers
+    from workers.embedded import EmbeddedRedis, StopSignals, running_workers
 
     logs = [settings.state_dir / "worker.log"]
-    with Signals() as signals, EmbeddedRedis(settings.state_dir / "redis") as server:
+    with StopSignals() as signals, EmbeddedRedis(settings.state_dir / "redis") as server:
         client = Client(settings.model_copy(update={"redis_url": SecretStr(server.url)}))
         status, clock = client.submit(fields), time.perf_counter()
         with running_workers(server.url, settings, logs, signals) as (worker,):
             with progress_bar("worker starts, then makes images", status.samples, quiet=quiet) as bar:
                 first = _follow(client.watch(status.job), worker, signals, bar)
             seconds = time.perf_counter() - clock
-    if signals.stopping():
+    if signals.stop_requested():
         raise click.exceptions.Exit(signals.exit_code)
     pace = {"seconds_with_start_of_worker": round(seconds, 1)}
     made = seconds - (first - clock)
     return pace | {"images_per_second": round(status.samples / made)} if made > 0 else pace
 
 
-def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, signals: Signals, bar: Any) -> float:
+def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, signals: StopSignals, bar: Any) -> float:
     """Show progress until the job has ended or is to stop; the moment at which the first shard was claimed."""
     first = time.perf_counter()
     for status in statuses:
-        if signals.stopping():
+        if signals.stop_requested():
             with suppress(OSError):  # the terminal may be gone
                 click.echo("stopping: the same command goes on from here", err=True)
             break
@@ -131,12 +131,12 @@ def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, signals: Signa
         bar(status.samples_done)
         if status.state in ("failed", "cancelled"):
             raise JobFailed("job", "a committed dataset", f"{status.state}: {status.error}")
-        if not worker.alive() and not status.ended:
+        if not worker.is_alive() and not status.ended:
             raise JobFailed("worker", "a worker that stays", "it ended", f"see {worker.log}")
     return first
 
 
-def _verified(url: str) -> dict[str, Any]:
+def _verify(url: str) -> dict[str, Any]:
     from generator.datasets.verification import verify_dataset
 
     checked = verify_dataset(url)
@@ -145,14 +145,14 @@ def _verified(url: str) -> dict[str, Any]:
     return {"images": checked.samples, "shards": checked.shards, "bytes": checked.bytes}
 
 
-def _picture(out: Path, bundle: Path) -> Path:
+def _draw_comparison(out: Path, bundle: Path) -> Path:
     """Real digits beside generated ones, one row a class."""
-    from generator.curation.quality.sample_sheets import draw_beside
+    from generator.curation.quality.sample_sheets import draw_real_and_generated
     from generator.models.bundle import load_bundle
     from generator.sources import load_source
     from generator.store import open_store
 
     path = out / "real-beside-generated.png"
     if not path.exists():
-        draw_beside(load_source("digits"), load_bundle(open_store(str(bundle))), path)
+        draw_real_and_generated(load_source("digits"), load_bundle(open_store(str(bundle))), path)
     return path

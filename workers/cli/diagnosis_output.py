@@ -10,26 +10,29 @@ import click
 if TYPE_CHECKING:
     from generator.curation.diagnosis.diagnose import Comparison, Diagnosis
 
-_SAMPLER_HEAD = ("sampler", "log-likelihood", "off support", "told apart", "p", "MMD p", "returns")
+_SAMPLER_COLUMNS = ("sampler", "log-likelihood", "off support", "told apart", "p", "MMD p", "returns")
 
 
-def echo_one(diagnosis: Diagnosis) -> None:
+def show_diagnosis(diagnosis: Diagnosis) -> None:
     """The diagnosis of one bundle."""
     click.secho("\nis this latent space samplable?", bold=True)
-    _columns([(name, (value,)) for name, value in _measures(diagnosis)])
-    _samplers(diagnosis)
-    _verdict(diagnosis)
+    _show_columns([(name, (value,)) for name, value in _measure_rows(diagnosis)])
+    _show_samplers(diagnosis)
+    _show_verdict(diagnosis)
 
 
-def echo_two(blue: Diagnosis, red: Diagnosis, comparison: Comparison) -> None:
+def show_comparison(blue: Diagnosis, red: Diagnosis, comparison: Comparison) -> None:
     """Two diagnoses side by side, and which bundle is better to sample."""
     click.secho("\nwhich of the two latent spaces is samplable?", bold=True)
-    rows = [(name, (first, second)) for (name, first), (_, second) in zip(_measures(blue), _measures(red), strict=True)]
-    _columns([("", ("blue", "red")), *rows])
+    rows = [
+        (name, (first, second))
+        for (name, first), (_, second) in zip(_measure_rows(blue), _measure_rows(red), strict=True)
+    ]
+    _show_columns([("", ("blue", "red")), *rows])
     for name, diagnosis in (("blue", blue), ("red", red)):
         click.secho(f"\n{name}", bold=True)
-        _samplers(diagnosis)
-        _verdict(diagnosis)
+        _show_samplers(diagnosis)
+        _show_verdict(diagnosis)
     better = (
         "neither is better to sample" if comparison.better == "neither" else f"{comparison.better} is better to sample"
     )
@@ -38,7 +41,7 @@ def echo_two(blue: Diagnosis, red: Diagnosis, comparison: Comparison) -> None:
         click.echo(f"  {reason}")
 
 
-def _columns(rows: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+def _show_columns(rows: Iterable[tuple[str, tuple[str, ...]]]) -> None:
     rows = list(rows)
     names = max(len(name) for name, _ in rows)
     widths = [max(len(values[at]) for _, values in rows) for at in range(len(rows[0][1]))]
@@ -47,33 +50,36 @@ def _columns(rows: Iterable[tuple[str, tuple[str, ...]]]) -> None:
         click.echo(f"  {name:<{names}}  {text}".rstrip())
 
 
-def _measures(of: Diagnosis) -> list[tuple[str, str]]:
+def _measure_rows(of: Diagnosis) -> list[tuple[str, str]]:
     said, loop = of.intrinsic_dimension, of.loop
     return [
         ("measured on", of.shape_measured_on),
         ("dimensions in use", f"{of.active_dims} of {of.latent_dim}"),
-        ("intrinsic dimension", _or(said, lambda d: f"{d.dimension:.1f} ({d.low:.1f} to {d.high:.1f})")),
-        ("neighbours of the same class", _or(of.agreement, lambda share: f"{share:.0%}")),
-        ("silhouette of classes", _or(of.class_silhouette, lambda width: f"{width:.2f}")),
-        ("silhouette of clusters", _or(of.cluster_silhouette, lambda width: f"{width:.2f}")),
-        ("Hopkins, Gaussian probes", _or(of.hopkins, lambda h: f"{h.against_gaussian:.2f} (one Gaussian: 0.50)")),
-        ("Hopkins, uniform probes", _or(of.hopkins, _uniform)),
-        ("ring or hole", _or(loop, _ring)),
+        ("intrinsic dimension", _value_or_reason(said, lambda d: f"{d.dimension:.1f} ({d.low:.1f} to {d.high:.1f})")),
+        ("neighbours of the same class", _value_or_reason(of.agreement, lambda share: f"{share:.0%}")),
+        ("silhouette of classes", _value_or_reason(of.class_silhouette, lambda width: f"{width:.2f}")),
+        ("silhouette of clusters", _value_or_reason(of.cluster_silhouette, lambda width: f"{width:.2f}")),
+        (
+            "Hopkins, Gaussian probes",
+            _value_or_reason(of.hopkins, lambda h: f"{h.against_gaussian:.2f} (one Gaussian: 0.50)"),
+        ),
+        ("Hopkins, uniform probes", _value_or_reason(of.hopkins, _hopkins_text)),
+        ("ring or hole", _value_or_reason(loop, _ring_text)),
         ("classes that are rings", ", ".join(of.ring_classes) or "none"),
-        ("midpoints off support", _or(of.midpoints, lambda m: f"{m.share:.1%} (codes: 5%)")),
-        ("midpoints that return", _or(of.midpoints_return, lambda r: f"{r.share:.1%} (codes: 95%)")),
+        ("midpoints off support", _value_or_reason(of.midpoints, lambda m: f"{m.share:.1%} (codes: 5%)")),
+        ("midpoints that return", _value_or_reason(of.midpoints_return, lambda r: f"{r.share:.1%} (codes: 95%)")),
     ]
 
 
-def _uniform(hopkins: Any) -> str:
+def _hopkins_text(hopkins: Any) -> str:
     return f"{hopkins.against_uniform:.2f}" + (" (says little in so many dimensions)" if hopkins.caveat else "")
 
 
-def _ring(loop: Any) -> str:
+def _ring_text(loop: Any) -> str:
     return f"{'yes' if loop.ring else 'no'}: longest bar {loop.bar:.2f}, without a hole up to {loop.reference:.2f}"
 
 
-def _samplers(of: Diagnosis) -> None:
+def _show_samplers(of: Diagnosis) -> None:
     rows = []
     for facts in of.samplers:
         if not isinstance(facts.log_likelihood, float):
@@ -83,15 +89,17 @@ def _samplers(of: Diagnosis) -> None:
             (
                 facts.name,
                 f"{facts.log_likelihood:.2f}",
-                _cell(facts.off_support, lambda o: f"{o.share:.1%}"),
-                _cell(facts.classifier, lambda c: f"{c.accuracy:.1%}"),
-                _cell(facts.classifier, lambda c: f"{c.p_value:.3f}"),
-                _cell(facts.discrepancy, lambda d: f"{d.p_value:.3f}"),
-                _cell(facts.returns, lambda r: f"{r.share:.1%}"),
+                _value_or_dash(facts.off_support, lambda o: f"{o.share:.1%}"),
+                _value_or_dash(facts.classifier, lambda c: f"{c.accuracy:.1%}"),
+                _value_or_dash(facts.classifier, lambda c: f"{c.p_value:.3f}"),
+                _value_or_dash(facts.discrepancy, lambda d: f"{d.p_value:.3f}"),
+                _value_or_dash(facts.returns, lambda r: f"{r.share:.1%}"),
             )
         )
-    table = [_SAMPLER_HEAD, *rows]
-    widths = [max(len(row[at]) for row in table if not row[1].startswith("not ")) for at in range(len(_SAMPLER_HEAD))]
+    table = [_SAMPLER_COLUMNS, *rows]
+    widths = [
+        max(len(row[at]) for row in table if not row[1].startswith("not ")) for at in range(len(_SAMPLER_COLUMNS))
+    ]
     widths[0] = max(len(row[0]) for row in table)
     click.echo()
     for row in table:
@@ -102,7 +110,7 @@ def _samplers(of: Diagnosis) -> None:
         click.echo(f"  {first[0]:<{first[1]}}  {text}".rstrip())
 
 
-def _verdict(of: Diagnosis) -> None:
+def _show_verdict(of: Diagnosis) -> None:
     click.echo()
     click.secho(f"  {of.verdict.sentence}", bold=True)
     taken = of.verdict.sampler
@@ -111,10 +119,10 @@ def _verdict(of: Diagnosis) -> None:
         click.echo(f"  {remark}")
 
 
-def _or(found: Any, told: Any) -> str:
+def _value_or_reason(found: Any, told: Any) -> str:
     why = getattr(found, "why", None)
     return f"not measurable: {why}" if why is not None else str(told(found))
 
 
-def _cell(found: Any, told: Any) -> str:
+def _value_or_dash(found: Any, told: Any) -> str:
     return "-" if getattr(found, "why", None) is not None else str(told(found))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workers.cli.output import json_option, show
-from workers.cli.train import SAMPLER_OPTIONS, all_of, sampler_settings
+from workers.cli.train import SAMPLER_OPTIONS, add_options, sampler_settings
 
 if TYPE_CHECKING:
     from generator.models.latents.config import SamplerSettings
@@ -28,7 +28,7 @@ _SAMPLERS = ("gaussian", "mixture", "flow", "polar", "auto")
     show_default=True,
     help="Latent distribution; auto follows the diagnosis of the codes.",
 )
-@all_of(SAMPLER_OPTIONS)
+@add_options(SAMPLER_OPTIONS)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the fit; by default that of BUNDLE's.")
 @json_option
 def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json: bool, **given: Any) -> None:
@@ -36,15 +36,15 @@ def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json:
 
     Decoder, encoder and codes stay as they are.
     """
-    from generator.models.bundle.save import check_free
+    from generator.models.bundle.save import check_new_directory
     from generator.models.learning import refit
     from generator.store import open_store
     from workers.settings import load_settings
 
-    check_free(out)
+    check_new_directory(out)
     options = {name: value for name, value in given.items() if value is not None}
     store = open_store(bundle, load_settings().s3)
-    settings = _settings(sampler, options, store)
+    settings = _sampler_settings(sampler, options, store)
     began = time.perf_counter()
     refitted = refit(store, settings, out, seed=seed)
     for notice in refitted.fit.notices:
@@ -54,13 +54,13 @@ def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json:
         "digest": refitted.digest,
         "fitted_from": refitted.before,
         "sampler": settings.family,
-        "chosen": refitted.fit.chosen if as_json else _plain(refitted.fit.chosen),
+        "chosen": refitted.fit.chosen if as_json else _chosen_text(refitted.fit.chosen),
         "seconds": round(time.perf_counter() - began, 1),
     }
     show(facts, as_json=as_json, title="bundle written")
 
 
-def _settings(sampler: str, options: dict[str, Any], store: Store) -> SamplerSettings:
+def _sampler_settings(sampler: str, options: dict[str, Any], store: Store) -> SamplerSettings:
     from generator.errors import SpecError
 
     if sampler != "auto":
@@ -69,14 +69,14 @@ def _settings(sampler: str, options: dict[str, Any], store: Store) -> SamplerSet
         raise SpecError(
             "sampler", "a named sampler where options are given", "auto", f"or without {', '.join(options)}"
         )
-    from generator.curation.diagnosis.diagnose import recommended
+    from generator.curation.diagnosis.diagnose import recommend_sampler
     from generator.models.bundle import load_codes, read_info
 
     _, info = read_info(store)
-    return recommended(load_codes(store, info))
+    return recommend_sampler(load_codes(store, info))
 
 
-def _plain(chosen: dict[str, Any]) -> str:
+def _chosen_text(chosen: dict[str, Any]) -> str:
     clusters = chosen.get("clusters")
     if clusters:
         return "clusters " + ", ".join(str(count) for count in clusters.values())

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from workers.cli.output import json_option, show
-from workers.cli.train import SAMPLER_OPTIONS, all_of, sampler_settings
+from workers.cli.train import SAMPLER_OPTIONS, add_options, sampler_settings
 
 _SAMPLERS = ("gaussian", "mixture", "flow", "polar")
 
@@ -23,7 +23,7 @@ _SAMPLERS = ("gaussian", "mixture", "flow", "polar")
     type=click.Choice(_SAMPLERS),
     help="Latent distribution that is fitted to the codes.  [default: mixture]",
 )
-@all_of(SAMPLER_OPTIONS)
+@add_options(SAMPLER_OPTIONS)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the fit.")
 @json_option
 def import_command(
@@ -41,16 +41,16 @@ def import_command(
     Without --codes it is taken for one that was trained on a standard normal prior, such as a GAN's generator.
     """
     from generator.errors import SpecError
-    from generator.models.bundle.save import check_free
+    from generator.models.bundle.save import check_new_directory
     from generator.models.learning import import_decoder, read_codes, read_weights
 
-    check_free(out)
+    check_new_directory(out)
     options = {name: value for name, value in given.items() if value is not None}
     if codes is None and (sampler or options):
         raise SpecError("codes", "codes to fit a latent distribution to", "none", "give --codes FILE.npz")
     settings = sampler_settings(sampler or "mixture", options)
     imported = import_decoder(
-        _read(decoder),
+        _read_decoder(decoder),
         read_weights(weights),
         None if codes is None else read_codes(codes),
         out,
@@ -71,7 +71,7 @@ def import_command(
     show(facts, as_json=as_json, title="bundle written")
 
 
-def _read(path: Path) -> bytes:
+def _read_decoder(path: Path) -> bytes:
     from generator.errors import SpecError
     from generator.models.autoencoders.imported.document import MAX_DOCUMENT_BYTES
 

@@ -54,34 +54,34 @@ def inspect_command(
 
     stores = [open_store(place, load_settings().s3) for place in (bundle, other) if place is not None]
     loaded = [(store, load_bundle(store)) for store in stores]
-    images = _source(source, loaded[0][1]) if source is not None else None
+    images = _training_source(source, loaded[0][1]) if source is not None else None
     if picture is not None:
         from generator.curation.quality.sample_sheets import draw_samples
 
         draw_samples(loaded[0][1], picture)
     facts = [_facts(found, as_json=as_json) for _, found in loaded]
     facts[0] |= {"picture": str(picture)} if picture else {}
-    diagnoses = [] if no_diagnosis else _diagnoses(loaded, seed=seed, quick=quick, quiet=as_json)
+    diagnoses = [] if no_diagnosis else _diagnose_all(loaded, seed=seed, quick=quick, quiet=as_json)
     if pictures is not None:
-        _draw(loaded, pictures, images, seed)
+        _draw_pictures(loaded, pictures, images, seed)
         facts[0] |= {"pictures": str(pictures)}
-    _tell(facts, diagnoses, as_json=as_json)
+    _show_result(facts, diagnoses, as_json=as_json)
 
 
-def _source(location: str, bundle: Bundle) -> Source:
-    from generator.curation.diagnosis.pictures import trained_on
+def _training_source(location: str, bundle: Bundle) -> Source:
+    from generator.curation.diagnosis.pictures import training_images
     from generator.sources import load_source
 
     image = bundle.info.image
     source = load_source(location, size=image.height, channels=image.channels)
-    trained_on(source, bundle)  # refused before anything is measured
+    training_images(source, bundle)  # refused before anything is measured
     return source
 
 
-def _diagnoses(loaded: list[tuple[Store, Bundle]], *, seed: int, quick: bool, quiet: bool) -> list[Diagnosis]:
-    from generator.curation.diagnosis.diagnose import STEPS, diagnose
+def _diagnose_all(loaded: list[tuple[Store, Bundle]], *, seed: int, quick: bool, quiet: bool) -> list[Diagnosis]:
+    from generator.curation.diagnosis.diagnose import PROGRESS_STEPS, diagnose
 
-    with progress_bar("diagnosing", STEPS * len(loaded), quiet=quiet, unit="steps") as bar:
+    with progress_bar("diagnosing", PROGRESS_STEPS * len(loaded), quiet=quiet, unit="steps") as bar:
         done = 0
 
         def step(_: str) -> None:
@@ -92,23 +92,23 @@ def _diagnoses(loaded: list[tuple[Store, Bundle]], *, seed: int, quick: bool, qu
         return [diagnose(store, bundle, seed=seed, quick=quick, say=step) for store, bundle in loaded]
 
 
-def _draw(loaded: list[tuple[Store, Bundle]], directory: Path, source: Source | None, seed: int) -> None:
-    from generator.curation.diagnosis.pictures import draw_all, draw_beside, sit
+def _draw_pictures(loaded: list[tuple[Store, Bundle]], directory: Path, source: Source | None, seed: int) -> None:
+    from generator.curation.diagnosis.pictures import draw_map_pair, draw_pictures, load_picture_inputs
 
-    sitters = [sit(store, bundle, seed) for store, bundle in loaded]
+    sitters = [load_picture_inputs(store, bundle, seed) for store, bundle in loaded]
     if len(sitters) == 1:
-        draw_all(sitters[0], directory, source=source, seed=seed)
+        draw_pictures(sitters[0], directory, source=source, seed=seed)
         return
     blue, red = sitters
     same = source is not None and source.fingerprint == red.bundle.info.source.fingerprint
-    draw_all(blue, directory, prefix="blue-", source=source, seed=seed)
-    draw_all(red, directory, prefix="red-", source=source if same else None, seed=seed)
-    draw_beside(blue, red, directory)
+    draw_pictures(blue, directory, prefix="blue-", source=source, seed=seed)
+    draw_pictures(red, directory, prefix="red-", source=source if same else None, seed=seed)
+    draw_map_pair(blue, red, directory)
 
 
-def _tell(facts: list[dict[str, Any]], diagnoses: list[Diagnosis], *, as_json: bool) -> None:
+def _show_result(facts: list[dict[str, Any]], diagnoses: list[Diagnosis], *, as_json: bool) -> None:
     from generator.curation.diagnosis.diagnose import compare
-    from workers.cli.diagnosis_output import echo_one, echo_two
+    from workers.cli.diagnosis_output import show_comparison, show_diagnosis
 
     comparison = compare(diagnoses[0], diagnoses[1]) if len(diagnoses) == 2 else None
     if as_json:
@@ -122,9 +122,9 @@ def _tell(facts: list[dict[str, Any]], diagnoses: list[Diagnosis], *, as_json: b
     for title, one in zip(("verified bundle",) if len(facts) == 1 else ("blue", "red"), facts, strict=True):
         show(one, as_json=False, title=title)
     if comparison is not None:
-        echo_two(diagnoses[0], diagnoses[1], comparison)
+        show_comparison(diagnoses[0], diagnoses[1], comparison)
     elif diagnoses:
-        echo_one(diagnoses[0])
+        show_diagnosis(diagnoses[0])
 
 
 def _facts(loaded: Bundle, *, as_json: bool) -> dict[str, Any]:
@@ -144,11 +144,11 @@ def _facts(loaded: Bundle, *, as_json: bool) -> dict[str, Any]:
         "images": info.source.images + info.source.holdout,
         "trained_on": info.source.images,
         "held_out": info.source.holdout,
-        **({} if info.training is None else _trained(info.training)),
+        **({} if info.training is None else _training_facts(info.training)),
     }
 
 
-def _trained(facts: TrainingFacts) -> dict[str, Any]:
+def _training_facts(facts: TrainingFacts) -> dict[str, Any]:
     best = next(record for record in reversed(facts.history) if record.best)
     return {
         "epochs": len(facts.history),

@@ -11,8 +11,8 @@ from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
     from generator.models.bundle import Bundle
-    from generator.models.features.classifier import Labelled
-    from generator.models.screening.label_judge import Judge
+    from generator.models.features.classifier import LabelledImages
+    from generator.models.screening.label_judge import LabelJudge
 
 
 @click.command("label")
@@ -29,7 +29,7 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     """
     from generator.errors import SettingsError, SourceError
     from generator.models.bundle import load_bundle
-    from generator.models.screening.self_training import confident
+    from generator.models.screening.self_training import pseudo_label
     from generator.sources import load_source
     from generator.store import open_store
     from workers.settings import load_settings
@@ -37,14 +37,14 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     if out.exists() or out.suffix != ".npz":
         raise SettingsError("out", "a path that ends in .npz, where nothing is yet", str(out))
     held = load_bundle(open_store(bundle, load_settings().s3))
-    judge, image = _judge(held), held.info.image
+    judge, image = _bundle_judge(held), held.info.image
     images = load_source(source, size=image.height, channels=image.channels)
-    found = confident(judge, images.images_NHWC, floor=floor)
+    found = pseudo_label(judge, images.images_NHWC, floor=floor)
     missing = [name for label, name in enumerate(held.info.classes) if not (found.labels_N == label).any()]
     if missing:
         wanted = f"an image of every class that the judge is sure of by {floor}"
         raise SourceError("source", wanted, f"none of {', '.join(missing)}", "a lower --floor")
-    _write(out, found, held.info.classes)
+    _write_labels(out, found, held.info.classes)
     facts: dict[str, Any] = {
         "file": str(out),
         "images": len(images),
@@ -54,18 +54,18 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     show(facts, as_json=as_json, title="labels written")
 
 
-def _judge(held: Bundle) -> Judge:
+def _bundle_judge(held: Bundle) -> LabelJudge:
     from generator.errors import BundleError
     from generator.models.screening.label_judge import load_judge
 
-    info, weights = held.info, held.guards.judge_weights
+    info, weights = held.info, held.screening.judge_weights
     if info.judge is None or weights is None:
         raise BundleError("judge", "a bundle with a judge", "one without", "train with --judges 1 or more")
     image = info.image
     return load_judge(info.judge, weights, size=image.height, channels=image.channels, classes=len(info.classes))
 
 
-def _write(out: Path, found: Labelled, classes: tuple[str, ...]) -> None:
+def _write_labels(out: Path, found: LabelledImages, classes: tuple[str, ...]) -> None:
     import numpy as np
 
     np.savez_compressed(

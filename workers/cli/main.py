@@ -12,7 +12,7 @@ import click
 
 from generator.errors import LatentmillError
 
-_HOMES = {
+_MODULES = {
     "demo": "workers.cli.demo",
     "train": "workers.cli.train",
     "fit": "workers.cli.fit",
@@ -59,7 +59,7 @@ _SECTIONS = {
     "Every night": ("schedule", "scheduler"),
     "Service": ("bench", "doctor", "up", "worker", "health", "sweep"),
 }
-_SHORT = {
+_SUMMARIES = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
     "train": "Real images in, a bundle out.",
     "import": "A decoder that exists in, a bundle out.",
@@ -99,25 +99,25 @@ _SHORT = {
 }
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """Lists commands by section without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for names in _SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _HOMES:
+        if cmd_name not in _MODULES:
             return None
-        command: click.Command = getattr(import_module(_HOMES[cmd_name]), f"{cmd_name}_command")
+        command: click.Command = getattr(import_module(_MODULES[cmd_name]), f"{cmd_name}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in _SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, _SHORT[name]) for name in names])
+                formatter.write_dl([(name, _SUMMARIES[name]) for name in names])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("latentmill"), prog_name="latentmill")
 def root() -> None:
     """Synthetic image datasets from a learned latent space.
@@ -134,22 +134,22 @@ def main() -> None:
         code = root.main(standalone_mode=False)  # what a command raises as click's Exit is returned here
         sys.exit(code if isinstance(code, int) else 0)
     except LatentmillError as error:
-        _report(error.facts() if as_json else None, f"error: {error}")
+        _print_error(error.facts() if as_json else None, f"error: {error}")
         sys.exit(error.exit_code)
     except click.ClickException as usage:
         usage.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _report(None, "interrupted")
+        _print_error(None, "interrupted")
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as bug:
-        _report({"error": "InternalError", "got": repr(bug)} if as_json else None, _bug_text(bug))
+        _print_error({"error": "InternalError", "got": repr(bug)} if as_json else None, _bug_text(bug))
         sys.exit(1)
 
 
-def _report(facts: dict[str, str] | None, text: str) -> None:
+def _print_error(facts: dict[str, str] | None, text: str) -> None:
     click.echo(json.dumps(facts) if facts else text, err=True)
 
 

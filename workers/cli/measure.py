@@ -11,7 +11,7 @@ from workers.cli.output import json_option
 
 if TYPE_CHECKING:
     from generator.curation.quality.novelty import Novelty
-    from generator.curation.quality.report import MeasureSettings, Report
+    from generator.curation.quality.report import MeasureSettings, QualityReport
     from generator.curation.quality.usefulness import ArmResult
     from generator.sources import Source
 
@@ -45,11 +45,11 @@ def measure_command(
     Fidelity and coverage, novelty, duplicates, and usefulness: what classifiers learn from it. Written to
     reports/quality.json of the build, in place of an earlier report.
     """
-    from generator.curation.quality.report import REPORT_KEY, measure
+    from generator.curation.quality.report import QUALITY_REPORT_KEY, measure
     from generator.curation.quality.subject import load_subject
     from generator.datasets.builds import resolve_build
     from generator.drafts import find_bundle
-    from generator.models.autoencoders.devices import resolve
+    from generator.models.autoencoders.devices import resolve_device
     from generator.models.bundle import read_info
     from generator.store import open_store
     from workers.settings import load_settings
@@ -58,32 +58,34 @@ def measure_command(
         if not as_json:
             click.echo(stage, err=True)
 
-    resolve(device)
+    resolve_device(device)
     settings = load_settings()
     store, manifest = resolve_build(dataset, settings.s3)
-    wanted = _settings(measures, labelled=bool(manifest.classes), given=given)
+    wanted = _measure_settings(measures, labelled=bool(manifest.classes), given=given)
     digest = manifest.provenance.bundle
     home = find_bundle(bundle or digest, open_store(settings.root, settings.s3), settings.s3)
     _, info = read_info(home, digest)
     store.check_writable()
     say(f"reading {source}")
-    real, unseen = _sources(source, test, info.image.height, info.image.channels, skip_bad)
+    real, unseen = _load_sources(source, test, info.image.height, info.image.channels, skip_bad)
     say(f"reading {manifest.samples} images of {store.url}")
     subject = load_subject(store.url, real, info, test=unseen, s3=settings.s3)
-    report = measure(subject, wanted, encoder=None if info.classes else _encoder(home), device=device, on_stage=say)
-    store.put(REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
+    report = measure(
+        subject, wanted, encoder=None if info.classes else _bundle_encoder(home), device=device, on_stage=say
+    )
+    store.put(QUALITY_REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
     if as_json:
         click.echo(report.model_dump_json(indent=2))
         return
-    for line in _table(report):
+    for line in _report_lines(report):
         click.echo(line)
-    click.echo(f"written to {store.url}/{REPORT_KEY}")
+    click.echo(f"written to {store.url}/{QUALITY_REPORT_KEY}")
 
 
-def _settings(measures: str | None, *, labelled: bool, given: dict[str, Any]) -> MeasureSettings:
+def _measure_settings(measures: str | None, *, labelled: bool, given: dict[str, Any]) -> MeasureSettings:
     from generator.curation.quality.report import MEASURES, MeasureSettings
     from generator.errors import MeasureError
-    from generator.spec.canonical import validated
+    from generator.spec.canonical import validate
 
     fields = {name: value for name, value in given.items() if value is not None}
     if (steps := fields.pop("steps", None)) is not None:
@@ -93,10 +95,12 @@ def _settings(measures: str | None, *, labelled: bool, given: dict[str, Any]) ->
         if name not in MEASURES:
             raise MeasureError("measures", f"some of {', '.join(MEASURES)}", repr(name))
     fields["measures"] = tuple(name for name in asked if measures or labelled or name != "usefulness")
-    return validated(MeasureSettings, fields, field="measure", error=MeasureError)
+    return validate(MeasureSettings, fields, field="measure", error=MeasureError)
 
 
-def _sources(source: str, test: str | None, size: int, channels: int, skip_bad: bool) -> tuple[Source, Source | None]:
+def _load_sources(
+    source: str, test: str | None, size: int, channels: int, skip_bad: bool
+) -> tuple[Source, Source | None]:
     from generator.sources import load_source
 
     real = load_source(source, size=size, channels=channels, skip_bad=skip_bad)
@@ -107,7 +111,7 @@ def _sources(source: str, test: str | None, size: int, channels: int, skip_bad: 
     return real, load_source(test, size=size, channels=channels, skip_bad=skip_bad)
 
 
-def _encoder(home: Any) -> Any:
+def _bundle_encoder(home: Any) -> Any:
     import numpy as np
     import torch
 
@@ -120,7 +124,7 @@ def _encoder(home: Any) -> Any:
     return load_encoder(info.autoencoder, {name: torch.from_numpy(np.array(w)) for name, w in weights.items()})
 
 
-def _table(report: Report) -> Iterator[str]:
+def _report_lines(report: QualityReport) -> Iterator[str]:
     facts = report.subject
     yield click.style(f"{facts.synthetic_images} synthetic images, {facts.train_images} training images", bold=True)
     if (found := report.distribution) is not None:
@@ -128,7 +132,7 @@ def _table(report: Report) -> Iterator[str]:
         yield f"  against {found.images} {found.against} images, features of {looked}"
         yield f"  {'':18}  {'synthetic':>18}  {'real':>18}"
         for name, both in found.values.items():
-            yield f"  {name.replace('_', ' '):18}  {_with_spread(both.synthetic):>18}  {_with_spread(both.real):>18}"
+            yield f"  {name.replace('_', ' '):18}  {_spread_text(both.synthetic):>18}  {_spread_text(both.real):>18}"
     for space, novel in (report.novelty or {}).items():
         yield from _novelty_lines(space, novel)
     if (twice := report.duplicates) is not None:
@@ -136,10 +140,10 @@ def _table(report: Report) -> Iterator[str]:
     if (useful := report.usefulness) is not None:
         yield f"  accuracy on {useful.test_images} real images of classifiers trained on"
         for name, arm in useful.arms.items():
-            yield f"    {name:16}  {_arm(arm)}"
+            yield f"    {name:16}  {_arm_text(arm)}"
 
 
-def _with_spread(value: Any) -> str:
+def _spread_text(value: Any) -> str:
     return f"{value.mean:.4f}" + ("" if value.spread is None else f" +- {value.spread:.4f}")
 
 
@@ -155,7 +159,7 @@ def _novelty_lines(space: str, novel: Novelty) -> Iterator[str]:
     yield f"    protection        {guard.score:.3f}{between}"
 
 
-def _arm(arm: ArmResult) -> str:
+def _arm_text(arm: ArmResult) -> str:
     spread = "" if arm.spread is None else f" +- {arm.spread:.4f}"
     removed = "" if arm.errors_removed is None else f", errors removed {arm.errors_removed:.1%}"
     return f"{arm.mean:.4f}{spread}   {arm.images} images, ratio {arm.ratio:.4f}{removed}"

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from workers.jobs.status import JobStatus
 
 Step = Callable[[int], None]
-_LINES = 20  # of a traceback that people see
-_IF_ANY = ("waits_for", "error", "dead", "missing", "missing_shards")  # shown only where there is something to show
+_TRACEBACK_LINES = 20  # of a traceback that people see
+_OPTIONAL_FIELDS = (
+    "waits_for",
+    "error",
+    "dead",
+    "missing",
+    "missing_shards",
+)  # shown only where there is something to show
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,10 +40,10 @@ def show(facts: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
         click.secho(title, bold=True)
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
-        click.echo(f"  {name.replace('_', ' '):<{width}}  {_plain(value)}")
+        click.echo(f"  {name.replace('_', ' '):<{width}}  {_value_text(value)}")
 
 
-def _plain(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(str(item) for item in value)
     if isinstance(value, Mapping):
@@ -75,7 +81,7 @@ def status_facts(status: JobStatus) -> dict[str, Any]:
     """A job's status as the CLI shows it; of shards that were given up, the numbers and the errors."""
     from datetime import UTC, datetime
 
-    facts = status.model_dump(mode="json", exclude={"submitted", *_IF_ANY})
+    facts = status.model_dump(mode="json", exclude={"submitted", *_OPTIONAL_FIELDS})
     if status.submitted:
         facts["submitted"] = datetime.fromtimestamp(status.submitted, UTC).isoformat(timespec="seconds")
     facts |= {name: getattr(status, name) for name in ("waits_for", "error") if getattr(status, name)}
@@ -83,7 +89,7 @@ def status_facts(status: JobStatus) -> dict[str, Any]:
         facts["dead"] = [letter.model_dump(mode="json") for letter in status.dead]
     if status.missing_shards:
         facts["missing_shards"] = status.missing_shards
-        facts["missing"] = _ranges(status.missing)
+        facts["missing"] = _range_texts(status.missing)
     return facts
 
 
@@ -91,7 +97,7 @@ def show_status(status: JobStatus, *, as_json: bool, title: str = "", pace: Pace
     """A job's status and, if known, its pace; below, for people, what became of the shards that were given up."""
     facts = status_facts(status) | ({} if pace is None else {"pace": pace.model_dump(mode="json")})
     if pace is not None and not as_json:
-        facts |= {"pace": _told(pace)}
+        facts |= {"pace": _pace_text(pace)}
     if as_json:
         show(facts, as_json=True)
         return
@@ -102,16 +108,16 @@ def show_status(status: JobStatus, *, as_json: bool, title: str = "", pace: Pace
         click.secho(f"  given up: {what}, after {letter.faults} fault(s): {letter.error}", fg="red")
     if status.dead and status.dead[-1].traceback:
         click.echo("  where the last of them happened (all of them with --json):")
-        for line in status.dead[-1].traceback.splitlines()[-_LINES:]:
+        for line in status.dead[-1].traceback.splitlines()[-_TRACEBACK_LINES:]:
             click.echo(f"    {line}")
     if status.dead and status.state != "committed":
         click.echo(f"  once the cause is gone: latentmill resume {status.job}")
 
 
-def _told(pace: Pace) -> str:
+def _pace_text(pace: Pace) -> str:
     shares = ", ".join(f"{stage} {share:.0f}%" for stage, share in pace.share.items() if share >= 0.5)
     return f"{pace.images_per_second:,.0f} images/s a process, {pace.device_seconds_per_image:.2g} s each; {shares}"
 
 
-def _ranges(missing: Iterable[tuple[int, int]]) -> list[str]:
+def _range_texts(missing: Iterable[tuple[int, int]]) -> list[str]:
     return [str(first) if first == last else f"{first}-{last}" for first, last in missing]

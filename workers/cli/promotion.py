@@ -10,7 +10,7 @@ from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
     from generator.curation.gates import Gates, Verdict
-    from generator.datasets.promotion import Standing
+    from generator.datasets.promotion import DatasetState
     from generator.store import Store
 
 
@@ -28,24 +28,24 @@ def promote_command(dataset: str, build: str | None, date: str | None, again: bo
     """
     from generator.datasets.promotion import promote
     from generator.errors import BuildConflict
-    from workers.cli.arguments import build_named, dataset_at, moment, newest, who
+    from workers.cli.arguments import current_user, dataset_at, match_build, newest_build, parse_moment
     from workers.settings import load_settings
 
     store, named = dataset_at(dataset, load_settings())
-    wanted, when = build or named, moment(date)
-    chosen = build_named(store, wanted) if wanted else newest(store)
-    done = promote(store, chosen, logical_date=when, by=who(), again=again)
-    if not done.holds:
-        current = done.standing.current
+    wanted, when = build or named, parse_moment(date)
+    chosen = match_build(store, wanted) if wanted else newest_build(store)
+    done = promote(store, chosen, logical_date=when, by=current_user(), again=again)
+    if not done.is_current:
+        current = done.state.current
         after = f"one before that of {current.build} ({current.logical_date})" if current else "another"
         got, hint = {
             "older": (after, f"latentmill rollback {dataset} --to {chosen}"),
             "withdrawn": ("one that somebody rolled back", "--again promotes it all the same"),
         }[done.outcome]
         raise BuildConflict("promote", "a build that may follow the one that readers get", f"{chosen}, {got}", hint)
-    _warn(store, chosen)
+    _warn_if_refused(store, chosen)
     title = "promoted" if done.outcome == "moved" else "promoted before"
-    show(_facts(store.url, done.standing), as_json=as_json, title=title)
+    show(_facts(store.url, done.state), as_json=as_json, title=title)
 
 
 @click.command("rollback")
@@ -60,13 +60,13 @@ def rollback_command(dataset: str, to: str | None, undo: bool, as_json: bool) ->
     """
     from generator.datasets.promotion import rollback
     from generator.errors import DatasetError
-    from workers.cli.arguments import build_named, dataset_at, who
+    from workers.cli.arguments import current_user, dataset_at, match_build
     from workers.settings import load_settings
 
     if to is not None and undo:
         raise DatasetError("rollback", "--to or --undo", "both")
     store, _ = dataset_at(dataset, load_settings())
-    standing = rollback(store, by=who(), to=build_named(store, to) if to else None, undo=undo)
+    standing = rollback(store, by=current_user(), to=match_build(store, to) if to else None, undo=undo)
     show(_facts(store.url, standing), as_json=as_json, title="rolled forward again" if undo else "rolled back")
 
 
@@ -91,19 +91,19 @@ def gate_command(
 
     Without GATES they are those of a schedule that states none. The verdict goes to reports/verdict.json of the build.
     """
-    from generator.curation.gates import judge_build
+    from generator.curation.gates import evaluate_gates
     from generator.datasets.promotion import promote
     from generator.datasets.replay import recipe_at
     from generator.drafts import find_bundle
     from generator.errors import BundleError
     from generator.store import open_store
     from workers.broker.connection import embedded_root
-    from workers.cli.arguments import build_named, dataset_at, moment, newest, who
+    from workers.cli.arguments import current_user, dataset_at, match_build, newest_build, parse_moment
     from workers.settings import load_settings
 
-    settings, wanted, when = load_settings(), _gates(gates), moment(date)
+    settings, wanted, when = load_settings(), _read_gates(gates), parse_moment(date)
     store, named = dataset_at(dataset, settings)
-    chosen = build_named(store, build or named or "") if build or named else newest(store)
+    chosen = match_build(store, build or named or "") if build or named else newest_build(store)
     digest = recipe_at(f"{store.url}/builds/{chosen}", settings.s3).bundle
     try:
         root = open_store(embedded_root(settings) or settings.root, settings.s3)
@@ -111,14 +111,14 @@ def gate_command(
     except BundleError:
         home = None
     say = (lambda _: None) if as_json else (lambda stage: click.echo(stage, err=True))
-    verdict = judge_build(store, chosen, wanted, logical_date=when, bundle=home, s3=settings.s3, on_stage=say)
+    verdict = evaluate_gates(store, chosen, wanted, logical_date=when, bundle=home, s3=settings.s3, on_stage=say)
     _show_verdict(verdict, as_json=as_json)
     if not verdict.holds:
         raise click.exceptions.Exit(1)
     if then:
-        done = promote(store, chosen, logical_date=when, by=who())
+        done = promote(store, chosen, logical_date=when, by=current_user())
         if not as_json:
-            click.echo("promoted" if done.holds else f"not promoted: {done.outcome}")
+            click.echo("promoted" if done.is_current else f"not promoted: {done.outcome}")
 
 
 @click.command("pin")
@@ -129,11 +129,11 @@ def gate_command(
 def pin_command(dataset: str, build: str, note: str, as_json: bool) -> None:
     """Keep BUILD of DATASET from retention, until it is unpinned."""
     from generator.datasets.promotion import pin
-    from workers.cli.arguments import build_named, dataset_at, who
+    from workers.cli.arguments import current_user, dataset_at, match_build
     from workers.settings import load_settings
 
     store, _ = dataset_at(dataset, load_settings())
-    standing = pin(store, build_named(store, build), by=who(), note=note)
+    standing = pin(store, match_build(store, build), by=current_user(), note=note)
     show(_facts(store.url, standing), as_json=as_json, title="pinned")
 
 
@@ -143,13 +143,13 @@ def pin_command(dataset: str, build: str, note: str, as_json: bool) -> None:
 @json_option
 def unpin_command(dataset: str, build: str, as_json: bool) -> None:
     """Let retention decide about BUILD of DATASET again."""
-    from generator.datasets.promotion import read_standing, unpin
+    from generator.datasets.promotion import read_state, unpin
     from generator.errors import DatasetError
     from workers.cli.arguments import dataset_at
     from workers.settings import load_settings
 
     store, _ = dataset_at(dataset, load_settings())
-    standing = read_standing(store)
+    standing = read_state(store)
     pinned = [each for each in (standing.pinned if standing else ()) if each.startswith(build)]
     if len(pinned) != 1:  # a pinned build may be gone: it is looked for among the pins
         raise DatasetError("build", f"a pinned build of {store.url}", build)
@@ -158,7 +158,7 @@ def unpin_command(dataset: str, build: str, as_json: bool) -> None:
     show(_facts(store.url, found), as_json=as_json, title="unpinned")
 
 
-def _facts(url: str, standing: Standing) -> dict[str, Any]:
+def _facts(url: str, standing: DatasetState) -> dict[str, Any]:
     current = standing.current
     facts: dict[str, Any] = {"dataset": url, "build": standing.build}
     if current is not None:
@@ -170,26 +170,26 @@ def _facts(url: str, standing: Standing) -> dict[str, Any]:
     return facts
 
 
-def _warn(store: Store, build: str) -> None:
+def _warn_if_refused(store: Store, build: str) -> None:
     """A person may promote what gates kept back, and is told."""
     from generator.curation.gates import read_verdict
-    from generator.datasets.builds import build_below
+    from generator.datasets.builds import build_store
 
-    verdict = read_verdict(build_below(store, build))
+    verdict = read_verdict(build_store(store, build))
     for reason in () if verdict is None else verdict.reasons:
         click.secho(f"its gates had kept it back: {reason}", fg="yellow", err=True)
 
 
-def _gates(path: str | None) -> Gates:
+def _read_gates(path: str | None) -> Gates:
     from generator.curation.gates import Gates
-    from generator.drafts import read_bytes, read_mapping
+    from generator.drafts import parse_mapping, read_yaml_file
     from generator.errors import SpecError
-    from generator.spec.canonical import validated
+    from generator.spec.canonical import validate
 
     if path is None:
         return Gates()
-    fields = read_mapping(read_bytes(path, "gates"), where=path, field="gates")
-    return validated(Gates, fields, field="", error=SpecError)
+    fields = parse_mapping(read_yaml_file(path, "gates"), where=path, field="gates")
+    return validate(Gates, fields, field="", error=SpecError)
 
 
 def _show_verdict(verdict: Verdict, *, as_json: bool) -> None:

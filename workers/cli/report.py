@@ -12,7 +12,7 @@ from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
     from generator.curation.costs import BuildReport
-    from generator.production.pipeline.run_costs import Cost
+    from generator.production.pipeline.run_costs import RunCosts
     from generator.store.base import Store
     from workers.settings import Settings
 
@@ -34,30 +34,30 @@ def report_command(build: str, price_per_hour: float | None, as_json: bool) -> N
     from generator.curation.costs import report_of
     from workers.settings import load_settings
 
-    found = report_of(_build(build, load_settings()))
+    found = report_of(_open_build(build, load_settings()))
     per_million = found.cost.price_per_million(price_per_hour) if found.cost and price_per_hour is not None else None
     price = {} if per_million is None else {"cost_per_million_images": round(per_million, 4)}
     if as_json:
         click.echo(json.dumps(found.model_dump(mode="json") | price, indent=2))
         return
-    show(_counts(found) | price, as_json=False, title=found.state)
+    show(_build_facts(found) | price, as_json=False, title=found.state)
     if found.cost is None:
         click.echo("  no times are kept of it")
         return
     if found.sampled:
         more = "more than " if found.more_runs else ""
         click.echo(f"  times are of a sample: {found.cost.runs:,} shards of {more}{found.runs:,} that were made")
-    _tell(found.cost)
+    _show_cost(found.cost)
 
 
-def _build(build: str, settings: Settings) -> Store:
+def _open_build(build: str, settings: Settings) -> Store:
     """The build that is meant. Raises ``DatasetError``, ``SpecError`` for a job that nobody knows, ``StoreError``."""
-    from generator.datasets.builds import any_build
+    from generator.datasets.builds import find_any_build
     from generator.errors import DatasetError, SettingsError
     from generator.store import open_store
 
     if "/" in build or Path(build).is_dir():
-        return any_build(build, settings.s3)
+        return find_any_build(build, settings.s3)
     from workers.client import Client
 
     try:
@@ -68,10 +68,10 @@ def _build(build: str, settings: Settings) -> Store:
         raise DatasetError("build", expected, got) from nowhere
 
 
-def _counts(found: BuildReport) -> dict[str, Any]:
+def _build_facts(found: BuildReport) -> dict[str, Any]:
     facts: dict[str, Any] = {"build": found.build}
-    facts["images"] = _of(found.samples_done, found.samples)
-    facts["shards"] = _of(found.shards_done, found.shards)
+    facts["images"] = _done_of_total(found.samples_done, found.samples)
+    facts["shards"] = _done_of_total(found.shards_done, found.shards)
     if found.refused is not None:
         facts["refused"] = f"{found.refused:,} ({found.refused_share or 0.0:.2%} of what was made)"
     if found.bytes is not None:
@@ -83,11 +83,11 @@ def _counts(found: BuildReport) -> dict[str, Any]:
     return facts
 
 
-def _of(done: int, whole: int) -> str:
+def _done_of_total(done: int, whole: int) -> str:
     return f"{whole:,}" if done == whole else f"{done:,} of {whole:,}"
 
 
-def _tell(cost: Cost) -> None:
+def _show_cost(cost: RunCosts) -> None:
     facts: dict[str, Any] = {}
     if cost.wall_seconds is not None:
         facts["time"] = f"{cost.wall_seconds:,.1f} s, from {cost.began:%Y-%m-%d %H:%M:%S} UTC"

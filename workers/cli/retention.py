@@ -10,7 +10,7 @@ import click
 from workers.cli.output import json_option
 
 if TYPE_CHECKING:
-    from generator.curation.retention import Held, Intents, Retention
+    from generator.curation.retention import CommittedBuild, Intents, Retention
     from workers.settings import Settings
 
 _STATES = ("latest", "pinned", "refused")
@@ -21,13 +21,13 @@ _STATES = ("latest", "pinned", "refused")
 @json_option
 def builds_command(dataset: str, as_json: bool) -> None:
     """The committed builds of DATASET, the newest first: the one readers get, those that are pinned, or kept back."""
-    from generator.curation.retention import read_held
+    from generator.curation.retention import read_committed_builds
     from generator.datasets.builds import check_dataset
     from workers.cli.arguments import dataset_at
     from workers.settings import load_settings
 
     store, _ = dataset_at(dataset, load_settings())
-    held = sorted(read_held(store), key=lambda each: (each.date, each.build), reverse=True)
+    held = sorted(read_committed_builds(store), key=lambda each: (each.date, each.build), reverse=True)
     if not held:
         check_dataset(store)
     if as_json:
@@ -61,18 +61,18 @@ def retain_command(
     Never the one that readers get, the one before it, or pinned ones. Builds that gates kept back go once they are no
     longer among the last. An interrupted deletion is finished by the next.
     """
-    from generator.curation.retention import apply_retention, plan_retention, read_held
+    from generator.curation.retention import apply_retention, plan_retention, read_committed_builds
     from generator.datasets.builds import check_dataset
     from workers.cli.arguments import dataset_at
     from workers.settings import load_settings
 
-    settings, rule = load_settings(), _rule(last=last, weeks=weeks, months=months)
+    settings, rule = load_settings(), _retention_rule(last=last, weeks=weeks, months=months)
     store, _ = dataset_at(dataset, settings)
-    held = read_held(store)
+    held = read_committed_builds(store)
     if not held:
         check_dataset(store)
     plan = plan_retention(held, rule)
-    done = None if dry_run else apply_retention(store, plan, intents=_intents(settings, root))
+    done = None if dry_run else apply_retention(store, plan, intents=_read_intents(settings, root))
     gone, wanted = (() if done is None else done.deleted), (() if done is None else done.wanted)
     if as_json:
         kept = [_facts(each) | {"why": list(why)} for each, why in plan.keep]
@@ -90,28 +90,28 @@ def retain_command(
     click.echo(f"{len(plan.keep)} to keep, {len(plan.delete)} to delete{more}")
 
 
-def _facts(held: Held) -> dict[str, Any]:
+def _facts(held: CommittedBuild) -> dict[str, Any]:
     states = [name for name in _STATES if getattr(held, name)]
     return {"build": held.build, "date": held.date.isoformat(timespec="minutes"), "state": states}
 
 
-def _rule(**stated: Any) -> Retention:
+def _retention_rule(**stated: Any) -> Retention:
     from generator.curation.retention import Retention
     from generator.errors import SpecError
-    from generator.spec.canonical import validated
+    from generator.spec.canonical import validate
 
     fields = {name: value for name, value in stated.items() if value is not None}
     for name in ("weeks", "months"):
         if name in fields:
             fields[name] = None if fields[name] == "all" else int(fields[name]) if fields[name].isdecimal() else "?"
-    return validated(Retention, fields, field="", error=SpecError)
+    return validate(Retention, fields, field="", error=SpecError)
 
 
-def _intents(settings: Settings, root: str | None) -> Intents:
+def _read_intents(settings: Settings, root: str | None) -> Intents:
     """What markers say; where there is no marker at all, no job is open that this service knows of."""
     from generator.store import open_store
     from workers.broker.connection import embedded_root
-    from workers.jobs.build_intents import MarkedIntents
+    from workers.jobs.build_intents import BuildIntents
 
-    intents = MarkedIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))
-    return (lambda _: None) if intents.blind else intents
+    intents = BuildIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))
+    return (lambda _: None) if intents.root_is_empty else intents

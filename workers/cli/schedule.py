@@ -11,12 +11,19 @@ import click
 
 from generator.errors import LatentmillError, SpecError
 from workers.cli.output import json_option, show
-from workers.cli.schedule_runs import backfill_command, find, hands_here, history_command, run_command, run_table
+from workers.cli.schedule_runs import (
+    backfill_command,
+    find_schedule,
+    history_command,
+    open_service,
+    run_command,
+    show_runs,
+)
 
 if TYPE_CHECKING:
     from workers.schedules.runs import Run
     from workers.schedules.schedule import Schedule
-    from workers.schedules.store import Kept
+    from workers.schedules.store import StoredSchedule
 
 
 @click.group("schedule")
@@ -39,8 +46,8 @@ def add_command(file: str, replace: bool, as_json: bool) -> None:
     from workers.settings import load_settings
 
     schedule, digest = read_schedule(file)
-    kept = declare(schedule, digest, hands_here().root, load_settings(), datetime.now(UTC), replace=replace)
-    show(_facts(kept) | _missing(kept.schedule), as_json=as_json, title="scheduled")
+    kept = declare(schedule, digest, open_service().root, load_settings(), datetime.now(UTC), replace=replace)
+    show(_facts(kept) | _missing_facts(kept.schedule), as_json=as_json, title="scheduled")
 
 
 @schedule_command.command("validate")
@@ -51,25 +58,27 @@ def validate_command(paths: tuple[str, ...], as_json: bool) -> None:
 
     Exit code 2 if any of them is wrong.
     """
-    from workers.schedules.declare import check
-    from workers.schedules.folder import read_all, yaml_files
+    from workers.schedules.declare import check_schedule
+    from workers.schedules.folder import read_schedules, yaml_files
     from workers.settings import load_settings
 
-    settings, root, now, told = load_settings(), hands_here().root, datetime.now(UTC), list[dict[str, Any]]()
+    settings, root, now, told = load_settings(), open_service().root, datetime.now(UTC), list[dict[str, Any]]()
     files = [file for place in paths for file in yaml_files(Path(place)) or [Path(place)]]
-    for path, read in read_all(files).items():
+    for path, read in read_schedules(files).items():
         try:
             if isinstance(read, LatentmillError):
                 raise read
-            jobs = check(read[0], root, settings, now)
+            jobs = check_schedule(read[0], root, settings, now)
         except LatentmillError as wrong:
             told.append({"file": str(path), "valid": False} | wrong.facts())
             text = f"{path}: {wrong}"
         else:
             recipe = jobs[0].spec.recipe
-            dates = [read[0].times.local(date).isoformat(timespec="minutes") for date in read[0].upcoming(now, 3)]
+            dates = [
+                read[0].timetable.to_local(date).isoformat(timespec="minutes") for date in read[0].upcoming(now, 3)
+            ]
             facts = {"file": str(path), "valid": True, "name": read[0].name, "next": dates}
-            missing = _missing(read[0])
+            missing = _missing_facts(read[0])
             told.append(facts | {"images": recipe.total, "bundle": recipe.bundle} | missing)
             text = f"{path}: {read[0].name}, {recipe.total:,} images, next at {', '.join(dates)}"
             text += "".join(f"; not on this machine: {', '.join(places)}" for places in missing.values())
@@ -86,18 +95,18 @@ def validate_command(paths: tuple[str, ...], as_json: bool) -> None:
 def list_command(as_json: bool) -> None:
     """All schedules: when they are due next, and how the last run ended."""
     from workers.schedules.history import newest_runs
-    from workers.schedules.store import names, read_kept
+    from workers.schedules.store import read_stored, schedule_names
 
-    root, found = hands_here().root, list[dict[str, Any]]()
-    for name in names(root):
+    root, found = open_service().root, list[dict[str, Any]]()
+    for name in schedule_names(root):
         try:
-            kept = read_kept(root, name)
+            kept = read_stored(root, name)
         except SpecError as damaged:
             click.echo(f"error: {damaged}", err=True)
             continue
         if kept is not None:
             last = newest_runs(root, name, 1)
-            found.append(_facts(kept) | ({"last": _short(last[0])} if last else {}))
+            found.append(_facts(kept) | ({"last": _run_text(last[0])} if last else {}))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -118,7 +127,7 @@ def show_command(name: str, as_json: bool) -> None:
     """Schedule NAME whole: what it says, its next dates, its last runs."""
     from workers.schedules.history import newest_runs, run_facts
 
-    hands, kept = find(name)
+    hands, kept = find_schedule(name)
     runs = newest_runs(hands.root, name, 5)
     facts = _facts(kept) | {"declared": kept.schedule.model_dump(mode="json", exclude_unset=True)}
     if as_json:
@@ -127,7 +136,7 @@ def show_command(name: str, as_json: bool) -> None:
     declared = facts.pop("declared")
     show(facts, as_json=False, title=name)
     show({key: value for key, value in declared.items() if key not in facts}, as_json=False, title="declared")
-    run_table(runs)
+    show_runs(runs)
 
 
 @schedule_command.command("remove")
@@ -135,10 +144,10 @@ def show_command(name: str, as_json: bool) -> None:
 @json_option
 def remove_command(name: str, as_json: bool) -> None:
     """Begin no further run of NAME. Its history stays; runs that are going on come to their end."""
-    from workers.schedules.store import forget
+    from workers.schedules.store import remove_schedule
 
-    hands, _ = find(name)
-    forget(hands.root, name)
+    hands, _ = find_schedule(name)
+    remove_schedule(hands.root, name)
     show({"name": name, "removed": True}, as_json=as_json)
 
 
@@ -147,7 +156,7 @@ def remove_command(name: str, as_json: bool) -> None:
 @json_option
 def pause_command(name: str, as_json: bool) -> None:
     """Skip the dates of NAME, until it is resumed. Runs that are going on come to their end."""
-    _hold(name, True, as_json)
+    _set_paused(name, True, as_json)
 
 
 @schedule_command.command("resume")
@@ -155,23 +164,23 @@ def pause_command(name: str, as_json: bool) -> None:
 @json_option
 def resume_command(name: str, as_json: bool) -> None:
     """Let NAME go on with its next date."""
-    _hold(name, False, as_json)
+    _set_paused(name, False, as_json)
 
 
-def _hold(name: str, held: bool, as_json: bool) -> None:
-    from workers.schedules.store import change_kept
+def _set_paused(name: str, held: bool, as_json: bool) -> None:
+    from workers.schedules.store import update_stored
 
-    hands, _ = find(name)
-    kept = change_kept(hands.root, name, lambda now: now and now.model_copy(update={"held": held}))
+    hands, _ = find_schedule(name)
+    kept = update_stored(hands.root, name, lambda now: now and now.model_copy(update={"held": held}))
     if kept is None:
         raise SpecError("schedule", "a schedule that is kept", f"{name}, which somebody has removed")
     show(_facts(kept), as_json=as_json, title="its file says paused: true" if kept.paused and not held else "")
 
 
-def _facts(kept: Kept) -> dict[str, Any]:
+def _facts(kept: StoredSchedule) -> dict[str, Any]:
     schedule = kept.schedule
     upcoming = schedule.upcoming(datetime.now(UTC), 3)
-    dates = [schedule.times.local(date).isoformat(timespec="minutes") for date in upcoming]
+    dates = [schedule.timetable.to_local(date).isoformat(timespec="minutes") for date in upcoming]
     where = {"channel": schedule.channel} if schedule.channel else {"bundle": schedule.job["bundle"]}
     return {
         "name": schedule.name,
@@ -185,15 +194,15 @@ def _facts(kept: Kept) -> dict[str, Any]:
     }
 
 
-def _missing(schedule: Schedule) -> dict[str, Any]:
+def _missing_facts(schedule: Schedule) -> dict[str, Any]:
     """What a person has to see to: nothing, mostly."""
-    from workers.schedules.declare import not_here
+    from workers.schedules.declare import missing_references
 
-    places = not_here(schedule)
+    places = missing_references(schedule)
     return {"not_on_this_machine": places} if places else {}
 
 
-def _short(run: Run) -> str:
+def _run_text(run: Run) -> str:
     from workers.schedules.history import local_text
 
     return f"{run.state} ({local_text(run.date, run.zone)})"

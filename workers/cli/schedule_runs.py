@@ -14,25 +14,25 @@ from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
     from workers.schedules.runs import Run
-    from workers.schedules.store import Kept
+    from workers.schedules.store import StoredSchedule
 
-_ASKED = 30  # runs of a backfill that are begun without asking
+_CONFIRM_ABOVE = 30  # runs of a backfill that are begun without asking
 
 
-def hands_here() -> Any:
+def open_service() -> Any:
     """The service, by the settings of the environment."""
-    from workers.schedules.service import PoolHands
+    from workers.schedules.service import PoolService
     from workers.settings import load_settings
 
-    return PoolHands(load_settings())
+    return PoolService(load_settings())
 
 
-def find(name: str) -> tuple[Any, Kept]:
+def find_schedule(name: str) -> tuple[Any, StoredSchedule]:
     """The service, and the schedule ``name``. Raises ``SpecError``."""
-    from workers.schedules.store import find_kept
+    from workers.schedules.store import require_stored
 
-    hands = hands_here()
-    return hands, find_kept(hands.root, name)
+    hands = open_service()
+    return hands, require_stored(hands.root, name)
 
 
 @click.command("run")
@@ -46,11 +46,11 @@ def run_command(name: str, date: str | None, fresh: bool, as_json: bool) -> None
     A ticker takes it further, without waiting for other runs.
     """
     from workers.schedules.history import run_facts
-    from workers.schedules.manual_runs import begin, date_of
+    from workers.schedules.manual_runs import parse_date, start_run
 
-    hands, kept = find(name)
+    hands, kept = find_schedule(name)
     now = datetime.now(UTC)
-    run = begin(hands, kept, date_of(kept.schedule, date, now), now, "hand", fresh=fresh)
+    run = start_run(hands, kept, parse_date(kept.schedule, date, now), now, "hand", fresh=fresh)
     show(run_facts(run), as_json=as_json, title="begun")
 
 
@@ -68,24 +68,24 @@ def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool,
     They are built one after the other, beside those of every night. Dates that failed, were skipped, cancelled or
     replaced are taken up again; what was promoted, kept or refused is left alone.
     """
-    from workers.schedules.manual_runs import begin, check_come, plan_backfill, span_of
+    from workers.schedules.manual_runs import check_not_future, parse_span, plan_backfill, start_run
 
-    hands, kept = find(name)
+    hands, kept = find_schedule(name)
     schedule, now = kept.schedule, datetime.now(UTC)
-    plan = plan_backfill(hands, schedule, *span_of(schedule, first, last))
-    check_come(plan[-1].date, now, "to")
-    dates = [each.date for each in plan if each.wanted]
-    images = schedule.draft(dates[0], "sha256:" + "0" * 64) if dates else None
+    plan = plan_backfill(hands, schedule, *parse_span(schedule, first, last))
+    check_not_future(plan[-1].date, now, "to")
+    dates = [each.date for each in plan if each.needs_run]
+    images = schedule.job_draft(dates[0], "sha256:" + "0" * 64) if dates else None
     if not dry_run and dates:
         hands.pin(schedule, dates[0])  # what is wrong with all of them shows before the first is begun
-        if len(dates) > _ASKED and not yes:
-            _ask(len(dates), name)
+        if len(dates) > _CONFIRM_ABOVE and not yes:
+            _confirm(len(dates), name)
         for date in dates:
-            begin(hands, kept, date, now, "backfill", fresh=fresh)
+            start_run(hands, kept, date, now, "backfill", fresh=fresh)
     each = images.count or sum((images.counts or {}).values()) if images else 0
     facts = {"name": name, "begun": 0 if dry_run else len(dates), "dry_run": dry_run, "images_each": each}
-    found = [schedule.times.local(date).isoformat(timespec="minutes") for date in dates]
-    facts |= {"dates": found} if as_json else {"dates": _some(found)}
+    found = [schedule.timetable.to_local(date).isoformat(timespec="minutes") for date in dates]
+    facts |= {"dates": found} if as_json else {"dates": _abbreviate(found)}
     show(facts | {"left_alone": len(plan) - len(dates)}, as_json=as_json, title="a dry run" if dry_run else "begun")
 
 
@@ -96,28 +96,28 @@ def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool,
 def history_command(name: str, limit: int, as_json: bool) -> None:
     """The last runs of NAME, the newest first; also of a schedule that was removed."""
     from workers.schedules.history import newest_runs, run_facts
-    from workers.schedules.store import find_kept
+    from workers.schedules.store import require_stored
 
-    root = hands_here().root
+    root = open_service().root
     runs = newest_runs(root, name, limit)
     if not runs:
-        find_kept(root, name)
+        require_stored(root, name)
     if as_json:
         click.echo(json.dumps([run_facts(run) for run in runs], indent=2))
         return
-    run_table(runs) if runs else click.echo("no runs yet")
+    show_runs(runs) if runs else click.echo("no runs yet")
 
 
-def _ask(count: int, name: str) -> None:
+def _confirm(count: int, name: str) -> None:
     if not sys.stdin.isatty():
         hint = "look at them with --dry-run, then say --yes"
-        raise SpecError("backfill", f"at most {_ASKED} runs, or --yes", f"{count:,} runs of {name}", hint)
+        raise SpecError("backfill", f"at most {_CONFIRM_ABOVE} runs, or --yes", f"{count:,} runs of {name}", hint)
     if not click.confirm(f"begin {count:,} runs of {name}?"):
         click.echo("nothing is begun", err=True)
         raise click.exceptions.Exit(1)
 
 
-def run_table(runs: list[Run]) -> None:
+def show_runs(runs: list[Run]) -> None:
     """Runs as lines for people."""
     from workers.schedules.history import local_text
 
@@ -131,5 +131,5 @@ def run_table(runs: list[Run]) -> None:
         click.echo(f"{local_text(run.date, run.zone):<22}  {run.state:<9}  {build:<20}  {why}{until}".rstrip())
 
 
-def _some(dates: list[str]) -> list[str]:
+def _abbreviate(dates: list[str]) -> list[str]:
     return dates if len(dates) <= 6 else [*dates[:3], f"... {len(dates) - 4:,} more ...", dates[-1]]

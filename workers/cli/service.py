@@ -13,15 +13,15 @@ from generator.errors import BrokerUnavailable, SettingsError, SpecError
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
-    from workers.cli.dashboard import Watch
-    from workers.embedded import Signals, WorkerProcess
+    from workers.cli.dashboard import Dashboard
+    from workers.embedded import StopSignals, WorkerProcess
 
 
-def _settings(**given: Any) -> Any:
+def _settings_with_options(**given: Any) -> Any:
     """The environment's settings, with the options that were given on the command line in their place."""
     from pydantic import ValidationError
 
-    from generator.spec.canonical import translated
+    from generator.spec.canonical import translate_error
     from workers.settings import Settings, load_settings
 
     settings = load_settings()
@@ -30,10 +30,10 @@ def _settings(**given: Any) -> Any:
     try:
         return Settings(**(fixed | chosen))
     except ValidationError as invalid:
-        raise translated(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields)) from invalid
+        raise translate_error(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields)) from invalid
 
 
-def _rooted(settings: Any, root: str) -> Any:
+def _with_absolute_root(settings: Any, root: str) -> Any:
     """``settings`` with ``root`` in the form that means the same in every working directory."""
     from generator.store import absolute_url
 
@@ -58,26 +58,26 @@ def worker_command(
     goes before --tuned.
     """
     from workers.broker.connection import embedded_root, redis_url
-    from workers.doctor import refusals
+    from workers.doctor import blocking_findings
     from workers.embedded import worker_command as command
     from workers.embedded import worker_environment
     from workers.ledger.ledger import Ledger
-    from workers.settings import PREFIX
+    from workers.settings import ENV_PREFIX
     from workers.telemetry import check_ports
     from workers.worker.tuning import tuned_settings
 
-    settings = _settings(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
+    settings = _settings_with_options(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
     settings = tuned_settings(settings) if settings.tuned else settings
     url, shared = redis_url(settings), embedded_root(settings)
-    settings = _rooted(settings, root or shared or settings.root)
+    settings = _with_absolute_root(settings, root or shared or settings.root)
     if shared not in (None, settings.root):
         raise SettingsError("root", f"the root of the running `latentmill up`, {shared}", settings.root)
     check_ports([settings])
     Ledger(url, settings.redis_timeout).ping()
-    for found in refusals(settings, settings.root):
+    for found in blocking_findings(settings, settings.root):
         raise SettingsError("root", "a store that mixes up nothing", f"{found.check}: {found.found}", found.mend)
     arguments = command(settings)
-    os.execve(arguments[0], arguments, worker_environment(settings) | {f"{PREFIX}REDIS_URL": url})
+    os.execve(arguments[0], arguments, worker_environment(settings) | {f"{ENV_PREFIX}REDIS_URL": url})
 
 
 @click.command("up")
@@ -94,16 +94,16 @@ def up_command(workers: int, concurrency: int | None, device: str | None, root: 
     """
     from pydantic import SecretStr
 
-    from workers.cli.dashboard import Watch
-    from workers.embedded import EmbeddedRedis, Signals, running_workers, write_state
+    from workers.cli.dashboard import Dashboard
+    from workers.embedded import EmbeddedRedis, StopSignals, running_workers, write_state
 
-    settings = _settings(concurrency=concurrency, device=device, root=root)
-    settings = _rooted(settings, settings.root)
+    settings = _settings_with_options(concurrency=concurrency, device=device, root=root)
+    settings = _with_absolute_root(settings, settings.root)
     if settings.schedules_dir is not None and not settings.schedules_dir.is_dir():
         raise SettingsError("LATENTMILL_SCHEDULES_DIR", "a folder of schedules (YAML files)", settings.schedules_dir)
     logs = [settings.state_dir / f"worker-{number}.log" for number in range(workers)]
     with (
-        Signals() as signals,
+        StopSignals() as signals,
         EmbeddedRedis(settings.state_dir / "redis") as server,
         running_workers(server.url, settings, logs, signals, settings.state_dir / "scheduler.log") as running,
     ):
@@ -112,18 +112,18 @@ def up_command(workers: int, concurrency: int | None, device: str | None, root: 
             facts = {"root": settings.root, "workers": workers, "logs": settings.state_dir}
             show(facts, as_json=False, title="running")
             click.echo("submit jobs from another terminal; Ctrl-C stops everything")
-            with Watch(settings.model_copy(update={"redis_url": SecretStr(server.url)})) as watch:
-                _stay(running, signals, watch)
+            with Dashboard(settings.model_copy(update={"redis_url": SecretStr(server.url)})) as watch:
+                _wait_until_stopped(running, signals, watch)
         finally:
             state.unlink(missing_ok=True)
-    if signals.hurried():
+    if signals.kill_requested():
         raise click.exceptions.Exit(signals.exit_code)
 
 
-def _stay(running: list[WorkerProcess], signals: Signals, watch: Watch) -> None:
+def _wait_until_stopped(running: list[WorkerProcess], signals: StopSignals, watch: Dashboard) -> None:
     """Until somebody asks to stop. Raises ``BrokerUnavailable`` when a worker or the scheduler ends by itself."""
-    while all(worker.alive() for worker in running):
-        if signals.stopping():
+    while all(worker.is_alive() for worker in running):
+        if signals.stop_requested():
             watch.stop()
             with suppress(OSError):  # the terminal may be gone
                 click.echo(
@@ -133,7 +133,7 @@ def _stay(running: list[WorkerProcess], signals: Signals, watch: Watch) -> None:
         with suppress(OSError):
             watch.show()
         time.sleep(0.1)
-    ended = next(worker for worker in running if not worker.alive())
+    ended = next(worker for worker in running if not worker.is_alive())
     raise BrokerUnavailable("worker", "workers and a scheduler that stay", "one that ended", f"see {ended.log}")
 
 
@@ -144,7 +144,7 @@ def health_command(max_age: float, as_json: bool) -> None:
     """Exit code 0 if every worker on this host showed a heartbeat lately, also while Redis is down."""
     from workers.worker.heartbeat import health
 
-    found = health(_settings().heartbeats)
+    found = health(_settings_with_options().heartbeat_dir)
     healthy = found.workers > 0 and found.oldest <= max_age
     facts = {"heartbeat_age_seconds": round(found.oldest, 1), "workers": found.workers} if found.workers else {}
     show({"healthy": healthy} | facts, as_json=as_json)

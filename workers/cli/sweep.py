@@ -14,11 +14,11 @@ from generator.errors import SpecError
 from workers.cli.output import json_option
 
 if TYPE_CHECKING:
-    from generator.curation.retention import Leftover
+    from generator.curation.retention import Orphan
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LEAST_SECONDS = 60  # who writes right now is younger
-_LISTED = 1000
+_MIN_AGE_SECONDS = 60  # who writes right now is younger
+_MAX_LISTED = 1000
 
 
 @click.command("sweep")
@@ -35,24 +35,24 @@ def sweep_command(places: tuple[str, ...], age: str, root: str | None, delete: b
     marker the recipe stays, so that it can be resumed from its beginning. A build of `latentmill generate` has no
     marker: it is safe by its age alone, as is one of a pool with another store root.
     """
-    from generator.curation.retention import leftovers
+    from generator.curation.retention import find_orphans
     from generator.store import open_store
     from workers.broker.connection import embedded_root
-    from workers.jobs.build_intents import MarkedIntents
+    from workers.jobs.build_intents import BuildIntents
     from workers.settings import load_settings
 
-    settings, before = load_settings(), datetime.now(UTC) - timedelta(seconds=_seconds(age))
-    intents = MarkedIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))
-    told = _Report(delete)
+    settings, before = load_settings(), datetime.now(UTC) - timedelta(seconds=_parse_age(age))
+    intents = BuildIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))
+    told = _SweepReport(delete)
     for place in places:
-        for found in leftovers(open_store(place, settings.s3), before, intents):
+        for found in find_orphans(open_store(place, settings.s3), before, intents):
             told.add(found, found.remove() if delete else 0, shown=not as_json)
-    if intents.blind:
+    if intents.root_is_empty:
         click.echo("the store root holds nothing: no build was touched; --root says where the markers are", err=True)
     told.finish(intents.unreadable, as_json=as_json)
 
 
-class _Report:
+class _SweepReport:
     """Totals by kind, and the first leftovers in full."""
 
     def __init__(self, delete: bool) -> None:
@@ -60,14 +60,14 @@ class _Report:
         self._found, self._bytes, self._removed = Counter[str](), Counter[str](), Counter[str]()
         self._listed: list[dict[str, Any]] = []
 
-    def add(self, found: Leftover, removed: int, *, shown: bool) -> None:
+    def add(self, found: Orphan, removed: int, *, shown: bool) -> None:
         self._found[found.kind] += found.objects
         self._bytes[found.kind] += found.bytes
         self._removed[found.kind] += removed
         if shown:
             size = f"{found.objects:,} object(s), {found.bytes:,} bytes"
             click.echo(f"{'removed' if removed else 'found':<9}{found.kind:<11}{found.where}: {found.why}, {size}")
-        elif len(self._listed) < _LISTED:
+        elif len(self._listed) < _MAX_LISTED:
             facts = {"kind": found.kind, "where": found.where, "why": found.why, "objects": found.objects}
             newest = found.modified.isoformat(timespec="seconds")
             self._listed.append(facts | {"bytes": found.bytes, "modified": newest, "removed": removed})
@@ -89,9 +89,9 @@ class _Report:
         )
 
 
-def _seconds(age: str) -> int:
+def _parse_age(age: str) -> int:
     match = re.fullmatch(r"([0-9]{1,9})([smhd])", age)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not _LEAST_SECONDS <= seconds <= 36_500 * 86400:
+    if not _MIN_AGE_SECONDS <= seconds <= 36_500 * 86400:
         raise SpecError("older-than", "an age from 60s on: 90s, 30m, 12h, 7d", repr(age[:50]))
     return seconds

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from generator.models.autoencoders.settings import TrainSettings
     from generator.models.autoencoders.training import Progress
     from generator.models.latents.config import SamplerSettings
-    from generator.models.learning import Learned
+    from generator.models.learning import TrainResult
     from generator.models.screening.config import JudgeSettings
     from generator.sources import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized")
 _SAMPLERS = ("gaussian", "mixture", "flow", "polar")
-_OF_MODEL = {
+_MODEL_OPTIONS = {
     "latent_dim": click.option(
         "--latent-dim", type=int, help="Dimensions of a code; by default by size and colour, 128 for many photographs."
     ),
@@ -47,7 +47,7 @@ _OF_MODEL = {
     "decoder_penalty": click.option("--decoder-penalty", help="regularized: l2, gradient, or spectral."),
     "decoder_weight": click.option("--decoder-weight", type=float, help="regularized: weight of that penalty."),
 }
-_AUGMENT = {
+_AUGMENTATION_OPTIONS = {
     "augment_shift": click.option("--augment-shift", type=int, help="While training, shift images: pixels at most."),
     "augment_rotation": click.option("--augment-rotation", type=float, help="… turn them: degrees at most."),
     "augment_scale": click.option("--augment-scale", type=float, help="… stretch them: share of the size at most."),
@@ -68,7 +68,7 @@ SAMPLER_OPTIONS = {
 _SAMPLER_FIELDS = {"flow_epochs": "epochs", "flow_rate": "learning_rate", "flow_decay": "weight_decay"}
 
 
-def all_of(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
+def add_options(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         for option in reversed(options.values()):
             command = option(command)
@@ -92,7 +92,7 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 @click.option("--channels", type=int, help="1 grey or 3 colour; by default what the source has.")
 @click.option("--skip-bad", is_flag=True, help="Count broken images and go on without them.")
 @click.option("--model", type=click.Choice(_FAMILIES), default="vae", show_default=True, help="Autoencoder family.")
-@all_of(_OF_MODEL)
+@add_options(_MODEL_OPTIONS)
 @click.option("--epochs", type=int, help="Passes over the images at most; by default more for fewer images.")
 @click.option("--batch", type=int, help="Images per step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
@@ -103,7 +103,7 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
     help="Sharper images: weight of a classifier's features.  [default: 0; 1000: a vae of many labelled photographs]",
 )
 @click.option("--patch-loss", type=float, help="Sharper images: weight of a patch discriminator.")
-@all_of(_AUGMENT)
+@add_options(_AUGMENTATION_OPTIONS)
 @click.option("--holdout", type=float, help="Share of the images held out for early stopping and the fit.")
 @click.option("--patience", type=int, help="Epochs without improvement before stopping.")
 @click.option("--seed", type=int, help="Seed of weights, order and noise.")
@@ -113,7 +113,7 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
     type=click.Choice(_SAMPLERS),
     help="Latent distribution.  [default: mixture; flow for many photographs]",
 )
-@all_of(SAMPLER_OPTIONS)
+@add_options(SAMPLER_OPTIONS)
 @click.option("--judges", type=int, default=1, show_default=True, help="Classifiers that doubt labels; 0 for none.")
 @click.option("--judge-width", type=int, help="Their feature maps.  [default: 16]")
 @click.option("--judge-steps", type=int, help="Their training steps.  [default: 600]")
@@ -140,54 +140,54 @@ def train_command(
     A run that was stopped goes on from its checkpoint when the same command is given again.
     """
     from generator.models.autoencoders.settings import parse_settings
-    from generator.models.bundle.save import check_free
+    from generator.models.bundle.save import check_new_directory
     from generator.models.learning import recommended_model, recommended_sampler, recommended_settings
     from generator.sources import load_source
 
-    check_free(out)
+    check_new_directory(out)
     options = {name: value for name, value in given.items() if value is not None}
-    of_model = {name: options.pop(name) for name in _OF_MODEL if name in options}
-    changes = {name.removeprefix("augment_"): options.pop(name) for name in _AUGMENT if name in options}
+    of_model = {name: options.pop(name) for name in _MODEL_OPTIONS if name in options}
+    changes = {name.removeprefix("augment_"): options.pop(name) for name in _AUGMENTATION_OPTIONS if name in options}
     options |= {"augmentation": changes} if changes else {}
     chosen = sampler is not None or any(name in options for name in SAMPLER_OPTIONS)
     fitted_by = sampler_settings(sampler or "mixture", options) if chosen else None
-    judge_of = partial(_judge, judges, judge_width, judge_steps)
+    judge_of = partial(_judge_settings, judges, judge_width, judge_steps)
     judge_of(32)  # like the settings, refused before anything is read
     parse_settings(options)
     with progress_bar("reading", None, quiet=as_json) as bar:
         images = load_source(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
         )
-    _say_skipped(images, quiet=as_json)
+    _show_skipped(images, quiet=as_json)
     settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **of_model)
     fitted_by = fitted_by or recommended_sampler(images)
-    learned = _learn(images, config, settings, fitted_by, judge_of(images.size), out, quiet=as_json)
+    learned = _train(images, config, settings, fitted_by, judge_of(images.size), out, quiet=as_json)
     for notice in learned.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     show(_trained_facts(out, images, learned), as_json=as_json, title="bundle written")
 
 
-def _judge(members: int, width: int | None, steps: int | None, size: int) -> JudgeSettings | None:
+def _judge_settings(members: int, width: int | None, steps: int | None, size: int) -> JudgeSettings | None:
     """The judge's settings for images of ``size``; ``None`` for no judge. Raises ``SpecError``."""
     from generator.errors import SpecError
     from generator.models.screening.config import JudgeSettings, default_judge
-    from generator.spec.canonical import validated
+    from generator.spec.canonical import validate
 
     if members == 0:
         return None
     document = default_judge(size).model_dump() | {"members": members}
     document |= {} if width is None else {"width": width}
     document["budget"] |= {} if steps is None else {"steps": steps}
-    return validated(JudgeSettings, document, field="judge", error=SpecError)
+    return validate(JudgeSettings, document, field="judge", error=SpecError)
 
 
-def _say_skipped(images: Source, *, quiet: bool) -> None:
+def _show_skipped(images: Source, *, quiet: bool) -> None:
     for skipped in images.skipped if not quiet else ():
         click.echo(f"skipped {skipped.file}: {skipped.reason}", err=True)
 
 
-def _learn(
+def _train(
     images: Source,
     config: AutoencoderConfig,
     settings: TrainSettings,
@@ -196,19 +196,19 @@ def _learn(
     out: Path,
     *,
     quiet: bool,
-) -> Learned:
-    from generator.models.learning import learn
+) -> TrainResult:
+    from generator.models.learning import train_bundle
 
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:
-        learned = learn(
-            images, config, settings, out, sampler=sampler, judge=judge, on_step=_follower(bar, quiet=quiet)
+        learned = train_bundle(
+            images, config, settings, out, sampler=sampler, judge=judge, on_step=_progress_callback(bar, quiet=quiet)
         )
         bar(steps)
     return learned
 
 
-def _follower(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
+def _progress_callback(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
     """Moves the bar; a first step in a later epoch means that a stopped run is taken up again."""
     began = False
 
@@ -222,7 +222,7 @@ def _follower(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress]
     return follow
 
 
-def _trained_facts(out: Path, images: Source, learned: Learned) -> dict[str, Any]:
+def _trained_facts(out: Path, images: Source, learned: TrainResult) -> dict[str, Any]:
     best = next(record for record in reversed(learned.history) if record.best)
     return {
         "bundle": str(out),

@@ -11,20 +11,20 @@ from generator.store import open_store
 from workers.doctor.findings import Finding, failed, ok
 from workers.settings import Settings
 
-_COUNTED = 1000
+_MAX_COUNTED = 1000
 
 
 def examine_bundles(root: str, settings: Settings, bundle: str | None) -> Iterator[Finding]:
     """The bundles below ``root``; ``bundle`` is read whole and verified."""
     store = open_store(root, settings.s3)
     try:
-        count = sum(1 for _ in islice(store.children("bundles/"), _COUNTED))
+        count = sum(1 for _ in islice(store.children("bundles/"), _MAX_COUNTED))
     except LatentmillError as away:
         yield failed(
             "bundles", f"expected {away.expected}, got {away.got}", away.hint or "see the findings on the store"
         )
         return
-    yield ok("bundles", f"{count if count < _COUNTED else f'{_COUNTED} or more'} below {root}/bundles")
+    yield ok("bundles", f"{count if count < _MAX_COUNTED else f'{_MAX_COUNTED} or more'} below {root}/bundles")
     if bundle is None:
         return
     try:

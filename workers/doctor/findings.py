@@ -41,7 +41,7 @@ def failed(check: str, found: object, mend: str, *, loses_data: bool = False) ->
     return Finding(check, "failed", str(found), mend, loses_data)
 
 
-def in_turn(checks: dict[str, Check]) -> Iterator[Finding]:
+def run_checks(checks: dict[str, Check]) -> Iterator[Finding]:
     """The findings of all checks; one that cannot be made is a failed one, and the others are made all the same."""
     for name, check in checks.items():
         try:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from generator.errors import SettingsError
-from workers.doctor.findings import Check, Finding, failed, in_turn, ok, warning
-from workers.settings import PREFIX, Settings
+from workers.doctor.findings import Check, Finding, failed, ok, run_checks, warning
+from workers.settings import ENV_PREFIX, Settings
 
-_STATE_BYTES = 64 * 2**20
+_MIN_STATE_BYTES = 64 * 2**20
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def examine_times(settings: Settings) -> Iterator[Finding]:
+def examine_settings(settings: Settings) -> Iterator[Finding]:
     """Settings that are each allowed, and do not fit together."""
     if settings.visibility_timeout < 2 * settings.shard_seconds:
         told = (
@@ -33,28 +33,32 @@ def examine_times(settings: Settings) -> Iterator[Finding]:
 def examine_disks(settings: Settings) -> Iterator[Finding]:
     """Cache of bundles and state directory: can they be written, by nobody else, and is there room?"""
     checks: dict[str, Check] = {
-        "bundle cache": lambda: _directory("bundle cache", settings.cache_dir, _free_wanted(settings), "CACHE_DIR"),
-        "state directory": lambda: _directory("state directory", settings.state_dir, _STATE_BYTES, "STATE_DIR"),
+        "bundle cache": lambda: _check_directory(
+            "bundle cache", settings.cache_dir, _cache_growth(settings), "CACHE_DIR"
+        ),
+        "state directory": lambda: _check_directory(
+            "state directory", settings.state_dir, _MIN_STATE_BYTES, "STATE_DIR"
+        ),
     }
-    yield from in_turn(checks)
+    yield from run_checks(checks)
 
 
-def examine_torch(settings: Settings) -> Iterator[Finding]:
+def examine_device(settings: Settings) -> Iterator[Finding]:
     """The configured device, tried. Imports torch, which takes seconds."""
     import torch
 
     cuda = torch.version.cuda or "none"
     yield ok("torch", f"{torch.__version__}, CUDA {cuda}, {torch.get_num_threads()} threads")
-    yield from in_turn({"device": lambda: _device(settings.device)})
+    yield from run_checks({"device": lambda: _check_device(settings.device)})
 
 
-def _device(wanted: str) -> Finding:
+def _check_device(wanted: str) -> Finding:
     import torch
 
-    from generator.models.autoencoders.devices import resolve
+    from generator.models.autoencoders.devices import resolve_device
 
     try:
-        device = resolve(wanted)
+        device = resolve_device(wanted)
     except SettingsError as wrong:
         driver = "" if _DRIVER.exists() else "; no NVIDIA driver is loaded"
         return failed("device", f"LATENTMILL_DEVICE={wanted}: {wrong.got}{driver}", wrong.hint or "use another device")
@@ -66,15 +70,14 @@ def _device(wanted: str) -> Finding:
     except RuntimeError as broken:
         mend = "see `nvidia-smi`; driver and CUDA version of torch must fit"
         return failed("device", f"{device}: {str(broken).splitlines()[0]}", mend)
-    told = (
-        f"{torch.cuda.get_device_name(device)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, driver {_driver()}"
-    )
+    memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    told = f"{torch.cuda.get_device_name(device)}, {memory}, driver {_driver_version()}"
     if free < total / 10:
         return warning("device", told, "another process holds the memory of this GPU")
     return ok("device", told)
 
 
-def _driver() -> str:
+def _driver_version() -> str:
     try:
         words = _DRIVER.read_text(errors="replace").split()
     except OSError:
@@ -82,25 +85,25 @@ def _driver() -> str:
     return next((word for word in words if word[:1].isdigit() and "." in word), "unknown")
 
 
-def _free_wanted(settings: Settings) -> int:
+def _cache_growth(settings: Settings) -> int:
     """What the cache may still grow by."""
     used = sum(file.stat().st_size for file in settings.cache_dir.rglob("*") if file.is_file())
     return max(0, settings.cache_bytes - used)
 
 
-def _directory(check: str, path: Path, wanted: int, variable: str) -> Finding:
+def _check_directory(check: str, path: Path, wanted: int, variable: str) -> Finding:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = path / f".doctor-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as refused:
-        return failed(check, f"{path}: {refused.strerror}", f"make it writable, or set {PREFIX}{variable}")
+        return failed(check, f"{path}: {refused.strerror}", f"make it writable, or set {ENV_PREFIX}{variable}")
     free, facts = shutil.disk_usage(path).free, path.stat()
     told = f"{path}, {free / 2**30:.1f} GiB free"
     if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
         return failed(check, f"{path} can be written by everybody", f"chmod 700 {path}")
     if free < wanted:
-        mend = f"make room, or lower {PREFIX}CACHE_BYTES" if variable == "CACHE_DIR" else "make room"
+        mend = f"make room, or lower {ENV_PREFIX}CACHE_BYTES" if variable == "CACHE_DIR" else "make room"
         return warning(check, f"{told}, and up to {wanted / 2**30:.1f} GiB may be written", mend)
     return ok(check, told)

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 import redis
 
 from generator.errors import LatentmillError, SettingsError
-from workers.broker.connection import broker_errors, connect, redis_url, shown
-from workers.doctor.findings import Check, Finding, failed, in_turn, ok, warning
+from workers.broker.connection import broker_errors, connect, redacted_url, redis_url
+from workers.doctor.findings import Check, Finding, failed, ok, run_checks, warning
 from workers.settings import Settings
 
-_OLDEST = (6, 2)
+_MIN_VERSION = (6, 2)
 _SKEW_SECONDS = 5.0
-_ABSENT = "start Redis, or correct LATENTMILL_REDIS_URL; without it, `latentmill up` brings one of its own"
-_TLS = "give the authority that signed the server's certificate in LATENTMILL_REDIS_CA_FILE (docs/security.md)"
-_USER = "docs/security.md gives the rights that latentmill's user needs"
+_ABSENT_HINT = "start Redis, or correct LATENTMILL_REDIS_URL; without it, `latentmill up` brings one of its own"
+_TLS_HINT = "give the authority that signed the server's certificate in LATENTMILL_REDIS_CA_FILE (docs/security.md)"
+_USER_HINT = "docs/security.md gives the rights that latentmill's user needs"
 
 
 def examine_redis(settings: Settings) -> Iterator[Finding]:
@@ -32,15 +32,15 @@ def examine_redis(settings: Settings) -> Iterator[Finding]:
             began = time.perf_counter()
             client.ping()
     except LatentmillError as away:
-        mend = _TLS if "certificate" in away.got else _ABSENT
+        mend = _TLS_HINT if "certificate" in away.got else _ABSENT_HINT
         if isinstance(away, SettingsError):
             mend = away.hint or f"correct {away.field}"
         yield failed("redis", f"expected {away.expected}, got {away.got}", mend)
         return
-    yield ok("redis", f"{shown(url)} answers ({(time.perf_counter() - began) * 1000:.1f} ms)")
-    server = _Server(client, url)
+    yield ok("redis", f"{redacted_url(url)} answers ({(time.perf_counter() - began) * 1000:.1f} ms)")
+    server = _RedisChecks(client, url)
     checks: dict[str, Check] = {
-        "redis connection": lambda: _connection(url),
+        "redis connection": lambda: _check_connection(url),
         "redis version": server.version,
         "redis rights": server.rights,
         "redis persistence": server.persistence,
@@ -48,16 +48,16 @@ def examine_redis(settings: Settings) -> Iterator[Finding]:
         "redis memory": server.memory,
         "redis clock": server.clock,
     }
-    yield from in_turn(checks)
+    yield from run_checks(checks)
     client.close()
 
 
-class _Server:
+class _RedisChecks:
     """What Redis says of itself; a user without the right to ask gets a warning, not a failure."""
 
     def __init__(self, client: Any, url: str) -> None:
         self._client, self._url = client, url
-        self._info = self._asked(client.info) or {}
+        self._info = self._query(client.info) or {}
 
     def version(self) -> Finding:
         text = str(self._info.get("redis_version", ""))
@@ -67,8 +67,8 @@ class _Server:
             mend = "use one Redis (with replicas, if you like): the ledger's scripts touch several keys"
             return failed("redis version", f"{text}, a cluster", mend)
         numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
-        if numbers < _OLDEST:
-            return failed("redis version", text, f"use Redis {'.'.join(map(str, _OLDEST))} or newer, or Valkey")
+        if numbers < _MIN_VERSION:
+            return failed("redis version", text, f"use Redis {'.'.join(map(str, _MIN_VERSION))} or newer, or Valkey")
         return ok("redis version", text)
 
     def rights(self) -> Finding:
@@ -89,7 +89,7 @@ class _Server:
                     pipe.execute()
                 self._client.publish("latentmill:doctor", "x")
             except (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError) as refused:
-                return failed("redis rights", str(refused).partition(", with args")[0][:200], _USER)
+                return failed("redis rights", str(refused).partition(", with args")[0][:200], _USER_HINT)
         return ok("redis rights", "scripts, transactions, keys and messages")
 
     def persistence(self) -> Finding:
@@ -101,7 +101,7 @@ class _Server:
         return warning("redis persistence", "no append-only file", mend)
 
     def eviction(self) -> Finding:
-        policy = self._setting("maxmemory-policy") or self._info.get("maxmemory_policy")
+        policy = self._config_value("maxmemory-policy") or self._info.get("maxmemory_policy")
         if policy is None:
             return self._unknown("redis eviction")
         if policy == "noeviction":
@@ -129,11 +129,11 @@ class _Server:
             return warning("redis clock", f"{skew:+.1f} s beside ours", "run a time service (NTP) on both machines")
         return ok("redis clock", f"{skew:+.2f} s beside ours")
 
-    def _setting(self, name: str) -> str | None:
-        found = self._asked(lambda: self._client.config_get(name))
+    def _config_value(self, name: str) -> str | None:
+        found = self._query(lambda: self._client.config_get(name))
         return found.get(name) if found else None
 
-    def _asked(self, question: Any) -> Any:
+    def _query(self, question: Any) -> Any:
         with broker_errors(self._url):
             try:
                 return question()
@@ -141,10 +141,10 @@ class _Server:
                 return None
 
     def _unknown(self, check: str) -> Finding:
-        return warning(check, "unknown: this user may not ask (INFO)", _USER)
+        return warning(check, "unknown: this user may not ask (INFO)", _USER_HINT)
 
 
-def _connection(url: str) -> Finding:
+def _check_connection(url: str) -> Finding:
     parts = urlsplit(url)
     encrypted, known = parts.scheme == "rediss", bool(parts.password)
     told = f"{'TLS' if encrypted else 'no TLS'}, {'a password' if known else 'no password'}"

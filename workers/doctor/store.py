@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from generator.errors import AccessDenied, AlreadyExists, Changed, LatentmillError, StoreError
 from generator.store import open_store
 from generator.store.base import Store
-from workers.doctor.findings import Check, Finding, failed, in_turn, ok, warning
+from workers.doctor.findings import Check, Finding, failed, ok, run_checks, warning
 from workers.settings import Settings
 
-_RACERS = 8  # writers of one object at once
+_WRITERS = 8  # writers of one object at once
 _ROUNDS = 3
 _SKEW_SECONDS = 60.0  # S3 refuses requests that are 15 minutes off; object times are whole seconds
-_CONDITIONS = "use a service, or a version of it, with atomic conditional writes (If-None-Match and If-Match)"
-_RIGHTS = "give this user the rights to list the bucket, and to get, put and delete objects below the root"
+_CONDITIONS_HINT = "use a service, or a version of it, with atomic conditional writes (If-None-Match and If-Match)"
+_RIGHTS_HINT = "give this user the rights to list the bucket, and to get, put and delete objects below the root"
 
 
 def examine_store(root: str, settings: Settings, *, short: bool = False) -> Iterator[Finding]:
@@ -28,22 +28,22 @@ def examine_store(root: str, settings: Settings, *, short: bool = False) -> Iter
     try:
         began, ended = probe.reach()
     except LatentmillError as away:
-        mend = _RIGHTS if isinstance(away, AccessDenied) else away.hint or "check the endpoint and the network"
+        mend = _RIGHTS_HINT if isinstance(away, AccessDenied) else away.hint or "check the endpoint and the network"
         yield failed("store", f"{root}: expected {away.expected}, got {away.got}", mend)
         return
     yield ok("store", f"{root} can be written ({(ended - began).total_seconds() * 1000:.0f} ms)")
     vital: dict[str, Check] = {
         "store conditions": probe.conditions,
         "store atomicity": probe.atomicity,
-        "store read-after-write": probe.reading,
+        "store read-after-write": probe.read_after_write,
     }
     others: dict[str, Check] = {
         "store permissions": probe.permissions,
-        "store checksums": lambda: _checksums(store, settings),
+        "store checksums": lambda: _check_checksums(store, settings),
         "store clock": lambda: probe.clock(began, ended),
     }
     try:
-        yield from in_turn(vital if short else vital | others)
+        yield from run_checks(vital if short else vital | others)
     finally:
         probe.clear()
 
@@ -71,28 +71,28 @@ class _Probe:
         except AlreadyExists:
             pass
         else:
-            return failed("store conditions", "an object was created over another", _CONDITIONS, loses_data=True)
+            return failed("store conditions", "an object was created over another", _CONDITIONS_HINT, loses_data=True)
         self.store.put(key, b"three")
         try:
             self.store.replace(key, b"four", etag)
         except Changed:
             return ok("store conditions", "a conditional write is refused where its condition fails")
         return failed(
-            "store conditions", "a version was replaced that is no longer there", _CONDITIONS, loses_data=True
+            "store conditions", "a version was replaced that is no longer there", _CONDITIONS_HINT, loses_data=True
         )
 
     def atomicity(self) -> Finding:
         """Of several that create one object at once, exactly one may succeed."""
         for number in range(_ROUNDS):
             key = self._key(f"race-{number}")
-            with ThreadPoolExecutor(_RACERS) as pool:
-                won = sum(pool.map(self._creates, [key] * _RACERS, range(_RACERS)))
+            with ThreadPoolExecutor(_WRITERS) as pool:
+                won = sum(pool.map(self._try_create, [key] * _WRITERS, range(_WRITERS)))
             if won > 1:  # none: a win whose answer was lost
-                found = f"{won} of {_RACERS} writers created one object"
-                return failed("store atomicity", found, _CONDITIONS, loses_data=True)
-        return ok("store atomicity", f"one of {_RACERS} writers at once creates an object")
+                found = f"{won} of {_WRITERS} writers created one object"
+                return failed("store atomicity", found, _CONDITIONS_HINT, loses_data=True)
+        return ok("store atomicity", f"one of {_WRITERS} writers at once creates an object")
 
-    def reading(self) -> Finding:
+    def read_after_write(self) -> Finding:
         """What was written last is what is read, listed and told of, at once."""
         key, first, last = self._key("reading"), b"x" * 10, secrets.token_bytes(1000)
         self.store.put(key, first)
@@ -127,7 +127,7 @@ class _Probe:
         if not lacking and self.store.head(key) is not None:
             return failed("store permissions", "a deleted object is still there", "turn versioning or locking off")
         if lacking:
-            return failed("store permissions", f"no right to {', '.join(lacking)}", _RIGHTS)
+            return failed("store permissions", f"no right to {', '.join(lacking)}", _RIGHTS_HINT)
         return ok("store permissions", "put, get, list and delete")
 
     def clock(self, began: datetime, ended: datetime) -> Finding:
@@ -148,7 +148,7 @@ class _Probe:
             except StoreError:
                 return
 
-    def _creates(self, key: str, racer: int) -> bool:
+    def _try_create(self, key: str, racer: int) -> bool:
         try:
             self.store.create(key, str(racer).encode())
         except AlreadyExists:
@@ -161,8 +161,8 @@ class _Probe:
         return key
 
 
-def _checksums(store: Store, settings: Settings) -> Finding:
-    verdict: Callable[[], bool] | None = getattr(store, "rejects_damage", None)
+def _check_checksums(store: Store, settings: Settings) -> Finding:
+    verdict: Callable[[], bool] | None = getattr(store, "rejects_bad_checksum", None)
     if verdict is None:
         return ok("store checksums", "none: the file system's own")
     mode = f"LATENTMILL_S3_CHECKSUMS={settings.s3_checksums}"

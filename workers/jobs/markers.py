@@ -13,9 +13,9 @@ from typing import Literal
 from pydantic import Field
 
 from generator.errors import AlreadyExists, Changed, DatasetError, ObjectMissing, SpecError, StoreUnavailable
-from generator.production.commit import BuildPlace, found_place
+from generator.production.commit import BuildLocation, read_build_location
 from generator.production.provenance.manifest import MANIFEST_KEY, build_prefix
-from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.canonical import FrozenModel, read_json, validate
 from generator.spec.plan import Plan
 from generator.spec.recipe import MAX_SAMPLES, MAX_SHARDS, Digest, JobSpec, Name, Priority, job_id_of
 from generator.store import S3Settings, absolute_url, open_store
@@ -31,7 +31,7 @@ _FOLDER = "open/"
 _TRIES = 10
 
 
-class DeadLetter(Frozen):
+class DeadLetter(FrozenModel):
     """What became of a shard that was given up, or of the commit (``shard`` is ``None``)."""
 
     shard: int | None = Field(ge=0, lt=MAX_SHARDS)
@@ -40,7 +40,7 @@ class DeadLetter(Frozen):
     traceback: str = Field(default="", max_length=2 * MAX_TEXT)
 
 
-class Marker(Frozen):
+class Marker(FrozenModel):
     """One unfinished build. ``missing`` are the first ranges of shards, ends included, that a failed one lacks."""
 
     job: str = Field(pattern=r"^[a-z0-9_-]{1,80}$")
@@ -69,16 +69,16 @@ class Marker(Frozen):
         """The shards that are not to be tried again."""
         return tuple(letter.shard for letter in self.dead if letter.shard is not None)
 
-    def place(self, s3: S3Settings) -> BuildPlace:
+    def place(self, s3: S3Settings) -> BuildLocation:
         """The build, found by its stored recipe. Raises ``DatasetError`` where there is none."""
-        return found_place(open_store(self.url, s3), self.name)
+        return read_build_location(open_store(self.url, s3), self.name)
 
-    def is_of(self, other: Marker) -> bool:
+    def is_same_build(self, other: Marker) -> bool:
         """Whether both mean the same build at the same place for the same tenant."""
         return all(getattr(self, name) == getattr(other, name) for name in ("destination", "name", "recipe", "tenant"))
 
 
-def marker_of(spec: JobSpec, shards: int, submitted: float) -> Marker:
+def marker_for_job(spec: JobSpec, shards: int, submitted: float) -> Marker:
     """The marker of a job that is being submitted."""
     return Marker(
         job=spec.job_id,
@@ -94,7 +94,7 @@ def marker_of(spec: JobSpec, shards: int, submitted: float) -> Marker:
     )
 
 
-def marker_at(place: BuildPlace, destination: str, name: str, tenant: str, submitted: float) -> Marker:
+def marker_for_build(place: BuildLocation, destination: str, name: str, tenant: str, submitted: float) -> Marker:
     """The marker of a build that has begun, from what is stored there."""
     return Marker(
         job=job_id_of(destination, name, place.recipe_digest),
@@ -103,13 +103,13 @@ def marker_at(place: BuildPlace, destination: str, name: str, tenant: str, submi
         tenant=tenant,
         recipe=place.recipe_digest,
         build_id=place.build_id,
-        shards=Plan(place.recipe).shards,
+        shards=Plan(place.recipe).shard_count,
         samples=place.recipe.total,
         submitted=submitted,
     )
 
 
-def build_at(url: str, s3: S3Settings) -> tuple[str, str, BuildPlace]:
+def find_unfinished_build(url: str, s3: S3Settings) -> tuple[str, str, BuildLocation]:
     """Destination, name and place of the unfinished build at ``<destination>/<name>/builds/<id>``.
 
     Of ``<destination>/<name>`` it is the only unfinished build. Raises ``DatasetError`` where there is none.
@@ -124,13 +124,13 @@ def build_at(url: str, s3: S3Settings) -> tuple[str, str, BuildPlace]:
         whole = f"{whole}/builds/{found[0]}"
     dataset, _, _ = whole.rpartition("/builds/")
     destination, _, name = dataset.rpartition("/")
-    place = found_place(open_store(whole, s3), name)
+    place = read_build_location(open_store(whole, s3), name)
     if place.url != f"{dataset}/builds/{place.build_id}":
         raise DatasetError("build", f"the recipe of this build at {whole}", f"that of build {place.build_id}")
     return destination, name, place
 
 
-def letter_of(shard: int | None, faults: int, error: str, traceback: str = "") -> DeadLetter:
+def new_dead_letter(shard: int | None, faults: int, error: str, traceback: str = "") -> DeadLetter:
     """A dead letter of bounded length; of a traceback the end is kept, where the error is."""
     return DeadLetter(shard=shard, faults=max(1, faults), error=error[:MAX_TEXT], traceback=traceback[-MAX_TEXT:])
 
@@ -150,7 +150,7 @@ def read_marker(root: Store, job: str) -> Marker | None:
         data = root.get(_key(job), MAX_MARKER_BYTES)
     except ObjectMissing:
         return None
-    return validated(Marker, read_json(data, field=_key(job), error=SpecError), field=_key(job), error=SpecError)
+    return validate(Marker, read_json(data, field=_key(job), error=SpecError), field=_key(job), error=SpecError)
 
 
 def change_marker(root: Store, job: str, change: Callable[[Marker], Marker]) -> Marker | None:
@@ -184,25 +184,25 @@ def reopen_marker(root: Store, job: str, **update: object) -> Marker | None:
     return change_marker(root, job, lambda marker: marker.model_copy(update=fresh | update))
 
 
-def close_marker(root: Store, job: str) -> None:
+def delete_marker(root: Store, job: str) -> None:
     """The build is committed: it is no longer open."""
     root.delete(_key(job))
 
 
-def markers(root: Store) -> Iterator[Marker]:
+def read_markers(root: Store) -> Iterator[Marker]:
     """All unfinished builds. A file that is no marker is passed over with a warning: it must not hide the others."""
-    for job, _ in listed(root):
-        if marker := readable_marker(root, job):
+    for job, _ in list_markers(root):
+        if marker := try_read_marker(root, job):
             yield marker
 
 
-def listed(root: Store) -> Iterator[tuple[str, ObjectInfo]]:
+def list_markers(root: Store) -> Iterator[tuple[str, ObjectInfo]]:
     """The jobs that have a marker, and what the store says of it; nothing is read."""
     for info in root.list(_FOLDER):
         yield info.key.removeprefix(_FOLDER).removesuffix(".json"), info
 
 
-def readable_marker(root: Store, job: str) -> Marker | None:
+def try_read_marker(root: Store, job: str) -> Marker | None:
     """As ``read_marker``, with a warning instead of an error for what is no marker."""
     try:
         return read_marker(root, job)

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from generator.production.commit import BuildPlace, finished_numbers
+from generator.production.commit import BuildLocation, finished_shards
 from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.store import open_store
 from generator.store.base import Store
@@ -21,7 +21,7 @@ from workers.jobs.markers import (
     DeadLetter,
     Marker,
     change_marker,
-    close_marker,
+    delete_marker,
     ranges,
     read_marker,
     reopen_marker,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from celery import Celery
 
 MAX_DEAD = 20  # a job with more shards given up has a cause that the others share: it fails at once
-DECLINED = "declined by a worker: "  # begins what is noted of a job that a worker cannot serve
-LOOK = "look"  # the reconcilers' duty to look for open builds in the store
+DECLINED_PREFIX = "declined by a worker: "  # begins what is noted of a job that a worker cannot serve
+DISCOVERY_DUTY = "look"  # the reconcilers' duty to look for open builds in the store
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Pool:
     def marker(self, job: str) -> Marker | None:
         return read_marker(self.root, job)
 
-    def place(self, marker: Marker) -> BuildPlace:
+    def place(self, marker: Marker) -> BuildLocation:
         """Where the build is. Raises ``SettingsError`` where this process may not write, ``DatasetError``."""
         self.settings.check_allowed(marker.url)
         return marker.place(self.settings.s3)
@@ -78,22 +78,22 @@ class Pool:
         A build with more than ``most`` receipts is left to the reconcilers, as listing them takes its time.
         """
         if self.ledger.facts(marker.job).get("state") in ("open", "paused"):
-            self._add(marker, set())
+            self._add_to_ledger(marker, set())
             return
         place = self.place(marker)
         if place.store.head(MANIFEST_KEY) is not None:
-            self.conclude(marker.job, marker)
+            self.mark_committed(marker.job, marker)
         elif most is not None and sum(1 for _ in islice(place.store.list("receipts/"), most + 1)) > most:
-            self.ledger.ask(LOOK)
+            self.ledger.free_turn(DISCOVERY_DUTY)
         else:
-            self._add(marker, finished_numbers(place))
-            self.still_wanted(marker.job)  # it may have been cancelled while we looked
+            self._add_to_ledger(marker, finished_shards(place))
+            self.sync_intent(marker.job)  # it may have been cancelled while we looked
 
-    def correct(self, marker: Marker) -> None:
+    def correct_ledger(self, marker: Marker) -> None:
         """The ledger believed in a receipt that is not stored: what the store lists counts."""
-        self.ledger.correct(marker.job, finished_numbers(self.place(marker)))
+        self.ledger.set_finished(marker.job, finished_shards(self.place(marker)))
 
-    def still_wanted(self, job: str) -> Marker | None:
+    def sync_intent(self, job: str) -> Marker | None:
         """The marker of a build that is open in the store; any other is taken off the ledger's open jobs."""
         marker = self.marker(job)
         if marker is not None and marker.intent == "open":
@@ -108,14 +108,14 @@ class Pool:
             self.ledger.end(job, "cancelled", "its marker was removed from the store root")
         return None
 
-    def conclude(self, job: str, marker: Marker | None) -> None:
+    def mark_committed(self, job: str, marker: Marker | None) -> None:
         """The build is committed: the marker goes, the ledger keeps the facts for a while."""
-        close_marker(self.root, job)
+        delete_marker(self.root, job)
         self.ledger.end(job, "committed", facts=facts_of(marker) if marker else None)
 
     def pause(self, job: str) -> None:
         """No further shard of an open build is begun, and it is not committed, until somebody resumes it."""
-        marker = change_marker(self.root, job, lambda found: _intended(found, "paused", of=("open",)))
+        marker = change_marker(self.root, job, lambda found: _with_intent(found, "paused", of=("open",)))
         if marker is not None and marker.intent == "paused":
             self.ledger.pause(job)
 
@@ -132,12 +132,12 @@ class Pool:
         marker = set_intent(self.root, job, "cancelled")
         self.ledger.end(job, "cancelled", facts=facts_of(marker) if marker else None)
 
-    def bury(self, job: str, letter: DeadLetter) -> None:
+    def give_up_shard(self, job: str, letter: DeadLetter) -> None:
         """Give a shard up. The others go on; when nothing else is left, or too many are given up, the job fails."""
-        marker = change_marker(self.root, job, lambda found: _with_letter(found, letter))
+        marker = change_marker(self.root, job, lambda found: _with_dead_letter(found, letter))
         if marker is None or letter.shard is None:
-            self.still_wanted(job)
-        elif self.ledger.bury(job, letter.shard).stuck or len(marker.dead) > MAX_DEAD:
+            self.sync_intent(job)
+        elif self.ledger.give_up(job, letter.shard).stuck or len(marker.dead) > MAX_DEAD:
             self.fail_stuck(job, marker)
 
     def fail_stuck(self, job: str, marker: Marker) -> None:
@@ -148,18 +148,18 @@ class Pool:
 
     def fail(self, job: str, error: str, letter: DeadLetter | None = None) -> None:
         """The build cannot go on: recorded in the store with what is missing, so that it is not taken up by itself."""
-        missing = self._missing(job)
+        missing = self._missing_shards(job)
         update = {"error": error[:MAX_TEXT], "missing": ranges(missing), "missing_shards": len(missing)}
 
         def failed(found: Marker) -> Marker:
-            noted = _intended(_with_letter(found, letter) if letter else found, "failed", of=("open", "paused"))
+            noted = _with_intent(_with_dead_letter(found, letter) if letter else found, "failed", of=("open", "paused"))
             return noted.model_copy(update=update) if noted.intent == "failed" else found
 
         marker = change_marker(self.root, job, failed)
         intent = marker.intent if marker else "failed"
         self.ledger.end(job, intent, error, facts_of(marker) if marker else None)
 
-    def _add(self, marker: Marker, done: set[int]) -> None:
+    def _add_to_ledger(self, marker: Marker, done: set[int]) -> None:
         self.ledger.add(
             marker.job,
             facts_of(marker),
@@ -170,10 +170,10 @@ class Pool:
             priority=marker.priority,
         )
 
-    def _missing(self, job: str) -> list[int]:
+    def _missing_shards(self, job: str) -> list[int]:
         """Shards of a live job that have no receipt, as far as the ledger knows."""
         shards = int(self.ledger.facts(job).get("shards", 0))
-        done = set(self.ledger.finished(job))
+        done = set(self.ledger.finished_shards(job))
         return [number for number in range(shards) if number not in done]
 
     def _is_committed(self, job: str) -> bool:
@@ -196,11 +196,11 @@ def facts_of(marker: Marker) -> dict[str, str | int | float]:
     }
 
 
-def _intended(marker: Marker, intent: str, of: tuple[str, ...]) -> Marker:
+def _with_intent(marker: Marker, intent: str, of: tuple[str, ...]) -> Marker:
     """``marker`` with another intent, if it has one of those: nobody but a person changes what a person decided."""
     return marker.model_copy(update={"intent": intent}) if marker.intent in of else marker
 
 
-def _with_letter(marker: Marker, letter: DeadLetter) -> Marker:
+def _with_dead_letter(marker: Marker, letter: DeadLetter) -> Marker:
     others = tuple(known for known in marker.dead if known.shard != letter.shard)
     return marker.model_copy(update={"dead": (*others, letter)[-MAX_DEAD - 1 :]})

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Literal
 
 from generator.errors import LatentmillError, SpecError
-from generator.production.commit import finished_numbers
-from generator.spec.canonical import Frozen
+from generator.production.commit import finished_shards
+from generator.spec.canonical import FrozenModel
 from workers.jobs.markers import DeadLetter, Marker
-from workers.jobs.pool import DECLINED, Pool
-from workers.ledger.claims import Counts
+from workers.jobs.pool import DECLINED_PREFIX, Pool
+from workers.ledger.claims import JobCounts
 
-State = Literal["queued", "running", "paused", "committed", "cancelled", "failed"]
-ENDED = ("committed", "cancelled", "failed")
+JobState = Literal["queued", "running", "paused", "committed", "cancelled", "failed"]
+ENDED_STATES = ("committed", "cancelled", "failed")
 NO_WORKER = "a worker (none has announced itself lately)"
 
 
-class JobStatus(Frozen):
+class JobStatus(FrozenModel):
     """One job at one moment. ``samples_done`` counts finished shards and what is made of the running ones.
 
     ``waits_for`` says why no shard of an open job is being made, as far as the ledger knows.
@@ -25,7 +25,7 @@ class JobStatus(Frozen):
     """
 
     job: str
-    state: State
+    state: JobState
     name: str
     tenant: str
     priority: int = 0
@@ -44,7 +44,7 @@ class JobStatus(Frozen):
 
     @property
     def ended(self) -> bool:
-        return self.state in ENDED
+        return self.state in ENDED_STATES
 
 
 def status_of(pool: Pool, job: str) -> JobStatus:
@@ -52,7 +52,7 @@ def status_of(pool: Pool, job: str) -> JobStatus:
     facts = pool.ledger.facts(job)
     if "shards" in facts:
         return _from_ledger(pool, job, facts)
-    marker = pool.marker(job) if _plausible(job) else None
+    marker = pool.marker(job) if _is_job_id(job) else None
     if marker is None:
         raise SpecError("job", "a job that was submitted here (see `latentmill jobs`)", repr(job[:100]))
     return _from_store(pool, marker)
@@ -64,7 +64,7 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
     if state in ("open", "paused"):
         counts = pool.ledger.counts(job)
         running, done, dead = counts.running, counts.done, counts.dead
-        made = counts.made + _samples_in(pool.ledger.finished(job), shards, samples)
+        made = counts.made + _samples_in(pool.ledger.finished_shards(job), shards, samples)
         begun = "running" if running or done else "queued"
         waits_for = _waits_for(pool, facts, counts) if state == "open" else ""
         state = begun if state == "open" else "paused"
@@ -91,7 +91,7 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
     )
 
 
-def _waits_for(pool: Pool, facts: dict[str, str], counts: Counts) -> str:
+def _waits_for(pool: Pool, facts: dict[str, str], counts: JobCounts) -> str:
     """What keeps an open job from going on; empty while shards of it are being made, or it is being committed."""
     if counts.running or counts.committing:
         return ""
@@ -99,22 +99,22 @@ def _waits_for(pool: Pool, facts: dict[str, str], counts: Counts) -> str:
         return NO_WORKER
     tenant = facts["tenant"]
     allowance = pool.ledger.allowance(tenant)
-    if not counts.finished and 0 < allowance.limit <= allowance.running:
+    if not counts.is_finished and 0 < allowance.limit <= allowance.running:
         return f"other jobs of tenant {tenant}, which has its {allowance.limit} running shard(s)"
     if counts.held and not counts.free:
         return "the end of a back-off after a fault, or of the lease of a lost worker"
-    if facts.get("error", "").startswith(DECLINED):
+    if facts.get("error", "").startswith(DECLINED_PREFIX):
         return "a worker that can serve it: one has declined, and tries again every minute"
     return "its turn"
 
 
 def _from_store(pool: Pool, marker: Marker) -> JobStatus:
     try:
-        finished = finished_numbers(marker.place(pool.settings.s3))
+        finished = finished_shards(marker.place(pool.settings.s3))
     except LatentmillError:  # its place is gone or unreachable; what the marker says stands all the same
         finished = set()
     found = "a reconciler to find it in the store" if pool.ledger.slots() else NO_WORKER
-    begun: State = "running" if finished else "queued"
+    begun: JobState = "running" if finished else "queued"
     return JobStatus(
         job=marker.job,
         state=begun if marker.intent == "open" else marker.intent,
@@ -145,5 +145,5 @@ def _samples_in(finished: list[int], shards: int, samples: int) -> int:
     return base * len(finished) + sum(number < extra for number in finished)
 
 
-def _plausible(job: str) -> bool:
+def _is_job_id(job: str) -> bool:
     return 0 < len(job) <= 80 and all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in job)

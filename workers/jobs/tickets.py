@@ -6,7 +6,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from generator.errors import BrokerUnavailable
-from workers.broker.app import TICKET
+from workers.broker.app import TICKET_TASK
 from workers.ledger.ledger import Ledger
 from workers.settings import Settings
 
@@ -18,7 +18,7 @@ def top_up(app: Celery, ledger: Ledger, settings: Settings) -> int:
     missing = ledger.missing_tickets(settings.queue, settings.tickets_per_slot, _MIN_SLOTS)
     try:
         for _ in range(missing):
-            app.send_task(TICKET, queue=settings.queue, retry=False)
+            app.send_task(TICKET_TASK, queue=settings.queue, retry=False)
     except OperationalError as down:
         raise BrokerUnavailable("redis", "a broker that takes tickets", type(down).__name__) from down
     return missing

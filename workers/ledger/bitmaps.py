@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def packed(numbers: Iterable[int]) -> bytes:
+def pack(numbers: Iterable[int]) -> bytes:
     """A bitmap with these bits set, as Redis counts them: the first bit of a byte is its highest."""
     bitmap = bytearray()
     for number in numbers:
@@ -16,6 +16,6 @@ def packed(numbers: Iterable[int]) -> bytes:
     return bytes(bitmap)
 
 
-def unpacked(bitmap: bytes) -> list[int]:
+def unpack(bitmap: bytes) -> list[int]:
     """The numbers of the set bits, ascending."""
     return [8 * byte + bit for byte, value in enumerate(bitmap) if value for bit in range(8) if value & (0x80 >> bit)]

@@ -19,7 +19,7 @@ class Claim:
     name: str = ""
 
 
-class Counts(NamedTuple):
+class JobCounts(NamedTuple):
     """How a live job stands: shards free, held (by a worker or a back-off), being made, done and dead, of how many."""
 
     free: int
@@ -32,11 +32,11 @@ class Counts(NamedTuple):
     committing: bool  # somebody commits it, or waits to try again
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         return 0 < self.total <= self.done
 
     @property
-    def stuck(self) -> bool:
+    def is_stuck(self) -> bool:
         """Nothing is left of it but shards that were given up."""
         return self.dead > 0 and self.done + self.dead >= self.total > self.done
 
@@ -48,23 +48,23 @@ class Allowance(NamedTuple):
     limit: int
 
 
-class Outcome(NamedTuple):
+class JobOutcome(NamedTuple):
     """What the completion or the burial of a shard means for its job."""
 
     finished: bool
     stuck: bool
 
 
-class Refusal(NamedTuple):
+class QuotaRefusal(NamedTuple):
     """Which quota a job is over: how much of it is taken, the limit, and the seconds until midnight UTC."""
 
     quota: str
-    taken: int
+    used: int
     limit: int
     seconds: int
 
 
-class Standing(NamedTuple):
+class PoolSnapshot(NamedTuple):
     """The pool at one moment: how many jobs are in each state, processes of workers, tickets that wait in the broker,
     shards that are being made."""
 
@@ -74,6 +74,6 @@ class Standing(NamedTuple):
     running: int
 
 
-def owner_of(worker: str) -> str:
+def nonce_prefix(worker: str) -> str:
     """How the nonces of all leases of the worker with this name begin."""
     return hashlib.sha256(worker.encode()).hexdigest()[:12]

@@ -24,10 +24,10 @@ class LeaseKeeper:
     """
 
     def __init__(self, renew: Callable[[int], bool], seconds: float, held: str) -> None:
-        self._renew, self._seconds, self._held = renew, seconds, held
+        self._renew, self._seconds, self._label = renew, seconds, held
         self._made = 0
         self._ended, self._lost = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease of {held}", daemon=True)
+        self._thread = threading.Thread(target=self._renew_loop, name=f"lease of {held}", daemon=True)
 
     def __enter__(self) -> LeaseKeeper:
         self._thread.start()
@@ -40,13 +40,13 @@ class LeaseKeeper:
         """Record progress. Raises ``LeaseLost`` when the shard is no longer ours to make."""
         self._made = made
         if self._lost.is_set():
-            raise LeaseLost(self._held)
+            raise LeaseLost(self._label)
 
-    def _keep(self) -> None:
+    def _renew_loop(self) -> None:
         while not self._ended.wait(min(self._seconds / 3, 2.0)):
             try:
                 if not self._renew(self._made):
                     self._lost.set()
                     return
             except BrokerUnavailable as away:
-                log.warning("lease of %s not renewed: %s", self._held, away)
+                log.warning("lease of %s not renewed: %s", self._label, away)

@@ -20,15 +20,15 @@ from typing import Any
 from generator.spec.recipe import MAX_SHARDS
 from workers.broker.connection import broker_errors, connect
 from workers.ledger import scripts as lua
-from workers.ledger.bitmaps import packed, unpacked
-from workers.ledger.claims import Allowance, Claim, Counts, Outcome, Refusal, Standing
+from workers.ledger.bitmaps import pack, unpack
+from workers.ledger.claims import Allowance, Claim, JobCounts, JobOutcome, PoolSnapshot, QuotaRefusal
 from workers.ledger.tenants import Tenants
 
-PREFIX = "latentmill:"
-FINISHED_TTL = 30 * 24 * 3600  # seconds that the facts of an ended job are kept
+KEY_PREFIX = "latentmill:"
+ENDED_JOB_TTL = 30 * 24 * 3600  # seconds that the facts of an ended job are kept
 MAX_ERROR = 4000  # characters of an error that are kept
 _ADMISSION_SECONDS = 60
-_BURIAL_SECONDS = 30.0
+_GIVE_UP_SECONDS = 30.0
 
 Facts = Mapping[str, str | int | float]
 
@@ -39,7 +39,9 @@ class Ledger:
     def __init__(self, url: str, timeout: float = 10.0) -> None:
         self.url = url
         self._redis: Any = connect(url, timeout)  # redis-py annotates every answer as perhaps awaitable
-        self._scripts = {script: self._redis.register_script(script) for script in (*lua.SHARDS, *lua.JOBS)}
+        self._scripts = {
+            script: self._redis.register_script(script) for script in (*lua.SHARD_SCRIPTS, *lua.JOB_SCRIPTS)
+        }
 
     def ping(self) -> None:
         with broker_errors(self.url):
@@ -64,12 +66,12 @@ class Ledger:
         paused one goes on. The priority is set in any case.
         """
         buried, pairs = list(dead), [part for fact in {**facts, "shards": total}.items() for part in fact]
-        arguments = (job, tenant, priority, packed(done), len(buried), *buried, *pairs)
-        return bool(self._run(lua.ADD, *arguments))
+        arguments = (job, tenant, priority, pack(done), len(buried), *buried, *pairs)
+        return bool(self._run_script(lua.ADD, *arguments))
 
     def pause(self, job: str) -> None:
         """No shard of ``job`` is claimed until it is added again; those that are being made are finished."""
-        self._run(lua.PAUSE, job)
+        self._run_script(lua.PAUSE, job)
 
     def end(self, job: str, state: str, error: str = "", facts: Facts | None = None) -> None:
         """Take ``job`` off the live ones (``committed``, ``cancelled``, ``failed``); its facts stay for a month.
@@ -77,27 +79,27 @@ class Ledger:
         A job that the ledger does not know is remembered by ``facts``; one that has ended before keeps its error.
         """
         pairs = [part for fact in (facts or {}).items() for part in fact]
-        self._run(lua.END, job, state, error[:MAX_ERROR], FINISHED_TTL, *pairs)
+        self._run_script(lua.END, job, state, error[:MAX_ERROR], ENDED_JOB_TTL, *pairs)
 
-    def correct(self, job: str, done: Iterable[int]) -> None:
+    def set_finished(self, job: str, done: Iterable[int]) -> None:
         """The store has exactly these shards of a live job, whatever was believed before."""
-        self._run(lua.CORRECT, job, packed(done))
+        self._run_script(lua.SET_FINISHED, job, pack(done))
 
     def revive(self, job: str) -> None:
         """The dead shards of a live job are free again, and its faults are forgotten."""
-        self._run(lua.REVIVE, job)
+        self._run_script(lua.REVIVE, job)
 
-    def note(self, job: str, error: str) -> None:
+    def record_error(self, job: str, error: str) -> None:
         """What went wrong last in a live job, for whoever asks how it stands."""
         with broker_errors(self.url):
             self._redis.hset(self._key("job", job), "error", error[:MAX_ERROR])
 
-    def active(self) -> list[str]:
+    def open_jobs(self) -> list[str]:
         """Open jobs, the least recently served first."""
         with broker_errors(self.url):
-            return list(self._redis.zrange(PREFIX + "jobs", 0, -1))
+            return list(self._redis.zrange(KEY_PREFIX + "jobs", 0, -1))
 
-    def known(self) -> list[str]:
+    def known_jobs(self) -> list[str]:
         """All jobs whose facts are kept."""
         with broker_errors(self.url):
             found = self._redis.scan_iter(match=self._key("job", "*"), count=500)
@@ -105,30 +107,30 @@ class Ledger:
 
     def facts(self, job: str) -> dict[str, str]:
         """What is known of a job; empty where nothing is."""
-        found = iter(self._run(lua.FACTS, job))
+        found = iter(self._run_script(lua.FACTS, job))
         return dict(zip(found, found, strict=True))
 
-    def counts(self, job: str) -> Counts:
+    def counts(self, job: str) -> JobCounts:
         """How a live job stands."""
-        held, running, done, dead, total, images, committing = map(int, self._run(lua.COUNTS, job))
+        held, running, done, dead, total, images, committing = map(int, self._run_script(lua.COUNTS, job))
         free = max(0, total - done - dead - held)
-        return Counts(free, held, running, done, dead, total, images, bool(committing))
+        return JobCounts(free, held, running, done, dead, total, images, bool(committing))
 
-    def finished(self, job: str) -> list[int]:
+    def finished_shards(self, job: str) -> list[int]:
         """The numbers of the finished shards of a live job."""
         with broker_errors(self.url):
             bitmap = self._redis.execute_command(
                 "GETRANGE", self._key("done", job), 0, MAX_SHARDS // 8, NEVER_DECODE=True
             )
-        return unpacked(bitmap or b"")
+        return unpack(bitmap or b"")
 
-    def work(self, enough: int) -> int:
+    def count_work(self, enough: int) -> int:
         """How many tickets would find something to do now; counted up to ``enough``."""
-        return int(self._run(lua.WORK, enough))
+        return int(self._run_script(lua.COUNT_WORK, enough))
 
-    def finished_job(self, declined: Iterable[str] = ()) -> str | None:
+    def job_to_commit(self, declined: Iterable[str] = ()) -> str | None:
         """An open job that waits for somebody to commit it, and is not ``declined``."""
-        found = self._run(lua.FINISHED, *declined)
+        found = self._run_script(lua.JOB_TO_COMMIT, *declined)
         return str(found) if found else None
 
     # Shards
@@ -139,39 +141,39 @@ class Ledger:
         Tenants take turns by weight; of one tenant's jobs the higher priority goes first, then who waited longest.
         """
         nonce = worker + secrets.token_hex(16)
-        found = self._run(lua.CLAIM, lease_seconds, nonce, *declined)
+        found = self._run_script(lua.CLAIM, lease_seconds, nonce, *declined)
         return Claim(found[0], int(found[1]), nonce, found[2], found[3]) if found else None
 
     def renew(self, claim: Claim, lease_seconds: float, made: int) -> bool:
         """Extend the lease and record ``made`` images; ``False`` once it is lost or the job is no longer live."""
-        return bool(self._run(lua.RENEW, claim.job, claim.shard, claim.nonce, lease_seconds, made))
+        return bool(self._run_script(lua.RENEW, claim.job, claim.shard, claim.nonce, lease_seconds, made))
 
     def release(self, claim: Claim) -> None:
         """Hand a shard back at once; nothing happens where the lease is no longer ours."""
-        self._run(lua.RELEASE, claim.job, claim.shard, claim.nonce)
+        self._run_script(lua.RELEASE, claim.job, claim.shard, claim.nonce)
 
     def release_all(self, worker: str) -> int:
         """Hand back every shard that ``worker`` holds; how many."""
-        return int(self._run(lua.RELEASE_ALL, worker))
+        return int(self._run_script(lua.RELEASE_ALL, worker))
 
     def postpone(self, claim: Claim, *, base: float = 1.0, cap: float = 60.0) -> int:
         """Hand a shard back after a fault, to be free after a back-off with full jitter; its number of faults."""
-        return int(self._run(lua.POSTPONE, claim.job, claim.shard, claim.nonce, random.random(), base, cap))
+        return int(self._run_script(lua.POSTPONE, claim.job, claim.shard, claim.nonce, random.random(), base, cap))
 
-    def bury(self, job: str, shard: int) -> Outcome:
+    def give_up(self, job: str, shard: int) -> JobOutcome:
         """Give a shard of ``job`` up: it is not claimed again before the job is revived."""
-        return _outcome(self._run(lua.BURY, job, shard))
+        return _outcome(self._run_script(lua.GIVE_UP, job, shard))
 
-    def complete(self, claim: Claim) -> Outcome:
+    def complete(self, claim: Claim) -> JobOutcome:
         """Record a shard whose receipt is stored, whoever holds the lease now."""
-        return _outcome(self._run(lua.COMPLETE, claim.job, claim.shard, claim.nonce))
+        return _outcome(self._run_script(lua.COMPLETE, claim.job, claim.shard, claim.nonce))
 
     def free_expired(self, job: str, max_faults: int) -> tuple[int, list[int]]:
         """Shards of ``job`` whose lease or back-off is over are free again: how many.
 
         A worker lost with its lease is a fault; the shards that had ``max_faults`` are returned, to be buried.
         """
-        freed, *lost = self._run(lua.EXPIRE, job, max_faults, _BURIAL_SECONDS)
+        freed, *lost = self._run_script(lua.FREE_EXPIRED, job, max_faults, _GIVE_UP_SECONDS)
         return int(freed), [int(shard) for shard in lost]
 
     # The commit
@@ -185,7 +187,7 @@ class Ledger:
 
     def renew_commit(self, claim: Claim, seconds: float) -> bool:
         """Extend the right to commit; ``False`` once it is lost."""
-        return bool(self._run(lua.RENEW_COMMIT, claim.job, claim.nonce, round(seconds * 1000)))
+        return bool(self._run_script(lua.RENEW_COMMIT, claim.job, claim.nonce, round(seconds * 1000)))
 
     def postpone_commit(self, job: str, *, base: float = 1.0, cap: float = 60.0) -> int:
         """The commit failed: nobody tries again before a back-off is over; the number of faults so far."""
@@ -202,75 +204,75 @@ class Ledger:
         shares = {"*": tenants.default, **tenants.tenants}
         texts = {name: share.model_dump_json(exclude_none=True) for name, share in shares.items()}
         with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(PREFIX + "shares")
-            pipe.hset(PREFIX + "shares", mapping=texts)
+            pipe.delete(KEY_PREFIX + "shares")
+            pipe.hset(KEY_PREFIX + "shares", mapping=texts)
             pipe.execute()
 
-    def admit(self, tenant: str, job: str, images: int, *, fresh: bool) -> Refusal | None:
+    def admit(self, tenant: str, job: str, images: int, *, fresh: bool) -> QuotaRefusal | None:
         """Count ``job`` against the quotas of ``tenant``, or say which one it is over; ``fresh`` images count today.
 
         Its place is held for a minute, and until it ends once it is added.
         """
-        refusal = Refusal(*self._run(lua.ADMIT, tenant, job, images, int(fresh), _ADMISSION_SECONDS))
+        refusal = QuotaRefusal(*self._run_script(lua.ADMIT, tenant, job, images, int(fresh), _ADMISSION_SECONDS))
         return refusal if refusal.quota else None
 
     def withdraw(self, tenant: str, job: str) -> None:
         """A job that was admitted could not be submitted: it does not count."""
-        self._run(lua.WITHDRAW, tenant, job)
+        self._run_script(lua.WITHDRAW, tenant, job)
 
     # Workers
 
-    def announce(self, worker: str, slots: int, seconds: float) -> None:
+    def register_worker(self, worker: str, slots: int, seconds: float) -> None:
         """This worker has ``slots`` processes, and will say so again within ``seconds``."""
-        self._run(lua.ANNOUNCE, worker, slots, seconds)
+        self._run_script(lua.REGISTER_WORKER, worker, slots, seconds)
 
-    def leave(self, worker: str, slots: int) -> None:
+    def unregister_worker(self, worker: str, slots: int) -> None:
         """This worker takes no more tickets."""
         with broker_errors(self.url):
-            self._redis.zrem(PREFIX + "slots", f"{slots}:{worker}")
+            self._redis.zrem(KEY_PREFIX + "slots", f"{slots}:{worker}")
 
     def allowance(self, tenant: str) -> Allowance:
         """How many shards of ``tenant`` are being made, and how many may be."""
-        return Allowance(*self._run(lua.ALLOWANCE, tenant))
+        return Allowance(*self._run_script(lua.ALLOWANCE, tenant))
 
     def slots(self) -> int:
         """Processes of all workers that announced themselves lately."""
-        return int(self._run(lua.SLOTS))
+        return int(self._run_script(lua.SLOTS))
 
-    def standing(self, queue: str) -> Standing:
+    def pool_snapshot(self, queue: str) -> PoolSnapshot:
         """The pool at a glance: what every job that is known is, and what of it is under way."""
-        states = self._states()
+        states = self._job_states()
         live = [job for job, state in states.items() if state in ("open", "paused")]
-        return Standing(Counter(states.values()), *map(int, self._run(lua.POOL, queue, *live)))
+        return PoolSnapshot(Counter(states.values()), *map(int, self._run_script(lua.POOL_SNAPSHOT, queue, *live)))
 
-    def turn(self, duty: str, seconds: float) -> bool:
+    def take_turn(self, duty: str, seconds: float) -> bool:
         """Whether it is the caller's turn to do what one reconciler need do in ``seconds``."""
         with broker_errors(self.url):
             return bool(self._redis.set(self._key("turn", duty), "1", nx=True, px=round(seconds * 1000)))
 
-    def ask(self, duty: str) -> None:
+    def free_turn(self, duty: str) -> None:
         """Whose turn it is next should not wait."""
         with broker_errors(self.url):
             self._redis.delete(self._key("turn", duty))
 
     def missing_tickets(self, queue: str, for_each_slot: int, least_slots: int) -> int:
         """How many tickets the broker lacks of its window, or of the work there is; none while half of it waits."""
-        return int(self._run(lua.TICKETS, queue, for_each_slot, least_slots))
+        return int(self._run_script(lua.MISSING_TICKETS, queue, for_each_slot, least_slots))
 
-    def _states(self) -> dict[str, str]:
-        jobs = self.known()
+    def _job_states(self) -> dict[str, str]:
+        jobs = self.known_jobs()
         with broker_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
             for job in jobs:
                 pipe.hget(self._key("job", job), "state")
             return {job: state or "" for job, state in zip(jobs, pipe.execute(), strict=True)}
 
-    def _run(self, script: str, *arguments: str | float | bytes) -> Any:
+    def _run_script(self, script: str, *arguments: str | float | bytes) -> Any:
         with broker_errors(self.url):
-            return self._scripts[script](args=[PREFIX, *arguments])
+            return self._scripts[script](args=[KEY_PREFIX, *arguments])
 
     def _key(self, part: str, job: str) -> str:
-        return f"{PREFIX}{part}:{job}"
+        return f"{KEY_PREFIX}{part}:{job}"
 
 
-def _outcome(code: int) -> Outcome:
-    return Outcome(code == 1, code == 2)
+def _outcome(code: int) -> JobOutcome:
+    return JobOutcome(code == 1, code == 2)

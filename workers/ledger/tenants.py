@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field
 
 from generator.errors import SettingsError
-from generator.spec.canonical import Frozen, validated
+from generator.spec.canonical import FrozenModel, validate
 from generator.spec.recipe import Name
 
 _FIELD = "LATENTMILL_TENANTS_FILE"
@@ -18,7 +18,7 @@ _MAX_BYTES = 1024 * 1024
 Limit = Annotated[int, Field(ge=1, strict=True)]
 
 
-class Share(Frozen):
+class TenantShare(FrozenModel):
     """One tenant's share of the pool. ``None`` is no limit.
 
     While two tenants have shards to make, one of weight 3 gets three shards for each one of a tenant of weight 1.
@@ -32,11 +32,11 @@ class Share(Frozen):
     images_per_day: Limit | None = None
 
 
-class Tenants(Frozen):
+class Tenants(FrozenModel):
     """The shares of all tenants: ``default`` is that of everyone who is not named."""
 
-    default: Share = Share()
-    tenants: dict[Name, Share] = Field(default_factory=dict)
+    default: TenantShare = TenantShare()
+    tenants: dict[Name, TenantShare] = Field(default_factory=dict)
 
 
 def read_tenants(path: Path) -> Tenants:
@@ -51,4 +51,4 @@ def read_tenants(path: Path) -> Tenants:
         document = yaml.safe_load(data)
     except (yaml.YAMLError, RecursionError, ValueError) as broken:
         raise SettingsError(_FIELD, "a YAML mapping", f"{path}, which does not parse ({broken})") from broken
-    return validated(Tenants, document if document is not None else {}, field=_FIELD, error=SettingsError)
+    return validate(Tenants, document if document is not None else {}, field=_FIELD, error=SettingsError)

@@ -7,12 +7,12 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from generator.errors import SettingsError
-from generator.spec.canonical import shown
+from generator.spec.canonical import short_repr
 from workers.notifications.config import Notifications
 from workers.settings import Settings
 
-VARIABLE = "LATENTMILL_ALLOWED_WEBHOOKS"
-_PORTS = {"https": 443, "http": 80}
+ALLOWED_VARIABLE = "LATENTMILL_ALLOWED_WEBHOOKS"
+_DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
 def check_hosts(notifications: Notifications, settings: Settings) -> None:
@@ -31,12 +31,14 @@ def check_host(url: str, settings: Settings) -> None:
     if allowed is None and not settings.root.startswith("s3://"):
         return
     entries = [entry.strip() for entry in (allowed or "").split(",") if entry.strip()]
-    if not any(_matches(parse_url(url), _entry(entry)) for entry in entries):
+    if not any(_matches(parse_url(url), _parse_entry(entry)) for entry in entries):
         expected = f"one of {', '.join(entries)}" if entries else "no webhook, as none is allowed"
-        raise SettingsError("webhook", expected, shown_host(url), f"{VARIABLE} says which hosts may be called")
+        raise SettingsError(
+            "webhook", expected, loggable_host(url), f"{ALLOWED_VARIABLE} says which hosts may be called"
+        )
 
 
-def shown_host(url: str) -> str:
+def loggable_host(url: str) -> str:
     """The part of a URL that may stand in logs: paths and queries of webhooks often are secrets."""
     try:
         parts = parse_url(url)
@@ -45,16 +47,16 @@ def shown_host(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _entry(text: str) -> Url:
+def _parse_entry(text: str) -> Url:
     try:
         return parse_url(text if "://" in text else f"https://{text}")
     except LocationParseError as wrong:
-        raise SettingsError(VARIABLE, "hosts, separated by commas", shown(text)) from wrong
+        raise SettingsError(ALLOWED_VARIABLE, "hosts, separated by commas", short_repr(text)) from wrong
 
 
 def _matches(url: Url, wanted: Url) -> bool:
-    port = url.port or _PORTS.get(url.scheme or "")
-    if (url.scheme, port) != (wanted.scheme, wanted.port or _PORTS.get(wanted.scheme or "")):
+    port = url.port or _DEFAULT_PORTS.get(url.scheme or "")
+    if (url.scheme, port) != (wanted.scheme, wanted.port or _DEFAULT_PORTS.get(wanted.scheme or "")):
         return False
     host, of = (url.host or "").lower(), (wanted.host or "").lower()
     return host.endswith(of.removeprefix("*")) and host != of[2:] if of.startswith("*.") else host == of

@@ -8,14 +8,14 @@ from pydantic import Field, field_validator
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 from generator.spec.recipe import Name
 
-Kind = Literal["succeeded", "failed", "refused", "at_risk"]
-KINDS: tuple[Kind, ...] = ("succeeded", "failed", "refused", "at_risk")
+EventKind = Literal["succeeded", "failed", "refused", "at_risk"]
+EVENT_KINDS: tuple[EventKind, ...] = ("succeeded", "failed", "refused", "at_risk")
 
 
-class Webhook(Frozen):
+class Webhook(FrozenModel):
     """One receiver. ``secret``: the name of its secret in the file that LATENTMILL_WEBHOOK_SECRETS_FILE names.
 
     ``events``: those that it is told of; ``refused`` is a build that its gates kept back, ``at_risk`` a deadline that
@@ -24,11 +24,11 @@ class Webhook(Frozen):
 
     url: Annotated[str, Field(min_length=1, max_length=2000)]
     secret: Name
-    events: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
+    events: tuple[EventKind, ...] = Field(default=EVENT_KINDS, min_length=1)
 
     @field_validator("url")
     @classmethod
-    def _plain(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         try:
             parts = parse_url(url)
         except LocationParseError as wrong:
@@ -40,7 +40,7 @@ class Webhook(Frozen):
         return url
 
 
-class Notifications(Frozen):
+class Notifications(FrozenModel):
     """Who is told of a run's end, and of deadlines at risk. A line in the log is written in any case."""
 
     webhooks: tuple[Webhook, ...] = Field(default=(), max_length=10)

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from pydantic import AwareDatetime, Field
 
-from generator.spec.canonical import Frozen, canonical_json, sha256_hex
-from workers.notifications.config import Kind
+from generator.spec.canonical import FrozenModel, canonical_json, sha256_hex
+from workers.notifications.config import EventKind
 
-_SENTENCES: dict[Kind, str] = {
+_SENTENCES: dict[EventKind, str] = {
     "succeeded": "succeeded",
     "failed": "failed",
     "refused": "was kept back by its gates",
@@ -17,11 +17,11 @@ _SENTENCES: dict[Kind, str] = {
 }
 
 
-class Event(Frozen):
+class Event(FrozenModel):
     """Something that happened to one run. ``run``: a name of the run that no other run has; one run has one event of a
     kind. ``words``: why, in plain words. ``dataset`` and ``build``: where the result is, as far as there is one."""
 
-    kind: Kind
+    kind: EventKind
     run: str = Field(min_length=1, max_length=300)
     schedule: str = Field(min_length=1, max_length=100)
     logical_date: AwareDatetime

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from generator.errors import AlreadyExists, Changed, DatasetError, InputError, IntegrityError, ObjectMissing
-from generator.spec.canonical import Frozen, read_json, sha256_hex, validated
+from generator.spec.canonical import FrozenModel, read_json, sha256_hex, validate
 from generator.store.base import Store
 from workers.notifications.config import Webhook
 from workers.notifications.events import Event
@@ -22,13 +22,13 @@ from workers.notifications.events import Event
 log = logging.getLogger(__name__)
 
 FOLDER = "notifications/"
-MAX_LETTER_BYTES = 256 * 1024
-_LOOK_AGAIN = timedelta(hours=1)  # at what is no message
+MAX_MESSAGE_BYTES = 256 * 1024
+_INVALID_RETRY = timedelta(hours=1)  # at what is no message
 
-Known = dict[str, tuple[str, datetime]]  # by key: version, and when it is due
+DueCache = dict[str, tuple[str, datetime]]  # by key: version, and when it is due
 
 
-class Letter(Frozen):
+class OutboxMessage(FrozenModel):
     """One message for one receiver. ``due``: not to be sent before that; ``attempts``: so far."""
 
     letter_version: Literal[1] = 1
@@ -45,7 +45,7 @@ class Letter(Frozen):
         return f"{FOLDER}{self.event.id}-{receiver}.json"
 
 
-def write(root: Store, letter: Letter) -> None:
+def enqueue(root: Store, letter: OutboxMessage) -> None:
     """Put the letter where couriers find it; nothing happens where it lies there already. Raises ``StoreError``."""
     try:
         root.create(letter.key, letter.canonical())
@@ -53,7 +53,7 @@ def write(root: Store, letter: Letter) -> None:
         return
 
 
-def due_letters(root: Store, now: datetime, known: Known) -> Iterator[tuple[Letter, str]]:
+def due_messages(root: Store, now: datetime, known: DueCache) -> Iterator[tuple[OutboxMessage, str]]:
     """The letters that are due, with their versions. What is none is passed over with a warning.
 
     ``known``: what was read before; a version that is not due yet is not read again.
@@ -66,21 +66,21 @@ def due_letters(root: Store, now: datetime, known: Known) -> Iterator[tuple[Lett
         if etag == info.etag and due > now:
             continue
         try:
-            data = root.get(info.key, MAX_LETTER_BYTES)
+            data = root.get(info.key, MAX_MESSAGE_BYTES)
             document = read_json(data, field=info.key, error=DatasetError)
-            letter = validated(Letter, document, field=info.key, error=DatasetError)
+            letter = validate(OutboxMessage, document, field=info.key, error=DatasetError)
         except ObjectMissing:  # delivered meanwhile
             continue
         except (InputError, IntegrityError) as odd:
             log.warning("%s/%s is no message: %s", root.url, info.key, odd)
-            known[info.key] = (info.etag, now + _LOOK_AGAIN)
+            known[info.key] = (info.etag, now + _INVALID_RETRY)
             continue
         known[info.key] = (info.etag, letter.due)
         if letter.key == info.key and letter.due <= now:
             yield letter, info.etag
 
 
-def take(root: Store, letter: Letter, etag: str, until: datetime) -> str | None:
+def reserve(root: Store, letter: OutboxMessage, etag: str, until: datetime) -> str | None:
     """Reserve the letter until then; its new version, ``None`` where somebody else was faster."""
     try:
         return root.replace(letter.key, letter.model_copy(update={"due": until}).canonical(), etag)
@@ -88,7 +88,7 @@ def take(root: Store, letter: Letter, etag: str, until: datetime) -> str | None:
         return None
 
 
-def put_off(root: Store, letter: Letter, etag: str, now: datetime, delay: timedelta, why: str) -> None:
+def postpone(root: Store, letter: OutboxMessage, etag: str, now: datetime, delay: timedelta, why: str) -> None:
     """The receiver did not take it: try again after ``delay``."""
     update = {"due": now + delay, "attempts": letter.attempts + 1, "last_error": why[:500]}
     try:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from generator.drafts import read_mapping
+from generator.drafts import parse_mapping
 from generator.errors import SettingsError, SpecError
 
-VARIABLE = "LATENTMILL_WEBHOOK_SECRETS_FILE"
-MAX_BYTES = 256 * 1024
+SECRETS_VARIABLE = "LATENTMILL_WEBHOOK_SECRETS_FILE"
+MAX_FILE_BYTES = 256 * 1024
 _PREFIX = "whsec_"
-_LEAST, _MOST = 24, 64  # bytes of a secret
+_MIN_SECRET_BYTES, _MAX_SECRET_BYTES = 24, 64  # bytes of a secret
 _MAX_SECRETS = 4  # of one name
 
 
@@ -31,39 +31,47 @@ def signature(secrets: Sequence[bytes], message_id: str, timestamp: int, body: b
     return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
-def secrets_of(path: Path | None, name: str) -> tuple[bytes, ...]:
+def read_secrets(path: Path | None, name: str) -> tuple[bytes, ...]:
     """The secrets called ``name``, the newest first. Raises ``SettingsError``, which never shows one."""
     if path is None:
-        raise SettingsError(VARIABLE, f"a file with the secret {name!r}", "nothing", "a YAML file: `name: whsec_...`")
-    found = _named(path).get(name)
+        raise SettingsError(
+            SECRETS_VARIABLE, f"a file with the secret {name!r}", "nothing", "a YAML file: `name: whsec_...`"
+        )
+    found = _read_file(path).get(name)
     if found is None:
-        raise SettingsError(f"{VARIABLE}: {name}", "a secret of this name", f"none in {path}")
+        raise SettingsError(f"{SECRETS_VARIABLE}: {name}", "a secret of this name", f"none in {path}")
     stated = found if isinstance(found, list) else [found]
     if not 1 <= len(stated) <= _MAX_SECRETS:
-        raise SettingsError(f"{VARIABLE}: {name}", f"1 .. {_MAX_SECRETS} secrets", f"{len(stated)} in {path}")
-    return tuple(_secret(each, name) for each in stated)
+        raise SettingsError(f"{SECRETS_VARIABLE}: {name}", f"1 .. {_MAX_SECRETS} secrets", f"{len(stated)} in {path}")
+    return tuple(_decode_secret(each, name) for each in stated)
 
 
-def _named(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     expected = "a YAML file that can be read: `name: whsec_...`"
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES)
+            data = file.read(MAX_FILE_BYTES)
     except OSError as wrong:
-        raise SettingsError(VARIABLE, expected, f"{path} ({wrong.strerror})") from wrong
+        raise SettingsError(SECRETS_VARIABLE, expected, f"{path} ({wrong.strerror})") from wrong
     try:
-        return read_mapping(data, where=str(path))
+        return parse_mapping(data, where=str(path))
     except SpecError:
-        raise SettingsError(VARIABLE, expected, f"something else at {path}") from None  # what is wrong may be a secret
+        raise SettingsError(
+            SECRETS_VARIABLE, expected, f"something else at {path}"
+        ) from None  # what is wrong may be a secret
 
 
-def _secret(stated: object, name: str) -> bytes:
+def _decode_secret(stated: object, name: str) -> bytes:
     try:
         secret = base64.b64decode(str(stated).removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         secret = b""
-    if not isinstance(stated, str) or not stated.startswith(_PREFIX) or not _LEAST <= len(secret) <= _MOST:
-        expected = f"{_PREFIX} and {_LEAST} to {_MOST} random bytes in base64"
+    if (
+        not isinstance(stated, str)
+        or not stated.startswith(_PREFIX)
+        or not _MIN_SECRET_BYTES <= len(secret) <= _MAX_SECRET_BYTES
+    ):
+        expected = f"{_PREFIX} and {_MIN_SECRET_BYTES} to {_MAX_SECRET_BYTES} random bytes in base64"
         hint = "one way: python3 -c 'import base64, os; print(\"whsec_\" + base64.b64encode(os.urandom(32)).decode())'"
-        raise SettingsError(f"{VARIABLE}: {name}", expected, "something else", hint)
+        raise SettingsError(f"{SECRETS_VARIABLE}: {name}", expected, "something else", hint)
     return secret

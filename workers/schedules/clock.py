@@ -24,7 +24,7 @@ class Clock(ABC):
         """The time, in UTC."""
 
     @abstractmethod
-    def complaint(self, root: Store) -> str:
+    def skew_warning(self, root: Store) -> str:
         """Why the time is not to be believed; empty where it is. Raises ``StoreError``."""
 
 
@@ -35,7 +35,7 @@ class SystemClock(Clock):
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    def complaint(self, root: Store) -> str:
+    def skew_warning(self, root: Store) -> str:
         before = self.now()
         root.put(CLOCK_KEY, b"")
         written = root.head(CLOCK_KEY)

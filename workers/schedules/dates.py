@@ -22,12 +22,12 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from generator.errors import SpecError
-from generator.spec.canonical import shown
+from generator.spec.canonical import short_repr
 
-_FIELDS = "five fields: minute hour day-of-month month day-of-week (30 3 * * * is every night at half past three)"
-_OVERLAP = timedelta(hours=3)  # no clock goes back by more
+_EXPECTED = "five fields: minute hour day-of-month month day-of-week (30 3 * * * is every night at half past three)"
+_MAX_CLOCK_CHANGE = timedelta(hours=3)  # no clock goes back by more
 _MINUTE = timedelta(minutes=1)
-_KEY = "%Y%m%dT%H%M%SZ"
+_KEY_FORMAT = "%Y%m%dT%H%M%SZ"
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
 
@@ -42,13 +42,13 @@ class Cron:
         """Raises ``SpecError`` for an expression that means nothing or never comes true, or an unknown zone."""
         _ = self._zone
         if len(self.expression.split()) != 5:
-            raise SpecError("cron", _FIELDS, shown(self.expression))
+            raise SpecError("cron", _EXPECTED, short_repr(self.expression))
         try:
             CronSim(self.expression, datetime(2024, 1, 1))
         except (CronSimError, ValueError, AssertionError) as wrong:
-            raise SpecError("cron", _FIELDS, f"{shown(self.expression)} ({wrong or 'unknown words'})") from wrong
-        if next(self._locals(datetime(2024, 1, 1)), None) is None:
-            raise SpecError("cron", "an expression that comes true", f"{shown(self.expression)}, which never does")
+            raise SpecError("cron", _EXPECTED, f"{short_repr(self.expression)} ({wrong or 'unknown words'})") from wrong
+        if next(self._local_times(datetime(2024, 1, 1)), None) is None:
+            raise SpecError("cron", "an expression that comes true", f"{short_repr(self.expression)}, which never does")
 
     def after(self, moment: datetime) -> Iterator[datetime]:
         """Every date later than ``moment``, in order, without end (or until cron gives up after fifty years)."""
@@ -69,23 +69,23 @@ class Cron:
         """The next ``count`` dates."""
         return list(islice(self.after(moment), count))
 
-    def local(self, moment: datetime) -> datetime:
+    def to_local(self, moment: datetime) -> datetime:
         """``moment`` as the clocks of the zone show it."""
         return moment.astimezone(self._zone)
 
-    def moment(self, local: datetime) -> datetime:
+    def to_utc(self, local: datetime) -> datetime:
         """A time without a zone, read in this one, by the rules above for named hours."""
-        return self._first(local)
+        return self._first_moment(local)
 
     @cached_property
     def _zone(self) -> ZoneInfo:
         return zone_of(self.zone)
 
     @property
-    def _real_time(self) -> bool:
+    def _is_real_time(self) -> bool:
         return self.expression.split()[1].startswith("*")
 
-    def _locals(self, start: datetime) -> Iterator[datetime]:
+    def _local_times(self, start: datetime) -> Iterator[datetime]:
         try:
             yield from CronSim(self.expression, start)
         except OverflowError:  # the year 9999
@@ -94,16 +94,16 @@ class Cron:
     def _moments(self, after: datetime) -> Iterator[datetime]:
         """Ascending; it may begin earlier than ``after``, and say a moment twice."""
         again: list[datetime] = []  # second passes of local times, ascending
-        start = after.astimezone(self._zone).replace(tzinfo=None, microsecond=0, fold=0) - _OVERLAP
-        for local in self._locals(start):
-            if self._real_time and not self._exists(local):
+        start = after.astimezone(self._zone).replace(tzinfo=None, microsecond=0, fold=0) - _MAX_CLOCK_CHANGE
+        for local in self._local_times(start):
+            if self._is_real_time and not self._exists(local):
                 continue
-            first = self._first(local)
+            first = self._first_moment(local)
             while again and again[0] <= first:
                 yield again.pop(0)
             yield first
             second = local.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
-            if self._real_time and second > first:
+            if self._is_real_time and second > first:
                 again.append(second)
         yield from again
 
@@ -111,7 +111,7 @@ class Cron:
         there = local.replace(tzinfo=self._zone, fold=0).astimezone(UTC).astimezone(self._zone)
         return there.replace(tzinfo=None, fold=0) == local
 
-    def _first(self, local: datetime) -> datetime:
+    def _first_moment(self, local: datetime) -> datetime:
         """The first moment of ``local``, or the first one after the gap that it lies in."""
         if not self._exists(local):
             local = local.replace(second=0, microsecond=0)
@@ -126,24 +126,24 @@ def zone_of(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError) as unknown:  # a folder of zones ("Europe") is an OSError
         hint = "the list: https://en.wikipedia.org/wiki/List_of_tz_database_time_zones"
-        raise SpecError("timezone", "a time zone such as UTC or Europe/Berlin", shown(name), hint) from unknown
+        raise SpecError("timezone", "a time zone such as UTC or Europe/Berlin", short_repr(name), hint) from unknown
 
 
-def checked(moment: datetime, field: str) -> datetime:
+def check_moment(moment: datetime, field: str) -> datetime:
     """``moment``, with or without a zone, if every zone can tell it. Raises ``SpecError`` naming ``field``."""
     if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
-        raise SpecError(field, f"a year from {_FIRST_YEAR} to {_LAST_YEAR}", shown(moment.isoformat()))
+        raise SpecError(field, f"a year from {_FIRST_YEAR} to {_LAST_YEAR}", short_repr(moment.isoformat()))
     return moment
 
 
-def key_of(moment: datetime) -> str:
+def date_key(moment: datetime) -> str:
     """A moment as a segment of a key: ``20260301T033000Z``; keys sort as moments do."""
-    return moment.astimezone(UTC).strftime(_KEY)
+    return moment.astimezone(UTC).strftime(_KEY_FORMAT)
 
 
-def moment_of(key: str) -> datetime:
+def parse_date_key(key: str) -> datetime:
     """The moment of ``key_of``. Raises ``SpecError``."""
     try:
-        return datetime.strptime(key, _KEY).replace(tzinfo=UTC)
+        return datetime.strptime(key, _KEY_FORMAT).replace(tzinfo=UTC)
     except ValueError as wrong:
-        raise SpecError("date", "a moment such as 20260301T033000Z", shown(key)) from wrong
+        raise SpecError("date", "a moment such as 20260301T033000Z", short_repr(key)) from wrong

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import final
 
-from generator.drafts import read_bytes
+from generator.drafts import read_yaml_file
 from generator.errors import LatentmillError, OutsideError, SettingsError, SpecError
 from generator.spec.canonical import digest_of
 from generator.store.base import Store
@@ -25,24 +25,24 @@ log = logging.getLogger(__name__)
 
 
 @final
-class Folder:
+class ScheduleFolder:
     """The files of one folder, and what was seen of them. Raises ``SettingsError`` where there is no folder."""
 
     def __init__(self, place: Path, settings: Settings) -> None:
         if not place.is_dir():
             raise SettingsError("LATENTMILL_SCHEDULES_DIR", "a folder of schedules (YAML files)", place)
-        self._place, self._settings = place, settings
-        self._seen: dict[Path, Version] | None = None  # the whole folder, when it was looked at last
-        self._brought: dict[Path, Version] = {}  # the files that are in the store as they are
+        self._path, self._settings = place, settings
+        self._last_files: dict[Path, FileVersion] | None = None  # the whole folder, when it was looked at last
+        self._synced: dict[Path, FileVersion] = {}  # the files that are in the store as they are
 
-    def bring_in(self, root: Store, now: datetime) -> list[str]:
+    def sync(self, root: Store, now: datetime) -> list[str]:
         """Bring in what has changed; the names of those schedules."""
-        files = {path: version for path in yaml_files(self._place) if (version := _version(path)) is not None}
-        if files == self._seen:
+        files = {path: version for path in yaml_files(self._path) if (version := _file_version(path)) is not None}
+        if files == self._last_files:
             return []
         names, away = [], False
-        for path, (schedule, digest) in _apart(read_all(list(files))).items():
-            if self._brought.get(path) == files[path]:
+        for path, (schedule, digest) in _valid_schedules(read_schedules(list(files))).items():
+            if self._synced.get(path) == files[path]:
                 continue
             try:
                 declare(schedule, digest, root, self._settings, now, replace=True)
@@ -52,14 +52,14 @@ class Folder:
             except LatentmillError as wrong:
                 log.error("%s: not brought in: %s", path.name, wrong)
             else:
-                self._brought[path] = files[path]
+                self._synced[path] = files[path]
                 names.append(schedule.name)
-        self._seen = None if away else files
+        self._last_files = None if away else files
         return names
 
 
-Version = tuple[int, int]  # when it changed last, size
-Read = dict[Path, tuple[Schedule, str] | LatentmillError]
+FileVersion = tuple[int, int]  # when it changed last, size
+ReadResults = dict[Path, tuple[Schedule, str] | LatentmillError]
 
 
 def yaml_files(place: Path) -> list[Path]:
@@ -69,12 +69,12 @@ def yaml_files(place: Path) -> list[Path]:
     return sorted(path for path in place.glob("*.y*ml") if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
-def read_all(paths: list[Path]) -> Read:
+def read_schedules(paths: list[Path]) -> ReadResults:
     """What each file declares, with the digest of its bytes, or what is wrong with it: two of one name are wrong."""
-    found: Read = {}
+    found: ReadResults = {}
     for path in paths:
         try:
-            data = read_bytes(path, "schedule")
+            data = read_yaml_file(path, "schedule")
             found[path] = (parse_schedule(data, str(path)), digest_of(data))
         except LatentmillError as wrong:
             found[path] = wrong
@@ -89,14 +89,14 @@ def read_all(paths: list[Path]) -> Read:
     return found
 
 
-def _apart(found: Read) -> dict[Path, tuple[Schedule, str]]:
+def _valid_schedules(found: ReadResults) -> dict[Path, tuple[Schedule, str]]:
     for path, read in found.items():
         if isinstance(read, LatentmillError):
             log.error("%s: not brought in: %s", path.name, read)
     return {path: read for path, read in found.items() if isinstance(read, tuple)}
 
 
-def _version(path: Path) -> Version | None:
+def _file_version(path: Path) -> FileVersion | None:
     try:
         facts = path.stat()
     except OSError:

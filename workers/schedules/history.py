@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from generator.store.base import Store
-from workers.schedules.dates import Cron, key_of, moment_of
-from workers.schedules.runs import RUNS, Run, dates_of, marks, read_run
+from workers.schedules.dates import Cron, date_key, parse_date_key
+from workers.schedules.runs import RUNS, Run, live_markers, read_run, run_dates
 
 
 def newest_runs(root: Store, name: str, limit: int) -> list[Run]:
     """The last ``limit`` runs by date, the newest first."""
-    dates = list(dates_of(root, name))[-limit:] if limit else []
+    dates = list(run_dates(root, name))[-limit:] if limit else []
     found = (read_run(root, name, date) for date in reversed(dates))
     return [run for run in found if run is not None]
 
@@ -24,10 +24,10 @@ def runs_since(root: Store, name: str, since: datetime, now: datetime) -> Iterat
     day = since.date()
     while day <= now.date():
         for info in root.list(f"{RUNS}{name}/{day:%Y%m%d}"):
-            dates.add(moment_of(info.key.rpartition("/")[2].removesuffix(".json")))
+            dates.add(parse_date_key(info.key.rpartition("/")[2].removesuffix(".json")))
         day += timedelta(days=1)
     dates = {date for date in dates if since <= date}
-    dates |= {mark.date for mark, _ in marks(root) if mark.schedule == name}
+    dates |= {mark.date for mark, _ in live_markers(root) if mark.schedule == name}
     for date in sorted(dates):
         if (run := read_run(root, name, date)) is not None:
             yield run
@@ -38,7 +38,7 @@ def run_facts(run: Run) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "schedule": run.schedule,
         "date": local_text(run.date, run.zone),
-        "key": key_of(run.date),
+        "key": date_key(run.date),
         "state": run.state,
         "reason": run.reason,
         "waits_for": run.note,
@@ -62,4 +62,4 @@ def run_facts(run: Run) -> dict[str, Any]:
 
 def local_text(moment: datetime, zone: str) -> str:
     """A moment by the clocks of its zone, with their offset."""
-    return Cron("* * * * *", zone).local(moment).isoformat(timespec="minutes")
+    return Cron("* * * * *", zone).to_local(moment).isoformat(timespec="minutes")

@@ -19,73 +19,75 @@ from typing import final
 
 from generator.errors import LatentmillError, OutsideError, SettingsError
 from workers.schedules.clock import Clock
-from workers.schedules.deadlines import risk
-from workers.schedules.runs import MAX_TEXT, Chore, Mark, Run, change_run, read_run, unmark
-from workers.schedules.service import Hands
+from workers.schedules.deadlines import deadline_risk
+from workers.schedules.runs import MAX_TEXT, Chore, Run, RunMarker, read_run, remove_marker, update_run
+from workers.schedules.service import Service
 
 log = logging.getLogger(__name__)
 
-HELD = timedelta(minutes=1)  # for so long, at a time, a ticker holds a run that it works on: so late is it taken over
-_AGAIN, _AFTER_BUG = timedelta(minutes=1), timedelta(minutes=5)  # before somebody tries what failed again
+HOLD_TIME = timedelta(
+    minutes=1
+)  # for so long, at a time, a ticker holds a run that it works on: so late is it taken over
+_RETRY_AFTER, _RETRY_AFTER_BUG = timedelta(minutes=1), timedelta(minutes=5)  # before somebody tries what failed again
 
 Change = Callable[[Run], Run | None]
 
 
 @final
-class Steps:
+class RunLifecycle:
     """Takes runs further. ``who`` names this ticker; ``aside`` is where long work is done.
 
     ``held``: a run is held for so long at a time, which ``advance`` has to come back within half of.
     """
 
-    def __init__(self, hands: Hands, clock: Clock, aside: Executor, who: str, held: timedelta = HELD) -> None:
-        self._hands, self._clock, self._aside, self._who, self._held = hands, clock, aside, who, held
-        self._longest = max(held, _AGAIN, _AFTER_BUG)
-        self._busy: dict[Mark, Future[None]] = {}
-        self.news = threading.Event()  # work aside has ended
+    def __init__(self, hands: Service, clock: Clock, aside: Executor, who: str, held: timedelta = HOLD_TIME) -> None:
+        self._service, self._clock, self._executor, self._holder, self._hold_time = hands, clock, aside, who, held
+        self._max_hold = max(held, _RETRY_AFTER, _RETRY_AFTER_BUG)
+        self._busy: dict[RunMarker, Future[None]] = {}
+        self.background_done = threading.Event()  # work aside has ended
 
-    def advance(self, mark: Mark, earlier: Sequence[Run]) -> Run | None:
+    def advance(self, mark: RunMarker, earlier: Sequence[Run]) -> Run | None:
         """Take a run as far as it goes now; how it is then. ``earlier``: unfinished runs of its schedule before it.
 
         Raises ``StoreError``; any other trouble is noted in the run.
         """
-        run = read_run(self._hands.root, mark.schedule, mark.date)
+        run = read_run(self._service.root, mark.schedule, mark.date)
         if run is None or run.take != mark.take:
             if run is not None and run.take > mark.take:
-                unmark(self._hands.root, mark)
+                remove_marker(self._service.root, mark)
             return None
         while (further := self._step(run, earlier)) is not None and further != run:
             run = further
         return run
 
     def _step(self, run: Run, earlier: Sequence[Run]) -> Run | None:
-        if run.settled:
-            unmark(self._hands.root, run.mark)
-            self._busy.pop(run.mark, None)
+        if run.is_done:
+            remove_marker(self._service.root, run.marker)
+            self._busy.pop(run.marker, None)
             return None
         if run.chores and not self._is_busy(run) and not self._is_held(run):
-            done = self._begin_aside(run, self._do_chore)
-            if done is not None or run.over:
+            done = self._start_background(run, self._do_chore)
+            if done is not None or run.has_ended:
                 return done
-        if run.over or self._is_busy(run):
+        if run.has_ended or self._is_busy(run):
             return None
         try:
-            return self._further(run, earlier)
+            return self._next_state(run, earlier)
         except (OutsideError, SettingsError) as away:
-            return self._wait(run, str(away)[:MAX_TEXT])
+            return self._note_waiting(run, str(away)[:MAX_TEXT])
         except LatentmillError as final:
             return self._end(run, "failed", str(final))
 
-    def _further(self, run: Run, earlier: Sequence[Run]) -> Run | None:
+    def _next_state(self, run: Run, earlier: Sequence[Run]) -> Run | None:
         match run.state:
             case "created":
                 return self._submit(run, earlier)
             case "submitted":
-                return self._follow(run)
+                return self._poll_job(run)
             case "committed":
                 if run.gates is None:
-                    return self._change(run, lambda now: now.at("judged", self._clock.now()))
-                return self._begin_aside(run, self._judge)
+                    return self._change(run, lambda now: now.with_state("judged", self._clock.now()))
+                return self._start_background(run, self._check_gates)
             case "judged":
                 return self._promote(run)
         raise AssertionError(run.state)
@@ -93,86 +95,86 @@ class Steps:
     def _submit(self, run: Run, earlier: Sequence[Run]) -> Run | None:
         assert run.spec is not None
         if run.overlap == "replace" and run.origin == "schedule":
-            earlier = [each for each in earlier if not self._replace(each, run)]
-        ahead = next((each for each in earlier if _goes_before(each, run)), None)
+            earlier = [each for each in earlier if not self._try_replace(each, run)]
+        ahead = next((each for each in earlier if _must_wait_for(each, run)), None)
         if ahead is not None:
-            return self._wait(run, f"the run of {ahead.date:%Y-%m-%d %H:%M} UTC is going on")
-        seen = self._hands.look(run.spec)
+            return self._note_waiting(run, f"the run of {ahead.date:%Y-%m-%d %H:%M} UTC is going on")
+        seen = self._service.job_state(run.spec)
         if seen.state == "committed":
-            return self._to(run, "committed")
-        if seen.state == "unknown" or seen.begun == run.before:
-            self._hands.submit(run.spec)
-        further = self._to(run, "submitted")
+            return self._set_state(run, "committed")
+        if seen.state == "unknown" or seen.submitted == run.before:
+            self._service.submit(run.spec)
+        further = self._set_state(run, "submitted")
         if further is not None and further.state == "replaced":  # while we were at it
-            self._hands.stop(run.spec.job_id)
+            self._service.cancel(run.spec.job_id)
         return further
 
-    def _follow(self, run: Run) -> Run | None:
+    def _poll_job(self, run: Run) -> Run | None:
         assert run.spec is not None
-        seen = self._hands.look(run.spec)
+        seen = self._service.job_state(run.spec)
         if seen.state == "committed":
-            return self._to(run, "committed")
+            return self._set_state(run, "committed")
         if seen.state == "unknown":  # the store lost it; it is still wanted
-            self._hands.submit(run.spec)
+            self._service.submit(run.spec)
         elif seen.state in ("cancelled", "failed"):
             return self._end(run, seen.state, seen.error or f"the job was {seen.state}")
-        return self._wait(run, "the job is paused" if seen.state == "paused" else "")
+        return self._note_waiting(run, "the job is paused" if seen.state == "paused" else "")
 
-    def _wait(self, run: Run, note: str) -> Run | None:
+    def _note_waiting(self, run: Run, note: str) -> Run | None:
         """Nothing to do but to look at the clock, and to say what is waited for."""
-        at_risk = "" if run.at_risk or run.deadline is None else self._risk(run)
+        at_risk = "" if run.at_risk or run.deadline is None else self._deadline_risk(run)
         if not at_risk and note == run.note:
             return None
         if note:
-            log.info("%s: waits: %s", _told(run), note)
+            log.info("%s: waits: %s", _run_label(run), note)
         update: dict[str, object] = {"note": note}
         if at_risk:
-            log.warning("%s: deadline at risk: %s", _told(run), at_risk)
+            log.warning("%s: deadline at risk: %s", _run_label(run), at_risk)
             update |= {"at_risk": at_risk, "chores": (*run.chores, "at_risk")}
         return self._change(run, lambda now: now.model_copy(update=update))
 
-    def _risk(self, run: Run) -> str:
+    def _deadline_risk(self, run: Run) -> str:
         assert run.spec is not None
-        progress = self._hands.progress(run.spec.job_id) if run.state == "submitted" else None
-        return risk(run, self._clock.now(), progress)
+        progress = self._service.progress(run.spec.job_id) if run.state == "submitted" else None
+        return deadline_risk(run, self._clock.now(), progress)
 
-    def _replace(self, older: Run, run: Run) -> bool:
+    def _try_replace(self, older: Run, run: Run) -> bool:
         """Whether ``older`` has made room."""
         assert older.spec is not None
         assert run.spec is not None
         if older.state not in ("created", "submitted") or older.origin != "schedule":
             return False
-        if older.spec.job_id != run.spec.job_id and self._hands.look(older.spec).state in ("open", "paused"):
-            self._hands.stop(older.spec.job_id)
+        if older.spec.job_id != run.spec.job_id and self._service.job_state(older.spec).state in ("open", "paused"):
+            self._service.cancel(older.spec.job_id)
         ended = self._end(older, "replaced", f"the run of {run.date:%Y-%m-%d %H:%M} UTC took its place")
-        return ended is not None and ended.over
+        return ended is not None and ended.has_ended
 
-    def _judge(self, run: Run) -> Change:
-        outcome = self._hands.judge(run)
-        if outcome.holds:
-            return lambda now: now.at("judged", self._clock.now())
-        return self._ended("refused", outcome.words)
+    def _check_gates(self, run: Run) -> Change:
+        outcome = self._service.check_gates(run)
+        if outcome.ok:
+            return lambda now: now.with_state("judged", self._clock.now())
+        return self._end_change("refused", outcome.reason)
 
     def _promote(self, run: Run) -> Run | None:
         if not run.promote:
             return self._end(run, "kept", "this schedule leaves promotion to people")
-        outcome = self._hands.promote(run)
-        return self._end(run, "promoted" if outcome.holds else "kept", outcome.words)
+        outcome = self._service.promote(run)
+        return self._end(run, "promoted" if outcome.ok else "kept", outcome.reason)
 
     def _do_chore(self, run: Run) -> Change:
         chore = run.chores[0]
         try:
-            self._hands.do(run, chore)
+            self._service.do_chore(run, chore)
         except (OutsideError, SettingsError):
             raise
         except LatentmillError as final:
-            log.error("%s: %s: %s", _told(run), chore, final)
+            log.error("%s: %s: %s", _run_label(run), chore, final)
         left: dict[str, object] = {"held_by": "", "held_until": None}
         return lambda now: now.model_copy(update=left | {"chores": tuple(each for each in now.chores if each != chore)})
 
-    def _begin_aside(self, run: Run, work: Callable[[Run], Change]) -> Run | None:
+    def _start_background(self, run: Run, work: Callable[[Run], Change]) -> Run | None:
         """Hold the run and do ``work`` aside, unless somebody else holds it; its outcome is the next state."""
-        held: dict[str, object] = {"held_by": self._who, "held_until": self._clock.now() + self._held}
+        held: dict[str, object] = {"held_by": self._holder, "held_until": self._clock.now() + self._hold_time}
 
         def hold(now: Run) -> Run | None:
             wanted = bool(now.chores) or work != self._do_chore
@@ -181,57 +183,57 @@ class Steps:
         mine = self._change(run, hold)
         if mine is None or (mine.held_by, mine.held_until) != tuple(held.values()):
             return None
-        self._busy[run.mark] = future = self._aside.submit(self._aside_work, mine, work)
-        future.add_done_callback(lambda _: self.news.set())
-        return read_run(self._hands.root, run.schedule, run.date) if future.done() else None
+        self._busy[run.marker] = future = self._executor.submit(self._run_background, mine, work)
+        future.add_done_callback(lambda _: self.background_done.set())
+        return read_run(self._service.root, run.schedule, run.date) if future.done() else None
 
-    def _aside_work(self, run: Run, work: Callable[[Run], Change]) -> None:
+    def _run_background(self, run: Run, work: Callable[[Run], Change]) -> None:
         try:
             change = work(run)
         except (OutsideError, SettingsError) as away:
-            log.warning("%s: %s", _told(run), away)
-            change = _noted(str(away), self._clock.now() + _AGAIN)
+            log.warning("%s: %s", _run_label(run), away)
+            change = _retry_later(str(away), self._clock.now() + _RETRY_AFTER)
         except LatentmillError as final:
-            change = self._ended("failed", str(final))
+            change = self._end_change("failed", str(final))
         except Exception as bug:
-            log.exception("%s: unexpected", _told(run))
-            change = _noted(f"{type(bug).__name__}: {bug}", self._clock.now() + _AFTER_BUG)
+            log.exception("%s: unexpected", _run_label(run))
+            change = _retry_later(f"{type(bug).__name__}: {bug}", self._clock.now() + _RETRY_AFTER_BUG)
         try:
-            self._change(run, change, state=work == self._judge)
+            self._change(run, change, state=work == self._check_gates)
         except LatentmillError as away:  # the outcome is lost, the hold runs out, and somebody does it again
-            log.warning("%s: %s", _told(run), away)
+            log.warning("%s: %s", _run_label(run), away)
 
     def _is_busy(self, run: Run) -> bool:
         """Whether we are at it ourselves; the run is held on then, as long as it takes."""
-        future = self._busy.get(run.mark)
+        future = self._busy.get(run.marker)
         if future is None:
             return False
         if future.done():
-            del self._busy[run.mark]
+            del self._busy[run.marker]
             return False
         now = self._clock.now()
-        if run.held_by == self._who and run.held_until is not None and run.held_until - now < self._held / 2:
-            self._change(run, lambda each: each.model_copy(update={"held_until": now + self._held}))
+        if run.held_by == self._holder and run.held_until is not None and run.held_until - now < self._hold_time / 2:
+            self._change(run, lambda each: each.model_copy(update={"held_until": now + self._hold_time}))
         return True
 
     def _is_held(self, run: Run) -> bool:
         """Whether somebody is at it; what is held for longer than anybody holds is of a broken clock."""
         now = self._clock.now()
-        return run.held_until is not None and now < run.held_until <= now + self._longest
+        return run.held_until is not None and now < run.held_until <= now + self._max_hold
 
-    def _to(self, run: Run, state: str) -> Run | None:
-        log.info("%s: %s", _told(run), state)
-        return self._change(run, lambda now: now.at(state, self._clock.now()))  # type: ignore[arg-type]
+    def _set_state(self, run: Run, state: str) -> Run | None:
+        log.info("%s: %s", _run_label(run), state)
+        return self._change(run, lambda now: now.with_state(state, self._clock.now()))  # type: ignore[arg-type]
 
     def _end(self, run: Run, state: str, reason: str) -> Run | None:
         level = logging.INFO if state in ("promoted", "kept") else logging.WARNING
-        log.log(level, "%s: %s%s", _told(run), state, f": {reason}" if reason else "")
-        return self._change(run, self._ended(state, reason))
+        log.log(level, "%s: %s%s", _run_label(run), state, f": {reason}" if reason else "")
+        return self._change(run, self._end_change(state, reason))
 
-    def _ended(self, state: str, reason: str) -> Change:
+    def _end_change(self, state: str, reason: str) -> Change:
         def ended(now: Run) -> Run:
-            chores = (*now.chores, *_chores(state, now))
-            return now.at(state, self._clock.now(), reason=reason[:MAX_TEXT], chores=chores)  # type: ignore[arg-type]
+            chores = (*now.chores, *_chores_after(state, now))
+            return now.with_state(state, self._clock.now(), reason=reason[:MAX_TEXT], chores=chores)  # type: ignore[arg-type]
 
         return ended
 
@@ -242,26 +244,26 @@ class Steps:
             same = now.take == run.take and (now.state == run.state or not state)
             return change(now) if same else None
 
-        return change_run(self._hands.root, run.schedule, run.date, changed)
+        return update_run(self._service.root, run.schedule, run.date, changed)
 
 
-def _goes_before(earlier: Run, run: Run) -> bool:
+def _must_wait_for(earlier: Run, run: Run) -> bool:
     """Whether ``run`` waits for ``earlier``: both come by themselves, or both are of a backfill."""
     if run.overlap == "replace" and run.origin == "schedule":
         return False
     return earlier.origin == run.origin != "hand"
 
 
-def _chores(state: str, run: Run) -> tuple[Chore, ...]:
+def _chores_after(state: str, run: Run) -> tuple[Chore, ...]:
     if state in ("promoted", "kept"):
         return ("retain", "succeeded") if run.retention is not None else ("succeeded",)
     return {"refused": ("refused",), "failed": ("failed",)}.get(state, ())  # type: ignore[return-value]
 
 
-def _noted(note: str, until: datetime) -> Change:
+def _retry_later(note: str, until: datetime) -> Change:
     """Nobody tries again before ``until``."""
     return lambda now: now.model_copy(update={"note": note[:MAX_TEXT], "held_by": "", "held_until": until})
 
 
-def _told(run: Run) -> str:
+def _run_label(run: Run) -> str:
     return f"{run.schedule} {run.date:%Y-%m-%dT%H:%MZ}"

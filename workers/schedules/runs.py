@@ -19,30 +19,30 @@ from pydantic import AwareDatetime, Field
 from generator.curation.gates import Gates
 from generator.curation.retention import Retention
 from generator.errors import AlreadyExists, SpecError
-from generator.spec.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
+from generator.spec.canonical import MAX_JSON_BYTES, FrozenModel, read_json, validate
 from generator.spec.recipe import JobSpec, Name
 from generator.store import pointers
 from generator.store.base import Store
 from workers.notifications import Notifications
-from workers.schedules.dates import key_of, moment_of
+from workers.schedules.dates import date_key, parse_date_key
 from workers.schedules.schedule import Overlap
 
 RUNS = "schedules/runs/"
-LIVE = "schedules/live/"
+LIVE_MARKERS = "schedules/live/"
 MAX_TEXT = 4000
-_MARK = re.compile(r"([a-z0-9_-]{1,63})/([0-9]{8}T[0-9]{6}Z)\.([0-9]{1,6})")
+_MARKER_NAME = re.compile(r"([a-z0-9_-]{1,63})/([0-9]{8}T[0-9]{6}Z)\.([0-9]{1,6})")
 
 Origin = Literal["schedule", "hand", "backfill"]
 State = Literal[
     "created", "submitted", "committed", "judged",
     "promoted", "kept", "refused", "failed", "skipped", "replaced", "cancelled",
 ]  # fmt: skip
-ENDED = frozenset({"promoted", "kept", "refused", "failed", "skipped", "replaced", "cancelled"})
+ENDED_STATES = frozenset({"promoted", "kept", "refused", "failed", "skipped", "replaced", "cancelled"})
 Chore = Literal["retain", "succeeded", "failed", "refused", "at_risk"]
-Why = Literal["", "missed", "overlap", "paused"]
+SkipReason = Literal["", "missed", "overlap", "paused"]
 
 
-class Run(Frozen):
+class Run(FrozenModel):
     """One date of one schedule.
 
     ``take``: how often it was begun, by hand after the first time. ``spec`` is pinned when the run is created; one
@@ -59,7 +59,7 @@ class Run(Frozen):
     origin: Origin = "schedule"
     state: State
     take: int = Field(default=1, ge=1, le=999_999)
-    why: Why = ""  # a skipped run was skipped
+    why: SkipReason = ""  # a skipped run was skipped
     reason: str = Field(default="", max_length=2 * MAX_TEXT)
     note: str = Field(default="", max_length=2 * MAX_TEXT)  # what an unfinished one waits for
     until: AwareDatetime | None = None
@@ -82,17 +82,17 @@ class Run(Frozen):
     held_until: AwareDatetime | None = None
 
     @property
-    def over(self) -> bool:
-        return self.state in ENDED
+    def has_ended(self) -> bool:
+        return self.state in ENDED_STATES
 
     @property
-    def settled(self) -> bool:
+    def is_done(self) -> bool:
         """Nothing is left to do."""
-        return self.over and not self.chores
+        return self.has_ended and not self.chores
 
     @property
-    def mark(self) -> Mark:
-        return Mark(self.schedule, self.date, self.take)
+    def marker(self) -> RunMarker:
+        return RunMarker(self.schedule, self.date, self.take)
 
     @property
     def dataset(self) -> str:
@@ -104,15 +104,15 @@ class Run(Frozen):
         """URL of its build; empty before that is known."""
         return f"{self.dataset}/builds/{self.spec.build_id}" if self.spec else ""
 
-    def at(self, state: State, now: datetime, **update: object) -> Run:
+    def with_state(self, state: State, now: datetime, **update: object) -> Run:
         """This run in another state, with the time of it noted; nobody holds it any more."""
-        clock = state if state in ("submitted", "committed") else "ended" if state in ENDED else None
+        clock = state if state in ("submitted", "committed") else "ended" if state in ENDED_STATES else None
         times = {clock: now} if clock else {}
         free = {"state": state, "note": "", "held_by": "", "held_until": None}
         return self.model_copy(update=free | times | update)
 
 
-class Mark(NamedTuple):
+class RunMarker(NamedTuple):
     """Names one taking-up of one run."""
 
     schedule: str
@@ -122,78 +122,78 @@ class Mark(NamedTuple):
 
 def create_run(root: Store, run: Run) -> bool:
     """Store a new run; ``False`` where its date has one already."""
-    if not run.settled:
-        _mark(root, run.mark)
+    if not run.is_done:
+        _create_marker(root, run.marker)
     try:
         root.create(_key(run.schedule, run.date), run.canonical())
     except AlreadyExists:
         return read_run(root, run.schedule, run.date) == run  # our own write, whose answer was lost
-    if not run.settled:
-        _mark(root, run.mark)  # it may have taken us so long that somebody thought we had died
+    if not run.is_done:
+        _create_marker(root, run.marker)  # it may have taken us so long that somebody thought we had died
     return True
 
 
-def change_run(root: Store, name: str, date: datetime, change: Callable[[Run], Run | None]) -> Run | None:
+def update_run(root: Store, name: str, date: datetime, change: Callable[[Run], Run | None]) -> Run | None:
     """Change a run by compare and swap; ``change`` returns ``None`` to leave it. How it is then, if there is one."""
 
     def decided(data: bytes | None) -> bytes | None:
-        run = _parsed(data, name, date)
+        run = _parse_run(data, name, date)
         wanted = None if run is None else change(run)
         return None if wanted is None else wanted.canonical()
 
-    return _parsed(pointers.move(root, _key(name, date), decided, MAX_JSON_BYTES), name, date)
+    return _parse_run(pointers.move(root, _key(name, date), decided, MAX_JSON_BYTES), name, date)
 
 
-def take_up(root: Store, run: Run, fresh: Run) -> bool:
+def restart_run(root: Store, run: Run, fresh: Run) -> bool:
     """Begin an ended run again as ``fresh``; ``False`` where somebody else has changed it meanwhile."""
-    _mark(root, fresh.mark)
-    return change_run(root, run.schedule, run.date, lambda now: fresh if now == run else None) == fresh
+    _create_marker(root, fresh.marker)
+    return update_run(root, run.schedule, run.date, lambda now: fresh if now == run else None) == fresh
 
 
 def read_run(root: Store, name: str, date: datetime) -> Run | None:
     """The run of a date. Raises ``SpecError`` for one that is damaged."""
-    return _parsed(pointers.read(root, _key(name, date), MAX_JSON_BYTES), name, date)
+    return _parse_run(pointers.read(root, _key(name, date), MAX_JSON_BYTES), name, date)
 
 
-def marks(root: Store) -> Iterator[tuple[Mark, datetime]]:
+def live_markers(root: Store) -> Iterator[tuple[RunMarker, datetime]]:
     """The runs that something may be left to do for, and when each was marked."""
-    for info in root.list(LIVE):
-        if match := _MARK.fullmatch(info.key.removeprefix(LIVE)):
-            yield Mark(match[1], moment_of(match[2]), int(match[3])), info.modified
+    for info in root.list(LIVE_MARKERS):
+        if match := _MARKER_NAME.fullmatch(info.key.removeprefix(LIVE_MARKERS)):
+            yield RunMarker(match[1], parse_date_key(match[2]), int(match[3])), info.modified
 
 
-def unmark(root: Store, mark: Mark) -> None:
+def remove_marker(root: Store, mark: RunMarker) -> None:
     """Nothing is left to do for this run."""
-    root.delete(_mark_key(mark))
+    root.delete(_marker_key(mark))
 
 
-def dates_of(root: Store, name: str) -> Iterator[datetime]:
+def run_dates(root: Store, name: str) -> Iterator[datetime]:
     """The dates that have a run, ascending; no run is read."""
     prefix = f"{RUNS}{name}/"
     for info in root.list(prefix):
-        yield moment_of(info.key.removeprefix(prefix).removesuffix(".json"))
+        yield parse_date_key(info.key.removeprefix(prefix).removesuffix(".json"))
 
 
-def _mark(root: Store, mark: Mark) -> None:
+def _create_marker(root: Store, mark: RunMarker) -> None:
     try:
-        root.create(_mark_key(mark), b"")
+        root.create(_marker_key(mark), b"")
     except AlreadyExists:
         return
 
 
-def _mark_key(mark: Mark) -> str:
-    return f"{LIVE}{mark.schedule}/{key_of(mark.date)}.{mark.take}"
+def _marker_key(mark: RunMarker) -> str:
+    return f"{LIVE_MARKERS}{mark.schedule}/{date_key(mark.date)}.{mark.take}"
 
 
 def _key(name: str, date: datetime) -> str:
-    return f"{RUNS}{name}/{key_of(date)}.json"
+    return f"{RUNS}{name}/{date_key(date)}.json"
 
 
-def _parsed(data: bytes | None, name: str, date: datetime) -> Run | None:
+def _parse_run(data: bytes | None, name: str, date: datetime) -> Run | None:
     if data is None:
         return None
     field = _key(name, date)
-    run = validated(Run, read_json(data, field=field, error=SpecError), field=field, error=SpecError)
+    run = validate(Run, read_json(data, field=field, error=SpecError), field=field, error=SpecError)
     if (run.schedule, run.date) != (name, date):
         raise SpecError(field, f"the run of {name} for {date}", f"that of {run.schedule} for {run.date}")
     return run

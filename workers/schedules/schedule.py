@@ -12,28 +12,28 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from generator.curation.gates import Gates
 from generator.curation.retention import Retention
-from generator.drafts import JobDraft, read_bytes, read_mapping
+from generator.drafts import JobDraft, parse_mapping, read_yaml_file
 from generator.errors import SpecError
-from generator.spec.canonical import Frozen, canonical_json, digest_of, shown, validated
+from generator.spec.canonical import FrozenModel, canonical_json, digest_of, short_repr, validate
 from generator.spec.recipe import Digest, Name, Priority
 from workers.notifications import Notifications
-from workers.schedules.dates import Cron, checked
-from workers.schedules.templates import filled
+from workers.schedules.dates import Cron, check_moment
+from workers.schedules.templates import fill_templates
 
 CatchUp = Literal["none", "latest", "all"]
 Overlap = Literal["skip", "queue", "replace"]
 
 _JOB_FIELDS = (set(JobDraft.model_fields) | {"channel"}) - {"tenant", "priority"}
-_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _DURATION = re.compile(r"(?:([0-9]{1,3})h)?(?:([0-9]{1,4})m)?")
 _SECOND = timedelta(seconds=1)
-_LEAP = datetime(2028, 2, 29, 23, 59, tzinfo=UTC)  # a date that templates may stumble over
+_PROBE_DATE = datetime(2028, 2, 29, 23, 59, tzinfo=UTC)  # a date that templates may stumble over
 
 
-def _deadline(text: object) -> object:
+def _check_deadline(text: object) -> object:
     given = text if isinstance(text, str) else ""  # without quotes, 17:30 is a number to YAML
     spans = _DURATION.fullmatch(given)
-    if _CLOCK.fullmatch(given) is None and (spans is None or not any(int(part or 0) for part in spans.groups())):
+    if _TIME_OF_DAY.fullmatch(given) is None and (spans is None or not any(int(part or 0) for part in spans.groups())):
         raise ValueError('a span ("90m", "2h30m") or a time of day ("07:00"), in quotes')
     return text
 
@@ -42,7 +42,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-class Schedule(Frozen):
+class Schedule(FrozenModel):
     """What is built when.
 
     ``cron`` and ``timezone`` give the logical dates; ``start`` and ``end`` bound them (both included; without an offset
@@ -66,7 +66,7 @@ class Schedule(Frozen):
     catch_up: CatchUp = "latest"
     catch_up_limit: int = Field(default=31, ge=1, le=1000, strict=True)
     overlap: Overlap = "queue"
-    deadline: Annotated[str, BeforeValidator(_deadline)] | None = None
+    deadline: Annotated[str, BeforeValidator(_check_deadline)] | None = None
     paused: bool = False
     promote: bool = True
     gates: Gates | None = Gates()
@@ -74,13 +74,13 @@ class Schedule(Frozen):
     notifications: Notifications = Notifications()
 
     @model_validator(mode="after")
-    def _checked(self) -> Schedule:
+    def _check_whole(self) -> Schedule:
         unknown = sorted(set(self.job) - _JOB_FIELDS)
         if unknown:
             where = "top" if unknown[0] in ("tenant", "priority") else ""
             expected = f"one of the fields of a job ({', '.join(sorted(_JOB_FIELDS))})"
             hint = f"{unknown[0]} stands beside job, not in it" if where else ""
-            raise SpecError(f"job.{unknown[0]}", expected, f"unknown field {shown(unknown[0])}", hint)
+            raise SpecError(f"job.{unknown[0]}", expected, f"unknown field {short_repr(unknown[0])}", hint)
         if ("bundle" in self.job) == ("channel" in self.job):
             got = "both" if "bundle" in self.job else "neither"
             raise SpecError("job", "either bundle (a path, a URL, a digest) or channel (a line of bundles)", got)
@@ -88,82 +88,82 @@ class Schedule(Frozen):
             canonical_json(self.job)
         except (TypeError, ValueError, RecursionError) as odd:
             raise SpecError("job", "text, numbers, lists and mappings", str(odd), "put dates in quotes") from odd
-        first, last = self.begins, self.ends
+        first, last = self.start_utc, self.end_utc
         if first is not None and last is not None and last < first:
-            raise SpecError("end", "a moment after start", shown(str(self.end)))
-        self.draft(_LEAP)
+            raise SpecError("end", "a moment after start", short_repr(str(self.end)))
+        self.job_draft(_PROBE_DATE)
         return self
 
     @cached_property
-    def times(self) -> Cron:
+    def timetable(self) -> Cron:
         """When it is due. Raises ``SpecError``."""
         return Cron(self.cron, self.timezone)
 
     @property
-    def begins(self) -> datetime | None:
-        return self._moment(self.start, "start")
+    def start_utc(self) -> datetime | None:
+        return self._to_utc(self.start, "start")
 
     @property
-    def ends(self) -> datetime | None:
-        return self._moment(self.end, "end")
+    def end_utc(self) -> datetime | None:
+        return self._to_utc(self.end, "end")
 
     def upcoming(self, now: datetime, count: int) -> list[datetime]:
         """The next ``count`` dates later than ``now``, from ``start`` on; fewer where ``end`` comes before."""
-        begins, ends = self.begins, self.ends
+        begins, ends = self.start_utc, self.end_utc
         after = now if begins is None else max(now, begins - _SECOND)
-        return [date for date in self.times.upcoming(after, count) if ends is None or date <= ends]
+        return [date for date in self.timetable.upcoming(after, count) if ends is None or date <= ends]
 
     @property
     def channel(self) -> str | None:
         """The line of bundles, as a template."""
         return self.job.get("channel")
 
-    def due_by(self, date: datetime) -> datetime | None:
+    def deadline_of(self, date: datetime) -> datetime | None:
         """When the build of ``date`` should be there; ``None`` if nobody said."""
         if self.deadline is None:
             return None
-        if clock := _CLOCK.fullmatch(self.deadline):
-            local = self.times.local(date).replace(tzinfo=None, fold=0)
+        if clock := _TIME_OF_DAY.fullmatch(self.deadline):
+            local = self.timetable.to_local(date).replace(tzinfo=None, fold=0)
             wanted = datetime.combine(local.date(), time(int(clock[1]), int(clock[2])))
-            return self.times.moment(wanted if wanted > local else wanted + timedelta(days=1))
+            return self.timetable.to_utc(wanted if wanted > local else wanted + timedelta(days=1))
         hours, minutes = (int(part or 0) for part in _DURATION.fullmatch(self.deadline).groups())  # type: ignore[union-attr]
         return date + timedelta(hours=hours, minutes=minutes)
 
-    def fields(self, date: datetime) -> dict[str, Any]:
+    def job_fields(self, date: datetime) -> dict[str, Any]:
         """The job of ``date`` (UTC) as plain values, with ``channel`` if it names one. Raises ``SpecError``."""
         given: dict[str, Any] = {"name": self.name, "seed": seed_of(self.name, date)} | self.job
-        local = self.times.local(date)
+        local = self.timetable.to_local(date)
         try:
-            made = filled(given, schedule=self.name, date=local)
+            made = fill_templates(given, schedule=self.name, date=local)
         except SpecError as wrong:
-            raise _inside(wrong) from wrong
+            raise _with_job_prefix(wrong) from wrong
         return made | {"tenant": self.tenant, "priority": self.priority}
 
-    def draft(self, date: datetime, bundle: str | None = None) -> JobDraft:
+    def job_draft(self, date: datetime, bundle: str | None = None) -> JobDraft:
         """The job of ``date``, of ``bundle`` if that is given. Raises ``SpecError`` naming the field."""
-        made = self.fields(date)
+        made = self.job_fields(date)
         line = made.pop("channel", None)
         try:
-            validated(_Line, {"channel": line} if line is not None else {}, field="", error=SpecError)
-            return validated(JobDraft, made | ({"bundle": bundle or line} if bundle or line else {}), **_AS_SPEC)
+            validate(_ChannelName, {"channel": line} if line is not None else {}, field="", error=SpecError)
+            return validate(JobDraft, made | ({"bundle": bundle or line} if bundle or line else {}), **_SPEC_ERROR)
         except SpecError as wrong:
-            raise _inside(wrong) from wrong
+            raise _with_job_prefix(wrong) from wrong
 
-    def _moment(self, moment: datetime | None, field: str) -> datetime | None:
+    def _to_utc(self, moment: datetime | None, field: str) -> datetime | None:
         if moment is None:
             return None
-        moment = checked(moment, field)
-        return moment.astimezone(UTC) if moment.tzinfo else self.times.moment(moment)
+        moment = check_moment(moment, field)
+        return moment.astimezone(UTC) if moment.tzinfo else self.timetable.to_utc(moment)
 
 
-class _Line(Frozen):
+class _ChannelName(FrozenModel):
     channel: Name | None = None
 
 
-_AS_SPEC: dict[str, Any] = {"field": "", "error": SpecError}
+_SPEC_ERROR: dict[str, Any] = {"field": "", "error": SpecError}
 
 
-def _inside(wrong: SpecError) -> SpecError:
+def _with_job_prefix(wrong: SpecError) -> SpecError:
     return SpecError(f"job.{wrong.field}" if wrong.field else "job", wrong.expected, wrong.got, wrong.hint)
 
 
@@ -175,10 +175,10 @@ def seed_of(name: str, date: datetime) -> int:
 
 def read_schedule(path: str | Path) -> tuple[Schedule, Digest]:
     """The schedule in a YAML file, and the digest of the file's bytes. Raises ``SpecError``."""
-    data = read_bytes(path, "schedule")
+    data = read_yaml_file(path, "schedule")
     return parse_schedule(data, str(path)), digest_of(data)
 
 
 def parse_schedule(data: bytes, where: str) -> Schedule:
     """The schedule that YAML from ``where`` declares. Raises ``SpecError`` naming the field."""
-    return validated(Schedule, read_mapping(data, where=where, field="schedule"), field="", error=SpecError)
+    return validate(Schedule, parse_mapping(data, where=where, field="schedule"), field="", error=SpecError)

@@ -12,24 +12,24 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, final
 
-from generator.curation.gates import judge_build
-from generator.curation.retention import retain
-from generator.datasets.promotion import expect_promotion, promote
+from generator.curation.gates import evaluate_gates
+from generator.curation.retention import enforce_retention
+from generator.datasets.promotion import promote, require_promotion
 from generator.errors import BrokerUnavailable
 from generator.models.bundle import bundle_store, push
-from generator.production.commit import place_of
+from generator.production.commit import locate_build
 from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.spec.recipe import JobSpec
 from generator.store import open_store
 from generator.store.base import Store
 from workers.client import Client
-from workers.jobs.build_intents import MarkedIntents
+from workers.jobs.build_intents import BuildIntents
 from workers.jobs.markers import Intent
 from workers.jobs.pool import Pool
-from workers.notifications import Event, Kind, notify
-from workers.schedules.dates import key_of
+from workers.notifications import Event, EventKind, notify
+from workers.schedules.dates import date_key
 from workers.schedules.deadlines import Progress
-from workers.schedules.new_run import Pinned, pin
+from workers.schedules.new_run import ResolvedJob, resolve_job
 from workers.schedules.runs import Chore, Run
 from workers.schedules.schedule import Schedule
 from workers.settings import Settings
@@ -37,22 +37,22 @@ from workers.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class Seen(NamedTuple):
+class JobState(NamedTuple):
     """How a job stands in the store. ``begun``: seconds since the epoch at which it was first submitted."""
 
     state: Intent | Literal["committed", "unknown"]
     error: str = ""
-    begun: float = 0.0
+    submitted: float = 0.0
 
 
 class Outcome(NamedTuple):
     """Whether it went as wished, and in words."""
 
-    holds: bool
-    words: str
+    ok: bool
+    reason: str
 
 
-class Hands(ABC):
+class Service(ABC):
     """Every method may raise ``OutsideError`` (try again later) and ``LatentmillError`` (no use to try again)."""
 
     @property
@@ -61,11 +61,11 @@ class Hands(ABC):
         """The store root."""
 
     @abstractmethod
-    def pin(self, schedule: Schedule, date: datetime) -> Pinned:
+    def resolve_job(self, schedule: Schedule, date: datetime) -> ResolvedJob:
         """The job of a date, as things are now."""
 
     @abstractmethod
-    def look(self, spec: JobSpec) -> Seen:
+    def job_state(self, spec: JobSpec) -> JobState:
         """How a job stands, as the store knows it; needs no Redis."""
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Hands(ABC):
         """Hand a job to the pool; the same job twice is one. From now on its dataset is read through ``latest``."""
 
     @abstractmethod
-    def stop(self, job: str) -> None:
+    def cancel(self, job: str) -> None:
         """Nobody wants this job any more."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Hands(ABC):
         """How far a job is; ``None`` if nobody can tell now."""
 
     @abstractmethod
-    def judge(self, run: Run) -> Outcome:
+    def check_gates(self, run: Run) -> Outcome:
         """Whether the gates of a run hold for its committed build. May take minutes."""
 
     @abstractmethod
@@ -89,43 +89,43 @@ class Hands(ABC):
         """Move ``latest`` to the build of a run, unless it stands at a later date already."""
 
     @abstractmethod
-    def do(self, run: Run, chore: Chore) -> None:
+    def do_chore(self, run: Run, chore: Chore) -> None:
         """What is left to do after a run has reached a state. May take minutes."""
 
 
 @final
-class PoolHands(Hands):
+class PoolService(Service):
     """The real service. Nothing is connected before it is used."""
 
     def __init__(self, settings: Settings, told: Callable[[], None] = lambda: None) -> None:
         """``told`` is called when there is a message to deliver."""
-        self._told = told
+        self._wake_delivery = told
         self._settings, self._pool, self._client = settings, Pool(settings), Client(settings)
 
     @property
     def root(self) -> Store:
         return self._pool.root
 
-    def pin(self, schedule: Schedule, date: datetime) -> Pinned:
-        pinned = pin(schedule, date, self.root, self._settings)
+    def resolve_job(self, schedule: Schedule, date: datetime) -> ResolvedJob:
+        pinned = resolve_job(schedule, date, self.root, self._settings)
         if pinned.bundle.url != bundle_store(self.root, pinned.spec.recipe.bundle).url:
             push(pinned.bundle, self.root)  # it may be gone when the run's turn comes
         return pinned
 
-    def look(self, spec: JobSpec) -> Seen:
-        place = place_of(spec, self._settings.s3).store
+    def job_state(self, spec: JobSpec) -> JobState:
+        place = locate_build(spec, self._settings.s3).store
         for _ in range(2):  # a commit takes the marker away between two looks
             if place.head(MANIFEST_KEY) is not None:
-                return Seen("committed")
+                return JobState("committed")
             if (marker := self._pool.marker(spec.job_id)) is not None:
-                return Seen(marker.intent, marker.error, marker.submitted)
-        return Seen("unknown")
+                return JobState(marker.intent, marker.error, marker.submitted)
+        return JobState("unknown")
 
     def submit(self, spec: JobSpec) -> None:
-        expect_promotion(self._dataset(spec), by="scheduler")
+        require_promotion(self._dataset_store(spec), by="scheduler")
         self._client.submit(spec)
 
-    def stop(self, job: str) -> None:
+    def cancel(self, job: str) -> None:
         with suppress(BrokerUnavailable):  # the store knows it then; the ledger is corrected by the reconcilers
             self._pool.cancel(job)
 
@@ -136,11 +136,11 @@ class PoolHands(Hands):
             return None
         return Progress(status.samples_done, status.samples)
 
-    def judge(self, run: Run) -> Outcome:
+    def check_gates(self, run: Run) -> Outcome:
         assert run.spec is not None
         assert run.gates is not None
-        verdict = judge_build(
-            self._dataset(run.spec),
+        verdict = evaluate_gates(
+            self._dataset_store(run.spec),
             run.spec.build_id,
             run.gates,
             logical_date=run.date,
@@ -152,26 +152,28 @@ class PoolHands(Hands):
     def promote(self, run: Run) -> Outcome:
         assert run.spec is not None
         by = f"schedule {run.schedule}"
-        done = promote(self._dataset(run.spec), run.spec.build_id, logical_date=run.date, by=by, again=run.take > 1)
-        if done.holds:
+        done = promote(
+            self._dataset_store(run.spec), run.spec.build_id, logical_date=run.date, by=by, again=run.take > 1
+        )
+        if done.is_current:
             return Outcome(True, "")
-        current = done.standing.current
+        current = done.state.current
         behind = f"a build of a later date, {current.logical_date:%Y-%m-%d %H:%M} UTC" if current else "another build"
         words = {"older": f"readers get {behind}", "withdrawn": "somebody rolled it back"}
         return Outcome(False, words.get(done.outcome, done.outcome))
 
-    def do(self, run: Run, chore: Chore) -> None:
+    def do_chore(self, run: Run, chore: Chore) -> None:
         if chore != "retain":
             notify(self.root, run.notifications, self._event(run, chore))
-            self._told()
+            self._wake_delivery()
         elif run.spec is not None and run.retention is not None:
-            _, done = retain(self._dataset(run.spec), run.retention, intents=MarkedIntents(self.root))
+            _, done = enforce_retention(self._dataset_store(run.spec), run.retention, intents=BuildIntents(self.root))
             log.info("%s: retention deleted %d build(s) of %s", run.schedule, len(done.deleted), run.dataset)
 
-    def _event(self, run: Run, kind: Kind) -> Event:
+    def _event(self, run: Run, kind: EventKind) -> Event:
         return Event(
             kind=kind,
-            run=f"{self.root.url}#{key_of(run.date)}.{run.take}"[-250:] + f"/{run.schedule}",
+            run=f"{self.root.url}#{date_key(run.date)}.{run.take}"[-250:] + f"/{run.schedule}",
             schedule=run.schedule,
             logical_date=run.date,
             at=datetime.now(UTC),
@@ -181,6 +183,6 @@ class PoolHands(Hands):
             words=run.at_risk if kind == "at_risk" else run.reason,
         )
 
-    def _dataset(self, spec: JobSpec) -> Store:
+    def _dataset_store(self, spec: JobSpec) -> Store:
         url = f"{spec.order.destination}/{spec.order.name}"
         return open_store(self._settings.check_allowed(url), self._settings.s3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from workers.telemetry.exporter import Exporter
 from workers.telemetry.meter_factory import open_meter
-from workers.telemetry.meters import Meter, Silent
-from workers.telemetry.ports import check_ports, on_port
+from workers.telemetry.meters import Meter, NullMeter
+from workers.telemetry.ports import check_ports, with_port
 
-__all__ = ["Exporter", "Meter", "Silent", "open_meter", "check_ports", "on_port"]
+__all__ = ["Exporter", "Meter", "NullMeter", "open_meter", "check_ports", "with_port"]

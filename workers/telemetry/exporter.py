@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, final
 from generator.errors import SettingsError
 from workers.broker.connection import redis_url
 from workers.ledger.ledger import Ledger
-from workers.settings import PREFIX, Settings
-from workers.telemetry.ports import bound
-from workers.telemetry.process_files import Directory
+from workers.settings import ENV_PREFIX, Settings
+from workers.telemetry.ports import bind_server
+from workers.telemetry.process_files import MultiprocessDir
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Role = Literal["worker", "scheduler"]
-_SILENT_SECONDS = 10.0  # after which a connection that asks nothing is closed
+_IDLE_SECONDS = 10.0  # after which a connection that asks nothing is closed
 
 
 @final
@@ -35,8 +35,8 @@ class Exporter:
     def __init__(
         self, settings: Settings, role: Role, more: Mapping[str, tuple[str, Callable[[], float]]] | None = None
     ) -> None:
-        self._settings, self._role, self._more = settings, role, dict(more or {})
-        self._directory: Directory | None = None
+        self._settings, self._role, self._extra_gauges = settings, role, dict(more or {})
+        self._directory: MultiprocessDir | None = None
         self._server: ThreadingTCPServer | None = None
 
     def start(self) -> None:
@@ -44,9 +44,9 @@ class Exporter:
         if self._settings.metrics_port is None:
             return
         if self._role == "worker":
-            self._directory = _directory(self._settings)
+            self._directory = _open_directory(self._settings)
         try:
-            self._server = self._opened()
+            self._server = self._open_server()
         except BaseException:
             self.stop()
             raise
@@ -62,33 +62,33 @@ class Exporter:
             self._directory.close()
         self._server = self._directory = None
 
-    def _opened(self) -> ThreadingTCPServer:
+    def _open_server(self) -> ThreadingTCPServer:
         from prometheus_client import MetricsHandler
 
-        answers = {"registry": self._registry(), "timeout": _SILENT_SECONDS, "server_version": "latentmill"}
-        return bound(self._settings, type("Handler", (MetricsHandler,), answers | {"sys_version": ""}))
+        answers = {"registry": self._registry(), "timeout": _IDLE_SECONDS, "server_version": "latentmill"}
+        return bind_server(self._settings, type("Handler", (MetricsHandler,), answers | {"sys_version": ""}))
 
     def _registry(self) -> CollectorRegistry:
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        from workers.telemetry.gauges import Counts, OwnGauges, PoolGauges
+        from workers.telemetry.gauges import PoolCounters, PoolGauges, ProcessGauges
 
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         # A scrape is over well before it would be given up, by whoever is as patient as we are with Redis.
         patience = self._settings.redis_timeout / 2
         ledger = Ledger(redis_url(self._settings), patience)
-        registry.register(PoolGauges(lambda: ledger.standing(self._settings.queue), patience))
-        registry.register(OwnGauges(self._role, version("latentmill"), self._more))
+        registry.register(PoolGauges(lambda: ledger.pool_snapshot(self._settings.queue), patience))
+        registry.register(ProcessGauges(self._role, version("latentmill"), self._extra_gauges))
         if self._directory is not None:
-            registry.register(Counts(MultiProcessCollector(None, str(self._directory.path))))  # type: ignore[no-untyped-call]
+            registry.register(PoolCounters(MultiProcessCollector(None, str(self._directory.path))))  # type: ignore[no-untyped-call]
         return registry
 
 
-def _directory(settings: Settings) -> Directory:
+def _open_directory(settings: Settings) -> MultiprocessDir:
     try:
-        return Directory(settings.metrics_dir)
+        return MultiprocessDir(settings.metrics_dir)
     except OSError as wrong:
         got = f"{settings.metrics_dir} ({wrong.strerror})"
-        raise SettingsError(f"{PREFIX}STATE_DIR", "a directory that can be written", got) from wrong
+        raise SettingsError(f"{ENV_PREFIX}STATE_DIR", "a directory that can be written", got) from wrong

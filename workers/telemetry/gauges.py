@@ -14,89 +14,89 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from generator.errors import BrokerUnavailable
-from workers.ledger.claims import Standing
+from workers.ledger.claims import PoolSnapshot
 
 log = logging.getLogger(__name__)
 
-STATES = ("open", "paused", "committed", "cancelled", "failed")
-_FRESH_SECONDS = 1.0  # who asks again within them gets the same answer: no number of scrapes is a load for Redis
+JOB_STATES = ("open", "paused", "committed", "cancelled", "failed")
+_CACHE_SECONDS = 1.0  # who asks again within them gets the same answer: no number of scrapes is a load for Redis
 
 
 @dataclass
-class _Question:
+class _LedgerQuery:
     """One question to the ledger, begun at a moment of ``time.monotonic``; without an answer Redis is away."""
 
-    begun: float
-    answered: threading.Event = field(default_factory=threading.Event)
-    answer: Standing | None = None
+    started: float
+    done: threading.Event = field(default_factory=threading.Event)
+    result: PoolSnapshot | None = None
 
 
 @final
 class PoolGauges(Collector):
     """The pool as the ledger sees it, asked of ``ask`` in a thread that is waited for ``patience`` seconds."""
 
-    def __init__(self, ask: Callable[[], Standing], patience: float) -> None:
-        self._ask, self._patience = ask, patience
-        self._lock, self._last = threading.Lock(), _Question(float("-inf"))
-        self._last.answered.set()
+    def __init__(self, ask: Callable[[], PoolSnapshot], patience: float) -> None:
+        self._read_pool, self._timeout = ask, patience
+        self._lock, self._last_query = threading.Lock(), _LedgerQuery(float("-inf"))
+        self._last_query.done.set()
 
     def collect(self) -> Iterable[Metric]:
-        standing = self._standing()
+        standing = self._snapshot()
         yield _gauge("redis_up", "Whether Redis answers.", float(standing is not None))
         if standing is None:
             return
         jobs = GaugeMetricFamily(
             "latentmill_jobs", "Jobs that the pool knows, by state; ended ones for a month.", labels=["state"]
         )
-        for state in STATES:
+        for state in JOB_STATES:
             jobs.add_metric([state], standing.jobs.get(state, 0))
         yield jobs
         yield _gauge("tickets_waiting", "Tickets that wait in the broker.", standing.tickets)
         yield _gauge("slots", "Processes of all workers that announced themselves lately.", standing.slots)
         yield _gauge("shards_running", "Shards that are being made, by all workers.", standing.running)
 
-    def _standing(self) -> Standing | None:
-        question = self._question()
-        question.answered.wait(max(0.0, question.begun + self._patience - time.monotonic()))
-        return question.answer
+    def _snapshot(self) -> PoolSnapshot | None:
+        question = self._current_query()
+        question.done.wait(max(0.0, question.started + self._timeout - time.monotonic()))
+        return question.result
 
-    def _question(self) -> _Question:
+    def _current_query(self) -> _LedgerQuery:
         """The last question, if nobody has answered it yet or did just now; else a new one."""
         with self._lock:
             now = time.monotonic()
-            if self._last.answered.is_set() and now - self._last.begun > _FRESH_SECONDS:
-                self._last = _Question(now)
-                threading.Thread(target=self._put, args=(self._last,), name="metrics", daemon=True).start()
-            return self._last
+            if self._last_query.done.is_set() and now - self._last_query.started > _CACHE_SECONDS:
+                self._last_query = _LedgerQuery(now)
+                threading.Thread(target=self._run_query, args=(self._last_query,), name="metrics", daemon=True).start()
+            return self._last_query
 
-    def _put(self, question: _Question) -> None:
+    def _run_query(self, question: _LedgerQuery) -> None:
         try:
-            question.answer = self._ask()
+            question.result = self._read_pool()
         except BrokerUnavailable:
             pass
         except Exception:
             log.exception("metrics: the ledger cannot be read")
         finally:
-            question.answered.set()
+            question.done.set()
 
 
 @final
-class OwnGauges(Collector):
+class ProcessGauges(Collector):
     """The process that answers: its ``role`` and release, and what else is asked of it, by name and explanation."""
 
     def __init__(self, role: str, release: str, more: dict[str, tuple[str, Callable[[], float]]]) -> None:
-        self._labels, self._more = [role, release], more
+        self._labels, self._extra = [role, release], more
 
     def collect(self) -> Iterable[Metric]:
         info = GaugeMetricFamily("latentmill_info", "Always 1.", labels=["role", "version"])
         info.add_metric(self._labels, 1.0)
         yield info
-        for name, (told, value) in self._more.items():
+        for name, (told, value) in self._extra.items():
             yield _gauge(name, told, value())
 
 
 @final
-class Counts(Collector):
+class PoolCounters(Collector):
     """What the processes of the pool have counted, from the ``files`` they write; nothing if those cannot be read."""
 
     def __init__(self, files: Collector) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from workers.settings import Settings
-from workers.telemetry.meters import Meter, Silent
+from workers.telemetry.meters import Meter, NullMeter
 
 log = logging.getLogger(__name__)
 
@@ -13,11 +13,11 @@ log = logging.getLogger(__name__)
 def open_meter(settings: Settings) -> Meter:
     """The meter of this process. Where it cannot be opened the log says so, and shards are made uncounted."""
     if settings.metrics_port is None:
-        return Silent()
+        return NullMeter()
     try:
-        from workers.telemetry.prometheus_meter import open_counting
+        from workers.telemetry.prometheus_meter import open_prometheus_meter
 
-        return open_counting()
+        return open_prometheus_meter()
     except Exception:
         log.exception("this process counts nothing for the metrics")
-        return Silent()
+        return NullMeter()

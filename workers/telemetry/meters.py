@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal, final, get_args
 
-from generator.production.pipeline.run_record import Run
+from generator.production.pipeline.run_record import RunRecord
 
 # made here; found finished by somebody else; handed back: lost, declined, postponed; ended for good: given up, failed
 ShardOutcome = Literal["made", "found", "lost", "declined", "postponed", "given_up", "failed"]
@@ -18,34 +18,34 @@ class Meter(ABC):
     """Counts; none of its methods raises."""
 
     @abstractmethod
-    def made(self, run: Run) -> None:
+    def record_run(self, run: RunRecord) -> None:
         """A shard was made and published here: one more of outcome ``made``, and all that it took."""
 
     @abstractmethod
-    def shard(self, outcome: ShardOutcome) -> None:
+    def count_shard(self, outcome: ShardOutcome) -> None:
         """A claimed shard came to this."""
 
     @abstractmethod
-    def commit(self, outcome: CommitOutcome) -> None:
+    def count_commit(self, outcome: CommitOutcome) -> None:
         """The commit of a build came to this."""
 
     @abstractmethod
-    def fault(self, error: Exception) -> None:
+    def count_fault(self, error: Exception) -> None:
         """Something went wrong."""
 
 
 @final
-class Silent(Meter):
+class NullMeter(Meter):
     """Metrics are off."""
 
-    def made(self, run: Run) -> None:
+    def record_run(self, run: RunRecord) -> None:
         pass
 
-    def shard(self, outcome: ShardOutcome) -> None:
+    def count_shard(self, outcome: ShardOutcome) -> None:
         pass
 
-    def commit(self, outcome: CommitOutcome) -> None:
+    def count_commit(self, outcome: CommitOutcome) -> None:
         pass
 
-    def fault(self, error: Exception) -> None:
+    def count_fault(self, error: Exception) -> None:
         pass

@@ -9,14 +9,14 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 from generator.errors import SettingsError
-from workers.settings import PREFIX, Settings
+from workers.settings import ENV_PREFIX, Settings
 
 log = logging.getLogger(__name__)
 
 _LAST_PORT = 65535
 
 
-def on_port(settings: Settings, place: int) -> Settings:
+def with_port(settings: Settings, place: int) -> Settings:
     """The settings of the process at ``place`` among those that share them: each has a port of its own, if any has."""
     if settings.metrics_port is None:
         return settings
@@ -27,18 +27,18 @@ def check_ports(settings: Iterable[Settings]) -> None:
     """Raises ``SettingsError`` where somebody else has one of the ports, or they are not to be had."""
     for each in settings:
         if each.metrics_port is not None:
-            bound(each, BaseRequestHandler).server_close()
+            bind_server(each, BaseRequestHandler).server_close()
 
 
-def bound(settings: Settings, handler: Any) -> ThreadingTCPServer:
+def bind_server(settings: Settings, handler: Any) -> ThreadingTCPServer:
     """A server that listens, and answers nobody yet. Raises ``SettingsError``."""
     host, port = settings.metrics_host, settings.metrics_port or 0
     if port > _LAST_PORT:
-        raise SettingsError(f"{PREFIX}METRICS_PORT", f"a port for each process, up to {_LAST_PORT}", str(port))
+        raise SettingsError(f"{ENV_PREFIX}METRICS_PORT", f"a port for each process, up to {_LAST_PORT}", str(port))
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as unknown:
-        raise SettingsError(f"{PREFIX}METRICS_HOST", "an address of this machine", repr(host)) from unknown
+        raise SettingsError(f"{ENV_PREFIX}METRICS_HOST", "an address of this machine", repr(host)) from unknown
 
     class Server(ThreadingTCPServer):
         address_family, allow_reuse_address, daemon_threads = family, True, True
@@ -50,7 +50,7 @@ def bound(settings: Settings, handler: Any) -> ThreadingTCPServer:
         return Server((str(address[0]), port), handler)
     except OSError as taken:
         raise SettingsError(
-            f"{PREFIX}METRICS_PORT",
+            f"{ENV_PREFIX}METRICS_PORT",
             "a free port on this machine",
             f"{host}:{port} ({taken.strerror})",
             "each worker and scheduler on a machine needs one of its own",

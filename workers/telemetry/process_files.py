@@ -15,13 +15,13 @@ from itertools import count
 from pathlib import Path
 from typing import IO, final
 
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client looks for the directory
+DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client looks for the directory
 _FILE_BYTES = 1 << 16  # prometheus_client's own size; some fifty series take 10 KiB
-_KINDS = ("counter", "histogram", "gauge_max")
+_METRIC_KINDS = ("counter", "histogram", "gauge_max")
 
 
 @final
-class Directory:
+class MultiprocessDir:
     """A fresh directory below ``home`` for this process and those it starts; they find it by ``VARIABLE``.
 
     Those of workers that are no more are removed.
@@ -34,33 +34,33 @@ class Directory:
             for path in home.iterdir():
                 _remove_if_abandoned(path)
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=home))
-            self._lock = _locked(self.path / "lock")
-        os.environ[VARIABLE] = str(self.path)
+            self._lock = _try_lock(self.path / "lock")
+        os.environ[DIR_VARIABLE] = str(self.path)
 
     def close(self) -> None:
         """Remove it; a process that still counts does so for nobody."""
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(DIR_VARIABLE, None)
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             self._lock.close()
 
 
 @final
-class Place:
+class ProcessFiles:
     """The first free place of the directory that the parent process has made. Raises ``OSError``, ``KeyError``."""
 
     def __init__(self) -> None:
-        directory = Path(os.environ[VARIABLE])
+        directory = Path(os.environ[DIR_VARIABLE])
         for number in count():
-            lock = _locked(directory / f"{number}.lock")
+            lock = _try_lock(directory / f"{number}.lock")
             if lock is not None:
                 self.number, self._lock = number, lock
                 break
-        for kind in _KINDS:
+        for kind in _METRIC_KINDS:
             _allocate(directory / f"{kind}_{self.number}.db")
 
 
-def _locked(path: Path) -> IO[bytes] | None:
+def _try_lock(path: Path) -> IO[bytes] | None:
     """The file, with its lock held; ``None`` where somebody else has it."""
     file = path.open("ab")
     try:
@@ -74,7 +74,7 @@ def _locked(path: Path) -> IO[bytes] | None:
 def _remove_if_abandoned(directory: Path) -> None:
     if not directory.name.startswith("worker-") or not directory.is_dir() or directory.is_symlink():
         return
-    if (lock := _locked(directory / "lock")) is not None:
+    if (lock := _try_lock(directory / "lock")) is not None:
         shutil.rmtree(directory, ignore_errors=True)
         lock.close()
 

@@ -10,20 +10,20 @@ from typing import final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 from generator.errors import LatentmillError
-from generator.production.pipeline.run_record import Run
+from generator.production.pipeline.run_record import RunRecord
 from generator.production.pipeline.stage_times import STAGES
 from workers.telemetry.meters import COMMIT_OUTCOMES, SHARD_OUTCOMES, CommitOutcome, Meter, ShardOutcome
-from workers.telemetry.process_files import Place
+from workers.telemetry.process_files import ProcessFiles
 
 log = logging.getLogger(__name__)
 
-TIMES = ("clock", "processor")
+TIME_KINDS = ("clock", "processor")
 _BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0)  # seconds
 _OTHER = "other"  # an error that is none of ours: its name could be anything
 
 
 @final
-class Counting(Meter):
+class PrometheusMeter(Meter):
     """Counters in ``registry``; what goes wrong with them is logged."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -50,55 +50,55 @@ class Counting(Meter):
             multiprocess_mode="max",
             registry=registry,
         )
-        self._begin()
+        self._init_series()
 
-    def made(self, run: Run) -> None:
-        with _unharmed():
+    def record_run(self, run: RunRecord) -> None:
+        with _log_errors():
             self._shards.labels("made").inc()
             self._images.inc(run.samples)
             self._refused.inc(run.refused)
             self._bytes.inc(run.bytes)
             self._device.inc(run.device_seconds)
-            for time, seconds in zip(TIMES, (run.seconds, run.processor_seconds), strict=True):
+            for time, seconds in zip(TIME_KINDS, (run.seconds, run.processor_seconds), strict=True):
                 for stage, taken in seconds.items():
                     self._stages.labels(stage, time).inc(taken)
             self._elapsed.observe(run.elapsed_seconds)
             self._peak.set(run.peak_device_bytes)
 
-    def shard(self, outcome: ShardOutcome) -> None:
-        with _unharmed():
+    def count_shard(self, outcome: ShardOutcome) -> None:
+        with _log_errors():
             self._shards.labels(outcome).inc()
 
-    def commit(self, outcome: CommitOutcome) -> None:
-        with _unharmed():
+    def count_commit(self, outcome: CommitOutcome) -> None:
+        with _log_errors():
             self._commits.labels(outcome).inc()
 
-    def fault(self, error: Exception) -> None:
-        with _unharmed():
+    def count_fault(self, error: Exception) -> None:
+        with _log_errors():
             self._faults.labels(type(error).__name__ if isinstance(error, LatentmillError) else _OTHER).inc()
 
-    def _begin(self) -> None:
+    def _init_series(self) -> None:
         """Series that begin at zero: a rate sees the first event too."""
         for outcome in SHARD_OUTCOMES:
             self._shards.labels(outcome)
         for result in COMMIT_OUTCOMES:
             self._commits.labels(result)
         for stage in STAGES:
-            for time in TIMES:
+            for time in TIME_KINDS:
                 self._stages.labels(stage, time)
         self._faults.labels(_OTHER)
 
 
-def open_counting() -> Counting:
+def open_prometheus_meter() -> PrometheusMeter:
     """The meter of this process, in a place of the worker's directory that it has for itself while it lives."""
-    place = Place()
+    place = ProcessFiles()
     # By its place, not by its process id: whoever comes after a killed process counts on where that one stopped.
     values.ValueClass = values.MultiProcessValue(lambda: place.number)  # type: ignore[no-untyped-call]
-    return Counting(CollectorRegistry())
+    return PrometheusMeter(CollectorRegistry())
 
 
 @contextmanager
-def _unharmed() -> Iterator[None]:
+def _log_errors() -> Iterator[None]:
     try:
         yield
     except Exception:

@@ -12,48 +12,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from generator.production.commit import BuildPlace, fix_environment, found_place
+from generator.production.commit import BuildLocation, fix_environment, read_build_location
 from generator.production.provenance.environment import Environment
 from generator.store import S3Settings, open_store
 
-_SECONDS = 30.0
-_MOST = 32
+_TTL_SECONDS = 30.0
+_MAX_BUILDS = 32
 
 
 @dataclass
-class _Known:
-    place: BuildPlace
-    until: float
-    agreed: Environment | None = None
+class _CachedBuild:
+    place: BuildLocation
+    expires: float
+    environment: Environment | None = None
 
 
 @dataclass
-class Places:
+class BuildCache:
     """Places by URL, each remembered for half a minute."""
 
     s3: S3Settings
-    _known: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
+    _cache: OrderedDict[str, _CachedBuild] = field(default_factory=OrderedDict)
 
     @contextmanager
-    def at(self, url: str, name: str) -> Iterator[BuildPlace]:
+    def use(self, url: str, name: str) -> Iterator[BuildLocation]:
         """The build at ``url``; it is asked for anew after an error. Raises ``DatasetError`` where there is none."""
-        known = self._known.get(url)
-        if known is None or known.until < time.monotonic():
-            known = _Known(found_place(open_store(url, self.s3), name), time.monotonic() + _SECONDS)
-            self._known[url] = known
-        self._known.move_to_end(url)
-        while len(self._known) > _MOST:
-            self._known.popitem(last=False)
+        known = self._cache.get(url)
+        if known is None or known.expires < time.monotonic():
+            known = _CachedBuild(read_build_location(open_store(url, self.s3), name), time.monotonic() + _TTL_SECONDS)
+            self._cache[url] = known
+        self._cache.move_to_end(url)
+        while len(self._cache) > _MAX_BUILDS:
+            self._cache.popitem(last=False)
         try:
             yield known.place
         except BaseException:
-            self._known.pop(url, None)
+            self._cache.pop(url, None)
             raise
 
-    def agree(self, place: BuildPlace, ours: Environment) -> None:
+    def ensure_environment(self, place: BuildLocation, ours: Environment) -> None:
         """As ``fix_environment``. Raises ``EnvironmentMismatch``."""
-        known = self._known.get(place.url)
-        if known is None or known.agreed != ours:
+        known = self._cache.get(place.url)
+        if known is None or known.environment != ours:
             fix_environment(place, ours)
         if known is not None:
-            known.agreed = ours
+            known.environment = ours

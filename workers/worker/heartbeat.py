@@ -16,8 +16,8 @@ from typing import IO, NamedTuple
 
 log = logging.getLogger(__name__)
 
-_SECONDS = 5.0
-_READY_SECONDS = 0.2  # between two looks whether the worker is ready
+_BEAT_SECONDS = 5.0
+_READY_POLL_SECONDS = 0.2  # between two looks whether the worker is ready
 
 
 class Health(NamedTuple):
@@ -31,7 +31,7 @@ class Heartbeat:
     """A thread that touches ``<directory>/<process id>`` while ``well`` holds, from when the worker is ready on."""
 
     def __init__(self, directory: Path, well: Callable[[], bool]) -> None:
-        self._directory, self._well = directory, well
+        self._directory, self._is_healthy = directory, well
         self._stopped = threading.Event()
         self._file: IO[bytes] | None = None
 
@@ -40,14 +40,14 @@ class Heartbeat:
         if ready():
             self._begin()
         else:
-            threading.Thread(target=self._begin_when, args=(ready,), name="getting ready", daemon=True).start()
+            threading.Thread(target=self._begin_when_ready, args=(ready,), name="getting ready", daemon=True).start()
 
     def stop(self) -> None:
         self._stopped.set()
 
-    def _begin_when(self, ready: Callable[[], bool]) -> None:
+    def _begin_when_ready(self, ready: Callable[[], bool]) -> None:
         while not ready():
-            if self._stopped.wait(_READY_SECONDS):
+            if self._stopped.wait(_READY_POLL_SECONDS):
                 return
         self._begin()
 
@@ -62,9 +62,9 @@ class Heartbeat:
 
     def _run(self, path: Path) -> None:
         while True:
-            if self._well():
+            if self._is_healthy():
                 path.touch()
-            if self._stopped.wait(_SECONDS):
+            if self._stopped.wait(_BEAT_SECONDS):
                 return
 
 
@@ -74,13 +74,13 @@ def health(directory: Path) -> Health:
     for path in sorted(directory.glob("*")) if directory.is_dir() else ():
         try:
             with path.open("rb") as file:
-                ages += [] if _abandoned(file, path) else [time.time() - path.stat().st_mtime]
+                ages += [] if _remove_if_abandoned(file, path) else [time.time() - path.stat().st_mtime]
         except FileNotFoundError:  # removed by somebody else who looked
             continue
     return Health(len(ages), max(ages, default=0.0))
 
 
-def _abandoned(file: IO[bytes], path: Path) -> bool:
+def _remove_if_abandoned(file: IO[bytes], path: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

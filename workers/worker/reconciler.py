@@ -11,16 +11,16 @@ import threading
 import time
 
 from generator.errors import BrokerUnavailable, LatentmillError, OutsideError, SettingsError
-from workers.jobs.markers import Marker, letter_of, listed, readable_marker
-from workers.jobs.pool import LOOK, Pool
+from workers.jobs.markers import Marker, list_markers, new_dead_letter, try_read_marker
+from workers.jobs.pool import DISCOVERY_DUTY, Pool
 from workers.ledger.tenants import read_tenants
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 15.0  # between two looks at the store for open builds that the ledger does not know
-_STUCK_SECONDS = 1800.0  # a pass may wait for a slow store, but not for ever
-_LOST = "its worker was lost {} times: killed, out of memory, or over LATENTMILL_SHARD_SECONDS"
+_DISCOVERY_SECONDS = 15.0  # between two looks at the store for open builds that the ledger does not know
+_HANG_SECONDS = 1800.0  # a pass may wait for a slow store, but not for ever
+_LOST_MESSAGE = "its worker was lost {} times: killed, out of memory, or over LATENTMILL_SHARD_SECONDS"
 
 
 class Reconciler:
@@ -29,8 +29,8 @@ class Reconciler:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._pool = settings, Pool(settings)
         self._stopped = threading.Event()
-        self._began = time.monotonic()
-        self._open: dict[str, str] = {}  # the etag of each marker that was last seen to be open
+        self._pass_began = time.monotonic()
+        self._open_etags: dict[str, str] = {}  # the etag of each marker that was last seen to be open
 
     def start(self, worker: str) -> None:
         """Begin, as the worker named ``worker``."""
@@ -39,22 +39,22 @@ class Reconciler:
     def stop(self) -> None:
         self._stopped.set()
 
-    def well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether it still passes; waiting for Redis or the store is no illness."""
-        return time.monotonic() - self._began < _STUCK_SECONDS
+        return time.monotonic() - self._pass_began < _HANG_SECONDS
 
-    def once(self, worker: str | None = None) -> None:
+    def run_once(self, worker: str | None = None) -> None:
         """One pass. Raises ``BrokerUnavailable`` or ``StoreError`` when either is away."""
         pool, pause = self._pool, self._settings.reconcile_seconds
         if worker is not None:
-            pool.ledger.announce(worker, self._settings.concurrency, 3 * pause)
+            pool.ledger.register_worker(worker, self._settings.concurrency, 3 * pause)
         if self._settings.tenants_file is not None:
             self._publish_shares()
-        if pool.ledger.turn("sweep", 0.5 * pause):
-            for job in pool.ledger.active():
-                self._sweep(job)
-        if pool.ledger.turn(LOOK, _LOOK_SECONDS):
-            self._look()
+        if pool.ledger.take_turn("sweep", 0.5 * pause):
+            for job in pool.ledger.open_jobs():
+                self._reconcile_job(job)
+        if pool.ledger.take_turn(DISCOVERY_DUTY, _DISCOVERY_SECONDS):
+            self._discover_builds()
         pool.top_up()
 
     def _publish_shares(self) -> None:
@@ -66,34 +66,34 @@ class Reconciler:
                 raise
             log.error("the shares of tenants stay as they were: %s", wrong)
 
-    def _sweep(self, job: str) -> None:
+    def _reconcile_job(self, job: str) -> None:
         most = self._settings.max_shard_attempts
         freed, lost = self._pool.ledger.free_expired(job, most)
         if freed:
             log.info("%s: %d shard(s) are free again", job, freed)
         for shard in lost:
-            self._pool.bury(job, letter_of(shard, most, _LOST.format(most)))
-        stuck = not lost and self._pool.ledger.counts(job).stuck  # whoever gave the last shard up went away
-        if stuck and (marker := self._pool.still_wanted(job)) is not None:
+            self._pool.give_up_shard(job, new_dead_letter(shard, most, _LOST_MESSAGE.format(most)))
+        stuck = not lost and self._pool.ledger.counts(job).is_stuck  # whoever gave the last shard up went away
+        if stuck and (marker := self._pool.sync_intent(job)) is not None:
             self._pool.fail_stuck(job, marker)
 
-    def _look(self) -> None:
+    def _discover_builds(self) -> None:
         """Take up open builds that the ledger does not know, and correct it where the store says something else."""
-        active, seen = set(self._pool.ledger.active()), dict[str, str]()
-        for job, info in listed(self._pool.root):
+        active, seen = set(self._pool.ledger.open_jobs()), dict[str, str]()
+        for job, info in list_markers(self._pool.root):
             seen[job] = info.etag
-            if job in active and self._open.get(job) == info.etag:
+            if job in active and self._open_etags.get(job) == info.etag:
                 continue
-            marker = readable_marker(self._pool.root, job)
+            marker = try_read_marker(self._pool.root, job)
             if marker is not None and marker.intent == "open" and job not in active:
-                self._take_up(marker)
+                self._activate(marker)
             elif marker is not None and marker.intent != "open" and job in active:
-                self._pool.still_wanted(job)
+                self._pool.sync_intent(job)
         for job in active - seen.keys():
-            self._pool.still_wanted(job)
-        self._open = seen
+            self._pool.sync_intent(job)
+        self._open_etags = seen
 
-    def _take_up(self, marker: Marker) -> None:
+    def _activate(self, marker: Marker) -> None:
         """One build that cannot be taken up must not keep the others waiting."""
         log.warning("%s: found in the store, unknown to the ledger; taken up", marker.job)
         try:
@@ -108,9 +108,9 @@ class Reconciler:
 
     def _run(self, worker: str) -> None:
         while True:
-            self._began = time.monotonic()
+            self._pass_began = time.monotonic()
             try:
-                self.once(worker)
+                self.run_once(worker)
             except OutsideError as away:
                 log.warning("reconciler: %s; trying again", away)
             except LatentmillError as problem:

@@ -16,19 +16,19 @@ from billiard.process import active_children
 
 from generator.errors import BrokerUnavailable
 from workers.jobs.pool import Pool
-from workers.ledger.claims import owner_of
+from workers.ledger.claims import nonce_prefix
 
 log = logging.getLogger(__name__)
 
-_TELLING_SECONDS = 3.0  # for the ledger to take back what is held
-_LAST_SECONDS = 10.0  # for the cold shutdown; who hangs in it is ended
+_RELEASE_SECONDS = 3.0  # for the ledger to take back what is held
+_COLD_SHUTDOWN_SECONDS = 10.0  # for the cold shutdown; who hangs in it is ended
 
 
-class Farewell:
+class GracefulShutdown:
     """The end of one worker's main process. ``begin`` may be called in a signal handler, any number of times."""
 
     def __init__(self, pool: Pool) -> None:
-        self._pool, self._begun, self._left = pool, threading.Event(), threading.Event()
+        self._pool, self._begun, self._ended = pool, threading.Event(), threading.Event()
 
     def begin(self, worker: str, *, patient: bool) -> None:
         """Take no more tickets; a ``patient`` farewell gives running shards their grace period, any other none."""
@@ -38,29 +38,29 @@ class Farewell:
 
     def end(self) -> None:
         """The main process is about to end by itself."""
-        self._left.set()
+        self._ended.set()
 
     def _run(self, worker: str, patient: bool) -> None:
         settings = self._pool.settings
-        _tried(lambda: self._pool.ledger.leave(worker, settings.concurrency), wait=0.0)
-        if patient and self._left.wait(settings.grace_seconds):
+        _run_with_timeout(lambda: self._pool.ledger.unregister_worker(worker, settings.concurrency), wait=0.0)
+        if patient and self._ended.wait(settings.grace_seconds):
             return
-        _tried(lambda: self._hand_back(worker), wait=_TELLING_SECONDS)
+        _run_with_timeout(lambda: self._release_shards(worker), wait=_RELEASE_SECONDS)
         if patient:
             log.warning("the grace period of %.0f s is over: running shards are handed back", settings.grace_seconds)
             os.kill(os.getpid(), signal.SIGQUIT)
-        if not self._left.wait(_LAST_SECONDS):
+        if not self._ended.wait(_COLD_SHUTDOWN_SECONDS):
             log.error("the cold shutdown hangs: ending at once")
             for child in active_children():
                 os.kill(child.pid, signal.SIGKILL)
             os._exit(1)
 
-    def _hand_back(self, worker: str) -> None:
-        if count := self._pool.ledger.release_all(owner_of(worker)):
+    def _release_shards(self, worker: str) -> None:
+        if count := self._pool.ledger.release_all(nonce_prefix(worker)):
             log.warning("%d shard(s) handed back", count)
 
 
-def _tried(step: Callable[[], None], wait: float) -> None:
+def _run_with_timeout(step: Callable[[], None], wait: float) -> None:
     """``step`` in a thread that is waited for so many seconds: Redis may be away, or silent; leases run out anyway."""
 
     def run() -> None:

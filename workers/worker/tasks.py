@@ -15,17 +15,17 @@ from celery import Task
 from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from generator.errors import LatentmillError
-from workers.broker.app import TICKET, make_app
+from workers.broker.app import TICKET_TASK, make_app
 from workers.jobs.pool import Pool
-from workers.ledger.claims import owner_of
+from workers.ledger.claims import nonce_prefix
 from workers.settings import load_settings
 from workers.telemetry import Exporter, Meter, open_meter
 from workers.worker.heartbeat import Heartbeat
 from workers.worker.reconciler import Reconciler
-from workers.worker.shutdown import Farewell
+from workers.worker.shutdown import GracefulShutdown
 
 if TYPE_CHECKING:
-    from workers.worker.ticket_handler import Workshop
+    from workers.worker.ticket_handler import TicketHandler
 
 log = logging.getLogger(__name__)
 for _name in ("botocore", "boto3", "urllib3"):  # at DEBUG they tell whole requests, keys included
@@ -33,29 +33,29 @@ for _name in ("botocore", "boto3", "urllib3"):  # at DEBUG they tell whole reque
 settings = load_settings()
 app = make_app(settings)
 _reconciler = Reconciler(settings)
-_heartbeat = Heartbeat(settings.heartbeats, _reconciler.well)
-_farewell = Farewell(Pool(settings))
+_heartbeat = Heartbeat(settings.heartbeat_dir, _reconciler.is_healthy)
+_shutdown = GracefulShutdown(Pool(settings))
 _exporter = Exporter(settings, "worker")
 
 
-@app.task(name=TICKET, bind=True)
-def work(self: Task) -> None:
+@app.task(name=TICKET_TASK, bind=True)
+def serve_ticket(self: Task) -> None:
     """Serve one ticket; after a shard was made, see that there are tickets for what is left.
 
     After anything else that is left to the reconciler, so that work which nobody here can do is not tried in a circle.
     """
-    shop = _workshop(self.request.hostname)
+    shop = _ticket_handler(self.request.hostname)
     served = shop.serve()
-    log.info("%s", served.told)
-    if served.made:
+    log.info("%s", served.summary)
+    if served.progressed:
         shop.pool.top_up()
 
 
 @cache
-def _workshop(worker: str) -> Workshop:
-    from workers.worker.ticket_handler import open_workshop
+def _ticket_handler(worker: str) -> TicketHandler:
+    from workers.worker.ticket_handler import open_ticket_handler
 
-    return open_workshop(settings, owner_of(worker), _meter())
+    return open_ticket_handler(settings, nonce_prefix(worker), _meter())
 
 
 @cache
@@ -64,7 +64,7 @@ def _meter() -> Meter:
 
 
 @worker_init.connect
-def _open(**_: Any) -> None:
+def _on_worker_init(**_: Any) -> None:
     """Before the pool is there. Celery passes over errors of whoever it tells, but for those that end the process."""
     try:
         _exporter.start()
@@ -74,7 +74,7 @@ def _open(**_: Any) -> None:
 
 
 @worker_process_init.connect
-def _prepare(**_: Any) -> None:
+def _on_process_init(**_: Any) -> None:
     import workers.worker.ticket_handler  # noqa: F401
 
     if settings.threads is not None:
@@ -86,25 +86,25 @@ def _prepare(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _start(sender: Any, **_: Any) -> None:
-    _heartbeat.start(lambda: _children_up(sender) >= settings.concurrency)
+def _on_worker_ready(sender: Any, **_: Any) -> None:
+    _heartbeat.start(lambda: _ready_children(sender) >= settings.concurrency)
     _reconciler.start(sender.hostname)
 
 
-def _children_up(consumer: Any) -> int:
+def _ready_children(consumer: Any) -> int:
     """Processes of the pool that have imported what they need, and take tickets; many, where Celery does not say."""
     pool = getattr(consumer.pool, "_pool", None)
     return len(getattr(pool, "_all_inqueues", range(settings.concurrency)))
 
 
 @worker_shutting_down.connect
-def _begin_to_leave(sender: str, how: str, **_: Any) -> None:
+def _on_shutting_down(sender: str, how: str, **_: Any) -> None:
     _reconciler.stop()
-    _farewell.begin(sender, patient=how == "Warm")
+    _shutdown.begin(sender, patient=how == "Warm")
 
 
 @worker_shutdown.connect
-def _leave(**_: Any) -> None:
-    _farewell.end()
+def _on_shutdown(**_: Any) -> None:
+    _shutdown.end()
     _heartbeat.stop()
     _exporter.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from generator.production.profiling.suggestion import suggestion
+from generator.production.profiling.suggestion import suggest_worker
 from workers.settings import Settings
 
 
@@ -13,12 +13,12 @@ def tuned_settings(settings: Settings) -> Settings:
     fixed = settings.model_fields_set & {"concurrency", "threads"}
     if fixed:
         return settings
-    found = suggestion(cuda=_on_cuda(settings.device))
+    found = suggest_worker(cuda=_uses_cuda(settings.device))
     return settings.model_copy(
         update={"concurrency": found.concurrency, "threads": found.threads},
     )
 
 
-def _on_cuda(device: str) -> bool:
+def _uses_cuda(device: str) -> bool:
     """Whether decoders will run on a CUDA device; torch is not imported to know."""
     return device.startswith("cuda") or (device == "auto" and Path("/proc/driver/nvidia/version").exists())

@@ -6,16 +6,16 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.metrics import silhouette_score
 
-from generator.curation.diagnosis.knn import nearest, nearest_others
+from generator.curation.diagnosis.knn import k_nearest, k_nearest_others
 from generator.curation.diagnosis.unmeasured import Unmeasured
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 MIN_CODES = 30
 _PROBES, _NEIGHBOURS = 200, 10
 BOX_DIMS = 5  # in more dimensions nearly all of a box is empty whatever lies in it
 
 
-class Hopkins(Frozen):
+class Hopkins(FrozenModel):
     """``against_uniform``: the classical statistic, 0.5 for codes spread evenly over their box, towards 1 in clusters.
 
     It says little above ``BOX_DIMS`` dimensions, where even one round cloud leaves the box empty and scores near 1.
@@ -36,21 +36,21 @@ def hopkins(codes_SD: np.ndarray, *, seed: int = 0) -> Hopkins | Unmeasured:
         return Unmeasured(why=f"{len(codes_SD)} codes, fewer than {MIN_CODES}")
     rng, dims = np.random.default_rng(seed), int(codes_SD.shape[1])
     probes = min(_PROBES, len(codes_SD) // 5)
-    own_P = nearest_others(codes_SD, 1)[rng.choice(len(codes_SD), probes, replace=False), 0]
+    own_P = k_nearest_others(codes_SD, 1)[rng.choice(len(codes_SD), probes, replace=False), 0]
     low_D, high_D = codes_SD.min(axis=0), codes_SD.max(axis=0)
-    box_P = nearest(codes_SD, rng.uniform(low_D, high_D, (probes, dims)), 1)[0][:, 0]
+    box_P = k_nearest(codes_SD, rng.uniform(low_D, high_D, (probes, dims)), 1)[0][:, 0]
     gaussian_PD = rng.multivariate_normal(codes_SD.mean(axis=0), np.atleast_2d(np.cov(codes_SD.T)), probes)
-    cloud_P = nearest(codes_SD, gaussian_PD, 1)[0][:, 0]
+    cloud_P = k_nearest(codes_SD, gaussian_PD, 1)[0][:, 0]
     if not own_P.any():
         return Unmeasured(why="most codes are equal")
     return Hopkins(
-        against_uniform=_share(box_P, own_P, dims),
+        against_uniform=_hopkins_ratio(box_P, own_P, dims),
         against_gaussian=float(cloud_P.sum() / (cloud_P.sum() + own_P.sum())),
         caveat="" if dims <= BOX_DIMS else f"in {dims} dimensions the classical statistic is near 1 whatever the codes",
     )
 
 
-def _share(probe_P: np.ndarray, own_P: np.ndarray, power: int) -> float:
+def _hopkins_ratio(probe_P: np.ndarray, own_P: np.ndarray, power: int) -> float:
     """sum(probe^power) / (sum(probe^power) + sum(own^power)), without overflow."""
     with np.errstate(divide="ignore"):
         probe, own = logsumexp(power * np.log(probe_P)), logsumexp(power * np.log(own_P))
@@ -79,7 +79,7 @@ def agreement(
     if len(classes) < 2:
         return Unmeasured(why="fewer than two classes")
     k = min(_NEIGHBOURS, len(train_ND))
-    distance_SK, row_SK = nearest(train_ND, codes_SD, min(k + 1, len(train_ND)))
+    distance_SK, row_SK = k_nearest(train_ND, codes_SD, min(k + 1, len(train_ND)))
     same_SK = (train_labels_N[row_SK] == labels_S[:, None]).astype(np.float64)
     itself_S = distance_SK[:, 0] == 0.0  # the shape may be measured on training codes
     own_S = np.where(itself_S, same_SK[:, 1:].mean(axis=1), same_SK[:, :k].mean(axis=1))

@@ -19,11 +19,11 @@ MAX_FIT = 6_000  # codes that candidate samplers are fitted to
 MAX_HOLDOUT = 2_000
 MAX_SHAPE = 2_000
 MIN_SHAPE = 300  # fewer held-out codes than this, and the shape is measured on training codes
-_EACH = 100  # codes kept of a rare class
+_MIN_PER_CLASS = 100  # codes kept of a rare class
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class CodeSubset:
     """Codes float64, labels int64 in 0 .. C - 1 (all 0 when unlabelled). ``shape_on``: whose codes ``shape_SD`` are."""
 
     train_ND: np.ndarray
@@ -32,7 +32,7 @@ class View:
     holdout_labels_H: np.ndarray
     shape_SD: np.ndarray
     shape_labels_S: np.ndarray
-    shape_on: str
+    shape_source: str
     class_names: tuple[str, ...]  # at least one
 
     @property
@@ -41,7 +41,7 @@ class View:
         return int(self.train_ND.shape[1])
 
 
-def view(codes: Codes, seed: int) -> View:
+def choose_codes(codes: Codes, seed: int) -> CodeSubset:
     """A choice of codes, a pure function of its arguments. Raises ``SourceError`` for NaN or no codes at all."""
     for field, array in (("codes", codes.codes_ND), ("holdout", codes.holdout_HD)):
         if not np.isfinite(array).all():
@@ -49,27 +49,27 @@ def view(codes: Codes, seed: int) -> View:
     if not len(codes.codes_ND):
         raise SourceError("codes", "at least one code", "none")
     labels_N, held_labels_H = labels_of(codes)
-    train = chosen(labels_N, MAX_TRAIN, seed)
-    held = chosen(held_labels_H, MAX_HOLDOUT, seed + 1)
+    train = choose_rows(labels_N, MAX_TRAIN, seed)
+    held = choose_rows(held_labels_H, MAX_HOLDOUT, seed + 1)
     enough = len(held) >= MIN_SHAPE
-    shape = held[: len(held)] if enough else chosen(labels_N, MAX_SHAPE, seed + 2)
+    shape = held[: len(held)] if enough else choose_rows(labels_N, MAX_SHAPE, seed + 2)
     shape_ND, shape_labels = (codes.holdout_HD, held_labels_H) if enough else (codes.codes_ND, labels_N)
-    return View(
+    return CodeSubset(
         train_ND=codes.codes_ND[train],
         train_labels_N=labels_N[train],
         holdout_HD=codes.holdout_HD[held],
         holdout_labels_H=held_labels_H[held],
         shape_SD=shape_ND[shape],
         shape_labels_S=shape_labels[shape],
-        shape_on="held-out codes" if enough else "training codes, as few are held out",
+        shape_source="held-out codes" if enough else "training codes, as few are held out",
         class_names=codes.class_names or ("all images",),
     )
 
 
-def fewer(codes: Codes, seed: int) -> Codes:
+def limit_codes(codes: Codes, seed: int) -> Codes:
     """At most ``MAX_FIT`` training codes, the held-out ones within the same bound: what candidates are fitted to."""
     labels_N, held_labels_H = labels_of(codes)
-    train, held = chosen(labels_N, MAX_FIT, seed + 3), chosen(held_labels_H, MAX_FIT, seed + 4)
+    train, held = choose_rows(labels_N, MAX_FIT, seed + 3), choose_rows(held_labels_H, MAX_FIT, seed + 4)
     return Codes(
         codes.codes_ND[train],
         None if codes.labels_N is None else labels_N[train],
@@ -86,13 +86,13 @@ def labels_of(codes: Codes) -> tuple[np.ndarray, np.ndarray]:
     return codes.labels_N, codes.holdout_labels_H
 
 
-def chosen(labels_N: np.ndarray, limit: int, seed: int) -> np.ndarray:
+def choose_rows(labels_N: np.ndarray, limit: int, seed: int) -> np.ndarray:
     """Ascending rows (int64): all, or a random choice of about ``limit`` that keeps some of every rare class."""
     count = len(labels_N)
     if count <= limit:
         return np.arange(count)
     order = permutation(seed, stream=0, size=count)
-    each = min(_EACH, max(1, limit // (2 * len(np.unique(labels_N)))))
+    each = min(_MIN_PER_CLASS, max(1, limit // (2 * len(np.unique(labels_N)))))
     kept = np.zeros(count, dtype=bool)
     for label in np.unique(labels_N):
         kept[order[labels_N[order] == label][:each]] = True

@@ -10,21 +10,21 @@ from PIL import Image, ImageDraw, ImageFont
 from generator.production.images import image_encoder
 from generator.spec.recipe import RECIPE_VERSION, PngSettings
 
-PAPER, INK, FRAME, ALARM = (250, 250, 247), (58, 58, 56), (218, 218, 212), (213, 94, 0)
+BACKGROUND, FOREGROUND, FRAME, HIGHLIGHT = (250, 250, 247), (58, 58, 56), (218, 218, 212), (213, 94, 0)
 _GAP, _MARGIN, _HEAD, _CELL, _NAME_CHARS = 8, 22, 40, 48, 18
 
 
 @dataclass(frozen=True, eq=False)
-class Strip:
+class SheetRow:
     """One row: its name, and groups of uint8 HWC images that stand close together. ``alarm``: (group, image) pairs
     that get a thick orange frame."""
 
     name: str
     groups: list[list[np.ndarray]]
-    alarm: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+    highlighted: frozenset[tuple[int, int]] = field(default_factory=frozenset)
 
 
-def sheet_png(strips: list[Strip], title: str) -> bytes:
+def sheet_png(strips: list[SheetRow], title: str) -> bytes:
     """The rows below a title as PNG bytes. At least one row with an image."""
     scale = -(-_CELL // strips[0].groups[0][0].shape[0])
     cell = strips[0].groups[0][0].shape[0] * scale
@@ -33,24 +33,24 @@ def sheet_png(strips: list[Strip], title: str) -> bytes:
     left = _MARGIN + (names + 12 if names else 0)
     widest = max(sum(len(group) * (cell + 2) + _GAP for group in strip.groups) for strip in strips)
     width = max(left + widest, 2 * _MARGIN + round(head.getlength(title))) + _MARGIN
-    sheet = Image.new("RGB", (width, _MARGIN + _HEAD + len(strips) * (cell + _GAP) + _MARGIN), PAPER)
+    sheet = Image.new("RGB", (width, _MARGIN + _HEAD + len(strips) * (cell + _GAP) + _MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), title, fill=INK, font=head)
+    draw.text((_MARGIN, _MARGIN), title, fill=FOREGROUND, font=head)
     for row, strip in enumerate(strips):
         top = _MARGIN + _HEAD + row * (cell + _GAP)
-        draw.text((left - 12, top + cell // 2), _ascii(strip.name), fill=INK, font=font, anchor="rm")
-        _draw_strip(sheet, draw, strip, (left, top), scale)
+        draw.text((left - 12, top + cell // 2), _ascii(strip.name), fill=FOREGROUND, font=font, anchor="rm")
+        _draw_row(sheet, draw, strip, (left, top), scale)
     return image_encoder(PngSettings(), RECIPE_VERSION)(np.array(sheet))
 
 
-def _draw_strip(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Strip, at: tuple[int, int], scale: int) -> None:
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: SheetRow, at: tuple[int, int], scale: int) -> None:
     x, top = at
     for number, group in enumerate(strip.groups):
         for place, image_HWC in enumerate(group):
             enlarged = image_HWC.repeat(scale, axis=0).repeat(scale, axis=1)
             side = enlarged.shape[0]
-            alarmed = (number, place) in strip.alarm
-            colour, thick = (ALARM, 3) if alarmed else (FRAME, 1)
+            alarmed = (number, place) in strip.highlighted
+            colour, thick = (HIGHLIGHT, 3) if alarmed else (FRAME, 1)
             sheet.paste(Image.fromarray(enlarged if enlarged.shape[2] == 3 else enlarged.repeat(3, axis=2)), (x, top))
             draw.rectangle((x - 1, top - 1, x + side, top + side), outline=colour, width=thick)
             x += side + 2

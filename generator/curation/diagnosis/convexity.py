@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generator.curation.diagnosis.code_subset import View
-from generator.curation.diagnosis.knn import nearest, nearest_others
+from generator.curation.diagnosis.code_subset import CodeSubset
+from generator.curation.diagnosis.knn import k_nearest, k_nearest_others
 from generator.curation.diagnosis.unmeasured import Unmeasured
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
-K = 5
-HELD_SHARE = 0.95
+NEIGHBOURS = 5
+HOLDOUT_QUANTILE = 0.95
 MIN_CODES = 20
 _MIDPOINTS = 2_000
 
 
-class OffSupport(Frozen):
+class OffSupport(FrozenModel):
     """The share of points that lie off support, and the standard error of that share."""
 
     share: float
@@ -38,44 +38,44 @@ class Support:
     scale: dict[int, float]
     limit: float
 
-    def off(self, points_BD: np.ndarray, labels_B: np.ndarray) -> OffSupport | Unmeasured:
+    def measure_off_support(self, points_BD: np.ndarray, labels_B: np.ndarray) -> OffSupport | Unmeasured:
         """The share of ``points_BD`` off the support of their class; classes without one are left out."""
-        ratio_B = self.ratios(points_BD, labels_B)
+        ratio_B = self.distance_ratios(points_BD, labels_B)
         ratio_R = ratio_B[~np.isnan(ratio_B)]
         if not len(ratio_R):
             return Unmeasured(why="no class has enough codes")
         share = float((ratio_R > self.limit).mean())
         return OffSupport(share=share, error=float(np.sqrt(share * (1.0 - share) / len(ratio_R))))
 
-    def ratios(self, points_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+    def distance_ratios(self, points_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         """float64 (B,): distance to the K-th training code of the class, in units of the class; NaN for a class that
         has no support."""
         ratio_B = np.full(len(points_BD), np.nan)
         for label in np.unique(labels_B).tolist():
             if label in self.codes:
                 rows = labels_B == label
-                ratio_B[rows] = nearest(self.codes[label], points_BD[rows], K)[0][:, -1] / self.scale[label]
+                ratio_B[rows] = k_nearest(self.codes[label], points_BD[rows], NEIGHBOURS)[0][:, -1] / self.scale[label]
         return ratio_B
 
 
-def support(view: View) -> Support | Unmeasured:
+def fit_support(view: CodeSubset) -> Support | Unmeasured:
     """The support of the training codes, its limit set by the held-out ones."""
     codes, scale = {}, {}
     for label in np.unique(view.train_labels_N).tolist():
         of_class_ND = view.train_ND[view.train_labels_N == label]
         if len(of_class_ND) < MIN_CODES:
             continue
-        median = float(np.median(nearest_others(of_class_ND, K)[:, -1]))
+        median = float(np.median(k_nearest_others(of_class_ND, NEIGHBOURS)[:, -1]))
         if median > 0.0:
             codes[label], scale[label] = of_class_ND, median
     unlimited = Support(codes, scale, np.inf)
-    ratio_H = unlimited.ratios(view.holdout_HD, view.holdout_labels_H)
+    ratio_H = unlimited.distance_ratios(view.holdout_HD, view.holdout_labels_H)
     ratio_R = ratio_H[~np.isnan(ratio_H)]
     if not codes:
         return Unmeasured(why=f"no class has {MIN_CODES} distinct training codes")
     if len(ratio_R) < MIN_CODES:
         return Unmeasured(why=f"{len(ratio_R)} held-out codes, fewer than {MIN_CODES}")
-    return Support(codes, scale, float(np.quantile(ratio_R, HELD_SHARE)))
+    return Support(codes, scale, float(np.quantile(ratio_R, HOLDOUT_QUANTILE)))
 
 
 def midpoints(codes_SD: np.ndarray, labels_S: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

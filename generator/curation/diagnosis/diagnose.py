@@ -8,14 +8,20 @@ from typing import Literal
 import numpy as np
 
 from generator.curation.diagnosis.clustering import Hopkins, agreement, hopkins, silhouette
-from generator.curation.diagnosis.code_subset import View, view
-from generator.curation.diagnosis.convexity import OffSupport, midpoints, support
-from generator.curation.diagnosis.dimension import Dimension, active, two_nn
-from generator.curation.diagnosis.round_trip import BATCH, Returns, Trip, trip
-from generator.curation.diagnosis.samplers import Bench, Candidate, SamplerFacts, candidates, trial
-from generator.curation.diagnosis.topology import Loop, loop, ring_classes
+from generator.curation.diagnosis.code_subset import CodeSubset, choose_codes
+from generator.curation.diagnosis.convexity import OffSupport, fit_support, midpoints
+from generator.curation.diagnosis.dimension import Dimension, active_dimensions, two_nn
+from generator.curation.diagnosis.round_trip import DECODE_BATCH, ReturnShare, RoundTrip, calibrate_round_trip
+from generator.curation.diagnosis.samplers import (
+    Candidate,
+    SamplerFacts,
+    TrialContext,
+    evaluate_candidates,
+    fit_candidates,
+)
+from generator.curation.diagnosis.topology import Loop, measure_loop, ring_classes
 from generator.curation.diagnosis.unmeasured import Unmeasured
-from generator.curation.diagnosis.verdict import Shape, Verdict, choice, has_hole, verdict
+from generator.curation.diagnosis.verdict import LatentShape, Verdict, choose_sampler, has_hole, make_verdict
 from generator.errors import BundleError, SourceError
 from generator.models.autoencoders.factory import load_encoder
 from generator.models.bundle import Bundle, load_codes, load_encoder_weights
@@ -23,15 +29,15 @@ from generator.models.bundle.format import CODES_FILE, ENCODER_FILE
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import SamplerSettings
 from generator.production.decoding import ResidentDecoder
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 from generator.store.base import Store
 
-Say = Callable[[str], None]
+OnStep = Callable[[str], None]
 IN_BUNDLE = "in the bundle"
-STEPS = 4  # that ``diagnose`` tells of
+PROGRESS_STEPS = 4  # that ``diagnose`` tells of
 
 
-class Diagnosis(Frozen):
+class Diagnosis(FrozenModel):
     """Is this latent space samplable? A measure that cannot be taken says why.
 
     ``midpoints``: off support, of points between two codes of a class; ``midpoints_return`` after decoding.
@@ -51,13 +57,13 @@ class Diagnosis(Frozen):
     loop: Loop | Unmeasured
     ring_classes: tuple[str, ...]
     midpoints: OffSupport | Unmeasured
-    midpoints_return: Returns | Unmeasured
+    midpoints_return: ReturnShare | Unmeasured
     samplers: tuple[SamplerFacts, ...]
     verdict: Verdict
 
 
 def diagnose(
-    store: Store, bundle: Bundle, *, seed: int = 0, quick: bool = False, say: Say = lambda _: None
+    store: Store, bundle: Bundle, *, seed: int = 0, quick: bool = False, say: OnStep = lambda _: None
 ) -> Diagnosis:
     """Diagnose the bundle in ``store``. ``quick``: without the flow, the two-sample tests and the round trip.
 
@@ -66,53 +72,57 @@ def diagnose(
     if CODES_FILE not in bundle.info.files:
         raise BundleError(CODES_FILE, "a bundle that carries its codes", "one without", "try --no-diagnosis")
     codes = load_codes(store, bundle.info)
-    seen, shape, bench = _looked_at(codes, seed, prior=bundle.info.autoencoder.family == "vae", say=say)
+    seen, shape, bench = _measure_codes(codes, seed, prior=bundle.info.autoencoder.family == "vae", say=say)
     say("round trip")
-    carried = Unmeasured(why="left out") if quick else _trip(store, bundle, seen)
-    bench = Bench(seen, bench.support, carried, seed, tests=not quick)
+    carried = Unmeasured(why="left out") if quick else _round_trip(store, bundle, seen)
+    bench = TrialContext(seen, bench.support, carried, seed, tests=not quick)
     say("fitting samplers")
-    tried = candidates(codes, seed, ring=has_hole(shape), flow=not quick)
+    tried = fit_candidates(codes, seed, ring=has_hole(shape), flow=not quick)
     say("trying samplers")
     own = Candidate(IN_BUNDLE, bundle.info.fitting.settings, bundle.latents)
-    facts = trial([own, *tried], bench)
+    facts = evaluate_candidates([own, *tried], bench)
     between_BD, _ = midpoints(seen.shape_SD, seen.shape_labels_S, seed=seed)
     return Diagnosis(
         seed=seed,
         training_codes=len(codes.codes_ND),
         holdout_codes=len(codes.holdout_HD),
-        shape_measured_on=seen.shape_on,
+        shape_measured_on=seen.shape_source,
         latent_dim=codes.dims,
         active_dims=shape.active_dims,
         intrinsic_dimension=two_nn(seen.shape_SD),
         hopkins=shape.hopkins,
         agreement=shape.agreement,
         class_silhouette=silhouette(seen.shape_SD, seen.shape_labels_S),
-        cluster_silhouette=silhouette(seen.shape_SD, _clusters(_mixture(bundle, tried), seen)),
+        cluster_silhouette=silhouette(seen.shape_SD, _cluster_labels(_find_mixture(bundle, tried), seen)),
         loop=shape.loop,
         ring_classes=shape.ring_classes,
         midpoints=shape.midpoints,
-        midpoints_return=carried if isinstance(carried, Unmeasured) else carried.returns(between_BD),
+        midpoints_return=carried if isinstance(carried, Unmeasured) else carried.measure_returns(between_BD),
         samplers=facts,
-        verdict=verdict(shape, tuple(f for f in facts if f.name != IN_BUNDLE)),
+        verdict=make_verdict(shape, tuple(f for f in facts if f.name != IN_BUNDLE)),
     )
 
 
-def judged(codes: Codes, seed: int = 0, *, quick: bool = False, prior: bool = False) -> Verdict:
+def verdict_of_codes(codes: Codes, seed: int = 0, *, quick: bool = False, prior: bool = False) -> Verdict:
     """The verdict on codes without their networks. ``quick``: without the flow. ``prior``: see ``dimension.active``."""
-    seen, shape, bench = _looked_at(codes, seed, prior=prior, say=lambda _: None)
-    tried = candidates(codes, seed, ring=has_hole(shape), flow=not quick)
-    return verdict(shape, trial(tried, Bench(seen, bench.support, bench.trip, seed, tests=False)))
+    seen, shape, bench = _measure_codes(codes, seed, prior=prior, say=lambda _: None)
+    tried = fit_candidates(codes, seed, ring=has_hole(shape), flow=not quick)
+    return make_verdict(
+        shape, evaluate_candidates(tried, TrialContext(seen, bench.support, bench.round_trip, seed, tests=False))
+    )
 
 
-def recommended(codes: Codes, seed: int = 0) -> SamplerSettings:
+def recommend_sampler(codes: Codes, seed: int = 0) -> SamplerSettings:
     """The sampler for these codes: what ``latentmill fit --sampler auto`` takes.
 
     Decided by the shape of the codes, and by what share of each sampler's samples lies off their support and how
     likely held-out codes are under it. Raises ``SourceError`` where no sampler can be fitted.
     """
-    seen, shape, bench = _looked_at(codes, seed, prior=False, say=lambda _: None)
-    tried = candidates(codes, seed, ring=has_hole(shape))
-    name, _ = choice(shape, trial(tried, Bench(seen, bench.support, bench.trip, seed, tests=False)))
+    seen, shape, bench = _measure_codes(codes, seed, prior=False, say=lambda _: None)
+    tried = fit_candidates(codes, seed, ring=has_hole(shape))
+    name, _ = choose_sampler(
+        shape, evaluate_candidates(tried, TrialContext(seen, bench.support, bench.round_trip, seed, tests=False))
+    )
     found = next((candidate.settings for candidate in tried if candidate.name == name), None)
     if found is None:
         why = next(c.fitted.why for c in tried if isinstance(c.fitted, Unmeasured))
@@ -120,27 +130,29 @@ def recommended(codes: Codes, seed: int = 0) -> SamplerSettings:
     return found
 
 
-def _looked_at(codes: Codes, seed: int, *, prior: bool, say: Say) -> tuple[View, Shape, Bench]:
-    seen = view(codes, seed)
+def _measure_codes(
+    codes: Codes, seed: int, *, prior: bool, say: OnStep
+) -> tuple[CodeSubset, LatentShape, TrialContext]:
+    seen = choose_codes(codes, seed)
     shape_SD, labels_S = seen.shape_SD, seen.shape_labels_S
     say("clusters and holes")
-    held_up = support(seen)
+    held_up = fit_support(seen)
     between = midpoints(shape_SD, labels_S, seed=seed)
     labelled = len(seen.class_names) > 1
-    shape = Shape(
-        active_dims=int(active(seen.train_ND, prior=prior).sum()),
+    shape = LatentShape(
+        active_dims=int(active_dimensions(seen.train_ND, prior=prior).sum()),
         dims=seen.dims,
         labelled=labelled,
         agreement=agreement(seen.train_ND, seen.train_labels_N, shape_SD, labels_S),
         hopkins=hopkins(shape_SD, seed=seed),
-        loop=loop(shape_SD, seed=seed),
+        loop=measure_loop(shape_SD, seed=seed),
         ring_classes=tuple(ring_classes(shape_SD, labels_S, seen.class_names, seed=seed)) if labelled else (),
-        midpoints=held_up if isinstance(held_up, Unmeasured) else held_up.off(*between),
+        midpoints=held_up if isinstance(held_up, Unmeasured) else held_up.measure_off_support(*between),
     )
-    return seen, shape, Bench(seen, held_up, Unmeasured(why="left out"), seed)
+    return seen, shape, TrialContext(seen, held_up, Unmeasured(why="left out"), seed)
 
 
-def _trip(store: Store, bundle: Bundle, seen: View) -> Trip | Unmeasured:
+def _round_trip(store: Store, bundle: Bundle, seen: CodeSubset) -> RoundTrip | Unmeasured:
     if ENCODER_FILE not in bundle.info.files:
         return Unmeasured(why="the bundle carries no encoder")
     import torch
@@ -150,28 +162,30 @@ def _trip(store: Store, bundle: Bundle, seen: View) -> Trip | Unmeasured:
         encoder = load_encoder(config, {name: torch.from_numpy(array) for name, array in weights.items()})
     except RuntimeError as mismatch:
         raise BundleError(ENCODER_FILE, "the weights of the network in bundle.json", mismatch) from mismatch
-    decoder = ResidentDecoder(bundle, batch=BATCH, dtype="float32", device="cpu")
-    return trip(decoder, encoder, seen.holdout_HD, active(seen.train_ND, prior=config.family == "vae"))
+    decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu")
+    return calibrate_round_trip(
+        decoder, encoder, seen.holdout_HD, active_dimensions(seen.train_ND, prior=config.family == "vae")
+    )
 
 
-def _mixture(bundle: Bundle, tried: list[Candidate]) -> Candidate:
+def _find_mixture(bundle: Bundle, tried: list[Candidate]) -> Candidate:
     """The mixture whose clusters are looked at: the bundle's own, or the one on trial."""
     if bundle.info.fitting.settings.family == "mixture":
         return Candidate(IN_BUNDLE, None, bundle.latents)
     return next(candidate for candidate in tried if candidate.name == "mixture")
 
 
-def _clusters(of: Candidate, seen: View) -> np.ndarray:
+def _cluster_labels(of: Candidate, seen: CodeSubset) -> np.ndarray:
     """int64 (S,): which cluster of which class each code belongs to; all 0 where there is no mixture."""
     if isinstance(of.fitted, Unmeasured):
         return np.zeros(len(seen.shape_SD), dtype=np.int64)
-    located = of.fitted.locate(seen.shape_SD, seen.shape_labels_S)
+    located = of.fitted.to_noise(seen.shape_SD, seen.shape_labels_S)
     cluster_S = of.fitted.sample(located, seen.shape_labels_S).cluster_B.astype(np.int64)
     clusters_S: np.ndarray = seen.shape_labels_S * (1 + cluster_S.max(initial=0)) + cluster_S
     return clusters_S
 
 
-class Comparison(Frozen):
+class Comparison(FrozenModel):
     """Which of two latent spaces is better to sample: ``blue`` (the first), ``red`` (the other), or ``neither``."""
 
     better: Literal["blue", "red", "neither"]
@@ -196,30 +210,30 @@ def compare(blue: Diagnosis, red: Diagnosis) -> Comparison:
     return Comparison(better=found, reasons=tuple(reasons) or ("no measure tells them apart",))
 
 
-def _share(found: OffSupport | Returns | Unmeasured) -> float | None:
+def _share_or_none(found: OffSupport | ReturnShare | Unmeasured) -> float | None:
     return None if isinstance(found, Unmeasured) else found.share
 
 
-def _number(found: float | Unmeasured) -> float | None:
+def _value_or_none(found: float | Unmeasured) -> float | None:
     return None if isinstance(found, Unmeasured) else found
 
 
-def _own(of: Diagnosis) -> SamplerFacts:
+def _own_sampler(of: Diagnosis) -> SamplerFacts:
     """The bundle's own sampler: what a user of the bundle draws from."""
     return next(facts for facts in of.samplers if facts.name == IN_BUNDLE)
 
 
-def _told_apart(of: Diagnosis) -> float | None:
-    found = _own(of).classifier
+def _classifier_accuracy(of: Diagnosis) -> float | None:
+    found = _own_sampler(of).classifier
     return None if isinstance(found, Unmeasured) else found.accuracy
 
 
 _Criterion = tuple[str, Callable[[Diagnosis], float | None], bool, float]
 _CRITERIA: tuple[_Criterion, ...] = (
-    ("points between codes off support", lambda d: _share(d.midpoints), False, 0.02),
-    ("points between codes that return after decoding", lambda d: _share(d.midpoints_return), True, 0.02),
-    ("neighbours of the same class", lambda d: _number(d.agreement), True, 0.02),
-    ("samples off support", lambda d: _share(_own(d).off_support), False, 0.02),
-    ("samples that return after decoding", lambda d: _share(_own(d).returns), True, 0.02),
-    ("samples told from held-out codes", _told_apart, False, 0.03),
+    ("points between codes off support", lambda d: _share_or_none(d.midpoints), False, 0.02),
+    ("points between codes that return after decoding", lambda d: _share_or_none(d.midpoints_return), True, 0.02),
+    ("neighbours of the same class", lambda d: _value_or_none(d.agreement), True, 0.02),
+    ("samples off support", lambda d: _share_or_none(_own_sampler(d).off_support), False, 0.02),
+    ("samples that return after decoding", lambda d: _share_or_none(_own_sampler(d).returns), True, 0.02),
+    ("samples told from held-out codes", _classifier_accuracy, False, 0.03),
 )

@@ -6,17 +6,17 @@ import math
 
 import numpy as np
 
-from generator.curation.diagnosis.knn import nearest_others
+from generator.curation.diagnosis.knn import k_nearest_others
 from generator.curation.diagnosis.unmeasured import Unmeasured
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 MIN_CODES = 30
-_DISCARDED = 0.1  # share of the largest ratios, as in the paper
+_DISCARDED_SHARE = 0.1  # share of the largest ratios, as in the paper
 ACTIVE_VARIANCE = 0.01  # of a posterior mean under a standard normal prior
 _RELATIVE_VARIANCE = 1e-6  # without a prior: of the largest variance
 
 
-class Dimension(Frozen):
+class Dimension(FrozenModel):
     """Intrinsic dimension and its 95% interval."""
 
     dimension: float
@@ -31,12 +31,12 @@ def two_nn(codes_SD: np.ndarray) -> Dimension | Unmeasured:
     With mu the ratio of the distances to a code's second and first neighbour, -log(1 - F(mu)) = d log(mu): the slope
     through the origin over the 90% smallest. It falls short in many dimensions unless codes are very many.
     """
-    distance_S2 = nearest_others(codes_SD, 2) if len(codes_SD) >= MIN_CODES else np.zeros((0, 2))
+    distance_S2 = k_nearest_others(codes_SD, 2) if len(codes_SD) >= MIN_CODES else np.zeros((0, 2))
     distance_S2 = distance_S2[distance_S2[:, 0] > 0.0]
     if len(distance_S2) < MIN_CODES:
         return Unmeasured(why=f"fewer than {MIN_CODES} distinct codes")
     log_mu_S = np.sort(np.log(distance_S2[:, 1] / distance_S2[:, 0]))
-    count, kept = len(log_mu_S), int(len(log_mu_S) * (1.0 - _DISCARDED))
+    count, kept = len(log_mu_S), int(len(log_mu_S) * (1.0 - _DISCARDED_SHARE))
     rise_S = -np.log1p(-np.arange(count) / count)
     square = float(log_mu_S[:kept] @ log_mu_S[:kept])
     if square == 0.0:
@@ -46,7 +46,7 @@ def two_nn(codes_SD: np.ndarray) -> Dimension | Unmeasured:
     return Dimension(dimension=slope, low=slope - spread, high=slope + spread)
 
 
-def active(codes_SD: np.ndarray, *, prior: bool) -> np.ndarray:
+def active_dimensions(codes_SD: np.ndarray, *, prior: bool) -> np.ndarray:
     """bool (D,): dimensions that carry something of the image.
 
     With a standard normal ``prior`` (a variational autoencoder) those whose posterior means have a variance above

@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 _TREE_DIMS = 8  # up to here a tree beats comparing with everything
 
 
-def nearest(reference_ND: np.ndarray, query_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def k_nearest(reference_ND: np.ndarray, query_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(distances_BK, rows_BK) of the ``k`` nearest of ``reference_ND``, ascending; ``k`` is at most N."""
     algorithm = "kd_tree" if reference_ND.shape[1] <= _TREE_DIMS else "brute"
     found = NearestNeighbors(n_neighbors=k, algorithm=algorithm).fit(reference_ND)
@@ -16,7 +16,7 @@ def nearest(reference_ND: np.ndarray, query_BD: np.ndarray, k: int) -> tuple[np.
     return distance_BK, row_BK
 
 
-def nearest_others(codes_ND: np.ndarray, k: int) -> np.ndarray:
+def k_nearest_others(codes_ND: np.ndarray, k: int) -> np.ndarray:
     """distances_NK of each code to its ``k`` nearest among the others, ascending; ``k`` is at most N - 1."""
     algorithm = "kd_tree" if codes_ND.shape[1] <= _TREE_DIMS else "brute"
     found = NearestNeighbors(n_neighbors=k, algorithm=algorithm).fit(codes_ND)

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from generator.curation.diagnosis.code_subset import chosen, labels_of
+from generator.curation.diagnosis.code_subset import choose_rows, labels_of
 from generator.models.latents.base import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.spec.seeding import Noise
@@ -23,54 +23,58 @@ from generator.spec.seeding import Noise
 COLOURS = (
     "#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#7A7A7A",
 )  # fmt: skip
-PAPER, INK = "#FAFAF7", "#3A3A38"
+BACKGROUND, FOREGROUND = "#FAFAF7", "#3A3A38"
 BLUE, RED = "#0072B2", "#C8321E"
 _MAX_POINTS, _MAX_NAMES = 1_500, 30
 _ANGLES = np.linspace(0.0, 2.0 * np.pi, 73)
 
 
 @dataclass(frozen=True, eq=False)
-class Map:
+class LatentMap:
     """Codes in the plane. ``centres_M2`` of clusters of class ``of_M``; ``outlines``: (class, line_P2, sigmas)."""
 
     points_P2: np.ndarray
     labels_P: np.ndarray
     class_names: tuple[str, ...]
     centres_M2: np.ndarray
-    of_M: np.ndarray
+    centre_labels_M: np.ndarray
     outlines: tuple[tuple[int, np.ndarray, int], ...]
-    made_by: str
+    projection: str
 
 
-def map_of(codes: Codes, fitted: LatentDistribution, seed: int = 0) -> Map:
+def make_map(codes: Codes, fitted: LatentDistribution, seed: int = 0) -> LatentMap:
     """A map of held-out codes, filled up with training codes where few are held out.
 
     Two dimensions are drawn as they are, one against chance; more are projected by PCA and t-SNE (van der Maaten &
     Hinton, JMLR 2008), centres of clusters along with the codes, so that distances between groups mean little.
     """
     labels_N, held_labels_H = labels_of(codes)
-    rows = chosen(labels_N, max(1, _MAX_POINTS - len(held_labels_H)), seed)
+    rows = choose_rows(labels_N, max(1, _MAX_POINTS - len(held_labels_H)), seed)
     points_PD = np.concatenate([codes.holdout_HD, codes.codes_ND[rows]])[:_MAX_POINTS]
     labels_P = np.concatenate([held_labels_H, labels_N[rows]])[:_MAX_POINTS]
-    centres_MD, of_M = centres(fitted)
+    centres_MD, of_M = cluster_centres(fitted)
     names, outlines = codes.class_names or ("",), ()
     if codes.dims == 2:
-        return Map(points_PD, labels_P, names, centres_MD, of_M, _outlines(fitted), "the two dimensions as they are")
+        return LatentMap(
+            points_PD, labels_P, names, centres_MD, of_M, _outlines(fitted), "the two dimensions as they are"
+        )
     if codes.dims == 1:
         height_P = np.random.default_rng(seed).uniform(-1.0, 1.0, len(points_PD))
         flat_P2 = np.stack([points_PD[:, 0], height_P], axis=1)
         flat_M2 = np.stack([centres_MD[:, 0], np.zeros(len(centres_MD))], axis=1)
-        return Map(flat_P2, labels_P, names, flat_M2, of_M, outlines, "one dimension, spread out vertically by chance")
-    both_2, made_by = _projected(np.concatenate([points_PD, centres_MD]), seed)
+        return LatentMap(
+            flat_P2, labels_P, names, flat_M2, of_M, outlines, "one dimension, spread out vertically by chance"
+        )
+    both_2, made_by = _project(np.concatenate([points_PD, centres_MD]), seed)
     count = len(points_PD)
-    return Map(both_2[:count], labels_P, names, both_2[count:], of_M, outlines, made_by)
+    return LatentMap(both_2[:count], labels_P, names, both_2[count:], of_M, outlines, made_by)
 
 
-def centres(fitted: LatentDistribution) -> tuple[np.ndarray, np.ndarray]:
+def cluster_centres(fitted: LatentDistribution) -> tuple[np.ndarray, np.ndarray]:
     """(centres_MD, labels_M): where noise of zero leads, for every cluster of every class."""
     labels_M = np.repeat(np.arange(len(fitted.clusters)), fitted.clusters)
     cluster_M = np.concatenate([np.arange(count) for count in fitted.clusters])
-    choice_M = fitted.choice_of(cluster_M, labels_M)
+    choice_M = fitted.choice_for_cluster(cluster_M, labels_M)
     return fitted.sample(Noise(choice_M, np.zeros((len(labels_M), fitted.dims))), labels_M).z_BD, labels_M
 
 
@@ -81,14 +85,14 @@ def _outlines(fitted: LatentDistribution) -> tuple[tuple[int, np.ndarray, int], 
     for label, count in enumerate(fitted.clusters):
         labels_P = np.full(len(_ANGLES), label)
         for cluster in range(count):
-            choice_P = fitted.choice_of(np.full(len(_ANGLES), cluster), labels_P)
+            choice_P = fitted.choice_for_cluster(np.full(len(_ANGLES), cluster), labels_P)
             for sigmas in (1, 2):
                 noise = Noise(choice_P, sigmas * circle_P2)
                 found.append((label, fitted.sample(noise, labels_P).z_BD, sigmas))
     return tuple(found)
 
 
-def _projected(points_PD: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+def _project(points_PD: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     if len(points_PD) < 50 or not np.ptp(points_PD, axis=0).any():
         return PCA(2, random_state=seed).fit_transform(points_PD), "first two principal components"
     dims = min(30, points_PD.shape[1])
@@ -99,56 +103,60 @@ def _projected(points_PD: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     return flat_P2.astype(np.float64), f"t-SNE of {points_PD.shape[1]} dimensions"
 
 
-def map_png(drawn: Map, title: str) -> bytes:
+def map_png(drawn: LatentMap, title: str) -> bytes:
     """One map as PNG bytes."""
-    figure = Figure(figsize=(8.0, 7.4), dpi=100, facecolor=PAPER, layout="constrained")
-    _draw(figure.subplots(), drawn, title, INK)
-    return png_of(figure)
+    figure = Figure(figsize=(8.0, 7.4), dpi=100, facecolor=BACKGROUND, layout="constrained")
+    _draw_map(figure.subplots(), drawn, title, FOREGROUND)
+    return figure_png(figure)
 
 
-def beside_png(blue: Map, red: Map, titles: tuple[str, str]) -> bytes:
+def map_pair_png(blue: LatentMap, red: LatentMap, titles: tuple[str, str]) -> bytes:
     """The lecture's two networks: blue at the left, red at the right."""
-    figure = Figure(figsize=(13.0, 6.6), dpi=100, facecolor=PAPER, layout="constrained")
+    figure = Figure(figsize=(13.0, 6.6), dpi=100, facecolor=BACKGROUND, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw(left, blue, titles[0], BLUE)
-    _draw(right, red, titles[1], RED)
-    return png_of(figure)
+    _draw_map(left, blue, titles[0], BLUE)
+    _draw_map(right, red, titles[1], RED)
+    return figure_png(figure)
 
 
-def png_of(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """A figure as PNG bytes, without the date and version that would make them differ."""
     out = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(out, format="png", facecolor=PAPER, metadata={"Software": None})
+    figure.savefig(out, format="png", facecolor=BACKGROUND, metadata={"Software": None})
     return out.getvalue()
 
 
-def _draw(axes: Axes, drawn: Map, title: str, colour: str) -> None:
+def _draw_map(axes: Axes, drawn: LatentMap, title: str, colour: str) -> None:
     axes.set_facecolor("white")
     for label in np.unique(drawn.labels_P).tolist():
         points_R2 = drawn.points_P2[drawn.labels_P == label]
-        axes.scatter(points_R2[:, 0], points_R2[:, 1], s=9, color=_colour(label), alpha=0.55, linewidths=0, zorder=1)
+        axes.scatter(
+            points_R2[:, 0], points_R2[:, 1], s=9, color=_class_colour(label), alpha=0.55, linewidths=0, zorder=1
+        )
     few = sum(sigmas == 1 for _, _, sigmas in drawn.outlines) <= 24
     for label, line_P2, sigmas in drawn.outlines:
         if few or sigmas == 1:
-            axes.plot(*line_P2.T, color=_colour(label), linewidth=1.1 if sigmas == 1 else 0.6, alpha=0.8, zorder=2)
-    for label in np.unique(drawn.of_M).tolist():
-        centres_R2 = drawn.centres_M2[drawn.of_M == label]
+            axes.plot(
+                *line_P2.T, color=_class_colour(label), linewidth=1.1 if sigmas == 1 else 0.6, alpha=0.8, zorder=2
+            )
+    for label in np.unique(drawn.centre_labels_M).tolist():
+        centres_R2 = drawn.centres_M2[drawn.centre_labels_M == label]
         axes.scatter(
             centres_R2[:, 0],
             centres_R2[:, 1],
             s=34,
             marker="X",
-            color=_colour(label),
+            color=_class_colour(label),
             edgecolors="white",
             linewidths=0.8,
             zorder=3,
         )
     _name_classes(axes, drawn)
-    _frame(axes, drawn, title, colour)
+    _style_axes(axes, drawn, title, colour)
 
 
-def _name_classes(axes: Axes, drawn: Map) -> None:
+def _name_classes(axes: Axes, drawn: LatentMap) -> None:
     """Each class's name at its code nearest to the middle of its class."""
     present = np.unique(drawn.labels_P).tolist()
     for label in present if len(present) <= _MAX_NAMES else []:
@@ -161,24 +169,24 @@ def _name_classes(axes: Axes, drawn: Map) -> None:
             va="center",
             fontsize=14,
             fontweight="bold",
-            color=_colour(label),
+            color=_class_colour(label),
             path_effects=[withStroke(linewidth=3.5, foreground="white")],
             zorder=4,
         )
 
 
-def _frame(axes: Axes, drawn: Map, title: str, colour: str) -> None:
+def _style_axes(axes: Axes, drawn: LatentMap, title: str, colour: str) -> None:
     axes.set_title(title.replace("$", r"\$"), color=colour, fontsize=13, fontweight="bold", loc="left")
-    axes.set_xlabel(f"{drawn.made_by};  x  centres of clusters", color=INK, fontsize=10)
+    axes.set_xlabel(f"{drawn.projection};  x  centres of clusters", color=FOREGROUND, fontsize=10)
     low_2, high_2 = np.quantile(drawn.points_P2, [0.002, 0.998], axis=0)
     pad_2 = 0.12 * np.maximum(high_2 - low_2, 1e-9)
     axes.set_xlim(low_2[0] - pad_2[0], high_2[0] + pad_2[0])
     axes.set_ylim(low_2[1] - pad_2[1], high_2[1] + pad_2[1])
-    axes.tick_params(colors=INK, labelsize=8)
+    axes.tick_params(colors=FOREGROUND, labelsize=8)
     for spine in axes.spines.values():
         spine.set_color(colour)
-        spine.set_linewidth(1.4 if colour != INK else 0.8)
+        spine.set_linewidth(1.4 if colour != FOREGROUND else 0.8)
 
 
-def _colour(label: int) -> str:
+def _class_colour(label: int) -> str:
     return COLOURS[label % len(COLOURS)]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from generator.curation.diagnosis.code_subset import view
-from generator.curation.diagnosis.contact_sheet import Strip, sheet_png
-from generator.curation.diagnosis.convexity import Support, support
-from generator.curation.diagnosis.maps import Map, beside_png, centres, map_of, map_png
-from generator.curation.diagnosis.round_trip import BATCH, decoded
-from generator.curation.diagnosis.samplers import drawn
+from generator.curation.diagnosis.code_subset import choose_codes
+from generator.curation.diagnosis.contact_sheet import SheetRow, sheet_png
+from generator.curation.diagnosis.convexity import Support, fit_support
+from generator.curation.diagnosis.maps import LatentMap, cluster_centres, make_map, map_pair_png, map_png
+from generator.curation.diagnosis.round_trip import DECODE_BATCH, decode_in_batches
+from generator.curation.diagnosis.samplers import sample_like_holdout
 from generator.errors import SourceError, SpecError
 from generator.models.bundle import Bundle, load_codes
 from generator.models.latents.codes import Codes
@@ -21,57 +21,59 @@ from generator.sources import Source, split
 from generator.store.base import Store
 
 _ROWS, _CENTRES, _STEPS, _PAIRS = 10, 12, 9, 5
-_MAX_CENTRES_ALONE = 8  # rows of an unlabelled bundle
+_MAX_UNLABELLED_ROWS = 8  # rows of an unlabelled bundle
 
 
 @dataclass(frozen=True, eq=False)
-class Sitter:
+class PictureInputs:
     """A bundle to be drawn, and what the pictures need of it."""
 
     bundle: Bundle
     codes: Codes
     decoder: ResidentDecoder
-    map: Map
+    map: LatentMap
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """Class names; one empty name when unlabelled."""
         return self.codes.class_names or ("",)
 
     @property
-    def model(self) -> str:
+    def model_title(self) -> str:
         """The family and size of the code, for titles."""
         info = self.bundle.info
         seed = "" if info.training is None else f", seed {info.training.settings.seed}"
         return f"{info.autoencoder.family}, {info.latent_dim} dimensions{seed}"
 
 
-def sit(store: Store, bundle: Bundle, seed: int = 0) -> Sitter:
+def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0) -> PictureInputs:
     """Load what the pictures of a bundle need. Raises ``BundleError``."""
     codes = load_codes(store, bundle.info)
-    decoder = ResidentDecoder(bundle, batch=BATCH, dtype="float32", device="cpu")
-    return Sitter(bundle, codes, decoder, map_of(codes, bundle.latents, seed))
+    decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu")
+    return PictureInputs(bundle, codes, decoder, make_map(codes, bundle.latents, seed))
 
 
-def draw_all(sitter: Sitter, directory: Path, *, prefix: str = "", source: Source | None = None, seed: int = 0) -> None:
+def draw_pictures(
+    sitter: PictureInputs, directory: Path, *, prefix: str = "", source: Source | None = None, seed: int = 0
+) -> None:
     """``map``, ``centroids``, ``walks`` and ``neighbours``, each a PNG in ``directory``. Raises ``SpecError``."""
     pictures = {
-        "map": map_png(sitter.map, sitter.model),
-        "centroids": sheet_png(_centroids(sitter), "decoded centres of clusters"),
-        "walks": sheet_png(_walks(sitter, seed), "from code to code, decoded; orange: off the codes' support"),
-        "neighbours": sheet_png(*_neighbours(sitter, source, seed)),
+        "map": map_png(sitter.map, sitter.model_title),
+        "centroids": sheet_png(_centroid_strips(sitter), "decoded centres of clusters"),
+        "walks": sheet_png(_walk_strips(sitter, seed), "from code to code, decoded; orange: off the codes' support"),
+        "neighbours": sheet_png(*_neighbour_strips(sitter, source, seed)),
     }
     for name, data in pictures.items():
-        write(directory, f"{prefix}{name}.png", data)
+        write_picture(directory, f"{prefix}{name}.png", data)
 
 
-def draw_beside(blue: Sitter, red: Sitter, directory: Path) -> None:
+def draw_map_pair(blue: PictureInputs, red: PictureInputs, directory: Path) -> None:
     """``blue-red.png``: the two maps side by side. Raises ``SpecError``."""
-    titles = (f"blue: {blue.model}", f"red: {red.model}")
-    write(directory, "blue-red.png", beside_png(blue.map, red.map, titles))
+    titles = (f"blue: {blue.model_title}", f"red: {red.model_title}")
+    write_picture(directory, "blue-red.png", map_pair_png(blue.map, red.map, titles))
 
 
-def write(directory: Path, name: str, data: bytes) -> None:
+def write_picture(directory: Path, name: str, data: bytes) -> None:
     """Write one picture, making the directory. Raises ``SpecError``."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -80,70 +82,76 @@ def write(directory: Path, name: str, data: bytes) -> None:
         raise SpecError("pictures", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
 
 
-def _centroids(sitter: Sitter) -> list[Strip]:
-    centre_MD, of_M = centres(sitter.bundle.latents)
-    image_MHWC = decoded(sitter.decoder, centre_MD)
-    if len(sitter.names) == 1:
+def _centroid_strips(sitter: PictureInputs) -> list[SheetRow]:
+    centre_MD, of_M = cluster_centres(sitter.bundle.latents)
+    image_MHWC = decode_in_batches(sitter.decoder, centre_MD)
+    if len(sitter.class_names) == 1:
         parts = [image_MHWC[begin : begin + _CENTRES] for begin in range(0, len(image_MHWC), _CENTRES)]
-        return [Strip("", [[image] for image in part]) for part in parts[:_MAX_CENTRES_ALONE]]
+        return [SheetRow("", [[image] for image in part]) for part in parts[:_MAX_UNLABELLED_ROWS]]
     return [
-        Strip(name, [[image_HWC] for image_HWC in image_MHWC[of_M == label][:_CENTRES]])
-        for label, name in enumerate(sitter.names[:_ROWS])
+        SheetRow(name, [[image_HWC] for image_HWC in image_MHWC[of_M == label][:_CENTRES]])
+        for label, name in enumerate(sitter.class_names[:_ROWS])
     ]
 
 
-def _walks(sitter: Sitter, seed: int) -> list[Strip]:
+def _walk_strips(sitter: PictureInputs, seed: int) -> list[SheetRow]:
     """Half of the rows between two codes of one class, half between codes of two classes."""
-    seen = view(sitter.codes, seed)
-    held_up, rng = support(seen), np.random.default_rng(seed)
+    seen = choose_codes(sitter.codes, seed)
+    held_up, rng = fit_support(seen), np.random.default_rng(seed)
     labels = np.unique(seen.shape_labels_S).tolist()
     strips = []
     for row in range(2 * _PAIRS if len(labels) > 1 else _PAIRS):
         first = labels[(row % _PAIRS) * len(labels) // _PAIRS % len(labels)]
         second = first if row < _PAIRS else labels[(labels.index(first) + 1 + len(labels) // 3) % len(labels)]
-        begin_D, end_D = (_one(seen.shape_SD[seen.shape_labels_S == label], rng) for label in (first, second))
+        begin_D, end_D = (_random_code(seen.shape_SD[seen.shape_labels_S == label], rng) for label in (first, second))
         way_SD = begin_D + np.linspace(0.0, 1.0, _STEPS)[:, None] * (end_D - begin_D)
-        name = sitter.names[first] if first == second else f"{sitter.names[first]} to {sitter.names[second]}"
-        off = [] if not isinstance(held_up, Support) else _off_all(held_up, way_SD)
-        strips.append(Strip(name, [list(decoded(sitter.decoder, way_SD))], frozenset((0, step) for step in off)))
+        name = (
+            sitter.class_names[first]
+            if first == second
+            else f"{sitter.class_names[first]} to {sitter.class_names[second]}"
+        )
+        off = [] if not isinstance(held_up, Support) else _steps_off_support(held_up, way_SD)
+        strips.append(
+            SheetRow(name, [list(decode_in_batches(sitter.decoder, way_SD))], frozenset((0, step) for step in off))
+        )
     return strips
 
 
-def _one(codes_SD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _random_code(codes_SD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     one_D: np.ndarray = codes_SD[int(rng.integers(len(codes_SD)))]
     return one_D
 
 
-def _off_all(held_up: Support, way_SD: np.ndarray) -> list[int]:
+def _steps_off_support(held_up: Support, way_SD: np.ndarray) -> list[int]:
     """Steps that are off the support of every class."""
     count = len(way_SD)
-    ratio_CS = np.stack([held_up.ratios(way_SD, np.full(count, label)) for label in held_up.codes])
+    ratio_CS = np.stack([held_up.distance_ratios(way_SD, np.full(count, label)) for label in held_up.codes])
     return np.flatnonzero(ratio_CS.min(axis=0) > held_up.limit).tolist()
 
 
-def _neighbours(sitter: Sitter, source: Source | None, seed: int) -> tuple[list[Strip], str]:
+def _neighbour_strips(sitter: PictureInputs, source: Source | None, seed: int) -> tuple[list[SheetRow], str]:
     """Pairs of a sample and what is nearest to it: a training image, or without a source a decoded training code."""
-    labels_B = np.repeat(np.arange(min(_ROWS, len(sitter.names))), _PAIRS + 1)
-    z_BD, labels_B = (drawn_[: len(labels_B)] for drawn_ in drawn(sitter.bundle.latents, labels_B, seed))
-    image_BHWC = decoded(sitter.decoder, z_BD)
+    labels_B = np.repeat(np.arange(min(_ROWS, len(sitter.class_names))), _PAIRS + 1)
+    z_BD, labels_B = (drawn_[: len(labels_B)] for drawn_ in sample_like_holdout(sitter.bundle.latents, labels_B, seed))
+    image_BHWC = decode_in_batches(sitter.decoder, z_BD)
     if source is None:
-        near_BHWC = decoded(sitter.decoder, _nearest_codes(sitter.codes, z_BD, labels_B))
+        near_BHWC = decode_in_batches(sitter.decoder, _nearest_codes(sitter.codes, z_BD, labels_B))
         title = "pairs: a sample, and the nearest training code decoded"
     else:
-        near_BHWC = _nearest_images(trained_on(source, sitter.bundle), image_BHWC)
+        near_BHWC = _nearest_images(training_images(source, sitter.bundle), image_BHWC)
         title = "pairs: a sample, and the nearest training image"
     return [
-        Strip(name, [[image_BHWC[row], near_BHWC[row]] for row in np.flatnonzero(labels_B == label)])
-        for label, name in enumerate(sitter.names[:_ROWS])
+        SheetRow(name, [[image_BHWC[row], near_BHWC[row]] for row in np.flatnonzero(labels_B == label)])
+        for label, name in enumerate(sitter.class_names[:_ROWS])
     ], title
 
 
-def trained_on(source: Source, bundle: Bundle) -> np.ndarray:
+def training_images(source: Source, bundle: Bundle) -> np.ndarray:
     """The training images of ``bundle`` (uint8 NHWC). Raises ``SourceError`` where ``source`` is another one."""
     if source.fingerprint != bundle.info.source.fingerprint:
         hint = "name the source, size and channels that the bundle was trained on"
         raise SourceError("source", f"the bundle's ({bundle.info.source.fingerprint})", source.fingerprint, hint)
-    settings = bundle.info.trained.settings
+    settings = bundle.info.training_facts.settings
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
     images_NHWC: np.ndarray = source.images_NHWC[parts.train_N]
     return images_NHWC

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 from ripser import ripser
 
-from generator.curation.diagnosis.knn import nearest_others
+from generator.curation.diagnosis.knn import k_nearest_others
 from generator.curation.diagnosis.unmeasured import Unmeasured
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 MIN_CODES = 40
 LANDMARKS, REFERENCES = 128, 8
-_OF_CLASS, _CLASSES = (80, 4), 10  # landmarks and references for one class; the classes looked at
-_SPARSEST = 0.1  # share of the codes that are left out as outliers, which landmarks would seek
-LEAST_BAR = 0.4  # of the codes' own scale
-LEAST_RATIO = 3.0  # of a bar's death to its birth: the hole over the gaps in its rim, which splinters do not have
-OVER_REFERENCE = 1.5  # times the longest bar of all references
+_CLASS_SETTINGS, _MAX_CLASSES = (80, 4), 10  # landmarks and references for one class; the classes looked at
+_OUTLIER_SHARE = 0.1  # share of the codes that are left out as outliers, which landmarks would seek
+MIN_BAR = 0.4  # of the codes' own scale
+MIN_RATIO = 3.0  # of a bar's death to its birth: the hole over the gaps in its rim, which splinters do not have
+MIN_OVER_REFERENCE = 1.5  # times the longest bar of all references
 
 
-class Loop(Frozen):
+class Loop(FrozenModel):
     """``bar``: the longest H1 bar (death minus birth), in units of the landmarks' median distance from their middle.
 
     ``reference``: the longest such bar in Gaussian clouds of the same covariance, over all repetitions.
@@ -30,7 +30,7 @@ class Loop(Frozen):
     ring: bool
 
 
-def loop(
+def measure_loop(
     codes_SD: np.ndarray, *, seed: int = 0, landmarks: int = LANDMARKS, references: int = REFERENCES
 ) -> Loop | Unmeasured:
     """Longest bar of H1 of the Vietoris-Rips complex (Edelsbrunner, Letscher & Zomorodian, 2002; Tralie, Saul &
@@ -45,28 +45,28 @@ def loop(
         return Unmeasured(why=f"fewer than {MIN_CODES} distinct codes")
     rng = np.random.default_rng(seed)
     mean_D, covariance_DD = codes_SD.mean(axis=0), np.cov(codes_SD.T)
-    bar, ratio = _longest(codes_SD, landmarks)
+    bar, ratio = _longest_bar(codes_SD, landmarks)
     clouds = (rng.multivariate_normal(mean_D, covariance_DD, len(codes_SD)) for _ in range(references))
-    reference = max(_longest(cloud_SD, landmarks)[0] for cloud_SD in clouds)
-    ring = bar > LEAST_BAR and ratio > LEAST_RATIO and bar > OVER_REFERENCE * reference
+    reference = max(_longest_bar(cloud_SD, landmarks)[0] for cloud_SD in clouds)
+    ring = bar > MIN_BAR and ratio > MIN_RATIO and bar > MIN_OVER_REFERENCE * reference
     return Loop(bar=bar, ratio=ratio, reference=reference, ring=ring)
 
 
 def ring_classes(codes_SD: np.ndarray, labels_S: np.ndarray, names: tuple[str, ...], *, seed: int = 0) -> list[str]:
     """The classes that are rings by themselves, of the ten with most codes, on fewer landmarks and references."""
     count_C = np.bincount(labels_S, minlength=len(names))
-    landmarks, references = _OF_CLASS
+    landmarks, references = _CLASS_SETTINGS
     found = []
-    for label in np.sort(np.argsort(-count_C, kind="stable")[:_CLASSES]).tolist():
-        measured = loop(codes_SD[labels_S == label], seed=seed, landmarks=landmarks, references=references)
+    for label in np.sort(np.argsort(-count_C, kind="stable")[:_MAX_CLASSES]).tolist():
+        measured = measure_loop(codes_SD[labels_S == label], seed=seed, landmarks=landmarks, references=references)
         if isinstance(measured, Loop) and measured.ring:
             found.append(names[label])
     return found
 
 
-def _longest(codes_SD: np.ndarray, landmarks: int) -> tuple[float, float]:
+def _longest_bar(codes_SD: np.ndarray, landmarks: int) -> tuple[float, float]:
     """The longest bar in units of the landmarks' scale, and its death over its birth; zeros where there is none."""
-    landmark_LD = farthest_first(_dense(codes_SD), landmarks)
+    landmark_LD = farthest_first(_drop_outliers(codes_SD), landmarks)
     scale = float(np.median(np.linalg.norm(landmark_LD - np.median(landmark_LD, axis=0), axis=1)))
     bars_B2 = ripser(landmark_LD, maxdim=1)["dgms"][1]
     if not len(bars_B2) or scale == 0.0:
@@ -75,9 +75,9 @@ def _longest(codes_SD: np.ndarray, landmarks: int) -> tuple[float, float]:
     return (death - birth) / scale, death / max(birth, 1e-12 * death)
 
 
-def _dense(codes_SD: np.ndarray) -> np.ndarray:
-    distance_S = nearest_others(codes_SD, min(5, len(codes_SD) - 1))[:, -1]
-    dense_RD: np.ndarray = codes_SD[distance_S <= np.quantile(distance_S, 1.0 - _SPARSEST)]
+def _drop_outliers(codes_SD: np.ndarray) -> np.ndarray:
+    distance_S = k_nearest_others(codes_SD, min(5, len(codes_SD) - 1))[:, -1]
+    dense_RD: np.ndarray = codes_SD[distance_S <= np.quantile(distance_S, 1.0 - _OUTLIER_SHARE)]
     return dense_RD
 
 

@@ -14,7 +14,7 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from generator.curation.diagnosis.unmeasured import Unmeasured
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 MIN_CODES = 30
 _FOLDS, _HIDDEN, _STEPS = 5, 20, 80
@@ -23,7 +23,7 @@ _INFLATION = 1.5  # of the accuracy's standard deviation over a binomial's, as f
 _PERMUTATIONS, _MAX_MMD = 200, 800
 
 
-class Accuracy(Frozen):
+class Accuracy(FrozenModel):
     """Of a classifier that tells samples from held-out codes: 0.5 is indistinguishable, 1 told apart always."""
 
     accuracy: float
@@ -32,7 +32,7 @@ class Accuracy(Frozen):
     p_value: float  # of an accuracy this high where both are of one distribution
 
 
-class Discrepancy(Frozen):
+class Discrepancy(FrozenModel):
     """Squared maximum mean discrepancy, unbiased (so it may fall below 0), and its permutation p-value."""
 
     mmd2: float
@@ -48,7 +48,7 @@ def classifier_test(samples_BD: np.ndarray, codes_HD: np.ndarray, *, seed: int =
     count = min(len(samples_BD), len(codes_HD), _MAX_EACH)
     if count < MIN_CODES:
         return Unmeasured(why=f"{count} held-out codes, fewer than {MIN_CODES}")
-    x_ND = _standardised(np.concatenate([samples_BD[:count], codes_HD[:count]]))
+    x_ND = _standardise(np.concatenate([samples_BD[:count], codes_HD[:count]]))
     y_N = np.repeat([0, 1], count)
     right = 0
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
@@ -82,13 +82,15 @@ def mmd_test(samples_BD: np.ndarray, codes_HD: np.ndarray, *, seed: int = 0) -> 
     kernel_NN = np.exp(-cdist(both_ND, both_ND, "sqeuclidean") / (2.0 * width**2))
     np.fill_diagonal(kernel_NN, 0.0)
     rng = np.random.default_rng(seed)
-    sign_NP = np.stack([_halves(count), *(rng.permutation(_halves(count)) for _ in range(_PERMUTATIONS))], axis=1)
+    sign_NP = np.stack(
+        [_group_signs(count), *(rng.permutation(_group_signs(count)) for _ in range(_PERMUTATIONS))], axis=1
+    )
     mmd2_P = _mmd2(kernel_NN, sign_NP, count)
     p_value = float((1 + (mmd2_P[1:] >= mmd2_P[0]).sum()) / (1 + _PERMUTATIONS))
     return Discrepancy(mmd2=float(mmd2_P[0]), p_value=p_value)
 
 
-def _halves(count: int) -> np.ndarray:
+def _group_signs(count: int) -> np.ndarray:
     return np.repeat([1.0, -1.0], count)
 
 
@@ -101,7 +103,7 @@ def _mmd2(kernel_NN: np.ndarray, sign_NP: np.ndarray, count: int) -> np.ndarray:
     return mmd2_P
 
 
-def _standardised(x_ND: np.ndarray) -> np.ndarray:
+def _standardise(x_ND: np.ndarray) -> np.ndarray:
     spread_D = x_ND.std(axis=0)
     scaled_ND: np.ndarray = (x_ND - x_ND.mean(axis=0)) / np.where(spread_D > 0.0, spread_D, 1.0)
     return scaled_ND

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 
-class Unmeasured(Frozen):
+class Unmeasured(FrozenModel):
     """Not measurable, and why, in a few words for people."""
 
     measured: Literal[False] = False

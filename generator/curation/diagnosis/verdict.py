@@ -9,7 +9,7 @@ from generator.curation.diagnosis.convexity import OffSupport
 from generator.curation.diagnosis.samplers import SamplerFacts
 from generator.curation.diagnosis.topology import Loop
 from generator.curation.diagnosis.unmeasured import Unmeasured
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 Kind = Literal[
     "collapsed",
@@ -23,7 +23,7 @@ Kind = Literal[
 
 
 @final
-class Thresholds(Frozen):
+class Thresholds(FrozenModel):
     """Where a measure turns into a word, and why there."""
 
     convex: float = 0.15  # off-support share of midpoints: three times what held-out codes themselves have (5%)
@@ -52,7 +52,7 @@ _SENTENCES: dict[Kind, str] = {
 }
 
 
-class Verdict(Frozen):
+class Verdict(FrozenModel):
     """``kind`` in two or three words, ``sentence`` with its consequence, ``sampler`` to take (``None``: none fits)."""
 
     kind: Kind
@@ -62,7 +62,7 @@ class Verdict(Frozen):
     remarks: tuple[str, ...] = ()
 
 
-class Shape(Frozen):
+class LatentShape(FrozenModel):
     """The measures of the codes themselves that the verdict rests on. ``ring_classes``: rings by themselves."""
 
     active_dims: int
@@ -75,33 +75,33 @@ class Shape(Frozen):
     midpoints: OffSupport | Unmeasured
 
 
-def verdict(shape: Shape, samplers: tuple[SamplerFacts, ...]) -> Verdict:
+def make_verdict(shape: LatentShape, samplers: tuple[SamplerFacts, ...]) -> Verdict:
     """The verdict on a latent space whose samplers were tried."""
     kind = kind_of(shape)
-    sampler, because = choice(shape, samplers)
+    sampler, because = choose_sampler(shape, samplers)
     return Verdict(
         kind=kind, sentence=f"{kind}: {_SENTENCES[kind]}", sampler=sampler, because=because, remarks=_remarks(shape)
     )
 
 
-def kind_of(shape: Shape) -> Kind:
+def kind_of(shape: LatentShape) -> Kind:
     """The word for the shape of the codes."""
     if shape.active_dims == 0:
         return "collapsed"
-    convex = _convex(shape)
-    if shape.ring_classes or (_hole(shape) and not (shape.labelled and convex)):
+    convex = _is_convex(shape)
+    if shape.ring_classes or (_has_global_hole(shape) and not (shape.labelled and convex)):
         return "ring-like"
     if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.mingled:
         return "scattered"
     if isinstance(shape.midpoints, Unmeasured):
         return "undecided"
-    clustered = _clustered(shape)
+    clustered = _is_clustered(shape)
     if convex:
         return "clustered and convex" if clustered else "one convex cloud"
     return "clustered, not convex" if clustered else "scattered"
 
 
-def choice(shape: Shape, samplers: tuple[SamplerFacts, ...]) -> tuple[str | None, str]:
+def choose_sampler(shape: LatentShape, samplers: tuple[SamplerFacts, ...]) -> tuple[str | None, str]:
     """(name, why): of the samplers that stay on the codes' support the likeliest on held-out codes.
 
     Where several are as likely as the best, the first in order: the simplest; for a ring those made for it.
@@ -109,30 +109,32 @@ def choice(shape: Shape, samplers: tuple[SamplerFacts, ...]) -> tuple[str | None
     tried = [facts for facts in samplers if not isinstance(facts.log_likelihood, Unmeasured)]
     if not tried:
         return None, "no sampler can be fitted to these codes"
-    least = min((_off(facts) for facts in tried), default=0.0)
+    least = min((_off_support_share(facts) for facts in tried), default=0.0)
     limit = max(THRESHOLDS.off_support, least + THRESHOLDS.off_support_slack)
-    safe = [facts for facts in tried if _off(facts) <= limit]
+    safe = [facts for facts in tried if _off_support_share(facts) <= limit]
     ahead = min(safe, key=lambda facts: facts.behind)
     close = [f for f in safe if f.behind - ahead.behind <= max(THRESHOLDS.nats, 2.0 * _gap_error(f, ahead))]
-    order = _order(shape)
+    order = _preference(shape)
     taken = min(close, key=lambda facts: order.index(facts.name))
-    return taken.name, _why(taken, ahead, tried, safe)
+    return taken.name, _choice_reason(taken, ahead, tried, safe)
 
 
-def _order(shape: Shape) -> tuple[str, ...]:
-    if shape.ring_classes or (_hole(shape) and not shape.labelled):
+def _preference(shape: LatentShape) -> tuple[str, ...]:
+    if shape.ring_classes or (_has_global_hole(shape) and not shape.labelled):
         return ("polar", "flow", "mixture", "gaussian")
-    if _hole(shape):
+    if _has_global_hole(shape):
         return ("polar", "mixture", "flow", "gaussian")
     return ("gaussian", "mixture", "flow", "polar")
 
 
-def _why(taken: SamplerFacts, ahead: SamplerFacts, tried: list[SamplerFacts], safe: list[SamplerFacts]) -> str:
+def _choice_reason(
+    taken: SamplerFacts, ahead: SamplerFacts, tried: list[SamplerFacts], safe: list[SamplerFacts]
+) -> str:
     parts = []
     if not isinstance(taken.off_support, Unmeasured):
         parts.append(f"{taken.off_support.share:.0%} of its samples lie off the codes' support")
     left = [facts for facts in tried if facts not in safe]
-    parts += [f"{facts.name} has {_off(facts):.0%} there" for facts in left]
+    parts += [f"{facts.name} has {_off_support_share(facts):.0%} there" for facts in left]
     others = len(safe) - 1
     if others and taken is ahead:
         parts.append("held-out codes are likeliest under it")
@@ -141,7 +143,7 @@ def _why(taken: SamplerFacts, ahead: SamplerFacts, tried: list[SamplerFacts], sa
     return "; ".join(parts) or "the only one that can be fitted"
 
 
-def _off(facts: SamplerFacts) -> float:
+def _off_support_share(facts: SamplerFacts) -> float:
     return 0.0 if isinstance(facts.off_support, Unmeasured) else facts.off_support.share
 
 
@@ -149,30 +151,30 @@ def _gap_error(facts: SamplerFacts, ahead: SamplerFacts) -> float:
     return 0.0 if facts is ahead else facts.behind_error
 
 
-def _convex(shape: Shape) -> bool:
+def _is_convex(shape: LatentShape) -> bool:
     return isinstance(shape.midpoints, Unmeasured) or shape.midpoints.share <= THRESHOLDS.convex
 
 
-def has_hole(shape: Shape) -> bool:
+def has_hole(shape: LatentShape) -> bool:
     """Whether all codes together, or those of some class, lie around a hole."""
-    return bool(shape.ring_classes) or _hole(shape)
+    return bool(shape.ring_classes) or _has_global_hole(shape)
 
 
-def _hole(shape: Shape) -> bool:
+def _has_global_hole(shape: LatentShape) -> bool:
     return isinstance(shape.loop, Loop) and shape.loop.ring
 
 
-def _clustered(shape: Shape) -> bool:
+def _is_clustered(shape: LatentShape) -> bool:
     if not isinstance(shape.agreement, Unmeasured):
         return shape.agreement >= THRESHOLDS.agreement
     return isinstance(shape.hopkins, Hopkins) and shape.hopkins.against_gaussian >= THRESHOLDS.hopkins
 
 
-def _remarks(shape: Shape) -> tuple[str, ...]:
+def _remarks(shape: LatentShape) -> tuple[str, ...]:
     found = []
     if 0 < shape.active_dims < shape.dims:
         found.append(f"{shape.dims - shape.active_dims} of {shape.dims} dimensions carry nothing")
-    if _hole(shape) and shape.labelled and not shape.ring_classes:
+    if _has_global_hole(shape) and shape.labelled and not shape.ring_classes:
         found.append("the classes lie around a hole: sampling within a class is safe, walking across it may not be")
     if shape.ring_classes:
         found.append(f"rings by themselves: {', '.join(shape.ring_classes)}")

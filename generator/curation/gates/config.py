@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # ``auto``: the usual threshold where the gate can be measured, and no gate where it cannot.
 AutoShare = Share | Literal["auto"] | None
 
 
-class Reference(Frozen):
+class Reference(FrozenModel):
     """Real images to compare with: the ``source`` that the bundle was learned from, given as for training.
 
     ``test``: other real images for testing only, or ``test`` for that split of the source. ``copies``: share of images
@@ -34,7 +34,7 @@ class Reference(Frozen):
     seeds: int = Field(default=1, ge=1, le=100, strict=True)
 
 
-class Gates(Frozen):
+class Gates(FrozenModel):
     """The gates of a build; ``None`` (in YAML ``null``) switches one off.
 
     ``auto`` is the usual threshold where the gate can be measured: ``copies`` 0.01, ``drift`` 0.1, ``confidence_drop``

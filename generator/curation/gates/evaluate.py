@@ -11,14 +11,14 @@ import numpy as np
 
 from generator.curation.gates import checks
 from generator.curation.gates.config import Gates
-from generator.curation.gates.image_subset import Looked, look
+from generator.curation.gates.image_subset import ImageSubset, read_subset
 from generator.curation.gates.verdict import VERDICT_KEY, Check, Verdict
-from generator.datasets.builds import build_below, is_committed, read_manifest
-from generator.datasets.promotion import Standing, read_standing
+from generator.datasets.builds import build_store, is_committed, read_manifest
+from generator.datasets.promotion import DatasetState, read_state
 from generator.errors import BuildError, BundleError, DatasetError, InputError, ObjectMissing
 from generator.models.bundle import load_bundle
-from generator.models.screening.config import NOTHING
-from generator.models.screening.data import UNGUARDED, Guards
+from generator.models.screening.config import NO_PASS_RATES
+from generator.models.screening.data import NO_SCREENING, ScreeningData
 from generator.production.provenance.manifest import Manifest
 from generator.store import S3Settings
 from generator.store.base import Store
@@ -26,7 +26,7 @@ from generator.store.base import Store
 OnStage = Callable[[str], None]
 
 
-def judge_build(
+def evaluate_gates(
     dataset: Store,
     build_id: str,
     gates: Gates,
@@ -48,20 +48,20 @@ def judge_build(
     cannot be measured on. Raises ``DatasetError`` for a build that is not committed, ``StoreError`` where the store
     does not answer: then judge again.
     """
-    build = build_below(dataset, build_id)
+    build = build_store(dataset, build_id)
     if not is_committed(build):
         raise DatasetError("build", f"a committed build of {dataset.url}", f"{build_id}, one that is not")
-    manifest, against = read_manifest(build), _before(dataset, build_id)
+    manifest, against = read_manifest(build), _last_promoted(dataset, build_id)
     found, looked = list[Check | None](), None
     try:
         on_stage(f"looking at {build.url}")
-        looked = look(build, manifest, gates.limit)
+        looked = read_subset(build, manifest, gates.limit)
     except (BuildError, ObjectMissing) as damage:
         found.append(Check(gate="readable", holds=False, words=f"damaged: {damage}"))
-    found += _plain(manifest, gates)
+    found += _manifest_checks(manifest, gates)
     if looked is not None:
-        found += _measured(dataset, manifest, looked, gates, bundle, against, on_stage)
-        found += _beside(build, looked, bundle, gates, s3, on_stage)
+        found += _image_checks(dataset, manifest, looked, gates, bundle, against, on_stage)
+        found += _reference_checks(build, looked, bundle, gates, s3, on_stage)
     told = tuple(check for check in found if check is not None)
     verdict = Verdict(
         dataset=dataset.url,
@@ -79,19 +79,19 @@ def judge_build(
     return verdict
 
 
-def _plain(manifest: Manifest, gates: Gates) -> list[Check | None]:
+def _manifest_checks(manifest: Manifest, gates: Gates) -> list[Check | None]:
     """What the manifest alone says."""
     return [
-        checks.counts(manifest) if gates.counts else None,
-        None if gates.images is None else checks.images(manifest, gates.images),
-        None if gates.balance is None else checks.balance(manifest, gates.balance),
+        checks.check_counts(manifest) if gates.counts else None,
+        None if gates.images is None else checks.check_images(manifest, gates.images),
+        None if gates.balance is None else checks.check_balance(manifest, gates.balance),
     ]
 
 
-def _measured(
+def _image_checks(
     dataset: Store,
     manifest: Manifest,
-    looked: Looked,
+    looked: ImageSubset,
     gates: Gates,
     bundle: Store | None,
     against: str | None,
@@ -99,31 +99,31 @@ def _measured(
 ) -> list[Check | None]:
     """What images and tables say."""
     on_stage("copies and duplicates")
-    guards = _guards(manifest, bundle)
-    passing = guards.passing if guards.sketch is not None else NOTHING
+    guards = _load_screening(manifest, bundle)
+    passing = guards.pass_rates if guards.copy_index is not None else NO_PASS_RATES
     found = [
-        checks.copies(looked, guards.sketch, passing, gates.copies),
-        checks.twice(looked, gates.duplicates),
-        checks.near(looked, guards.sketch, gates.near_duplicates),
+        checks.check_copies(looked, guards.copy_index, passing, gates.copies),
+        checks.check_duplicates(looked, gates.duplicates),
+        checks.check_near_duplicates(looked, guards.copy_index, gates.near_duplicates),
     ]
     if gates.drift is None and gates.confidence_drop is None:
         return found
     theirs = None
     if against is not None:
         on_stage(f"drift against build {against}")
-        before = build_below(dataset, against)
+        before = build_store(dataset, against)
         try:
             earlier = read_manifest(before)
-            theirs = _renumbered(look(before, earlier, gates.limit), earlier.classes, manifest.classes)
+            theirs = _remap_labels(read_subset(before, earlier, gates.limit), earlier.classes, manifest.classes)
         except (BuildError, ObjectMissing) as damage:
             words = f"the last promoted build, {against}, is damaged: {damage}"
             return [*found, Check(gate="drift", holds=False, words=words)]
-        found.append(None if gates.drift is None else checks.missing(manifest, earlier))
-    return [*found, *checks.drifted(looked, theirs, gates, manifest)]
+        found.append(None if gates.drift is None else checks.check_classes(manifest, earlier))
+    return [*found, *checks.check_against_promoted(looked, theirs, gates, manifest)]
 
 
-def _beside(
-    build: Store, looked: Looked, bundle: Store | None, gates: Gates, s3: S3Settings | None, on_stage: OnStage
+def _reference_checks(
+    build: Store, looked: ImageSubset, bundle: Store | None, gates: Gates, s3: S3Settings | None, on_stage: OnStage
 ) -> list[Check]:
     if gates.reference is None:
         return []
@@ -131,7 +131,7 @@ def _beside(
         if bundle is None:
             raise BundleError("bundle", "the bundle that made the build", "none", "push it to the store root")
         # By name, so that whoever gives no reference never imports torch.
-        measured: list[Check] = import_module("generator.curation.gates.reference").beside(
+        measured: list[Check] = import_module("generator.curation.gates.reference").check_reference(
             build, looked, bundle, gates.reference, s3=s3, on_stage=on_stage
         )
     except (InputError, BuildError) as wrong:
@@ -139,25 +139,25 @@ def _beside(
     return measured
 
 
-def _guards(manifest: Manifest, bundle: Store | None) -> Guards:
+def _load_screening(manifest: Manifest, bundle: Store | None) -> ScreeningData:
     """The guards of the bundle, none where it is not there: then the gates say so."""
     if bundle is None:
-        return UNGUARDED
+        return NO_SCREENING
     try:
-        return load_bundle(bundle, manifest.provenance.bundle).guards
+        return load_bundle(bundle, manifest.provenance.bundle).screening
     except BundleError:
-        return UNGUARDED
+        return NO_SCREENING
 
 
-def _before(dataset: Store, build_id: str) -> str | None:
+def _last_promoted(dataset: Store, build_id: str) -> str | None:
     """The build that readers get, or got before this one, and that is still there."""
-    standing = read_standing(dataset) or Standing()
+    standing = read_state(dataset) or DatasetState()
     promoted = (each.build for each in (standing.current, *standing.previous) if each is not None)
-    others = (each for each in promoted if each != build_id and each not in standing.going)
-    return next((each for each in others if is_committed(build_below(dataset, each))), None)
+    others = (each for each in promoted if each != build_id and each not in standing.being_deleted)
+    return next((each for each in others if is_committed(build_store(dataset, each))), None)
 
 
-def _renumbered(looked: Looked, theirs: tuple[str, ...], ours: tuple[str, ...]) -> Looked:
+def _remap_labels(looked: ImageSubset, theirs: tuple[str, ...], ours: tuple[str, ...]) -> ImageSubset:
     """With labels in the numbering of ``ours``; classes that are not among those come behind."""
     if theirs == ours or not theirs:
         return looked

@@ -20,12 +20,12 @@ from generator.store.base import Store
 
 MAX_SHARDS = 20
 MAX_BYTES = 256 * 2**20  # of images in memory
-_LEAST = 100  # images, however large
+_MIN_IMAGES = 100  # images, however large
 _COLUMNS = ["label", "label_confidence", "image_sha256"]
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class ImageSubset:
     """N images of a build and their rows, and the digests of all M images in the shards that they come from."""
 
     images_NHWC: np.ndarray  # uint8
@@ -38,32 +38,32 @@ class Looked:
         return len(self.images_NHWC)
 
 
-def look(build: Store, manifest: Manifest, limit: int) -> Looked:
+def read_subset(build: Store, manifest: Manifest, limit: int) -> ImageSubset:
     """Read at most ``limit`` images of the build, from at most 20 of its shards, one shard at a time.
 
     Raises ``IntegrityError`` and ``ObjectMissing`` where a shard is not as it was committed.
     """
     facts = manifest.image
     each = facts.height * facts.width * facts.channels
-    limit = min(limit, max(_LEAST, MAX_BYTES // each))
-    chosen = [manifest.shards[number] for number in _spread(len(manifest.shards), MAX_SHARDS)]
-    parts = [_part(build, manifest, receipt, -(-limit // len(chosen))) for receipt in chosen]
-    return Looked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    limit = min(limit, max(_MIN_IMAGES, MAX_BYTES // each))
+    chosen = [manifest.shards[number] for number in _evenly_spaced(len(manifest.shards), MAX_SHARDS)]
+    parts = [_read_shard(build, manifest, receipt, -(-limit // len(chosen))) for receipt in chosen]
+    return ImageSubset(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _part(build: Store, manifest: Manifest, receipt: Receipt, wanted: int) -> tuple[np.ndarray, ...]:
-    rows = read_rows(_whole(build, receipt.table), field=receipt.table.key, columns=_COLUMNS)
-    samples = list(read_samples(_whole(build, receipt.shard), field=receipt.shard.key))
+def _read_shard(build: Store, manifest: Manifest, receipt: Receipt, wanted: int) -> tuple[np.ndarray, ...]:
+    rows = read_rows(_read_checked(build, receipt.table), field=receipt.table.key, columns=_COLUMNS)
+    samples = list(read_samples(_read_checked(build, receipt.shard), field=receipt.shard.key))
     if not len(rows) == len(samples) == receipt.samples:
         got = f"{len(samples)} in the shard, {len(rows)} in its table"
         raise IntegrityError(receipt.shard.key, f"{receipt.samples} samples, as its receipt says", got)
-    labels_M, confidence_M, digests_M = _columns(rows, receipt)
-    taken = _spread(len(rows), wanted)
-    images = [_image(manifest, samples[row], rows[row]["image_sha256"], receipt.shard.key) for row in taken]
+    labels_M, confidence_M, digests_M = _parse_columns(rows, receipt)
+    taken = _evenly_spaced(len(rows), wanted)
+    images = [_decode_checked(manifest, samples[row], rows[row]["image_sha256"], receipt.shard.key) for row in taken]
     return np.stack(images), labels_M[taken], confidence_M, labels_M, digests_M
 
 
-def _columns(rows: list[dict[str, Any]], receipt: Receipt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _parse_columns(rows: list[dict[str, Any]], receipt: Receipt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     nan = float("nan")
     try:
         labels_M = np.array([row["label"] or 0 for row in rows], dtype=np.int64)
@@ -78,7 +78,7 @@ def _columns(rows: list[dict[str, Any]], receipt: Receipt) -> tuple[np.ndarray, 
     return labels_M, confidence_M, digests_M
 
 
-def _image(manifest: Manifest, sample: tuple[str, dict[str, bytes]], digest: str, field: str) -> np.ndarray:
+def _decode_checked(manifest: Manifest, sample: tuple[str, dict[str, bytes]], digest: str, field: str) -> np.ndarray:
     (key, files), facts = sample, manifest.image
     data = files.get(extension(facts.format))
     if data is None or sha256_hex(data) != digest:
@@ -89,14 +89,14 @@ def _image(manifest: Manifest, sample: tuple[str, dict[str, bytes]], digest: str
     return image_HWC
 
 
-def _whole(build: Store, file: StoredFile) -> bytes:
+def _read_checked(build: Store, file: StoredFile) -> bytes:
     data = build.get(file.key, file.size)
     if (digest := digest_of(data)) != file.digest:
         raise IntegrityError(file.key, f"bytes with digest {file.digest}", digest)
     return data
 
 
-def _spread(size: int, wanted: int) -> list[int]:
+def _evenly_spaced(size: int, wanted: int) -> list[int]:
     """At most ``wanted`` of ``0 .. size - 1``, evenly spread, ascending."""
     count = min(size, wanted)
     return [place * size // count for place in range(count)]

@@ -10,9 +10,9 @@ from torch import nn
 
 from generator.curation.gates.checks import at_least, at_most
 from generator.curation.gates.config import Reference
-from generator.curation.gates.image_subset import Looked
+from generator.curation.gates.image_subset import ImageSubset
 from generator.curation.gates.verdict import Check
-from generator.curation.quality.report import REPORT_KEY, Measure, MeasureSettings, Report, measure
+from generator.curation.quality.report import QUALITY_REPORT_KEY, Measure, MeasureSettings, QualityReport, measure
 from generator.curation.quality.subject import Images, Subject, load_subject
 from generator.models.autoencoders.factory import load_encoder
 from generator.models.bundle import BundleInfo, load_encoder_weights, read_info
@@ -22,9 +22,9 @@ from generator.store import S3Settings
 from generator.store.base import Store
 
 
-def beside(
+def check_reference(
     build: Store,
-    looked: Looked,
+    looked: ImageSubset,
     bundle: Store,
     wanted: Reference,
     *,
@@ -38,17 +38,19 @@ def beside(
     """
     _, info = read_info(bundle)
     on_stage(f"reading {wanted.source}")
-    subject = _subject(build, looked, info, wanted, s3)
+    subject = _load_subject(build, looked, info, wanted, s3)
     settings = MeasureSettings(
-        measures=_measures(wanted), seeds=wanted.seeds, limit=wanted.limit, budget=Budget(steps=wanted.steps)
+        measures=_wanted_measures(wanted), seeds=wanted.seeds, limit=wanted.limit, budget=Budget(steps=wanted.steps)
     )
-    encoder = None if info.classes else _encoder(bundle, info)
+    encoder = None if info.classes else _load_encoder(bundle, info)
     report = measure(subject, settings, encoder=encoder, on_stage=on_stage)
-    build.put(REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
+    build.put(QUALITY_REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
     return list(_checks(report, wanted))
 
 
-def _subject(build: Store, looked: Looked, info: BundleInfo, wanted: Reference, s3: S3Settings | None) -> Subject:
+def _load_subject(
+    build: Store, looked: ImageSubset, info: BundleInfo, wanted: Reference, s3: S3Settings | None
+) -> Subject:
     size, channels = info.image.height, info.image.channels
     real = load_source(wanted.source, size=size, channels=channels, skip_bad=wanted.skip_bad)
     test: Source | None = None
@@ -61,12 +63,12 @@ def _subject(build: Store, looked: Looked, info: BundleInfo, wanted: Reference, 
     return load_subject(build.url, real, info, test=test, sampled=sampled, s3=s3)
 
 
-def _encoder(bundle: Store, info: BundleInfo) -> nn.Module:
+def _load_encoder(bundle: Store, info: BundleInfo) -> nn.Module:
     weights = load_encoder_weights(bundle, info)
     return load_encoder(info.autoencoder, {name: torch.from_numpy(np.array(each)) for name, each in weights.items()})
 
 
-def _measures(wanted: Reference) -> tuple[Measure, ...]:
+def _wanted_measures(wanted: Reference) -> tuple[Measure, ...]:
     asked: dict[Measure, object] = {
         "fidelity": wanted.fidelity,
         "novelty": wanted.copies,
@@ -75,7 +77,7 @@ def _measures(wanted: Reference) -> tuple[Measure, ...]:
     return tuple(name for name, threshold in asked.items() if threshold is not None)
 
 
-def _checks(report: Report, wanted: Reference) -> Iterator[Check]:
+def _checks(report: QualityReport, wanted: Reference) -> Iterator[Check]:
     if report.novelty is not None and wanted.copies is not None:
         found = report.novelty["pixels"]
         what = f"{found.share:.2%} of the images are nearer to a real one than unseen real images are"

@@ -8,7 +8,7 @@ from pydantic import AwareDatetime
 
 from generator.curation.gates.config import Gates
 from generator.errors import DatasetError
-from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.canonical import FrozenModel, read_json, validate
 from generator.spec.recipe import BuildId
 from generator.store import pointers
 from generator.store.base import Store
@@ -17,7 +17,7 @@ VERDICT_KEY = "reports/verdict.json"
 MAX_VERDICT_BYTES = 4 * 2**20
 
 
-class Check(Frozen):
+class Check(FrozenModel):
     """One gate: whether it holds (``None``: it could not be measured, and did not have to be), and that in words."""
 
     gate: str
@@ -27,7 +27,7 @@ class Check(Frozen):
     words: str
 
 
-class Verdict(Frozen):
+class Verdict(FrozenModel):
     """The content of ``reports/verdict.json``. ``against``: the promoted build that drift was measured against.
 
     ``reasons``: in words, why the build is not to be promoted; empty where ``holds``.
@@ -53,4 +53,4 @@ def read_verdict(build: Store) -> Verdict | None:
     if data is None:
         return None
     field = f"{build.url}/{VERDICT_KEY}"
-    return validated(Verdict, read_json(data, field=field, error=DatasetError), field=field, error=DatasetError)
+    return validate(Verdict, read_json(data, field=field, error=DatasetError), field=field, error=DatasetError)

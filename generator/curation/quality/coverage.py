@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generator.curation.quality.validation import checked
-from generator.models.features.neighbours import nearest
+from generator.curation.quality.validation import check_points
+from generator.models.features.neighbours import nearest_neighbours
 
 _BLOCK = 1024
 _ROUNDING = 1e-10  # of squared distances by a product in float64, as a share of the squared lengths
@@ -37,22 +37,24 @@ def coverage(real_ND: np.ndarray, synthetic_MD: np.ndarray, *, k: int = 3, densi
     Raises ``MeasureError``, as for fewer images than neighbours.
     """
     most = max(k, density_k)
-    real_ND = checked("real", real_ND, least=most + 1).astype(np.float64)
-    synthetic_MD = checked("synthetic", synthetic_MD, least=most + 1, like=real_ND).astype(np.float64)
+    real_ND = check_points("real", real_ND, least=most + 1).astype(np.float64)
+    synthetic_MD = check_points("synthetic", synthetic_MD, least=most + 1, like=real_ND).astype(np.float64)
     centre_D = real_ND.mean(axis=0)
     real_ND, synthetic_MD = real_ND - centre_D, synthetic_MD - centre_D
-    real_radii_NK = nearest(real_ND, real_ND, most, but_Q=np.arange(len(real_ND))).distances_QK
-    radii_M = nearest(synthetic_MD, synthetic_MD, k, but_Q=np.arange(len(synthetic_MD))).distances_QK[:, -1]
-    counts_M, covered_N = _inside(synthetic_MD, real_ND, real_radii_NK[:, density_k - 1])
+    real_radii_NK = nearest_neighbours(real_ND, real_ND, most, but_Q=np.arange(len(real_ND))).distances_QK
+    radii_M = nearest_neighbours(synthetic_MD, synthetic_MD, k, but_Q=np.arange(len(synthetic_MD))).distances_QK[:, -1]
+    counts_M, covered_N = _ball_membership(synthetic_MD, real_ND, real_radii_NK[:, density_k - 1])
     return Coverage(
-        precision=float((_inside(synthetic_MD, real_ND, real_radii_NK[:, k - 1])[0] > 0).mean()),
-        recall=float((_inside(real_ND, synthetic_MD, radii_M)[0] > 0).mean()),
+        precision=float((_ball_membership(synthetic_MD, real_ND, real_radii_NK[:, k - 1])[0] > 0).mean()),
+        recall=float((_ball_membership(real_ND, synthetic_MD, radii_M)[0] > 0).mean()),
         density=float(counts_M.mean() / density_k),
         coverage=float(covered_N.mean()),
     )
 
 
-def _inside(points_QD: np.ndarray, centres_PD: np.ndarray, radii_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ball_membership(
+    points_QD: np.ndarray, centres_PD: np.ndarray, radii_P: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """In how many balls each point lies (int64), and which balls have a point in them (bool)."""
     lengths_P = np.einsum("pd,pd->p", centres_PD, centres_PD)
     counts_Q, hit_P = np.zeros(len(points_QD), dtype=np.int64), np.zeros(len(centres_PD), dtype=bool)

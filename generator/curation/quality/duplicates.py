@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from generator.errors import MeasureError
-from generator.models.features.neighbours import nearest
+from generator.models.features.neighbours import nearest_neighbours
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def duplicates(images_NHWC: np.ndarray, *, threshold: float) -> Duplicates:
     count = len(images_NHWC)
     seen = {hashlib.sha256(np.ascontiguousarray(image_HWC).data).digest() for image_HWC in images_NHWC}
     pixels_ND = images_NHWC.reshape(count, -1)
-    found = nearest(pixels_ND, pixels_ND, but_Q=np.arange(count))
+    found = nearest_neighbours(pixels_ND, pixels_ND, but_Q=np.arange(count))
     distances_N, others_N = found.distances_QK[:, 0], found.rows_QK[:, 0]
     near_M = np.flatnonzero((distances_N < threshold) | (distances_N == 0.0))
     nearest_first_M = near_M[np.argsort(distances_N[near_M], kind="stable")].tolist()

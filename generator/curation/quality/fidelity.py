@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh, svdvals
 
-from generator.curation.quality.validation import checked
+from generator.curation.quality.validation import check_points
 from generator.spec.seeding import permutation
 
 
@@ -20,7 +20,8 @@ def frechet_distance(real_ND: np.ndarray, synthetic_MD: np.ndarray) -> float:
     Raises ``MeasureError``.
     """
     (mean1_D, basis1_DD, roots1_D), (mean2_D, basis2_DD, roots2_D) = (
-        _gaussian(each) for each in (checked("real", real_ND), checked("synthetic", synthetic_MD, like=real_ND))
+        _gaussian(each)
+        for each in (check_points("real", real_ND), check_points("synthetic", synthetic_MD, like=real_ND))
     )
     cross = svdvals(roots1_D[:, None] * (basis1_DD.T @ basis2_DD) * roots2_D).sum()
     squared = ((mean1_D - mean2_D) ** 2).sum() + (roots1_D**2).sum() + (roots2_D**2).sum() - 2.0 * cross
@@ -44,8 +45,8 @@ def kernel_distance(
     not judged worse. Each of ``subsets`` takes ``size`` images of both sets, or all of the smaller one. Raises
     ``MeasureError``.
     """
-    real_ND = checked("real", real_ND)
-    synthetic_MD = checked("synthetic", synthetic_MD, like=real_ND)
+    real_ND = check_points("real", real_ND)
+    synthetic_MD = check_points("synthetic", synthetic_MD, like=real_ND)
     size = min(size, len(real_ND), len(synthetic_MD))
     values = []
     for subset in range(subsets):

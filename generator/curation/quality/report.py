@@ -15,22 +15,22 @@ from generator.curation.quality.duplicates import Duplicates, duplicates
 from generator.curation.quality.fidelity import frechet_distance, kernel_distance
 from generator.curation.quality.novelty import Novelty, OnStage, copy_threshold, novelty
 from generator.curation.quality.subject import Images, Subject, SubjectFacts
-from generator.curation.quality.usefulness import Mixed, Usefulness, trained, usefulness
+from generator.curation.quality.usefulness import Mixed, Usefulness, train_on_arm, usefulness
 from generator.errors import MeasureError
 from generator.models.features.classifier import Classifier
 from generator.models.features.config import Budget
-from generator.models.features.extractors import Features, classifier_features, encoder_features
-from generator.spec.canonical import Frozen
+from generator.models.features.extractors import FeatureExtractor, classifier_features, encoder_features
+from generator.spec.canonical import FrozenModel
 from generator.spec.seeding import permutation
 
-REPORT_KEY = "reports/quality.json"
+QUALITY_REPORT_KEY = "reports/quality.json"
 
 Measure = Literal["fidelity", "coverage", "novelty", "duplicates", "usefulness"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 _REAL, _SYNTHETIC, _BOTH = "real", "synthetic", "real + synthetic"
 
 
-class MeasureSettings(Frozen):
+class MeasureSettings(FrozenModel):
     """What is measured and how. ``seeds``: repeated with so many classifiers and choices of images.
 
     ``limit``: at most so many images of each set for fidelity and coverage, which compare equal numbers. ``budget``:
@@ -44,7 +44,7 @@ class MeasureSettings(Frozen):
     budget: Budget = Budget()
 
 
-class Spread(Frozen):
+class Spread(FrozenModel):
     """One value a seed; ``spread`` is the standard deviation, of two or more."""
 
     mean: float
@@ -52,22 +52,22 @@ class Spread(Frozen):
     values: tuple[float, ...]
 
 
-class Compared(Frozen):
+class WithBaseline(FrozenModel):
     """A measure of the synthetic images, and what as many real training images get: the best that can be hoped for."""
 
     synthetic: Spread
     real: Spread
 
 
-class Distribution(Frozen):
+class Distribution(FrozenModel):
     """Fidelity and coverage: ``images`` of each set, against real ones (``against``) that nothing was trained on."""
 
     images: int
     against: Literal["test", "holdout"]
-    values: dict[str, Compared]
+    values: dict[str, WithBaseline]
 
 
-class Report(Frozen):
+class QualityReport(FrozenModel):
     """The content of ``reports/quality.json``. ``features``: what fidelity, coverage and half of novelty look at."""
 
     kind: Literal["latentmill.quality"] = "latentmill.quality"
@@ -88,7 +88,7 @@ def measure(
     encoder: nn.Module | None = None,
     device: str = "cpu",
     on_stage: OnStage = lambda _: None,
-) -> Report:
+) -> QualityReport:
     """Take all the ``settings.measures`` of ``subject``.
 
     Features are those of classifiers trained on the training images; without labels, the codes of ``encoder``. Without
@@ -99,15 +99,15 @@ def measure(
         raise MeasureError("encoder", "a bundle with an encoder, as the images have no labels", "none")
     if "usefulness" in wanted:
         subject.synthetic.labelled(), subject.unseen.labelled()
-    report = Report(subject=subject.facts, settings=settings, features="classifier" if labelled else "encoder")
+    report = QualityReport(subject=subject.facts, settings=settings, features="classifier" if labelled else "encoder")
     classifiers, facts = list[Classifier](), dict[str, object]()
     if "usefulness" in wanted:
         facts["usefulness"] = _usefulness(subject, settings, device, on_stage, classifiers)
-    eyes = _Eyes(subject, settings, encoder, device, on_stage, classifiers)
+    eyes = _FeatureExtractors(subject, settings, encoder, device, on_stage, classifiers)
     if wanted & {"fidelity", "coverage"}:
         facts["distribution"] = _distribution(subject, settings, eyes, on_stage)
     if "novelty" in wanted:
-        facts["novelty"] = _novelty(subject, settings, eyes.of(0), on_stage)
+        facts["novelty"] = _novelty(subject, settings, eyes.for_seed(0), on_stage)
     if "duplicates" in wanted:
         on_stage("duplicates among the synthetic images")
         pixels_TD, pixels_HD = subject.train.pixels(), subject.holdout.pixels()
@@ -115,7 +115,7 @@ def measure(
     return report.model_copy(update=facts)
 
 
-class _Eyes:
+class _FeatureExtractors:
     """The features of each seed; classifiers that usefulness trained already are not trained again."""
 
     def __init__(
@@ -130,7 +130,7 @@ class _Eyes:
         self._subject, self._settings, self._encoder = subject, settings, encoder
         self._device, self._on_stage, self._classifiers = device, on_stage, classifiers
 
-    def of(self, seed: int) -> Features:
+    def for_seed(self, seed: int) -> FeatureExtractor:
         if self._subject.train.labels_N is None:
             assert self._encoder is not None
             return encoder_features(self._encoder)
@@ -138,7 +138,7 @@ class _Eyes:
             number = len(self._classifiers)
             self._on_stage(f"classifier for features, seed {number}")
             self._classifiers.append(
-                trained(
+                train_on_arm(
                     self._subject.train.labelled(),
                     classes=self._subject.classes,
                     seed=number,
@@ -172,26 +172,30 @@ def _usefulness(
     )
 
 
-def _distribution(subject: Subject, settings: MeasureSettings, eyes: _Eyes, on_stage: OnStage) -> Distribution:
+def _distribution(
+    subject: Subject, settings: MeasureSettings, eyes: _FeatureExtractors, on_stage: OnStage
+) -> Distribution:
     count = min(settings.limit, len(subject.synthetic), len(subject.train), len(subject.unseen))
     ours, theirs = list[dict[str, float]](), list[dict[str, float]]()
     for seed in range(settings.seeds):
-        features = eyes.of(seed)
+        features = eyes.for_seed(seed)
         on_stage(f"fidelity and coverage of {count} images, seed {seed}")
         unseen_ND, synthetic_ND, train_ND = (
-            features(_chosen(images, count, settings.seed + seed, stream))
+            features(_random_subset(images, count, settings.seed + seed, stream))
             for stream, images in enumerate((subject.unseen, subject.synthetic, subject.train))
         )
-        ours.append(_values(unseen_ND, synthetic_ND, settings.measures, seed))
-        theirs.append(_values(unseen_ND, train_ND, settings.measures, seed))
+        ours.append(_distribution_values(unseen_ND, synthetic_ND, settings.measures, seed))
+        theirs.append(_distribution_values(unseen_ND, train_ND, settings.measures, seed))
     values = {
-        name: Compared(synthetic=_spread([one[name] for one in ours]), real=_spread([one[name] for one in theirs]))
+        name: WithBaseline(synthetic=_spread([one[name] for one in ours]), real=_spread([one[name] for one in theirs]))
         for name in ours[0]
     }
     return Distribution(images=count, against="holdout" if subject.test is None else "test", values=values)
 
 
-def _values(real_ND: np.ndarray, other_ND: np.ndarray, measures: Sequence[Measure], seed: int) -> dict[str, float]:
+def _distribution_values(
+    real_ND: np.ndarray, other_ND: np.ndarray, measures: Sequence[Measure], seed: int
+) -> dict[str, float]:
     values = dict[str, float]()
     if "fidelity" in measures:
         values["frechet_distance"] = frechet_distance(real_ND, other_ND)
@@ -203,7 +207,7 @@ def _values(real_ND: np.ndarray, other_ND: np.ndarray, measures: Sequence[Measur
 
 
 def _novelty(
-    subject: Subject, settings: MeasureSettings, features: Features, on_stage: OnStage
+    subject: Subject, settings: MeasureSettings, features: FeatureExtractor, on_stage: OnStage
 ) -> Mapping[str, Novelty]:
     sets = (subject.synthetic, subject.train, subject.holdout)
     spaces: dict[str, Callable[[Images], np.ndarray]] = {
@@ -220,7 +224,7 @@ def _novelty(
     return found
 
 
-def _chosen(images: Images, count: int, seed: int, stream: int) -> np.ndarray:
+def _random_subset(images: Images, count: int, seed: int, stream: int) -> np.ndarray:
     rows_M = np.sort(permutation(seed, stream=stream, size=len(images))[:count])
     chosen_MHWC: np.ndarray = images.images_NHWC[rows_M]
     return chosen_MHWC

@@ -17,36 +17,41 @@ from generator.spec.recipe import RECIPE_VERSION
 from generator.spec.seeding import noise
 
 _TITLE_HEIGHT = 34
-_PAPER, _INK = (250, 250, 247), (58, 58, 56)
+_BACKGROUND, _FOREGROUND = (250, 250, 247), (58, 58, 56)
 
 Samples = list[tuple[np.ndarray, int | None]]
 
 
 def draw_samples(bundle: Bundle, path: Path, *, seed: int = 0) -> None:
     """Samples of ``bundle``, a row a class, into a PNG or JPEG file. Raises ``SpecError``."""
-    _save(_sheet(_generated(bundle, seed), bundle.info.classes), path)
+    _save(_render_sheet(_generated_samples(bundle, seed), bundle.info.classes), path)
 
 
-def draw_beside(source: Source, bundle: Bundle, path: Path, *, seed: int = 0) -> None:
+def draw_real_and_generated(source: Source, bundle: Bundle, path: Path, *, seed: int = 0) -> None:
     """Real images at the left, samples of ``bundle`` at the right, a row a class, into a PNG or JPEG file."""
-    sheets = (_sheet(_real(source), bundle.info.classes), _sheet(_generated(bundle, seed), bundle.info.classes))
+    sheets = (
+        _render_sheet(_real_samples(source), bundle.info.classes),
+        _render_sheet(_generated_samples(bundle, seed), bundle.info.classes),
+    )
     _save(
-        np.concatenate([_titled(sheet, title) for sheet, title in zip(sheets, ("real", "generated"), strict=True)], 1),
+        np.concatenate(
+            [_add_title(sheet, title) for sheet, title in zip(sheets, ("real", "generated"), strict=True)], 1
+        ),
         path,
     )
 
 
-def _sheet(samples: Samples, classes: tuple[str, ...]) -> np.ndarray:
+def _render_sheet(samples: Samples, classes: tuple[str, ...]) -> np.ndarray:
     return decode_image(preview_bytes(samples, classes, RECIPE_VERSION), field="preview")
 
 
-def _real(source: Source) -> Samples:
+def _real_samples(source: Source) -> Samples:
     labels_N = np.zeros(len(source), dtype=np.int64) if source.labels_N is None else source.labels_N
     rows = [row for label in range(ROWS) for row in np.flatnonzero(labels_N == label)[: _per_class(source.class_names)]]
     return [(source.images_NHWC[row], int(labels_N[row])) for row in rows]
 
 
-def _generated(bundle: Bundle, seed: int) -> Samples:
+def _generated_samples(bundle: Bundle, seed: int) -> Samples:
     rows = min(ROWS, max(1, len(bundle.info.classes)))
     labels_N = np.repeat(np.arange(rows), _per_class(bundle.info.classes))
     indices_N = np.arange(len(labels_N))
@@ -60,10 +65,12 @@ def _per_class(classes: tuple[str, ...]) -> int:
     return PER_ROW if classes else PER_ROW * ROWS
 
 
-def _titled(sheet_HWC: np.ndarray, title: str) -> np.ndarray:
-    head = Image.new("RGB", (sheet_HWC.shape[1], _TITLE_HEIGHT), _PAPER)
+def _add_title(sheet_HWC: np.ndarray, title: str) -> np.ndarray:
+    head = Image.new("RGB", (sheet_HWC.shape[1], _TITLE_HEIGHT), _BACKGROUND)
     font = ImageFont.load_default(size=20)
-    ImageDraw.Draw(head).text((sheet_HWC.shape[1] // 2, _TITLE_HEIGHT - 4), title, fill=_INK, font=font, anchor="ms")
+    ImageDraw.Draw(head).text(
+        (sheet_HWC.shape[1] // 2, _TITLE_HEIGHT - 4), title, fill=_FOREGROUND, font=font, anchor="ms"
+    )
     return np.concatenate([np.array(head), sheet_HWC])
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-Shape = tuple[int, int, int]  # (H, W, C)
+ImageShape = tuple[int, int, int]  # (H, W, C)
 
 _BLOCK = 256
 
 
 def shifted_distances(
-    queries_QD: np.ndarray, points_PD: np.ndarray, rows_QM: np.ndarray, shape: Shape, *, shift: int = 1
+    queries_QD: np.ndarray, points_PD: np.ndarray, rows_QM: np.ndarray, shape: ImageShape, *, shift: int = 1
 ) -> np.ndarray:
     """Of each query the smallest Euclidean distance to its candidates ``points_PD[rows_QM]`` under any shift.
 
@@ -23,7 +23,7 @@ def shifted_distances(
     least_Q = np.empty(len(queries_QD))
     for begin in range(0, len(queries_QD), _BLOCK):
         rows = slice(begin, begin + _BLOCK)
-        moved_BSD = _moved(queries_QD[rows].reshape(-1, *shape), shift)
+        moved_BSD = _all_shifts(queries_QD[rows].reshape(-1, *shape), shift)
         near_BMD = points_PD[rows_QM[rows]].astype(np.float64)
         lengths_BSM = (moved_BSD**2).sum(axis=2)[:, :, None] + (near_BMD**2).sum(axis=2)[:, None, :]
         squared_BSM = lengths_BSM - 2.0 * (moved_BSD @ near_BMD.transpose(0, 2, 1))
@@ -31,7 +31,7 @@ def shifted_distances(
     return np.sqrt(np.maximum(least_Q, 0.0))
 
 
-def _moved(images_BHWC: np.ndarray, shift: int) -> np.ndarray:
+def _all_shifts(images_BHWC: np.ndarray, shift: int) -> np.ndarray:
     """moved_BSD float64: every image under each of the (2 shift + 1)^2 moves."""
     _, height, width, _ = images_BHWC.shape
     padded = np.pad(images_BHWC, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")

@@ -9,14 +9,14 @@ import numpy as np
 from generator.datasets.torch_dataset import Dataset, open_dataset
 from generator.errors import MeasureError, SourceError
 from generator.models.bundle.format import BundleInfo
-from generator.models.features.classifier import Labelled
+from generator.models.features.classifier import LabelledImages
 from generator.sources import Source, split
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 from generator.spec.recipe import Digest
 from generator.store import S3Settings
 
 
-class SubjectFacts(Frozen):
+class SubjectFacts(FrozenModel):
     """Which dataset, bundle and source, and how many images of each kind."""
 
     dataset: str
@@ -46,11 +46,11 @@ class Images:
         """uint8 pixels_ND."""
         return self.images_NHWC.reshape(len(self.images_NHWC), -1)
 
-    def labelled(self) -> Labelled:
+    def labelled(self) -> LabelledImages:
         """Raises ``MeasureError`` without labels."""
         if self.labels_N is None:
             raise MeasureError("labels", "labelled images", "images without labels", "leave usefulness out")
-        return Labelled(self.images_NHWC, self.labels_N)
+        return LabelledImages(self.images_NHWC, self.labels_N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +96,9 @@ def load_subject(
         wanted = f"the images behind the dataset ({stated})"
         got = source.fingerprint if source.fingerprint != stated else f"a bundle of {bundle.source.fingerprint}"
         raise SourceError("source", wanted, got, hint)
-    settings = bundle.trained.settings
+    settings = bundle.training_facts.settings
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
-    synthetic = _numbered(dataset, source, _read(dataset) if sampled is None else sampled)
+    synthetic = _with_source_labels(dataset, source, _read_images(dataset) if sampled is None else sampled)
     return Subject(
         facts=SubjectFacts(
             dataset=dataset.url,
@@ -114,13 +114,13 @@ def load_subject(
             test_images=0 if test is None else len(test),
         ),
         synthetic=synthetic,
-        train=_rows(source, parts.train_N),
-        holdout=_rows(source, parts.holdout_N),
-        test=None if test is None else _tested(test, source),
+        train=_take_rows(source, parts.train_N),
+        holdout=_take_rows(source, parts.holdout_N),
+        test=None if test is None else _test_images(test, source),
     )
 
 
-def _read(dataset: Dataset) -> Images:
+def _read_images(dataset: Dataset) -> Images:
     manifest = dataset.manifest
     shape = (manifest.image.height, manifest.image.width, manifest.image.channels)
     images_NHWC = np.empty((manifest.samples, *shape), dtype=np.uint8)
@@ -130,30 +130,30 @@ def _read(dataset: Dataset) -> Images:
     return Images(images_NHWC, labels_N)
 
 
-def _numbered(dataset: Dataset, source: Source, synthetic: Images) -> Images:
+def _with_source_labels(dataset: Dataset, source: Source, synthetic: Images) -> Images:
     """The images with the label numbers of ``source``, or without labels."""
     shape = synthetic.images_NHWC.shape[1:]
     if shape != source.images_NHWC.shape[1:]:
         raise MeasureError("synthetic", f"images of the source's shape {source.images_NHWC.shape[1:]}", shape)
     if not dataset.classes or synthetic.labels_N is None:
         return Images(synthetic.images_NHWC)
-    return Images(synthetic.images_NHWC, _renumbered("synthetic", synthetic.labels_N, dataset.classes, source))
+    return Images(synthetic.images_NHWC, _remap_labels("synthetic", synthetic.labels_N, dataset.classes, source))
 
 
-def _rows(source: Source, rows_N: np.ndarray) -> Images:
+def _take_rows(source: Source, rows_N: np.ndarray) -> Images:
     return Images(source.images_NHWC[rows_N], None if source.labels_N is None else source.labels_N[rows_N])
 
 
-def _tested(test: Source, source: Source) -> Images:
+def _test_images(test: Source, source: Source) -> Images:
     if test.images_NHWC.shape[1:] != source.images_NHWC.shape[1:]:
         shape = test.images_NHWC.shape[1:]
         raise MeasureError("test", f"images of the source's shape {source.images_NHWC.shape[1:]}", shape)
     if test.labels_N is None or source.labels_N is None:
         return Images(test.images_NHWC)
-    return Images(test.images_NHWC, _renumbered("test", test.labels_N, test.class_names, source))
+    return Images(test.images_NHWC, _remap_labels("test", test.labels_N, test.class_names, source))
 
 
-def _renumbered(field: str, labels_N: np.ndarray, names: tuple[str, ...], source: Source) -> np.ndarray:
+def _remap_labels(field: str, labels_N: np.ndarray, names: tuple[str, ...], source: Source) -> np.ndarray:
     """``labels_N`` in the order of the source's class names."""
     strangers = [name for name in names if name not in source.class_names]
     if strangers:

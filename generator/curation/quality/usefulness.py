@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from generator.errors import MeasureError
-from generator.models.features.classifier import Classifier, Labelled, accuracy, train_classifier
+from generator.models.features.classifier import Classifier, LabelledImages, accuracy, train_classifier
 from generator.models.features.config import Budget
 
 
@@ -19,15 +19,15 @@ from generator.models.features.config import Budget
 class Mixed:
     """Real images with synthetic ones beside them: ``share`` of every batch is synthetic."""
 
-    real: Labelled
-    synthetic: Labelled
+    real: LabelledImages
+    synthetic: LabelledImages
     share: float = 0.5
 
     def __len__(self) -> int:
         return len(self.real) + len(self.synthetic)
 
 
-Arm = Labelled | Mixed
+Arm = LabelledImages | Mixed
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Usefulness:
 
 def usefulness(
     arms: Mapping[str, Arm],
-    test: Labelled,
+    test: LabelledImages,
     *,
     classes: int,
     budget: Budget,
@@ -73,21 +73,23 @@ def usefulness(
     if reference not in arms or seeds < 1:
         raise MeasureError("arms", f"one called {reference!r}, and a seed", f"{sorted(arms)}, {seeds} seeds")
     for name, arm in arms.items():
-        shape, wanted = _first(arm).images_NHWC.shape[1:], test.images_NHWC.shape[1:]
+        shape, wanted = _main_images(arm).images_NHWC.shape[1:], test.images_NHWC.shape[1:]
         if shape != wanted:
             raise MeasureError(name, f"images of the test images' shape {wanted}", shape)
-    runs = {name: _runs(name, arm, test, classes, budget, seeds, device, on_run) for name, arm in arms.items()}
+    runs = {
+        name: _train_and_test(name, arm, test, classes, budget, seeds, device, on_run) for name, arm in arms.items()
+    }
     standard = mean(runs[reference][0])
     return Usefulness(
         test_images=len(test),
         reference=reference,
-        arms={name: _result(arms[name], *run, standard) for name, run in runs.items()},
+        arms={name: _arm_result(arms[name], *run, standard) for name, run in runs.items()},
     )
 
 
-def trained(arm: Arm, *, classes: int, seed: int, budget: Budget, device: str = "cpu") -> Classifier:
+def train_on_arm(arm: Arm, *, classes: int, seed: int, budget: Budget, device: str = "cpu") -> Classifier:
     """A classifier trained on one arm. Raises what ``train_classifier`` raises."""
-    real = _first(arm)
+    real = _main_images(arm)
     beside, share = (arm.synthetic, arm.share) if isinstance(arm, Mixed) else (None, 0.0)
     return train_classifier(
         real.images_NHWC,
@@ -102,14 +104,14 @@ def trained(arm: Arm, *, classes: int, seed: int, budget: Budget, device: str = 
     )
 
 
-def _first(arm: Arm) -> Labelled:
+def _main_images(arm: Arm) -> LabelledImages:
     return arm.real if isinstance(arm, Mixed) else arm
 
 
-def _runs(
+def _train_and_test(
     name: str,
     arm: Arm,
-    test: Labelled,
+    test: LabelledImages,
     classes: int,
     budget: Budget,
     seeds: int,
@@ -118,13 +120,13 @@ def _runs(
 ) -> tuple[list[float], float]:
     clock, accuracies = time.perf_counter(), list[float]()
     for seed in range(seeds):
-        classifier = trained(arm, classes=classes, seed=seed, budget=budget, device=device)
+        classifier = train_on_arm(arm, classes=classes, seed=seed, budget=budget, device=device)
         accuracies.append(accuracy(classifier, test))
         on_run(name, seed, accuracies[-1], classifier)
     return accuracies, time.perf_counter() - clock
 
 
-def _result(arm: Arm, accuracies: list[float], seconds: float, standard: float) -> ArmResult:
+def _arm_result(arm: Arm, accuracies: list[float], seconds: float, standard: float) -> ArmResult:
     average = mean(accuracies)
     return ArmResult(
         images=len(arm),

@@ -7,7 +7,7 @@ import numpy as np
 from generator.errors import MeasureError
 
 
-def checked(name: str, points_ND: np.ndarray, *, least: int = 2, like: np.ndarray | None = None) -> np.ndarray:
+def check_points(name: str, points_ND: np.ndarray, *, least: int = 2, like: np.ndarray | None = None) -> np.ndarray:
     """``points_ND`` (features, codes or pixels of any real type), if a measure can be taken on them.
 
     Raises ``MeasureError`` for fewer than ``least`` points, another number of dimensions than ``like``, numbers that

@@ -1,25 +1,25 @@
 """What is deleted: builds that retention lets go, and what crashes left behind."""
 
-from generator.curation.retention.orphans import Intents, Leftover, leftovers
+from generator.curation.retention.orphans import Intents, Orphan, find_orphans
 from generator.curation.retention.policy import (
-    Held,
+    CommittedBuild,
     Retention,
     RetentionPlan,
     apply_retention,
+    enforce_retention,
     plan_retention,
-    read_held,
-    retain,
+    read_committed_builds,
 )
 
 __all__ = [
-    "Held",
+    "CommittedBuild",
     "Retention",
     "RetentionPlan",
     "apply_retention",
     "plan_retention",
-    "read_held",
-    "retain",
+    "read_committed_builds",
+    "enforce_retention",
     "Intents",
-    "Leftover",
-    "leftovers",
+    "Orphan",
+    "find_orphans",
 ]

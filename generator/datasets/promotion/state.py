@@ -12,47 +12,47 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from generator.datasets.builds import LATEST_KEY, MAX_LATEST_BYTES, build_below, builds_below, is_committed
+from generator.datasets.builds import LATEST_KEY, MAX_LATEST_BYTES, build_store, is_committed, list_builds
 from generator.errors import DatasetError
-from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.canonical import FrozenModel, read_json, validate
 from generator.spec.recipe import BuildId
 from generator.store import pointers
 from generator.store.base import Store
 
 MAX_HISTORY = 100
 MAX_PINS = 1000
-_LONG_AGO = "1970-01-01T00:00:00Z"
+_UNKNOWN_DATE = "1970-01-01T00:00:00Z"
 
-Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
-By = Annotated[str, Field(min_length=1, max_length=200)]
+UtcDatetime = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+Actor = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Promotion(Frozen):
+class Promotion(FrozenModel):
     """One move of ``latest``: to which build, for which logical date (``None``: nobody said), by whom and when."""
 
     build: BuildId
-    logical_date: Moment | None = None
-    by: By
-    at: Moment
+    logical_date: UtcDatetime | None = None
+    by: Actor
+    at: UtcDatetime
 
 
-class Pin(Frozen):
+class Pin(FrozenModel):
     """A build that is never deleted. ``note``: why."""
 
     build: BuildId
-    by: By
-    at: Moment
+    by: Actor
+    at: UtcDatetime
     note: str = Field(default="", max_length=500)
 
 
-class Retiring(Frozen):
+class Retiring(FrozenModel):
     """A build that is being deleted, and since when: what is newer belongs to somebody who makes it again."""
 
     build: BuildId
-    at: Moment
+    at: UtcDatetime
 
 
-class Standing(Frozen):
+class DatasetState(FrozenModel):
     """The content of ``latest.json``. ``build`` is that of ``current``, for readers.
 
     ``previous``: the promotions before, the newest first. ``undone``: what each rollback since the last promotion took
@@ -76,46 +76,46 @@ class Standing(Frozen):
         return frozenset(pin.build for pin in self.pins)
 
     @property
-    def going(self) -> frozenset[str]:
+    def being_deleted(self) -> frozenset[str]:
         """The builds that are being deleted."""
         return frozenset(each.build for each in self.retiring)
 
-    def moved(self, to: Promotion | None, previous: tuple[Promotion, ...]) -> Standing:
+    def with_current(self, to: Promotion | None, previous: tuple[Promotion, ...]) -> DatasetState:
         """With ``to`` as what readers get, and ``previous`` behind it."""
         build = None if to is None else to.build
         return self.model_copy(update={"build": build, "current": to, "previous": previous[:MAX_HISTORY]})
 
 
-def read_standing(store: Store) -> Standing | None:
+def read_state(store: Store) -> DatasetState | None:
     """What stands in ``latest.json`` of the dataset ``store``; ``None`` without one. Raises ``DatasetError``."""
-    return _parsed(store, pointers.read(store, LATEST_KEY, MAX_LATEST_BYTES))
+    return _parse_state(store, pointers.read(store, LATEST_KEY, MAX_LATEST_BYTES))
 
 
-def change_standing(store: Store, decide: Callable[[Standing | None], Standing | None]) -> Standing | None:
+def update_state(store: Store, decide: Callable[[DatasetState | None], DatasetState | None]) -> DatasetState | None:
     """Change ``latest.json`` by compare and swap; how it is then. ``decide`` gives ``None`` to leave it as it is.
 
     Raises ``DatasetError`` for a pointer that is none, ``StoreError``, and whatever ``decide`` raises.
     """
 
     def decided(data: bytes | None) -> bytes | None:
-        wanted = decide(_parsed(store, data))
+        wanted = decide(_parse_state(store, data))
         return None if wanted is None else wanted.canonical()
 
-    return _parsed(store, pointers.move(store, LATEST_KEY, decided, MAX_LATEST_BYTES))
+    return _parse_state(store, pointers.move(store, LATEST_KEY, decided, MAX_LATEST_BYTES))
 
 
-def check_there(store: Store, standing: Standing, build_id: str) -> None:
+def check_committed(store: Store, standing: DatasetState, build_id: str) -> None:
     """Raise ``DatasetError`` unless the build is committed, and stays.
 
     Asked after ``standing`` was read: whoever deletes the build notes that there first, and our write then fails.
     """
-    if build_id in standing.going:
-        raise _uncommitted(store, build_id, "one that retention is deleting")
-    if not is_committed(build_below(store, build_id)):
-        raise _uncommitted(store, build_id)
+    if build_id in standing.being_deleted:
+        raise _not_committed_error(store, build_id, "one that retention is deleting")
+    if not is_committed(build_store(store, build_id)):
+        raise _not_committed_error(store, build_id)
 
 
-def _parsed(store: Store, data: bytes | None) -> Standing | None:
+def _parse_state(store: Store, data: bytes | None) -> DatasetState | None:
     """Of a pointer that something else wrote, with a ``build`` and fields of its own, the build counts."""
     if data is None:
         return None
@@ -123,11 +123,11 @@ def _parsed(store: Store, data: bytes | None) -> Standing | None:
     document = read_json(data, field=field, error=DatasetError)
     if isinstance(document, dict) and "latest_version" not in document:
         build = document.get("build")
-        document = {"build": build, "current": {"build": build, "by": "unknown", "at": _LONG_AGO}}
-    return validated(Standing, document, field=field, error=DatasetError)
+        document = {"build": build, "current": {"build": build, "by": "unknown", "at": _UNKNOWN_DATE}}
+    return validate(DatasetState, document, field=field, error=DatasetError)
 
 
-def _uncommitted(store: Store, build_id: str, got: str = "one that is not") -> DatasetError:
-    ready = [build for build in builds_below(store) if is_committed(build_below(store, build))]
+def _not_committed_error(store: Store, build_id: str, got: str = "one that is not") -> DatasetError:
+    ready = [build for build in list_builds(store) if is_committed(build_store(store, build))]
     hint = f"committed ones: {', '.join(ready[:10])}" if ready else "wait for the job to end"
     return DatasetError("build", f"a committed build of {store.url}", f"{build_id}, {got}", hint)

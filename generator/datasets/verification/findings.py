@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_SHOWN = 200  # characters of a value
+_MAX_CHARS = 200  # characters of a value
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Findings:
     def add(self, key: str, check: str, expected: object, got: object) -> None:
         """Note a problem."""
         where = (key, check)
-        self._first.setdefault(where, (_shown(expected), _shown(got)))
+        self._first.setdefault(where, (_truncated(expected), _truncated(got)))
         self._times[where] = self._times.get(where, 0) + 1
 
     def expect_all(
@@ -60,9 +60,9 @@ class Findings:
     def expect(self, key: str, check: str, expected: object, got: object, of: str = "") -> None:
         """Note a problem unless ``got`` is ``expected``; ``of`` says which part of the object is meant."""
         if got != expected:
-            self.add(key, check, expected, f"{_shown(got)} ({of})" if of else got)
+            self.add(key, check, expected, f"{_truncated(got)} ({of})" if of else got)
 
 
-def _shown(value: object) -> str:
+def _truncated(value: object) -> str:
     text = str(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 3]}..."

@@ -17,16 +17,16 @@ from generator.spec.recipe import Recipe
 
 _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
 # In a sample's JSON and in its row:
-_DRAWN = ("index", "attempt", "label", "class", "cluster", "log_density")
-_SHARED = (*_DRAWN, "label_confidence", "likely_labels", "likely_probabilities")
-_COLUMNS = [*_SHARED, "key", "image_sha256"]
+_DRAW_FIELDS = ("index", "attempt", "label", "class", "cluster", "log_density")
+_SHARED_FIELDS = (*_DRAW_FIELDS, "label_confidence", "likely_labels", "likely_probabilities")
+_COLUMNS = [*_SHARED_FIELDS, "key", "image_sha256"]
 
 Files = dict[str, bytes]
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Contents:
+class ShardChecker:
     """What has to be inside one shard, and where complaints go."""
 
     recipe: Recipe
@@ -37,9 +37,9 @@ class Contents:
 
     def check_archive(self, key: str, data: bytes) -> list[tuple[str, Files]]:
         """Compare the archive with the plan; its samples, as far as they can be read."""
-        samples = self._samples(key, data)
+        samples = self._read_samples(key, data)
         self.findings.expect(key, "number of samples", len(self.plan), len(samples))
-        for (index, label), (name, files) in zip(self._planned(), samples, strict=False):
+        for (index, label), (name, files) in zip(self._planned_labels(), samples, strict=False):
             self.findings.expect(key, "sample key", sample_key(index), name)
             self.findings.expect(key, "files of a sample", self._extensions(), sorted(files), name)
             self._check_label(key, name, files, label)
@@ -55,8 +55,10 @@ class Contents:
             self.findings.add(key, "format", "a Parquet table", broken)
             return []
         self.findings.expect(key, "number of rows", len(self.plan), len(rows))
-        for (index, label), row in zip(self._planned(), rows, strict=False):
-            self.findings.expect_all(key, " of a row", self._identity(index, label) | {"key": sample_key(index)}, row)
+        for (index, label), row in zip(self._planned_labels(), rows, strict=False):
+            self.findings.expect_all(
+                key, " of a row", self._expected_facts(index, label) | {"key": sample_key(index)}, row
+            )
         return rows
 
     def check_agreement(self, key: str, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
@@ -64,14 +66,14 @@ class Contents:
         for (name, files), row in zip(samples, rows, strict=False):
             digest = sha256_hex(files.get(extension(self.recipe.image.format), b""))
             self.findings.expect(key, "image sha256, as in the table", row["image_sha256"], digest, name)
-            if (facts := _facts(files, key)) is not None:
-                stated = {field: row[field] for field in _SHARED}
+            if (facts := _parse_facts(files, key)) is not None:
+                stated = {field: row[field] for field in _SHARED_FIELDS}
                 self.findings.expect_all(key, " of a sample, as in the table", stated, facts, name)
 
-    def _planned(self) -> list[tuple[int, int]]:
+    def _planned_labels(self) -> list[tuple[int, int]]:
         return list(zip(self.plan.indices_N.tolist(), self.plan.labels_N.tolist(), strict=True))
 
-    def _samples(self, key: str, data: bytes) -> list[tuple[str, Files]]:
+    def _read_samples(self, key: str, data: bytes) -> list[tuple[str, Files]]:
         samples = list[tuple[str, Files]]()
         try:
             samples.extend(read_samples(data, field=key))
@@ -82,7 +84,7 @@ class Contents:
     def _extensions(self) -> list[str]:
         return sorted([extension(self.recipe.image.format), "json", *(["cls"] if self.recipe.labelled else [])])
 
-    def _identity(self, index: int, label: int) -> dict[str, Any]:
+    def _expected_facts(self, index: int, label: int) -> dict[str, Any]:
         labelled = self.recipe.labelled
         return {
             "index": index,
@@ -95,11 +97,11 @@ class Contents:
             self.findings.expect(key, "label of a sample", str(label).encode(), files["cls"], name)
 
     def _check_facts(self, key: str, name: str, files: Files, index: int, label: int) -> None:
-        facts = _facts(files, key)
+        facts = _parse_facts(files, key)
         if facts is None:
             self.findings.add(key, "facts of a sample", "a JSON object", f"none ({name})")
             return
-        expected = self._identity(index, label) | {"recipe": self.recipe_digest, "synthetic": True}
+        expected = self._expected_facts(index, label) | {"recipe": self.recipe_digest, "synthetic": True}
         self.findings.expect_all(key, " of a sample", expected, facts, name)
 
     def _check_image(self, key: str, name: str, data: bytes) -> None:
@@ -114,7 +116,7 @@ class Contents:
         self.findings.expect(key, "marked synthetic", True, is_marked_synthetic(data), name)
 
 
-def _facts(files: Files, key: str) -> dict[str, Any] | None:
+def _parse_facts(files: Files, key: str) -> dict[str, Any] | None:
     try:
         facts = read_json(files.get("json", b""), field=key, error=DatasetError)
     except DatasetError:

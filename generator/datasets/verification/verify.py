@@ -11,9 +11,9 @@ import numpy as np
 
 from generator.datasets.builds import find_build, read_manifest
 from generator.datasets.verification.findings import Findings, Problem
-from generator.datasets.verification.shard_checker import Contents
+from generator.datasets.verification.shard_checker import ShardChecker
 from generator.errors import DatasetError, IntegrityError, ObjectMissing
-from generator.production.commit.epochs import MAX_DOCUMENT_BYTES, Opening
+from generator.production.commit.epochs import MAX_EPOCH_BYTES, EpochOpening
 from generator.production.images import decode_image, is_marked_synthetic
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
@@ -33,7 +33,7 @@ from generator.production.provenance.manifest import (
     shard_key,
     table_key,
 )
-from generator.spec.canonical import Frozen, canonical_json, digest_of, read_json, validated
+from generator.spec.canonical import FrozenModel, canonical_json, digest_of, read_json, validate
 from generator.spec.plan import Plan, ShardPlan
 from generator.spec.recipe import Recipe, build_id_of
 from generator.store import S3Settings, Store
@@ -42,9 +42,9 @@ OnShard = Callable[[int], None]  # called after each shard with the number of sh
 
 _DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
 _EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
-_EPOCH = re.compile(r"(environments|epochs)/\d{3}\.json")
-_STRAY = 2**28  # bytes that are read of a file, whatever its stated size
-_OUTSIDE = ("runs/", "reports/")  # not part of the commit: free to come and go
+_EPOCH_KEY = re.compile(r"(environments|epochs)/\d{3}\.json")
+_READ_LIMIT = 2**28  # bytes that are read of a file, whatever its stated size
+_UNCOMMITTED_PREFIXES = ("runs/", "reports/")  # not part of the commit: free to come and go
 
 
 @dataclass(frozen=True)
@@ -86,32 +86,32 @@ def verify_dataset(url: str, s3: S3Settings | None = None, on_shard: OnShard = l
     except DatasetError as broken:
         findings.add(MANIFEST_KEY, broken.field, broken.expected, broken.got)
         return Verification(store.url, findings.problems, 0, 0, 0)
-    return _Pass(store, manifest, findings).run(on_shard)
+    return _Verifier(store, manifest, findings).verify(on_shard)
 
 
 @final
-class _Pass:
+class _Verifier:
     def __init__(self, store: Store, manifest: Manifest, findings: Findings) -> None:
         self._store, self._manifest, self._findings = store, manifest, findings
-        self._stated = {receipt.number: receipt for receipt in manifest.shards}
+        self._receipts = {receipt.number: receipt for receipt in manifest.shards}
         self._shards = self._samples = self._bytes = 0
 
-    def run(self, on_shard: OnShard) -> Verification:
+    def verify(self, on_shard: OnShard) -> Verification:
         self._check_documents()
         self._check_extras()
-        recipe = self._recipe()
+        recipe = self._parse_recipe()
         if recipe is not None:
             plan = Plan(recipe)
             self._check_totals(plan)
             for done, shard in enumerate(plan, start=1):
                 self._check_shard(shard, recipe)
                 on_shard(done)
-            self._check_strays(plan)
+            self._check_unknown_objects(plan)
         return Verification(self._store.url, self._findings.problems, self._shards, self._samples, self._bytes)
 
     def _check_documents(self) -> None:
         expect, manifest = self._findings.expect, self._manifest
-        stored = {key: self._object(key, limit) for key, limit in _DOCUMENTS.items()}
+        stored = {key: self._read_object(key, limit) for key, limit in _DOCUMENTS.items()}
         for key, data in stored.items():  # the manifest's own digest stands nowhere, but its form is fixed
             expect(key, "canonical JSON", True, data is None or _is_canonical(data))
         self._check_environments()
@@ -126,7 +126,7 @@ class _Pass:
         for digest, environment in named.items():
             expect(MANIFEST_KEY, "digest of environment", digest, digest_of(canonical_json(environment)))
         stored = {
-            key: data for key in self._epoch_keys() if (data := self._object(key, MAX_DOCUMENT_BYTES)) is not None
+            key: data for key in self._epoch_keys() if (data := self._read_object(key, MAX_EPOCH_BYTES)) is not None
         }
         digests = {key: digest_of(data) for key, data in stored.items()}
         lost = sorted(named.keys() - set(digests.values()))
@@ -135,19 +135,19 @@ class _Pass:
         for key, data in stored.items():
             expect(key, "canonical JSON", True, _is_canonical(data))
             if key.startswith("epochs/"):
-                self._parsed(Opening, key, data)
+                self._check_parses(EpochOpening, key, data)
             elif digests[key] not in named:
                 expect(key, "digest", f"one of {lost}" if lost else digests[key], digests[key])
-                self._parsed(Environment, key, data)
+                self._check_parses(Environment, key, data)
 
     def _epoch_keys(self) -> list[str]:
         """Environments and openings that are stored, and the environment that every build has."""
         stored = (info.key for folder in ("environments/", "epochs/") for info in self._store.list(folder))
-        return [ENVIRONMENT_KEY, *(key for key in stored if _EPOCH.fullmatch(key))]
+        return [ENVIRONMENT_KEY, *(key for key in stored if _EPOCH_KEY.fullmatch(key))]
 
-    def _parsed(self, model: type[Frozen], key: str, data: bytes) -> None:
+    def _check_parses(self, model: type[FrozenModel], key: str, data: bytes) -> None:
         try:
-            validated(model, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
+            validate(model, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
         except DatasetError as broken:
             self._findings.add(key, broken.field, broken.expected, broken.got)
 
@@ -155,13 +155,13 @@ class _Pass:
         listed = {file.key: file for file in self._manifest.extras}
         self._findings.expect(MANIFEST_KEY, "extras", sorted(_EXTRAS), sorted(file.key for file in listed.values()))
         for key in _EXTRAS:
-            data = self._file(key, listed.get(key))
+            data = self._read_file(key, listed.get(key))
             if data is not None and key == PREVIEW_KEY:
                 self._findings.expect(key, "marked synthetic", True, _is_marked(data))
 
-    def _recipe(self) -> Recipe | None:
+    def _parse_recipe(self) -> Recipe | None:
         try:
-            return validated(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
+            return validate(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
         except DatasetError as broken:
             self._findings.add(MANIFEST_KEY, broken.field, broken.expected, broken.got)
             return None
@@ -169,7 +169,7 @@ class _Pass:
     def _check_totals(self, plan: Plan) -> None:
         manifest, recipe, shards = self._manifest, plan.recipe, self._manifest.shards
         expected = {
-            "shard numbers": list(range(plan.shards)),
+            "shard numbers": list(range(plan.shard_count)),
             "classes": recipe.classes,
             "counts": recipe.counts,
             "samples": recipe.total,
@@ -191,16 +191,16 @@ class _Pass:
         self._findings.expect_all(MANIFEST_KEY, "", expected, got)
 
     def _check_shard(self, shard: ShardPlan, recipe: Recipe) -> None:
-        stated = self._stated.get(shard.number)
+        stated = self._receipts.get(shard.number)
         if stated is not None:  # a receipt that the manifest lacks was told of with the shard numbers
             self._check_receipt(shard, stated, recipe)
         archive_key, rows_key = (
             shard_key(self._manifest.name, shard.number),
             table_key(self._manifest.name, shard.number),
         )
-        archive = self._file(archive_key, stated.shard if stated else None)
-        table = self._file(rows_key, stated.table if stated else None)
-        contents = Contents(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
+        archive = self._read_file(archive_key, stated.shard if stated else None)
+        table = self._read_file(rows_key, stated.table if stated else None)
+        contents = ShardChecker(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
         samples = contents.check_archive(archive_key, archive) if archive is not None else []
         rows = contents.check_table(rows_key, table) if table is not None else []
         contents.check_agreement(archive_key, samples, rows)
@@ -209,9 +209,9 @@ class _Pass:
 
     def _check_receipt(self, shard: ShardPlan, stated: Receipt, recipe: Recipe) -> None:
         key, name = receipt_key(shard.number), self._manifest.name
-        if (data := self._object(key, MAX_RECEIPT_BYTES)) is not None:
+        if (data := self._read_object(key, MAX_RECEIPT_BYTES)) is not None:
             self._findings.expect(key, "canonical JSON", True, _is_canonical(data))
-            self._findings.expect(key, "the manifest's copy", stated, self._parsed_receipt(key, data))
+            self._findings.expect(key, "the manifest's copy", stated, self._parse_receipt(key, data))
         expected = {
             "recipe": self._manifest.recipe_digest,
             "environment": True,
@@ -230,29 +230,33 @@ class _Pass:
         }
         self._findings.expect_all(MANIFEST_KEY, f" of shard {shard.number}", expected, got)
 
-    def _parsed_receipt(self, key: str, data: bytes) -> Receipt | None:
+    def _parse_receipt(self, key: str, data: bytes) -> Receipt | None:
         try:
-            return validated(Receipt, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
+            return validate(Receipt, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
         except DatasetError:
             return None
 
-    def _check_strays(self, plan: Plan) -> None:
+    def _check_unknown_objects(self, plan: Plan) -> None:
         known = {*_DOCUMENTS, *_EXTRAS, ENVIRONMENT_KEY}
-        for number in range(plan.shards):
+        for number in range(plan.shard_count):
             name = self._manifest.name
             known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}
         for info in self._store.list():
-            if info.key not in known and not info.key.startswith(_OUTSIDE) and not _EPOCH.fullmatch(info.key):
+            if (
+                info.key not in known
+                and not info.key.startswith(_UNCOMMITTED_PREFIXES)
+                and not _EPOCH_KEY.fullmatch(info.key)
+            ):
                 self._findings.add(info.key, "object", "nothing: it belongs to no build of this recipe", "an object")
 
-    def _file(self, key: str, stated: StoredFile | None) -> bytes | None:
-        data = self._object(key, max(stated.size, _STRAY) if stated is not None else _STRAY)
+    def _read_file(self, key: str, stated: StoredFile | None) -> bytes | None:
+        data = self._read_object(key, max(stated.size, _READ_LIMIT) if stated is not None else _READ_LIMIT)
         if data is not None and stated is not None:
             self._findings.expect(key, "size", stated.size, len(data))
             self._findings.expect(key, "digest", stated.digest, digest_of(data))
         return data
 
-    def _object(self, key: str, limit: int) -> bytes | None:
+    def _read_object(self, key: str, limit: int) -> bytes | None:
         try:
             data = self._store.get(key, limit)
         except ObjectMissing:

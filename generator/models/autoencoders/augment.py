@@ -17,7 +17,7 @@ from torch.nn import functional
 from generator.models.autoencoders.augmentation import Augmentation
 
 
-def augmented(x_BCHW: Tensor, augmentation: Augmentation, *, seed: int, step: int) -> Tensor:
+def augment(x_BCHW: Tensor, augmentation: Augmentation, *, seed: int, step: int) -> Tensor:
     """``x_BCHW`` after the random changes of ``step``; what comes in from outside repeats the border."""
     draws = _generator(seed, step)
     if augmentation.mirror:
@@ -25,12 +25,12 @@ def augmented(x_BCHW: Tensor, augmentation: Augmentation, *, seed: int, step: in
         x_BCHW = torch.where(mirrored_B[:, None, None, None], x_BCHW.flip(3), x_BCHW)
     if augmentation.shift:
         x_BCHW = _shifted(x_BCHW, augmentation.shift, draws)
-    if augmentation.warps:
+    if augmentation.has_warp:
         x_BCHW = _warped(x_BCHW, augmentation, draws)
     return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
-def changed_copies(
+def augmented_copies(
     images_NHWC: np.ndarray, augmentation: Augmentation, *, copies: int, seed: int, batch: int = 500
 ) -> np.ndarray:
     """uint8 (copies * N, H, W, C): all images changed once, then all of them changed again, and so on."""
@@ -38,7 +38,7 @@ def changed_copies(
     for _ in range(copies):
         for begin in range(0, len(images_NHWC), batch):
             x_BCHW = torch.from_numpy(images_NHWC[begin : begin + batch]).permute(0, 3, 1, 2).float().div(255.0)
-            changed_BCHW = augmented(x_BCHW, augmentation, seed=seed, step=step).mul(255.0).round().clamp(0.0, 255.0)
+            changed_BCHW = augment(x_BCHW, augmentation, seed=seed, step=step).mul(255.0).round().clamp(0.0, 255.0)
             parts.append(changed_BCHW.to(torch.uint8).permute(0, 2, 3, 1).numpy())
             step += 1
     return np.concatenate(parts)
@@ -62,13 +62,15 @@ def _shifted(x_BCHW: Tensor, shift: int, draws: torch.Generator) -> Tensor:
 def _warped(x_BCHW: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
     """One bilinear resampling for the affine map about the centre and the elastic displacement together."""
     count, _, size, _ = x_BCHW.shape
-    grid_BHW2 = functional.affine_grid(_maps(count, augmentation, draws), [count, 1, size, size], align_corners=False)
+    grid_BHW2 = functional.affine_grid(
+        _affine_maps(count, augmentation, draws), [count, 1, size, size], align_corners=False
+    )
     if augmentation.elastic:
         grid_BHW2 = grid_BHW2 + _displacement(count, size, augmentation, draws) * (2.0 / size)
     return functional.grid_sample(x_BCHW, grid_BHW2.to(x_BCHW.device), padding_mode="border", align_corners=False)
 
 
-def _maps(count: int, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+def _affine_maps(count: int, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
     """B maps of two rows and three columns: rotation times shear times scale, which differs by axis."""
     angle_B, shear_B, wide_B, high_B = 2.0 * torch.rand(4, count, generator=draws) - 1.0
     angle_B, shear_B = angle_B * math.radians(augmentation.rotation), shear_B * math.radians(augmentation.shear)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 
-class Augmentation(Frozen):
+class Augmentation(FrozenModel):
     """How far images are changed; all zero is none. Each number is the largest change, drawn uniformly from both sides.
 
     ``shift``: whole pixels. ``rotation`` and ``shear``: degrees. ``scale``: share of the size, 0.1 for 0.9 to 1.1.
@@ -26,9 +26,9 @@ class Augmentation(Frozen):
     mirror: bool = False
 
     @property
-    def warps(self) -> bool:
+    def has_warp(self) -> bool:
         return max(self.rotation, self.scale, self.shear, self.elastic) > 0.0
 
     @property
-    def changes(self) -> bool:
-        return self.mirror or self.shift > 0 or self.warps
+    def is_active(self) -> bool:
+        return self.mirror or self.shift > 0 or self.has_warp

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from generator.errors import SettingsError
 from generator.models.autoencoders.settings import EpochRecord
-from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.canonical import FrozenModel, read_json, validate
 
-_HEADER = "latentmill"
+_METADATA_KEY = "latentmill"
 HINT = "delete the file to begin anew, or name another one"
 
 
-class _Header(Frozen):
+class _Header(FrozenModel):
     version: int = Field(ge=1, le=1)
     identity: str
     history: tuple[EpochRecord, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Checkpoint:
     """A training between two epochs. ``identity``: digest of its config, settings and source."""
 
     identity: str
@@ -39,14 +39,14 @@ class Snapshot:
     optimizer: dict[str, Tensor]
 
 
-def write(path: Path, snapshot: Snapshot) -> None:
+def write(path: Path, snapshot: Checkpoint) -> None:
     """Replace the checkpoint at ``path``: at any moment it holds the old one or the new one, whole."""
     header = _Header(version=1, identity=snapshot.identity, history=snapshot.history)
     groups = {"current": snapshot.current, "best": snapshot.best, "optimizer": snapshot.optimizer}
     tensors = {
         f"{group}/{name}": value.contiguous().cpu() for group, of in groups.items() for name, value in of.items()
     }
-    data = save(tensors, metadata={_HEADER: header.canonical().decode()})
+    data = save(tensors, metadata={_METADATA_KEY: header.canonical().decode()})
     beside = path.with_name(f"{path.name}.new")
     try:
         with beside.open("wb") as file:
@@ -58,7 +58,7 @@ def write(path: Path, snapshot: Snapshot) -> None:
         raise SettingsError("checkpoint", "a path that can be written", f"{path} ({refused})") from refused
 
 
-def read(path: Path, identity: str) -> Snapshot:
+def read(path: Path, identity: str) -> Checkpoint:
     """The checkpoint at ``path``. Raises ``SettingsError`` if it is none, or not of the training ``identity``."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -66,8 +66,8 @@ def read(path: Path, identity: str) -> Snapshot:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as broken:
         raise SettingsError("checkpoint", "a latentmill checkpoint", f"{path} ({broken})", HINT) from broken
-    document = read_json(metadata.get(_HEADER, "").encode(), field="checkpoint", error=SettingsError)
-    header = validated(_Header, document, field="checkpoint", error=SettingsError)
+    document = read_json(metadata.get(_METADATA_KEY, "").encode(), field="checkpoint", error=SettingsError)
+    header = validate(_Header, document, field="checkpoint", error=SettingsError)
     if header.identity != identity:
         expected = "a checkpoint of the same model, settings and source"
         raise SettingsError("checkpoint", expected, f"another training's ({path})", HINT)
@@ -75,4 +75,4 @@ def read(path: Path, identity: str) -> Snapshot:
     for name, value in tensors.items():
         group, _, rest = name.partition("/")
         groups.setdefault(group, {})[rest] = value
-    return Snapshot(identity, header.history, groups["current"], groups["best"], groups["optimizer"])
+    return Checkpoint(identity, header.history, groups["current"], groups["best"], groups["optimizer"])

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from generator.errors import InputError, SpecError
 from generator.models.autoencoders.imported.layers import LayersConfig
-from generator.spec.canonical import Frozen, validated
+from generator.spec.canonical import FrozenModel, validate
 
 MIN_SIZE, MAX_SIZE = 8, 128
 _COARSEST = 4
@@ -22,7 +22,7 @@ LatentDim = Annotated[int, Field(ge=1, le=512, strict=True)]
 Width = Annotated[int, Field(ge=4, le=256, strict=True)]
 
 
-class LinearConfig(Frozen):
+class LinearConfig(FrozenModel):
     """One hidden layer without a non-linearity, on all pixels, or on patches of ``patch`` x ``patch`` pixels.
 
     With patches, one pair of weights serves all of them, and ``latent_dim`` is shared out evenly among them.
@@ -35,7 +35,7 @@ class LinearConfig(Frozen):
     patch: int | None = Field(default=None, ge=2, le=MAX_SIZE, strict=True)
 
     @model_validator(mode="after")
-    def _patches_fit(self) -> LinearConfig:
+    def _check_patch(self) -> LinearConfig:
         if self.patch is None:
             return self
         if self.size % self.patch:
@@ -46,7 +46,7 @@ class LinearConfig(Frozen):
         return self
 
 
-class StackedConfig(Frozen):
+class StackedConfig(FrozenModel):
     """Convolutional, deterministic, encoder and decoder trained together from end to end."""
 
     family: Literal["stacked"] = "stacked"
@@ -56,7 +56,7 @@ class StackedConfig(Frozen):
     width: Width = 32
 
 
-class LayerwiseConfig(Frozen):
+class LayerwiseConfig(FrozenModel):
     """As ``stacked``, but each layer is first trained alone on the codes of the layer below.
 
     ``pretraining``: the share of all steps spent on that, evenly among the layers; the rest is fine-tuning.
@@ -70,7 +70,7 @@ class LayerwiseConfig(Frozen):
     pretraining: float = Field(default=0.4, gt=0.0, lt=1.0)
 
 
-class DenoisingConfig(Frozen):
+class DenoisingConfig(FrozenModel):
     """As ``stacked``, but it sees a noisy image and must return the clean one.
 
     ``noise``: ``gaussian`` of standard deviation ``amount``, ``masking`` (the share ``amount`` of pixels black), or
@@ -86,7 +86,7 @@ class DenoisingConfig(Frozen):
     amount: float = Field(default=0.3, gt=0.0, lt=1.0)
 
 
-class VaeConfig(Frozen):
+class VaeConfig(FrozenModel):
     """A convolutional variational autoencoder.
 
     ``beta``: weight of the Kullback-Leibler term against the reconstruction (1 is the evidence lower bound); it is
@@ -104,7 +104,7 @@ class VaeConfig(Frozen):
     free_bits: float = Field(default=0.0, ge=0.0, le=10.0)
 
 
-class AdversarialConfig(Frozen):
+class AdversarialConfig(FrozenModel):
     """A discriminator draws the codes to the prior; ``adversary`` is its weight against the reconstruction.
 
     ``conditioned``: the discriminator also sees the label, and the prior has a Gaussian for every class.
@@ -119,7 +119,7 @@ class AdversarialConfig(Frozen):
     conditioned: bool = False
 
 
-class RegularizedConfig(Frozen):
+class RegularizedConfig(FrozenModel):
     """Deterministic, with a penalty on the codes (``code_penalty`` times |z|^2 / 2) and one on the decoder.
 
     ``decoder_penalty``: ``l2`` (of its weights), ``gradient`` (of its output by the code), or ``spectral``
@@ -172,11 +172,11 @@ def parse_config(value: Any, *, field: str = "model", error: type[InputError] = 
     family = value.get("family") if isinstance(value, dict) else None
     if family not in _MODELS:
         raise error(f"{field}.family", f"one of {', '.join(FAMILIES)}", repr(family))
-    config: AutoencoderConfig = validated(_MODELS[family], value, field=field, error=error)
+    config: AutoencoderConfig = validate(_MODELS[family], value, field=field, error=error)
     return config
 
 
-def ladder(size: int) -> tuple[int, ...]:
+def side_lengths(size: int) -> tuple[int, ...]:
     """Side lengths from ``size`` down to the coarsest grid (at most 4), each half of the last, rounded up."""
     sides = [size]
     while sides[-1] > _COARSEST:

@@ -7,7 +7,7 @@ import torch
 from generator.errors import SettingsError
 
 
-def resolve(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device of this machine. Raises ``SettingsError``."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

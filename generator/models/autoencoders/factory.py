@@ -38,16 +38,16 @@ def load_encoder(
     config: AutoencoderConfig, state: Mapping[str, Tensor], device: str | torch.device = "cpu"
 ) -> nn.Module:
     """An encoder with trained weights, frozen, in ``eval`` mode."""
-    return _loaded(build_encoder(config), state, device)
+    return _load_frozen(build_encoder(config), state, device)
 
 
 def load_decoder(
     config: AutoencoderConfig, state: Mapping[str, Tensor], device: str | torch.device = "cpu"
 ) -> nn.Module:
     """A decoder with trained weights, frozen, in ``eval`` mode."""
-    return _loaded(build_decoder(config), state, device)
+    return _load_frozen(build_decoder(config), state, device)
 
 
-def _loaded(network: nn.Module, state: Mapping[str, Tensor], device: str | torch.device) -> nn.Module:
+def _load_frozen(network: nn.Module, state: Mapping[str, Tensor], device: str | torch.device) -> nn.Module:
     network.load_state_dict(dict(state))
     return network.eval().requires_grad_(False).to(device)

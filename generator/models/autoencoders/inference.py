@@ -26,7 +26,7 @@ def reconstruct(encoder: nn.Module, decoder: nn.Module, images_NHWC: np.ndarray,
     device = next(encoder.parameters()).device
     parts = []
     for begin in range(0, len(images_NHWC), batch):
-        parts.append(_images(decoder(encoder(to_input(images_NHWC[begin : begin + batch], device)))))
+        parts.append(_to_images(decoder(encoder(to_input(images_NHWC[begin : begin + batch], device)))))
     return np.concatenate(parts)
 
 
@@ -37,11 +37,11 @@ def decode(decoder: nn.Module, codes_ND: np.ndarray, batch: int = 512) -> np.nda
     parts = []
     for begin in range(0, len(codes_ND), batch):
         z_BD = torch.from_numpy(codes_ND[begin : begin + batch].astype(np.float32)).to(device)
-        parts.append(_images(decoder(z_BD)))
+        parts.append(_to_images(decoder(z_BD)))
     return np.concatenate(parts)
 
 
-def _images(x_BCHW: torch.Tensor) -> np.ndarray:
+def _to_images(x_BCHW: torch.Tensor) -> np.ndarray:
     images_NHWC: np.ndarray = (
         x_BCHW.mul(255.0).round().clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     )

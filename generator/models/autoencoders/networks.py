@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generator.models.autoencoders.config import ladder
+from generator.models.autoencoders.config import side_lengths
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -73,10 +73,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config: NetworkShape) -> None:
         super().__init__()
-        sides, maps = ladder(config.size)[::-1], _maps(config)[::-1]
+        sides, maps = side_lengths(config.size)[::-1], _channel_counts(config)[::-1]
         features = maps[0] * sides[0] ** 2
         ups = [
-            _up(maps[i], maps[i + 1], sides[i], sides[i + 1], last=i + 2 == len(sides)) for i in range(len(sides) - 1)
+            _up_block(maps[i], maps[i + 1], sides[i], sides[i + 1], last=i + 2 == len(sides))
+            for i in range(len(sides) - 1)
         ]
         self.start = nn.Sequential(
             nn.Linear(config.latent_dim, features, bias=False), nn.BatchNorm1d(features), nn.ReLU(inplace=True)
@@ -109,32 +110,32 @@ def channels_last(network: N) -> N:
 
 def _trunk(config: NetworkShape) -> tuple[nn.Sequential, int]:
     """Down to the coarsest grid, flattened; and how many features that are."""
-    sides, maps = ladder(config.size), _maps(config)
-    blocks = [_down(before, after, norm=i > 0) for i, (before, after) in enumerate(pairwise(maps))]
+    sides, maps = side_lengths(config.size), _channel_counts(config)
+    blocks = [_down_block(before, after, norm=i > 0) for i, (before, after) in enumerate(pairwise(maps))]
     return nn.Sequential(*blocks, nn.Flatten()), maps[-1] * sides[-1] ** 2
 
 
-def _maps(config: NetworkShape) -> tuple[int, ...]:
+def _channel_counts(config: NetworkShape) -> tuple[int, ...]:
     """Feature maps on each rung of the ladder, from the image down."""
-    return (config.channels, *(config.width * min(2**i, 8) for i in range(len(ladder(config.size)) - 1)))
+    return (config.channels, *(config.width * min(2**i, 8) for i in range(len(side_lengths(config.size)) - 1)))
 
 
-def _down(before: int, after: int, *, norm: bool) -> nn.Module:
+def _down_block(before: int, after: int, *, norm: bool) -> nn.Module:
     """Side s -> ceil(s / 2)."""
     convolution = nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=not norm)
     return nn.Sequential(convolution, nn.BatchNorm2d(after) if norm else nn.Identity(), nn.LeakyReLU(0.1, inplace=True))
 
 
-def _up(before: int, after: int, side: int, target: int, *, last: bool) -> nn.Module:
+def _up_block(before: int, after: int, side: int, target: int, *, last: bool) -> nn.Module:
     """Side s -> 2s by a kernel of 4, or -> 2s - 1 by a kernel of 3."""
     kernel = 4 if target == 2 * side else 3
     grow = nn.ConvTranspose2d(before, after, kernel, stride=2, padding=1, bias=last)
     with torch.no_grad():
-        grow.weight.copy_(_even(grow.weight))
+        grow.weight.copy_(_checkerboard_free(grow.weight))
     return grow if last else nn.Sequential(grow, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 
 
-def _even(kernel_IOHW: Tensor) -> Tensor:
+def _checkerboard_free(kernel_IOHW: Tensor) -> Tensor:
     """A first kernel of stride 2 that turns a flat input into a flat output, without the checkerboard of a random one.
 
     Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017, carried over to transposed convolutions:

@@ -9,7 +9,7 @@ from generator.models.autoencoders.config import AutoencoderConfig, VaeConfig
 ACTIVE_VARIANCE = 0.01
 
 
-def notices_of_collapse(config: AutoencoderConfig, codes_ND: np.ndarray) -> tuple[str, ...]:
+def collapse_notices(config: AutoencoderConfig, codes_ND: np.ndarray) -> tuple[str, ...]:
     """What a person should know of a vae's codes, if anything.
 
     A dimension is active if the posterior mean varies over images by more than ``ACTIVE_VARIANCE`` (Burda, Grosse &

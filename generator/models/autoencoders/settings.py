@@ -9,14 +9,14 @@ from pydantic import Field, StringConstraints
 
 from generator.errors import InputError, SpecError
 from generator.models.autoencoders.augmentation import Augmentation
-from generator.spec.canonical import Frozen, validated
+from generator.spec.canonical import FrozenModel, validate
 
-_STEPS = 1500  # at least, so that a small source is learned as well
+_MIN_STEPS = 1500  # at least, so that a small source is learned as well
 
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")]
 
 
-class TrainSettings(Frozen):
+class TrainSettings(FrozenModel):
     """How to train any family; everything here but the device goes into the digest that a checkpoint must agree with.
 
     ``epochs`` passes over the training images at most, in batches of ``batch``. ``learning_rate``: the peak of the
@@ -45,7 +45,7 @@ class TrainSettings(Frozen):
     device: Device = "auto"
 
 
-class EpochRecord(Frozen):
+class EpochRecord(FrozenModel):
     """What one epoch came to. Losses are means over images, in nats; ``best`` if the holdout never did better."""
 
     epoch: int = Field(ge=1)
@@ -62,11 +62,11 @@ def default_settings(images: int, epochs: int | None = None) -> TrainSettings:
     What else a source asks for, ``generator.models.learning.recommended_settings`` knows.
     """
     batch = min(128, max(16, images // 10))
-    enough = min(400, max(16, math.ceil(_STEPS / max(1, images // batch))))
+    enough = min(400, max(16, math.ceil(_MIN_STEPS / max(1, images // batch))))
     patience = max(10, max(enough, epochs or 0) // 5)
     return TrainSettings(epochs=enough if epochs is None else epochs, batch=batch, patience=patience)
 
 
 def parse_settings(value: Any, *, field: str = "train", error: type[InputError] = SpecError) -> TrainSettings:
     """An untrusted value (parsed JSON or YAML) as settings; ``error`` names the field that is wrong."""
-    return validated(TrainSettings, value, field=field, error=error)
+    return validate(TrainSettings, value, field=field, error=error)

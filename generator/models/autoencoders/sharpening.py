@@ -18,9 +18,9 @@ from torch.nn import functional
 from generator.errors import SpecError
 from generator.models.autoencoders.settings import TrainSettings
 
-PATCH_BEGINS = 0.6  # share of all steps before the patch discriminator is switched on
-_STEEPNESS = 1.0
-_MAPS = 32
+PATCH_LOSS_START = 0.6  # share of all steps before the patch discriminator is switched on
+_GRADIENT_PENALTY = 1.0
+_WIDTH = 32
 
 
 class FeatureNetwork(Protocol):
@@ -31,7 +31,7 @@ class FeatureNetwork(Protocol):
 
 
 @final
-class Sharpening(nn.Module):
+class SharpeningLosses(nn.Module):
     """The patch discriminator, where there is one, is the only state; the feature network is none of it.
 
     ``settled``: as for a family. A discriminator's judgement is no measure and the holdout's loss rises when it is
@@ -45,22 +45,22 @@ class Sharpening(nn.Module):
             raise SpecError("train.feature_loss", "a feature network, or 0", settings.feature_loss)
         self._feature_loss, self._patch_loss = settings.feature_loss, settings.patch_loss
         self._features = (features,) if features is not None and settings.feature_loss else ()
-        self.discriminator = _discriminator(channels) if settings.patch_loss else None
-        self.settled = 1.0 if settings.patch_loss else 0.0
+        self.discriminator = _patch_discriminator(channels) if settings.patch_loss else None
+        self.holdout_valid_from = 1.0 if settings.patch_loss else 0.0
 
-    def added(self, x_BCHW: Tensor, output_BCHW: Tensor, progress: float) -> Tensor:
+    def training_loss(self, x_BCHW: Tensor, output_BCHW: Tensor, progress: float) -> Tensor:
         """What training adds to the losses of the family: a scalar with a gradient."""
-        total = self._feature_loss * self.distance(x_BCHW, output_BCHW)
-        if self.discriminator is not None and progress >= PATCH_BEGINS:
-            total = total + self._contest(self.discriminator, x_BCHW, output_BCHW)
+        total = self._feature_loss * self.feature_distance(x_BCHW, output_BCHW)
+        if self.discriminator is not None and progress >= PATCH_LOSS_START:
+            total = total + self._adversarial_loss(self.discriminator, x_BCHW, output_BCHW)
         return total
 
-    def judged(self, x_BCHW: Tensor, output_BCHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def holdout_loss(self, x_BCHW: Tensor, output_BCHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What is added on the holdout, deterministic, and its terms by name."""
-        distance = self.distance(x_BCHW, output_BCHW)
+        distance = self.feature_distance(x_BCHW, output_BCHW)
         return self._feature_loss * distance, {"features": distance} if self._features else {}
 
-    def distance(self, x_BCHW: Tensor, output_BCHW: Tensor) -> Tensor:
+    def feature_distance(self, x_BCHW: Tensor, output_BCHW: Tensor) -> Tensor:
         """Mean squared difference of the feature maps as a share of their mean square; a mean over levels; a scalar."""
         levels = []
         for features in self._features:
@@ -70,7 +70,7 @@ class Sharpening(nn.Module):
                 levels.append((got_BFHW - want_BFHW).square().mean() / want_BFHW.square().mean().clamp_min(1e-6))
         return torch.stack(levels).mean() if levels else torch.zeros((), device=x_BCHW.device)
 
-    def _contest(self, discriminator: nn.Module, x_BCHW: Tensor, output_BCHW: Tensor) -> Tensor:
+    def _adversarial_loss(self, discriminator: nn.Module, x_BCHW: Tensor, output_BCHW: Tensor) -> Tensor:
         """The family's term, which sees the discriminator's weights detached, and the discriminator's, which sees the
         images detached; the latter pays for its slope at real ones (R1; Mescheder, Geiger & Nowozin, ICML 2018)."""
         frozen = {name: weight.detach() for name, weight in discriminator.named_parameters()}
@@ -81,16 +81,16 @@ class Sharpening(nn.Module):
         told_apart = functional.softplus(-real_B1PP).mean() + functional.softplus(made_B1PP).mean()
         (slope_BCHW,) = torch.autograd.grad(real_B1PP.sum(), real_BCHW, create_graph=True)
         steepness: Tensor = slope_BCHW.square().sum() / real_B1PP.numel()
-        contest: Tensor = self._patch_loss * deceived + told_apart + 0.5 * _STEEPNESS * steepness
+        contest: Tensor = self._patch_loss * deceived + told_apart + 0.5 * _GRADIENT_PENALTY * steepness
         return contest
 
 
-def _discriminator(channels: int) -> nn.Module:
+def _patch_discriminator(channels: int) -> nn.Module:
     """x_BCHW -> one logit for each patch of 10 x 10 pixels, every fourth one: how much more likely it is real."""
     return nn.Sequential(
-        nn.Conv2d(channels, _MAPS, 4, stride=2, padding=1),
+        nn.Conv2d(channels, _WIDTH, 4, stride=2, padding=1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(_MAPS, 2 * _MAPS, 4, stride=2, padding=1),
+        nn.Conv2d(_WIDTH, 2 * _WIDTH, 4, stride=2, padding=1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(2 * _MAPS, 1, 1),
+        nn.Conv2d(2 * _WIDTH, 1, 1),
     )

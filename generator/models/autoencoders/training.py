@@ -20,25 +20,25 @@ from torch import Tensor, nn
 
 from generator.errors import DeviceExhausted, SettingsError, SourceError, TrainingDiverged
 from generator.models.autoencoders import checkpoints
-from generator.models.autoencoders.augment import augmented
-from generator.models.autoencoders.checkpoints import Snapshot
+from generator.models.autoencoders.augment import augment
+from generator.models.autoencoders.checkpoints import Checkpoint
 from generator.models.autoencoders.config import AutoencoderConfig
-from generator.models.autoencoders.devices import resolve
+from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.families.base import Batch
 from generator.models.autoencoders.families.registry import new_autoencoder
 from generator.models.autoencoders.networks import to_input
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
-from generator.models.autoencoders.sharpening import FeatureNetwork, Sharpening
+from generator.models.autoencoders.sharpening import FeatureNetwork, SharpeningLosses
 from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.seeding import permutation
 
-_RISE = 0.03  # share of all steps in which the learning rate climbs to its peak
-_FLOOR = 0.02  # the learning rate at the end, as a share of its peak
+_WARMUP = 0.03  # share of all steps in which the learning rate climbs to its peak
+_FINAL_RATE = 0.02  # the learning rate at the end, as a share of its peak
 _EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedAutoencoder:
     """A trained autoencoder: float32 weights on the CPU, of the epoch that was best on the holdout."""
 
     config: AutoencoderConfig
@@ -73,7 +73,7 @@ class Progress:
     loss: float
 
 
-def train(
+def train_autoencoder(
     config: AutoencoderConfig,
     settings: TrainSettings,
     training: Examples,
@@ -85,7 +85,7 @@ def train(
     checkpoint: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
-) -> Trained:
+) -> TrainedAutoencoder:
     """Train on images of ``config``'s size and channels, with labels in 0 .. ``classes`` - 1 where there are any.
 
     ``features``: the network whose maps ``settings.feature_loss`` compares, the same one in a run that is taken up.
@@ -95,24 +95,24 @@ def train(
     a device that is not there or a foreign checkpoint, ``TrainingDiverged`` when the loss is no number,
     ``DeviceExhausted`` when the device runs out of memory.
     """
-    device = resolve(settings.device)
+    device = resolve_device(settings.device)
     for name, examples, least in (("train", training, 2), ("holdout", holdout, 1)):
         _check_images(name, examples.images_NHWC, config, least)
-    run = _Run(config, settings, device, training, holdout, classes, features)
+    run = _Trainer(config, settings, device, training, holdout, classes, features)
     identity = _identity(config, settings, fingerprint, len(training), len(holdout))
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoints.read(checkpoint, identity))
-    with _exhaustion_named(device):
-        while not run.finished:
-            record = run.epoch(on_step)
+    with _translate_out_of_memory(device):
+        while not run.is_finished:
+            record = run.train_epoch(on_step)
             if checkpoint is not None:
-                checkpoints.write(checkpoint, run.snapshot(identity))
+                checkpoints.write(checkpoint, run.to_checkpoint(identity))
             if on_epoch is not None:
                 on_epoch(record)
     return run.result()
 
 
-class _Run:
+class _Trainer:
     """The state of one training: network, optimiser, history, and the best weights so far."""
 
     def __init__(
@@ -130,53 +130,55 @@ class _Run:
         self._batch = min(settings.batch, len(training))
         self._steps = len(training) // self._batch
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed_of(settings.seed, "weights"))
+            torch.manual_seed(_derive_seed(settings.seed, "weights"))
             self._network = new_autoencoder(config, settings, classes).to(device)
-            self._sharpening = Sharpening(settings, config.channels, features).to(device)
+            self._sharpening = SharpeningLosses(settings, config.channels, features).to(device)
         self._network.add_module("sharpening", self._sharpening)  # trained, saved and restored with it
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self._sharpens = settings.feature_loss > 0.0 or settings.patch_loss > 0.0
+        self._has_sharpening = settings.feature_loss > 0.0 or settings.patch_loss > 0.0
         self._history: list[EpochRecord] = []
-        self._best = _state_of(self._network)
+        self._best_state = _copy_state(self._network)
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         if not self._history:
             return False
         since_best = len(self._history) - max((record.epoch for record in self._history if record.best), default=0)
-        spent = self._settled(len(self._history)) and since_best >= self._settings.patience
+        spent = self._is_holdout_valid(len(self._history)) and since_best >= self._settings.patience
         return len(self._history) >= self._settings.epochs or spent
 
-    def _settled(self, epoch: int) -> bool:
+    def _is_holdout_valid(self, epoch: int) -> bool:
         """Does the holdout's loss after this epoch (from 1) say how good the network is?"""
-        return epoch >= max(self._network.settled, self._sharpening.settled) * self._settings.epochs
+        return (
+            epoch >= max(self._network.holdout_valid_from, self._sharpening.holdout_valid_from) * self._settings.epochs
+        )
 
-    def epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
+    def train_epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
         """One pass over the training images, and one over the holdout."""
         number = len(self._history)
-        noise = torch.Generator(self._device).manual_seed(_seed_of(self._settings.seed, f"noise {number}"))
+        noise = torch.Generator(self._device).manual_seed(_derive_seed(self._settings.seed, f"noise {number}"))
         order_N = permutation(self._settings.seed, stream=number, size=len(self._training))
         self._network.train()
         total = 0.0
         for step in range(self._steps):
             rows_B = order_N[step * self._batch : (step + 1) * self._batch]
-            loss = self._step(number, step, rows_B, noise)
+            loss = self._train_step(number, step, rows_B, noise)
             total += loss
             if on_step is not None:
                 on_step(Progress(number + 1, self._settings.epochs, step + 1, self._steps, loss))
-        return self._close(number + 1, total / self._steps)
+        return self._finish_epoch(number + 1, total / self._steps)
 
-    def _step(self, epoch: int, step: int, rows_B: np.ndarray, noise: torch.Generator) -> float:
+    def _train_step(self, epoch: int, step: int, rows_B: np.ndarray, noise: torch.Generator) -> float:
         done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * self._network.rate * _schedule(done)
-        batch = self._changed(self._training.batch(rows_B, self._device), epoch * self._steps + step)
+            group["lr"] = self._settings.learning_rate * self._network.learning_rate_factor * _lr_schedule(done)
+        batch = self._augment(self._training.batch(rows_B, self._device), epoch * self._steps + step)
         losses = self._network.losses(batch, progress=done, noise=noise)
         total = losses.total
-        if self._sharpens and losses.output_BCHW is not None:
-            total = total + self._sharpening.added(batch.x_BCHW, losses.output_BCHW, done)
+        if self._has_sharpening and losses.output_BCHW is not None:
+            total = total + self._sharpening.training_loss(batch.x_BCHW, losses.output_BCHW, done)
         loss = total.item()
         if not math.isfinite(loss):
             hint = "try a smaller learning_rate"
@@ -186,21 +188,21 @@ class _Run:
         self._optimizer.step()
         return loss
 
-    def _changed(self, batch: Batch, step: int) -> Batch:
+    def _augment(self, batch: Batch, step: int) -> Batch:
         """``batch`` after the augmentation of this step, counted from the first epoch on."""
-        if not self._settings.augmentation.changes:
+        if not self._settings.augmentation.is_active:
             return batch
-        seed = _seed_of(self._settings.seed, "augmentation")
-        return Batch(augmented(batch.x_BCHW, self._settings.augmentation, seed=seed, step=step), batch.labels_B)
+        seed = _derive_seed(self._settings.seed, "augmentation")
+        return Batch(augment(batch.x_BCHW, self._settings.augmentation, seed=seed, step=step), batch.labels_B)
 
-    def _close(self, epoch: int, train_loss: float) -> EpochRecord:
+    def _finish_epoch(self, epoch: int, train_loss: float) -> EpochRecord:
         holdout_loss, terms = self._holdout_losses()
         if not math.isfinite(holdout_loss):
             raise TrainingDiverged("holdout loss", "a number", f"{holdout_loss} after epoch {epoch}")
-        rivals = [record.holdout_loss for record in self._history if self._settled(record.epoch)]
-        best = self._settled(epoch) and all(holdout_loss < rival for rival in rivals)
+        rivals = [record.holdout_loss for record in self._history if self._is_holdout_valid(record.epoch)]
+        best = self._is_holdout_valid(epoch) and all(holdout_loss < rival for rival in rivals)
         if best:
-            self._best = _state_of(self._network)
+            self._best_state = _copy_state(self._network)
         record = EpochRecord(
             epoch=epoch, train_loss=train_loss, holdout_loss=holdout_loss, holdout_terms=terms, best=best
         )
@@ -216,16 +218,18 @@ class _Run:
             batch = self._holdout.batch(slice(begin, begin + _EVALUATION_BATCH), self._device)
             losses = self._network.losses(batch, progress=1.0, noise=None)
             assert losses.output_BCHW is not None  # all steps are done
-            added, also = self._sharpening.judged(batch.x_BCHW, losses.output_BCHW)
+            added, also = self._sharpening.holdout_loss(batch.x_BCHW, losses.output_BCHW)
             share = len(batch.x_BCHW) / count
             total += share * (losses.total + added).item()
             terms = {n: terms.get(n, 0.0) + share * value.item() for n, value in (losses.terms | also).items()}
         return total, terms
 
-    def snapshot(self, identity: str) -> Snapshot:
-        return Snapshot(identity, tuple(self._history), _state_of(self._network), self._best, self._moments())
+    def to_checkpoint(self, identity: str) -> Checkpoint:
+        return Checkpoint(
+            identity, tuple(self._history), _copy_state(self._network), self._best_state, self._optimizer_state()
+        )
 
-    def _moments(self) -> dict[str, Tensor]:
+    def _optimizer_state(self) -> dict[str, Tensor]:
         """The optimiser's state, one tensor per parameter and moment; zeros where it has not been trained yet."""
         tensors = dict[str, Tensor]()
         for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
@@ -235,16 +239,16 @@ class _Run:
             tensors |= {f"{index}.{name}": value for name, value in state.items()}
         return tensors
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: Checkpoint) -> None:
         """Go on from ``snapshot``. Raises ``SettingsError`` where it holds another network, as of an older release."""
         try:
             self._network.load_state_dict(snapshot.current)
-            self._restore_moments(snapshot.optimizer)
+            self._restore_optimizer(snapshot.optimizer)
         except (KeyError, RuntimeError) as misfit:
             raise SettingsError("checkpoint", "the weights of this network", misfit, checkpoints.HINT) from misfit
-        self._history, self._best = list(snapshot.history), snapshot.best
+        self._history, self._best_state = list(snapshot.history), snapshot.best
 
-    def _restore_moments(self, optimizer: dict[str, Tensor]) -> None:
+    def _restore_optimizer(self, optimizer: dict[str, Tensor]) -> None:
         """Moments take the memory layout of their parameters, as if they had never been written."""
         for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
             values = {name: optimizer[f"{index}.{name}"] for name in ("exp_avg", "exp_avg_sq")}
@@ -253,16 +257,20 @@ class _Run:
                 **{name: torch.empty_like(parameter).detach().copy_(value) for name, value in values.items()},
             }
 
-    def result(self) -> Trained:
-        encoder = {name.removeprefix("encoder."): v for name, v in self._best.items() if name.startswith("encoder.")}
-        decoder = {name.removeprefix("decoder."): v for name, v in self._best.items() if name.startswith("decoder.")}
-        return Trained(self._config, encoder, decoder, tuple(self._history))
+    def result(self) -> TrainedAutoencoder:
+        encoder = {
+            name.removeprefix("encoder."): v for name, v in self._best_state.items() if name.startswith("encoder.")
+        }
+        decoder = {
+            name.removeprefix("decoder."): v for name, v in self._best_state.items() if name.startswith("decoder.")
+        }
+        return TrainedAutoencoder(self._config, encoder, decoder, tuple(self._history))
 
 
-def _schedule(done: float) -> float:
+def _lr_schedule(done: float) -> float:
     """The learning rate as a share of its peak: a linear rise, then half a cosine (Loshchilov & Hutter, ICLR 2017)."""
-    rise = min(1.0, (done + 1e-3) / _RISE)
-    return rise * (_FLOOR + (1.0 - _FLOOR) * 0.5 * (1.0 + math.cos(math.pi * done)))
+    rise = min(1.0, (done + 1e-3) / _WARMUP)
+    return rise * (_FINAL_RATE + (1.0 - _FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
 def _check_images(name: str, images_NHWC: np.ndarray, config: AutoencoderConfig, least: int) -> None:
@@ -285,13 +293,13 @@ def _identity(config: AutoencoderConfig, settings: TrainSettings, fingerprint: s
     return digest_of(canonical_json(facts))
 
 
-def _seed_of(seed: int, purpose: str) -> int:
+def _derive_seed(seed: int, purpose: str) -> int:
     """63 bits for one purpose: unlike seed + 1, no two purposes of any two seeds share their numbers."""
     digest = hashlib.sha256(f"latentmill training 1\n{seed}\n{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _state_of(network: nn.Module) -> dict[str, Tensor]:
+def _copy_state(network: nn.Module) -> dict[str, Tensor]:
     """A copy of all weights and running statistics, on the CPU, contiguous."""
     return {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -300,7 +308,7 @@ def _state_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _exhaustion_named(device: torch.device) -> Iterator[None]:
+def _translate_out_of_memory(device: torch.device) -> Iterator[None]:
     try:
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             yield

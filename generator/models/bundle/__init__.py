@@ -1,14 +1,21 @@
 """Bundles: decoder, encoder, latent distribution and reference codes as one immutable, content-addressed directory."""
 
 from generator.models.bundle.cache import BundleCache
-from generator.models.bundle.format import JUDGE_FILE, SKETCH_FILE, BundleInfo, FittingFacts, SourceFacts, TrainingFacts
+from generator.models.bundle.format import (
+    COPY_INDEX_FILE,
+    JUDGE_FILE,
+    BundleInfo,
+    FittingFacts,
+    SourceFacts,
+    TrainingFacts,
+)
 from generator.models.bundle.load import Bundle, load_bundle, load_codes, load_encoder_weights, read_info
 from generator.models.bundle.save import BundleContents, save_bundle
 from generator.models.bundle.transfer import bundle_store, pull, push
 
 __all__ = [
     "JUDGE_FILE",
-    "SKETCH_FILE",
+    "COPY_INDEX_FILE",
     "Bundle",
     "BundleCache",
     "BundleContents",

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from generator.errors import BundleError, BundleMissing, StoreError, StoreUnavailable
 from generator.models.bundle.load import Bundle, load_bundle
-from generator.models.bundle.save import write_whole
+from generator.models.bundle.save import write_atomically
 from generator.models.bundle.transfer import bundle_store, fetch
 from generator.store import open_store
 from generator.store.base import Store
 
-_HOME = re.compile(r"[0-9a-f]{64}")
+_ENTRY_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class BundleCache:
         try:
             bundle = load_bundle(open_store(str(home)), digest)
         except (BundleError, StoreError):
-            bundle = self._pulled(digest, roots, home)
+            bundle = self._pull(digest, roots, home)
         with suppress(FileNotFoundError):  # another process needed the room
             os.utime(home)
         self._evict(keep=home)
         return bundle
 
-    def _pulled(self, digest: str, roots: Sequence[Store], home: Path) -> Bundle:
-        self._drop(home)
-        files = _fetched(digest, roots)
+    def _pull(self, digest: str, roots: Sequence[Store], home: Path) -> Bundle:
+        self._remove(home)
+        files = _fetch_from_roots(digest, roots)
         fresh = self.directory / self._hidden_name()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(fresh, files)
+            write_atomically(fresh, files)
         except (OSError, BundleError) as refused:
             got = f"{self.directory} ({refused.__cause__ or refused})"
             raise StoreUnavailable("bundle cache", "a directory that can be written", got) from refused
@@ -67,14 +67,14 @@ class BundleCache:
         return bundle
 
     def _evict(self, keep: Path) -> None:
-        homes = [home for home in self.directory.iterdir() if _HOME.fullmatch(home.name) and home.is_dir()]
-        used = _facts(keep)[1]
-        for _, size, home in sorted(((*_facts(home), home) for home in homes if home != keep), reverse=True):
+        homes = [home for home in self.directory.iterdir() if _ENTRY_NAME.fullmatch(home.name) and home.is_dir()]
+        used = _usage(keep)[1]
+        for _, size, home in sorted(((*_usage(home), home) for home in homes if home != keep), reverse=True):
             used += size
             if used > self.max_bytes:
-                self._drop(home)
+                self._remove(home)
 
-    def _drop(self, home: Path) -> None:
+    def _remove(self, home: Path) -> None:
         gone = self.directory / self._hidden_name()
         with suppress(OSError):  # another process was faster
             home.rename(gone)
@@ -85,7 +85,7 @@ class BundleCache:
         return f".{secrets.token_hex(8)}"
 
 
-def _fetched(digest: str, roots: Sequence[Store]) -> dict[str, bytes]:
+def _fetch_from_roots(digest: str, roots: Sequence[Store]) -> dict[str, bytes]:
     for root in roots:
         with suppress(BundleMissing):
             return fetch(bundle_store(root, digest), digest)
@@ -93,7 +93,7 @@ def _fetched(digest: str, roots: Sequence[Store]) -> dict[str, bytes]:
     raise BundleMissing("bundle", f"{digest} in a configured root", f"not found in {known}", "push it first")
 
 
-def _facts(home: Path) -> tuple[float, int]:
+def _usage(home: Path) -> tuple[float, int]:
     """When the entry was last used, and its bytes; nothing where another process has just taken it away."""
     try:
         return home.stat().st_mtime, sum(file.stat().st_size for file in home.iterdir())

@@ -15,8 +15,8 @@ from generator.models.autoencoders.config import AutoencoderConfig
 from generator.models.autoencoders.imported.layers import MAX_SIDE
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.latents.config import SamplerSettings
-from generator.models.screening.config import JudgeSettings, Passing
-from generator.spec.canonical import Frozen
+from generator.models.screening.config import JudgeSettings, PassRates
+from generator.spec.canonical import FrozenModel
 from generator.spec.recipe import ClassName, Digest
 
 INFO_FILE: Final = "bundle.json"
@@ -25,7 +25,7 @@ ENCODER_FILE: Final = "encoder.safetensors"
 LATENTS_FILE: Final = "latents.safetensors"
 CODES_FILE: Final = "codes.safetensors"
 JUDGE_FILE: Final = "judge.safetensors"
-SKETCH_FILE: Final = "sketch.safetensors"
+COPY_INDEX_FILE: Final = "sketch.safetensors"
 
 BundleFile = Literal[
     "decoder.safetensors",
@@ -37,14 +37,14 @@ BundleFile = Literal[
 ]
 
 
-class FileEntry(Frozen):
+class FileEntry(FrozenModel):
     """Digest and size in bytes of one file of the bundle."""
 
     digest: Digest
     size: int = Field(ge=0)
 
 
-class ImageShape(Frozen):
+class ImageShape(FrozenModel):
     """Height and width in pixels (equal: decoders are square), 1 (grey) or 3 (RGB) channels."""
 
     height: int = Field(ge=8, le=MAX_SIDE)
@@ -58,7 +58,7 @@ class ImageShape(Frozen):
         return self
 
 
-class SourceFacts(Frozen):
+class SourceFacts(FrozenModel):
     """The real images behind the bundle: how many were trained on, how many held out.
 
     Of an imported decoder they are the codes that came with it, and ``fingerprint`` is theirs.
@@ -70,14 +70,14 @@ class SourceFacts(Frozen):
     holdout: int = Field(ge=1)
 
 
-class TrainingFacts(Frozen):
+class TrainingFacts(FrozenModel):
     """How the autoencoder was trained: settings, and one record an epoch. No wall-clock facts."""
 
     settings: TrainSettings
     history: tuple[EpochRecord, ...]
 
 
-class FittingFacts(Frozen):
+class FittingFacts(FrozenModel):
     """How the latent distribution was fitted to the codes: settings, seed, and what was chosen on the way."""
 
     settings: SamplerSettings
@@ -85,7 +85,7 @@ class FittingFacts(Frozen):
     chosen: dict[str, Any] = Field(default_factory=dict)
 
 
-class BundleInfo(Frozen):
+class BundleInfo(FrozenModel):
     """The content of ``bundle.json``.
 
     ``training`` is that of an autoencoder that was trained here; an imported decoder has none.
@@ -103,18 +103,18 @@ class BundleInfo(Frozen):
     training: TrainingFacts | None = None
     fitting: FittingFacts
     judge: JudgeSettings | None = None
-    passing: Passing = Passing()
+    passing: PassRates = PassRates()
     files: dict[BundleFile, FileEntry]
 
     @property
-    def trained(self) -> TrainingFacts:
+    def training_facts(self) -> TrainingFacts:
         """How it was trained. Raises ``BundleError`` for an imported decoder."""
         if self.training is None:
             raise BundleError("bundle", "an autoencoder that was trained here", "a decoder that was imported")
         return self.training
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> BundleInfo:
+    def _check_parts(self) -> BundleInfo:
         made = (self.autoencoder.size, self.autoencoder.channels, self.autoencoder.latent_dim)
         said = (self.image.height, self.image.channels, self.latent_dim)
         if made != said:
@@ -129,6 +129,6 @@ class BundleInfo(Frozen):
             raise ValueError(
                 f"a judge must come with {JUDGE_FILE}, at least two classes, and the share that passes of each"
             )
-        if (SKETCH_FILE in self.files) != (self.passing.novelty is not None):
-            raise ValueError(f"{SKETCH_FILE} must come with the share of samples that passes")
+        if (COPY_INDEX_FILE in self.files) != (self.passing.novelty is not None):
+            raise ValueError(f"{COPY_INDEX_FILE} must come with the share of samples that passes")
         return self

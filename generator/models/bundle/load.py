@@ -12,19 +12,19 @@ from safetensors.numpy import load as parse_safetensors
 from generator.errors import BundleError, BundleMissing, ObjectMissing
 from generator.models.bundle.format import (
     CODES_FILE,
+    COPY_INDEX_FILE,
     DECODER_FILE,
     ENCODER_FILE,
     INFO_FILE,
     JUDGE_FILE,
     LATENTS_FILE,
-    SKETCH_FILE,
     BundleFile,
     BundleInfo,
 )
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
-from generator.models.screening.data import UNGUARDED, Guards
-from generator.spec.canonical import MAX_JSON_BYTES, digest_of, read_json, validated
+from generator.models.screening.data import NO_SCREENING, ScreeningData
+from generator.spec.canonical import MAX_JSON_BYTES, digest_of, read_json, validate
 from generator.store.base import Store
 
 Tensors = Mapping[str, np.ndarray]
@@ -38,7 +38,7 @@ class Bundle:
     info: BundleInfo
     decoder: Tensors
     latents: LatentDistribution
-    guards: Guards = UNGUARDED
+    screening: ScreeningData = NO_SCREENING
 
 
 def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
@@ -46,11 +46,11 @@ def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInf
 
     Raises ``BundleMissing`` where there is no ``bundle.json``, and ``BundleError`` where it is not as ``expected``.
     """
-    data = info_bytes(store, expected)
+    data = read_info_bytes(store, expected)
     return digest_of(data), parse_info(data)
 
 
-def info_bytes(store: Store, expected: str | None = None) -> bytes:
+def read_info_bytes(store: Store, expected: str | None = None) -> bytes:
     """The bytes of ``bundle.json``, of which the bundle's digest is taken. Raises as ``read_info`` does."""
     held = store.head(INFO_FILE)
     if held is None:
@@ -66,15 +66,17 @@ def info_bytes(store: Store, expected: str | None = None) -> bytes:
 def parse_info(data: bytes) -> BundleInfo:
     """The content of ``bundle.json``. Raises ``BundleError``."""
     document = read_json(data, field=INFO_FILE, error=BundleError)
-    return validated(BundleInfo, document, field=INFO_FILE, error=BundleError)
+    return validate(BundleInfo, document, field=INFO_FILE, error=BundleError)
 
 
 def load_bundle(store: Store, expected: str | None = None) -> Bundle:
     """The bundle in ``store``, verified whole; ``expected`` pins its digest. Raises ``BundleError``."""
-    from generator.models.latents.load import load  # clients that only ask what a bundle is wait for none of its parts
+    from generator.models.latents.load import (
+        load_distribution,  # clients that only ask what a bundle is wait for none of its parts
+    )
 
     digest, info = read_info(store, expected)
-    latents = load(info.latents, _tensors(store, info, LATENTS_FILE))
+    latents = load_distribution(info.latents, _read_tensors(store, info, LATENTS_FILE))
     if (latents.dims, latents.classes) != (info.latent_dim, len(info.classes)):
         raise BundleError(
             LATENTS_FILE,
@@ -84,28 +86,28 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
     for name in (ENCODER_FILE, CODES_FILE):
         if name in info.files:
             read_file(store, info, name)
-    return Bundle(digest, info, _tensors(store, info, DECODER_FILE), latents, _guards(store, info))
+    return Bundle(digest, info, _read_tensors(store, info, DECODER_FILE), latents, _load_screening(store, info))
 
 
-def _guards(store: Store, info: BundleInfo) -> Guards:
-    judge_weights = _tensors(store, info, JUDGE_FILE) if JUDGE_FILE in info.files else None
+def _load_screening(store: Store, info: BundleInfo) -> ScreeningData:
+    judge_weights = _read_tensors(store, info, JUDGE_FILE) if JUDGE_FILE in info.files else None
     sketch = None
-    if SKETCH_FILE in info.files:
-        from generator.models.screening.copy_index import load_sketch
+    if COPY_INDEX_FILE in info.files:
+        from generator.models.screening.copy_index import load_copy_index
 
-        tensors = _tensors(store, info, SKETCH_FILE)
-        sketch = load_sketch(tensors, size=info.image.height, channels=info.image.channels)
-    return Guards(info.judge, judge_weights, sketch, info.passing)
+        tensors = _read_tensors(store, info, COPY_INDEX_FILE)
+        sketch = load_copy_index(tensors, size=info.image.height, channels=info.image.channels)
+    return ScreeningData(info.judge, judge_weights, sketch, info.passing)
 
 
 def load_encoder_weights(store: Store, info: BundleInfo) -> Tensors:
     """The encoder's parameters. Raises ``BundleError`` where the bundle carries no encoder."""
-    return _tensors(store, info, ENCODER_FILE)
+    return _read_tensors(store, info, ENCODER_FILE)
 
 
 def load_codes(store: Store, info: BundleInfo) -> Codes:
     """The codes of training images and of held-out ones. Raises ``BundleError`` where they do not fit the bundle."""
-    tensors = _tensors(store, info, CODES_FILE)
+    tensors = _read_tensors(store, info, CODES_FILE)
     labels = {"labels": "codes", "holdout_labels": "holdout"} if info.classes else {}
     if set(tensors) != {"codes", "holdout", *labels}:
         raise BundleError(CODES_FILE, f"the tensors {sorted({'codes', 'holdout', *labels})}", sorted(tensors))
@@ -144,7 +146,7 @@ def read_file(store: Store, info: BundleInfo, name: BundleFile) -> bytes:
     return data
 
 
-def _tensors(store: Store, info: BundleInfo, name: BundleFile) -> Tensors:
+def _read_tensors(store: Store, info: BundleInfo, name: BundleFile) -> Tensors:
     data = read_file(store, info, name)
     try:
         tensors: dict[str, np.ndarray] = parse_safetensors(data)

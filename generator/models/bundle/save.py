@@ -15,12 +15,12 @@ from generator.errors import BundleError
 from generator.models.autoencoders.config import AutoencoderConfig
 from generator.models.bundle.format import (
     CODES_FILE,
+    COPY_INDEX_FILE,
     DECODER_FILE,
     ENCODER_FILE,
     INFO_FILE,
     JUDGE_FILE,
     LATENTS_FILE,
-    SKETCH_FILE,
     BundleFile,
     BundleInfo,
     FileEntry,
@@ -31,7 +31,7 @@ from generator.models.bundle.format import (
 )
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
-from generator.models.screening.data import UNGUARDED, Guards
+from generator.models.screening.data import NO_SCREENING, ScreeningData
 from generator.spec.canonical import digest_of
 
 
@@ -51,25 +51,25 @@ class BundleContents:
     source: SourceFacts
     training: TrainingFacts | None
     fitting: FittingFacts
-    guards: Guards = UNGUARDED
+    screening: ScreeningData = NO_SCREENING
 
 
 def save_bundle(directory: Path, contents: BundleContents) -> str:
     """Write a bundle to ``directory``, which must not exist yet; its digest. Raises ``BundleError``."""
-    check_free(directory)
+    check_new_directory(directory)
     latents_config, latents_tensors = contents.latents.state()
     files: dict[BundleFile, bytes] = {
-        DECODER_FILE: _packed(contents.decoder),
-        LATENTS_FILE: _packed(latents_tensors),
-        CODES_FILE: _packed(_code_tensors(contents.codes)),
+        DECODER_FILE: _to_safetensors(contents.decoder),
+        LATENTS_FILE: _to_safetensors(latents_tensors),
+        CODES_FILE: _to_safetensors(_code_tensors(contents.codes)),
     }
     if contents.encoder is not None:
-        files[ENCODER_FILE] = _packed(contents.encoder)
-    guards = contents.guards
+        files[ENCODER_FILE] = _to_safetensors(contents.encoder)
+    guards = contents.screening
     if guards.judge_weights is not None:
-        files[JUDGE_FILE] = _packed(guards.judge_weights)
-    if guards.sketch is not None:
-        files[SKETCH_FILE] = _packed(guards.sketch.tensors())
+        files[JUDGE_FILE] = _to_safetensors(guards.judge_weights)
+    if guards.copy_index is not None:
+        files[COPY_INDEX_FILE] = _to_safetensors(guards.copy_index.tensors())
     config = contents.autoencoder
     info = BundleInfo(
         image=ImageShape(height=config.size, width=config.size, channels=config.channels),
@@ -81,10 +81,10 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         training=contents.training,
         fitting=contents.fitting,
         judge=guards.judge,
-        passing=guards.passing,
+        passing=guards.pass_rates,
         files={name: FileEntry(digest=digest_of(data), size=len(data)) for name, data in files.items()},
     )
-    write_whole(directory, {INFO_FILE: info.canonical(), **{str(name): data for name, data in files.items()}})
+    write_atomically(directory, {INFO_FILE: info.canonical(), **{str(name): data for name, data in files.items()}})
     return digest_of(info.canonical())
 
 
@@ -95,12 +95,12 @@ def _code_tensors(codes: Codes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _packed(tensors: Mapping[str, np.ndarray]) -> bytes:
+def _to_safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
     """A safetensors file. Strided arrays (channels-last weights) are copied first: the format would scramble them."""
     return safetensors_bytes({name: np.asarray(array, order="C") for name, array in tensors.items()})
 
 
-def check_free(directory: Path) -> None:
+def check_new_directory(directory: Path) -> None:
     """Raise ``BundleError`` where something is already at ``directory``, or where it cannot be made and written."""
     try:
         if directory.exists() or directory.is_symlink():
@@ -109,16 +109,16 @@ def check_free(directory: Path) -> None:
         parent = next(path for path in directory.absolute().parents if path.exists())
         if not parent.is_dir():
             raise BundleError("out", "a path below a directory", f"{directory}, where {parent} is a file")
-        _unfinished(directory, parent).rmdir()
+        _make_temporary(directory, parent).rmdir()
     except OSError as refused:
         raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
 
 
-def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
+def write_atomically(directory: Path, files: Mapping[str, bytes]) -> None:
     """Write a directory of files under a hidden name, then rename it: it appears whole or not at all."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = _unfinished(directory, directory.parent)
+        unfinished = _make_temporary(directory, directory.parent)
     except OSError as refused:
         raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
     try:
@@ -131,6 +131,6 @@ def write_whole(directory: Path, files: Mapping[str, bytes]) -> None:
         raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
 
 
-def _unfinished(directory: Path, parent: Path) -> Path:
+def _make_temporary(directory: Path, parent: Path) -> Path:
     """A new, hidden directory in ``parent``, to become ``directory``."""
     return Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=parent))

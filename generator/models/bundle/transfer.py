@@ -6,8 +6,8 @@ from pathlib import Path
 
 from generator.errors import BuildConflict, BundleError
 from generator.models.bundle.format import INFO_FILE, BundleInfo
-from generator.models.bundle.load import info_bytes, load_bundle, parse_info, read_file
-from generator.models.bundle.save import check_free, write_whole
+from generator.models.bundle.load import load_bundle, parse_info, read_file, read_info_bytes
+from generator.models.bundle.save import check_new_directory, write_atomically
 from generator.spec.canonical import digest_of
 from generator.store.base import Store
 from generator.store.put_once import put_once
@@ -24,16 +24,16 @@ def push(bundle: Store, root: Store) -> str:
     What is there already is verified: pushing an intact bundle again changes nothing, an object that was lost or
     altered is written again. Raises ``BundleError``, which names the altered object where ``bundle`` cannot mend it.
     """
-    document = info_bytes(bundle)
+    document = read_info_bytes(bundle)
     digest, info = digest_of(document), parse_info(document)
     target = bundle_store(root, digest)
-    faults = _faults(target, info, document)
+    faults = _find_faults(target, info, document)
     if faults:
         try:
             load_bundle(bundle, digest)
             files = fetch(bundle, digest)
         except BundleError as ours:
-            raise _beyond_repair(target, faults, ours) from ours
+            raise _repair_error(target, faults, ours) from ours
         for name, altered in faults.items():
             _write(target, name, files[name], altered=altered)
     return digest
@@ -44,19 +44,19 @@ def pull(root: Store, digest: str, directory: Path) -> None:
 
     Raises ``BundleMissing`` where the root has no such bundle, and ``BundleError``.
     """
-    check_free(directory)
-    write_whole(directory, fetch(bundle_store(root, digest), digest))
+    check_new_directory(directory)
+    write_atomically(directory, fetch(bundle_store(root, digest), digest))
 
 
 def fetch(bundle: Store, digest: str) -> dict[str, bytes]:
     """All files of the bundle ``digest`` in ``bundle``, verified, ``bundle.json`` last. Raises as ``pull`` does."""
-    document = info_bytes(bundle, digest)
+    document = read_info_bytes(bundle, digest)
     info = parse_info(document)
     files: dict[str, bytes] = {name: read_file(bundle, info, name) for name in info.files}
     return {**files, INFO_FILE: document}
 
 
-def _faults(target: Store, info: BundleInfo, document: bytes) -> dict[str, bool]:
+def _find_faults(target: Store, info: BundleInfo, document: bytes) -> dict[str, bool]:
     """The objects that have to be written, in order: is it there, but altered (``True``), or missing (``False``)?"""
     wanted = {str(name): (entry.size, entry.digest) for name, entry in info.files.items()}
     wanted[INFO_FILE] = (len(document), digest_of(document))
@@ -70,7 +70,7 @@ def _faults(target: Store, info: BundleInfo, document: bytes) -> dict[str, bool]
     return faults
 
 
-def _beyond_repair(target: Store, faults: dict[str, bool], ours: BundleError) -> BundleError:
+def _repair_error(target: Store, faults: dict[str, bool], ours: BundleError) -> BundleError:
     altered = [f"{target.url}/{name}" for name, there in faults.items() if there]
     if not altered:
         return ours

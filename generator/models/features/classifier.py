@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from generator.errors import SourceError, TrainingDiverged
-from generator.models.autoencoders.augment import augmented
-from generator.models.autoencoders.devices import resolve
+from generator.models.autoencoders.augment import augment
+from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.networks import channels_last, to_input
 from generator.models.features.config import Budget
 from generator.spec.seeding import permutation
 
 WIDTH = 16  # feature maps of the first block, by default
-_RISE = 0.15  # share of the steps in which the learning rate climbs to its peak
+_WARMUP = 0.15  # share of the steps in which the learning rate climbs to its peak
 _EVALUATION_BATCH = 1000
-_BESIDE = 1 << 32  # apart from the streams of the first set of images
+_SECOND_STREAM = 1 << 32  # apart from the streams of the first set of images
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledImages:
     """``images_NHWC`` uint8 with ``labels_N`` int64, one each, 0 .. classes - 1.
 
     ``probability_NC`` float32, rows that sum to 1: how likely each class is, as a judge sees it. Where it is given, it
@@ -84,7 +84,7 @@ def train_classifier(
     seed: int,
     budget: Budget,
     device: str = "cpu",
-    beside: Labelled | None = None,
+    beside: LabelledImages | None = None,
     share: float = 0.5,
     width: int = WIDTH,
     probability_NC: np.ndarray | None = None,
@@ -97,14 +97,14 @@ def train_classifier(
     ``width``: feature maps of the first block, 1 or more. ``probability_NC``: learned instead of the labels.
     Raises ``SourceError`` for images or labels that do not fit, ``SettingsError`` for the device, ``TrainingDiverged``.
     """
-    given, where = Labelled(images_NHWC, labels_N, probability_NC), resolve(device)
+    given, where = LabelledImages(images_NHWC, labels_N, probability_NC), resolve_device(device)
     sets = (given,) if beside is None else (given, beside)
     for each in sets:
         _check(each, like=given, classes=classes)
     targets = _targets(sets, classes)
     drawn = 0 if beside is None else round(share * budget.batch)
-    decks = [_Deck(len(given), budget.batch - drawn, seed, 0)]
-    decks += [] if beside is None else [_Deck(len(beside), drawn, seed, _BESIDE)]
+    decks = [_RowSampler(len(given), budget.batch - drawn, seed, 0)]
+    decks += [] if beside is None else [_RowSampler(len(beside), drawn, seed, _SECOND_STREAM)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = channels_last(Classifier(images_NHWC.shape[1], images_NHWC.shape[3], classes, width=width)).to(where)
@@ -113,14 +113,14 @@ def train_classifier(
         rows = [deck.rows(step) for deck in decks]
         images_BHWC = np.concatenate([each.images_NHWC[r] for each, r in zip(sets, rows, strict=True)])
         targets_B = np.concatenate([each[r] for each, r in zip(targets, rows, strict=True)])
-        x_BCHW = augmented(to_input(images_BHWC, where), budget.augmentation, seed=seed, step=step)
-        optimizer.param_groups[0]["lr"] = _rate(step, budget)
-        _step(network, optimizer, x_BCHW, torch.from_numpy(targets_B).to(where), step)
+        x_BCHW = augment(to_input(images_BHWC, where), budget.augmentation, seed=seed, step=step)
+        optimizer.param_groups[0]["lr"] = _learning_rate(step, budget)
+        _train_step(network, optimizer, x_BCHW, torch.from_numpy(targets_B).to(where), step)
     return network.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
-def accuracy(network: Classifier, test: Labelled) -> float:
+def accuracy(network: Classifier, test: LabelledImages) -> float:
     """Share of ``test``, images of the size and channels trained on, that ``network`` names rightly."""
     device = next(network.parameters()).device
     right = 0
@@ -136,7 +136,7 @@ def _block(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2))
 
 
-def _targets(sets: tuple[Labelled, ...], classes: int) -> list[np.ndarray]:
+def _targets(sets: tuple[LabelledImages, ...], classes: int) -> list[np.ndarray]:
     """What each set's images are to be told as: int64 labels, or float32 probabilities for all where any has some."""
     if all(each.probability_NC is None for each in sets):
         return [each.labels_N for each in sets]
@@ -144,12 +144,14 @@ def _targets(sets: tuple[Labelled, ...], classes: int) -> list[np.ndarray]:
     return [sure_CC[each.labels_N] if each.probability_NC is None else each.probability_NC for each in sets]
 
 
-def _rate(step: int, budget: Budget) -> float:
-    rise, fall = (step + 1) / (_RISE * budget.steps), (budget.steps - step) / ((1.0 - _RISE) * budget.steps)
+def _learning_rate(step: int, budget: Budget) -> float:
+    rise, fall = (step + 1) / (_WARMUP * budget.steps), (budget.steps - step) / ((1.0 - _WARMUP) * budget.steps)
     return budget.peak_rate * min(1.0, rise, fall)
 
 
-def _step(network: Classifier, optimizer: torch.optim.Optimizer, x_BCHW: Tensor, targets_B: Tensor, step: int) -> None:
+def _train_step(
+    network: Classifier, optimizer: torch.optim.Optimizer, x_BCHW: Tensor, targets_B: Tensor, step: int
+) -> None:
     loss = functional.cross_entropy(network(x_BCHW), targets_B)
     if not torch.isfinite(loss):
         hint = "try a smaller peak_rate"
@@ -160,7 +162,7 @@ def _step(network: Classifier, optimizer: torch.optim.Optimizer, x_BCHW: Tensor,
 
 
 @final
-class _Deck:
+class _RowSampler:
     """Rows of one batch after the other, in a new order each epoch, without end; a remainder is left out."""
 
     def __init__(self, count: int, batch: int, seed: int, stream: int) -> None:
@@ -184,7 +186,7 @@ class _Deck:
         return self._order_N
 
 
-def _check(given: Labelled, *, like: Labelled, classes: int) -> None:
+def _check(given: LabelledImages, *, like: LabelledImages, classes: int) -> None:
     images_NHWC, labels_N = given.images_NHWC, given.labels_N
     if images_NHWC.ndim != 4 or images_NHWC.dtype != np.uint8 or images_NHWC.shape[1:] != like.images_NHWC.shape[1:]:
         got = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"

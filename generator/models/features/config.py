@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from generator.models.autoencoders.augmentation import Augmentation
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 
-class Budget(Frozen):
+class Budget(FrozenModel):
     """What every arm of a comparison gets: ``steps`` of ``batch`` images, the peak of the learning rate, the changes
     made to images while training."""
 

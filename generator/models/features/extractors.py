@@ -12,12 +12,12 @@ from generator.models.autoencoders.inference import encode
 from generator.models.autoencoders.networks import to_input
 from generator.models.features.classifier import Classifier
 
-Features = Callable[[np.ndarray], np.ndarray]  # uint8 images_NHWC -> features_NF, float32
+FeatureExtractor = Callable[[np.ndarray], np.ndarray]  # uint8 images_NHWC -> features_NF, float32
 
 _BATCH = 512
 
 
-def classifier_features(classifier: Classifier) -> Features:
+def classifier_features(classifier: Classifier) -> FeatureExtractor:
     """Penultimate features of ``classifier``: what its linear layer sees, >= 0."""
 
     @torch.inference_mode()
@@ -32,6 +32,6 @@ def classifier_features(classifier: Classifier) -> Features:
     return features
 
 
-def encoder_features(encoder: nn.Module) -> Features:
+def encoder_features(encoder: nn.Module) -> FeatureExtractor:
     """Codes of ``encoder`` (of a variational one the posterior means): features that need no labels."""
     return lambda images_NHWC: encode(encoder, images_NHWC, _BATCH).astype(np.float32)

@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from generator.errors import MeasureError
 
-_QUERIES, _POINTS, _FIRST = 1024, 8192, 1024  # 32 MiB of distances at a time and core
-_SPARE = 4
-_EXACT_BYTES = 16 * 1024 * 1024
+_QUERY_BLOCK, _POINT_BLOCK, _FIRST_BLOCK = 1024, 8192, 1024  # 32 MiB of distances at a time and core
+_EXTRA_CANDIDATES = 4
+_RERANK_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Neighbours:
     distances_QK: np.ndarray
 
 
-def nearest(
+def nearest_neighbours(
     queries_QD: np.ndarray,
     points_PD: np.ndarray,
     k: int = 1,
@@ -48,14 +48,14 @@ def nearest(
         raise MeasureError("points", f"at least {least} of them", len(points_PD), "give more images, or a smaller k")
     if queries_QD.ndim != 2 or queries_QD.shape[1] != points_PD.shape[1]:
         raise MeasureError("queries", f"{points_PD.shape[1]} dimensions", f"shape {queries_QD.shape}")
-    search = _Search(points_PD, k)
+    search = _Index(points_PD, k)
 
     def block(begin: int) -> Neighbours:
-        rows = slice(begin, begin + _QUERIES)
-        return search.of(queries_QD[rows], None if but_Q is None else but_Q[rows])
+        rows = slice(begin, begin + _QUERY_BLOCK)
+        return search.search(queries_QD[rows], None if but_Q is None else but_Q[rows])
 
     with threadpool_limits(1), ThreadPoolExecutor(_cores()) as pool:
-        parts = list(pool.map(block, range(0, len(queries_QD), _QUERIES)))
+        parts = list(pool.map(block, range(0, len(queries_QD), _QUERY_BLOCK)))
     return Neighbours(
         np.concatenate([np.empty((0, k), np.int64), *(part.rows_QK for part in parts)]),
         np.concatenate([np.empty((0, k)), *(part.distances_QK for part in parts)]),
@@ -67,37 +67,37 @@ def _cores() -> int:
 
 
 @final
-class _Search:
+class _Index:
     """Points made ready: centred, which keeps float32 sums small, with their squared lengths as one more column."""
 
     def __init__(self, points_PD: np.ndarray, k: int) -> None:
         self._points_PD, self._k = points_PD, k
-        self._candidates = min(k + _SPARE, len(points_PD))
+        self._candidates = min(k + _EXTRA_CANDIDATES, len(points_PD))
         self._centre_D = points_PD.mean(axis=0, dtype=np.float64)
         self._ready_PE = np.empty((len(points_PD), points_PD.shape[1] + 1), dtype=np.float32)
-        for begin in range(0, len(points_PD), _QUERIES):
-            rows = slice(begin, begin + _QUERIES)
+        for begin in range(0, len(points_PD), _QUERY_BLOCK):
+            rows = slice(begin, begin + _QUERY_BLOCK)
             centred_BD = points_PD[rows] - self._centre_D
             self._ready_PE[rows, :-1] = centred_BD
             self._ready_PE[rows, -1] = np.einsum("bd,bd->b", centred_BD, centred_BD)
 
-    def of(self, queries_QD: np.ndarray, but_Q: np.ndarray | None) -> Neighbours:
+    def search(self, queries_QD: np.ndarray, but_Q: np.ndarray | None) -> Neighbours:
         ready_QE = np.ones((len(queries_QD), queries_QD.shape[1] + 1), dtype=np.float32)
         ready_QE[:, :-1] = -2.0 * (queries_QD - self._centre_D)
-        best = _Best(len(queries_QD), self._candidates)
-        begin, size = 0, _FIRST
+        best = _Candidates(len(queries_QD), self._candidates)
+        begin, size = 0, _FIRST_BLOCK
         while begin < len(self._ready_PE):
             near_QB = ready_QE @ self._ready_PE[begin : begin + size].T
             if but_Q is not None:
                 inside = np.flatnonzero((but_Q >= begin) & (but_Q < begin + near_QB.shape[1]))
                 near_QB[inside, but_Q[inside] - begin] = np.inf
-            best.offer(near_QB, begin)
-            begin, size = begin + near_QB.shape[1], _POINTS
-        return self._exact(queries_QD, best, but_Q)
+            best.add(near_QB, begin)
+            begin, size = begin + near_QB.shape[1], _POINT_BLOCK
+        return self._rerank(queries_QD, best, but_Q)
 
-    def _exact(self, queries_QD: np.ndarray, best: _Best, but_Q: np.ndarray | None) -> Neighbours:
+    def _rerank(self, queries_QD: np.ndarray, best: _Candidates, but_Q: np.ndarray | None) -> Neighbours:
         squared_QM = np.empty(best.rows_QM.shape)
-        step = max(1, _EXACT_BYTES // (8 * best.rows_QM.shape[1] * queries_QD.shape[1]))
+        step = max(1, _RERANK_BYTES // (8 * best.rows_QM.shape[1] * queries_QD.shape[1]))
         for begin in range(0, len(queries_QD), step):
             rows = slice(begin, begin + step)
             apart_BMD = queries_QD[rows, None, :].astype(np.float64) - self._points_PD[best.rows_QM[rows]]
@@ -110,19 +110,19 @@ class _Search:
 
 
 @final
-class _Best:
+class _Candidates:
     """Of each query the M best candidates so far, in no order."""
 
     def __init__(self, queries: int, candidates: int) -> None:
-        self._kept = candidates
+        self._limit = candidates
         self.rows_QM = np.zeros((queries, 0), dtype=np.int64)
         self._near_QM = np.zeros((queries, 0), dtype=np.float32)
 
-    def offer(self, near_QB: np.ndarray, first: int) -> None:
+    def add(self, near_QB: np.ndarray, first: int) -> None:
         """Points ``first ..`` with their distances: those that beat the worst one kept take its place."""
-        if self.rows_QM.shape[1] < self._kept:
+        if self.rows_QM.shape[1] < self._limit:
             rows_B = np.arange(first, first + near_QB.shape[1])
-            self._keep(np.arange(len(near_QB)), near_QB, np.broadcast_to(rows_B, near_QB.shape), grow=True)
+            self._merge(np.arange(len(near_QB)), near_QB, np.broadcast_to(rows_B, near_QB.shape), grow=True)
             return
         places_Q, columns = np.nonzero(near_QB < self._near_QM.max(axis=1)[:, None])
         if len(places_Q) == 0:
@@ -134,12 +134,12 @@ class _Best:
         near_CB = np.full((len(changed_C), counts_C.max()), np.inf, dtype=np.float32)
         rows_CB = np.zeros(near_CB.shape, dtype=np.int64)
         near_CB[lines, slots], rows_CB[lines, slots] = near, columns + first
-        self._keep(changed_C, near_CB, rows_CB, grow=False)
+        self._merge(changed_C, near_CB, rows_CB, grow=False)
 
-    def _keep(self, places_C: np.ndarray, near_CB: np.ndarray, rows_CB: np.ndarray, *, grow: bool) -> None:
+    def _merge(self, places_C: np.ndarray, near_CB: np.ndarray, rows_CB: np.ndarray, *, grow: bool) -> None:
         near_CA = np.concatenate([self._near_QM[places_C], near_CB], axis=1)
         rows_CA = np.concatenate([self.rows_QM[places_C], rows_CB], axis=1)
-        kept = min(self._kept, near_CA.shape[1])
+        kept = min(self._limit, near_CA.shape[1])
         if kept < near_CA.shape[1]:
             chosen_CM = np.argpartition(near_CA, kept - 1, axis=1)[:, :kept]
             near_CA = np.take_along_axis(near_CA, chosen_CM, axis=1)

@@ -1,5 +1,5 @@
 """Latent distributions: fitted values that sample codes and know their density."""
 
-from generator.models.latents.base import LatentDistribution, Latents
+from generator.models.latents.base import LatentDistribution, SampledCodes
 
-__all__ = ["LatentDistribution", "Latents"]
+__all__ = ["LatentDistribution", "SampledCodes"]

@@ -17,7 +17,7 @@ from generator.spec.seeding import Noise
 
 
 @dataclass(frozen=True)
-class Latents:
+class SampledCodes:
     """Codes drawn from a latent distribution, and the mixture component that each came from."""
 
     z_BD: np.ndarray  # float64
@@ -46,12 +46,12 @@ class LatentDistribution(ABC):
         these numbers as ``clusters`` in the JSON of its state, where recipes are checked against them."""
         return (1,) * max(1, self.classes)
 
-    def choice_of(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+    def choice_for_cluster(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         """float64 (B,): a ``choice_B`` with which ``sample`` takes these clusters (int64) of these classes."""
         return np.full(np.broadcast(cluster_B, labels_B).shape, 0.5)
 
     @abstractmethod
-    def sample(self, noise: Noise, labels_B: np.ndarray) -> Latents:
+    def sample(self, noise: Noise, labels_B: np.ndarray) -> SampledCodes:
         """One code per row of ``noise`` (B rows, D normals each), of the class in ``labels_B`` (int64)."""
 
     @abstractmethod
@@ -59,7 +59,7 @@ class LatentDistribution(ABC):
         """float64 (B,): natural log of the density of each code given its label, per unit of latent volume."""
 
     @abstractmethod
-    def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+    def to_noise(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
         """The noise from which ``sample`` makes these codes of these classes, up to rounding.
 
         The cluster is the one most responsible for the code; ``choice_B`` is the middle of its share of (0, 1).

@@ -7,20 +7,20 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from generator.errors import InputError, SpecError
-from generator.spec.canonical import Frozen, validated
+from generator.spec.canonical import FrozenModel, validate
 
 Covariance = Literal["full", "diagonal", "tied"]
 Criterion = Literal["likelihood", "bic"]
 
 
-class GaussianSettings(Frozen):
+class GaussianSettings(FrozenModel):
     """One Gaussian a class. ``covariance``: ``full``, ``diagonal``, or ``tied`` (one matrix for all classes)."""
 
     family: Literal["gaussian"] = "gaussian"
     covariance: Covariance = "full"
 
 
-class MixtureSettings(Frozen):
+class MixtureSettings(FrozenModel):
     """A Gaussian mixture a class.
 
     ``covariance``: a ``full`` matrix per cluster, its ``diagonal`` alone, or one ``tied`` matrix per class.
@@ -33,7 +33,7 @@ class MixtureSettings(Frozen):
     clusters_by: Criterion = "likelihood"
 
 
-class FlowSettings(Frozen):
+class FlowSettings(FrozenModel):
     """A normalizing flow of affine coupling layers, conditional on the label.
 
     ``transforms`` layers, each with two hidden layers of ``hidden`` units; at most ``epochs`` passes over the codes in
@@ -51,7 +51,7 @@ class FlowSettings(Frozen):
     patience: int = Field(default=10, ge=1, le=10_000, strict=True)
 
 
-class PolarSettings(Frozen):
+class PolarSettings(FrozenModel):
     """Two-dimensional codes on a ring: a mixture in polar coordinates around the centre of all codes.
 
     ``clusters`` a class as in ``MixtureSettings``.
@@ -73,5 +73,5 @@ def parse_sampler(value: Any, *, field: str = "sampler", error: type[InputError]
     family = value.get("family") if isinstance(value, dict) else None
     if family not in _MODELS:
         raise error(f"{field}.family", f"one of {', '.join(SAMPLERS)}", repr(family))
-    settings: SamplerSettings = validated(_MODELS[family], value, field=field, error=error)
+    settings: SamplerSettings = validate(_MODELS[family], value, field=field, error=error)
     return settings

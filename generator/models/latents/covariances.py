@@ -17,7 +17,7 @@ import numpy as np
 from generator.models.latents import kernels
 
 
-class Spread(ABC):
+class Covariances(ABC):
     """The covariances of the M components of a mixture with given means."""
 
     @abstractmethod
@@ -29,7 +29,7 @@ class Spread(ABC):
         """z_BD = mean[m] + L[m] @ normal, with m the row's component."""
 
     @abstractmethod
-    def normals(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
+    def whiten(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
         """normal_BD from which ``affine`` makes ``z_BD``, up to rounding."""
 
     @abstractmethod
@@ -37,11 +37,11 @@ class Spread(ABC):
         """(K, R): squared Mahalanobis distance of each row to each component of one class, ``part``."""
 
 
-class FullSpread(Spread):
+class FullCovariances(Covariances):
     """``factor_MDD``: lower triangular, with a positive diagonal."""
 
     def __init__(self, mean_MD: np.ndarray, factor_MDD: np.ndarray) -> None:
-        self._mean_MD, self._columns = mean_MD, kernels.columns_of(factor_MDD)
+        self._mean_MD, self._columns = mean_MD, kernels.factor_columns(factor_MDD)
 
     def log_determinants(self) -> np.ndarray:
         return kernels.log_determinants(self._columns)
@@ -49,15 +49,15 @@ class FullSpread(Spread):
     def affine(self, component_B: np.ndarray, normal_BD: np.ndarray) -> np.ndarray:
         return kernels.affine(self._mean_MD[component_B], self._columns, component_B, normal_BD)
 
-    def normals(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
-        return kernels.solution(self._columns, component_B, z_BD - self._mean_MD[component_B])
+    def whiten(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
+        return kernels.solve(self._columns, component_B, z_BD - self._mean_MD[component_B])
 
     def squared_distances(self, part: slice, z_RD: np.ndarray) -> np.ndarray:
         columns = tuple(column_MR[part] for column_MR in self._columns)
         return kernels.squared_distances(self._mean_MD[part], columns, z_RD)
 
 
-class DiagonalSpread(Spread):
+class DiagonalCovariances(Covariances):
     """``scale_MD``: the standard deviation of each component in each dimension, positive."""
 
     def __init__(self, mean_MD: np.ndarray, scale_MD: np.ndarray) -> None:
@@ -70,7 +70,7 @@ class DiagonalSpread(Spread):
         z_BD: np.ndarray = self._mean_MD[component_B] + self._scale_MD[component_B] * normal_BD
         return z_BD
 
-    def normals(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
+    def whiten(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
         normal_BD: np.ndarray = (z_BD - self._mean_MD[component_B]) / self._scale_MD[component_B]
         return normal_BD
 
@@ -81,11 +81,11 @@ class DiagonalSpread(Spread):
         return distance_KR
 
 
-class TiedSpread(Spread):
+class TiedCovariances(Covariances):
     """``factor_FDD`` as of ``FullSpread``; ``owner_M`` (int64) says which one a component has, one within a class."""
 
     def __init__(self, mean_MD: np.ndarray, factor_FDD: np.ndarray, owner_M: np.ndarray) -> None:
-        self._mean_MD, self._owner_M, self._columns = mean_MD, owner_M, kernels.columns_of(factor_FDD)
+        self._mean_MD, self._owner_M, self._columns = mean_MD, owner_M, kernels.factor_columns(factor_FDD)
 
     def log_determinants(self) -> np.ndarray:
         determinant_M: np.ndarray = kernels.log_determinants(self._columns)[self._owner_M]
@@ -94,14 +94,14 @@ class TiedSpread(Spread):
     def affine(self, component_B: np.ndarray, normal_BD: np.ndarray) -> np.ndarray:
         return kernels.affine(self._mean_MD[component_B], self._columns, self._owner_M[component_B], normal_BD)
 
-    def normals(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
-        return kernels.solution(self._columns, self._owner_M[component_B], z_BD - self._mean_MD[component_B])
+    def whiten(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
+        return kernels.solve(self._columns, self._owner_M[component_B], z_BD - self._mean_MD[component_B])
 
     def squared_distances(self, part: slice, z_RD: np.ndarray) -> np.ndarray:
         """Rows and means are whitened from the first mean on, so that a shift of all codes costs no digits."""
         origin_D, mean_KD = self._mean_MD[part][0], self._mean_MD[part]
         white_RD, white_KD = (
-            kernels.solution(self._columns, np.full(len(of_XD), self._owner_M[part.start]), of_XD - origin_D)
+            kernels.solve(self._columns, np.full(len(of_XD), self._owner_M[part.start]), of_XD - origin_D)
             for of_XD in (z_RD, mean_KD)
         )
         return np.stack([kernels.sum_of_squares(white_RD - white_D) for white_D in white_KD])

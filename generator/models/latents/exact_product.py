@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 
-_INPUT_BITS, _BOUND_BITS, _DIGITS = 20, 6, 53
-_STEPS, _MOST = 2.0**_INPUT_BITS, 2.0 ** (_INPUT_BITS + _BOUND_BITS)
+_INPUT_BITS, _BOUND_BITS, _MANTISSA_BITS = 20, 6, 53
+_SCALE, _MAX_STEPS = 2.0**_INPUT_BITS, 2.0 ** (_INPUT_BITS + _BOUND_BITS)
 _LEAST_WEIGHT_BITS = 8
 
 
@@ -26,7 +26,7 @@ class ExactProduct:
     def __init__(self, weight_OI: np.ndarray) -> None:
         """Raises ``ValueError`` where weights are so large (absolute sum of a row 2^19) that few digits are left."""
         largest = float(np.abs(weight_OI).sum(axis=1).max(initial=0.0)) + weight_OI.shape[1] * 2.0**-_LEAST_WEIGHT_BITS
-        bits = _DIGITS - _INPUT_BITS - _BOUND_BITS - math.ceil(math.log2(max(largest, 1.0)))
+        bits = _MANTISSA_BITS - _INPUT_BITS - _BOUND_BITS - math.ceil(math.log2(max(largest, 1.0)))
         if bits < _LEAST_WEIGHT_BITS:
             raise ValueError(
                 f"weights whose absolute sum is below {2.0 ** (27 - _LEAST_WEIGHT_BITS):g}, not {largest:g}"
@@ -39,14 +39,14 @@ class ExactProduct:
         return product_OT
 
 
-def rounded(x_IT: np.ndarray) -> np.ndarray:
+def round_inputs(x_IT: np.ndarray) -> np.ndarray:
     """x within [-64, 64] in whole steps of 2^-20."""
-    steps_IT = np.rint(x_IT * _STEPS)
-    return np.clip(steps_IT, -_MOST, _MOST, out=steps_IT)
+    steps_IT = np.rint(x_IT * _SCALE)
+    return np.clip(steps_IT, -_MAX_STEPS, _MAX_STEPS, out=steps_IT)
 
 
-def rounded_positive(x_IT: np.ndarray) -> np.ndarray:
+def round_relu(x_IT: np.ndarray) -> np.ndarray:
     """max(x, 0) (a rectified linear unit) up to 64 in whole steps of 2^-20; overwrites ``x_IT``."""
-    np.multiply(x_IT, _STEPS, out=x_IT)
+    np.multiply(x_IT, _SCALE, out=x_IT)
     np.rint(x_IT, out=x_IT)
-    return np.clip(x_IT, 0.0, _MOST, out=x_IT)
+    return np.clip(x_IT, 0.0, _MAX_STEPS, out=x_IT)

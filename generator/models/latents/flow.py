@@ -25,20 +25,20 @@ from pydantic import Field
 
 from generator.errors import BundleError
 from generator.models.latents import kernels, state_checks
-from generator.models.latents.base import LatentDistribution, Latents
-from generator.models.latents.covariances import FullSpread
-from generator.models.latents.exact_product import ExactProduct, rounded, rounded_positive
-from generator.models.latents.quantiles import QUANTILE_GRID, floors
-from generator.models.latents.threads import in_tiles
-from generator.spec.canonical import Frozen, validated
+from generator.models.latents.base import LatentDistribution, SampledCodes
+from generator.models.latents.covariances import FullCovariances
+from generator.models.latents.exact_product import ExactProduct, round_inputs, round_relu
+from generator.models.latents.quantiles import QUANTILE_GRID, density_floors
+from generator.models.latents.threads import run_in_tiles
+from generator.spec.canonical import FrozenModel, validate
 from generator.spec.seeding import Noise
 
-SLOPE = 1e-3  # least scale of a coupling; 1 / SLOPE is the largest
-_LIMIT = -math.log(SLOPE)
+MIN_SCALE = 1e-3  # least scale of a coupling; 1 / SLOPE is the largest
+_LOG_SCALE_LIMIT = -math.log(MIN_SCALE)
 _TILE = 256  # rows at a time: the working set of a tile stays in the cache
 
 
-class FlowConfig(Frozen):
+class FlowConfig(FrozenModel):
     """The JSON half of a stored flow. ``classes`` is 0 when unlabelled."""
 
     family: Literal["flow"] = "flow"
@@ -48,7 +48,7 @@ class FlowConfig(Frozen):
     hidden: int = Field(ge=1, le=1024, strict=True)
 
     @property
-    def rows(self) -> int:
+    def label_count(self) -> int:
         """C: classes, 1 when unlabelled."""
         return max(1, self.classes)
 
@@ -67,7 +67,7 @@ class Coupling:
 
     def forward(self, u_DT: np.ndarray, labels_T: np.ndarray) -> np.ndarray:
         """From codes to noise: ``u_DT`` is overwritten; log_scale_T, the log of the Jacobian, is returned."""
-        shift_FT, log_scale_FT = self._moves(u_DT, labels_T)
+        shift_FT, log_scale_FT = self._shift_and_log_scale(u_DT, labels_T)
         u_DT[self._free_F] = u_DT[self._free_F] * np.exp(log_scale_FT) + shift_FT
         total_T = np.zeros(u_DT.shape[1])
         for log_scale_T in log_scale_FT:
@@ -76,19 +76,19 @@ class Coupling:
 
     def inverse(self, u_DT: np.ndarray, labels_T: np.ndarray) -> None:
         """From noise to codes: ``u_DT`` is overwritten."""
-        shift_FT, log_scale_FT = self._moves(u_DT, labels_T)
+        shift_FT, log_scale_FT = self._shift_and_log_scale(u_DT, labels_T)
         u_DT[self._free_F] = (u_DT[self._free_F] - shift_FT) * np.exp(-log_scale_FT)
 
-    def _moves(self, u_DT: np.ndarray, labels_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _shift_and_log_scale(self, u_DT: np.ndarray, labels_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(shift_FT, log_scale_FT), the latter within the limits that ``SLOPE`` sets."""
-        hidden_HT = self._first(rounded(u_DT[self._kept_A]))
+        hidden_HT = self._first(round_inputs(u_DT[self._kept_A]))
         hidden_HT += self._label_HC[:, labels_T]
-        hidden_HT = self._second(rounded_positive(hidden_HT))
+        hidden_HT = self._second(round_relu(hidden_HT))
         hidden_HT += self._bias_H1
-        raw_OT = self._last(rounded_positive(hidden_HT))
+        raw_OT = self._last(round_relu(hidden_HT))
         raw_OT += self._bias_O1
         scale_FT = np.ascontiguousarray(raw_OT[1::2])  # stored: shift and scale of one dimension after the other
-        return raw_OT[0::2], scale_FT / (1.0 + np.abs(scale_FT) / _LIMIT)
+        return raw_OT[0::2], scale_FT / (1.0 + np.abs(scale_FT) / _LOG_SCALE_LIMIT)
 
 
 class Flow(LatentDistribution):
@@ -101,11 +101,11 @@ class Flow(LatentDistribution):
     def __init__(self, config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> None:
         """Raises ``ValueError`` where weights are too large."""
         self._config, self._tensors = config, dict(tensors)
-        self._spread = FullSpread(tensors["mean"], tensors["factor"])
+        self._covariances = FullCovariances(tensors["mean"], tensors["factor"])
         log_normal = 0.5 * config.dims * math.log(2.0 * math.pi)
-        self._log_scale_C = -self._spread.log_determinants() - log_normal
+        self._log_scale_C = -self._covariances.log_determinants() - log_normal
         self._couplings = [
-            Coupling(mask_D.astype(bool), _weights_of(n, tensors)) for n, mask_D in enumerate(tensors["mask"])
+            Coupling(mask_D.astype(bool), _coupling_weights(n, tensors)) for n, mask_D in enumerate(tensors["mask"])
         ]
 
     @property
@@ -116,50 +116,50 @@ class Flow(LatentDistribution):
     def classes(self) -> int:
         return self._config.classes
 
-    def sample(self, noise: Noise, labels_B: np.ndarray) -> Latents:
+    def sample(self, noise: Noise, labels_B: np.ndarray) -> SampledCodes:
         z_BD = np.empty_like(noise.normal_BD)
 
         def tile(rows: slice) -> None:
             u_DT, labels_T = noise.normal_BD[rows].T.copy(), labels_B[rows]
             for coupling in reversed(self._couplings):
                 coupling.inverse(u_DT, labels_T)
-            z_BD[rows] = self._spread.affine(labels_T, np.ascontiguousarray(u_DT.T))
+            z_BD[rows] = self._covariances.affine(labels_T, np.ascontiguousarray(u_DT.T))
 
-        in_tiles(tile, len(labels_B), _TILE)
-        return Latents(z_BD=z_BD, cluster_B=np.zeros(len(labels_B), dtype=np.int32))
+        run_in_tiles(tile, len(labels_B), _TILE)
+        return SampledCodes(z_BD=z_BD, cluster_B=np.zeros(len(labels_B), dtype=np.int32))
 
     def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         log_density_B = np.empty(len(z_BD))
 
         def tile(rows: slice) -> None:
-            normal_TD, log_scale_T = self._normals(z_BD[rows], labels_B[rows])
+            normal_TD, log_scale_T = self._to_normals(z_BD[rows], labels_B[rows])
             squares_T = kernels.sum_of_squares(normal_TD)
             log_density_B[rows] = self._log_scale_C[labels_B[rows]] + log_scale_T - 0.5 * squares_T
 
-        in_tiles(tile, len(z_BD), _TILE)
+        run_in_tiles(tile, len(z_BD), _TILE)
         return log_density_B
 
-    def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+    def to_noise(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
         normal_BD = np.empty(z_BD.shape)
 
         def tile(rows: slice) -> None:
-            normal_BD[rows], _ = self._normals(z_BD[rows], labels_B[rows])
+            normal_BD[rows], _ = self._to_normals(z_BD[rows], labels_B[rows])
 
-        in_tiles(tile, len(z_BD), _TILE)
+        run_in_tiles(tile, len(z_BD), _TILE)
         return Noise(choice_B=np.full(len(z_BD), 0.5), normal_BD=normal_BD)
 
-    def _normals(self, z_TD: np.ndarray, labels_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _to_normals(self, z_TD: np.ndarray, labels_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(normal_TD, log_scale_T): the noise of these codes, and the log of the couplings' Jacobian."""
-        u_DT = self._spread.normals(labels_T, z_TD).T.copy()
+        u_DT = self._covariances.whiten(labels_T, z_TD).T.copy()
         log_scale_T = np.zeros(len(z_TD))
         for coupling in self._couplings:
             log_scale_T += coupling.forward(u_DT, labels_T)
         return u_DT.T, log_scale_T
 
     def density_floor(self, quantile: float) -> np.ndarray:
-        return floors(self._tensors["quantile"], quantile)
+        return density_floors(self._tensors["quantile"], quantile)
 
-    def measured(self, quantile_CQ: np.ndarray) -> Flow:
+    def with_quantiles(self, quantile_CQ: np.ndarray) -> Flow:
         """This flow with other stored quantiles."""
         return Flow(self._config, {**self._tensors, "quantile": quantile_CQ})
 
@@ -171,7 +171,7 @@ def weight_shapes(config: FlowConfig, kept: int) -> dict[str, tuple[int, ...]]:
     """Shapes of one coupling's weights, by name; ``kept``: dimensions of its mask. Inputs: those, then the label."""
     hidden, outputs = config.hidden, 2 * (config.dims - kept)
     return {
-        "0.weight": (hidden, kept + config.rows),
+        "0.weight": (hidden, kept + config.label_count),
         "0.bias": (hidden,),
         "1.weight": (hidden, hidden),
         "1.bias": (hidden,),
@@ -182,12 +182,12 @@ def weight_shapes(config: FlowConfig, kept: int) -> dict[str, tuple[int, ...]]:
 
 def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Flow:
     """A flow from untrusted stored values. Raises ``BundleError`` for anything that is no such flow."""
-    checked = validated(FlowConfig, dict(config), field="latents", error=BundleError)
-    kept_N = _kept(checked, tensors)
+    checked = validate(FlowConfig, dict(config), field="latents", error=BundleError)
+    kept_N = _mask_counts(checked, tensors)
     shapes: dict[str, tuple[int, ...]] = {
-        "mean": (checked.rows, checked.dims),
-        "factor": (checked.rows, checked.dims, checked.dims),
-        "quantile": (checked.rows, len(QUANTILE_GRID)),
+        "mean": (checked.label_count, checked.dims),
+        "factor": (checked.label_count, checked.dims, checked.dims),
+        "quantile": (checked.label_count, len(QUANTILE_GRID)),
         "mask": (checked.transforms, checked.dims),
     }
     types: dict[str, type] = {"mask": np.uint8}
@@ -195,7 +195,7 @@ def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> 
         of_coupling = {f"{n}.{name}": shape for name, shape in weight_shapes(checked, kept).items()}
         shapes |= of_coupling
         types |= dict.fromkeys(of_coupling, np.float32)
-    arrays = state_checks.arrays(tensors, shapes, types)
+    arrays = state_checks.check_arrays(tensors, shapes, types)
     state_checks.check_factors(arrays["factor"])
     state_checks.check_quantiles(arrays["quantile"])
     try:
@@ -204,7 +204,7 @@ def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> 
         raise BundleError("latents", "weights of a usable size", large) from large
 
 
-def _kept(config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> list[int]:
+def _mask_counts(config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> list[int]:
     """How many dimensions each mask keeps: at least one, and not all."""
     mask_ND = tensors.get("mask", np.zeros(0))
     shape = (config.transforms, config.dims)
@@ -216,6 +216,6 @@ def _kept(config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> list[int]:
     return kept_N
 
 
-def _weights_of(coupling: int, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _coupling_weights(coupling: int, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     start = f"{coupling}."
     return {name.removeprefix(start): array for name, array in tensors.items() if name.startswith(start)}

@@ -17,7 +17,7 @@ import numpy as np
 _TILE = 256  # rows at a time: the working set of a tile stays in the cache
 
 
-def columns_of(factor_KDD: np.ndarray) -> tuple[np.ndarray, ...]:
+def factor_columns(factor_KDD: np.ndarray) -> tuple[np.ndarray, ...]:
     """Column j of each lower-triangular factor without its zeros: D contiguous arrays of shape (K, D - j)."""
     return tuple(np.ascontiguousarray(factor_KDD[:, j:, j]) for j in range(factor_KDD.shape[-1]))
 
@@ -35,7 +35,7 @@ def affine(
     return z_BD
 
 
-def solution(columns: tuple[np.ndarray, ...], factor_B: np.ndarray, centred_BD: np.ndarray) -> np.ndarray:
+def solve(columns: tuple[np.ndarray, ...], factor_B: np.ndarray, centred_BD: np.ndarray) -> np.ndarray:
     """normal_BD with L[k] @ normal = centred, with k the row's factor, by forward substitution."""
     normal_BD = np.empty_like(centred_BD)
     for begin in range(0, len(centred_BD), _TILE):
@@ -97,6 +97,6 @@ def log_sum_exp(value_KB: np.ndarray) -> np.ndarray:
     return log_B
 
 
-def pick(cumulative_K: np.ndarray, choice_B: np.ndarray) -> np.ndarray:
+def inverse_cdf(cumulative_K: np.ndarray, choice_B: np.ndarray) -> np.ndarray:
     """int64 (B,): inverse CDF of a discrete distribution with upper ends ``cumulative_K`` at ``choice_B`` in (0, 1)."""
     return np.minimum(np.searchsorted(cumulative_K, choice_B, side="right"), len(cumulative_K) - 1)

@@ -12,7 +12,7 @@ from generator.models.latents import flow, mixture, polar
 from generator.models.latents.base import LatentDistribution
 
 _Loader = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], LatentDistribution]
-_FAMILIES: dict[str, _Loader] = {
+_LOADERS: dict[str, _Loader] = {
     "gaussian": mixture.from_state,
     "mixture": mixture.from_state,
     "flow": flow.from_state,
@@ -20,9 +20,9 @@ _FAMILIES: dict[str, _Loader] = {
 }
 
 
-def load(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> LatentDistribution:
+def load_distribution(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> LatentDistribution:
     """The distribution whose ``state()`` this was. Raises ``BundleError`` for anything that does not fit together."""
     family = config.get("family")
-    if not isinstance(family, str) or family not in _FAMILIES:
-        raise BundleError("latents.family", f"one of {', '.join(_FAMILIES)}", repr(family))
-    return _FAMILIES[family](config, tensors)
+    if not isinstance(family, str) or family not in _LOADERS:
+        raise BundleError("latents.family", f"one of {', '.join(_LOADERS)}", repr(family))
+    return _LOADERS[family](config, tensors)

@@ -15,15 +15,15 @@ from pydantic import Field, model_validator
 
 from generator.errors import BundleError
 from generator.models.latents import kernels, state_checks
-from generator.models.latents.base import LatentDistribution, Latents
+from generator.models.latents.base import LatentDistribution, SampledCodes
 from generator.models.latents.config import Covariance
-from generator.models.latents.covariances import DiagonalSpread, FullSpread, Spread, TiedSpread
-from generator.models.latents.quantiles import QUANTILE_GRID, floors
-from generator.spec.canonical import Frozen, validated
+from generator.models.latents.covariances import Covariances, DiagonalCovariances, FullCovariances, TiedCovariances
+from generator.models.latents.quantiles import QUANTILE_GRID, density_floors
+from generator.spec.canonical import FrozenModel, validate
 from generator.spec.seeding import Noise
 
 
-class MixtureConfig(Frozen):
+class MixtureConfig(FrozenModel):
     """The JSON half of a stored mixture. ``classes`` is 0 when unlabelled, and ``clusters`` then has one entry.
 
     ``tied``: one covariance matrix per class, and of a ``gaussian`` one for all classes.
@@ -36,7 +36,7 @@ class MixtureConfig(Frozen):
     covariance: Covariance = "full"
 
     @model_validator(mode="after")
-    def _clusters_fit(self) -> MixtureConfig:
+    def _check_clusters(self) -> MixtureConfig:
         wanted = max(1, self.classes)
         if len(self.clusters) != wanted or min(self.clusters) < 1:
             raise ValueError(f"clusters must be {wanted} positive numbers, one per class")
@@ -73,12 +73,12 @@ class GaussianMixture(LatentDistribution):
         self._config = config
         self._weight_M, self._mean_MD, self._factor, self._quantile_CQ = weight_M, mean_MD, factor, quantile_CQ
         ends = np.cumsum(config.clusters).tolist()
-        self._parts = [slice(end - size, end) for end, size in zip(ends, config.clusters, strict=True)]
-        self._spread = _spread(config, mean_MD, factor)
-        self._cumulative = [np.cumsum(weight_M[part]) for part in self._parts]
+        self._class_slices = [slice(end - size, end) for end, size in zip(ends, config.clusters, strict=True)]
+        self._covariances = _component_covariances(config, mean_MD, factor)
+        self._cumulative = [np.cumsum(weight_M[part]) for part in self._class_slices]
         log_normal = 0.5 * config.dims * math.log(2.0 * math.pi)
         log_weight_M = np.array([math.log(weight) for weight in weight_M])
-        self._log_scale_M = log_weight_M - self._spread.log_determinants() - log_normal
+        self._log_scale_M = log_weight_M - self._covariances.log_determinants() - log_normal
 
     @property
     def dims(self) -> int:
@@ -93,7 +93,7 @@ class GaussianMixture(LatentDistribution):
         """Number of components of each class."""
         return self._config.clusters
 
-    def choice_of(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+    def choice_for_cluster(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         choice_B = np.empty(len(cluster_B))
         for label, rows_R in _rows_by_label(labels_B):
             cumulative_K = self._cumulative[label]
@@ -101,44 +101,46 @@ class GaussianMixture(LatentDistribution):
             choice_B[rows_R] = (0.5 * (below_K + cumulative_K))[cluster_B[rows_R]]
         return choice_B
 
-    def sample(self, noise: Noise, labels_B: np.ndarray) -> Latents:
+    def sample(self, noise: Noise, labels_B: np.ndarray) -> SampledCodes:
         cluster_B = np.empty(len(labels_B), dtype=np.int64)
         component_B = np.empty(len(labels_B), dtype=np.int64)
         for label, rows_R in _rows_by_label(labels_B):
-            cluster_B[rows_R] = kernels.pick(self._cumulative[label], noise.choice_B[rows_R])
-            component_B[rows_R] = cluster_B[rows_R] + self._parts[label].start
-        z_BD = self._spread.affine(component_B, noise.normal_BD)
-        return Latents(z_BD=z_BD, cluster_B=cluster_B.astype(np.int32))
+            cluster_B[rows_R] = kernels.inverse_cdf(self._cumulative[label], noise.choice_B[rows_R])
+            component_B[rows_R] = cluster_B[rows_R] + self._class_slices[label].start
+        z_BD = self._covariances.affine(component_B, noise.normal_BD)
+        return SampledCodes(z_BD=z_BD, cluster_B=cluster_B.astype(np.int32))
 
     def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         log_density_B = np.empty(len(z_BD))
         for label, rows_R in _rows_by_label(labels_B):
-            log_density_B[rows_R] = kernels.log_sum_exp(self.joint(label, z_BD[rows_R]))
+            log_density_B[rows_R] = kernels.log_sum_exp(self.joint_log_prob(label, z_BD[rows_R]))
         return log_density_B
 
-    def joint(self, label: int, z_RD: np.ndarray) -> np.ndarray:
+    def joint_log_prob(self, label: int, z_RD: np.ndarray) -> np.ndarray:
         """joint_KR: log of weight times density of each component of a class."""
-        part = self._parts[label]
-        joint_KR: np.ndarray = self._log_scale_M[part, None] - 0.5 * self._spread.squared_distances(part, z_RD)
+        part = self._class_slices[label]
+        joint_KR: np.ndarray = self._log_scale_M[part, None] - 0.5 * self._covariances.squared_distances(part, z_RD)
         return joint_KR
 
-    def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+    def to_noise(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
         cluster_B = np.empty(len(z_BD), dtype=np.int64)
         for label, rows_R in _rows_by_label(labels_B):
-            cluster_B[rows_R] = self.joint(label, z_BD[rows_R]).argmax(axis=0)
-        return self.locate_in(cluster_B, z_BD, labels_B)
+            cluster_B[rows_R] = self.joint_log_prob(label, z_BD[rows_R]).argmax(axis=0)
+        return self.to_noise_in(cluster_B, z_BD, labels_B)
 
-    def locate_in(self, cluster_B: np.ndarray, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+    def to_noise_in(self, cluster_B: np.ndarray, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
         """The noise from which ``sample`` makes these codes in these clusters (int64) of their classes."""
         component_B = np.empty(len(z_BD), dtype=np.int64)
         for label, rows_R in _rows_by_label(labels_B):
-            component_B[rows_R] = cluster_B[rows_R] + self._parts[label].start
-        return Noise(choice_B=self.choice_of(cluster_B, labels_B), normal_BD=self._spread.normals(component_B, z_BD))
+            component_B[rows_R] = cluster_B[rows_R] + self._class_slices[label].start
+        return Noise(
+            choice_B=self.choice_for_cluster(cluster_B, labels_B), normal_BD=self._covariances.whiten(component_B, z_BD)
+        )
 
     def density_floor(self, quantile: float) -> np.ndarray:
-        return floors(self._quantile_CQ, quantile)
+        return density_floors(self._quantile_CQ, quantile)
 
-    def measured(self, quantile_CQ: np.ndarray) -> GaussianMixture:
+    def with_quantiles(self, quantile_CQ: np.ndarray) -> GaussianMixture:
         """This mixture with other stored quantiles."""
         weight_M, mean_MD = self._weight_M, self._mean_MD
         return GaussianMixture(
@@ -157,14 +159,14 @@ class GaussianMixture(LatentDistribution):
 
 def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GaussianMixture:
     """A mixture from untrusted stored values. Raises ``BundleError`` for anything that is no Gaussian mixture."""
-    checked = validated(MixtureConfig, dict(config), field="latents", error=BundleError)
+    checked = validate(MixtureConfig, dict(config), field="latents", error=BundleError)
     shapes = {
         "weight": (sum(checked.clusters),),
         "mean": (sum(checked.clusters), checked.dims),
         "factor": checked.factor_shape,
         "quantile": (max(1, checked.classes), len(QUANTILE_GRID)),
     }
-    arrays = state_checks.arrays(tensors, shapes)
+    arrays = state_checks.check_arrays(tensors, shapes)
     _check_weights(arrays["weight"], checked.clusters)
     if checked.covariance == "diagonal":
         state_checks.check_positive("factor", arrays["factor"])
@@ -180,13 +182,13 @@ def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> 
     )
 
 
-def _spread(config: MixtureConfig, mean_MD: np.ndarray, factor: np.ndarray) -> Spread:
+def _component_covariances(config: MixtureConfig, mean_MD: np.ndarray, factor: np.ndarray) -> Covariances:
     if config.covariance == "full":
-        return FullSpread(mean_MD, factor)
+        return FullCovariances(mean_MD, factor)
     if config.covariance == "diagonal":
-        return DiagonalSpread(mean_MD, factor)
+        return DiagonalCovariances(mean_MD, factor)
     owners = [0] * len(config.clusters) if config.family == "gaussian" else range(len(config.clusters))
-    return TiedSpread(mean_MD, factor, np.repeat(np.array(owners, dtype=np.int64), config.clusters))
+    return TiedCovariances(mean_MD, factor, np.repeat(np.array(owners, dtype=np.int64), config.clusters))
 
 
 def _check_weights(weight_M: np.ndarray, clusters: tuple[int, ...]) -> None:

@@ -21,16 +21,16 @@ import numpy as np
 
 from generator.errors import BundleError
 from generator.models.latents import kernels, state_checks
-from generator.models.latents.base import LatentDistribution, Latents
+from generator.models.latents.base import LatentDistribution, SampledCodes
 from generator.models.latents.mixture import GaussianMixture, MixtureConfig
 from generator.models.latents.mixture import from_state as mixture_from_state
-from generator.spec.canonical import validated
+from generator.spec.canonical import validate
 from generator.spec.seeding import Noise
 
 TURN = 2.0 * math.pi
-MOST_WINDINGS = 8
+MAX_WINDINGS = 8
 _REACH = 8.0  # standard deviations
-_LEAST_RADIUS = 1e-150  # the centre itself has no angle
+_MIN_RADIUS = 1e-150  # the centre itself has no angle
 
 
 class PolarConfig(MixtureConfig):
@@ -41,12 +41,12 @@ class PolarConfig(MixtureConfig):
     covariance: Literal["full"] = "full"
 
 
-class Polar(LatentDistribution):
+class PolarMixture(LatentDistribution):
     """See the module. ``centre_D``: two numbers; ``mixture``: of (u, t), with means of t in [-pi, pi]."""
 
     def __init__(self, centre_D: np.ndarray, mixture: GaussianMixture) -> None:
         self._centre_D, self._mixture = centre_D, mixture
-        self._windings = windings(mixture)
+        self._windings = count_windings(mixture)
 
     @property
     def dims(self) -> int:
@@ -60,74 +60,76 @@ class Polar(LatentDistribution):
     def clusters(self) -> tuple[int, ...]:
         return self._mixture.clusters
 
-    def choice_of(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-        return self._mixture.choice_of(cluster_B, labels_B)
+    def choice_for_cluster(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        return self._mixture.choice_for_cluster(cluster_B, labels_B)
 
-    def sample(self, noise: Noise, labels_B: np.ndarray) -> Latents:
+    def sample(self, noise: Noise, labels_B: np.ndarray) -> SampledCodes:
         drawn = self._mixture.sample(noise, labels_B)
-        z_BD = np.array([_cartesian(u, t) for u, t in drawn.z_BD.tolist()]).reshape(-1, 2) + self._centre_D
-        return Latents(z_BD=z_BD, cluster_B=drawn.cluster_B)
+        z_BD = np.array([_to_cartesian(u, t) for u, t in drawn.z_BD.tolist()]).reshape(-1, 2) + self._centre_D
+        return SampledCodes(z_BD=z_BD, cluster_B=drawn.cluster_B)
 
     def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-        polar_B2 = polar_of(z_BD, self._centre_D)
+        polar_B2 = to_polar(z_BD, self._centre_D)
         log_density_B = np.empty(len(z_BD))
         for label in np.unique(labels_B):
             rows_R = np.flatnonzero(labels_B == label)
-            log_density_B[rows_R] = kernels.log_sum_exp(self._joint(int(label), polar_B2[rows_R]))
+            log_density_B[rows_R] = kernels.log_sum_exp(self._joint_log_prob(int(label), polar_B2[rows_R]))
         return log_density_B - 2.0 * polar_B2[:, 0]
 
-    def locate(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
-        polar_B2 = polar_of(z_BD, self._centre_D)
+    def to_noise(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
+        polar_B2 = to_polar(z_BD, self._centre_D)
         cluster_B = np.empty(len(z_BD), dtype=np.int64)
         for label in np.unique(labels_B):
             rows_R = np.flatnonzero(labels_B == label)
-            best_R = self._joint(int(label), polar_B2[rows_R]).argmax(axis=0)
+            best_R = self._joint_log_prob(int(label), polar_B2[rows_R]).argmax(axis=0)
             turn_R, cluster_B[rows_R] = np.divmod(best_R, self._mixture.clusters[int(label)])
             polar_B2[rows_R, 1] += TURN * (turn_R - self._windings)
-        return self._mixture.locate_in(cluster_B, polar_B2, labels_B)
+        return self._mixture.to_noise_in(cluster_B, polar_B2, labels_B)
 
-    def _joint(self, label: int, polar_R2: np.ndarray) -> np.ndarray:
+    def _joint_log_prob(self, label: int, polar_R2: np.ndarray) -> np.ndarray:
         """((2 W + 1) K, R): of each winding and component, log of weight times density in (u, t)."""
         turns = range(-self._windings, self._windings + 1)
-        return np.concatenate([self._mixture.joint(label, polar_R2 + np.array([0.0, TURN * turn])) for turn in turns])
+        return np.concatenate(
+            [self._mixture.joint_log_prob(label, polar_R2 + np.array([0.0, TURN * turn])) for turn in turns]
+        )
 
     def density_floor(self, quantile: float) -> np.ndarray:
         return self._mixture.density_floor(quantile)
 
-    def measured(self, quantile_CQ: np.ndarray) -> Polar:
+    def with_quantiles(self, quantile_CQ: np.ndarray) -> PolarMixture:
         """This distribution with other stored quantiles."""
-        return Polar(self._centre_D, self._mixture.measured(quantile_CQ))
+        return PolarMixture(self._centre_D, self._mixture.with_quantiles(quantile_CQ))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         config, tensors = self._mixture.state()
         return config | {"family": "polar"}, tensors | {"centre": self._centre_D}
 
 
-def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Polar:
+def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> PolarMixture:
     """A polar distribution from untrusted stored values. Raises ``BundleError`` for anything that is none."""
-    checked = validated(PolarConfig, dict(config), field="latents", error=BundleError)
+    checked = validate(PolarConfig, dict(config), field="latents", error=BundleError)
     centre = {name: array for name, array in tensors.items() if name == "centre"}
-    centre_D = state_checks.arrays(centre, {"centre": (2,)})["centre"]
+    centre_D = state_checks.check_arrays(centre, {"centre": (2,)})["centre"]
     inner = {name: array for name, array in tensors.items() if name != "centre"}
     mixture = mixture_from_state(checked.model_dump(mode="json") | {"family": "mixture"}, inner)
-    if np.abs(inner["mean"][:, 1]).max() > math.pi or windings(mixture) > MOST_WINDINGS:
-        raise BundleError("latents.mean", f"angles from -pi to pi that spread over {MOST_WINDINGS} turns", "others")
-    return Polar(centre_D, mixture)
+    if np.abs(inner["mean"][:, 1]).max() > math.pi or count_windings(mixture) > MAX_WINDINGS:
+        raise BundleError("latents.mean", f"angles from -pi to pi that spread over {MAX_WINDINGS} turns", "others")
+    return PolarMixture(centre_D, mixture)
 
 
-def polar_of(z_BD: np.ndarray, centre_D: np.ndarray) -> np.ndarray:
+def to_polar(z_BD: np.ndarray, centre_D: np.ndarray) -> np.ndarray:
     """(B, 2): log of the distance from the centre, and the angle in [-pi, pi]."""
-    pairs = [(math.log(max(math.hypot(x, y), _LEAST_RADIUS)), math.atan2(y, x)) for x, y in (z_BD - centre_D).tolist()]
+    pairs = [(math.log(max(math.hypot(x, y), _MIN_RADIUS)), math.atan2(y, x)) for x, y in (z_BD - centre_D).tolist()]
     return np.array(pairs).reshape(-1, 2)
 
 
-def windings(mixture: GaussianMixture) -> int:
+def count_windings(mixture: GaussianMixture) -> int:
     """W: turns in both directions within which the angles of all components lie, as good as surely."""
     factor_MDD = mixture.state()[1]["factor"]
     widest = float(np.hypot(factor_MDD[:, 1, 0], factor_MDD[:, 1, 1]).max())
     return math.ceil((TURN + _REACH * widest) / TURN)
 
 
-def _cartesian(u: float, t: float) -> tuple[float, float]:
+def _to_cartesian(u: float, t: float) -> tuple[float, float]:
     radius = math.exp(u)
     return radius * math.cos(t), radius * math.sin(t)

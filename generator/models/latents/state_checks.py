@@ -12,7 +12,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 _NO_TYPES: Mapping[str, type] = {}
 
 
-def arrays(
+def check_arrays(
     tensors: Mapping[str, np.ndarray], shapes: Shapes, types: Mapping[str, type] = _NO_TYPES
 ) -> dict[str, np.ndarray]:
     """``tensors`` as contiguous arrays: those of ``shapes`` and no others, all numbers finite; float64 but for
@@ -20,7 +20,7 @@ def arrays(
     if set(tensors) != set(shapes):
         raise BundleError("latents", f"the tensors {sorted(shapes)}", sorted(tensors))
     return {
-        name: _array(name, tensors[name], shape, np.dtype(types.get(name, np.float64)))
+        name: _check_array(name, tensors[name], shape, np.dtype(types.get(name, np.float64)))
         for name, shape in shapes.items()
     }
 
@@ -46,7 +46,7 @@ def check_factors(factor_FDD: np.ndarray) -> None:
         raise BundleError("latents.factor", "a positive diagonal", f"{diagonal_FD.min()}")
 
 
-def _array(name: str, value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
+def _check_array(name: str, value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
     if value.dtype != dtype or value.shape != shape:
         raise BundleError(f"latents.{name}", f"{dtype} of shape {shape}", f"{value.dtype} of shape {value.shape}")
     if not np.isfinite(value).all():

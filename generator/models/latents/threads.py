@@ -20,10 +20,10 @@ _LOCK = threading.Lock()
 _STATE: dict[str, Any] = {"inside": 0, "limit": None}
 
 
-def in_tiles(tile: Callable[[slice], None], rows: int, size: int) -> None:
+def run_in_tiles(tile: Callable[[slice], None], rows: int, size: int) -> None:
     """Run ``tile`` on all ``rows``, ``size`` at a time; numpy leaves Python to others while it computes."""
     tiles = [slice(begin, begin + size) for begin in range(0, rows, size)]
-    with _plain_blas():
+    with _single_threaded_blas():
         if len(tiles) < 2:
             for only in tiles:
                 tile(only)
@@ -34,7 +34,7 @@ def in_tiles(tile: Callable[[slice], None], rows: int, size: int) -> None:
 
 
 @contextmanager
-def _plain_blas() -> Iterator[None]:
+def _single_threaded_blas() -> Iterator[None]:
     """The setting is the process's: the first to come makes it, the last to go takes it back."""
     with _LOCK:
         if _STATE["inside"] == 0:

@@ -3,7 +3,7 @@
 from generator.models.learning.decoder_import import import_decoder, read_codes, read_weights
 from generator.models.learning.defaults import recommended_model, recommended_sampler, recommended_settings
 from generator.models.learning.refit import refit
-from generator.models.learning.train import Learned, learn
+from generator.models.learning.train import TrainResult, train_bundle
 
 __all__ = [
     "recommended_model",
@@ -13,6 +13,6 @@ __all__ = [
     "read_codes",
     "read_weights",
     "refit",
-    "Learned",
-    "learn",
+    "TrainResult",
+    "train_bundle",
 ]

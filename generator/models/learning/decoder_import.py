@@ -21,23 +21,23 @@ from generator.models.autoencoders.factory import load_decoder
 from generator.models.autoencoders.imported.document import read_decoder
 from generator.models.autoencoders.imported.layers import LayersConfig
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, save_bundle
-from generator.models.bundle.save import check_free
+from generator.models.bundle.save import check_new_directory
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import GaussianSettings, SamplerSettings
 from generator.models.latents.fitting.fit import Fit, fit
 from generator.models.latents.fitting.gaussian import standard_normal
 from generator.sources import split
-from generator.sources.npz import array, labels, opened
+from generator.sources.npz import open_npz, read_array, read_labels
 from generator.spec.canonical import digest_of
 from generator.spec.seeding import noise
 
-PRIOR_CODES = 10_000  # draws that stand for the codes of a standard normal prior
+PRIOR_CODE_COUNT = 10_000  # draws that stand for the codes of a standard normal prior
 _HOLDOUT = 0.1
-_LOOKED_AT = 64  # images that are decoded to see that something comes out
+_CHECKED_IMAGES = 64  # images that are decoded to see that something comes out
 
 
 @dataclass(frozen=True, eq=False)
-class GivenCodes:
+class ImportedCodes:
     """``codes_ND`` (any float type) of real images, ``labels_N`` int64 or ``None``, and the names of the classes."""
 
     name: str
@@ -47,7 +47,7 @@ class GivenCodes:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """The digest of the new bundle, how the fit went, and a note for a person where the images look wrong."""
 
     digest: str
@@ -59,21 +59,21 @@ class Imported:
 def import_decoder(
     document: bytes,
     weights: Mapping[str, np.ndarray],
-    codes: GivenCodes | None,
+    codes: ImportedCodes | None,
     out: Path,
     *,
     sampler: SamplerSettings,
     seed: int = 0,
-) -> Imported:
+) -> ImportResult:
     """Write the bundle ``out``, which must be new. Without ``codes`` the decoder is one of a standard normal prior.
 
     ``document``: JSON of a ``DecoderDocument``. Raises ``SpecError`` naming the layer or tensor that does not fit,
     ``BundleError`` for ``out``, and what fitting raises; nothing is left then.
     """
-    check_free(out)
+    check_new_directory(out)
     config, tensors = read_decoder(document, weights)
-    held = prior_codes(config.latent_dim, seed) if codes is None else _split(codes, config.latent_dim, seed)
-    fitted = _prior(held) if codes is None else fit(held, sampler, seed=seed)
+    held = draw_prior_codes(config.latent_dim, seed) if codes is None else _split_codes(codes, config.latent_dim, seed)
+    fitted = _fit_prior(held) if codes is None else fit(held, sampler, seed=seed)
     names = () if codes is None else codes.class_names
     contents = BundleContents(
         autoencoder=config,
@@ -89,10 +89,10 @@ def import_decoder(
             holdout=len(held.holdout_HD),
         ),
         training=None,
-        fitting=FittingFacts(settings=_PRIOR if codes is None else sampler, seed=seed, chosen=fitted.chosen),
+        fitting=FittingFacts(settings=_PRIOR_SETTINGS if codes is None else sampler, seed=seed, chosen=fitted.chosen),
     )
-    looked = _looked_at(contents, config)
-    return Imported(save_bundle(out, contents), config, fitted, (*fitted.notices, *looked))
+    looked = _check_decoded(contents, config)
+    return ImportResult(save_bundle(out, contents), config, fitted, (*fitted.notices, *looked))
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
@@ -106,29 +106,29 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         raise SpecError("weights", "a safetensors file", f"{path}, which does not parse ({broken})", hint) from broken
 
 
-def read_codes(path: Path) -> GivenCodes:
+def read_codes(path: Path) -> ImportedCodes:
     """``codes``, and where they are there ``labels`` and ``class_names``, of an .npz file. Raises ``SourceError``."""
-    with opened(path) as archive:
-        codes_ND = array(archive, "codes", path)
-        labels_N, names = labels(archive, "", len(codes_ND), path)
-    return GivenCodes(path.name, codes_ND, labels_N, names)
+    with open_npz(path) as archive:
+        codes_ND = read_array(archive, "codes", path)
+        labels_N, names = read_labels(archive, "", len(codes_ND), path)
+    return ImportedCodes(path.name, codes_ND, labels_N, names)
 
 
-def prior_codes(dims: int, seed: int) -> Codes:
+def draw_prior_codes(dims: int, seed: int) -> Codes:
     """Draws from the standard normal: what a bundle keeps in place of codes of real images."""
-    count = PRIOR_CODES + PRIOR_CODES // 10
+    count = PRIOR_CODE_COUNT + PRIOR_CODE_COUNT // 10
     drawn_ND = noise(seed, np.arange(count), np.zeros(count, dtype=np.int64), dims).normal_BD
-    return Codes(drawn_ND[:PRIOR_CODES], None, drawn_ND[PRIOR_CODES:], None)
+    return Codes(drawn_ND[:PRIOR_CODE_COUNT], None, drawn_ND[PRIOR_CODE_COUNT:], None)
 
 
-_PRIOR = GaussianSettings(covariance="diagonal")
+_PRIOR_SETTINGS = GaussianSettings(covariance="diagonal")
 
 
-def _prior(held: Codes) -> Fit:
+def _fit_prior(held: Codes) -> Fit:
     return Fit(standard_normal(held), {"prior": "standard normal"}, ())
 
 
-def _split(codes: GivenCodes, dims: int, seed: int) -> Codes:
+def _split_codes(codes: ImportedCodes, dims: int, seed: int) -> Codes:
     codes_ND = np.asarray(codes.codes_ND)
     if codes_ND.ndim != 2 or codes_ND.shape[1] != dims or codes_ND.dtype.kind != "f":
         expected = f"floats of shape (N, {dims}), as the decoder takes {dims} numbers"
@@ -150,11 +150,11 @@ def _fingerprint(held: Codes) -> str:
     return digest_of(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
 
 
-def _looked_at(contents: BundleContents, config: LayersConfig) -> tuple[str, ...]:
+def _check_decoded(contents: BundleContents, config: LayersConfig) -> tuple[str, ...]:
     """Decode a few codes: what is no image shows here, before anything is written."""
     decoder = load_decoder(config, {name: torch.from_numpy(array) for name, array in contents.decoder.items()})
     with torch.inference_mode():
-        x_BCHW = decoder(torch.from_numpy(contents.codes.codes_ND[:_LOOKED_AT].astype(np.float32))).numpy()
+        x_BCHW = decoder(torch.from_numpy(contents.codes.codes_ND[:_CHECKED_IMAGES].astype(np.float32))).numpy()
     if not np.isfinite(x_BCHW).all():
         raise SpecError("weights", "a decoder that gives finite pixels", "NaN or infinity for its own codes")
     outside = float(np.mean((x_BCHW < -0.02) | (x_BCHW > 1.02)))

@@ -19,18 +19,18 @@ from generator.models.bundle import (
     save_bundle,
 )
 from generator.models.bundle.format import ENCODER_FILE
-from generator.models.bundle.save import check_free
+from generator.models.bundle.save import check_new_directory
 from generator.models.latents import LatentDistribution
 from generator.models.latents.config import SamplerSettings
 from generator.models.latents.fitting.fit import Fit, fit
-from generator.models.screening.data import Guards
-from generator.models.screening.fit import guards_of
+from generator.models.screening.data import ScreeningData
+from generator.models.screening.fit import make_screening
 from generator.models.screening.label_judge import load_judge
 from generator.store.base import Store
 
 
 @dataclass(frozen=True)
-class Refitted:
+class RefitResult:
     """What ``refit`` made: the digests of the old bundle and of the new one, and how the fit went."""
 
     before: str
@@ -38,20 +38,20 @@ class Refitted:
     fit: Fit
 
 
-def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None = None) -> Refitted:
+def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None = None) -> RefitResult:
     """Fit ``sampler`` to the codes that the bundle in ``store`` keeps, and write the bundle ``out``, which must be new.
 
     All but the latent distribution is as in the old bundle, ``seed`` as well, unless given.
     Raises ``BundleError``, ``SourceError`` for codes that cannot be fitted to, and ``TrainingDiverged``.
     """
-    check_free(out)
+    check_new_directory(out)
     bundle = load_bundle(store)
     codes = load_codes(store, bundle.info)
     encoder = load_encoder_weights(store, bundle.info) if ENCODER_FILE in bundle.info.files else None
     seed = bundle.info.fitting.seed if seed is None else seed
     fitted = fit(codes, sampler, seed=seed)
-    guards = _guards(bundle, fitted.distribution)
-    fitted = replace(fitted, notices=(*fitted.notices, *guards.passing.notices(bundle.info.classes)))
+    guards = _update_screening(bundle, fitted.distribution)
+    fitted = replace(fitted, notices=(*fitted.notices, *guards.pass_rates.notices(bundle.info.classes)))
     contents = BundleContents(
         autoencoder=bundle.info.autoencoder,
         decoder=bundle.decoder,
@@ -62,16 +62,18 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
         source=bundle.info.source,
         training=bundle.info.training,
         fitting=FittingFacts(settings=sampler, seed=seed, chosen=fitted.chosen),
-        guards=guards,
+        screening=guards,
     )
-    return Refitted(bundle.digest, save_bundle(out, contents), fitted)
+    return RefitResult(bundle.digest, save_bundle(out, contents), fitted)
 
 
-def _guards(bundle: Bundle, latents: LatentDistribution) -> Guards:
+def _update_screening(bundle: Bundle, latents: LatentDistribution) -> ScreeningData:
     """Judge and sketch as they were; what passes them is another share now."""
     info, judge = bundle.info, None
-    if info.judge is not None and bundle.guards.judge_weights is not None:
+    if info.judge is not None and bundle.screening.judge_weights is not None:
         shape = {"size": info.image.height, "channels": info.image.channels, "classes": len(info.classes)}
-        judge = load_judge(info.judge, bundle.guards.judge_weights, **shape)
+        judge = load_judge(info.judge, bundle.screening.judge_weights, **shape)
     weights = {name: torch.from_numpy(np.array(weight)) for name, weight in bundle.decoder.items()}
-    return guards_of(load_decoder(info.autoencoder, weights), latents, info.judge, judge, bundle.guards.sketch)
+    return make_screening(
+        load_decoder(info.autoencoder, weights), latents, info.judge, judge, bundle.screening.copy_index
+    )

@@ -16,30 +16,30 @@ from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.config import AutoencoderConfig
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import encode
-from generator.models.autoencoders.posterior_collapse import notices_of_collapse
+from generator.models.autoencoders.posterior_collapse import collapse_notices
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
-from generator.models.autoencoders.training import Examples, Progress, Trained, train
+from generator.models.autoencoders.training import Examples, Progress, TrainedAutoencoder, train_autoencoder
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
-from generator.models.bundle.save import check_free
-from generator.models.features.classifier import Classifier, Labelled, train_classifier
+from generator.models.bundle.save import check_new_directory
+from generator.models.features.classifier import Classifier, LabelledImages, train_classifier
 from generator.models.features.config import Budget
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import MixtureSettings, SamplerSettings
 from generator.models.latents.fitting.fit import Fit, fit
 from generator.models.screening.config import JudgeSettings
-from generator.models.screening.data import Guards
-from generator.models.screening.fit import guards_of, judge_and_sketch
+from generator.models.screening.data import ScreeningData
+from generator.models.screening.fit import make_screening, train_screening
 from generator.sources import Source, Split, split
 from generator.spec.seeding import permutation
 
 DEFAULT_SAMPLER = MixtureSettings()
-FEATURES = Budget(steps=600)  # of the classifier whose feature maps sharpen images
+FEATURE_BUDGET = Budget(steps=600)  # of the classifier whose feature maps sharpen images
 MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's reference codes
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainResult:
     """What ``learn`` made: the bundle's digest, images trained on and held out, history, and how the fit went."""
 
     digest: str
@@ -49,12 +49,12 @@ class Learned:
     fit: Fit
 
 
-def checkpoint_of(out: Path) -> Path:
+def checkpoint_path(out: Path) -> Path:
     """Where the training for the bundle ``out`` keeps its checkpoint while it runs."""
     return out.with_name(f"{out.name}.checkpoint")
 
 
-def learn(
+def train_bundle(
     source: Source,
     config: AutoencoderConfig,
     settings: TrainSettings,
@@ -65,7 +65,7 @@ def learn(
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_fit: Callable[[], None] = lambda: None,
-) -> Learned:
+) -> TrainResult:
     """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
 
     ``judge``: the classifiers that will doubt labels of samples, for a source with two classes or more.
@@ -74,18 +74,18 @@ def learn(
     Only one run at a time works towards ``out``.
     Raises ``BundleError`` for ``out``, ``SourceError``, ``SpecError``, ``SettingsError``, ``TrainingDiverged``.
     """
-    check_free(out)
+    check_new_directory(out)
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
-    checkpoint = checkpoint_of(out)
-    with _alone(out):
-        check_free(out)  # another run may have ended between the first look and the lock
-        trained = train(
+    checkpoint = checkpoint_path(out)
+    with _training_lock(out):
+        check_new_directory(out)  # another run may have ended between the first look and the lock
+        trained = train_autoencoder(
             config,
             settings,
             _examples(source, parts.train_N),
             _examples(source, parts.holdout_N),
             classes=len(source.class_names),
-            features=_features(source, parts, settings),
+            features=_train_feature_network(source, parts, settings),
             fingerprint=source.fingerprint,
             checkpoint=checkpoint,
             on_step=on_step,
@@ -98,16 +98,16 @@ def learn(
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _training_lock(out: Path) -> Iterator[None]:
     """Hold ``<out>.checkpoint.lock``, gone afterwards. Raises ``BundleError`` where another run holds it."""
-    path = out.with_name(f"{checkpoint_of(out).name}.lock")
+    path = out.with_name(f"{checkpoint_path(out).name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as refused:
         raise BundleError("out", "a directory that can be written", f"{out} ({refused.strerror})") from refused
     try:
-        _lock(descriptor, path, out)
+        _acquire_lock(descriptor, path, out)
         try:
             yield
         finally:
@@ -117,7 +117,7 @@ def _alone(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path, out: Path) -> None:
+def _acquire_lock(descriptor: int, path: Path, out: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         ours = os.path.samestat(path.stat(), os.fstat(descriptor))  # not where its holder has just ended
@@ -133,7 +133,7 @@ def _examples(source: Source, rows_N: np.ndarray) -> Examples:
     return Examples(source.images_NHWC[rows_N], None if source.labels_N is None else source.labels_N[rows_N])
 
 
-def _features(source: Source, parts: Split, settings: TrainSettings) -> Classifier | None:
+def _train_feature_network(source: Source, parts: Split, settings: TrainSettings) -> Classifier | None:
     """What ``feature_loss`` compares images by: a classifier of the training images, the same one in every run."""
     if settings.feature_loss == 0.0:
         return None
@@ -142,32 +142,32 @@ def _features(source: Source, parts: Split, settings: TrainSettings) -> Classifi
     images_NHWC, labels_N = source.images_NHWC[parts.train_N], source.labels_N[parts.train_N]
     classes = len(source.class_names)
     return train_classifier(
-        images_NHWC, labels_N, classes=classes, seed=settings.seed, budget=FEATURES, device=settings.device
+        images_NHWC, labels_N, classes=classes, seed=settings.seed, budget=FEATURE_BUDGET, device=settings.device
     )
 
 
 def _fit_and_save(
     source: Source,
     parts: Split,
-    trained: Trained,
+    trained: TrainedAutoencoder,
     settings: TrainSettings,
     sampler: SamplerSettings,
     judge: JudgeSettings | None,
     out: Path,
-) -> Learned:
+) -> TrainResult:
     encoder = load_encoder(trained.config, trained.encoder_state)
-    codes = _codes(encoder, source, parts)
+    codes = _encode_source(encoder, source, parts)
     fitted = fit(codes, sampler, seed=settings.seed)
-    fitted = replace(fitted, notices=(*notices_of_collapse(trained.config, codes.codes_ND), *fitted.notices))
-    guards = _guards(source, parts, trained, settings, judge, fitted.distribution)
-    fitted = replace(fitted, notices=(*fitted.notices, *guards.passing.notices(source.class_names)))
+    fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
+    guards = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
+    fitted = replace(fitted, notices=(*fitted.notices, *guards.pass_rates.notices(source.class_names)))
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
         encoder={name: weight.numpy() for name, weight in trained.encoder_state.items()},
         latents=fitted.distribution,
         classes=source.class_names,
-        codes=_kept(codes, settings.seed),
+        codes=_limit_codes(codes, settings.seed),
         source=SourceFacts(
             name=source.name,
             fingerprint=source.fingerprint,
@@ -176,33 +176,33 @@ def _fit_and_save(
         ),
         training=TrainingFacts(settings=settings, history=trained.history),
         fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
-        guards=guards,
+        screening=guards,
     )
-    return Learned(save_bundle(out, contents), len(parts.train_N), len(parts.holdout_N), trained.history, fitted)
+    return TrainResult(save_bundle(out, contents), len(parts.train_N), len(parts.holdout_N), trained.history, fitted)
 
 
-def _guards(
+def _fit_screening(
     source: Source,
     parts: Split,
-    trained: Trained,
+    trained: TrainedAutoencoder,
     settings: TrainSettings,
     judge: JudgeSettings | None,
     latents: LatentDistribution,
-) -> Guards:
+) -> ScreeningData:
     examples, holdout_HHWC = _examples(source, parts.train_N), source.images_NHWC[parts.holdout_N]
     images_NHWC, labels_N = examples.images_NHWC, examples.labels_N
-    made, sketch = judge_and_sketch(
-        images_NHWC if labels_N is None else Labelled(images_NHWC, labels_N),
+    made, sketch = train_screening(
+        images_NHWC if labels_N is None else LabelledImages(images_NHWC, labels_N),
         holdout_HHWC,
         judge,
         classes=len(source.class_names),
         seed=settings.seed,
         device=settings.device,
     )
-    return guards_of(load_decoder(trained.config, trained.decoder_state), latents, judge, made, sketch)
+    return make_screening(load_decoder(trained.config, trained.decoder_state), latents, judge, made, sketch)
 
 
-def _codes(encoder: nn.Module, source: Source, parts: Split) -> Codes:
+def _encode_source(encoder: nn.Module, source: Source, parts: Split) -> Codes:
     codes_ND, holdout_HD = (encode(encoder, source.images_NHWC[rows]) for rows in (parts.train_N, parts.holdout_N))
     if source.labels_N is None:
         return Codes(codes_ND, None, holdout_HD, None)
@@ -210,7 +210,7 @@ def _codes(encoder: nn.Module, source: Source, parts: Split) -> Codes:
     return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, source.class_names)
 
 
-def _kept(codes: Codes, seed: int) -> Codes:
+def _limit_codes(codes: Codes, seed: int) -> Codes:
     """The codes a bundle keeps: all of them, or of a very large source a random choice, in their order."""
     limit = MAX_CODE_BYTES // (4 * codes.dims)
     train, held = (

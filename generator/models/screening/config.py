@@ -8,13 +8,13 @@ from pydantic import Field
 
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.features.config import Budget
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 LABEL_FLOOR, NOVELTY_FLOOR = 0.5, 0.001  # what a spec has unless it says otherwise
-LEAST_PASSING = 0.5  # share of samples; where fewer pass, a floor more than doubles the work, and must be asked for
+MIN_PASS_RATE = 0.5  # share of samples; where fewer pass, a floor more than doubles the work, and must be asked for
 
 
-class Passing(Frozen):
+class PassRates(FrozenModel):
     """Shares of a bundle's own samples that pass at the default floors: the judge by class, and the sketch.
 
     Empty, and ``None``, where there is no judge, and no sketch.
@@ -26,12 +26,12 @@ class Passing(Frozen):
     @property
     def label_floor(self) -> float | None:
         """The default: none where too few samples of some class pass."""
-        return LABEL_FLOOR if self.label and min(self.label) >= LEAST_PASSING else None
+        return LABEL_FLOOR if self.label and min(self.label) >= MIN_PASS_RATE else None
 
     @property
     def novelty_floor(self) -> float | None:
         """The default: none where too few samples pass."""
-        return NOVELTY_FLOOR if self.novelty is not None and self.novelty >= LEAST_PASSING else None
+        return NOVELTY_FLOOR if self.novelty is not None and self.novelty >= MIN_PASS_RATE else None
 
     def notices(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
         """What a user should know of floors that are off."""
@@ -48,10 +48,10 @@ class Passing(Frozen):
         return tuple(told)
 
 
-NOTHING = Passing()
+NO_PASS_RATES = PassRates()
 
 
-class JudgeSettings(Frozen):
+class JudgeSettings(FrozenModel):
     """A committee of ``members`` classifiers of ``width``, each trained with ``budget`` from a seed of its own."""
 
     members: int = Field(default=1, ge=1, le=16, strict=True)

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from generator.models.screening.config import NOTHING, JudgeSettings, Passing
+from generator.models.screening.config import NO_PASS_RATES, JudgeSettings, PassRates
 
 if TYPE_CHECKING:
-    from generator.models.screening.copy_index import Sketch
+    from generator.models.screening.copy_index import CopyIndex
 
 
 @dataclass(frozen=True, eq=False)
-class Guards:
+class ScreeningData:
     """A judge's settings and weights, a sketch of the training images, and how many samples pass them; or not."""
 
     judge: JudgeSettings | None = None
     judge_weights: Mapping[str, np.ndarray] | None = None
-    sketch: Sketch | None = None
-    passing: Passing = NOTHING
+    copy_index: CopyIndex | None = None
+    pass_rates: PassRates = NO_PASS_RATES
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """What they take in memory."""
         weights = sum(weight.nbytes for weight in (self.judge_weights or {}).values())
-        return weights + (0 if self.sketch is None else self.sketch.bytes)
+        return weights + (0 if self.copy_index is None else self.copy_index.nbytes)
 
 
-UNGUARDED = Guards()
+NO_SCREENING = ScreeningData()

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from generator.errors import BundleError
 from generator.models.autoencoders.networks import to_input
-from generator.models.features.classifier import Classifier, Labelled, train_classifier
+from generator.models.features.classifier import Classifier, LabelledImages, train_classifier
 from generator.models.screening.config import JudgeSettings
 
-_SEEDS_APART = 104_729  # a prime, so that the members of neighbouring seeds are not the same
+_SEED_STRIDE = 104_729  # a prime, so that the members of neighbouring seeds are not the same
 
 
 @final
-class Judge(nn.Module):
+class LabelJudge(nn.Module):
     """A committee; its opinion is the mean of its members' class probabilities."""
 
     def __init__(self, members: list[Classifier]) -> None:
@@ -51,15 +51,15 @@ class Judge(nn.Module):
 
 
 def train_judge(
-    given: Labelled,
+    given: LabelledImages,
     settings: JudgeSettings,
     *,
     classes: int,
     seed: int,
     device: str = "cpu",
-    beside: Labelled | None = None,
+    beside: LabelledImages | None = None,
     share: float = 0.5,
-) -> Judge:
+) -> LabelJudge:
     """A judge trained on ``given``; its members differ by their seeds. With ``beside``, ``share`` of every batch comes
     from there. Raises what ``train_classifier`` raises."""
     members = [
@@ -67,7 +67,7 @@ def train_judge(
             given.images_NHWC,
             given.labels_N,
             classes=classes,
-            seed=(seed + _SEEDS_APART * number) % 2**31,
+            seed=(seed + _SEED_STRIDE * number) % 2**31,
             budget=settings.budget,
             device=device,
             beside=beside,
@@ -76,14 +76,14 @@ def train_judge(
         )
         for number in range(settings.members)
     ]
-    return Judge(members).eval().requires_grad_(False)
+    return LabelJudge(members).eval().requires_grad_(False)
 
 
 def load_judge(
     settings: JudgeSettings, weights: Mapping[str, np.ndarray], *, size: int, channels: int, classes: int
-) -> Judge:
+) -> LabelJudge:
     """The judge of a bundle, on the CPU. Raises ``BundleError`` where weights and settings do not fit."""
-    judge = Judge([Classifier(size, channels, classes, width=settings.width) for _ in range(settings.members)])
+    judge = LabelJudge([Classifier(size, channels, classes, width=settings.width) for _ in range(settings.members)])
     try:
         judge.load_state_dict({name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()})
     except RuntimeError as mismatch:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST = 16  # classes that are kept of each image: all of them in most datasets, nearly all of the probability in others
-_DIGITS = 4  # of a probability that are kept: more would only take room
+MAX_LABELS = (
+    16  # classes that are kept of each image: all of them in most datasets, nearly all of the probability in others
+)
+_DECIMALS = 4  # of a probability that are kept: more would only take room
 
 
 @dataclass(frozen=True, eq=False)
-class Likely:
+class SoftLabels:
     """Labels of N images, int32 ``labels_NK``, the most likely one first, and how likely each is, float64
     ``probability_NK`` of four digits. K is the same for all images: ``MOST``, or the number of classes."""
 
@@ -23,16 +25,16 @@ class Likely:
     probability_NK: np.ndarray
 
     @staticmethod
-    def none(count: int, most: int = 0) -> Likely:
+    def empty(count: int, most: int = 0) -> SoftLabels:
         """Nothing known of ``count`` images yet."""
-        return Likely(np.zeros((count, most), dtype=np.int32), np.zeros((count, most)))
+        return SoftLabels(np.zeros((count, most), dtype=np.int32), np.zeros((count, most)))
 
     @staticmethod
-    def of(probability_NC: np.ndarray) -> Likely:
+    def from_probabilities(probability_NC: np.ndarray) -> SoftLabels:
         """From the probabilities of all C classes, float32; of equally likely ones the lower label comes first."""
-        labels_NK = np.argsort(-probability_NC, axis=1, kind="stable")[:, :MOST].astype(np.int32)
+        labels_NK = np.argsort(-probability_NC, axis=1, kind="stable")[:, :MAX_LABELS].astype(np.int32)
         kept_NK = np.take_along_axis(probability_NC, labels_NK, axis=1).astype(np.float64)
-        return Likely(labels_NK, np.round(kept_NK, _DIGITS))
+        return SoftLabels(labels_NK, np.round(kept_NK, _DECIMALS))
 
 
 def soft_label(labels: list[int], probabilities: list[float], classes: int) -> np.ndarray:

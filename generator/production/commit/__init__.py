@@ -1,35 +1,35 @@
 """The commit protocol: how shards of many workers and environments become one build, or none. Imports no torch."""
 
-from generator.production.commit.epochs import current_epoch, environments_of, open_epoch
+from generator.production.commit.epochs import current_epoch, open_epoch, read_environments
 from generator.production.commit.publish import (
-    BuildPlace,
-    MadeShard,
+    BuildLocation,
+    FinishedShard,
     begin,
-    committed,
-    finished_numbers,
+    find_manifest,
+    finished_shards,
     fix_environment,
-    found_place,
-    is_finished,
-    place_of,
+    is_shard_finished,
+    locate_build,
     publish_shard,
+    read_build_location,
     read_receipt,
-    record_run,
+    write_run_record,
 )
 
 __all__ = [
     "current_epoch",
-    "environments_of",
+    "read_environments",
     "open_epoch",
-    "BuildPlace",
-    "MadeShard",
+    "BuildLocation",
+    "FinishedShard",
     "begin",
-    "committed",
-    "finished_numbers",
+    "find_manifest",
+    "finished_shards",
     "fix_environment",
-    "found_place",
-    "is_finished",
-    "place_of",
+    "read_build_location",
+    "is_shard_finished",
+    "locate_build",
     "publish_shard",
     "read_receipt",
-    "record_run",
+    "write_run_record",
 ]

@@ -18,21 +18,21 @@ from typing import Literal
 from pydantic import Field
 
 from generator.errors import BuildConflict, DatasetError, EnvironmentMismatch, ObjectMissing, SpecError
-from generator.production.provenance.environment import Environment, differences
+from generator.production.provenance.environment import Environment, describe_differences
 from generator.production.provenance.manifest import ENVIRONMENT_KEY, MANIFEST_KEY
-from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.canonical import FrozenModel, read_json, validate
 from generator.spec.recipe import Digest
 from generator.store.base import Store
 from generator.store.put_once import put_once
 
 MAX_EPOCHS = 1000
-MAX_DOCUMENT_BYTES = 64 * 1024  # of an environment, and of an opening
+MAX_EPOCH_BYTES = 64 * 1024  # of an environment, and of an opening
 
-_OPENINGS = "epochs/"
-_OPENING = re.compile(r"epochs/(\d{3})\.json")
+_EPOCHS_PREFIX = "epochs/"
+_EPOCH_KEY = re.compile(r"epochs/(\d{3})\.json")
 
 
-class Opening(Frozen):
+class EpochOpening(FrozenModel):
     """``epochs/<number>.json``: the decision that epoch ``epoch`` begins, for any environment but ``leaves``."""
 
     opening_version: Literal[1] = 1
@@ -48,9 +48,9 @@ class Epoch:
     environment: Environment | None
 
 
-def opening_key(number: int) -> str:
+def epoch_key(number: int) -> str:
     """Where the decision to begin epoch ``number`` (1 or more) stands."""
-    return f"{_OPENINGS}{number:03d}.json"
+    return f"{_EPOCHS_PREFIX}{number:03d}.json"
 
 
 def environment_key(number: int) -> str:
@@ -60,7 +60,7 @@ def environment_key(number: int) -> str:
 
 def epoch_numbers(store: Store) -> range:
     """The epochs of the build whose prefix ``store`` is seen from: 0, and those that were opened."""
-    found = (_OPENING.fullmatch(info.key) for info in store.list(_OPENINGS))
+    found = (_EPOCH_KEY.fullmatch(info.key) for info in store.list(_EPOCHS_PREFIX))
     return range(1 + max((int(match[1]) for match in found if match), default=0))
 
 
@@ -70,7 +70,7 @@ def current_epoch(store: Store) -> Epoch:
     return Epoch(number, read_environment(store, number))
 
 
-def environments_of(store: Store) -> dict[str, Environment]:
+def read_environments(store: Store) -> dict[str, Environment]:
     """The environments of all epochs, by digest."""
     found = (read_environment(store, number) for number in epoch_numbers(store))
     return {environment.digest: environment for environment in found if environment is not None}
@@ -93,7 +93,7 @@ def open_epoch(store: Store) -> int:
     number = current.number + 1
     if number >= MAX_EPOCHS:
         raise SpecError("epoch", f"at most {MAX_EPOCHS} environments of one build", number, "use a new revision")
-    put_once(store, opening_key(number), Opening(epoch=number, leaves=current.environment.digest).canonical())
+    put_once(store, epoch_key(number), EpochOpening(epoch=number, leaves=current.environment.digest).canonical())
     return number
 
 
@@ -102,7 +102,7 @@ def fix_environment(store: Store, ours: Environment) -> Epoch:
     number = epoch_numbers(store)[-1]
     theirs = read_environment(store, number)
     if theirs is None:
-        _refuse_the_one_that_was_left(store, number, ours)
+        _refuse_previous_environment(store, number, ours)
         try:
             put_once(store, environment_key(number), ours.canonical())
         except BuildConflict:
@@ -111,8 +111,8 @@ def fix_environment(store: Store, ours: Environment) -> Epoch:
         assert theirs is not None
         raise EnvironmentMismatch(
             "environment",
-            f"the environment that the first worker of {_named(number)} fixed ({theirs.digest})",
-            f"this worker's, with {differences(ours, theirs)}",
+            f"the environment that the first worker of {_epoch_name(number)} fixed ({theirs.digest})",
+            f"this worker's, with {describe_differences(ours, theirs)}",
             "run a worker with the same versions and device kind, or `latentmill resume JOB --new-environment`",
         )
     return Epoch(number, ours)
@@ -122,18 +122,18 @@ def read_environment(store: Store, number: int) -> Environment | None:
     """The environment of an epoch; ``None`` before its first worker has come. Raises ``DatasetError``."""
     key = environment_key(number)
     try:
-        data = store.get(key, MAX_DOCUMENT_BYTES)
+        data = store.get(key, MAX_EPOCH_BYTES)
     except ObjectMissing:
         return None
-    return validated(Environment, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
+    return validate(Environment, read_json(data, field=key, error=DatasetError), field=key, error=DatasetError)
 
 
-def _refuse_the_one_that_was_left(store: Store, number: int, ours: Environment) -> None:
+def _refuse_previous_environment(store: Store, number: int, ours: Environment) -> None:
     if number == 0:
         return
-    key = opening_key(number)
-    document = read_json(store.get(key, MAX_DOCUMENT_BYTES), field=key, error=DatasetError)
-    opening = validated(Opening, document, field=key, error=DatasetError)
+    key = epoch_key(number)
+    document = read_json(store.get(key, MAX_EPOCH_BYTES), field=key, error=DatasetError)
+    opening = validate(EpochOpening, document, field=key, error=DatasetError)
     if ours.digest == opening.leaves:
         raise EnvironmentMismatch(
             "environment",
@@ -143,5 +143,5 @@ def _refuse_the_one_that_was_left(store: Store, number: int, ours: Environment) 
         )
 
 
-def _named(number: int) -> str:
+def _epoch_name(number: int) -> str:
     return f"epoch {number} of this build" if number else "this build"

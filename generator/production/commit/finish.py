@@ -8,8 +8,8 @@ from typing import Any
 
 from generator.errors import DatasetError, IntegrityError
 from generator.models.bundle import BundleInfo
-from generator.production.commit.epochs import environments_of
-from generator.production.commit.publish import BuildPlace, commit, read_receipt
+from generator.production.commit.epochs import read_environments
+from generator.production.commit.publish import BuildLocation, commit, read_receipt
 from generator.production.images import decode_image, extension
 from generator.production.provenance.croissant import croissant_bytes
 from generator.production.provenance.dataset_card import card_bytes
@@ -30,29 +30,35 @@ from generator.production.shards import read_samples
 from generator.spec.canonical import read_json
 from generator.spec.plan import Plan
 
-_READERS = 16  # receipts that are read at once
+_MAX_READERS = 16  # receipts that are read at once
 PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked at for the preview
 
 
-def finish(place: BuildPlace, info: BundleInfo, *, before_commit: Callable[[], None] = lambda: None) -> Manifest:
+def finish_build(
+    place: BuildLocation, info: BundleInfo, *, before_commit: Callable[[], None] = lambda: None
+) -> Manifest:
     """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree.
 
     A large build takes minutes to read its receipts; what ``before_commit`` raises after them prevents the commit.
     """
     sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in place.store.list(folder)}
-    with ThreadPoolExecutor(_READERS) as pool:  # a slow store must not keep a whole build waiting, receipt by receipt
-        receipts = tuple(pool.map(lambda number: _checked(place, number, sizes), range(Plan(place.recipe).shards)))
-    manifest = _manifest(place, info, receipts)
+    with ThreadPoolExecutor(
+        _MAX_READERS
+    ) as pool:  # a slow store must not keep a whole build waiting, receipt by receipt
+        receipts = tuple(
+            pool.map(lambda number: _read_checked_receipt(place, number, sizes), range(Plan(place.recipe).shard_count))
+        )
+    manifest = _make_manifest(place, info, receipts)
     extras = {
         CARD_KEY: card_bytes(manifest),
         CROISSANT_KEY: croissant_bytes(manifest),
-        PREVIEW_KEY: _preview(place, receipts[0]),
+        PREVIEW_KEY: _make_preview(place, receipts[0]),
     }
     before_commit()
     return commit(place, manifest, extras)
 
 
-def _checked(place: BuildPlace, number: int, sizes: Mapping[str, int]) -> Receipt:
+def _read_checked_receipt(place: BuildLocation, number: int, sizes: Mapping[str, int]) -> Receipt:
     receipt = read_receipt(place, number)
     planned = Plan(place.recipe).size(number)
     if receipt.samples != planned or sum(receipt.counts) != planned:
@@ -72,14 +78,14 @@ def _checked(place: BuildPlace, number: int, sizes: Mapping[str, int]) -> Receip
     return receipt
 
 
-def _manifest(place: BuildPlace, info: BundleInfo, receipts: tuple[Receipt, ...]) -> Manifest:
+def _make_manifest(place: BuildLocation, info: BundleInfo, receipts: tuple[Receipt, ...]) -> Manifest:
     recipe = place.recipe
     return Manifest(
         name=place.name,
         build_id=place.build_id,
         recipe_digest=place.recipe_digest,
         recipe=read_json(place.recipe_bytes, field="recipe.json", error=DatasetError),
-        environments=environments_used(place, receipts),
+        environments=used_environments(place, receipts),
         provenance=Provenance(
             bundle=recipe.bundle,
             model=info.autoencoder.family,
@@ -103,9 +109,9 @@ def _manifest(place: BuildPlace, info: BundleInfo, receipts: tuple[Receipt, ...]
     )
 
 
-def environments_used(place: BuildPlace, receipts: tuple[Receipt, ...]) -> dict[str, Any]:
+def used_environments(place: BuildLocation, receipts: tuple[Receipt, ...]) -> dict[str, Any]:
     """The environments that wrote the shards; epochs that wrote none are not told of."""
-    epochs = environments_of(place.store)
+    epochs = read_environments(place.store)
     for receipt in receipts:
         if receipt.environment not in epochs:
             expected = f"an environment of this build ({', '.join(epochs) or 'none fixed'})"
@@ -114,7 +120,7 @@ def environments_used(place: BuildPlace, receipts: tuple[Receipt, ...]) -> dict[
     return {digest: environment.model_dump(mode="json") for digest, environment in epochs.items() if digest in used}
 
 
-def _preview(place: BuildPlace, receipt: Receipt) -> bytes:
+def _make_preview(place: BuildLocation, receipt: Receipt) -> bytes:
     archive, suffix = place.store.get(receipt.shard.key, receipt.shard.size), extension(place.recipe.image.format)
     samples = [
         (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)

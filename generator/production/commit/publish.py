@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from generator.errors import BuildConflict, DatasetError, EnvironmentMismatch, IntegrityError, ObjectMissing
-from generator.production.commit.epochs import Epoch, current_epoch, environments_of
+from generator.production.commit.epochs import Epoch, current_epoch, read_environments
 from generator.production.commit.epochs import fix_environment as fix_newest_environment
-from generator.production.commit.takeover import RESERVATION_BYTES, Reservation, held_receipt, take_over
+from generator.production.commit.takeover import RESERVATION_BYTES, Reservation, read_receipt_or_reservation, take_over
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
     MANIFEST_KEY,
@@ -30,18 +30,18 @@ from generator.production.provenance.manifest import (
     parse_manifest,
     receipt_key,
 )
-from generator.spec.canonical import canonical_json, digest_of, read_json, validated
+from generator.spec.canonical import canonical_json, digest_of, read_json, validate
 from generator.spec.recipe import JobSpec, Recipe, build_id_of
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
 from generator.store.put_once import put_once
 
 _BUILD_ID = re.compile(r"[0-9a-f]{20}")
-_RECEIPT = re.compile(r"receipts/(\d{6})\.json")
+_RECEIPT_KEY = re.compile(r"receipts/(\d{6})\.json")
 
 
 @dataclass(frozen=True)
-class BuildPlace:
+class BuildLocation:
     """One build in one place: the store seen from the build's prefix, and the recipe as it is stored."""
 
     store: Store
@@ -63,36 +63,36 @@ class BuildPlace:
 
 
 @dataclass(frozen=True)
-class MadeShard:
+class FinishedShard:
     """A finished shard in memory: the bytes of its archive and of its table, and the receipt that names them."""
 
-    shard: bytes
+    archive: bytes
     table: bytes
     receipt: Receipt
 
 
-def place_of(spec: JobSpec, s3: S3Settings | None = None) -> BuildPlace:
+def locate_build(spec: JobSpec, s3: S3Settings | None = None) -> BuildLocation:
     """Where the build of ``spec`` belongs. Nothing is read or written."""
     destination = open_store(spec.order.destination, s3)
     store = destination.at(build_prefix(spec.order.name, spec.build_id))
-    return BuildPlace(store, spec.order.name, spec.recipe, spec.recipe.canonical())
+    return BuildLocation(store, spec.order.name, spec.recipe, spec.recipe.canonical())
 
 
-def found_place(store: Store, name: str) -> BuildPlace:
+def read_build_location(store: Store, name: str) -> BuildLocation:
     """The build whose prefix ``store`` is seen from, by its stored recipe. Raises ``DatasetError``."""
     try:
         data = store.get(RECIPE_KEY, MAX_RECIPE_BYTES)
     except ObjectMissing as missing:
         raise DatasetError("build", f"a build with a {RECIPE_KEY}", f"none at {store.url}") from missing
     document = read_json(data, field=RECIPE_KEY, error=DatasetError)
-    place = BuildPlace(store, name, validated(Recipe, document, field=RECIPE_KEY, error=DatasetError), data)
+    place = BuildLocation(store, name, validate(Recipe, document, field=RECIPE_KEY, error=DatasetError), data)
     own = store.url.rpartition("/builds/")[2]
     if _BUILD_ID.fullmatch(own) and own != place.build_id:
         raise DatasetError(f"{store.url}/{RECIPE_KEY}", f"the recipe of build {own}", f"that of build {place.build_id}")
     return place
 
 
-def begin(place: BuildPlace) -> None:
+def begin(place: BuildLocation) -> None:
     """Store the recipe, or find it stored already. Raises ``BuildConflict`` where another recipe lies there."""
     try:
         put_once(place.store, RECIPE_KEY, place.recipe_bytes)
@@ -105,12 +105,12 @@ def begin(place: BuildPlace) -> None:
         ) from conflict
 
 
-def fix_environment(place: BuildPlace, ours: Environment) -> Epoch:
+def fix_environment(place: BuildLocation, ours: Environment) -> Epoch:
     """Make ``ours`` the environment of the build's newest epoch, or find it so. Raises ``EnvironmentMismatch``."""
     return fix_newest_environment(place.store, ours)
 
 
-def publish_shard(place: BuildPlace, made: MadeShard) -> Receipt:
+def publish_shard(place: BuildLocation, made: FinishedShard) -> Receipt:
     """Data first, receipt last; the receipt that stands: ours, or that of a worker of another epoch who was faster.
 
     What a dead writer left is adopted if it is equal. If it is not, it is replaced where a later epoch has begun, and
@@ -118,30 +118,30 @@ def publish_shard(place: BuildPlace, made: MadeShard) -> Receipt:
     """
     receipt = made.receipt
     try:
-        put_once(place.store, receipt.shard.key, made.shard)
+        put_once(place.store, receipt.shard.key, made.archive)
         put_once(place.store, receipt.table.key, made.table)
         put_once(place.store, receipt_key(receipt.number), receipt.canonical())
     except BuildConflict as conflict:
-        return _settled(place, made, conflict)
+        return _resolve_conflict(place, made, conflict)
     return receipt
 
 
-def is_finished(place: BuildPlace, number: int) -> bool:
+def is_shard_finished(place: BuildLocation, number: int) -> bool:
     """Whether the shard has a receipt."""
     info = place.store.head(receipt_key(number))
     return info is not None and info.size != RESERVATION_BYTES
 
 
-def finished_numbers(place: BuildPlace) -> set[int]:
+def finished_shards(place: BuildLocation) -> set[int]:
     """The shards that have a receipt."""
     listed = (info for info in place.store.list("receipts/") if info.size != RESERVATION_BYTES)
-    found = (_RECEIPT.fullmatch(info.key) for info in listed)
+    found = (_RECEIPT_KEY.fullmatch(info.key) for info in listed)
     return {int(match[1]) for match in found if match}
 
 
-def read_receipt(place: BuildPlace, number: int) -> Receipt:
+def read_receipt(place: BuildLocation, number: int) -> Receipt:
     """A stored receipt, checked against the recipe. Raises ``ObjectMissing``, ``DatasetError``, ``IntegrityError``."""
-    key, receipt = receipt_key(number), held_receipt(place.store, number)
+    key, receipt = receipt_key(number), read_receipt_or_reservation(place.store, number)
     if isinstance(receipt, Reservation):
         raise ObjectMissing(f"{place.url}/{key}", "a receipt", "a reservation: the shard is not finished")
     if receipt.recipe != place.recipe_digest:
@@ -149,7 +149,7 @@ def read_receipt(place: BuildPlace, number: int) -> Receipt:
     return receipt
 
 
-def committed(place: BuildPlace) -> Manifest | None:
+def find_manifest(place: BuildLocation) -> Manifest | None:
     """The manifest, if this build is committed."""
     try:
         return parse_manifest(place.store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES))
@@ -157,28 +157,28 @@ def committed(place: BuildPlace) -> Manifest | None:
         return None
 
 
-def commit(place: BuildPlace, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
+def commit(place: BuildLocation, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
     """Store the extras, then the manifest that lists them: from here on the build exists for readers.
 
     Extras depend on the environment, if little. What a worker of an earlier epoch stored of them stays, so that two
     that commit at once agree on the manifest.
     """
-    stored = {key: _stored_extra(place, key, data) for key, data in extras.items()}
+    stored = {key: _store_extra(place, key, data) for key, data in extras.items()}
     files = tuple(StoredFile(key=key, digest=digest_of(data), size=len(data)) for key, data in stored.items())
     whole = manifest.model_copy(update={"extras": files})
     put_once(place.store, MANIFEST_KEY, whole.canonical())
     return whole
 
 
-def record_run(place: BuildPlace, lease: str, facts: Mapping[str, Any]) -> None:
+def write_run_record(place: BuildLocation, lease: str, facts: Mapping[str, Any]) -> None:
     """Wall-clock facts of one lease, outside the commit: ``runs/<lease>.json``."""
     place.store.put(f"runs/{lease}.json", canonical_json(dict(facts)))
 
 
-def _settled(place: BuildPlace, made: MadeShard, conflict: BuildConflict) -> Receipt:
+def _resolve_conflict(place: BuildLocation, made: FinishedShard, conflict: BuildConflict) -> Receipt:
     """The place is taken by other bytes than ours: whose they are, and what follows."""
     ours = made.receipt
-    stands = _held(place, ours.number)
+    stands = _find_receipt(place, ours.number)
     if stands is None or isinstance(stands, Reservation):
         epoch = current_epoch(place.store)
         if epoch.environment is None or epoch.environment.digest != ours.environment:
@@ -186,11 +186,11 @@ def _settled(place: BuildPlace, made: MadeShard, conflict: BuildConflict) -> Rec
                 "environment", f"that of epoch {epoch.number} of this build", ours.environment, "a later epoch began"
             ) from conflict
         if epoch.number > 0:
-            files = {ours.shard.key: made.shard, ours.table.key: made.table}
+            files = {ours.shard.key: made.archive, ours.table.key: made.table}
             stands = take_over(place.store, ours, files)
             if stands == ours:
                 return ours
-    epochs = environments_of(place.store)
+    epochs = read_environments(place.store)
     if isinstance(stands, Receipt) and stands.environment != ours.environment and stands.environment in epochs:
         return stands
     raise BuildConflict(
@@ -201,7 +201,7 @@ def _settled(place: BuildPlace, made: MadeShard, conflict: BuildConflict) -> Rec
     ) from conflict
 
 
-def _stored_extra(place: BuildPlace, key: str, data: bytes) -> bytes:
+def _store_extra(place: BuildLocation, key: str, data: bytes) -> bytes:
     try:
         put_once(place.store, key, data)
     except BuildConflict:
@@ -211,8 +211,8 @@ def _stored_extra(place: BuildPlace, key: str, data: bytes) -> bytes:
     return data
 
 
-def _held(place: BuildPlace, number: int) -> Receipt | Reservation | None:
+def _find_receipt(place: BuildLocation, number: int) -> Receipt | Reservation | None:
     try:
-        return held_receipt(place.store, number)
+        return read_receipt_or_reservation(place.store, number)
     except ObjectMissing:
         return None

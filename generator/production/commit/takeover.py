@@ -30,14 +30,14 @@ from generator.errors import (
     StoreUnavailable,
 )
 from generator.production.provenance.manifest import MAX_RECEIPT_BYTES, Receipt, receipt_key
-from generator.spec.canonical import Frozen, digest_of, read_json, validated
+from generator.spec.canonical import FrozenModel, digest_of, read_json, validate
 from generator.spec.recipe import Digest
 from generator.store.base import Store
 
 _TRIES = 10
 
 
-class Reservation(Frozen):
+class Reservation(FrozenModel):
     """Under a receipt's key: the shard belongs to workers of ``environment``, and has no receipt yet."""
 
     kind: Literal["reserved"] = "reserved"
@@ -48,14 +48,14 @@ class Reservation(Frozen):
 RESERVATION_BYTES = len(Reservation(environment=digest_of(b"")).canonical())
 
 
-def held_receipt(store: Store, number: int) -> Receipt | Reservation:
+def read_receipt_or_reservation(store: Store, number: int) -> Receipt | Reservation:
     """What stands under the key of a receipt. Raises ``ObjectMissing``, ``DatasetError``, ``IntegrityError``."""
     key = receipt_key(number)
     data = store.get(key, MAX_RECEIPT_BYTES)
     document = read_json(data, field=key, error=DatasetError)
     if len(data) == RESERVATION_BYTES:
-        return validated(Reservation, document, field=key, error=DatasetError)
-    receipt = validated(Receipt, document, field=key, error=DatasetError)
+        return validate(Reservation, document, field=key, error=DatasetError)
+    receipt = validate(Receipt, document, field=key, error=DatasetError)
     if receipt.number != number:
         raise IntegrityError(key, f"the receipt of shard {number}", f"that of shard {receipt.number}")
     return receipt
@@ -71,7 +71,9 @@ def take_over(store: Store, receipt: Receipt, files: Mapping[str, bytes]) -> Rec
         held = _reserve(store, receipt)
         if isinstance(held, Receipt):
             return held
-        if all(_replaced(store, key, data) for key, data in files.items()) and _receipted(store, receipt):
+        if all(_try_replace_file(store, key, data) for key, data in files.items()) and _try_replace_reservation(
+            store, receipt
+        ):
             return receipt
     where = f"{store.url}/{receipt_key(receipt.number)}"
     raise StoreUnavailable(where, "a shard that holds still", f"{_TRIES} changes by others while we tried")
@@ -82,7 +84,7 @@ def _reserve(store: Store, receipt: Receipt) -> Receipt | Reservation:
     try:
         store.create(receipt_key(receipt.number), ours.canonical())
     except AlreadyExists:
-        held = held_receipt(store, receipt.number)
+        held = read_receipt_or_reservation(store, receipt.number)
     else:
         held = ours
     if isinstance(held, Reservation) and held != ours:
@@ -96,7 +98,7 @@ def _reserve(store: Store, receipt: Receipt) -> Receipt | Reservation:
     return held
 
 
-def _replaced(store: Store, key: str, data: bytes) -> bool:
+def _try_replace_file(store: Store, key: str, data: bytes) -> bool:
     """Whether ``key`` holds ``data`` now; if not, somebody moved at the same time."""
     info = store.head(key)
     try:
@@ -109,7 +111,7 @@ def _replaced(store: Store, key: str, data: bytes) -> bool:
     return True
 
 
-def _receipted(store: Store, receipt: Receipt) -> bool:
+def _try_replace_reservation(store: Store, receipt: Receipt) -> bool:
     """Whether the receipt stands in place of the reservation; if not, look again: it may, by a lost answer."""
     key = receipt_key(receipt.number)
     info = store.head(key)

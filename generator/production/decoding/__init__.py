@@ -1,5 +1,5 @@
 """Decoders on a device: latent points to uint8 images, resident, compiled or not, in batches of one fixed size."""
 
-from generator.production.decoding.resident import ResidentDecoder, with_memory
+from generator.production.decoding.resident import ResidentDecoder, retry_on_oom
 
-__all__ = ["ResidentDecoder", "with_memory"]
+__all__ = ["ResidentDecoder", "retry_on_oom"]

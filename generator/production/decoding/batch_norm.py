@@ -13,20 +13,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def fold(module: nn.Module) -> nn.Module:
+def fold_batch_norm(module: nn.Module) -> nn.Module:
     """``module`` itself, in ``eval`` mode, without the normalisations that follow a layer in a ``Sequential``."""
     for child in module.children():
-        fold(child)
+        fold_batch_norm(child)
     if isinstance(module, nn.Sequential):
         for (name, layer), (norm_name, norm) in pairwise(list(module.named_children())):
-            fused = _fused(layer, norm)
+            fused = _fuse(layer, norm)
             if fused is not None:
                 setattr(module, name, fused)
                 setattr(module, norm_name, nn.Identity())
     return module
 
 
-def _fused(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
+def _fuse(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
     if not isinstance(norm, _NORMS) or norm.running_mean is None:
         return None
     if isinstance(layer, nn.Linear):

@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 CompileSetting = Literal["auto", "always", "never"]
 
 _HINT = "install a C++ compiler (Debian: apt-get install g++), or set LATENTMILL_COMPILE=never"
-_WORTH_SECONDS = 600.0  # of decoding by one process: compiling takes up to a minute, and saves about a fifth
+_MIN_COMPILE_SECONDS = 600.0  # of decoding by one process: compiling takes up to a minute, and saves about a fifth
 
 
-def default_cache() -> Path:
+def default_cache_directory() -> Path:
     """Where compiled decoders are kept unless a setting says otherwise."""
     return Path(platformdirs.user_cache_dir("latentmill")) / "compiled"
 
 
-def lacking(device: str) -> str:
+def missing_compiler(device: str) -> str:
     """What this process lacks for compiling on torch device ``device``; empty if nothing."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
@@ -51,18 +51,18 @@ def lacking(device: str) -> str:
     return ""
 
 
-def execution(setting: CompileSetting, fixed: Execution | None, device: str, seconds: float) -> Execution:
+def resolve_execution(setting: CompileSetting, fixed: Execution | None, device: str, seconds: float) -> Execution:
     """How to decode: as the build's environment has ``fixed`` it, and for a new build as ``setting`` says.
 
     ``auto`` compiles where ``seconds`` of decoding in all are ahead and there is a compiler; where there is none, it
     says so in a warning. Raises ``SettingsError`` where compiling is asked for and cannot be done.
     """
-    wanted = fixed or _wanted(setting, seconds)
+    wanted = fixed or _preferred_execution(setting, seconds)
     if wanted == "eager":
         return "eager"
     if setting == "never":
         raise SettingsError("compile", "auto or always, as this build is decoded by a compiled decoder", "never")
-    lack = lacking(device)
+    lack = missing_compiler(device)
     if lack and fixed is None and setting == "auto":
         log.warning("decoding without compiling, which is slower: %s; %s", lack, _HINT)
         return "eager"
@@ -77,7 +77,7 @@ def compile_network(network: nn.Module, cache: Path, threads: int) -> Any:
     On a CPU all of it becomes one C++ function, which lets go of Python's lock: pieces called from Python would hold
     it, and lanes wait for one another. Raises ``SettingsError`` where ``cache`` is not this user's alone.
     """
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_directory(cache))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(ensure_private_directory(cache))
     whole = all(weight.device.type == "cpu" for weight in network.parameters())
     options: dict[str, Any] = {
         "cpp_wrapper": whole,
@@ -89,7 +89,7 @@ def compile_network(network: nn.Module, cache: Path, threads: int) -> Any:
 
 
 @contextmanager
-def first_call() -> Iterator[None]:
+def translate_compile_errors() -> Iterator[None]:
     """The block in which compiled code is called first, and so compiled. Raises ``SettingsError`` when that fails."""
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import CppCompileError
@@ -104,30 +104,32 @@ def first_call() -> Iterator[None]:
         raise SettingsError("compile", "a decoder that compiles", " ".join(told[:2])[:300], hint) from failed
 
 
-def private_directory(path: Path) -> Path:
+def ensure_private_directory(path: Path) -> Path:
     """``path``, made if need be: a directory of this user's alone. Raises ``SettingsError``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
     except OSError as wrong:
-        raise _refused(path, wrong.strerror or "an error") from wrong
+        raise _cache_error(path, wrong.strerror or "an error") from wrong
     if not stat.S_ISDIR(found.st_mode):
-        raise _refused(path, "no directory" if not stat.S_ISLNK(found.st_mode) else "a symbolic link")
+        raise _cache_error(path, "no directory" if not stat.S_ISLNK(found.st_mode) else "a symbolic link")
     if found.st_uid != os.getuid():
-        raise _refused(path, f"a directory of user {found.st_uid}")
+        raise _cache_error(path, f"a directory of user {found.st_uid}")
     if stat.S_IMODE(found.st_mode) & 0o077:
-        raise _refused(path, f"mode {stat.S_IMODE(found.st_mode):04o}", f"chmod 700 {path}, if you trust what is in it")
+        raise _cache_error(
+            path, f"mode {stat.S_IMODE(found.st_mode):04o}", f"chmod 700 {path}, if you trust what is in it"
+        )
     return path
 
 
-def _wanted(setting: CompileSetting, seconds: float) -> Execution:
+def _preferred_execution(setting: CompileSetting, seconds: float) -> Execution:
     if setting == "auto":
-        return "compiled" if seconds >= _WORTH_SECONDS else "eager"
+        return "compiled" if seconds >= _MIN_COMPILE_SECONDS else "eager"
     return "compiled" if setting == "always" else "eager"
 
 
-def _refused(
+def _cache_error(
     path: Path, got: str, hint: str = "set LATENTMILL_COMPILE_CACHE to a directory of your own"
 ) -> SettingsError:
     return SettingsError("compile_cache", "a directory of this user's with mode 0700", f"{path} ({got})", hint)

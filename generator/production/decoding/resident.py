@@ -21,22 +21,22 @@ import torch
 from torch import Tensor, nn
 
 from generator.errors import BundleError, DeviceExhausted, InvalidOutput
-from generator.models.autoencoders.devices import resolve
+from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.factory import build_decoder
 from generator.models.bundle import Bundle
-from generator.production.decoding.batch_norm import fold
-from generator.production.decoding.compilation import compile_network, default_cache, first_call
-from generator.production.decoding.cuda_graphs import RecordedBatch
-from generator.production.decoding.uint8_output import Levels, rows_in_cache
+from generator.production.decoding.batch_norm import fold_batch_norm
+from generator.production.decoding.compilation import compile_network, default_cache_directory, translate_compile_errors
+from generator.production.decoding.cuda_graphs import CudaGraphRunner
+from generator.production.decoding.uint8_output import Uint8Output, images_per_pass
 from generator.spec.recipe import Execution
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_DEVICE_LANES = 8  # threads that draw, wait for the device, and encode
-_LANE_BYTES = 2**31  # what the batches of all lanes may take of the CPU's memory
+_MAX_DEVICE_LANES = 8  # threads that draw, wait for the device, and encode
+_MAX_LANE_BYTES = 2**31  # what the batches of all lanes may take of the CPU's memory
 
 
 @dataclass(frozen=True)
-class Lanes:
+class LaneLayout:
     """How many threads decode side by side, and how many threads each of them computes with."""
 
     count: int
@@ -61,19 +61,23 @@ class ResidentDecoder:
         execution: Execution = "eager",
         cache: Path | None = None,
     ) -> None:
-        self.device, self.batch, self.execution = resolve(device), batch, execution
+        self.device, self.batch, self.execution = resolve_device(device), batch, execution
         self._image, self.dims, self._dtype = bundle.info.image, bundle.info.latent_dim, _DTYPES[dtype]
-        self._module: Any = self._resident(bundle)
+        self._module: Any = self._load_network(bundle)
         weights = sum(weight.nbytes for weight in self._module.state_dict().values())
-        self._graphs: RecordedBatch | None = None
+        self._graph_runner: CudaGraphRunner | None = None
         self.peak_bytes = self._warm_up()
-        self.bytes, self._lanes = self.peak_bytes + weights, self._lanes_of(self.peak_bytes)
+        self.total_bytes, self._lane_layout = self.peak_bytes + weights, self._choose_lanes(self.peak_bytes)
         if execution == "compiled":
-            self._module = compile_network(self._module, cache or default_cache(), self._lanes.threads)
-            with self.lanes() as (_, enter), first_call(), ThreadPoolExecutor(1, initializer=enter) as lane:
-                lane.submit(self._first).result()
+            self._module = compile_network(self._module, cache or default_cache_directory(), self._lane_layout.threads)
+            with (
+                self.lanes() as (_, enter),
+                translate_compile_errors(),
+                ThreadPoolExecutor(1, initializer=enter) as lane,
+            ):
+                lane.submit(self._decode_zeros).result()
         if self.device.type == "cuda":
-            self._graphs = RecordedBatch(self._on_device, batch, self.dims, self.device)
+            self._graph_runner = CudaGraphRunner(self._forward, batch, self.dims, self.device)
 
     def decode(self, z_BD: np.ndarray) -> np.ndarray:
         """``z_BD`` (float32, up to ``batch`` rows) to images (uint8, BHWC, RGB or grey, 0 to 255, rounded to nearest).
@@ -82,7 +86,7 @@ class ResidentDecoder:
         """
         padded_BD = np.zeros((self.batch, self.dims), dtype=np.float32)
         padded_BD[: len(z_BD)] = z_BD
-        return with_memory(lambda: self._run(padded_BD), self.batch)[: len(z_BD)]
+        return retry_on_oom(lambda: self._run(padded_BD), self.batch)[: len(z_BD)]
 
     @contextmanager
     def lanes(self) -> Iterator[tuple[int, Callable[[], None]]]:
@@ -93,18 +97,18 @@ class ResidentDecoder:
         """
         threads = torch.get_num_threads()
         try:
-            yield self._lanes.count, lambda: torch.set_num_threads(self._lanes.threads)
+            yield self._lane_layout.count, lambda: torch.set_num_threads(self._lane_layout.threads)
         finally:
             torch.set_num_threads(threads)  # setting it in a thread sets what new threads begin with
 
-    def _lanes_of(self, peak_bytes: int) -> Lanes:
+    def _choose_lanes(self, peak_bytes: int) -> LaneLayout:
         if self.device.type != "cpu":
-            return Lanes(min(_DEVICE_LANES, os.cpu_count() or 1), 1)
+            return LaneLayout(min(_MAX_DEVICE_LANES, os.cpu_count() or 1), 1)
         threads = torch.get_num_threads()
-        count = max(1, min(threads + (threads > 1), _LANE_BYTES // max(1, peak_bytes)))
-        return Lanes(count, max(1, threads // count))
+        count = max(1, min(threads + (threads > 1), _MAX_LANE_BYTES // max(1, peak_bytes)))
+        return LaneLayout(count, max(1, threads // count))
 
-    def _resident(self, bundle: Bundle) -> nn.Module:
+    def _load_network(self, bundle: Bundle) -> nn.Module:
         module = build_decoder(bundle.info.autoencoder)
         try:
             module.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.decoder.items()})
@@ -114,49 +118,49 @@ class ResidentDecoder:
             ) from mismatch
         module.eval().requires_grad_(False)
         _fix_kernels()
-        return self._ready(fold(module))
+        return self._move_to_device(fold_batch_norm(module))
 
-    def _ready(self, network: nn.Module) -> nn.Module:
+    def _move_to_device(self, network: nn.Module) -> nn.Module:
         """A folded network on the device, with the rounding behind it."""
         image, cuda = self._image, self.device.type == "cuda"
         whole = cuda or self.execution == "compiled"
-        rows = self.batch if whole else rows_in_cache(image.height, image.width, image.channels)
+        rows = self.batch if whole else images_per_pass(image.height, image.width, image.channels)
         network.to(device=self.device, dtype=self._dtype)
-        return Levels(network.to(memory_format=torch.channels_last), rows)  # type: ignore[call-overload]
+        return Uint8Output(network.to(memory_format=torch.channels_last), rows)  # type: ignore[call-overload]
 
     def _warm_up(self) -> int:
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device) if cuda else 0
-        with _layers(self._module) as layers:
-            images = self._first()
+        with _record_layer_bytes(self._module) as layers:
+            images = self._decode_zeros()
         wanted = (self._image.height, self._image.width, self._image.channels)
         if images.shape[1:] != wanted:
             raise BundleError("decoder", f"images of height, width, channels {wanted}", images.shape[1:])
         return torch.cuda.max_memory_allocated(self.device) - before if cuda else max(layers, default=0)
 
-    def _first(self) -> np.ndarray:
+    def _decode_zeros(self) -> np.ndarray:
         return self.decode(np.zeros((self.batch, self.dims), dtype=np.float32))
 
     def _run(self, padded_BD: np.ndarray) -> np.ndarray:
-        if self._graphs is not None:
-            images_BHWC, finite = self._graphs(padded_BD)
+        if self._graph_runner is not None:
+            images_BHWC, finite = self._graph_runner(padded_BD)
         else:
-            images, all_finite = self._on_device(torch.from_numpy(padded_BD).to(self.device))
+            images, all_finite = self._forward(torch.from_numpy(padded_BD).to(self.device))
             images_BHWC, finite = images.cpu().numpy(), bool(all_finite)
         if not finite:
             raise InvalidOutput("decoder", "finite pixel values", "NaN or infinity")
         return images_BHWC
 
     @torch.inference_mode()
-    def _on_device(self, z_BD: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, z_BD: Tensor) -> tuple[Tensor, Tensor]:
         images, finite = self._module(z_BD.to(self._dtype))
         return images, finite
 
 
 @contextmanager
-def _layers(module: nn.Module) -> Iterator[list[int]]:
+def _record_layer_bytes(module: nn.Module) -> Iterator[list[int]]:
     """What each layer that is called in the block takes in and gives, in bytes."""
     found: list[int] = []
 
@@ -173,7 +177,7 @@ def _layers(module: nn.Module) -> Iterator[list[int]]:
             hook.remove()
 
 
-def with_memory(run: Callable[[], np.ndarray], batch: int) -> np.ndarray:
+def retry_on_oom(run: Callable[[], np.ndarray], batch: int) -> np.ndarray:
     """What ``run`` returns; out of the device's memory, caches are freed and it gets one more chance.
 
     Raises ``DeviceExhausted``.

@@ -14,27 +14,27 @@ _CACHE_BYTES = 2**19  # of float32 values at a time: several passes over what st
 
 
 @final
-class Levels(nn.Module):
+class Uint8Output(nn.Module):
     """A network z_BD -> x_BCHW in [0, 1], and behind it the rounding: uint8 BHWC, 0 to 255, to nearest; and whether
     every value was finite (a bool tensor of no dimension). ``rows`` images are rounded at a time."""
 
     def __init__(self, network: nn.Module, rows: int) -> None:
         super().__init__()
-        self.network, self.rows = network, rows
+        self.network, self.images_per_pass = network, rows
 
     def forward(self, z_BD: Tensor) -> tuple[Tensor, Tensor]:
         x_BCHW = self.network(z_BD).float()
         finite = torch.isfinite(x_BCHW.sum())  # one NaN or infinity makes the sum one; sums of images are far from both
-        if len(x_BCHW) <= self.rows:
-            return _levels(x_BCHW), finite
-        return torch.cat([_levels(part) for part in x_BCHW.split(self.rows)]), finite
+        if len(x_BCHW) <= self.images_per_pass:
+            return _to_uint8(x_BCHW), finite
+        return torch.cat([_to_uint8(part) for part in x_BCHW.split(self.images_per_pass)]), finite
 
 
-def rows_in_cache(height: int, width: int, channels: int) -> int:
+def images_per_pass(height: int, width: int, channels: int) -> int:
     """How many images are rounded at a time on a CPU."""
     return max(1, _CACHE_BYTES // (4 * height * width * channels))
 
 
-def _levels(x_BCHW: Tensor) -> Tensor:
+def _to_uint8(x_BCHW: Tensor) -> Tensor:
     levels_BCHW = (x_BCHW * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
     return levels_BCHW.permute(0, 2, 3, 1).contiguous()

@@ -17,9 +17,9 @@ from generator.spec.recipe import JpegSettings, PngSettings
 
 
 @cache
-def encoder_facts() -> dict[str, str]:
+def encoder_fingerprints() -> dict[str, str]:
     """Library, release and fingerprint of each encoder: ``{"jpeg": "simplejpeg 1.9.0 (5d3c...)", ...}``."""
-    picture_HWC = _picture()
+    picture_HWC = _test_image()
     asked: dict[str, tuple[str, tuple[PngSettings | JpegSettings, ...]]] = {
         "jpeg": ("simplejpeg", (JpegSettings(), JpegSettings(quality=75, subsampling="4:2:0"))),
         "png": ("isal", (PngSettings(), PngSettings(level=1), PngSettings(level=9))),
@@ -33,7 +33,7 @@ def encoder_facts() -> dict[str, str]:
     return facts
 
 
-def _picture() -> np.ndarray:
+def _test_image() -> np.ndarray:
     """uint8 (64, 64, 3): slopes, edges and a grain, all in whole numbers."""
     y, x, c = np.indices((64, 64, 3), dtype=np.uint32)
     grain = ((x * 2654435761 + y * 2246822519 + c * 3266489917) >> np.uint32(13)) & np.uint32(15)

@@ -13,11 +13,11 @@ import simplejpeg
 
 from generator.production.images.encoder import ImageEncoder
 
-_START = b"\xff\xd8"
+_SOI = b"\xff\xd8"
 _JFIF = b"\xff\xe0"
 _APP1 = b"\xff\xe1"
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"  # Adobe, "XMP Specification Part 3", 1.1.3: the packet follows this name
-_SAMPLING = {"4:4:4": "444", "4:2:0": "420"}
+_SUBSAMPLING = {"4:4:4": "444", "4:2:0": "420"}
 
 
 @final
@@ -25,18 +25,20 @@ class JpegEncoder(ImageEncoder):
     """``quality`` and ``subsampling`` as in ``JpegSettings``; ``packet`` is the XMP packet."""
 
     def __init__(self, quality: int, subsampling: str, packet: bytes) -> None:
-        self._quality, self._subsampling = quality, _SAMPLING[subsampling]
+        self._quality, self._subsampling = quality, _SUBSAMPLING[subsampling]
         body = _XMP + packet
-        self._mark = _APP1 + (2 + len(body)).to_bytes(2, "big") + body
+        self._xmp_segment = _APP1 + (2 + len(body)).to_bytes(2, "big") + body
 
-    def many(self, images_BHWC: np.ndarray) -> list[bytes]:
+    def encode_many(self, images_BHWC: np.ndarray) -> list[bytes]:
         grey = images_BHWC.shape[3] == 1
         space, sampling = ("GRAY", "GRAY") if grey else ("RGB", self._subsampling)
         whole_BHWC, quality = np.ascontiguousarray(images_BHWC), self._quality
-        return [self._marked(simplejpeg.encode_jpeg(image, quality, space, sampling, False)) for image in whole_BHWC]
+        return [
+            self._insert_xmp(simplejpeg.encode_jpeg(image, quality, space, sampling, False)) for image in whole_BHWC
+        ]
 
-    def _marked(self, data: bytes) -> bytes:
+    def _insert_xmp(self, data: bytes) -> bytes:
         """``data`` with the mark behind its JFIF header, where ISO/IEC 10918-5 wants that to be first."""
-        assert data[:4] == _START + _JFIF, data[:4]
+        assert data[:4] == _SOI + _JFIF, data[:4]
         end = 4 + int.from_bytes(data[4:6], "big")
-        return b"".join((data[:end], self._mark, data[end:]))
+        return b"".join((data[:end], self._xmp_segment, data[end:]))

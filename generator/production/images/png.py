@@ -22,7 +22,7 @@ from generator.production.images.encoder import ImageEncoder
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NONE, _AVERAGE, _PAETH = 0, 3, 4  # filter types
 _GREY, _RGB = 0, 2  # colour types
-_TILE = 65_536  # values at a time, so that what is computed of them stays in the cache
+_TILE_VALUES = 65_536  # values at a time, so that what is computed of them stays in the cache
 _KEYWORD = b"XML:com.adobe.xmp"
 
 
@@ -31,22 +31,22 @@ class PngEncoder(ImageEncoder):
     """``level`` as in ``PngSettings``; ``packet`` is the XMP packet."""
 
     def __init__(self, level: int, packet: bytes) -> None:
-        self._filter = _filter_of(level)
-        self._deflate = _deflate_of(level)
-        self._mark = _chunk(b"iTXt", _KEYWORD + bytes(5) + packet)  # not compressed, no language, no other keyword
+        self._filter = _filter_type(level)
+        self._deflate = _compressor(level)
+        self._xmp_chunk = _chunk(b"iTXt", _KEYWORD + bytes(5) + packet)  # not compressed, no language, no other keyword
 
-    def many(self, images_BHWC: np.ndarray) -> list[bytes]:
+    def encode_many(self, images_BHWC: np.ndarray) -> list[bytes]:
         _, height, width, channels = images_BHWC.shape
         colour = _GREY if channels == 1 else _RGB
         header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
-        start, end = _SIGNATURE + header + self._mark, _chunk(b"IEND", b"")
+        start, end = _SIGNATURE + header + self._xmp_chunk, _chunk(b"IEND", b"")
         return [
             b"".join((start, _chunk(b"IDAT", self._deflate(rows_HR)), end))
             for tile_BHWC in _tiles(images_BHWC)
-            for rows_HR in self._rows(tile_BHWC)
+            for rows_HR in self._filter_rows(tile_BHWC)
         ]
 
-    def _rows(self, images_BHWC: np.ndarray) -> np.ndarray:
+    def _filter_rows(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Filtered rows, uint8 (B, H, 1 + W * C): each begins with the type of its filter."""
         count, height, width, channels = images_BHWC.shape
         rows_BHR = np.empty((count, height, 1 + width * channels), dtype=np.uint8)
@@ -77,13 +77,13 @@ def _paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:
     return np.where((by_left <= by_up) & (by_left <= by_corner), left, other)
 
 
-def _filter_of(level: int) -> int:
+def _filter_type(level: int) -> int:
     if level == 0:
         return _NONE
     return _AVERAGE if level <= 3 else _PAETH
 
 
-def _deflate_of(level: int) -> Callable[[np.ndarray], bytes]:
+def _compressor(level: int) -> Callable[[np.ndarray], bytes]:
     """Bytes of a zlib stream; from level 7 on whatever is smaller, ISA-L's or zlib's."""
     if level == 0:
         return lambda rows: zlib.compress(rows.data, 0)
@@ -93,7 +93,7 @@ def _deflate_of(level: int) -> Callable[[np.ndarray], bytes]:
 
 
 def _tiles(images_BHWC: np.ndarray) -> Iterator[np.ndarray]:
-    step = max(1, _TILE // images_BHWC[0].size) if len(images_BHWC) else 1
+    step = max(1, _TILE_VALUES // images_BHWC[0].size) if len(images_BHWC) else 1
     for begin in range(0, len(images_BHWC), step):
         yield images_BHWC[begin : begin + step]
 

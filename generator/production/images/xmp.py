@@ -12,7 +12,7 @@ from PIL import Image
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
-_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\
+_XMP_TEMPLATE = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\
 <x:xmpmeta xmlns:x="adobe:ns:meta/">\
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">\
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" \
@@ -24,7 +24,7 @@ Iptc4xmpExt:DigitalSourceType="{source_type}"/>\
 
 def xmp_packet(recipe_version: int) -> bytes:
     """The XMP packet that marks an image as made by a trained model, UTF-8."""
-    return _PACKET.format(version=recipe_version, source_type=SOURCE_TYPE).encode()
+    return _XMP_TEMPLATE.format(version=recipe_version, source_type=SOURCE_TYPE).encode()
 
 
 def is_marked_synthetic(data: bytes) -> bool:

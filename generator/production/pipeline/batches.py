@@ -13,7 +13,7 @@ import numpy as np
 from generator.errors import InvalidOutput
 from generator.production.decoding import ResidentDecoder
 from generator.production.images import ImageEncoder, extension
-from generator.production.pipeline.filters import Looked, Screen
+from generator.production.pipeline.filters import Screen, ScreenResult
 from generator.production.pipeline.sampling import Draw, Sampler
 from generator.production.pipeline.stage_times import StageTimes
 from generator.production.provenance.sample_table import sample_key
@@ -27,7 +27,7 @@ class Batch:
     """B samples: what was drawn and seen, and for each that passed its tar members and the sha256 of its image."""
 
     draw: Draw
-    looked: Looked
+    screened: ScreenResult
     blocks: dict[int, bytes]  # by row
     hashes: dict[int, str]  # by row, 64 hex digits
 
@@ -41,47 +41,47 @@ class Batcher:
     sampler: Sampler
     decoder: ResidentDecoder
     screen: Screen
-    encode: ImageEncoder
+    encoder: ImageEncoder
 
     def make(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray, times: StageTimes) -> Batch:
         """Samples ``indices_B`` from ``attempts_B`` on (all int64), with at most ``recipe.batch`` rows."""
-        with times.of("latents"):
+        with times.measure("latents"):
             draw = self.sampler.draw(indices_B, attempts_B, labels_B)
-        with times.of("decode"):
+        with times.measure("decode"):
             images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32))
-        with times.of("screen"):
-            looked = self.screen.look(images_BHWC, labels_B)
+        with times.measure("screen"):
+            looked = self.screen.check(images_BHWC, labels_B)
         rows = np.flatnonzero(looked.passed_B)
-        with times.of("encode"):
-            files = self.encode.many(images_BHWC if len(rows) == len(images_BHWC) else images_BHWC[rows])
-        with times.of("write"):
-            return self.wrap(files, indices_B, labels_B, draw, looked)
+        with times.measure("encode"):
+            files = self.encoder.encode_many(images_BHWC if len(rows) == len(images_BHWC) else images_BHWC[rows])
+        with times.measure("write"):
+            return self.pack(files, indices_B, labels_B, draw, looked)
 
-    def wrap(
-        self, files: list[bytes], indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: Looked
+    def pack(
+        self, files: list[bytes], indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: ScreenResult
     ) -> Batch:
         """``files``, one for each row that passed, with their hashes and in their tar members."""
         rows = np.flatnonzero(looked.passed_B)
         hashes = {row: sha256_hex(file) for row, file in zip(rows.tolist(), files, strict=True)}
-        facts = self._facts(rows, indices_B, labels_B, draw, looked)
+        facts = self._sample_json(rows, indices_B, labels_B, draw, looked)
         blocks = {
-            row: self._block(int(indices_B[row]), int(labels_B[row]), file, fact)
+            row: self._tar_block(int(indices_B[row]), int(labels_B[row]), file, fact)
             for row, file, fact in zip(hashes, files, facts, strict=True)
         }
         return Batch(draw, looked, blocks, hashes)
 
     def remake(self, index: int, attempt: int, label: int) -> bytes:
         """One sample's image file again, from the attempt in its row: nothing is decided anew."""
-        draw = self.sampler.once(np.array([index]), np.array([attempt]), np.array([label]))
-        return self.encode(self.decoder.decode(draw.z_BD.astype(np.float32))[0])
+        draw = self.sampler.draw_attempt(np.array([index]), np.array([attempt]), np.array([label]))
+        return self.encoder(self.decoder.decode(draw.z_BD.astype(np.float32))[0])
 
-    def _block(self, index: int, label: int, file: bytes, facts: bytes) -> bytes:
+    def _tar_block(self, index: int, label: int, file: bytes, facts: bytes) -> bytes:
         members = [Member(extension(self.recipe.image.format), file)]
         members += [Member("cls", b"%d" % label)] if self.recipe.labelled else []
         return sample_block(sample_key(index), [*members, Member("json", facts)])
 
-    def _facts(
-        self, rows: np.ndarray, indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: Looked
+    def _sample_json(
+        self, rows: np.ndarray, indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: ScreenResult
     ) -> list[bytes]:
         """The canonical JSON of each row in ``rows``. Written out: ``json`` takes several times as long."""
         if not np.isfinite(draw.log_density_B[rows]).all():
@@ -103,12 +103,12 @@ class Batcher:
                 f'{{"attempt":{attempt},"class":{named[label] if named else "null"},"cluster":{cluster},'
                 f'"index":{index},"label":{label if named else "null"},'
                 f'"label_confidence":{"null" if isnan(confidence) else repr(confidence)},'
-                f'"likely_labels":{_list(likely)},"likely_probabilities":{_list(probabilities)},'
+                f'"likely_labels":{_json_list(likely)},"likely_probabilities":{_json_list(probabilities)},'
                 f'"log_density":{density!r},"recipe":"{self.recipe_digest}","synthetic":true}}'
             ).encode()
             for attempt, cluster, index, label, confidence, likely, probabilities, density in columns
         ]
 
 
-def _list(values: list[float]) -> str:
+def _json_list(values: list[float]) -> str:
     return f"[{','.join(map(repr, values))}]" if values else "null"

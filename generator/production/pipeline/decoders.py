@@ -9,46 +9,46 @@ from pathlib import Path
 
 import numpy as np
 
-from generator.models.autoencoders.devices import resolve
+from generator.models.autoencoders.devices import resolve_device
 from generator.models.bundle import Bundle
-from generator.production.commit import BuildPlace, current_epoch
+from generator.production.commit import BuildLocation, current_epoch
 from generator.production.decoding import ResidentDecoder
-from generator.production.decoding.compilation import CompileSetting, default_cache, execution
+from generator.production.decoding.compilation import CompileSetting, default_cache_directory, resolve_execution
 from generator.spec.recipe import Execution, Recipe
 
-_SMALL = 20_000  # images: nothing is measured for a build that is over sooner than a decoder is compiled
+_SMALL_BUILD = 20_000  # images: nothing is measured for a build that is over sooner than a decoder is compiled
 
 
 @dataclass(frozen=True)
-class Compiling:
+class CompileOptions:
     """Whether decoders are compiled, and the directory of this host's where compiled ones are kept."""
 
     setting: CompileSetting = "auto"
     cache: Path | None = None
 
     @property
-    def directory(self) -> Path:
-        return self.cache or default_cache()
+    def cache_directory(self) -> Path:
+        return self.cache or default_cache_directory()
 
 
-def fixed_execution(place: BuildPlace) -> Execution | None:
+def fixed_execution(place: BuildLocation) -> Execution | None:
     """How the newest epoch of the build decodes; ``None`` while that is open."""
     environment = current_epoch(place.store).environment
     return None if environment is None else environment.execution
 
 
-def chosen_execution(
-    place: BuildPlace, eager: Callable[[], ResidentDecoder], device: str, compiling: Compiling
+def choose_execution(
+    place: BuildLocation, eager: Callable[[], ResidentDecoder], device: str, compiling: CompileOptions
 ) -> Execution:
     """How this process decodes the build; where nothing is fixed, ``eager`` gives a decoder that tells how much there
     is to do. Raises ``SettingsError``."""
     fixed, seconds = fixed_execution(place), 0.0
-    if fixed is None and compiling.setting == "auto" and place.recipe.total >= _SMALL:
-        seconds = decoding_seconds(place.recipe, eager())
-    return execution(compiling.setting, fixed, str(resolve(device)), seconds)
+    if fixed is None and compiling.setting == "auto" and place.recipe.total >= _SMALL_BUILD:
+        seconds = estimate_decoding_seconds(place.recipe, eager())
+    return resolve_execution(compiling.setting, fixed, str(resolve_device(device)), seconds)
 
 
-def open_decoder(place: BuildPlace, bundle: Bundle, device: str, compiling: Compiling) -> ResidentDecoder:
+def open_decoder(place: BuildLocation, bundle: Bundle, device: str, compiling: CompileOptions) -> ResidentDecoder:
     """The decoder for a build. Raises ``BundleError``, ``SettingsError``, ``DeviceExhausted``."""
     recipe, made = place.recipe, list[ResidentDecoder]()
 
@@ -57,12 +57,12 @@ def open_decoder(place: BuildPlace, bundle: Bundle, device: str, compiling: Comp
             made.append(ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device))
         return made[0]
 
-    if chosen_execution(place, eager, device, compiling) == "eager":
+    if choose_execution(place, eager, device, compiling) == "eager":
         return eager()
-    return compiled_decoder(recipe, bundle, device, compiling)
+    return open_compiled_decoder(recipe, bundle, device, compiling)
 
 
-def compiled_decoder(recipe: Recipe, bundle: Bundle, device: str, compiling: Compiling) -> ResidentDecoder:
+def open_compiled_decoder(recipe: Recipe, bundle: Bundle, device: str, compiling: CompileOptions) -> ResidentDecoder:
     """A compiled decoder for ``recipe``, from the cache where it was compiled on this host before."""
     return ResidentDecoder(
         bundle,
@@ -70,11 +70,11 @@ def compiled_decoder(recipe: Recipe, bundle: Bundle, device: str, compiling: Com
         dtype=recipe.dtype,
         device=device,
         execution="compiled",
-        cache=compiling.directory,
+        cache=compiling.cache_directory,
     )
 
 
-def decoding_seconds(recipe: Recipe, decoder: ResidentDecoder) -> float:
+def estimate_decoding_seconds(recipe: Recipe, decoder: ResidentDecoder) -> float:
     """How long one process would decode for ``recipe``, by one batch."""
     with decoder.lanes() as (count, _):
         clock = time.process_time()

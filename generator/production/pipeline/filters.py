@@ -12,21 +12,21 @@ import numpy as np
 
 from generator.errors import RejectionExhausted, SpecError
 from generator.models.bundle import Bundle
-from generator.models.screening.copy_index import Sketch
-from generator.models.screening.label_judge import Judge, load_judge
-from generator.models.screening.soft_labels import Likely
-from generator.production.decoding import ResidentDecoder, with_memory
+from generator.models.screening.copy_index import CopyIndex
+from generator.models.screening.label_judge import LabelJudge, load_judge
+from generator.models.screening.soft_labels import SoftLabels
+from generator.production.decoding import ResidentDecoder, retry_on_oom
 from generator.spec.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class ScreenResult:
     """What was seen in B images: bool ``passed_B``, float32 ``confidence_B``, the judge's probability of each image's
     label (NaN without a judge), and ``likely_BK``, its K most likely labels (K is 0 without a judge)."""
 
     passed_B: np.ndarray
     confidence_B: np.ndarray
-    likely_BK: Likely
+    likely_BK: SoftLabels
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,22 +38,22 @@ class Screen:
     """
 
     recipe: Recipe
-    judge: Judge | None
-    sketch: Sketch | None
+    judge: LabelJudge | None
+    copy_index: CopyIndex | None
 
-    def look(self, images_BHWC: np.ndarray, labels_B: np.ndarray) -> Looked:
+    def check(self, images_BHWC: np.ndarray, labels_B: np.ndarray) -> ScreenResult:
         """At uint8 images with int64 labels. Raises ``DeviceExhausted``."""
         passed_B, confidence_B = valid_images(images_BHWC), np.full(len(images_BHWC), np.nan, dtype=np.float32)
-        likely_BK = Likely.none(len(images_BHWC))
+        likely_BK = SoftLabels.empty(len(images_BHWC))
         if self.judge is not None and self.recipe.label_floor is not None:
             judge, batch = self.judge, self.recipe.batch
-            said_BC = with_memory(lambda: judge.probabilities(images_BHWC, batch=batch), batch)
+            said_BC = retry_on_oom(lambda: judge.probabilities(images_BHWC, batch=batch), batch)
             confidence_B = said_BC[np.arange(len(labels_B)), labels_B]
-            likely_BK = Likely.of(said_BC)
+            likely_BK = SoftLabels.from_probabilities(said_BC)
             passed_B &= confidence_B >= self.recipe.label_floor
-        if self.sketch is not None and self.recipe.novelty_floor is not None:
-            passed_B[passed_B] = ~self.sketch.copies(images_BHWC[passed_B], self.recipe.novelty_floor)
-        return Looked(passed_B, confidence_B, likely_BK)
+        if self.copy_index is not None and self.recipe.novelty_floor is not None:
+            passed_B[passed_B] = ~self.copy_index.is_copy(images_BHWC[passed_B], self.recipe.novelty_floor)
+        return ScreenResult(passed_B, confidence_B, likely_BK)
 
 
 def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Screen:
@@ -61,19 +61,19 @@ def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Scr
     and ``BundleError``."""
     judge, info = None, bundle.info
     if recipe.label_floor is not None:
-        if info.judge is None or bundle.guards.judge_weights is None:
+        if info.judge is None or bundle.screening.judge_weights is None:
             raise SpecError("label_floor", "a bundle with a judge, or no label_floor", recipe.label_floor)
         image = info.image
         judge = load_judge(
             info.judge,
-            bundle.guards.judge_weights,
+            bundle.screening.judge_weights,
             size=image.height,
             channels=image.channels,
             classes=len(info.classes),
         ).to(decoder.device)
-    if recipe.novelty_floor is not None and bundle.guards.sketch is None:
+    if recipe.novelty_floor is not None and bundle.screening.copy_index is None:
         raise SpecError("novelty_floor", "a bundle with a sketch, or no novelty_floor", recipe.novelty_floor)
-    return Screen(recipe, judge, bundle.guards.sketch if recipe.novelty_floor is not None else None)
+    return Screen(recipe, judge, bundle.screening.copy_index if recipe.novelty_floor is not None else None)
 
 
 def valid_images(images_BHWC: np.ndarray) -> np.ndarray:

@@ -6,18 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from generator.production.pipeline.run_record import Run
-from generator.production.pipeline.run_records import read_runs
+from generator.production.pipeline.run_record import RunRecord
+from generator.production.pipeline.run_records import read_run_records
 from generator.production.pipeline.stage_times import STAGES, Stage
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 from generator.store.base import Store
 
-_QUICK, _QUICK_LISTED = 200, 1000  # runs that are looked at while somebody waits, of so many
-_SLOWEST, _KINDS = 5, 10
-_TICK = 1e-6  # seconds; shorter than that no clock tells
+_QUICK_READ, _QUICK_LISTED = 200, 1000  # runs that are looked at while somebody waits, of so many
+_MAX_SLOWEST, _MAX_DEVICES = 5, 10
+_MIN_SECONDS = 1e-6  # seconds; shorter than that no clock tells
 
 
-class Pace(Frozen):
+class Pace(FrozenModel):
     """``shards`` shards together: images a second of one worker process, seconds of decoding for an image that was
     accepted, and the share of the time that each stage took, in percent."""
 
@@ -27,7 +27,7 @@ class Pace(Frozen):
     share: dict[Stage, float]
 
 
-class StageCost(Frozen):
+class StageCost(FrozenModel):
     """One stage: seconds of the clock, lanes added up; their share in percent; seconds of processor time."""
 
     seconds: float
@@ -35,7 +35,7 @@ class StageCost(Frozen):
     processor_seconds: float
 
 
-class Slow(Frozen):
+class SlowShard(FrozenModel):
     """A shard that took long: seconds from its first batch to its receipt, and the stage that took most of them."""
 
     shard: int
@@ -43,7 +43,7 @@ class Slow(Frozen):
     stage: Stage
 
 
-class Cost(Frozen):
+class RunCosts(FrozenModel):
     """What ``runs`` runs took together.
 
     A shard is made again where its first worker was lost or late: its images count once among ``samples``, and again
@@ -68,7 +68,7 @@ class Cost(Frozen):
     peak_device_bytes: int
     devices: tuple[str, ...]
     stages: dict[Stage, StageCost]
-    slowest: tuple[Slow, ...]
+    slowest: tuple[SlowShard, ...]
 
     @property
     def wall_seconds(self) -> float | None:
@@ -82,39 +82,43 @@ class Cost(Frozen):
         return 1e6 * per_hour * self.process_seconds / 3600.0 / self.samples
 
 
-def cost_of(runs: Sequence[Run]) -> Cost | None:
+def sum_costs(runs: Sequence[RunRecord]) -> RunCosts | None:
     """The sum of ``runs``; ``None`` without any."""
     if not runs:
         return None
     kept = {run.shard: run for run in runs}.values()
-    samples, made, process_seconds = sum(run.samples for run in kept), sum(run.samples for run in runs), _paid(runs)
+    samples, made, process_seconds = (
+        sum(run.samples for run in kept),
+        sum(run.samples for run in runs),
+        _process_seconds(runs),
+    )
     ends = [(run.ended.timestamp() - run.elapsed_seconds, run.ended.timestamp()) for run in runs if run.ended]
     kinds = dict.fromkeys(printable(f"{run.device} {run.execution}".strip()) for run in runs if run.device)
-    slowest = sorted(runs, key=lambda run: (-run.elapsed_seconds, run.shard))[:_SLOWEST]
-    return Cost(
+    slowest = sorted(runs, key=lambda run: (-run.elapsed_seconds, run.shard))[:_MAX_SLOWEST]
+    return RunCosts(
         runs=len(runs),
         shards=len(kept),
         samples=samples,
         made=made,
         refused=sum(run.refused for run in runs),
         bytes=sum(run.bytes for run in kept),
-        began=_moment(min(begin for begin, _ in ends)) if ends else None,
-        ended=_moment(max(end for _, end in ends)) if ends else None,
+        began=_clamped_datetime(min(begin for begin, _ in ends)) if ends else None,
+        ended=_clamped_datetime(max(end for _, end in ends)) if ends else None,
         process_seconds=round(process_seconds, 3),
         processes=len({run.process for run in runs if run.process}),
         images_per_second=round(made / process_seconds, 1),
         device_seconds_per_image=round(sum(run.device_seconds for run in runs) / samples, 7),
         peak_device_bytes=max(run.peak_device_bytes for run in runs),
-        devices=tuple(kinds)[:_KINDS],
-        stages=_stages(runs),
-        slowest=tuple(_slow(run) for run in slowest),
+        devices=tuple(kinds)[:_MAX_DEVICES],
+        stages=_stage_costs(runs),
+        slowest=tuple(_slow_shard(run) for run in slowest),
     )
 
 
 def pace(build: Store) -> Pace | None:
     """The pace of the build whose prefix ``build`` is seen from; of a large one that of some shards. ``None`` where
     nothing is known."""
-    cost = cost_of(read_runs(build, most=_QUICK, listed=_QUICK_LISTED).read)
+    cost = sum_costs(read_run_records(build, most=_QUICK_READ, listed=_QUICK_LISTED).records)
     if cost is None:
         return None
     return Pace(
@@ -125,7 +129,7 @@ def pace(build: Store) -> Pace | None:
     )
 
 
-def _paid(runs: Iterable[Run]) -> float:
+def _process_seconds(runs: Iterable[RunRecord]) -> float:
     """Seconds in which processes had a shard in the making. One process may make two at once: the next is begun while
     this one is uploaded; such seconds count once. Runs that name no process, or no end, are taken one by one."""
     alone, spans = 0.0, defaultdict[str, list[tuple[float, float]]](list)
@@ -135,10 +139,10 @@ def _paid(runs: Iterable[Run]) -> float:
         else:
             end = run.ended.timestamp()
             spans[run.process].append((end - run.elapsed_seconds, end))
-    return max(_TICK, alone + sum(_covered(sorted(found)) for found in spans.values()))
+    return max(_MIN_SECONDS, alone + sum(_covered_seconds(sorted(found)) for found in spans.values()))
 
 
-def _covered(spans: Iterable[tuple[float, float]]) -> float:
+def _covered_seconds(spans: Iterable[tuple[float, float]]) -> float:
     """How much of a line is covered by ``spans``, which are sorted."""
     covered, until = 0.0, float("-inf")
     for begin, end in spans:
@@ -147,7 +151,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
     return covered
 
 
-def _stages(runs: Sequence[Run]) -> dict[Stage, StageCost]:
+def _stage_costs(runs: Sequence[RunRecord]) -> dict[Stage, StageCost]:
     clock = {stage: sum(run.seconds.get(stage, 0.0) for run in runs) for stage in STAGES}
     whole = sum(clock.values())
     return {
@@ -160,9 +164,9 @@ def _stages(runs: Sequence[Run]) -> dict[Stage, StageCost]:
     }
 
 
-def _slow(run: Run) -> Slow:
+def _slow_shard(run: RunRecord) -> SlowShard:
     stage = max(STAGES, key=lambda each: run.seconds.get(each, 0.0))
-    return Slow(shard=run.shard, seconds=round(run.elapsed_seconds, 3), stage=stage)
+    return SlowShard(shard=run.shard, seconds=round(run.elapsed_seconds, 3), stage=stage)
 
 
 def printable(text: str) -> str:
@@ -170,6 +174,6 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def _moment(seconds: float) -> datetime:
+def _clamped_datetime(seconds: float) -> datetime:
     """Whoever wrote them: what lies outside of the calendar is its end."""
     return datetime.fromtimestamp(min(max(seconds, -6e10), 2.5e11), UTC)

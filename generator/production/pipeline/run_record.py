@@ -11,14 +11,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from generator.production.pipeline.stage_times import Stage
 from generator.spec.recipe import MAX_SAMPLES, MAX_SHARDS
 
-MAX_RUN_BYTES = 64 * 1024
+MAX_RUN_RECORD_BYTES = 64 * 1024
 
 # Whoever may write beside the build may write anything here; sums of what is believed stay finite.
 Seconds = Annotated[float, Field(ge=0.0, le=1e9)]
 Size = Annotated[int, Field(ge=0, le=10**15)]
 
 
-class Run(BaseModel):
+class RunRecord(BaseModel):
     """One shard, made and published under one lease.
 
     ``seconds`` are of the clock, added up over ``lanes`` that work side by side, and ``wait`` is when these stood idle;
@@ -61,6 +61,6 @@ class Run(BaseModel):
 
 
 @cache
-def this_process() -> str:
+def process_token() -> str:
     """A name for this process that says nothing about the machine."""
     return secrets.token_hex(6)

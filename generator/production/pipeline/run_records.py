@@ -14,27 +14,27 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from generator.errors import IntegrityError, StoreError, StoreUnavailable
-from generator.production.pipeline.run_record import MAX_RUN_BYTES, Run
+from generator.production.pipeline.run_record import MAX_RUN_RECORD_BYTES, RunRecord
 from generator.store.base import Store
 
 _READERS = 16  # at once
 
 
-class Runs(NamedTuple):
+class RunRecords(NamedTuple):
     """Runs of a build: what was read, ``looked`` at so many, of ``found``; or of ``more`` than that."""
 
-    read: tuple[Run, ...]
-    looked: int
+    records: tuple[RunRecord, ...]
+    looked_at: int
     found: int
-    more: bool
+    truncated: bool
 
     @property
-    def sampled(self) -> bool:
+    def is_partial(self) -> bool:
         """Whether there are others that were not looked at."""
-        return self.more or self.looked < self.found
+        return self.truncated or self.looked_at < self.found
 
 
-def read_runs(build: Store, *, most: int, listed: int) -> Runs:
+def read_run_records(build: Store, *, most: int, listed: int) -> RunRecords:
     """Runs of the build whose prefix ``build`` is seen from: ``most`` of the first ``listed`` of them.
 
     Where there are more than ``most``, they are taken evenly: keys are random, but begin with who made the shard. The
@@ -42,13 +42,13 @@ def read_runs(build: Store, *, most: int, listed: int) -> Runs:
     """
     infos = [(info.key, info.modified) for info in islice(build.list("runs/"), listed + 1)]
     more, infos = len(infos) > listed, infos[:listed]
-    keys = _chosen(infos, most)
+    keys = _choose_keys(infos, most)
     with ThreadPoolExecutor(_READERS) as pool:
-        read = tuple(run for run in pool.map(lambda key: _read(build, key), keys) if run is not None)
-    return Runs(read, len(keys), len(infos), more)
+        read = tuple(run for run in pool.map(lambda key: _read_record(build, key), keys) if run is not None)
+    return RunRecords(read, len(keys), len(infos), more)
 
 
-def _chosen(infos: Sequence[tuple[str, datetime]], most: int) -> list[str]:
+def _choose_keys(infos: Sequence[tuple[str, datetime]], most: int) -> list[str]:
     if len(infos) <= most:
         return [key for key, _ in infos]
     inner = max(1, most - 2)
@@ -57,9 +57,9 @@ def _chosen(infos: Sequence[tuple[str, datetime]], most: int) -> list[str]:
     return list(dict.fromkeys(evenly + ends))
 
 
-def _read(build: Store, key: str) -> Run | None:
+def _read_record(build: Store, key: str) -> RunRecord | None:
     try:
-        return Run.model_validate_json(build.get(key, MAX_RUN_BYTES))
+        return RunRecord.model_validate_json(build.get(key, MAX_RUN_RECORD_BYTES))
     except StoreUnavailable:
         raise
     except (StoreError, IntegrityError, ValidationError):

@@ -12,7 +12,7 @@ from math import sqrt
 
 import numpy as np
 
-from generator.models.latents import LatentDistribution, Latents
+from generator.models.latents import LatentDistribution, SampledCodes
 from generator.production.pipeline.filters import check_attempts
 from generator.spec.recipe import AroundDraw, BetweenDraw, ClusterDraw, Recipe, check_draw
 from generator.spec.seeding import Noise, noise
@@ -44,65 +44,65 @@ class Sampler:
 
         Raises ``RejectionExhausted`` once a sample has used up ``max_attempts``.
         """
-        found = self.once(indices_B, attempts_B, labels_B)
-        floor_B = self._floor(labels_B)
+        found = self.draw_attempt(indices_B, attempts_B, labels_B)
+        floor_B = self._density_floors(labels_B)
         while len(bad := np.flatnonzero(found.log_density_B < floor_B)):
             attempts = found.attempts_B[bad] + 1
             drawn = len(indices_B) + found.refused
             check_attempts(attempts, self.recipe.max_attempts, accepted=len(indices_B) - len(bad), drawn=drawn)
-            found = patched(found, bad, self.once(indices_B[bad], attempts, labels_B[bad]))
+            found = replace_rows(found, bad, self.draw_attempt(indices_B[bad], attempts, labels_B[bad]))
         return found
 
-    def once(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray) -> Draw:
+    def draw_attempt(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray) -> Draw:
         """What each index draws at exactly this attempt, accepted or not."""
         own = noise(self.recipe.seed, indices_B, attempts_B, self.latents.dims)
-        drawn = self._codes(Noise(own.choice_B, own.normal_BD * self.recipe.temperature), labels_B)
+        drawn = self._sample_codes(Noise(own.choice_B, own.normal_BD * self.recipe.temperature), labels_B)
         log_density_B = self.latents.log_prob(drawn.z_BD, labels_B)
         return Draw(drawn.z_BD, attempts_B.copy(), drawn.cluster_B, log_density_B, 0)
 
-    def _codes(self, own: Noise, labels_B: np.ndarray) -> Latents:
+    def _sample_codes(self, own: Noise, labels_B: np.ndarray) -> SampledCodes:
         """Codes from the samples' own noise, as the recipe's ``draw`` asks."""
         draw = self.recipe.draw
         if isinstance(draw, ClusterDraw):
-            choice_B = self.latents.choice_of(np.full(len(own), draw.cluster), labels_B)
+            choice_B = self.latents.choice_for_cluster(np.full(len(own), draw.cluster), labels_B)
             return self.latents.sample(Noise(choice_B, own.normal_BD), labels_B)
         if isinstance(draw, AroundDraw):
             middle = Noise(self._centre.choice_B[labels_B], self._centre.normal_BD[labels_B])
-            return self.latents.sample(_near(middle, own, draw.distance), labels_B)
+            return self.latents.sample(_blend_noise(middle, own, draw.distance), labels_B)
         if isinstance(draw, BetweenDraw):
-            return self._between(draw, own, labels_B)
+            return self._sample_between(draw, own, labels_B)
         return self.latents.sample(own, labels_B)
 
-    def _between(self, draw: BetweenDraw, own: Noise, labels_B: np.ndarray) -> Latents:
+    def _sample_between(self, draw: BetweenDraw, own: Noise, labels_B: np.ndarray) -> SampledCodes:
         """The cluster is that of the point on the line, so the uniform word is free to say how far along it lies."""
         share_B1 = own.choice_B[:, None]
         line_BD = (1.0 - share_B1) * np.array(draw.start) + share_B1 * np.array(draw.end)
-        middle = self.latents.locate(line_BD, labels_B)
+        middle = self.latents.to_noise(line_BD, labels_B)
         if draw.distance is not None:
-            return self.latents.sample(_near(middle, own, draw.distance), labels_B)
-        return Latents(line_BD, self.latents.sample(middle, labels_B).cluster_B)
+            return self.latents.sample(_blend_noise(middle, own, draw.distance), labels_B)
+        return SampledCodes(line_BD, self.latents.sample(middle, labels_B).cluster_B)
 
     @cached_property
     def _centre(self) -> Noise:
         """The noise of the code to sample around, one row for each class (C rows): the same for every batch."""
         assert isinstance(self.recipe.draw, AroundDraw)
         rows = max(1, self.latents.classes)
-        return self.latents.locate(np.tile(np.array(self.recipe.draw.code), (rows, 1)), np.arange(rows))
+        return self.latents.to_noise(np.tile(np.array(self.recipe.draw.code), (rows, 1)), np.arange(rows))
 
-    def _floor(self, labels_B: np.ndarray) -> np.ndarray:
+    def _density_floors(self, labels_B: np.ndarray) -> np.ndarray:
         if self.recipe.density_floor is None:
             return np.full(len(labels_B), -np.inf)
         floor_C = self.latents.density_floor(self.recipe.density_floor)
         return np.asarray(floor_C[labels_B])
 
 
-def _near(middle: Noise, own: Noise, distance: float) -> Noise:
+def _blend_noise(middle: Noise, own: Noise, distance: float) -> Noise:
     """Noise in the cluster of ``middle``: normals that keep their own measure when both inputs have it."""
     kept = sqrt(1.0 - distance * distance)
     return Noise(middle.choice_B, kept * middle.normal_BD + distance * own.normal_BD)
 
 
-def patched(draw: Draw, rows: np.ndarray, fresh: Draw) -> Draw:
+def replace_rows(draw: Draw, rows: np.ndarray, fresh: Draw) -> Draw:
     """``draw`` with ``rows`` (int64 positions) replaced by ``fresh``; each replaced row counts as refused."""
     values = {name: getattr(draw, name).copy() for name in ("z_BD", "attempts_B", "clusters_B", "log_density_B")}
     for name, column in values.items():

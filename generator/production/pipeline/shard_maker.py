@@ -10,17 +10,17 @@ import numpy as np
 
 from generator.errors import SpecError
 from generator.models.bundle import Bundle
-from generator.production.commit import BuildPlace, MadeShard
+from generator.production.commit import BuildLocation, FinishedShard
 from generator.production.decoding import ResidentDecoder
 from generator.production.images import image_encoder
-from generator.production.pipeline.assembly import Assembly
+from generator.production.pipeline.assembly import ShardAssembly
 from generator.production.pipeline.batches import Batcher
 from generator.production.pipeline.filters import Screen, open_screen
-from generator.production.pipeline.lane_pool import Lanes
+from generator.production.pipeline.lane_pool import LanePool
 from generator.production.pipeline.sampling import Sampler
 from generator.production.pipeline.stage_times import StageTimes
 from generator.production.provenance.environment import Environment
-from generator.production.provenance.local_environment import environment_here
+from generator.production.provenance.local_environment import local_environment
 from generator.production.provenance.manifest import Receipt, StoredFile, shard_key, table_key
 from generator.production.provenance.sample_table import table_bytes
 from generator.spec.canonical import digest_of
@@ -31,33 +31,35 @@ OnBatch = Callable[[int], None]  # called with the number of images made so far;
 
 
 @dataclass(frozen=True, eq=False)
-class Timed:
+class TimedShard:
     """A shard in memory, and what making it took, since ``begun`` (as ``time.perf_counter`` counts).
 
     ``lanes`` worked side by side, on a device that had ``peak_bytes`` of its memory taken by a batch.
     """
 
-    made: MadeShard
+    finished: FinishedShard
     times: StageTimes
-    begun: float
+    started: float
     lanes: int
     environment: Environment
     peak_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
-class Maker:
+class ShardMaker:
     """All that is resident for one recipe in one process; a shard is a pure function of its number."""
 
     batcher: Batcher
     environment: Environment
 
-    def make(self, shard: ShardPlan, name: str, on_batch: OnBatch = lambda _: None) -> MadeShard:
+    def make(self, shard: ShardPlan, name: str, on_batch: OnBatch = lambda _: None) -> FinishedShard:
         """The shard's bytes, table and receipt, under the dataset ``name``."""
         with closing(self.make_all([shard], name, on_batch)) as made:
-            return next(made).made
+            return next(made).finished
 
-    def make_all(self, shards: Iterable[ShardPlan], name: str, on_batch: OnBatch = lambda _: None) -> Generator[Timed]:
+    def make_all(
+        self, shards: Iterable[ShardPlan], name: str, on_batch: OnBatch = lambda _: None
+    ) -> Generator[TimedShard]:
         """``shards`` one after the other; while one is taken the next ones are made.
 
         Samples whose image was refused come first in the next batch, at their next attempt, so that batches are full.
@@ -70,11 +72,11 @@ class Maker:
             on_batch(made)
 
         with self.decoder.lanes() as (count, enter):
-            lanes = Lanes(self.batcher.make, count, enter)
-            opened = (Assembly(self.recipe, shard, dims, lanes.now()) for shard in shards)
+            lanes = LanePool(self.batcher.make, count, enter)
+            opened = (ShardAssembly(self.recipe, shard, dims, lanes.snapshot()) for shard in shards)
             with closing(lanes.run(opened, settled)) as assemblies:
                 for assembly in assemblies:
-                    yield self._finished(assembly, name, lanes)
+                    yield self._finish(assembly, name, lanes)
 
     def remake(self, index: int, attempt: int, label: int) -> bytes:
         """One sample's image file again, from the attempt in its row: nothing is decided anew."""
@@ -96,15 +98,15 @@ class Maker:
     def screen(self) -> Screen:
         return self.batcher.screen
 
-    def _finished(self, assembly: Assembly, name: str, lanes: Lanes) -> Timed:
-        made = self._receipted(assembly, name)
-        assembly.times.add("wait", lanes.idle_since(assembly.begun))
-        begun, _ = assembly.begun
-        return Timed(made, assembly.times, begun, lanes.count, self.environment, self.decoder.peak_bytes)
+    def _finish(self, assembly: ShardAssembly, name: str, lanes: LanePool) -> TimedShard:
+        made = self._add_receipt(assembly, name)
+        assembly.times.add("wait", lanes.idle_since(assembly.started))
+        begun, _ = assembly.started
+        return TimedShard(made, assembly.times, begun, lanes.count, self.environment, self.decoder.peak_bytes)
 
-    def _receipted(self, assembly: Assembly, name: str) -> MadeShard:
-        shard, filling = assembly.shard, assembly.filling
-        with assembly.times.of("write"):
+    def _add_receipt(self, assembly: ShardAssembly, name: str) -> FinishedShard:
+        shard, filling = assembly.shard, assembly.slots
+        with assembly.times.measure("write"):
             archive = assembly.writer.finish()
             table = table_bytes(filling.rows, filling.hashes, self.recipe.classes)
         receipt = Receipt(
@@ -119,10 +121,10 @@ class Maker:
             ),
             table=StoredFile(key=table_key(name, shard.number), digest=digest_of(table), size=len(table)),
         )
-        return MadeShard(archive, table, receipt)
+        return FinishedShard(archive, table, receipt)
 
 
-def open_maker(place: BuildPlace, bundle: Bundle, decoder: ResidentDecoder) -> Maker:
+def open_shard_maker(place: BuildLocation, bundle: Bundle, decoder: ResidentDecoder) -> ShardMaker:
     """Everything resident for the recipe of ``place``. Raises ``SpecError`` where bundle and recipe do not fit."""
     recipe = place.recipe
     if bundle.digest != recipe.bundle:
@@ -137,4 +139,4 @@ def open_maker(place: BuildPlace, bundle: Bundle, decoder: ResidentDecoder) -> M
         open_screen(recipe, bundle, decoder),
         image_encoder(recipe.image, recipe.recipe_version),
     )
-    return Maker(batcher, environment_here(str(decoder.device), recipe.dtype, decoder.execution))
+    return ShardMaker(batcher, local_environment(str(decoder.device), recipe.dtype, decoder.execution))

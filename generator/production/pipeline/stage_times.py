@@ -25,7 +25,7 @@ class StageTimes:
         self._clock, self._processor = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
-    def of(self, stage: Stage) -> Iterator[None]:
+    def measure(self, stage: Stage) -> Iterator[None]:
         """Measure a block as part of ``stage``."""
         clock, processor = time.perf_counter(), time.thread_time()
         try:

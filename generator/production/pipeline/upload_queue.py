@@ -12,40 +12,40 @@ from types import TracebackType
 from typing import final
 
 from generator.errors import StoreError
-from generator.production.commit import BuildPlace, publish_shard, record_run
-from generator.production.pipeline.run_record import Run, this_process
-from generator.production.pipeline.shard_maker import Timed
+from generator.production.commit import BuildLocation, publish_shard, write_run_record
+from generator.production.pipeline.run_record import RunRecord, process_token
+from generator.production.pipeline.shard_maker import TimedShard
 
-_WAITING = 1  # shards that wait while one is uploaded: a slow store slows the making down instead of filling memory
+_MAX_WAITING = 1  # shards that wait while one is uploaded: a slow store slows the making down instead of filling memory
 
 
 @dataclass(frozen=True, eq=False)
 class Upload:
     """One shard on its way into the store, under one lease."""
 
-    shard: Timed
+    shard: TimedShard
     lease: str
 
-    def run(self, place: BuildPlace) -> Run:
+    def publish(self, place: BuildLocation) -> RunRecord:
         """Publish the shard; what it took. Raises what ``publish_shard`` raises."""
-        with self.shard.times.of("upload"):
-            publish_shard(place, self.shard.made)
-        run = self._run()
+        with self.shard.times.measure("upload"):
+            publish_shard(place, self.shard.finished)
+        run = self._run_record()
         with suppress(StoreError):  # the shard is done; nobody makes it again for want of its times
-            record_run(place, self.lease, run.facts())
+            write_run_record(place, self.lease, run.facts())
         return run
 
-    def _run(self) -> Run:
-        made, times = self.shard.made.receipt, self.shard.times
-        return Run(
+    def _run_record(self) -> RunRecord:
+        made, times = self.shard.finished.receipt, self.shard.times
+        return RunRecord(
             shard=made.number,
             samples=made.samples,
             refused=made.refused,
             bytes=made.shard.size + made.table.size,
             ended=datetime.now(UTC),
-            elapsed_seconds=round(time.perf_counter() - self.shard.begun, 6),
+            elapsed_seconds=round(time.perf_counter() - self.shard.started, 6),
             lanes=self.shard.lanes,
-            process=this_process(),
+            process=process_token(),
             device=self.shard.environment.device[:200],
             execution=self.shard.environment.execution,
             peak_device_bytes=self.shard.peak_bytes,
@@ -55,28 +55,28 @@ class Upload:
 
 
 @final
-class Uploads:
+class UploadQueue:
     """A thread that uploads one shard after the other. Leaving the block waits for all of them.
 
     An upload that failed raises at the next ``hand``, or at the end.
     """
 
-    def __init__(self, place: BuildPlace) -> None:
+    def __init__(self, place: BuildLocation) -> None:
         self._place = place
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
-        self._under_way = deque[Future[Run]]()
+        self._pending = deque[Future[RunRecord]]()
 
-    def hand(self, upload: Upload) -> None:
+    def submit(self, upload: Upload) -> None:
         """Upload it as soon as those before it are; waits while there are too many of them."""
-        while len(self._under_way) > _WAITING or (self._under_way and self._under_way[0].done()):
-            self._under_way.popleft().result()
-        self._under_way.append(self._thread.submit(upload.run, self._place))
+        while len(self._pending) > _MAX_WAITING or (self._pending and self._pending[0].done()):
+            self._pending.popleft().result()
+        self._pending.append(self._thread.submit(upload.publish, self._place))
 
-    def __enter__(self) -> Uploads:
+    def __enter__(self) -> UploadQueue:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._thread.shutdown(wait=True, cancel_futures=error is not None)
         if error is None:
-            for upload in self._under_way:
+            for upload in self._pending:
                 upload.result()

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 
 from generator.models.bundle import Bundle
-from generator.production.commit import BuildPlace, begin, fix_environment, place_of, publish_shard
-from generator.production.pipeline.decoders import Compiling, open_decoder
-from generator.production.pipeline.shard_maker import Maker, open_maker
+from generator.production.commit import BuildLocation, begin, fix_environment, locate_build, publish_shard
+from generator.production.pipeline.decoders import CompileOptions, open_decoder
+from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
 from generator.production.pipeline.stage_times import STAGES, Stage
-from generator.production.pipeline.upload_queue import Upload, Uploads
-from generator.production.profiling.suggestion import Suggestion, suggestion, usable_cores
-from generator.spec.canonical import Frozen
+from generator.production.pipeline.upload_queue import Upload, UploadQueue
+from generator.production.profiling.suggestion import WorkerSuggestion, suggest_worker, usable_cores
+from generator.spec.canonical import FrozenModel
 from generator.spec.plan import Plan
 from generator.spec.recipe import Execution, JobSpec, Order, Recipe
 
-_SECONDS = 1.0  # that each stage is measured for, at least, and at least twice
+_MIN_SECONDS = 1.0  # that each stage is measured for, at least, and at least twice
 
 
-class Profile(Frozen):
+class Profile(FrozenModel):
     """What was measured. Rates are images a second; ``alone`` is processor seconds of an image in each stage, measured
     by itself; ``share`` is the share of each stage in the time of the whole, in percent."""
 
@@ -49,7 +49,7 @@ class Profile(Frozen):
     share_of_decoding: float
     cores_busy: float
     share: dict[Stage, float]
-    suggestion: Suggestion
+    suggestion: WorkerSuggestion
     cost_per_million: float | None = None
 
 
@@ -59,22 +59,24 @@ def profile(
     scratch: Path,
     *,
     device: str = "auto",
-    compiling: Compiling | None = None,
+    compiling: CompileOptions | None = None,
     price_per_hour: float | None = None,
 ) -> Profile:
     """Measure ``recipe`` on this machine; shards go below ``scratch``. Raises what ``build`` raises."""
     spec = JobSpec(recipe=recipe, order=Order(destination=str(scratch / "whole"), name="bench"))
-    place, compiling = place_of(spec), compiling or Compiling()
+    place, compiling = locate_build(spec), compiling or CompileOptions()
     decoder = open_decoder(place, bundle, device, compiling)
-    maker, cores = open_maker(place, bundle, decoder), usable_cores()
-    alone = _alone(maker, str(scratch / "alone"))
+    maker, cores = open_shard_maker(place, bundle, decoder), usable_cores()
+    alone = _measure_stages(maker, str(scratch / "alone"))
     begin(place)
     fix_environment(place, maker.environment)
     with decoder.lanes() as (lanes, enter):
-        before = _decode_rate(maker, lanes, enter)
-    times, rate, busy = _whole(maker, place)
+        before = _measure_decode_rate(maker, lanes, enter)
+    times, rate, busy = _measure_build(maker, place)
     with decoder.lanes() as (lanes, enter):
-        decode_rate = max(before, _decode_rate(maker, lanes, enter))  # what others on this machine do only slows
+        decode_rate = max(
+            before, _measure_decode_rate(maker, lanes, enter)
+        )  # what others on this machine do only slows
     limit = min(decode_rate, cores / sum(alone.values()))
     cuda = decoder.device.type == "cuda"
     feeding = decode_rate * (sum(alone.values()) - alone["decode"])
@@ -95,13 +97,13 @@ def profile(
         share_of_limit=round(rate / limit, 3),
         share_of_decoding=round(rate / decode_rate, 3),
         cores_busy=round(busy, 2),
-        share=_shares(times),
-        suggestion=suggestion(cuda=cuda, cores=cores, feeding=feeding),
+        share=_stage_shares(times),
+        suggestion=suggest_worker(cuda=cuda, cores=cores, feeding=feeding),
         cost_per_million=None if price_per_hour is None else round(price_per_hour / 3600 * 1e6 / rate, 4),
     )
 
 
-def _alone(maker: Maker, destination: str) -> dict[Stage, float]:
+def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
     """Processor seconds of an image in each stage. On a device beside the CPU decoding costs what its caller spends."""
     batcher, recipe = maker.batcher, maker.recipe
     shard = Plan(recipe).shard(0)
@@ -111,34 +113,34 @@ def _alone(maker: Maker, destination: str) -> dict[Stage, float]:
     draw = batcher.sampler.draw(indices_B, attempts_B, labels_B)
     z_BD = draw.z_BD.astype(np.float32)
     images_BHWC = batcher.decoder.decode(z_BD)
-    looked = batcher.screen.look(images_BHWC, labels_B)
+    looked = batcher.screen.check(images_BHWC, labels_B)
     passed_BHWC = images_BHWC[looked.passed_B]
-    files = batcher.encode.many(passed_BHWC)
+    files = batcher.encoder.encode_many(passed_BHWC)
     with maker.decoder.lanes() as (_, enter), ThreadPoolExecutor(1, initializer=enter) as lane:
 
         def cost(run: Callable[[], Any], images: int) -> float:
-            return lane.submit(_cost, run).result() / images
+            return lane.submit(_min_processor_seconds, run).result() / images
 
         found: dict[Stage, float] = {
             "latents": cost(lambda: batcher.sampler.draw(indices_B, attempts_B, labels_B), len(indices_B)),
             "decode": cost(lambda: batcher.decoder.decode(z_BD), len(z_BD)),
-            "screen": cost(lambda: batcher.screen.look(images_BHWC, labels_B), len(z_BD)),
-            "encode": cost(lambda: batcher.encode.many(passed_BHWC), len(files)),
-            "write": cost(lambda: batcher.wrap(files, indices_B, labels_B, draw, looked), len(files)),
+            "screen": cost(lambda: batcher.screen.check(images_BHWC, labels_B), len(z_BD)),
+            "encode": cost(lambda: batcher.encoder.encode_many(passed_BHWC), len(files)),
+            "write": cost(lambda: batcher.pack(files, indices_B, labels_B, draw, looked), len(files)),
         }
     made = maker.make(shard, "bench")
     clock, number = time.process_time(), 0
-    while number < 2 or time.process_time() - clock < _SECONDS / 4:
+    while number < 2 or time.process_time() - clock < _MIN_SECONDS / 4:
         order = Order(destination=f"{destination}-{number}", name="bench")
-        publish_shard(place_of(JobSpec(recipe=recipe, order=order)), made)
+        publish_shard(locate_build(JobSpec(recipe=recipe, order=order)), made)
         number += 1
     found["upload"] = (time.process_time() - clock) / (number * len(shard))
     return found
 
 
-def _cost(run: Callable[[], Any]) -> float:
+def _min_processor_seconds(run: Callable[[], Any]) -> float:
     """The least processor seconds of several runs: what others on this machine do only adds."""
-    costs, end = list[float](), time.perf_counter() + _SECONDS
+    costs, end = list[float](), time.perf_counter() + _MIN_SECONDS
     run()
     while len(costs) < 3 or time.perf_counter() < end:
         clock = time.process_time()
@@ -147,25 +149,25 @@ def _cost(run: Callable[[], Any]) -> float:
     return min(costs)
 
 
-def _decode_rate(maker: Maker, lanes: int, enter: Callable[[], None]) -> float:
+def _measure_decode_rate(maker: ShardMaker, lanes: int, enter: Callable[[], None]) -> float:
     """Images a second of the decoder alone, with all lanes."""
     z_BD = np.zeros((maker.recipe.batch, maker.decoder.dims), dtype=np.float32)
     with ThreadPoolExecutor(lanes, initializer=enter) as pool:
         list(pool.map(maker.decoder.decode, [z_BD] * lanes))
         clock, batches = time.perf_counter(), 0
-        while batches < 2 * lanes or time.perf_counter() - clock < 2 * _SECONDS:
+        while batches < 2 * lanes or time.perf_counter() - clock < 2 * _MIN_SECONDS:
             list(pool.map(maker.decoder.decode, [z_BD] * lanes * 2))
             batches += 2 * lanes
         return batches * maker.recipe.batch / (time.perf_counter() - clock)
 
 
-def _whole(maker: Maker, place: BuildPlace) -> tuple[dict[Stage, float], float, float]:
+def _measure_build(maker: ShardMaker, place: BuildLocation) -> tuple[dict[Stage, float], float, float]:
     """Seconds by stage, images a second, and cores that were busy, of the whole recipe into ``place``."""
     seconds = dict.fromkeys(STAGES, 0.0)
     clock, processor, shards = time.perf_counter(), time.process_time(), []
-    with Uploads(place) as uploads, closing(maker.make_all(Plan(maker.recipe), place.name)) as line:
+    with UploadQueue(place) as uploads, closing(maker.make_all(Plan(maker.recipe), place.name)) as line:
         for number, shard in enumerate(line):
-            uploads.hand(Upload(shard, f"bench-{number}"))
+            uploads.submit(Upload(shard, f"bench-{number}"))
             shards.append(shard.times)
     elapsed, used = time.perf_counter() - clock, time.process_time() - processor
     for times in shards:
@@ -174,6 +176,6 @@ def _whole(maker: Maker, place: BuildPlace) -> tuple[dict[Stage, float], float, 
     return seconds, maker.recipe.total / elapsed, used / elapsed
 
 
-def _shares(seconds: dict[Stage, float]) -> dict[Stage, float]:
+def _stage_shares(seconds: dict[Stage, float]) -> dict[Stage, float]:
     whole = sum(seconds.values())
     return {stage: round(100.0 * taken / whole, 1) for stage, taken in seconds.items()}

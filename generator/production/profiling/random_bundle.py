@@ -21,13 +21,13 @@ from generator.models.bundle import (
 )
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import MixtureSettings
-from generator.models.latents.load import load
+from generator.models.latents.load import load_distribution
 from generator.store import open_store
 
 _CLASSES, _DIMS, _CLUSTERS = 10, 64, 1
 
 
-def reference_bundle(directory: Path, size: int) -> Bundle:
+def random_bundle(directory: Path, size: int) -> Bundle:
     """RGB images of ``size`` pixels a side, 64 latent dimensions, ten classes with one cluster each."""
     config = StackedConfig(size=size, channels=3, latent_dim=_DIMS, width=32)
     torch.manual_seed(0)
@@ -46,7 +46,7 @@ def reference_bundle(directory: Path, size: int) -> Bundle:
         autoencoder=config,
         decoder={name: weight.detach().numpy() for name, weight in decoder.state_dict().items()},
         encoder={name: weight.detach().numpy() for name, weight in encoder.state_dict().items()},
-        latents=load(fitted, tensors),
+        latents=load_distribution(fitted, tensors),
         classes=names,
         codes=Codes(codes_ND, labels_N, codes_ND[::5], labels_N[::5], names),
         source=SourceFacts(name="reference", fingerprint="sha256:" + "0" * 64, images=9 * _CLASSES, holdout=_CLASSES),

@@ -6,31 +6,31 @@ import os
 from math import ceil
 from pathlib import Path
 
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 _PROCESS_BYTES = 10**9  # of one process that holds a decoder: 0.6 GB with torch alone [measured], and its batches
-_PER_DEVICE = 2  # processes for one GPU at least: one shard is uploaded while the next is decoded
-_BUSY = 0.7  # of a core that a process beside a GPU can keep busy before its threads wait for Python
+_MIN_PER_DEVICE = 2  # processes for one GPU at least: one shard is uploaded while the next is decoded
+_BUSY_CORES = 0.7  # of a core that a process beside a GPU can keep busy before its threads wait for Python
 
 
-class Suggestion(Frozen):
+class WorkerSuggestion(FrozenModel):
     """``concurrency`` processes of one worker with ``threads`` CPU threads each."""
 
     concurrency: int
     threads: int
 
 
-def suggestion(*, cuda: bool, cores: int | None = None, feeding: float = 0.0) -> Suggestion:
+def suggest_worker(*, cuda: bool, cores: int | None = None, feeding: float = 0.0) -> WorkerSuggestion:
     """For a worker on ``cores`` (all that this process may use), on one CUDA device or none.
 
     On a CPU one process a core, of one thread: they never wait for each other, neither in a layer nor for Python. On a
     GPU as many as it takes to keep up with it: ``feeding`` is how many cores all but decoding takes at its full speed.
     """
     cores = cores or usable_cores()
-    most = max(1, available_bytes() // _PROCESS_BYTES)
-    wanted = max(_PER_DEVICE, ceil(feeding / _BUSY)) if cuda else cores
+    most = max(1, available_memory() // _PROCESS_BYTES)
+    wanted = max(_MIN_PER_DEVICE, ceil(feeding / _BUSY_CORES)) if cuda else cores
     concurrency = max(1, min(wanted, cores, most))
-    return Suggestion(concurrency=concurrency, threads=max(1, cores // concurrency))
+    return WorkerSuggestion(concurrency=concurrency, threads=max(1, cores // concurrency))
 
 
 def usable_cores() -> int:
@@ -38,7 +38,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def available_bytes() -> int:
+def available_memory() -> int:
     """Memory that is free or can be freed; much, where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

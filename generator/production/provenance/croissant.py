@@ -69,8 +69,8 @@ _COLUMNS = (
     ("image_sha256", "sc:Text", "sha256 of the image file.", False),
     ("latent", "sc:Float", "What the decoder received.", True),
 )
-_LABEL = ("label", "sc:Integer", "Number of the class, from 0.", False)
-_CLASS = ("class", "sc:Text", "Name of the class.", False)
+_LABEL_COLUMN = ("label", "sc:Integer", "Number of the class, from 0.", False)
+_CLASS_COLUMN = ("class", "sc:Text", "Name of the class.", False)
 
 
 def croissant_bytes(manifest: Manifest) -> bytes:
@@ -95,7 +95,7 @@ def croissant_bytes(manifest: Manifest) -> bytes:
             "digitalSourceType": SOURCE_TYPE,
             "isLiveDataset": False,
             "distribution": _distribution(manifest),
-            "recordSet": [*([_classes(manifest)] if labelled else []), _samples(manifest)],
+            "recordSet": [*([_class_record_set(manifest)] if labelled else []), _sample_record_set(manifest)],
         }
     )
 
@@ -112,9 +112,11 @@ def _description(manifest: Manifest) -> str:
 
 
 def _distribution(manifest: Manifest) -> list[dict[str, Any]]:
-    shards = [_file(manifest, _shard_id(receipt), receipt.shard, "application/x-tar") for receipt in manifest.shards]
+    shards = [
+        _file_object(manifest, _shard_id(receipt), receipt.shard, "application/x-tar") for receipt in manifest.shards
+    ]
     tables = [
-        _file(manifest, f"table-{receipt.number:06d}", receipt.table, "application/x-parquet")
+        _file_object(manifest, f"table-{receipt.number:06d}", receipt.table, "application/x-parquet")
         for receipt in manifest.shards
     ]
     images = {
@@ -137,7 +139,7 @@ def _distribution(manifest: Manifest) -> list[dict[str, Any]]:
     return [*shards, *tables, images, rows]
 
 
-def _file(manifest: Manifest, name: str, file: StoredFile, media_type: str) -> dict[str, Any]:
+def _file_object(manifest: Manifest, name: str, file: StoredFile, media_type: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": name,
@@ -149,7 +151,7 @@ def _file(manifest: Manifest, name: str, file: StoredFile, media_type: str) -> d
     }
 
 
-def _classes(manifest: Manifest) -> dict[str, Any]:
+def _class_record_set(manifest: Manifest) -> dict[str, Any]:
     names = ("classes/label", "classes/name")
     fields = zip(names, ("sc:Integer", "sc:Text"), strict=True)
     return {
@@ -163,7 +165,7 @@ def _classes(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _samples(manifest: Manifest) -> dict[str, Any]:
+def _sample_record_set(manifest: Manifest) -> dict[str, Any]:
     file = {"fileSet": {"@id": "images"}}
     key = {
         **_field("key", "sc:Text", "Name of the sample inside its shard."),
@@ -174,19 +176,19 @@ def _samples(manifest: Manifest) -> dict[str, Any]:
         **_field("image", "sc:ImageObject", "The image, marked as synthetic in its XMP packet."),
         "source": {**file, "extract": {"fileProperty": "content"}},
     }
-    label = _column(_LABEL) | {"references": {"field": {"@id": "classes/label"}}}
-    labels = [label, _column(_CLASS)] if manifest.classes else []
+    label = _column_field(_LABEL_COLUMN) | {"references": {"field": {"@id": "classes/label"}}}
+    labels = [label, _column_field(_CLASS_COLUMN)] if manifest.classes else []
     return {
         "@type": "cr:RecordSet",
         "@id": "samples",
         "name": "samples",
         "description": "Every image, with its label and with what is needed to make it again.",
         "key": {"@id": "samples/key"},
-        "field": [key, image, *labels, *map(_column, _COLUMNS)],
+        "field": [key, image, *labels, *map(_column_field, _COLUMNS)],
     }
 
 
-def _column(column: tuple[str, str, str, bool]) -> dict[str, Any]:
+def _column_field(column: tuple[str, str, str, bool]) -> dict[str, Any]:
     name, kind, what, repeated = column
     field = _field(name, kind, what) | ({"repeated": True} if repeated else {})
     return field | {"source": {"fileSet": {"@id": "tables"}, "extract": {"column": name}}}

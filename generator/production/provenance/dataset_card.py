@@ -24,7 +24,13 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B")
 def card_bytes(manifest: Manifest) -> bytes:
     """``README.md`` as UTF-8, a pure function of the manifest; its ``extras`` are not looked at."""
     front = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True, width=1000)
-    sections = (_what(manifest), _load(manifest), _counts(manifest), _how(manifest), _check())
+    sections = (
+        _intro_section(manifest),
+        _loading_section(manifest),
+        _classes_section(manifest),
+        _origin_section(manifest),
+        _verification_section(),
+    )
     text = "\n\n".join(section.strip() for section in sections if section)
     return f"---\n{front}---\n\n{text}\n".encode()
 
@@ -58,7 +64,7 @@ def _features(manifest: Manifest) -> list[dict[str, Any]]:
     }
     label = [{"name": "cls", "dtype": {"class_label": {"names": names}}}] if labelled else []
     return [
-        {"name": _extension(manifest), "dtype": "image"},
+        {"name": _image_extension(manifest), "dtype": "image"},
         *label,
         {"name": "json", "struct": [{"name": name, "dtype": kind} for name, kind in facts.items()]},
         {"name": "__key__", "dtype": "string"},
@@ -73,7 +79,7 @@ def _size_category(samples: int) -> str:
     return "1B<n<10B"
 
 
-def _what(manifest: Manifest) -> str:
+def _intro_section(manifest: Manifest) -> str:
     image = manifest.image
     kind = "grey" if image.channels == 1 else "colour"
     sorts = f", in {len(manifest.classes)} classes" if manifest.classes else ""
@@ -89,8 +95,8 @@ decoded. Every image file says so itself, in its XMP packet: IPTC digital source
 """
 
 
-def _load(manifest: Manifest) -> str:
-    fields = f'"{_extension(manifest)}", "cls"' if manifest.classes else f'"{_extension(manifest)}"'
+def _loading_section(manifest: Manifest) -> str:
+    fields = f'"{_image_extension(manifest)}", "cls"' if manifest.classes else f'"{_image_extension(manifest)}"'
     names = "image, label" if manifest.classes else "(image,)"
     last = manifest.shards[-1].number
     numbers = f"{{000000..{last:06d}}}" if last else "000000"
@@ -129,33 +135,36 @@ What made each image (attempt, cluster, log-density, latent point, sha256) stand
 """
 
 
-def _counts(manifest: Manifest) -> str:
+def _classes_section(manifest: Manifest) -> str:
     if not manifest.classes:
         return ""
     rows = list(zip(manifest.classes, manifest.counts, strict=True))
-    lines = [f"| {label} | {_plain(name)} | {count:,} |" for label, (name, count) in enumerate(rows[:MAX_CLASS_ROWS])]
+    lines = [
+        f"| {label} | {_escape_markdown(name)} | {count:,} |"
+        for label, (name, count) in enumerate(rows[:MAX_CLASS_ROWS])
+    ]
     if more := rows[MAX_CLASS_ROWS:]:
         lines.append(f"| ... | {len(more)} more classes | {sum(count for _, count in more):,} |")
     return "\n".join(["## Classes", "", "| label | class | images |", "|---:|---|---:|", *lines, ""])
 
 
-def _how(manifest: Manifest) -> str:
+def _origin_section(manifest: Manifest) -> str:
     made, recipe = manifest.provenance, Recipe.model_validate(manifest.recipe)
     facts = {
-        "real images": f"{_plain(made.source)}, fingerprint `{made.source_fingerprint}`",
-        "model": f"{_plain(made.model)}, in bundle `{made.bundle}`",
-        "sampler": _plain(made.sampler),
+        "real images": f"{_escape_markdown(made.source)}, fingerprint `{made.source_fingerprint}`",
+        "model": f"{_escape_markdown(made.model)}, in bundle `{made.bundle}`",
+        "sampler": _escape_markdown(made.sampler),
         "recipe": f"`{manifest.recipe_digest}`, whole in [{RECIPE_KEY}]({RECIPE_KEY})",
         "seed": str(recipe.seed),
-        "drawn from": _drawn(recipe),
-        "density floor": _floor(recipe.density_floor, manifest.refused),
+        "drawn from": _describe_draw(recipe),
+        "density floor": _describe_density_floor(recipe.density_floor, manifest.refused),
         "files": f"{len(manifest.shards):,} shards of {manifest.image.format.upper()} images, {manifest.bytes:,} bytes",
     }
     lines = [f"| {name} | {value} |" for name, value in facts.items()]
     return "\n".join(["## How it was made", "", "| | |", "|---|---|", *lines, ""])
 
 
-def _drawn(recipe: Recipe) -> str:
+def _describe_draw(recipe: Recipe) -> str:
     draw = recipe.draw
     text = "the whole distribution"
     if isinstance(draw, ClusterDraw):
@@ -167,12 +176,12 @@ def _drawn(recipe: Recipe) -> str:
     return text if recipe.temperature == 1.0 else f"{text}, at temperature {recipe.temperature:g}"
 
 
-def _floor(quantile: float | None, refused: int) -> str:
+def _describe_density_floor(quantile: float | None, refused: int) -> str:
     text = "none" if quantile is None else f"the {quantile:.4%} quantile of held-out real codes"
     return f"{text}; {refused:,} draws refused"
 
 
-def _check() -> str:
+def _verification_section() -> str:
     return f"""## Check it
 
 ```
@@ -187,10 +196,10 @@ No license is stated: the terms of the real images that the model learned from m
 """
 
 
-def _extension(manifest: Manifest) -> str:
+def _image_extension(manifest: Manifest) -> str:
     return extension(Recipe.model_validate(manifest.recipe).image.format)
 
 
-def _plain(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """``text`` as Markdown that shows exactly it, inside a table too."""
     return re.sub(r"([\\`*_{}\[\]<>|~&$])", r"\\\1", text)

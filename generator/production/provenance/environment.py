@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from generator.spec.canonical import Frozen, digest_of
+from generator.spec.canonical import FrozenModel, digest_of
 from generator.spec.recipe import Execution
 
 
-class Environment(Frozen):
+class Environment(FrozenModel):
     """Device kind with instruction set, numeric type, execution mode, and the libraries on the path of a sample."""
 
     environment_version: Literal[1] = 1
@@ -26,13 +26,13 @@ class Environment(Frozen):
         return digest_of(self.canonical())
 
 
-def differences(ours: Environment, theirs: Environment) -> str:
+def describe_differences(ours: Environment, theirs: Environment) -> str:
     """What differs, as a person reads it: ``torch 2.13.0 instead of 2.12.1, ...``."""
-    one, two = _flat(ours), _flat(theirs)
+    one, two = _flatten(ours), _flatten(theirs)
     names = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
     return ", ".join(f"{name} {one.get(name, 'absent')} instead of {two.get(name, 'absent')}" for name in names)
 
 
-def _flat(environment: Environment) -> dict[str, str]:
+def _flatten(environment: Environment) -> dict[str, str]:
     facts = {"device": environment.device, "dtype": environment.dtype, "execution": environment.execution}
     return facts | environment.libraries

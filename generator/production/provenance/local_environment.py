@@ -6,14 +6,14 @@ import platform
 
 import torch
 
-from generator.production.images.fingerprints import encoder_facts
+from generator.production.images.fingerprints import encoder_fingerprints
 from generator.production.provenance.environment import Environment
 from generator.spec.recipe import Execution
 
 
-def environment_here(device: str, dtype: str, execution: Execution = "eager") -> Environment:
+def local_environment(device: str, dtype: str, execution: Execution = "eager") -> Environment:
     """The environment of this process, decoding on torch device ``device`` with ``dtype``."""
-    return Environment(device=_device_kind(device), dtype=dtype, execution=execution, libraries=_libraries())
+    return Environment(device=_device_kind(device), dtype=dtype, execution=execution, libraries=_library_versions())
 
 
 def _device_kind(device: str) -> str:
@@ -23,7 +23,7 @@ def _device_kind(device: str) -> str:
     return f"cpu/{platform.machine()}/{torch.backends.cpu.get_cpu_capability()}"
 
 
-def _libraries() -> dict[str, str]:
+def _library_versions() -> dict[str, str]:
     import numpy
     import PIL
     import pyarrow
@@ -38,5 +38,5 @@ def _libraries() -> dict[str, str]:
         "pyarrow": pyarrow.__version__,
         "pillow": PIL.__version__,
         "freetype": str(features.version("freetype2")),
-        **encoder_facts(),
+        **encoder_fingerprints(),
     }

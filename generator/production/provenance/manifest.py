@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from generator.errors import DatasetError
-from generator.spec.canonical import MAX_JSON_BYTES, Frozen, read_json, validated
+from generator.spec.canonical import MAX_JSON_BYTES, FrozenModel, read_json, validate
 from generator.spec.recipe import MAX_SHARDS, ClassName, Digest, Name
 
 RECIPE_KEY = "recipe.json"
@@ -26,7 +26,7 @@ MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, the preview
 MAX_MANIFEST_BYTES = 2**30  # 999,999 receipts of few classes
 
 Size = Annotated[int, Field(ge=0, lt=2**53)]
-Number = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
+ShardNumber = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
 
 
 def build_prefix(name: str, build_id: str) -> str:
@@ -46,7 +46,7 @@ def receipt_key(number: int) -> str:
     return f"receipts/{number:06d}.json"
 
 
-class StoredFile(Frozen):
+class StoredFile(FrozenModel):
     """An object of a build: its key below the build's prefix, its digest, its size in bytes."""
 
     key: str = Field(min_length=1, max_length=400)
@@ -54,13 +54,13 @@ class StoredFile(Frozen):
     size: Size
 
 
-class Receipt(Frozen):
+class Receipt(FrozenModel):
     """One finished shard. Its existence says that shard and table are stored, whole, with these digests."""
 
     receipt_version: Literal[1] = 1
     recipe: Digest
     environment: Digest
-    number: Number
+    number: ShardNumber
     samples: Annotated[int, Field(ge=0, le=100_000, strict=True)]  # no shard has more
     counts: tuple[Size, ...]  # per class; a single count when unlabelled
     refused: Size  # draws that the filters refused on the way to these samples
@@ -68,7 +68,7 @@ class Receipt(Frozen):
     table: StoredFile
 
 
-class Provenance(Frozen):
+class Provenance(FrozenModel):
     """Where the decoder and the latent distribution came from."""
 
     bundle: Digest
@@ -78,7 +78,7 @@ class Provenance(Frozen):
     source_fingerprint: Digest
 
 
-class ImageFacts(Frozen):
+class ImageFacts(FrozenModel):
     """What every image of the build is: height and width in pixels, 1 (grey) or 3 (RGB) channels, file format."""
 
     height: int
@@ -87,7 +87,7 @@ class ImageFacts(Frozen):
     format: Literal["png", "jpeg"]
 
 
-class Manifest(Frozen):
+class Manifest(FrozenModel):
     """The commit. A build exists for readers if and only if its manifest exists."""
 
     kind: Literal["latentmill.manifest"] = "latentmill.manifest"
@@ -111,4 +111,4 @@ class Manifest(Frozen):
 def parse_manifest(data: bytes) -> Manifest:
     """The manifest in the stored bytes ``data``. Raises ``DatasetError`` naming what is wrong with it."""
     document = read_json(data, field=MANIFEST_KEY, error=DatasetError, limit=MAX_MANIFEST_BYTES)
-    return validated(Manifest, document, field=MANIFEST_KEY, error=DatasetError)
+    return validate(Manifest, document, field=MANIFEST_KEY, error=DatasetError)

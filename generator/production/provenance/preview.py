@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 from generator.production.images import image_encoder
 from generator.spec.recipe import JpegSettings
 
-ROWS, PER_ROW, GRID = 10, 10, 8
+ROWS, PER_ROW, GRID_SIDE = 10, 10, 8
 MIN_CELL, MAX_CELL = 48, 192  # pixels
 
-_GAP, _MARGIN, _NAME_CHARS = 6, 20, 18
-_PAPER, _FRAME, _INK = (250, 250, 247), (218, 218, 212), (58, 58, 56)
+_GAP, _MARGIN, _MAX_TITLE_CHARS = 6, 20, 18
+_BACKGROUND, _BORDER_COLOUR, _TEXT_COLOUR = (250, 250, 247), (218, 218, 212), (58, 58, 56)
 
 Row = tuple[str, list[np.ndarray]]
 
@@ -32,7 +32,7 @@ def preview_bytes(
     The first ``PER_ROW`` images of the first ``ROWS`` classes that occur; without classes the first ``GRID`` squared.
     """
     rows = _class_rows(samples, classes) if classes else _grid_rows(samples)
-    return image_encoder(JpegSettings(quality=92), recipe_version)(_sheet(rows))
+    return image_encoder(JpegSettings(quality=92), recipe_version)(_contact_sheet(rows))
 
 
 def _class_rows(samples: Iterable[tuple[np.ndarray, int | None]], classes: tuple[str, ...]) -> list[Row]:
@@ -40,34 +40,34 @@ def _class_rows(samples: Iterable[tuple[np.ndarray, int | None]], classes: tuple
     for image_HWC, label in samples:
         if label is not None and len(row := found.setdefault(label, [])) < PER_ROW:
             row.append(image_HWC)
-    return [(_name(classes[label], label), found[label]) for label in sorted(found)[:ROWS]]
+    return [(_row_title(classes[label], label), found[label]) for label in sorted(found)[:ROWS]]
 
 
 def _grid_rows(samples: Iterable[tuple[np.ndarray, int | None]]) -> list[Row]:
-    images = [image_HWC for (image_HWC, _), _ in zip(samples, range(GRID * GRID), strict=False)]
-    return [("", images[start : start + GRID]) for start in range(0, len(images), GRID)]
+    images = [image_HWC for (image_HWC, _), _ in zip(samples, range(GRID_SIDE * GRID_SIDE), strict=False)]
+    return [("", images[start : start + GRID_SIDE]) for start in range(0, len(images), GRID_SIDE)]
 
 
-def _sheet(rows: list[Row]) -> np.ndarray:
-    cell_w, cell_h = _cell(rows[0][1][0]).size
+def _contact_sheet(rows: list[Row]) -> np.ndarray:
+    cell_w, cell_h = _scale_image(rows[0][1][0]).size
     font = ImageFont.load_default(size=15)
     names_w = round(max(font.getlength(name) for name, _ in rows))
     left = _MARGIN + (names_w + 2 * _GAP if names_w else 0)
     columns = max(len(images) for _, images in rows)
     size = (left + columns * (cell_w + _GAP) - _GAP + _MARGIN, len(rows) * (cell_h + _GAP) - _GAP + 2 * _MARGIN)
-    sheet = Image.new("RGB", size, _PAPER)
+    sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for row, (name, images) in enumerate(rows):
         top = _MARGIN + row * (cell_h + _GAP)
-        draw.text((left - 2 * _GAP, top + cell_h // 2), name, fill=_INK, font=font, anchor="rm")
+        draw.text((left - 2 * _GAP, top + cell_h // 2), name, fill=_TEXT_COLOUR, font=font, anchor="rm")
         for column, image_HWC in enumerate(images):
             x = left + column * (cell_w + _GAP)
-            draw.rectangle((x - 1, top - 1, x + cell_w, top + cell_h), outline=_FRAME)
-            sheet.paste(_cell(image_HWC), (x, top))
+            draw.rectangle((x - 1, top - 1, x + cell_w, top + cell_h), outline=_BORDER_COLOUR)
+            sheet.paste(_scale_image(image_HWC), (x, top))
     return np.array(sheet)
 
 
-def _cell(image_HWC: np.ndarray) -> Image.Image:
+def _scale_image(image_HWC: np.ndarray) -> Image.Image:
     side = min(image_HWC.shape[:2])
     scale = -(-MIN_CELL // side)
     image_HWC = image_HWC.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -75,9 +75,9 @@ def _cell(image_HWC: np.ndarray) -> Image.Image:
     return cell.reduce(-(-side // MAX_CELL))
 
 
-def _name(name: str, label: int) -> str:
+def _row_title(name: str, label: int) -> str:
     """``name`` in ASCII, which is all that the bundled font has: without its accents, or as a number."""
     plain = "".join(char for char in unicodedata.normalize("NFKD", name) if not unicodedata.combining(char))
     if not plain.isascii():
         return f"class {label}"
-    return plain if len(plain) <= _NAME_CHARS else f"{plain[: _NAME_CHARS - 1]}..."
+    return plain if len(plain) <= _MAX_TITLE_CHARS else f"{plain[: _MAX_TITLE_CHARS - 1]}..."

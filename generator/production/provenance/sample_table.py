@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from generator.errors import IntegrityError
-from generator.models.screening.soft_labels import Likely
+from generator.models.screening.soft_labels import SoftLabels
 
 MAX_ROWS = 100_000  # of a table, as a shard has no more samples
 _ROW_BYTES = 8192  # a latent point of 512 numbers, a class name, a digest; and as much again
-_SPARE_BYTES = 2**20
+_OVERHEAD_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SampleRows:
     clusters_N: np.ndarray  # int32
     log_density_N: np.ndarray  # float64
     confidence_N: np.ndarray  # float32, NaN where no judge looked
-    likely_NK: Likely  # K is 0 where no judge looked
+    likely_NK: SoftLabels  # K is 0 where no judge looked
     latents_ND: np.ndarray  # float32
 
 
@@ -60,8 +60,8 @@ def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, .
         "cluster": pa.array(rows.clusters_N, pa.int32()),
         "log_density": pa.array(rows.log_density_N, pa.float64()),
         "label_confidence": pa.array(rows.confidence_N, pa.float32(), mask=np.isnan(rows.confidence_N)),
-        "likely_labels": pa.array(_lists(rows.likely_NK.labels_NK), pa.list_(pa.int32())),
-        "likely_probabilities": pa.array(_lists(rows.likely_NK.probability_NK), pa.list_(pa.float64())),
+        "likely_labels": pa.array(_nullable_lists(rows.likely_NK.labels_NK), pa.list_(pa.int32())),
+        "likely_probabilities": pa.array(_nullable_lists(rows.likely_NK.probability_NK), pa.list_(pa.float64())),
         "image_sha256": pa.array(image_sha256, pa.string()),
         "latent": pa.FixedSizeListArray.from_arrays(flat_latents, dims),
     }
@@ -70,7 +70,7 @@ def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, .
     return out.getvalue()
 
 
-def _lists(values_NK: np.ndarray) -> list[list[Any] | None]:
+def _nullable_lists(values_NK: np.ndarray) -> list[list[Any] | None]:
     return values_NK.tolist() if values_NK.shape[1] else [None] * len(values_NK)
 
 
@@ -81,7 +81,7 @@ def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> l
 
     try:
         file = pq.ParquetFile(io.BytesIO(data))
-        _check_size(file.metadata, field)
+        _check_table_size(file.metadata, field)
         if lacking := set(columns or ()) - set(file.schema_arrow.names):
             raise IntegrityError(field, f"the columns {columns}", f"none called {', '.join(sorted(lacking))}")
         rows: list[dict[str, Any]] = file.read(columns=columns).to_pylist()
@@ -90,10 +90,10 @@ def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> l
     return rows
 
 
-def _check_size(metadata: Any, field: str) -> None:
+def _check_table_size(metadata: Any, field: str) -> None:
     """A few bytes may unfold to any number of rows, and one row to any number of bytes."""
     groups = [metadata.row_group(number) for number in range(min(metadata.num_row_groups, MAX_ROWS))]
     rows, size = metadata.num_rows, sum(group.total_byte_size for group in groups)
-    if not 0 <= rows <= MAX_ROWS or not 0 <= size <= _SPARE_BYTES + rows * _ROW_BYTES:
+    if not 0 <= rows <= MAX_ROWS or not 0 <= size <= _OVERHEAD_BYTES + rows * _ROW_BYTES:
         expected = f"at most {MAX_ROWS} rows of at most {_ROW_BYTES} bytes"
         raise IntegrityError(field, expected, f"{rows} rows of {size} bytes in all")

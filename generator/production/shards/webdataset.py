@@ -18,11 +18,11 @@ _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
 _TEMPLATE = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)  # fields of a ustar header; the name comes first, 100 bytes
-_OURS = re.compile(rb"([0-9A-Za-z_-]{1,90}\.[0-9A-Za-z.]{1,9})\0")
-_DIGITS = re.compile(rb"([0-7]{11})\0")
-_BETWEEN, _DATE, _REST = _TEMPLATE[100:124], _TEMPLATE[136:148], _TEMPLATE[156:]
+_MEMBER_NAME = re.compile(rb"([0-9A-Za-z_-]{1,90}\.[0-9A-Za-z.]{1,9})\0")
+_OCTAL_SIZE = re.compile(rb"([0-7]{11})\0")
+_MODE_AND_OWNER, _MTIME, _TAIL = _TEMPLATE[100:124], _TEMPLATE[136:148], _TEMPLATE[156:]
 _PADDING = [bytes(-size % _BLOCK) for size in range(_BLOCK)]
-_FIXED_SUM = sum(_TEMPLATE) - sum(_TEMPLATE[_SIZE]) - sum(_TEMPLATE[_CHECKSUM]) + 8 * ord(" ")
+_FIXED_CHECKSUM = sum(_TEMPLATE) - sum(_TEMPLATE[_SIZE]) - sum(_TEMPLATE[_CHECKSUM]) + 8 * ord(" ")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class TarWriter:
 
     def add(self, key: str, members: list[Member]) -> None:
         """Append one sample; ``key`` is ASCII, at most 90 characters, without a dot or slash."""
-        self.append(sample_block(key, members))
+        self.append_block(sample_block(key, members))
 
-    def append(self, block: bytes) -> None:
+    def append_block(self, block: bytes) -> None:
         """Append one sample as ``sample_block`` gives it."""
         self._blocks.append(block)
         self._size += len(block)
@@ -55,7 +55,7 @@ class TarWriter:
     def finish(self) -> bytes:
         """The archive: two zero blocks, then padding to a whole record. Once."""
         size = self._size + 2 * _BLOCK
-        self.append(bytes(2 * _BLOCK + -size % _RECORD))
+        self.append_block(bytes(2 * _BLOCK + -size % _RECORD))
         blocks, self._blocks = self._blocks, []
         return b"".join(blocks)
 
@@ -79,8 +79,8 @@ def ustar_header(name: str, size: int) -> bytes:
     plain, size_field = name.encode("ascii"), b"%011o\0" % size
     assert len(plain) <= 100
     assert len(size_field) == 12
-    checksum = b"%06o\0 " % (_FIXED_SUM + sum(plain) + sum(size_field))
-    return b"".join((plain.ljust(100, b"\0"), _BETWEEN, size_field, _DATE, checksum, _REST))
+    checksum = b"%06o\0 " % (_FIXED_CHECKSUM + sum(plain) + sum(size_field))
+    return b"".join((plain.ljust(100, b"\0"), _MODE_AND_OWNER, size_field, _MTIME, checksum, _TAIL))
 
 
 def read_samples(data: bytes, *, field: str) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -89,7 +89,7 @@ def read_samples(data: bytes, *, field: str) -> Iterator[tuple[str, dict[str, by
     Read is what ``TarWriter`` writes and nothing else: no links, no extended headers, no names that lead elsewhere.
     """
     key, files = "", dict[str, bytes]()
-    for stem, extension, content in _members(data, field):
+    for stem, extension, content in _read_members(data, field):
         if stem != key and files:
             yield key, files
             files = {}
@@ -100,10 +100,10 @@ def read_samples(data: bytes, *, field: str) -> Iterator[tuple[str, dict[str, by
         yield key, files
 
 
-def _members(data: bytes, field: str) -> Iterator[tuple[str, str, bytes]]:
+def _read_members(data: bytes, field: str) -> Iterator[tuple[str, str, bytes]]:
     place = 0
     while data[place : place + _BLOCK].strip(b"\0"):
-        name, size = _named(data[place : place + _BLOCK], field, place)
+        name, size = _parse_header(data[place : place + _BLOCK], field, place)
         place += _BLOCK
         if place + size > len(data):
             raise IntegrityError(field, f"a tar archive of {place + size} bytes or more", f"{len(data)} bytes")
@@ -114,10 +114,10 @@ def _members(data: bytes, field: str) -> Iterator[tuple[str, str, bytes]]:
         raise IntegrityError(field, "a tar archive that ends in blocks of zeros", "something else at its end")
 
 
-def _named(header: bytes, field: str, place: int) -> tuple[str, int]:
+def _parse_header(header: bytes, field: str, place: int) -> tuple[str, int]:
     """Name and size in a header that is, byte for byte, one of ours."""
-    name = _OURS.match(header)
-    size = _DIGITS.fullmatch(header[_SIZE])
+    name = _MEMBER_NAME.match(header)
+    size = _OCTAL_SIZE.fullmatch(header[_SIZE])
     if name is None or size is None or header != ustar_header(name[1].decode(), int(size[1], 8)):
         got = f"bytes that do not parse (in the header at byte {place}: {header[:40]!r})"
         raise IntegrityError(field, "a tar archive of plain files", got)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from generator.curation.costs import report_of
-from generator.production.pipeline.run_costs import cost_of
-from generator.production.pipeline.run_record import Run
-from generator.production.pipeline.run_records import read_runs
+from generator.production.pipeline.run_costs import sum_costs
+from generator.production.pipeline.run_record import RunRecord
+from generator.production.pipeline.run_records import read_run_records
 from generator.production.pipeline.stage_times import STAGES
 from generator.store import open_store
 from tests.support.small_builds import SmallBuild
@@ -19,7 +19,7 @@ from tests.support.small_builds import SmallBuild
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def run(number: int, begin: float, end: float, *, process: str = "a", **changes: object) -> Run:
+def run(number: int, begin: float, end: float, *, process: str = "a", **changes: object) -> RunRecord:
     """100 images in 10,000 bytes, begun and ended so many seconds after midnight; half of the time is decoding."""
     seconds = dict.fromkeys(STAGES, 0.0) | {"decode": (end - begin) / 2, "encode": (end - begin) / 2}
     facts = {
@@ -36,15 +36,15 @@ def run(number: int, begin: float, end: float, *, process: str = "a", **changes:
         "seconds": seconds,
         "processor_seconds": seconds,
     }
-    return Run.model_validate(facts | changes)
+    return RunRecord.model_validate(facts | changes)
 
 
 def test_nothing_costs_nothing() -> None:
-    assert cost_of([]) is None
+    assert sum_costs([]) is None
 
 
 def test_two_processes_side_by_side() -> None:
-    cost = cost_of([run(0, 0, 4), run(1, 0, 6, process="b"), run(2, 6, 10)])
+    cost = sum_costs([run(0, 0, 4), run(1, 0, 6, process="b"), run(2, 6, 10)])
     assert cost is not None
     assert (cost.runs, cost.shards, cost.samples, cost.made, cost.refused, cost.bytes) == (3, 3, 300, 300, 75, 30_000)
     assert (cost.began, cost.ended, cost.wall_seconds) == (MIDNIGHT, MIDNIGHT + timedelta(seconds=10), 10.0)
@@ -59,13 +59,13 @@ def test_two_processes_side_by_side() -> None:
 
 
 def test_a_shard_that_is_begun_while_another_is_uploaded_is_paid_for_once() -> None:
-    cost = cost_of([run(0, 0, 4), run(1, 2, 6), run(2, 3, 5), run(3, 10, 11)])
+    cost = sum_costs([run(0, 0, 4), run(1, 2, 6), run(2, 3, 5), run(3, 10, 11)])
     assert cost is not None
     assert cost.process_seconds == 7.0
 
 
 def test_a_shard_that_is_made_again_costs_again_and_counts_once() -> None:
-    once, twice = cost_of([run(0, 0, 4)]), cost_of([run(0, 0, 4), run(0, 4, 8, process="b")])
+    once, twice = sum_costs([run(0, 0, 4)]), sum_costs([run(0, 0, 4), run(0, 4, 8, process="b")])
     assert once is not None
     assert twice is not None
     assert (twice.shards, twice.samples, twice.made, twice.bytes) == (1, 100, 200, 10_000)
@@ -75,7 +75,7 @@ def test_a_shard_that_is_made_again_costs_again_and_counts_once() -> None:
 
 
 def test_runs_of_an_earlier_release_are_taken_one_by_one() -> None:
-    cost = cost_of([run(number, 0, 4, process="", ended=None) for number in range(3)])
+    cost = sum_costs([run(number, 0, 4, process="", ended=None) for number in range(3)])
     assert cost is not None
     assert (cost.process_seconds, cost.processes, cost.wall_seconds) == (12.0, 0, None)
 
@@ -93,7 +93,7 @@ def test_runs_of_an_earlier_release_are_taken_one_by_one() -> None:
 )
 def test_whatever_is_believed_can_be_summed_and_shown(changes: dict[str, object]) -> None:
     for runs in ([run(0, 0, 1, **changes)], [run(0, 0, 1, **changes), run(1, 0, 1)]):
-        cost = cost_of(runs)
+        cost = sum_costs(runs)
         assert cost is not None
         text = json.dumps(cost.model_dump(mode="json"), allow_nan=False)
         assert "\\u001b" not in text
@@ -123,16 +123,16 @@ def test_of_many_runs_some_are_read_evenly_and_the_first_and_last(tmp_path: Path
     store = open_store(str(tmp_path / "build"))
     for number in range(100):
         store.put(f"runs/{number:03d}.json", json.dumps(run(number, number, number + 1).facts()).encode())
-    runs = read_runs(store, most=12, listed=1000)
-    shards = [found.shard for found in runs.read]
-    assert runs.sampled
-    assert (runs.found, runs.looked) == (100, len(shards))
+    runs = read_run_records(store, most=12, listed=1000)
+    shards = [found.shard for found in runs.records]
+    assert runs.is_partial
+    assert (runs.found, runs.looked_at) == (100, len(shards))
     assert len(shards) <= 12
     assert {0, 99, 10, 50, 90} <= set(shards)
-    short = read_runs(store, most=12, listed=20)
-    assert (short.found, short.more, short.sampled) == (20, True, True)
-    whole = read_runs(store, most=100, listed=100)
-    assert (len(whole.read), whole.more, whole.sampled) == (100, False, False)
+    short = read_run_records(store, most=12, listed=20)
+    assert (short.found, short.truncated, short.is_partial) == (20, True, True)
+    whole = read_run_records(store, most=100, listed=100)
+    assert (len(whole.records), whole.truncated, whole.is_partial) == (100, False, False)
 
 
 def test_an_unfinished_build_is_told_from_what_is_there(tmp_path: Path) -> None:

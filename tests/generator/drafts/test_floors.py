@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import SpecError
 from generator.models.bundle import load_bundle, save_bundle
-from generator.models.screening.config import Passing
+from generator.models.screening.config import PassRates
 from generator.store import open_store
-from tests.support.bundles import guarded_bundle, tiny_bundle, tiny_contents
+from tests.support.bundles import screened_bundle, tiny_bundle, tiny_contents
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return guarded_bundle(tmp_path_factory.mktemp("guarded") / "bundle")
+    return screened_bundle(tmp_path_factory.mktemp("guarded") / "bundle")
 
 
 @pytest.mark.parametrize(
@@ -33,18 +33,18 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_floors_are_what_the_bundle_can_tell(
     guarded: Path, given: dict[str, Any], label_floor: float | None, novelty_floor: float | None
 ) -> None:
-    draft = draft_of({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **given})
-    recipe = resolve(draft)[0].recipe
+    draft = parse_draft({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **given})
+    recipe = resolve_draft(draft)[0].recipe
     assert (recipe.label_floor, recipe.novelty_floor) == (label_floor, novelty_floor)
 
 
 @pytest.mark.parametrize(("field", "part"), [("label_floor", "judge"), ("novelty_floor", "sketch")])
 def test_a_floor_that_the_bundle_cannot_measure_is_refused(tmp_path: Path, field: str, part: str) -> None:
     plain = {"bundle": str(tiny_bundle(tmp_path / "b")), "count": 9, "destination": "out", "name": "n"}
-    recipe = resolve(draft_of(plain))[0].recipe
+    recipe = resolve_draft(parse_draft(plain))[0].recipe
     assert (recipe.label_floor, recipe.novelty_floor) == (None, None)
     with pytest.raises(SpecError, match=rf"^{field}: .*a bundle with a {part}.*got 0\.05"):
-        resolve(draft_of({**plain, field: 0.05}))
+        resolve_draft(parse_draft({**plain, field: 0.05}))
 
 
 @pytest.mark.parametrize(
@@ -59,16 +59,16 @@ def test_a_floor_that_the_bundle_cannot_measure_is_refused(tmp_path: Path, field
 )
 def test_a_floor_outside_its_range_is_refused(guarded: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=next(iter(wrong))):
-        resolve(draft_of({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **wrong}))
+        resolve_draft(parse_draft({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **wrong}))
 
 
 def test_floors_that_would_refuse_most_samples_are_off_unless_asked_for(guarded: Path, tmp_path: Path) -> None:
     store = open_store(str(guarded))
     bundle = load_bundle(store)
-    poor = Passing(label=(0.9, 0.2, 0.9), novelty=0.3)
-    guards = replace(bundle.guards, passing=poor)
+    poor = PassRates(label=(0.9, 0.2, 0.9), novelty=0.3)
+    guards = replace(bundle.screening, passing=poor)
     save_bundle(tmp_path / "poor", replace(tiny_contents(), guards=guards))
     fields = {"bundle": str(tmp_path / "poor"), "count": 9, "destination": "out", "name": "n"}
-    recipe = resolve(draft_of(fields))[0].recipe
+    recipe = resolve_draft(parse_draft(fields))[0].recipe
     assert (recipe.label_floor, recipe.novelty_floor) == (None, None)
-    assert resolve(draft_of({**fields, "label_floor": 0.5}))[0].recipe.label_floor == 0.5
+    assert resolve_draft(parse_draft({**fields, "label_floor": 0.5}))[0].recipe.label_floor == 0.5

@@ -13,11 +13,18 @@ from generator.datasets.torch_dataset import open_dataset
 from generator.datasets.verification import verify_dataset
 from generator.errors import BuildConflict, EnvironmentMismatch, RejectionExhausted, SpecError
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.commit import BuildPlace, begin, committed, fix_environment, place_of, publish_shard
+from generator.production.commit import (
+    BuildLocation,
+    begin,
+    find_manifest,
+    fix_environment,
+    locate_build,
+    publish_shard,
+)
 from generator.production.decoding import ResidentDecoder
 from generator.production.mill import build
 from generator.production.pipeline.sampling import Sampler
-from generator.production.pipeline.shard_maker import Maker, open_maker
+from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import ENVIRONMENT_KEY, MANIFEST_KEY, shard_key
 from generator.production.provenance.sample_table import read_rows
@@ -26,7 +33,7 @@ from generator.spec.canonical import digest_of
 from generator.spec.plan import Plan
 from generator.spec.recipe import JobSpec, Order, Recipe
 from generator.store import open_store
-from tests.support.bundles import guarded_bundle, tiny_bundle
+from tests.support.bundles import screened_bundle, tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +43,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return load_bundle(open_store(str(guarded_bundle(tmp_path_factory.mktemp("b") / "guarded", size=16, channels=3))))
+    return load_bundle(open_store(str(screened_bundle(tmp_path_factory.mktemp("b") / "guarded", size=16, channels=3))))
 
 
 def screened(bundle: Bundle, **changes: object) -> Recipe:
@@ -49,13 +56,13 @@ def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
     return Recipe.model_validate({"bundle": bundle.digest, "density_floor": 0.5, **fields, **changes})
 
 
-def place_for(recipe: Recipe, name: str) -> BuildPlace:
-    return place_of(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="laws")))
+def place_for(recipe: Recipe, name: str) -> BuildLocation:
+    return locate_build(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="laws")))
 
 
-def maker_for(bundle: Bundle, recipe: Recipe, name: str = "maker") -> Maker:
+def maker_for(bundle: Bundle, recipe: Recipe, name: str = "maker") -> ShardMaker:
     decoder = ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device="cpu")
-    return open_maker(place_for(recipe, name), bundle, decoder)
+    return open_shard_maker(place_for(recipe, name), bundle, decoder)
 
 
 @given(st.permutations(range(24)), st.sampled_from([1, 3, 7, 24]))
@@ -87,10 +94,10 @@ def test_accepted_samples_reach_the_floor(bundle: Bundle) -> None:
     labels = np.arange(200) % 3
     drawn = sampler.draw(np.arange(200), np.zeros(200, dtype=np.int64), labels)
     assert (drawn.log_density_B >= bundle.latents.density_floor(0.5)[labels]).all()
-    again = sampler.once(np.arange(200), drawn.attempts_B, labels)
+    again = sampler.draw_attempt(np.arange(200), drawn.attempts_B, labels)
     assert np.array_equal(again.z_BD, drawn.z_BD)
     earlier = drawn.attempts_B > 0
-    before = sampler.once(np.arange(200)[earlier], drawn.attempts_B[earlier] - 1, labels[earlier])
+    before = sampler.draw_attempt(np.arange(200)[earlier], drawn.attempts_B[earlier] - 1, labels[earlier])
     assert (before.log_density_B < bundle.latents.density_floor(0.5)[labels[earlier]]).all()
 
 
@@ -108,10 +115,10 @@ def test_shards_are_the_same_in_any_order_and_with_any_threads(bundle: Bundle, i
     try:
         torch.set_num_threads(1)
         maker = maker_for(bundle, recipe)
-        backward = [maker.make(plan.shard(number), "laws") for number in reversed(range(plan.shards))]
+        backward = [maker.make(plan.shard(number), "laws") for number in reversed(range(plan.shard_count))]
     finally:
         torch.set_num_threads(threads)
-    assert [made.shard for made in forward] == [made.shard for made in reversed(backward)]
+    assert [made.archive for made in forward] == [made.archive for made in reversed(backward)]
     assert [made.table for made in forward] == [made.table for made in reversed(backward)]
     assert [made.receipt for made in forward] == [made.receipt for made in reversed(backward)]
 
@@ -173,9 +180,9 @@ def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle) -> None:
     begin(broken)
     fix_environment(broken, maker.environment)
     made = maker.make(Plan(recipe).shard(2), "laws")
-    broken.store.create(made.receipt.shard.key, made.shard)  # the writer died before table and receipt
+    broken.store.create(made.receipt.shard.key, made.archive)  # the writer died before table and receipt
     publish_shard(broken, maker.make(Plan(recipe).shard(0), "laws"))
-    assert committed(broken) is None
+    assert find_manifest(broken) is None
     build(broken, bundle, device="cpu")
     stored = [
         {info.key: place.store.get(info.key) for info in place.store.list() if not info.key.startswith("runs/")}
@@ -243,8 +250,8 @@ def test_screened_shards_are_the_same_in_any_order(guarded: Bundle) -> None:
     plan = Plan(recipe)
     forward = [maker_for(guarded, recipe).make(shard, "laws") for shard in plan]
     maker = maker_for(guarded, recipe)
-    backward = [maker.make(plan.shard(number), "laws") for number in reversed(range(plan.shards))]
-    assert [made.shard for made in forward] == [made.shard for made in reversed(backward)]
+    backward = [maker.make(plan.shard(number), "laws") for number in reversed(range(plan.shard_count))]
+    assert [made.archive for made in forward] == [made.archive for made in reversed(backward)]
     assert [made.table for made in forward] == [made.table for made in reversed(backward)]
     assert sum(made.receipt.refused for made in forward) > recipe.total / 4
 
@@ -258,9 +265,9 @@ def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle)
         for row in read_rows(place.store.get(receipt.table.key), field="t"):
             label = np.array([row["label"]])
             for attempt in range(row["attempt"] + 1):
-                draw = maker.sampler.once(np.array([row["index"]]), np.array([attempt]), label)
+                draw = maker.sampler.draw_attempt(np.array([row["index"]]), np.array([attempt]), label)
                 images_BHWC = maker.decoder.decode(draw.z_BD.astype(np.float32))
-                looked = maker.screen.look(images_BHWC, label)
+                looked = maker.screen.check(images_BHWC, label)
                 assert looked.passed_B[0] == (attempt == row["attempt"])
                 refused += not looked.passed_B[0]
             assert row["label_confidence"] == pytest.approx(looked.confidence_B[0])
@@ -268,7 +275,7 @@ def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle)
             likely = dict(zip(row["likely_labels"], row["likely_probabilities"], strict=True))
             assert likely[row["label"]] == pytest.approx(row["label_confidence"], abs=1e-4)
             assert sorted(likely.values(), reverse=True) == row["likely_probabilities"]
-            assert not guarded.guards.sketch.copies(images_BHWC, 0.1)[0]
+            assert not guarded.screening.copy_index.is_copy(images_BHWC, 0.1)[0]
     assert refused == manifest.refused
     for _, target_C, provenance in open_dataset(place.url, soft_labels=True):
         assert target_C.sum() == pytest.approx(1.0)

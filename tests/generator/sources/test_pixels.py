@@ -10,7 +10,7 @@ from PIL import Image
 
 from generator.errors import SourceError
 from generator.sources import load_source
-from generator.sources.pixels import opened, strict_pillow, to_square
+from generator.sources.pixels import open_image, strict_pillow, to_square
 
 ORIENTATION = 0x0112
 GREY_HW = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
@@ -29,7 +29,7 @@ STORED = {
 
 
 def read(path: Path, size: int, channels: int) -> np.ndarray:
-    with strict_pillow(), opened(path) as image:
+    with strict_pillow(), open_image(path) as image:
         return to_square(image, size, channels)
 
 

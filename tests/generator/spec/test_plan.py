@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generator.errors import SpecError
-from generator.spec.canonical import validated
+from generator.spec.canonical import validate
 from generator.spec.plan import Plan
 from generator.spec.recipe import MAX_SAMPLES, MAX_SHARDS, Recipe
 
@@ -52,7 +52,7 @@ def test_any_two_shards_differ_by_at_most_one_sample_of_each_class(recipe: Recip
 @given(recipes, st.randoms())
 def test_a_shard_does_not_depend_on_the_others(recipe: Recipe, random: object) -> None:
     plan = Plan(recipe)
-    number = random.randrange(plan.shards)  # type: ignore[attr-defined]
+    number = random.randrange(plan.shard_count)  # type: ignore[attr-defined]
     alone, in_turn = Plan(recipe).shard(number), list(plan)[number]
     assert alone.labels_N.tolist() == in_turn.labels_N.tolist()
     assert alone.indices_N.tolist() == in_turn.indices_N.tolist()
@@ -80,7 +80,7 @@ def test_the_seed_permutes_labels_inside_a_shard() -> None:
 
 def test_a_billion_samples_are_planned_in_no_memory() -> None:
     recipe = Recipe(bundle=BUNDLE, classes=("a", "b"), counts=(500_000_000, 500_000_000), shard_size=2000)
-    last = Plan(recipe).shard(Plan(recipe).shards - 1)
+    last = Plan(recipe).shard(Plan(recipe).shard_count - 1)
     assert last.indices_N[-1] == 999_999_999
     assert np.bincount(last.labels_N).tolist() == [1000, 1000]
 
@@ -90,19 +90,19 @@ def test_shards_have_six_digits_and_a_refusal_names_the_least_size_that_would_do
     recipe = {"bundle": BUNDLE, "counts": (total,)}
     if -(-total // shard_size) > MAX_SHARDS:
         with pytest.raises(SpecError) as caught:
-            validated(Recipe, recipe | {"shard_size": shard_size}, field="", error=SpecError)
+            validate(Recipe, recipe | {"shard_size": shard_size}, field="", error=SpecError)
         assert caught.value.field == "shard_size"
         least = next(int(word) for word in caught.value.expected.replace(",", "").split() if word.isdigit())
         assert least > shard_size
         with pytest.raises(SpecError, match="shard_size"):
-            validated(Recipe, recipe | {"shard_size": least - 1}, field="", error=SpecError)
+            validate(Recipe, recipe | {"shard_size": least - 1}, field="", error=SpecError)
         shard_size = least
-    plan = Plan(validated(Recipe, recipe | {"shard_size": shard_size}, field="", error=SpecError))
-    assert len(plan.shard(plan.shards - 1).stem) == 6
+    plan = Plan(validate(Recipe, recipe | {"shard_size": shard_size}, field="", error=SpecError))
+    assert len(plan.shard(plan.shard_count - 1).padded_number) == 6
 
 
 def test_the_default_shard_size_is_checked_as_well() -> None:
     with pytest.raises(SpecError) as caught:
-        validated(Recipe, {"bundle": BUNDLE, "counts": (MAX_SAMPLES,)}, field="", error=SpecError)
+        validate(Recipe, {"bundle": BUNDLE, "counts": (MAX_SAMPLES,)}, field="", error=SpecError)
     assert (caught.value.field, caught.value.got) == ("shard_size", "1000")
     assert "at least 1001" in caught.value.expected

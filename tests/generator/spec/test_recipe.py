@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from generator.drafts import JobDraft, draft_of, read_draft, resolve
+from generator.drafts import JobDraft, parse_draft, read_draft, resolve_draft
 from generator.errors import BundleError, BundleMissing, SpecError
 from generator.models.autoencoders.factory import load_encoder
 from generator.models.autoencoders.inference import encode
 from generator.models.bundle import load_codes, load_encoder_weights, read_info
-from generator.spec.canonical import canonical_json, digest_of, read_json, shown, validated
+from generator.spec.canonical import canonical_json, digest_of, read_json, short_repr, validate
 from generator.spec.recipe import AroundDraw, BetweenDraw, JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
@@ -76,7 +76,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_draft_names_the_field_that_is_wrong(change: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as caught:
-        draft_of(fields(**change))
+        parse_draft(fields(**change))
     assert caught.value.field == field
     assert caught.value.exit_code == 2
     assert caught.value.expected
@@ -114,7 +114,7 @@ def test_a_draft_names_the_field_that_is_wrong(change: dict[str, Any], field: st
 )
 def test_resolving_names_the_field_that_is_wrong(bundle: Path, change: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as caught:
-        resolve(draft_of(fields(bundle=str(bundle), **change)))
+        resolve_draft(parse_draft(fields(bundle=str(bundle), **change)))
     assert caught.value.field == field
 
 
@@ -124,7 +124,7 @@ def test_references_become_the_codes_that_they_name(bundle: Path, tmp_path: Path
     pixels = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     ends = {"start": {"reference": 17}, "end": {"image": str(tmp_path / "photo.png")}}
-    draw = resolve(draft_of(fields(bundle=str(bundle), draw={"mode": "between", **ends})))[0].recipe.draw
+    draw = resolve_draft(parse_draft(fields(bundle=str(bundle), draw={"mode": "between", **ends})))[0].recipe.draw
     assert isinstance(draw, BetweenDraw)
     assert draw.start == tuple(codes_ND[17].tolist())
     info = read_info(store)[1]
@@ -139,8 +139,8 @@ def test_more_like_a_training_image_is_of_its_class(bundle: Path) -> None:
     with pytest.raises(
         SpecError, match=r"the class asked for \('cat'\), got row 17, which is of 'dog'.*for 'dog' alone"
     ):
-        resolve(draft_of(draft))
-    spec = resolve(draft_of(draft | {"count": None, "counts": {"dog": 30}}))[0]
+        resolve_draft(parse_draft(draft))
+    spec = resolve_draft(parse_draft(draft | {"count": None, "counts": {"dog": 30}}))[0]
     assert spec.recipe.counts == (0, 30, 0)
     assert isinstance(spec.recipe.draw, AroundDraw)
 
@@ -153,9 +153,9 @@ def test_a_bundle_that_lacks_what_is_referred_to_is_named(tmp_path: Path, missin
     path.write_bytes(canonical_json(info))
     Image.new("L", (8, 8)).save(tmp_path / "grey.png")
     wanted = {"encoder": {"image": str(tmp_path / "grey.png")}, "codes": {"reference": 3}}[missing]
-    draft = draft_of(fields(bundle=str(tmp_path / "b"), draw={"mode": "around", "distance": 0.5, **wanted}))
+    draft = parse_draft(fields(bundle=str(tmp_path / "b"), draw={"mode": "around", "distance": 0.5, **wanted}))
     with pytest.raises(BundleError, match=f"{missing}.safetensors"):
-        resolve(draft)
+        resolve_draft(draft)
 
 
 def test_a_reference_is_resolved_without_torch(bundle: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_reference_is_resolved_without_torch(bundle: Path) -> None:
 
 
 def test_a_way_to_draw_can_be_named_alone() -> None:
-    assert draft_of(fields(draw="distribution")) == draft_of(fields())
+    assert parse_draft(fields(draw="distribution")) == parse_draft(fields())
 
 
 @pytest.mark.parametrize(
@@ -199,16 +199,16 @@ def test_a_way_to_draw_can_be_named_alone() -> None:
 )
 def test_a_refusal_reads_as_a_sentence(change: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError) as caught:
-        draft_of(fields(**change))
+        parse_draft(fields(**change))
     assert str(caught.value) == words
 
 
 def test_one_count_for_each_class() -> None:
     with pytest.raises(SpecError) as caught:
-        validated(Recipe, {"bundle": BUNDLE, "classes": ("a", "b"), "counts": (1,)}, field="", error=SpecError)
+        validate(Recipe, {"bundle": BUNDLE, "classes": ("a", "b"), "counts": (1,)}, field="", error=SpecError)
     assert str(caught.value) == "counts: expected 2 entries, one per class, not 1, got (1,)"
     with pytest.raises(SpecError) as caught:
-        validated(Recipe, {"bundle": BUNDLE, "classes": ("a", "a"), "counts": (1, 1)}, field="", error=SpecError)
+        validate(Recipe, {"bundle": BUNDLE, "classes": ("a", "a"), "counts": (1, 1)}, field="", error=SpecError)
     assert caught.value.field == "classes"
 
 
@@ -227,34 +227,34 @@ def test_a_value_that_is_large_only_when_written_out_is_shown_short() -> None:
     value: Any = leaf
     for _ in range(6):
         value = [value] * 10
-    assert len(shown({"a": value})) <= 120
+    assert len(short_repr({"a": value})) <= 120
     assert leaf.times == 0
-    assert len(shown([16**5000, "x" * 10**6, {16**5000: 1}])) <= 120
+    assert len(short_repr([16**5000, "x" * 10**6, {16**5000: 1}])) <= 120
 
 
 def test_a_missing_bundle_is_named() -> None:
     with pytest.raises(BundleMissing, match=r"bundle\.json"):
-        resolve(draft_of(fields(bundle="/nowhere/at/all")))
+        resolve_draft(parse_draft(fields(bundle="/nowhere/at/all")))
 
 
 def test_a_total_is_spread_evenly_and_classes_are_the_bundles(bundle: Path) -> None:
-    spec, _ = resolve(draft_of(fields(bundle=str(bundle), count=31)))
+    spec, _ = resolve_draft(parse_draft(fields(bundle=str(bundle), count=31)))
     assert spec.recipe.classes == ("cat", "dog", "owl")
     assert spec.recipe.counts == (11, 10, 10)
     assert spec.recipe.bundle == read_info(open_store(str(bundle)))[0]
 
 
 def test_total_and_equal_counts_are_one_recipe(bundle: Path) -> None:
-    by_total = resolve(draft_of(fields(bundle=str(bundle), count=30)))[0]
+    by_total = resolve_draft(parse_draft(fields(bundle=str(bundle), count=30)))[0]
     counts = {"owl": 10, "cat": 10, "dog": 10}
-    by_class = resolve(draft_of(fields(bundle=str(bundle), count=None, counts=counts)))[0]
+    by_class = resolve_draft(parse_draft(fields(bundle=str(bundle), count=None, counts=counts)))[0]
     assert by_total.recipe.digest == by_class.recipe.digest
     assert by_total.job_id == by_class.job_id
 
 
 def test_the_order_does_not_change_the_recipe_but_the_job(bundle: Path) -> None:
-    here = resolve(draft_of(fields(bundle=str(bundle))))[0]
-    there = resolve(draft_of(fields(bundle=str(bundle), destination="elsewhere")))[0]
+    here = resolve_draft(parse_draft(fields(bundle=str(bundle))))[0]
+    there = resolve_draft(parse_draft(fields(bundle=str(bundle), destination="elsewhere")))[0]
     assert here.build_id == there.build_id
     assert here.job_id != there.job_id
 
@@ -350,7 +350,7 @@ def test_a_number_of_many_digits_in_a_file_is_refused(tmp_path: Path) -> None:
 def test_yaml_and_python_are_one_spec(tmp_path: Path, bundle: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(f"bundle: {bundle}\ndestination: out\nname: tiny\ncount: 30\nimage: jpeg\n")
-    assert read_draft(path) == draft_of(fields(bundle=str(bundle), image={"format": "jpeg"}))
+    assert read_draft(path) == parse_draft(fields(bundle=str(bundle), image={"format": "jpeg"}))
 
 
 def test_specs_are_immutable_values() -> None:
@@ -358,4 +358,4 @@ def test_specs_are_immutable_values() -> None:
     assert spec == JobSpec.model_validate_json(spec.model_dump_json())
     with pytest.raises(ValueError, match="frozen"):
         spec.order.name = "b"  # type: ignore[misc]
-    assert isinstance(draft_of(fields()), JobDraft)
+    assert isinstance(parse_draft(fields()), JobDraft)

@@ -19,7 +19,7 @@ import pytest
 
 from generator.errors import AccessDenied, AlreadyExists, Changed, ObjectMissing, StoreUnavailable
 from generator.store import Store, open_store
-from generator.store.partial_writes import tidy
+from generator.store.partial_writes import prune_directories
 
 _WRITER = """
 import sys
@@ -238,12 +238,12 @@ def test_tidying_removes_directories_in_which_nothing_is_left(tmp_path: Path) ->
     for key in ("builds/a/shards/1.tar", "builds/a/runs/x.json"):
         store.delete(key)
     (tmp_path / "root/builds/a/foreign").mkdir()
-    tidy(store.at("builds/a"))
-    tidy(store.at("builds/b"))
-    tidy(store)
+    prune_directories(store.at("builds/a"))
+    prune_directories(store.at("builds/b"))
+    prune_directories(store)
     assert sorted(path.name for path in (tmp_path / "root/builds").iterdir()) == ["b"]
     assert store.get("builds/b/manifest.json") == b"x"
-    tidy(open_store(f"memory://{uuid.uuid4().hex}"))
+    prune_directories(open_store(f"memory://{uuid.uuid4().hex}"))
 
 
 def test_tidying_takes_nothing_from_those_who_write_at_the_same_time(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_tidying_takes_nothing_from_those_who_write_at_the_same_time(tmp_path: P
 
     def tidied() -> None:
         while not stop.wait(0.01):  # in a tight loop it would starve the others
-            tidy(root.at("a"))
+            prune_directories(root.at("a"))
 
     def written(writer: int) -> None:
         for number in range(60):

@@ -27,7 +27,7 @@ from generator.store import S3Settings, open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer, S3Server
 from workers.cli.doctor import doctor_command
-from workers.doctor import Finding, examine, refusals
+from workers.doctor import Finding, blocking_findings, examine
 from workers.doctor.store import _Probe
 from workers.embedded import worker_environment
 from workers.settings import Settings
@@ -140,7 +140,7 @@ def test_a_service_without_conditional_writes_is_refused_also_by_a_worker(
         found = by_check(examine(settings, f"{bucket}/mill", parts=["store"]))
         assert found["store conditions"].status == "failed"
         assert found["store atomicity"].status == "failed"
-        assert {finding.check for finding in refusals(settings, f"{bucket}/mill")} == {
+        assert {finding.check for finding in blocking_findings(settings, f"{bucket}/mill")} == {
             "store conditions",
             "store atomicity",
         }
@@ -152,7 +152,7 @@ def test_a_service_without_conditional_writes_is_refused_also_by_a_worker(
 
 def test_a_store_that_is_only_away_is_no_reason_not_to_start(tmp_path: Path) -> None:
     nowhere = S3Settings(endpoint_url="http://127.0.0.1:9", access_key="a", secret_key="b", max_attempts=1)  # type: ignore[arg-type]
-    assert refusals(settings_for(None, tmp_path, nowhere), "s3://bucket") == []
+    assert blocking_findings(settings_for(None, tmp_path, nowhere), "s3://bucket") == []
 
 
 def test_a_store_that_looks_before_it_writes_is_found_out(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_store_that_shows_what_was_there_before_is_found_out() -> None:
         def put(self, key: str, data: bytes) -> str:
             return super().put(key, data[:10])  # type: ignore[no-any-return]
 
-    found = _Probe(Stale(uuid.uuid4().hex)).reading()
+    found = _Probe(Stale(uuid.uuid4().hex)).read_after_write()
     assert (found.status, found.loses_data) == ("failed", True)
 
 

@@ -16,46 +16,50 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import BundleError, DatasetError, DeviceExhausted, InvalidOutput, QuotaExceeded, SpecError
 from generator.models.bundle import load_bundle
-from generator.production.commit import committed, place_of
+from generator.production.commit import find_manifest, locate_build
 from generator.production.mill import build
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import ENVIRONMENT_KEY
 from generator.spec.canonical import canonical_json
-from tests.support.services import Bench
+from tests.support.services import ManualService
 from workers.cli.main import root
 from workers.client import Client
 from workers.jobs.markers import read_marker
 from workers.jobs.pool import Pool
 from workers.jobs.status import JobStatus
-from workers.ledger.tenants import Share, Tenants
-from workers.worker.ticket_handler import Workshop
+from workers.ledger.tenants import Tenants, TenantShare
+from workers.worker.ticket_handler import TicketHandler
 
 
-def obstacle(bench: Bench, job: JobStatus, shard: int) -> Path:
+def obstacle(bench: ManualService, job: JobStatus, shard: int) -> Path:
     """A directory where the shard should be: every attempt to write it fails until it is removed."""
     path = bench.home / "out" / job.name / "builds" / job.url.rpartition("/")[2] / f"shards/{job.name}-{shard:06d}.tar"
     path.mkdir(parents=True)
     return path
 
 
-def impatient(bench: Bench, error: Exception) -> Workshop:
+def impatient(bench: ManualService, error: Exception) -> TicketHandler:
     """A worker process that cannot make anything, and gives a shard up after the first fault."""
     settings = bench.settings.model_copy(update={"max_shard_attempts": 1})
-    return replace(bench.shop, pool=Pool(settings), produce=_raising(error))
+    return replace(bench.workshop, pool=Pool(settings), produce=_raising(error))
 
 
-def is_the_same_dataset(bench: Bench, job: JobStatus, **fields: Any) -> bool:
+def is_the_same_dataset(bench: ManualService, job: JobStatus, **fields: Any) -> bool:
     """Whether the committed dataset is, byte for byte, the one that this process would have built undisturbed."""
-    spec, _ = resolve(draft_of(bench.spec(job.name, **fields) | {"destination": f"memory://{bench.home.name}"}))
-    expected = build(place_of(spec), load_bundle(bench.shop.pool.root.at(f"bundles/{spec.recipe.bundle[7:]}"), None))
-    found = committed(place_of(resolve(draft_of(bench.spec(job.name, **fields)))[0]))
+    spec, _ = resolve_draft(
+        parse_draft(bench.spec(job.name, **fields) | {"destination": f"memory://{bench.home.name}"})
+    )
+    expected = build(
+        locate_build(spec), load_bundle(bench.workshop.pool.root.at(f"bundles/{spec.recipe.bundle[7:]}"), None)
+    )
+    found = find_manifest(locate_build(resolve_draft(parse_draft(bench.spec(job.name, **fields)))[0]))
     return found is not None and found.canonical() == expected.canonical()
 
 
-def test_a_paused_job_waits_also_when_redis_forgets_it(bench: Bench) -> None:
+def test_a_paused_job_waits_also_when_redis_forgets_it(bench: ManualService) -> None:
     job = bench.submit(count=90)
     bench.serve(1)
     assert bench.client.pause(job.job).state == "paused"
@@ -72,20 +76,20 @@ def test_a_paused_job_waits_also_when_redis_forgets_it(bench: Bench) -> None:
     assert is_the_same_dataset(bench, job, count=90)
 
 
-def test_a_job_that_is_paused_at_its_end_is_not_committed(bench: Bench) -> None:
+def test_a_job_that_is_paused_at_its_end_is_not_committed(bench: ManualService) -> None:
     job = bench.submit()
-    claims = [bench.shop.pool.ledger.claim(60.0) for _ in range(2)]
+    claims = [bench.workshop.pool.ledger.claim(60.0) for _ in range(2)]
     bench.client.pause(job.job)
     for claim in claims:
         assert claim is not None
-        assert "images" in bench.shop._make(claim).told
+        assert "images" in bench.workshop._make_shard(claim).summary
     assert bench.serve(1) == ["nothing to do"]
     assert bench.state(job) == "paused"
     bench.client.resume(job.job)
     assert "committed" in bench.serve(1)[0]
 
 
-def test_a_shard_is_given_up_and_the_others_are_made(bench: Bench) -> None:
+def test_a_shard_is_given_up_and_the_others_are_made(bench: ManualService) -> None:
     job = bench.submit(count=150)
     path = obstacle(bench, job, 1)
     told = bench.serve(9)
@@ -107,7 +111,7 @@ def test_a_shard_is_given_up_and_the_others_are_made(bench: Bench) -> None:
     assert is_the_same_dataset(bench, job, count=150)
 
 
-def test_what_was_given_up_stays_given_up_when_redis_forgets(bench: Bench) -> None:
+def test_what_was_given_up_stays_given_up_when_redis_forgets(bench: ManualService) -> None:
     job = bench.submit(count=150)
     shop = impatient(bench, OSError("the disk is on fire"))
     told = bench.serve(1, shop)[0]
@@ -122,7 +126,7 @@ def test_what_was_given_up_stays_given_up_when_redis_forgets(bench: Bench) -> No
     assert bench.state(job) == "committed"
 
 
-def test_a_job_of_which_too_much_fails_is_failed_at_once(bench: Bench) -> None:
+def test_a_job_of_which_too_much_fails_is_failed_at_once(bench: ManualService) -> None:
     job = bench.submit(count=25, shard_size=1)
     told = bench.serve(23, impatient(bench, OSError("the disk is on fire")))
     assert sum(line.startswith("gave up") for line in told) == 21
@@ -134,27 +138,27 @@ def test_a_job_of_which_too_much_fails_is_failed_at_once(bench: Bench) -> None:
     assert bench.state(job) == "committed"
 
 
-def test_what_no_retry_would_mend_fails_at_once(bench: Bench) -> None:
+def test_what_no_retry_would_mend_fails_at_once(bench: ManualService) -> None:
     job = bench.submit()
-    shop = replace(bench.shop, produce=_raising(InvalidOutput("decoder", "finite pixel values", "NaN or infinity")))
+    shop = replace(bench.workshop, produce=_raising(InvalidOutput("decoder", "finite pixel values", "NaN or infinity")))
     assert bench.serve(1, shop)[0].startswith("failed")
     status = bench.client.status(job.job)
     assert (status.state, status.dead[0].faults, status.dead[0].shard) == ("failed", 1, 0)
     assert "NaN" in status.dead[0].error
 
 
-def test_a_device_without_memory_hands_the_shard_back_with_a_typed_error(bench: Bench) -> None:
+def test_a_device_without_memory_hands_the_shard_back_with_a_typed_error(bench: ManualService) -> None:
     job = bench.submit()
     bench.serve(1)
-    shop = replace(bench.shop, produce=_raising(DeviceExhausted("batch", "a batch of 16 that fits cpu", "none")))
+    shop = replace(bench.workshop, produce=_raising(DeviceExhausted("batch", "a batch of 16 that fits cpu", "none")))
     assert "postponed" in bench.serve(1, shop)[0]
-    assert not bench.shop.residents._held  # what other recipes hold may be what was lacking
+    assert not bench.workshop.decoders._decoders  # what other recipes hold may be what was lacking
     assert "batch of 16" in bench.client.status(job.job).error
     bench.serve(1)
     assert bench.state(job) == "committed"
 
 
-def test_a_build_is_resumed_by_its_url_when_everything_but_itself_is_lost(bench: Bench) -> None:
+def test_a_build_is_resumed_by_its_url_when_everything_but_itself_is_lost(bench: ManualService) -> None:
     job = bench.submit(count=90)
     bench.serve(1)
     bench.redis.flushall()
@@ -170,7 +174,7 @@ def test_a_build_is_resumed_by_its_url_when_everything_but_itself_is_lost(bench:
         bench.client.resume(job.url)
 
 
-def test_a_dataset_with_one_unfinished_build_names_it(bench: Bench) -> None:
+def test_a_dataset_with_one_unfinished_build_names_it(bench: ManualService) -> None:
     job = bench.submit()
     dataset = job.url.rpartition("/builds/")[0]
     bench.client.cancel(job.job)
@@ -186,22 +190,22 @@ def test_a_dataset_with_one_unfinished_build_names_it(bench: Bench) -> None:
         bench.client.resume(other.url)
 
 
-def test_a_build_goes_on_in_another_environment_when_a_person_says_so(bench: Bench) -> None:
+def test_a_build_goes_on_in_another_environment_when_a_person_says_so(bench: ManualService) -> None:
     job = bench.submit()
-    place = place_of(resolve(draft_of(bench.spec()))[0])
+    place = locate_build(resolve_draft(parse_draft(bench.spec()))[0])
     other = Environment(device="cpu/elsewhere", dtype="float32", libraries={"torch": "0"})
     place.store.create(ENVIRONMENT_KEY, other.canonical())
     assert "declined" in bench.serve(1)[0]
     bench.client.resume(job.job, new_environment=True)
-    shop = replace(bench.shop, _declined={})
+    shop = replace(bench.workshop, _declined={})
     bench.serve(2, shop)
     assert bench.state(job) == "committed"
-    manifest = committed(place)
+    manifest = find_manifest(place)
     assert manifest is not None
     assert manifest.environments.keys() - {other.digest}
 
 
-def test_clients_that_race_submit_one_job(bench: Bench) -> None:
+def test_clients_that_race_submit_one_job(bench: ManualService) -> None:
     with ThreadPoolExecutor(8) as threads:
         jobs = list(threads.map(lambda _: Client(bench.settings).submit(bench.spec()), range(8)))
     assert len({job.job for job in jobs}) == 1
@@ -210,7 +214,7 @@ def test_clients_that_race_submit_one_job(bench: Bench) -> None:
     assert bench.serve(1) == ["nothing to do"]
 
 
-def test_of_two_tenants_with_one_build_the_second_is_told_so(bench: Bench) -> None:
+def test_of_two_tenants_with_one_build_the_second_is_told_so(bench: ManualService) -> None:
     ours = bench.submit(tenant="ours")
     with pytest.raises(SpecError, match="tenant ours") as caught:
         bench.submit(tenant="theirs")
@@ -220,16 +224,18 @@ def test_of_two_tenants_with_one_build_the_second_is_told_so(bench: Bench) -> No
     assert bench.submit(tenant="theirs").state == "committed"  # what is there is there, for whoever may read it
 
 
-def test_a_destination_means_the_same_in_every_working_directory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_destination_means_the_same_in_every_working_directory(
+    bench: ManualService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(bench.home)
-    spec, _ = resolve(draft_of(bench.spec()))
+    spec, _ = resolve_draft(parse_draft(bench.spec()))
     relative = spec.model_copy(update={"order": spec.order.model_copy(update={"destination": "out"})})
     job = bench.submit()
     assert bench.client.submit(relative).job == job.job
 
 
-def test_quotas_refuse_and_say_when(bench: Bench) -> None:
-    bench.shop.pool.ledger.publish_shares(Tenants(tenants={"us": Share(queued_jobs=1, images_per_day=100)}))
+def test_quotas_refuse_and_say_when(bench: ManualService) -> None:
+    bench.workshop.pool.ledger.publish_shares(Tenants(tenants={"us": TenantShare(queued_jobs=1, images_per_day=100)}))
     first = bench.submit(tenant="us")
     with pytest.raises(QuotaExceeded, match="1 unfinished jobs"):
         bench.submit("second", tenant="us")
@@ -245,8 +251,8 @@ def test_quotas_refuse_and_say_when(bench: Bench) -> None:
     assert bench.submit(tenant="us").job == first.job
 
 
-def test_a_submission_that_fails_does_not_count(bench: Bench) -> None:
-    bench.shop.pool.ledger.publish_shares(Tenants(default=Share(queued_jobs=1, images_per_day=60)))
+def test_a_submission_that_fails_does_not_count(bench: ManualService) -> None:
+    bench.workshop.pool.ledger.publish_shares(Tenants(default=TenantShare(queued_jobs=1, images_per_day=60)))
     (bench.home / "out").write_text("no directory")
     with pytest.raises(Exception, match="out"):
         bench.submit()
@@ -254,7 +260,7 @@ def test_a_submission_that_fails_does_not_count(bench: Bench) -> None:
     assert bench.submit().state == "queued"
 
 
-def test_shares_are_read_by_the_reconciler_and_a_broken_file_leaves_them(bench: Bench) -> None:
+def test_shares_are_read_by_the_reconciler_and_a_broken_file_leaves_them(bench: ManualService) -> None:
     path = bench.home / "tenants.yaml"
     bench.settings = bench.settings.model_copy(update={"tenants_file": path})
     path.write_text("tenants: {default: {running_shards: 1}}")
@@ -262,12 +268,12 @@ def test_shares_are_read_by_the_reconciler_and_a_broken_file_leaves_them(bench: 
     path.write_text("tenants: nonsense")
     bench.reconcile()
     job = bench.submit(count=90)
-    assert bench.shop.pool.ledger.claim(60.0) is not None
-    assert bench.shop.pool.ledger.claim(60.0) is None
+    assert bench.workshop.pool.ledger.claim(60.0) is not None
+    assert bench.workshop.pool.ledger.claim(60.0) is None
     assert bench.state(job) == "running"
 
 
-def test_a_large_job_is_submitted_at_once(bench: Bench) -> None:
+def test_a_large_job_is_submitted_at_once(bench: ManualService) -> None:
     clock = time.perf_counter()
     job = bench.submit(count=100_000, shard_size=1)
     assert time.perf_counter() - clock < 20  # a fraction of a second here; what is told apart is minutes
@@ -277,7 +283,7 @@ def test_a_large_job_is_submitted_at_once(bench: Bench) -> None:
     assert used < 2**20
 
 
-def test_a_ledger_that_is_behind_the_store_is_corrected(bench: Bench) -> None:
+def test_a_ledger_that_is_behind_the_store_is_corrected(bench: ManualService) -> None:
     done, gone, paused = bench.submit("done"), bench.submit("gone"), bench.submit("paused")
     kept = {key: bench.redis.dump(key) for key in bench.redis.scan_iter("latentmill:*")}
     bench.client.cancel(gone.job)
@@ -289,19 +295,21 @@ def test_a_ledger_that_is_behind_the_store_is_corrected(bench: Bench) -> None:
         bench.redis.restore(key, 0, value)
     bench.reconcile()
     assert [bench.state(job) for job in (done, gone, paused)] == ["committed", "cancelled", "paused"]
-    assert bench.shop.pool.ledger.active() == []
+    assert bench.workshop.pool.ledger.open_jobs() == []
 
 
-def test_markers_of_earlier_releases_are_read(bench: Bench) -> None:
+def test_markers_of_earlier_releases_are_read(bench: ManualService) -> None:
     job = bench.submit()
-    marker = read_marker(bench.shop.pool.root, job.job)
+    marker = read_marker(bench.workshop.pool.root, job.job)
     assert marker is not None
     older = marker.model_dump(mode="json", exclude={"priority", "dead", "missing", "missing_shards"})
     (bench.home / f"root/open/{job.job}.json").write_bytes(canonical_json(older))
-    assert read_marker(bench.shop.pool.root, job.job) == marker
+    assert read_marker(bench.workshop.pool.root, job.job) == marker
 
 
-def test_the_command_line_shows_what_was_given_up_and_resumes_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_shows_what_was_given_up_and_resumes_it(
+    bench: ManualService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("root", "state_dir", "cache_dir"):
         monkeypatch.setenv(f"LATENTMILL_{name.upper()}", str(getattr(bench.settings, name)))
     assert bench.settings.redis_url is not None

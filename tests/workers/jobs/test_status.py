@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from generator.models.bundle import BundleInfo
-from generator.production.commit import BuildPlace
-from generator.production.commit.finish import finish
+from generator.production.commit import BuildLocation
+from generator.production.commit.finish import finish_build
 from generator.production.commit.publish import commit
 from generator.production.provenance.manifest import MANIFEST_KEY, Manifest
 from generator.store import open_store
-from tests.support.services import Bench
+from tests.support.services import ManualService
 from workers.jobs.markers import read_marker
-from workers.ledger.tenants import Share, Tenants
-from workers.worker.ticket_handler import open_workshop
+from workers.ledger.tenants import Tenants, TenantShare
+from workers.worker.ticket_handler import open_ticket_handler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,12 +31,12 @@ def explained(waits_for: str) -> bool:
     return f"\n| `{row.partition(': ')[0]}" in page
 
 
-def test_a_job_says_what_it_waits_for(bench: Bench) -> None:
-    ledger = bench.shop.pool.ledger
-    ledger.publish_shares(Tenants(default=Share(running_shards=1)))
+def test_a_job_says_what_it_waits_for(bench: ManualService) -> None:
+    ledger = bench.workshop.pool.ledger
+    ledger.publish_shares(Tenants(default=TenantShare(running_shards=1)))
     first, second = bench.submit("first"), bench.submit("second")
     assert first.waits_for.startswith("a worker")
-    ledger.announce("somebody", 1, 60.0)
+    ledger.register_worker("somebody", 1, 60.0)
     assert bench.client.status(first.job).waits_for == "its turn"
     claim = ledger.claim(60.0)
     assert claim is not None
@@ -57,10 +57,10 @@ def test_a_job_says_what_it_waits_for(bench: Bench) -> None:
     assert bench.client.status(waiting.job).waits_for == ""
 
 
-def test_a_job_whose_workers_are_all_lost_says_so(bench: Bench) -> None:
+def test_a_job_whose_workers_are_all_lost_says_so(bench: ManualService) -> None:
     """Nobody is left to free the lease of a killed worker: the shard is not shown as being made for ever."""
-    job, ledger = bench.submit(), bench.shop.pool.ledger
-    ledger.announce("killed", 1, 0.01)
+    job, ledger = bench.submit(), bench.workshop.pool.ledger
+    ledger.register_worker("killed", 1, 0.01)
     claim = ledger.claim(60.0)
     assert claim is not None
     assert ledger.renew(claim, 60.0, 17)
@@ -72,17 +72,17 @@ def test_a_job_whose_workers_are_all_lost_says_so(bench: Bench) -> None:
     assert status.waits_for.startswith("a worker")
     bench.redis.flushall()
     assert bench.client.status(job.job).waits_for.startswith("a worker")
-    ledger.announce("back", 1, 60.0)
+    ledger.register_worker("back", 1, 60.0)
     assert "find it in the store" in bench.client.status(job.job).waits_for
     assert explained(bench.client.status(job.job).waits_for)
     bench.reconcile()
     assert bench.client.status(job.job).waits_for == "its turn"
 
 
-def test_a_job_that_the_workers_decline_waits_for_another_one(bench: Bench) -> None:
+def test_a_job_that_the_workers_decline_waits_for_another_one(bench: ManualService) -> None:
     job = bench.submit()
-    bench.shop.pool.ledger.announce("unable", 1, 60.0)
-    unable = open_workshop(bench.settings.model_copy(update={"device": "cuda:7"}))
+    bench.workshop.pool.ledger.register_worker("unable", 1, 60.0)
+    unable = open_ticket_handler(bench.settings.model_copy(update={"device": "cuda:7"}))
     assert "declined" in bench.serve(1, unable)[0]
     assert bench.client.status(job.job).waits_for.startswith("a worker that can serve it")
     assert explained(bench.client.status(job.job).waits_for)
@@ -91,8 +91,8 @@ def test_a_job_that_the_workers_decline_waits_for_another_one(bench: Bench) -> N
     assert bench.client.status(job.job).state == "committed"
 
 
-def test_a_job_that_nobody_is_left_to_commit_says_so(bench: Bench) -> None:
-    job, ledger = bench.submit(), bench.shop.pool.ledger
+def test_a_job_that_nobody_is_left_to_commit_says_so(bench: ManualService) -> None:
+    job, ledger = bench.submit(), bench.workshop.pool.ledger
     for claim in iter(lambda: ledger.claim(60.0), None):
         ledger.complete(claim)
     status = bench.client.status(job.job)
@@ -101,12 +101,12 @@ def test_a_job_that_nobody_is_left_to_commit_says_so(bench: Bench) -> None:
 
 
 def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: ManualService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest is there, so readers have the dataset: nobody is told that it was cancelled."""
     job, told = bench.submit(), list[str]()
 
-    def cancelled_meanwhile(place: BuildPlace, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
+    def cancelled_meanwhile(place: BuildLocation, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
         told.append(bench.client.cancel(job.job).state)
         return commit(place, manifest, extras)
 
@@ -116,21 +116,21 @@ def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
     assert bench.client.status(job.job).state == "committed"
     assert bench.client.cancel(job.job).state == "committed"
     assert bench.client.resume(job.job).state == "committed"
-    assert read_marker(bench.shop.pool.root, job.job) is None
+    assert read_marker(bench.workshop.pool.root, job.job) is None
 
 
 @pytest.mark.parametrize("decision", ["pause", "cancel"])
 def test_a_decision_while_the_receipts_are_read_keeps_the_build_from_being_committed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, decision: str
+    bench: ManualService, monkeypatch: pytest.MonkeyPatch, decision: str
 ) -> None:
     """A sweep may already be taking away the shards of a job that was cancelled minutes ago."""
     job = bench.submit()
 
-    def decided_meanwhile(place: BuildPlace, info: BundleInfo, **hooks: Any) -> Manifest:
+    def decided_meanwhile(place: BuildLocation, info: BundleInfo, **hooks: Any) -> Manifest:
         getattr(bench.client, decision)(job.job)
-        return finish(place, info, **hooks)
+        return finish_build(place, info, **hooks)
 
-    monkeypatch.setattr("workers.worker.ticket_handler.finish", decided_meanwhile)
+    monkeypatch.setattr("workers.worker.ticket_handler.finish_build", decided_meanwhile)
     assert "stopped" in bench.serve(2)[-1]
     assert bench.state(job) == {"pause": "paused", "cancel": "cancelled"}[decision]
     assert open_store(job.url).head(MANIFEST_KEY) is None

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from generator.errors import SettingsError
 from tests.support.servers import RedisServer
-from workers.ledger.bitmaps import packed, unpacked
+from workers.ledger.bitmaps import pack, unpack
 from workers.ledger.ledger import Ledger
-from workers.ledger.tenants import Share, Tenants, read_tenants
+from workers.ledger.tenants import Tenants, TenantShare, read_tenants
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def served(ledger: Ledger, times: int) -> list[str]:
     return [claim.job if claim else "" for claim in claims]
 
 
-def shares(ledger: Ledger, **given: Share) -> None:
+def shares(ledger: Ledger, **given: TenantShare) -> None:
     ledger.publish_shares(Tenants(tenants=given))
 
 
@@ -58,7 +58,7 @@ def test_a_tenant_with_many_jobs_has_no_more_than_one_with_one(ledger: Ledger) -
 def test_tenants_are_served_by_weight_at_any_time(server: RedisServer, weights: list[int], rounds: int) -> None:
     redis.Redis.from_url(server.url).flushall()
     ledger = Ledger(server.url)
-    shares(ledger, **{f"t{number}": Share(weight=weight) for number, weight in enumerate(weights)})
+    shares(ledger, **{f"t{number}": TenantShare(weight=weight) for number, weight in enumerate(weights)})
     for number in range(len(weights)):
         add(ledger, f"j{number}", f"t{number}")
     count = rounds * sum(weights)
@@ -94,21 +94,21 @@ def test_a_priority_may_change(ledger: Ledger) -> None:
 
 
 def test_running_shards_are_limited_and_the_others_are_served(ledger: Ledger) -> None:
-    shares(ledger, few=Share(running_shards=2))
+    shares(ledger, few=TenantShare(running_shards=2))
     add(ledger, "a", "few", shards=5)
     add(ledger, "b", "few", shards=5)
     add(ledger, "other", "more", shards=3)
-    assert ledger.work(100) == 5
+    assert ledger.count_work(100) == 5
     claims = [ledger.claim(60.0) for _ in range(6)]
     assert Counter(claim.job[0] for claim in claims if claim) == {"a": 1, "b": 1, "o": 3}
-    assert ledger.work(100) == 0
+    assert ledger.count_work(100) == 0
     assert claims[0] is not None
     ledger.complete(next(claim for claim in claims if claim and claim.job == "a"))
     assert served(ledger, 2) in (["a", ""], ["b", ""])
 
 
 def test_queued_jobs_are_limited_also_when_clients_race(ledger: Ledger) -> None:
-    shares(ledger, us=Share(queued_jobs=3))
+    shares(ledger, us=TenantShare(queued_jobs=3))
     add(ledger, "open", "us")
     assert ledger.admit("us", "open", 1, fresh=False) is None  # submitted again: it is counted already
     with ThreadPoolExecutor(8) as threads:
@@ -121,7 +121,7 @@ def test_queued_jobs_are_limited_also_when_clients_race(ledger: Ledger) -> None:
 
 
 def test_images_a_day_are_counted_once_for_each_job(ledger: Ledger) -> None:
-    ledger.publish_shares(Tenants(default=Share(images_per_day=100)))
+    ledger.publish_shares(Tenants(default=TenantShare(images_per_day=100)))
     assert ledger.admit("us", "a", 60, fresh=True) is None
     assert ledger.admit("us", "a", 60, fresh=True) is None
     refusal = ledger.admit("us", "b", 50, fresh=True)
@@ -137,8 +137,8 @@ def test_the_file_of_tenants(tmp_path: Path) -> None:
     path = tmp_path / "tenants.yaml"
     path.write_text("default: {queued_jobs: 5}\ntenants:\n  research: {weight: 3, running_shards: 8}\n")
     found = read_tenants(path)
-    assert found.default == Share(queued_jobs=5)
-    assert found.tenants == {"research": Share(weight=3, running_shards=8)}
+    assert found.default == TenantShare(queued_jobs=5)
+    assert found.tenants == {"research": TenantShare(weight=3, running_shards=8)}
     path.write_text("")
     assert read_tenants(path) == Tenants()
 
@@ -169,8 +169,8 @@ def test_a_wrong_file_of_tenants_is_refused(tmp_path: Path, text: str, field: st
 @given(st.sets(st.integers(0, 300)))
 def test_bitmaps_are_those_of_redis(server: RedisServer, numbers: set[int]) -> None:
     client = redis.Redis.from_url(server.url)
-    client.set("bitmap", packed(numbers))
-    assert unpacked(packed(numbers)) == sorted(numbers)
+    client.set("bitmap", pack(numbers))
+    assert unpack(pack(numbers)) == sorted(numbers)
     assert client.bitcount("bitmap") == len(numbers)
     assert all(client.getbit("bitmap", number) for number in list(numbers)[:5])
 

@@ -13,8 +13,8 @@ import redis
 
 from generator.errors import BrokerUnavailable, SettingsError
 from tests.support.servers import RedisServer
-from workers.broker.connection import connect, shown
-from workers.ledger.claims import Claim, owner_of
+from workers.broker.connection import connect, redacted_url
+from workers.ledger.claims import Claim, nonce_prefix
 from workers.ledger.ledger import Ledger
 
 FACTS = {"name": "tiny", "samples": 100, "submitted": 1.0}
@@ -73,9 +73,9 @@ def test_the_last_completion_says_so(ledger: Ledger) -> None:
     first, second = claimed(ledger), claimed(ledger)
     assert ledger.complete(first) == (False, False)
     assert ledger.complete(second).finished
-    assert ledger.finished("a") == [0, 1, 2]
+    assert ledger.finished_shards("a") == [0, 1, 2]
     assert ledger.complete(second).finished  # told twice, done once
-    assert ledger.counts("a").finished
+    assert ledger.counts("a").is_finished
 
 
 def test_a_lease_is_kept_while_it_is_renewed_and_lost_when_it_runs_out(ledger: Ledger) -> None:
@@ -103,7 +103,7 @@ def test_a_zombie_changes_nothing_but_what_is_done(ledger: Ledger) -> None:
     assert ledger.postpone(zombie) == 0
     assert ledger.renew(again, 60.0, made=1)
     ledger.complete(zombie)  # its receipt is stored: the shard is done, whoever made it
-    assert ledger.finished("a") == [zombie.shard]
+    assert ledger.finished_shards("a") == [zombie.shard]
     assert ledger.renew(again, 60.0, made=2)  # and the holder may finish: it makes the same bytes
 
 
@@ -111,7 +111,7 @@ def test_a_released_shard_is_free_at_once_and_a_postponed_one_later(ledger: Ledg
     add(ledger, "a", 1)
     ledger.release(claimed(ledger))
     assert [ledger.postpone(claimed_after(ledger), base=0.01, cap=0.01) for _ in range(3)] == [1, 2, 3]
-    assert not ledger.counts("a").finished  # it waits, and is neither free nor leased nor done
+    assert not ledger.counts("a").is_finished  # it waits, and is neither free nor leased nor done
 
 
 def claimed_after(ledger: Ledger) -> Claim:
@@ -133,9 +133,9 @@ def test_a_job_that_ended_is_not_served_and_its_leases_are_lost(ledger: Ledger) 
     assert ledger.claim(60.0) is None
     assert ledger.renew(claim, 60.0, made=1) is False
     assert ledger.complete(claim) == (False, False)
-    assert ledger.active() == []
+    assert ledger.open_jobs() == []
     assert ledger.facts("a")["state"] == "cancelled"
-    assert ledger.known() == ["a"]
+    assert ledger.known_jobs() == ["a"]
 
 
 def test_adding_again_takes_leases_from_nobody(ledger: Ledger) -> None:
@@ -148,8 +148,8 @@ def test_adding_again_takes_leases_from_nobody(ledger: Ledger) -> None:
 
 
 def test_workers_announce_their_slots_for_a_while(ledger: Ledger) -> None:
-    ledger.announce("one", 2, 60.0)
-    ledger.announce("two", 3, 0.05)
+    ledger.register_worker("one", 2, 60.0)
+    ledger.register_worker("two", 3, 0.05)
     assert ledger.slots() == 5
     time.sleep(0.1)
     assert ledger.slots() == 2
@@ -163,7 +163,7 @@ def test_a_redis_that_is_away_or_refuses_is_a_typed_error(server: RedisServer) -
     assert "wrong" not in str(caught.value)
     with pytest.raises(SettingsError, match="LATENTMILL_REDIS_URL"):
         connect("http://user:pass@host")
-    assert shown("redis://user:pass@host:1/2") == "redis://host:1/2"
+    assert redacted_url("redis://user:pass@host:1/2") == "redis://host:1/2"
 
 
 def test_a_job_unknown_to_the_ledger_ends_with_the_facts_it_is_given(ledger: Ledger) -> None:
@@ -178,8 +178,8 @@ def test_what_the_store_lacks_is_made_again_and_leases_and_faults_stay(ledger: L
     assert ledger.postpone(claimed(ledger), base=0.01, cap=0.01) == 1
     kept, done = claimed(ledger), claimed(ledger)
     ledger.complete(done)
-    ledger.correct("a", [])
-    assert ledger.finished("a") == []
+    ledger.set_finished("a", [])
+    assert ledger.finished_shards("a") == []
     assert ledger.renew(kept, 60.0, made=1)
     time.sleep(0.05)
     ledger.free_expired("a", 5)
@@ -198,8 +198,8 @@ def test_a_worker_lost_with_its_lease_counts_as_a_fault_and_the_shard_is_given_u
     time.sleep(0.05)
     assert ledger.free_expired("a", 2) == (0, [lost.shard])
     assert ledger.claim(60.0) is None  # it waits to be buried, and is nobody's
-    assert ledger.bury("a", lost.shard).stuck
-    assert ledger.counts("a").stuck
+    assert ledger.give_up("a", lost.shard).stuck
+    assert ledger.counts("a").is_stuck
     assert ledger.claim(60.0) is None
     ledger.revive("a")
     assert claimed(ledger).shard == lost.shard
@@ -208,7 +208,7 @@ def test_a_worker_lost_with_its_lease_counts_as_a_fault_and_the_shard_is_given_u
 def test_the_others_go_on_when_a_shard_is_given_up(ledger: Ledger) -> None:
     add(ledger, "a", 3)
     dead = claimed(ledger)
-    assert ledger.bury("a", dead.shard) == (False, False)
+    assert ledger.give_up("a", dead.shard) == (False, False)
     first, second = claimed(ledger), claimed(ledger)
     assert {first.shard, second.shard}.isdisjoint({dead.shard})
     assert ledger.complete(first) == (False, False)
@@ -221,7 +221,7 @@ def test_a_paused_job_is_not_claimed_and_what_is_being_made_is_finished(ledger: 
     claim = claimed(ledger)
     ledger.pause("a")
     assert ledger.claim(60.0) is None
-    assert ledger.work(10) == 0
+    assert ledger.count_work(10) == 0
     assert ledger.renew(claim, 60.0, made=1)
     ledger.complete(claim)
     assert ledger.facts("a")["state"] == "paused"
@@ -231,10 +231,10 @@ def test_a_paused_job_is_not_claimed_and_what_is_being_made_is_finished(ledger: 
 
 def test_a_worker_hands_back_all_that_it_holds(ledger: Ledger) -> None:
     add(ledger, "a", 4)
-    ours = [ledger.claim(60.0, worker=owner_of("one")) for _ in range(2)]
-    kept = ledger.claim(60.0, worker=owner_of("two"))
+    ours = [ledger.claim(60.0, worker=nonce_prefix("one")) for _ in range(2)]
+    kept = ledger.claim(60.0, worker=nonce_prefix("two"))
     assert kept is not None
-    assert ledger.release_all(owner_of("one")) == 2
+    assert ledger.release_all(nonce_prefix("one")) == 2
     assert ledger.renew(kept, 60.0, made=1)
     assert not any(ledger.renew(claim, 60.0, made=1) for claim in ours if claim)
     assert ledger.counts("a").free == 3
@@ -264,4 +264,4 @@ def test_of_what_others_wrote_into_the_ledger_little_is_read(ledger: Ledger, ser
     assert sum(map(len, facts.values())) < 2**20
     assert claim is not None
     assert len(claim.url) < 10_000
-    assert ledger.finished("a") == []
+    assert ledger.finished_shards("a") == []

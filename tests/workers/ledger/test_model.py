@@ -155,7 +155,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(job=jobs, shard=shards)
     def bury(self, job: str, shard: int) -> None:
-        outcome, known = self.ledger.bury(job, shard), self.live.get(job)
+        outcome, known = self.ledger.give_up(job, shard), self.live.get(job)
         if known is None or shard in known.done:
             assert outcome == (False, False)
             return
@@ -171,7 +171,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(job=jobs, done=some)
     def correct(self, job: str, done: set[int]) -> None:
-        self.ledger.correct(job, done)
+        self.ledger.set_finished(job, done)
         if known := self.live.get(job):
             known.done = set(done)
 
@@ -204,19 +204,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        assert set(self.ledger.active()) == {name for name, job in self.live.items() if not job.paused}
+        assert set(self.ledger.open_jobs()) == {name for name, job in self.live.items() if not job.paused}
         work = 0
         for name, job in self.live.items():
             counts = self.ledger.counts(name)
             held = len(job.leases)
             assert counts[1:2] + counts[3:6] == (held, len(job.done), len(job.dead), SHARDS)
             assert counts.running == sum(nonce != "" for nonce in job.leases.values())
-            assert (counts.finished, counts.stuck) == job.outcome or not job.dead
-            assert self.ledger.finished(name) == sorted(job.done)
+            assert (counts.is_finished, counts.is_stuck) == job.outcome or not job.dead
+            assert self.ledger.finished_shards(name) == sorted(job.done)
             assert self.ledger.facts(name)["state"] == ("paused" if job.paused else "open")
             free = max(0, SHARDS - len(job.done) - len(job.dead) - held)
-            work += 0 if job.paused else free + counts.finished
-        assert self.ledger.work(1000) == work
+            work += 0 if job.paused else free + counts.is_finished
+        assert self.ledger.count_work(1000) == work
         LedgerMachine.compared += 1
 
     def teardown(self) -> None:
@@ -231,7 +231,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if claim := self.ledger.claim(LATER):
                 self.ledger.complete(claim)
         assert self.ledger.claim(LATER) is None
-        assert all(self.ledger.counts(name).finished for name in self.live)
+        assert all(self.ledger.counts(name).is_finished for name in self.live)
         leftover = {key.decode().split(":")[1] for key in self.redis.scan_iter("latentmill:*")}
         assert leftover <= {"job", "jobs", "queue", "tenants", "clock", "turn", "done", "tries"}
         self.redis.close()

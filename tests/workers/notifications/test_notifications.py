@@ -18,21 +18,28 @@ from pathlib import Path
 import pytest
 
 from generator.errors import SettingsError, SpecError
-from generator.spec.canonical import validated
+from generator.spec.canonical import validate
 from generator.store import Store, open_store
-from tests.support.faulty_store import Dying
-from tests.support.tls import encrypted
-from tests.support.webhook_receivers import Behaviour, Receiver, answering, dribbling, endlessly, silent
-from workers.notifications import Courier, Event, Notifications, Webhook, check_hosts, deliver, notify
-from workers.notifications.delivery import GIVE_UP, LONGEST_DELAY, delay
-from workers.notifications.outbox import FOLDER, Known, Letter
-from workers.notifications.signatures import secrets_of, signature
-from workers.notifications.webhook import Undelivered, post
+from tests.support.faulty_store import FaultyStore
+from tests.support.tls import tls_proxy
+from tests.support.webhook_receivers import (
+    Behaviour,
+    Receiver,
+    answer_endlessly,
+    answer_slowly,
+    answer_with,
+    never_answer,
+)
+from workers.notifications import DeliveryThread, Event, Notifications, Webhook, check_hosts, deliver, notify
+from workers.notifications.delivery import GIVE_UP_AFTER, LONGEST_DELAY, retry_delay
+from workers.notifications.outbox import FOLDER, DueCache, OutboxMessage
+from workers.notifications.signatures import read_secrets, signature
+from workers.notifications.webhook import DeliveryFailed, post
 from workers.settings import Settings
 
 NOW = datetime(2026, 7, 1, 6, 0, tzinfo=UTC)
 SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
-OK = answering(204)
+OK = answer_with(204)
 
 
 @pytest.fixture
@@ -76,15 +83,15 @@ def hooks(*urls: str, **fields: object) -> Notifications:
     return Notifications(webhooks=tuple(Webhook.model_validate({"url": u, "secret": "ops"} | fields) for u in urls))
 
 
-def waiting(root: Store) -> list[Letter]:
-    return [Letter.model_validate_json(root.get(info.key)) for info in root.list(FOLDER)]
+def waiting(root: Store) -> list[OutboxMessage]:
+    return [OutboxMessage.model_validate_json(root.get(info.key)) for info in root.list(FOLDER)]
 
 
 def test_a_receiver_can_verify_what_it_got(root: Store, settings: Settings, receive: Callable[..., Receiver]) -> None:
     receiver = receive(OK)
     notify(root, hooks(receiver.url), told())
     assert deliver(root, settings, now=NOW) == 1
-    (got,) = receiver.got
+    (got,) = receiver.requests
     assert got.line.startswith("POST /hook?token=very-secret-token ")
     signed = b".".join((got.headers["webhook-id"].encode(), got.headers["webhook-timestamp"].encode(), got.body))
     expected = base64.b64encode(hmac.digest(base64.b64decode(SECRET), signed, hashlib.sha256)).decode()
@@ -108,7 +115,7 @@ def test_the_signature_is_that_of_the_specification() -> None:
 def test_two_secrets_sign_while_one_takes_the_place_of_the_other(tmp_path: Path) -> None:
     newer = base64.b64encode(b"x" * 32).decode()
     (tmp_path / "s").write_text(f"ops:\n- whsec_{newer}\n- whsec_{SECRET}\n")
-    secrets = secrets_of(tmp_path / "s", "ops")
+    secrets = read_secrets(tmp_path / "s", "ops")
     assert len(secrets) == 2
     both = signature(secrets, "msg_1", 1, b"{}").split(" ")
     assert both == [signature([secret], "msg_1", 1, b"{}") for secret in secrets]
@@ -117,7 +124,7 @@ def test_two_secrets_sign_while_one_takes_the_place_of_the_other(tmp_path: Path)
 def test_a_receiver_that_fails_is_tried_again_with_the_same_id(
     root: Store, settings: Settings, receive: Callable[..., Receiver]
 ) -> None:
-    receiver = receive(answering(500))
+    receiver = receive(answer_with(500))
     notify(root, hooks(receiver.url), told())
     now = NOW
     for attempt in range(1, 5):
@@ -127,12 +134,12 @@ def test_a_receiver_that_fails_is_tried_again_with_the_same_id(
         assert "HTTP 500" in letter.last_error
         assert now <= letter.due <= now + timedelta(seconds=LONGEST_DELAY)
         assert deliver(root, settings, now=letter.due - timedelta(microseconds=1)) == 0
-        assert len(receiver.got) == attempt
+        assert len(receiver.requests) == attempt
         now = letter.due
     receiver.behave = OK
     assert deliver(root, settings, now=now) == 1
-    assert len({got.headers["webhook-id"] for got in receiver.got}) == 1
-    assert len({got.body for got in receiver.got}) == 1
+    assert len({got.headers["webhook-id"] for got in receiver.requests}) == 1
+    assert len({got.body for got in receiver.requests}) == 1
     assert waiting(root) == []
 
 
@@ -147,7 +154,7 @@ def test_telling_twice_leaves_one_message_and_another_event_another(root: Store)
 
 def test_back_off_grows_and_is_jittered() -> None:
     for attempts in (0, 3, 9, 50, 10_000):
-        delays = {delay(attempts).total_seconds() for _ in range(200)}
+        delays = {retry_delay(attempts).total_seconds() for _ in range(200)}
         ceiling = min(LONGEST_DELAY, 10.0 * 2 ** min(attempts, 20))
         assert max(delays) <= ceiling
         assert max(delays) > ceiling / 2
@@ -166,7 +173,7 @@ def test_what_a_courier_took_and_did_not_deliver_is_delivered_by_another(
             deliver(root, settings, now=NOW)
     assert deliver(root, settings, now=NOW) == 0  # reserved
     assert deliver(root, settings, now=NOW + timedelta(minutes=2)) == 1
-    assert len(receiver.got) == 1
+    assert len(receiver.requests) == 1
 
 
 def _killed(*_: object, **__: object) -> None:
@@ -184,32 +191,34 @@ def test_many_couriers_send_each_message_once(
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(json.loads(got.body)["data"]["run"] for got in receiver.got) == [f"nightly/{n}" for n in range(10)]
+    assert sorted(json.loads(got.body)["data"]["run"] for got in receiver.requests) == [
+        f"nightly/{n}" for n in range(10)
+    ]
 
 
 HOSTILE: dict[str, Behaviour] = {
     "hangs up": lambda connection: connection.close(),
     "speaks something else": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
-    "is silent": silent,
-    "answers endless headers": endlessly(b"HTTP/1.1 200 OK\r\n", b"x-filler: " + b"y" * 1000 + b"\r\n"),
-    "answers a header line without end": endlessly(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 4096),
-    "dribbles": dribbling(b"H"),
-    "says continue for ever": dribbling(b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "refuses": answering(403),
-    "redirects": answering(307, "location: http://127.0.0.1:9/internal"),
+    "is silent": never_answer,
+    "answers endless headers": answer_endlessly(b"HTTP/1.1 200 OK\r\n", b"x-filler: " + b"y" * 1000 + b"\r\n"),
+    "answers a header line without end": answer_endlessly(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 4096),
+    "dribbles": answer_slowly(b"H"),
+    "says continue for ever": answer_slowly(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "refuses": answer_with(403),
+    "redirects": answer_with(307, "location: http://127.0.0.1:9/internal"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_receiver_costs_an_attempt_and_nothing_else(name: str, receive: Callable[..., Receiver]) -> None:
     receiver = receive(HOSTILE[name])
-    with pytest.raises(Undelivered):
+    with pytest.raises(DeliveryFailed):
         post(receiver.url, {"content-type": "application/json"}, b"{}", whole_seconds=1.0)
 
 
 def test_an_endless_body_is_not_read(receive: Callable[..., Receiver]) -> None:
     behave, left = (
-        endlessly(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"5\r\nxxxxx\r\n"),
+        answer_endlessly(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"5\r\nxxxxx\r\n"),
         threading.Event(),
     )
 
@@ -221,24 +230,24 @@ def test_an_endless_body_is_not_read(receive: Callable[..., Receiver]) -> None:
     receiver = receive(until_left)
     post(receiver.url, {}, b"{}", whole_seconds=20.0)
     assert left.wait(20.0)
-    assert len(receiver.got) == 1
+    assert len(receiver.requests) == 1
 
 
 def test_a_redirect_is_not_followed(root: Store, settings: Settings, receive: Callable[..., Receiver]) -> None:
     elsewhere = receive(OK)
-    receiver = receive(answering(302, f"location: {elsewhere.url}"))
+    receiver = receive(answer_with(302, f"location: {elsewhere.url}"))
     notify(root, hooks(receiver.url), told())
     assert deliver(root, settings, now=NOW) == 0
     assert "redirect" in waiting(root)[0].last_error
-    assert elsewhere.got == []
+    assert elsewhere.requests == []
 
 
 def test_a_receiver_that_is_gone_is_left_alone(
     root: Store, settings: Settings, receive: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver, tired = receive(answering(410)), receive(answering(503))
+    receiver, tired = receive(answer_with(410)), receive(answer_with(503))
     notify(root, hooks(receiver.url), told())
-    notify(root, hooks(tired.url), told(run="old", at=NOW - GIVE_UP - timedelta(seconds=1)))
+    notify(root, hooks(tired.url), told(run="old", at=NOW - GIVE_UP_AFTER - timedelta(seconds=1)))
     deliver(root, settings, now=NOW)
     assert waiting(root) == []
     assert caplog.text.count("given up") == 2
@@ -247,22 +256,22 @@ def test_a_receiver_that_is_gone_is_left_alone(
 def test_one_bad_receiver_does_not_keep_the_others_waiting(
     root: Store, settings: Settings, receive: Callable[..., Receiver]
 ) -> None:
-    bad, good = receive(answering(500)), receive(OK)
+    bad, good = receive(answer_with(500)), receive(OK)
     for night in range(5):
         notify(root, hooks(bad.url, good.url), told(run=f"nightly/{night}"))
     assert deliver(root, settings, now=NOW) == 5
-    assert len(bad.got) == 1  # once a round
+    assert len(bad.requests) == 1  # once a round
     assert {letter.webhook.url for letter in waiting(root)} == {bad.url}
 
 
 def test_what_is_not_due_is_not_read_again_and_again(
     root: Store, settings: Settings, receive: Callable[..., Receiver]
 ) -> None:
-    receiver = receive(answering(500))
-    counted = Dying(root)
+    receiver = receive(answer_with(500))
+    counted = FaultyStore(root)
     for night in range(20):
         notify(counted, hooks(receiver.url), told(run=f"nightly/{night}", at=NOW + timedelta(hours=1)))
-    known: Known = {}
+    known: DueCache = {}
     for minute in range(5):
         assert deliver(counted, settings, now=NOW + timedelta(minutes=minute), known=known) == 0
     assert counted.gets == 20
@@ -276,13 +285,13 @@ def test_a_certificate_that_nobody_signed_gets_nothing(
     receive: Callable[..., Receiver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver = receive(OK)
-    with encrypted(receiver, tmp_path) as port:  # type: ignore[arg-type]
-        with pytest.raises(Undelivered, match="certificate"):
+    with tls_proxy(receiver, tmp_path) as port:  # type: ignore[arg-type]
+        with pytest.raises(DeliveryFailed, match="certificate"):
             post(f"https://127.0.0.1:{port}/hook", {}, b"{}")
-        assert receiver.got == []
+        assert receiver.requests == []
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         post(f"https://127.0.0.1:{port}/hook", {}, b"{}")
-    assert len(receiver.got) == 1
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -320,7 +329,7 @@ def test_a_host_that_is_allowed_no_more_is_not_called(
     notify(root, hooks(receiver.url), told())
     narrowed = settings.model_copy(update={"allowed_webhooks": "hooks.example.org"})
     assert deliver(root, narrowed, now=NOW) == 0
-    assert receiver.got == []
+    assert receiver.requests == []
     assert len(waiting(root)) == 1
 
 
@@ -340,7 +349,7 @@ def test_a_host_that_is_allowed_no_more_is_not_called(
 )
 def test_a_webhook_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SpecError, match="webhooks"):
-        validated(Notifications, {"webhooks": [wrong]}, field="notifications", error=SpecError)
+        validate(Notifications, {"webhooks": [wrong]}, field="notifications", error=SpecError)
 
 
 @pytest.mark.parametrize(
@@ -354,12 +363,12 @@ def test_a_secret_that_is_none_is_named_and_never_shown(
     if content is not None:
         path.write_text(content)
     with pytest.raises(SettingsError, match="WEBHOOK_SECRETS_FILE") as wrong:
-        secrets_of(path, "ops")
+        read_secrets(path, "ops")
     assert "plain-text" not in str(wrong.value)
     receiver = receive(OK)
     notify(root, hooks(receiver.url), told())
     assert deliver(root, Settings(root="memory://x", webhook_secrets_file=path), now=NOW) == 0
-    assert (receiver.got, len(waiting(root))) == ([], 1)  # nothing goes out unsigned, and nothing is lost
+    assert (receiver.requests, len(waiting(root))) == ([], 1)  # nothing goes out unsigned, and nothing is lost
     assert "plain-text" not in caplog.text
 
 
@@ -371,7 +380,7 @@ def test_logs_tell_the_event_and_no_secret(
     notify(root, Notifications(), told())
     assert "nightly of 2026-07-01 04:00 UTC was kept back by its gates: drift" in caplog.text
     notify(root, hooks(receiver.url), told())
-    receiver.behave = answering(500)
+    receiver.behave = answer_with(500)
     deliver(root, settings, now=NOW)
     receiver.behave = OK
     assert deliver(root, settings, now=waiting(root)[0].due) == 1
@@ -391,7 +400,7 @@ def test_a_courier_delivers_until_it_is_stopped(
         arrived.set()
 
     receiver.behave = behave
-    courier = Courier(root, settings)
+    courier = DeliveryThread(root, settings)
     courier.start()
     notify(root, hooks(receiver.url), told(at=datetime.now(UTC)))
     courier.wake()

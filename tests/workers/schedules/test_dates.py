@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generator.errors import SpecError
-from workers.schedules.dates import Cron, key_of, moment_of
-from workers.schedules.due_dates import newest
+from workers.schedules.dates import Cron, date_key, parse_date_key
+from workers.schedules.due_dates import newest_dates
 
 BEGIN, END = datetime(2025, 12, 31, 12, tzinfo=UTC), datetime(2027, 1, 1, 12, tzinfo=UTC)
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe")  # the last one turns by half an hour, in the south
@@ -30,7 +30,7 @@ EXPRESSIONS = (
 @pytest.mark.parametrize("time", [(1, 30), (2, 0), (2, 15), (2, 30), (3, 0)])
 def test_a_named_time_comes_once_on_every_day_of_a_year(zone: str, time: tuple[int, int]) -> None:
     cron = Cron(f"{time[1]} {time[0]} * * *", zone)
-    local = [cron.local(date) for date in cron.between(BEGIN, END)]
+    local = [cron.to_local(date) for date in cron.between(BEGIN, END)]
     days = [moment.date() for moment in local if moment.year == 2026]
     assert len(days) == len(set(days)) == 365
     moved = [moment for moment in local if (moment.hour, moment.minute) != time]
@@ -44,7 +44,7 @@ def test_with_a_star_for_the_hour_real_time_goes_on(zone: str) -> None:
     cron = Cron("*/30 * * * *", zone)
     for first, last in ((datetime(2026, 3, 1), datetime(2026, 4, 10)), (datetime(2026, 9, 25), datetime(2026, 11, 5))):
         dates = list(cron.between(first.replace(tzinfo=UTC), last.replace(tzinfo=UTC)))
-        assert len({cron.local(date).utcoffset() for date in dates}) == 2
+        assert len({cron.to_local(date).utcoffset() for date in dates}) == 2
         assert {later - date for date, later in pairwise(dates)} == {timedelta(minutes=30)}
 
 
@@ -64,7 +64,7 @@ def test_with_a_star_for_the_hour_real_time_goes_on(zone: str) -> None:
 def test_days_on_which_clocks_change(zone: str, expression: str, day: str, told: list[str]) -> None:
     cron = Cron(expression, zone)
     begin = datetime.fromisoformat(day).replace(tzinfo=UTC) - timedelta(days=1)
-    local = [cron.local(date) for date in cron.between(begin, begin + timedelta(days=3))]
+    local = [cron.to_local(date) for date in cron.between(begin, begin + timedelta(days=3))]
     assert [f"{moment:%H:%M%z}" for moment in local if f"{moment:%Y-%m-%d}" == day] == told
 
 
@@ -76,14 +76,14 @@ def test_any_beginning_gives_the_same_dates(zone: str, expression: str, minute: 
     dates = list(cron.between(begin - timedelta(days=2), end))
     assert dates == sorted(set(dates))
     assert list(cron.between(begin, end)) == [date for date in dates if date > begin]
-    assert all(date.tzinfo is UTC and moment_of(key_of(date)) == date for date in dates)
+    assert all(date.tzinfo is UTC and parse_date_key(date_key(date)) == date for date in dates)
 
 
 @settings(max_examples=40)
 @given(st.sampled_from(EXPRESSIONS), st.integers(0, 300 * 24), st.integers(1, 30))
 def test_the_newest_dates_are_the_last_ones(expression: str, hours: int, count: int) -> None:
     cron, after = Cron(expression, "Europe/Berlin"), END - timedelta(hours=hours)
-    found, whole = newest(cron, after, END, count)
+    found, whole = newest_dates(cron, after, END, count)
     dates = list(cron.between(after, END))
     assert found == dates[len(dates) - len(found) :]
     assert whole == (found == dates) or len(found) == len(dates)

@@ -12,17 +12,17 @@ from generator.curation.gates import read_verdict
 from generator.datasets.builds import read_manifest
 from generator.datasets.promotion import read_latest
 from generator.store import open_store
-from tests.support.cli_sandbox import GATES
+from tests.support.cli_sandbox import LENIENT_GATES
 from tests.support.servers import RedisServer
-from tests.support.services import Bench
-from tests.support.simulated_schedules import Inline, SimulatedClock
-from workers.notifications.outbox import FOLDER, Letter
+from tests.support.services import ManualService
+from tests.support.simulated_schedules import InlineExecutor, SimulatedClock
+from workers.notifications.outbox import FOLDER, OutboxMessage
 from workers.schedules.declare import declare
-from workers.schedules.manual_runs import begin
-from workers.schedules.runs import Run, change_run, read_run
+from workers.schedules.manual_runs import start_run
+from workers.schedules.runs import Run, read_run, update_run
 from workers.schedules.schedule import Schedule
-from workers.schedules.service import PoolHands
-from workers.schedules.store import Kept
+from workers.schedules.service import PoolService
+from workers.schedules.store import StoredSchedule
 from workers.schedules.ticker import Ticker
 
 NIGHT = datetime(2026, 3, 1, 3, 30, tzinfo=UTC)
@@ -31,16 +31,16 @@ NIGHT = datetime(2026, 3, 1, 3, 30, tzinfo=UTC)
 class Night:
     """A bench whose jobs come from a schedule; nothing happens by itself."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: ManualService) -> None:
         self.bench, self.told = bench, 0
-        self.hands = PoolHands(bench.settings, self._told)
+        self.hands = PoolService(bench.settings, self._told)
         self.clock = SimulatedClock(NIGHT - timedelta(hours=1))
-        self.ticker = Ticker(self.hands, self.clock, Inline())
+        self.ticker = Ticker(self.hands, self.clock, InlineExecutor())
 
-    def declare(self, **fields: Any) -> Kept:
+    def declare(self, **fields: Any) -> StoredSchedule:
         job = {"bundle": str(self.bench.bundle), "count": 60, "shard_size": 30, "batch": 16}
         job |= {"destination": str(self.bench.home / "out")}
-        schedule = Schedule(**({"name": "nightly", "cron": "30 3 * * *", "job": job, "gates": GATES} | fields))
+        schedule = Schedule(**({"name": "nightly", "cron": "30 3 * * *", "job": job, "gates": LENIENT_GATES} | fields))
         return declare(schedule, "sha256:" + "1" * 64, self.hands.root, self.bench.settings, self.clock.now())
 
     def run(self, date: datetime = NIGHT) -> Run:
@@ -53,7 +53,7 @@ class Night:
 
 
 @pytest.fixture
-def night(bench: Bench) -> Night:
+def night(bench: ManualService) -> Night:
     return Night(bench)
 
 
@@ -64,10 +64,10 @@ def test_a_night_with_everything(night: Night, tmp_path: Path) -> None:
     )
     for day in range(3):
         night.clock.time = NIGHT + timedelta(days=day)
-        night.ticker.once()
+        night.ticker.tick()
         assert night.run(night.clock.time).state == "submitted"
         night.bench.serve(3)
-        night.ticker.once()
+        night.ticker.tick()
         assert night.run(night.clock.time).state == "promoted"
     run, dataset = night.run(night.clock.time), open_store(night.run().dataset)
     assert run.spec is not None
@@ -80,18 +80,20 @@ def test_a_night_with_everything(night: Night, tmp_path: Path) -> None:
     assert verdict is not None
     assert (verdict.holds, verdict.logical_date) == (True, run.date)
     assert night.told == 3
-    letters = [Letter.model_validate_json(night.hands.root.get(info.key)) for info in night.hands.root.list(FOLDER)]
+    letters = [
+        OutboxMessage.model_validate_json(night.hands.root.get(info.key)) for info in night.hands.root.list(FOLDER)
+    ]
     assert {letter.event.kind for letter in letters} == {"succeeded"}
     assert {letter.event.build for letter in letters} == set(builds)
     assert len({letter.event.id for letter in letters}) == 3
 
 
 def test_a_gate_keeps_a_build_back(night: Night) -> None:
-    night.declare(gates=GATES | {"images": 61})
+    night.declare(gates=LENIENT_GATES | {"images": 61})
     night.clock.time = NIGHT
-    night.ticker.once()
+    night.ticker.tick()
     night.bench.serve(3)
-    night.ticker.once()
+    night.ticker.tick()
     run = night.run()
     assert run.spec is not None
     assert (run.state, run.reason.startswith("images: ")) == ("refused", True)
@@ -103,35 +105,35 @@ def test_a_gate_keeps_a_build_back(night: Night) -> None:
 def test_redis_is_flushed_in_the_night(night: Night) -> None:
     night.declare()
     night.clock.time = NIGHT
-    night.ticker.once()
+    night.ticker.tick()
     night.bench.serve(1)
     night.bench.redis.flushall()
-    night.ticker.once()
+    night.ticker.tick()
     assert night.run().state == "submitted"
     night.bench.reconcile()
     night.bench.serve(2)
-    night.ticker.once()
+    night.ticker.tick()
     assert night.run().state == "promoted"
 
 
 def test_redis_is_gone_for_a_night(bundle: Path, tmp_path: Path) -> None:
     server = RedisServer()
     try:
-        night = Night(Bench(server, bundle, tmp_path))
+        night = Night(ManualService(server, bundle, tmp_path))
         night.declare(deadline="4h")
         server.kill()
         night.clock.time = NIGHT
-        night.ticker.once()
+        night.ticker.tick()
         assert (night.run().state, "redis" in night.run().note) == ("created", True)
-        night.clock.go(hours=3)
-        Ticker(night.hands, night.clock, Inline()).once()  # another one, after a restart
+        night.clock.advance(hours=3)
+        Ticker(night.hands, night.clock, InlineExecutor()).tick()  # another one, after a restart
         assert "nothing is made yet" in night.run().at_risk
         server.restart()
-        night.ticker.once()
+        night.ticker.tick()
         assert night.run().state == "submitted"
         night.bench.serve(3)
         server.kill()  # what is built is judged and promoted without Redis
-        night.ticker.once()
+        night.ticker.tick()
         assert night.run().state == "promoted"
     finally:
         server.stop()
@@ -140,17 +142,17 @@ def test_redis_is_gone_for_a_night(bundle: Path, tmp_path: Path) -> None:
 def test_a_job_that_a_person_cancels(night: Night) -> None:
     night.declare()
     night.clock.time = NIGHT
-    night.ticker.once()
+    night.ticker.tick()
     spec = night.run().spec
     assert spec is not None
     night.bench.client.cancel(spec.job_id)
-    night.ticker.once()
+    night.ticker.tick()
     assert night.run().state == "cancelled"
-    again = begin(night.hands, night.declare(), NIGHT, night.clock.now(), "hand")
+    again = start_run(night.hands, night.declare(), NIGHT, night.clock.now(), "hand")
     assert (again.take, again.spec) == (2, spec)
-    night.ticker.once()
+    night.ticker.tick()
     night.bench.serve(3)
-    night.ticker.once()
+    night.ticker.tick()
     assert night.run().state == "promoted"
 
 
@@ -158,51 +160,51 @@ def test_a_run_that_takes_the_place_of_another(night: Night) -> None:
     night.declare(overlap="replace")
     for day in range(2):
         night.clock.time = NIGHT + timedelta(days=day)
-        night.ticker.once()
+        night.ticker.tick()
     first, second = night.run(), night.run(night.clock.time)
     assert (first.state, second.state) == ("replaced", "submitted")
     assert first.spec is not None
     assert night.bench.client.status(first.spec.job_id).state == "cancelled"
     night.bench.serve(3)
-    night.ticker.once()
+    night.ticker.tick()
     assert night.run(night.clock.time).state == "promoted"
 
 
 def test_a_job_that_fails_says_why(night: Night) -> None:
     night.declare()
     night.clock.time = NIGHT
-    night.ticker.once()
+    night.ticker.tick()
     run = night.run()
     assert run.spec is not None
     assert night.hands.progress(run.spec.job_id) == (0, 60)
-    night.bench.shop.pool.fail(run.spec.job_id, "the disk is full")
-    night.ticker.once()
+    night.bench.workshop.pool.fail(run.spec.job_id, "the disk is full")
+    night.ticker.tick()
     assert (night.run().state, night.run().reason) == ("failed", "the disk is full")
 
 
 def test_a_lost_marker_is_a_job_that_is_still_wanted(night: Night) -> None:
     night.declare()
     night.clock.time = NIGHT
-    night.ticker.once()
+    night.ticker.tick()
     run = night.run()
     assert run.spec is not None
     night.hands.root.delete(f"open/{run.spec.job_id}.json")
     night.bench.redis.flushall()
-    night.ticker.once()
+    night.ticker.tick()
     night.bench.serve(3)
-    night.ticker.once()
+    night.ticker.tick()
     assert night.run().state == "promoted"
 
 
 def test_what_another_ticker_holds_is_left_to_it(night: Night) -> None:
     night.declare()
     night.clock.time = NIGHT
-    night.ticker.once()
+    night.ticker.tick()
     night.bench.serve(3)
     held = {"state": "committed", "held_by": "another", "held_until": NIGHT + timedelta(minutes=4)}
-    change_run(night.hands.root, "nightly", NIGHT, lambda run: run.model_copy(update=held))
-    night.ticker.once()
+    update_run(night.hands.root, "nightly", NIGHT, lambda run: run.model_copy(update=held))
+    night.ticker.tick()
     assert night.run().state == "committed"
-    night.clock.go(minutes=5)  # it has died
-    night.ticker.once()
+    night.clock.advance(minutes=5)  # it has died
+    night.ticker.tick()
     assert night.run().state == "promoted"

@@ -15,11 +15,11 @@ from generator.models.bundle import push
 from generator.models.bundle.channels import move_channel
 from generator.store import Store, open_store
 from tests.support.bundles import tiny_bundle
-from workers.schedules.declare import check, declare
-from workers.schedules.folder import Folder, read_all
+from workers.schedules.declare import check_schedule, declare
+from workers.schedules.folder import ScheduleFolder, read_schedules
 from workers.schedules.schedule import Schedule, parse_schedule, read_schedule, seed_of
-from workers.schedules.store import forget, read_kept
-from workers.schedules.templates import filled
+from workers.schedules.store import read_stored, remove_schedule
+from workers.schedules.templates import fill_templates
 from workers.settings import Settings
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -47,7 +47,7 @@ def test_fields_of_the_date() -> None:
     job = {"name": "{schedule}-{date:%Y%m%d}", "count": "{date:%d}00", "counts": {"cat": "1{date:%H}"},
            "draw": {"code": ["{date:%m}", 2]}, "destination": "out/{date}/{{x}}", "dtype": "{date:%d}", "seed": 5,
            }  # fmt: skip
-    assert filled(job, schedule="cats", date=date) == {
+    assert fill_templates(job, schedule="cats", date=date) == {
         "name": "cats-20260301", "count": 100, "counts": {"cat": 104}, "draw": {"code": [3, 2]},
         "destination": "out/2026-03-01/{x}", "seed": 5, "dtype": "01",
     }  # fmt: skip
@@ -67,14 +67,16 @@ def test_every_format_that_the_page_names_is_known() -> None:
     page = (Path(__file__).parents[3] / "docs/nightly.md").read_text()
     (named,) = re.findall(r"`(%Y %y [^`]*)`", page)
     for form in named.split():
-        made = filled({"count": f"{{date:{form}}}"}, schedule="cats", date=datetime(2026, 3, 1, 4, 30, tzinfo=UTC))
+        made = fill_templates(
+            {"count": f"{{date:{form}}}"}, schedule="cats", date=datetime(2026, 3, 1, 4, 30, tzinfo=UTC)
+        )
         assert str(made["count"])
 
 
 def test_each_date_has_a_seed_of_its_own_and_keeps_it() -> None:
     schedule = parse_schedule(text(), "a file")
-    dates = schedule.times.upcoming(NOW, 400)
-    seeds = [schedule.draft(date).seed for date in dates]
+    dates = schedule.timetable.upcoming(NOW, 400)
+    seeds = [schedule.job_draft(date).seed for date in dates]
     assert len(set(seeds)) == 400
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seeds == [seed_of("nightly", date) for date in dates]
@@ -126,7 +128,7 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], told: str) -> None:
 )
 def test_deadlines_are_spans_or_times_of_the_zone(deadline: str, date: str, due: str) -> None:
     schedule = parse_schedule(text(timezone="Europe/Berlin", deadline=deadline), "a file")
-    assert schedule.due_by(datetime.fromisoformat(date)) == datetime.fromisoformat(due)
+    assert schedule.deadline_of(datetime.fromisoformat(date)) == datetime.fromisoformat(due)
 
 
 def test_declaring_makes_it_self_contained_and_twice_is_once(root: Store, settings: Settings, tmp_path: Path) -> None:
@@ -135,9 +137,9 @@ def test_declaring_makes_it_self_contained_and_twice_is_once(root: Store, settin
     kept = declare(schedule, digest, root, settings, NOW)
     assert kept.schedule.job["bundle"].startswith("sha256:")
     assert kept.schedule.job["destination"] == str(tmp_path / "out")
-    assert read_kept(root, "nightly") == kept
+    assert read_stored(root, "nightly") == kept
     assert declare(schedule, digest, root, settings, NOW + timedelta(days=3)) == kept
-    assert [job.spec.recipe.total for job in check(kept.schedule, root, settings, NOW)] == [30, 30, 30]
+    assert [job.spec.recipe.total for job in check_schedule(kept.schedule, root, settings, NOW)] == [30, 30, 30]
 
 
 def test_the_images_that_gates_compare_with_are_found_from_everywhere(
@@ -148,7 +150,7 @@ def test_the_images_that_gates_compare_with_are_found_from_everywhere(
         gates = declare(schedule, "sha256:" + "1" * 64, root, settings, NOW, replace=True).schedule.gates
         assert gates is not None
         assert gates.reference is not None
-        forget(root, "nightly")
+        remove_schedule(root, "nightly")
         found = [gates.reference.source, gates.reference.test]
         assert found == [str(tmp_path / each) if each in ("photos", "b.npz") else each for each in (source, test)]
 
@@ -158,7 +160,7 @@ def test_a_second_schedule_of_one_name_is_refused(root: Store, settings: Setting
     other = parse_schedule(text(job=JOB | {"count": 31}), "b")
     with pytest.raises(SpecError, match=r"name: expected a name that no other .* --replace"):
         declare(other, "sha256:" + "2" * 64, root, settings, NOW)
-    assert read_kept(root, "nightly") == first
+    assert read_stored(root, "nightly") == first
     later = NOW + timedelta(days=1)
     replaced = declare(other, "sha256:" + "2" * 64, root, settings, later, replace=True)
     assert (replaced.schedule.job["count"], replaced.since) == (31, first.since)  # due at the same times as before
@@ -196,10 +198,10 @@ def test_a_channel_is_read_when_a_date_comes(root: Store, settings: Settings, tm
     first = push(open_store("tiny.bundle"), root)
     move_channel(root, "cats", first, by="a test")
     schedule = parse_schedule(text(job={"channel": "cats", "count": 3, "destination": "out"}), "a")
-    assert check(schedule, root, settings, NOW)[0].spec.recipe.bundle == first
+    assert check_schedule(schedule, root, settings, NOW)[0].spec.recipe.bundle == first
     second = push(open_store(str(tiny_bundle(tmp_path / "other.bundle", seed=1))), root)
     move_channel(root, "cats", second, by="a test")
-    assert check(schedule, root, settings, NOW)[0].spec.recipe.bundle == second != first
+    assert check_schedule(schedule, root, settings, NOW)[0].spec.recipe.bundle == second != first
 
 
 def test_a_folder_is_followed(
@@ -207,34 +209,34 @@ def test_a_folder_is_followed(
 ) -> None:
     place = tmp_path / "schedules"
     with pytest.raises(SettingsError, match="LATENTMILL_SCHEDULES_DIR"):
-        Folder(place, settings)
+        ScheduleFolder(place, settings)
     place.mkdir()
     (place / "good.yaml").write_bytes(text())
     (place / "bad.yml").write_bytes(text(name="bad", cron="never"))
     (place / "one.yaml").write_bytes(text(name="twin"))
     (place / "two.yaml").write_bytes(text(name="twin", cron="0 0 * * *"))
     (place / "notes.txt").write_text("no schedule")
-    folder = Folder(place, settings)
-    assert folder.bring_in(root, NOW) == ["nightly"]
+    folder = ScheduleFolder(place, settings)
+    assert folder.sync(root, NOW) == ["nightly"]
     assert "bad.yml: not brought in: cron: expected" in caplog.text
     assert "a name of its own for each schedule, got twin, as in " in caplog.text
-    assert folder.bring_in(root, NOW) == []
+    assert folder.sync(root, NOW) == []
     (place / "good.yaml").write_bytes(text(job=JOB | {"count": 3}))
     (place / "two.yaml").unlink()
-    assert folder.bring_in(root, NOW) == ["nightly", "twin"]
-    kept = read_kept(root, "nightly")
+    assert folder.sync(root, NOW) == ["nightly", "twin"]
+    kept = read_stored(root, "nightly")
     assert kept is not None
     assert kept.schedule.job["count"] == 3
     (place / "good.yaml").write_bytes(b"- not a mapping at all")
-    assert folder.bring_in(root, NOW) == []
-    assert read_kept(root, "nightly") == kept
-    assert Folder(place, settings).bring_in(root, NOW) == ["twin"]  # which changes nothing
+    assert folder.sync(root, NOW) == []
+    assert read_stored(root, "nightly") == kept
+    assert ScheduleFolder(place, settings).sync(root, NOW) == ["twin"]  # which changes nothing
 
 
 def test_files_are_judged_together(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml", "c.yaml"):
         (tmp_path / name).write_bytes(text(name="one" if name == "c.yaml" else "two"))
-    found = read_all([tmp_path / "a.yaml", tmp_path / "b.yaml", tmp_path / "c.yaml", tmp_path / "d.yaml"])
+    found = read_schedules([tmp_path / "a.yaml", tmp_path / "b.yaml", tmp_path / "c.yaml", tmp_path / "d.yaml"])
     assert [isinstance(read, LatentmillError) for read in found.values()] == [True, True, False, True]
 
 
@@ -249,6 +251,6 @@ def test_every_field_survives_its_storage(root: Store, settings: Settings) -> No
     fields = {"start": "2026-06-01", "end": datetime(2026, 7, 1, tzinfo=UTC), "deadline": "3h", "gates": None,
               "retention": {"last": 3}, "priority": 5, "catch_up": "all", "overlap": "replace"}  # fmt: skip
     kept = declare(parse_schedule(text(**fields), "a"), "sha256:" + "1" * 64, root, settings, NOW)
-    assert read_kept(root, "nightly") == kept
+    assert read_stored(root, "nightly") == kept
     assert kept.since == datetime(2026, 5, 31, 23, 59, 59, tzinfo=UTC)
     assert Schedule.model_validate(kept.schedule.model_dump(mode="json")) == kept.schedule

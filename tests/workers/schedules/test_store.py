@@ -11,17 +11,27 @@ import pytest
 from generator.errors import SpecError
 from generator.store import Store
 from workers.schedules.clock import CLOCK_KEY, SystemClock
-from workers.schedules.runs import Mark, Run, change_run, create_run, dates_of, marks, read_run, take_up, unmark
+from workers.schedules.runs import (
+    Run,
+    RunMarker,
+    create_run,
+    live_markers,
+    read_run,
+    remove_marker,
+    restart_run,
+    run_dates,
+    update_run,
+)
 from workers.schedules.schedule import Schedule
 from workers.schedules.store import (
-    Kept,
-    change_kept,
-    find_kept,
-    forget,
+    StoredSchedule,
     move_cursor,
-    names,
     read_cursor,
-    read_kept,
+    read_stored,
+    remove_schedule,
+    require_stored,
+    schedule_names,
+    update_stored,
 )
 
 NOW = datetime(2026, 1, 1, 3, 30, tzinfo=UTC)
@@ -51,10 +61,10 @@ def at_once(work: Callable[[int], object]) -> list[object]:
 def test_a_date_has_one_run(store: Store) -> None:
     found = at_once(lambda number: create_run(store, a_run(note=f"by {number}")))
     assert sorted(map(str, found)) == ["False"] * 7 + ["True"]
-    assert list(dates_of(store, "nightly")) == [NOW]
-    assert [mark for mark, _ in marks(store)] == [Mark("nightly", NOW, 1)]
-    unmark(store, Mark("nightly", NOW, 1))
-    assert list(marks(store)) == []
+    assert list(run_dates(store, "nightly")) == [NOW]
+    assert [mark for mark, _ in live_markers(store)] == [RunMarker("nightly", NOW, 1)]
+    remove_marker(store, RunMarker("nightly", NOW, 1))
+    assert list(live_markers(store)) == []
 
 
 def test_a_run_moves_on_once_and_no_change_is_lost(store: Store) -> None:
@@ -62,11 +72,11 @@ def test_a_run_moves_on_once_and_no_change_is_lost(store: Store) -> None:
 
     def on(number: int) -> bool:
         mine = a_run(state="submitted", note=f"by {number}")
-        return change_run(store, "nightly", NOW, lambda run: mine if run.state == "created" else None) == mine
+        return update_run(store, "nightly", NOW, lambda run: mine if run.state == "created" else None) == mine
 
     assert sorted(map(str, at_once(on))) == ["False"] * 7 + ["True"]
     at_once(
-        lambda number: change_run(
+        lambda number: update_run(
             store, "nightly", NOW, lambda run: run.model_copy(update={"reason": f"{run.reason}{number}"})
         )
     )
@@ -79,13 +89,17 @@ def test_of_two_who_take_up_a_run_one_does(store: Store) -> None:
     failed = a_run(state="failed")
     create_run(store, failed)
     fresh = [a_run(take=2, note=f"by {number}") for number in range(8)]
-    assert sorted(map(str, at_once(lambda number: take_up(store, failed, fresh[number])))) == ["False"] * 7 + ["True"]
-    assert {mark.take for mark, _ in marks(store)} == {1, 2} or {mark.take for mark, _ in marks(store)} == {2}
+    assert sorted(map(str, at_once(lambda number: restart_run(store, failed, fresh[number])))) == ["False"] * 7 + [
+        "True"
+    ]
+    assert {mark.take for mark, _ in live_markers(store)} == {1, 2} or {
+        mark.take for mark, _ in live_markers(store)
+    } == {2}
 
 
 def test_a_skipped_run_leaves_no_mark(store: Store) -> None:
     assert create_run(store, a_run(state="skipped", why="missed", until=NOW + timedelta(days=3)))
-    assert list(marks(store)) == []
+    assert list(live_markers(store)) == []
     assert read_run(store, "nightly", NOW + timedelta(days=1)) is None
 
 
@@ -100,10 +114,10 @@ def test_what_is_no_run_is_named(store: Store) -> None:
 
 def test_schedules_and_cursors(store: Store) -> None:
     schedule = Schedule(name="nightly", cron="30 3 * * *", job=JOB)
-    kept = Kept(schedule=schedule, source=str(JOB["bundle"]), since=NOW, added=NOW)
-    assert read_kept(store, "nightly") is None
-    change_kept(store, "nightly", lambda _: kept)
-    assert (find_kept(store, "nightly"), list(names(store))) == (kept, ["nightly"])
+    kept = StoredSchedule(schedule=schedule, source=str(JOB["bundle"]), since=NOW, added=NOW)
+    assert read_stored(store, "nightly") is None
+    update_stored(store, "nightly", lambda _: kept)
+    assert (require_stored(store, "nightly"), list(schedule_names(store))) == (kept, ["nightly"])
     assert read_cursor(store, "nightly") is None
     later = NOW + timedelta(days=1)
     move_cursor(store, "nightly", None, NOW)
@@ -111,18 +125,18 @@ def test_schedules_and_cursors(store: Store) -> None:
     assert read_cursor(store, "nightly") == NOW
     move_cursor(store, "nightly", NOW, later)
     assert read_cursor(store, "nightly") == later
-    forget(store, "nightly")
-    assert (read_kept(store, "nightly"), read_cursor(store, "nightly")) == (None, None)
+    remove_schedule(store, "nightly")
+    assert (read_stored(store, "nightly"), read_cursor(store, "nightly")) == (None, None)
     for name in ("nightly", "a/b", "../x", ""):
         with pytest.raises(SpecError, match="schedule: expected"):
-            find_kept(store, name)
+            require_stored(store, name)
 
 
 def test_the_clock_of_the_store_is_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SystemClock()
-    assert clock.complaint(store) == ""
+    assert clock.skew_warning(store) == ""
     assert store.head(CLOCK_KEY) is not None
     for hours, told in ((30, "ahead of"), (-30, "behind")):
         wrong = datetime.now(UTC) + timedelta(hours=hours)
         monkeypatch.setattr(SystemClock, "now", lambda _, wrong=wrong: wrong)
-        assert f"s {told} that of the store" in clock.complaint(store)
+        assert f"s {told} that of the store" in clock.skew_warning(store)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.support.services import Bench
-from workers.telemetry.prometheus_meter import Counting
-from workers.worker.ticket_handler import Workshop, open_workshop
+from tests.support.services import ManualService
+from workers.telemetry.prometheus_meter import PrometheusMeter
+from workers.worker.ticket_handler import TicketHandler, open_ticket_handler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 class Counted:
     """A workshop with a meter, and what that shows."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: ManualService) -> None:
         self._registry = CollectorRegistry()
-        self.shop: Workshop = replace(bench.shop, meter=Counting(self._registry))
+        self.shop: TicketHandler = replace(bench.workshop, meter=PrometheusMeter(self._registry))
 
     def __call__(self, name: str, **labels: str) -> float:
         return self._registry.get_sample_value(f"latentmill_{name}", labels) or 0.0
@@ -32,11 +32,11 @@ class Counted:
 
 
 @pytest.fixture
-def counted(bench: Bench) -> Counted:
+def counted(bench: ManualService) -> Counted:
     return Counted(bench)
 
 
-def test_shards_images_and_the_commit(bench: Bench, counted: Counted) -> None:
+def test_shards_images_and_the_commit(bench: ManualService, counted: Counted) -> None:
     bench.submit()
     bench.serve(3, counted.shop)
     assert (counted.shards("made"), counted("images_total"), counted.commits("committed")) == (2, 60, 1)
@@ -48,20 +48,20 @@ def test_shards_images_and_the_commit(bench: Bench, counted: Counted) -> None:
     )
 
 
-def test_a_shard_that_is_there_already_is_found_not_made(bench: Bench, counted: Counted) -> None:
+def test_a_shard_that_is_there_already_is_found_not_made(bench: ManualService, counted: Counted) -> None:
     bench.submit()
-    claim = bench.shop.pool.ledger.claim(60.0)
+    claim = bench.workshop.pool.ledger.claim(60.0)
     assert claim is not None
     bench.serve(3, counted.shop)
     assert counted.shards("made") == 2
     again = bench.submit("again")
     bench.serve(1, counted.shop)
-    bench.shop.pool.ledger.correct(again.job, [])
+    bench.workshop.pool.ledger.set_finished(again.job, [])
     bench.serve(1, counted.shop)
     assert (counted.shards("made"), counted.shards("found"), counted("images_total")) == (3, 1, 90)
 
 
-def test_faults_are_counted_by_type_and_by_what_came_of_them(bench: Bench, counted: Counted) -> None:
+def test_faults_are_counted_by_type_and_by_what_came_of_them(bench: ManualService, counted: Counted) -> None:
     job = bench.submit()
     in_the_way = bench.home / "out/tiny/builds" / job.url.rpartition("/")[2] / "shards/tiny-000001.tar"
     in_the_way.mkdir(parents=True)
@@ -74,38 +74,38 @@ def test_faults_are_counted_by_type_and_by_what_came_of_them(bench: Bench, count
     assert counted("faults_total", error="other") == 1
 
 
-def test_what_a_worker_lacks_is_no_fault(bench: Bench, counted: Counted) -> None:
+def test_what_a_worker_lacks_is_no_fault(bench: ManualService, counted: Counted) -> None:
     bench.submit()
-    elsewhere = open_workshop(bench.settings.model_copy(update={"device": "cuda:7"}), meter=counted.shop.meter)
+    elsewhere = open_ticket_handler(bench.settings.model_copy(update={"device": "cuda:7"}), meter=counted.shop.meter)
     bench.serve(1, elsewhere)
     assert counted.shards("declined") == 1
     assert counted("faults_total", error="SettingsError") == 0
 
 
-def test_a_commit_that_cannot_be_written(bench: Bench, counted: Counted) -> None:
+def test_a_commit_that_cannot_be_written(bench: ManualService, counted: Counted) -> None:
     job = bench.submit()
     (bench.home / "out/tiny/builds" / job.url.rpartition("/")[2] / "preview.jpg").mkdir(parents=True)
     bench.serve(7, counted.shop)
     assert (counted.commits("postponed"), counted.commits("failed"), counted.commits("committed")) == (4, 1, 0)
 
 
-def test_the_pool_at_a_glance(bench: Bench) -> None:
-    ledger, queue = bench.shop.pool.ledger, bench.settings.queue
-    assert tuple(ledger.standing(queue)) == ({}, 0, 0, 0)
+def test_the_pool_at_a_glance(bench: ManualService) -> None:
+    ledger, queue = bench.workshop.pool.ledger, bench.settings.queue
+    assert tuple(ledger.pool_snapshot(queue)) == ({}, 0, 0, 0)
     first, second = bench.submit("first"), bench.submit("second")
     bench.client.pause(second.job)
-    ledger.announce("somebody", 3, 60.0)
+    ledger.register_worker("somebody", 3, 60.0)
     claims = [ledger.claim(60.0), ledger.claim(60.0)]
     assert all(claims)
-    standing = ledger.standing(queue)
+    standing = ledger.pool_snapshot(queue)
     assert standing.jobs == {"open": 1, "paused": 1}
     assert (standing.slots, standing.running) == (3, 2)
     assert standing.tickets == bench.redis.llen(queue) > 0
     assert claims[0] is not None
     ledger.postpone(claims[0], base=600.0, cap=600.0)
-    assert ledger.standing(queue).running == 1
+    assert ledger.pool_snapshot(queue).running == 1
     bench.client.pause(first.job)
-    assert ledger.standing(queue).running == 1  # it is finished all the same
+    assert ledger.pool_snapshot(queue).running == 1  # it is finished all the same
     bench.client.cancel(first.job)
-    assert ledger.standing(queue).jobs == {"cancelled": 1, "paused": 1}
-    assert ledger.standing(queue).running == 0
+    assert ledger.pool_snapshot(queue).jobs == {"cancelled": 1, "paused": 1}
+    assert ledger.pool_snapshot(queue).running == 0

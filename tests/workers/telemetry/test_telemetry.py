@@ -17,18 +17,18 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from generator.errors import BrokerUnavailable, SettingsError, StoreUnavailable
-from generator.production.pipeline.run_record import Run
+from generator.production.pipeline.run_record import RunRecord
 from generator.production.pipeline.stage_times import STAGES
-from workers.ledger.claims import Standing
+from workers.ledger.claims import PoolSnapshot
 from workers.settings import Settings
-from workers.telemetry import Exporter, Silent, check_ports, on_port, open_meter
-from workers.telemetry.gauges import STATES, Counts, OwnGauges, PoolGauges
+from workers.telemetry import Exporter, NullMeter, check_ports, open_meter, with_port
+from workers.telemetry.gauges import JOB_STATES, PoolCounters, PoolGauges, ProcessGauges
 from workers.telemetry.meters import SHARD_OUTCOMES
-from workers.telemetry.process_files import VARIABLE, Directory
-from workers.telemetry.prometheus_meter import Counting
+from workers.telemetry.process_files import DIR_VARIABLE, MultiprocessDir
+from workers.telemetry.prometheus_meter import PrometheusMeter
 
 ROOT = Path(__file__).parents[3]
-STANDING = Standing({"open": 2, "committed": 5, "odd": 1}, 4, 3, 2)
+STANDING = PoolSnapshot({"open": 2, "committed": 5, "odd": 1}, 4, 3, 2)
 # A process of the pool: counts as many shards as it is told, says so, and waits to be ended.
 CHILD = """
 import sys
@@ -42,9 +42,9 @@ sys.stdin.read()
 """
 
 
-def run() -> Run:
+def run() -> RunRecord:
     seconds = dict.fromkeys(STAGES, 0.25)
-    return Run(
+    return RunRecord(
         shard=7, samples=100, refused=3, bytes=5000, elapsed_seconds=2.5, seconds=seconds, processor_seconds=seconds
     )
 
@@ -66,16 +66,16 @@ def scraped(*collectors: object) -> dict[str, float]:
 
 
 @pytest.fixture
-def counted() -> tuple[Counting, CollectorRegistry]:
+def counted() -> tuple[PrometheusMeter, CollectorRegistry]:
     """A meter in this process alone, and where its series are."""
     registry = CollectorRegistry()
-    return Counting(registry), registry
+    return PrometheusMeter(registry), registry
 
 
-def test_a_shard_is_counted_with_all_it_took(counted: tuple[Counting, CollectorRegistry]) -> None:
+def test_a_shard_is_counted_with_all_it_took(counted: tuple[PrometheusMeter, CollectorRegistry]) -> None:
     meter, registry = counted
-    meter.made(run())
-    meter.made(run())
+    meter.record_run(run())
+    meter.record_run(run())
     found = read(generate_latest(registry).decode())
     assert found["latentmill_shards_total{outcome=made}"] == 2
     assert found["latentmill_images_total"] == 200
@@ -88,19 +88,21 @@ def test_a_shard_is_counted_with_all_it_took(counted: tuple[Counting, CollectorR
     assert found["latentmill_shard_seconds_bucket{le=2.0}"] == 0
 
 
-def test_names_and_labels_are_those_of_prometheus_and_bounded(counted: tuple[Counting, CollectorRegistry]) -> None:
+def test_names_and_labels_are_those_of_prometheus_and_bounded(
+    counted: tuple[PrometheusMeter, CollectorRegistry],
+) -> None:
     meter, registry = counted
 
     class Odd(Exception):
         pass
 
     before = set(read(generate_latest(registry).decode()))
-    meter.made(run())
+    meter.record_run(run())
     for number in range(50):
-        meter.fault(type(f"Error{number}", (Odd,), {})())
-    meter.fault(StoreUnavailable("s3", "an answer", "none at s3://secret-bucket/job-0123456789ab"))
-    meter.shard("declined")
-    meter.commit("committed")
+        meter.count_fault(type(f"Error{number}", (Odd,), {})())
+    meter.count_fault(StoreUnavailable("s3", "an answer", "none at s3://secret-bucket/job-0123456789ab"))
+    meter.count_shard("declined")
+    meter.count_commit("committed")
     text = generate_latest(registry).decode()
     after = set(read(text))
     assert {name for name in after - before if "_created" not in name} == {
@@ -115,9 +117,9 @@ def test_names_and_labels_are_those_of_prometheus_and_bounded(counted: tuple[Cou
         }
 
 
-def test_every_series_is_in_the_table_for_operators(counted: tuple[Counting, CollectorRegistry]) -> None:
+def test_every_series_is_in_the_table_for_operators(counted: tuple[PrometheusMeter, CollectorRegistry]) -> None:
     page = (ROOT / "docs/operations.md").read_text()
-    own = OwnGauges("scheduler", "1.0", {"scheduler_silent_seconds": ("", lambda: 0.0)})
+    own = ProcessGauges("scheduler", "1.0", {"scheduler_silent_seconds": ("", lambda: 0.0)})
     families = [*counted[1].collect(), *PoolGauges(lambda: STANDING, 1.0).collect(), *own.collect()]
     names = [f"{family.name}_total" if family.type == "counter" else family.name for family in families]
     assert len(names) == 17
@@ -134,11 +136,13 @@ def test_the_examples_for_prometheus_are_whole() -> None:
     used = " ".join(rule["expr"] for rule in alerts)
     labels = {label for quoted in re.findall(r'outcome=~?"([a-z_|]+)"', used) for label in quoted.split("|")}
     assert labels <= set(SHARD_OUTCOMES)
-    assert set(re.findall(r'state="([a-z]+)"', used)) <= set(STATES)
+    assert set(re.findall(r'state="([a-z]+)"', used)) <= set(JOB_STATES)
 
 
 def test_telemetry_that_is_broken_harms_nobody(
-    counted: tuple[Counting, CollectorRegistry], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    counted: tuple[PrometheusMeter, CollectorRegistry],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     meter, registry = counted
     before = read(generate_latest(registry).decode())
@@ -147,10 +151,10 @@ def test_telemetry_that_is_broken_harms_nobody(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Counter, "inc", full)
-    meter.made(run())
-    meter.shard("declined")
-    meter.commit("committed")
-    meter.fault(StoreUnavailable("s3", "an answer", "none"))
+    meter.record_run(run())
+    meter.count_shard("declined")
+    meter.count_commit("committed")
+    meter.count_fault(StoreUnavailable("s3", "an answer", "none"))
     assert caplog.messages == ["not counted for the metrics"] * 4
     after = read(generate_latest(registry).decode())
     assert {name: after[name] for name in before if "_created" not in name} == {
@@ -159,11 +163,11 @@ def test_telemetry_that_is_broken_harms_nobody(
 
 
 def test_a_meter_that_cannot_be_opened_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(open_meter(Settings()), Silent)
-    monkeypatch.delenv(VARIABLE, raising=False)
-    assert isinstance(open_meter(Settings(metrics_port=1)), Silent)
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
-    assert isinstance(open_meter(Settings(metrics_port=1)), Silent)
+    assert isinstance(open_meter(Settings()), NullMeter)
+    monkeypatch.delenv(DIR_VARIABLE, raising=False)
+    assert isinstance(open_meter(Settings(metrics_port=1)), NullMeter)
+    monkeypatch.setenv(DIR_VARIABLE, str(tmp_path / "gone"))
+    assert isinstance(open_meter(Settings(metrics_port=1)), NullMeter)
 
 
 def counting_child(shards: int) -> subprocess.Popen[str]:
@@ -182,9 +186,9 @@ def ended(child: subprocess.Popen[str]) -> None:
 def test_who_is_killed_leaves_its_counts_to_who_comes_next(tmp_path: Path) -> None:
     from prometheus_client.multiprocess import MultiProcessCollector
 
-    directory = Directory(tmp_path / "metrics")
+    directory = MultiprocessDir(tmp_path / "metrics")
     try:
-        files = Counts(MultiProcessCollector(None, str(directory.path)))
+        files = PoolCounters(MultiProcessCollector(None, str(directory.path)))
         assert scraped(files) == {}
         first, second = counting_child(2), counting_child(3)
         assert scraped(files)["latentmill_images_total"] == 500
@@ -213,8 +217,8 @@ def test_the_directory_of_a_killed_worker_is_removed_and_that_of_a_living_one_is
     (home / "worker-odd").mkdir()
     (home / "notes").mkdir()
     assert len(list(home.glob("worker-*"))) == 2
-    living = Directory(home)
-    other = Directory(home)
+    living = MultiprocessDir(home)
+    other = MultiprocessDir(home)
     assert {path for path in home.iterdir() if path.is_dir()} == {living.path, other.path, home / "notes"}
     other.close()
     living.close()
@@ -224,7 +228,7 @@ def test_files_that_cannot_be_read_are_no_failed_scrape(tmp_path: Path) -> None:
     from prometheus_client.multiprocess import MultiProcessCollector
 
     (tmp_path / "counter_0.db").write_bytes(b"\xff" * 100)
-    assert scraped(Counts(MultiProcessCollector(None, str(tmp_path)))) == {}
+    assert scraped(PoolCounters(MultiProcessCollector(None, str(tmp_path)))) == {}
 
 
 def test_the_pool_is_told_and_what_is_no_state_is_not() -> None:
@@ -243,10 +247,10 @@ def test_the_pool_is_told_and_what_is_no_state_is_not() -> None:
 
 
 def test_a_redis_that_is_away_or_odd_is_told() -> None:
-    def away() -> Standing:
+    def away() -> PoolSnapshot:
         raise BrokerUnavailable("redis", "an answer", "none")
 
-    def odd() -> Standing:
+    def odd() -> PoolSnapshot:
         raise KeyError("odd")
 
     assert scraped(PoolGauges(away, 1.0)) == {"latentmill_redis_up": 0}
@@ -256,7 +260,7 @@ def test_a_redis_that_is_away_or_odd_is_told() -> None:
 def test_a_redis_that_is_silent_holds_nobody_up_and_is_asked_once() -> None:
     asked, free = [], threading.Event()
 
-    def silent() -> Standing:
+    def silent() -> PoolSnapshot:
         asked.append(1)
         free.wait(30)
         return STANDING
@@ -277,7 +281,7 @@ def test_a_redis_that_is_silent_holds_nobody_up_and_is_asked_once() -> None:
 def test_many_scrapes_are_one_question() -> None:
     asked = []
 
-    def ask() -> Standing:
+    def ask() -> PoolSnapshot:
         asked.append(1)
         return STANDING
 
@@ -299,8 +303,8 @@ def test_addresses_and_ports_that_are_none() -> None:
     with pytest.raises(SettingsError, match="METRICS_HOST"):
         check_ports([Settings(metrics_port=9999, metrics_host="no such host")])
     with pytest.raises(SettingsError, match="65535"):
-        check_ports([on_port(Settings(metrics_port=65535), 1)])
-    assert on_port(Settings(), 3).metrics_port is None
+        check_ports([with_port(Settings(metrics_port=65535), 1)])
+    assert with_port(Settings(), 3).metrics_port is None
 
 
 def test_a_state_directory_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -8,21 +8,21 @@ import shutil
 import pytest
 
 from generator.errors import SpecError
-from tests.support.services import Bench
+from tests.support.services import ManualService
 from workers.jobs.markers import read_marker
-from workers.worker.ticket_handler import open_workshop
+from workers.worker.ticket_handler import open_ticket_handler
 
 
-def test_shards_then_the_commit(bench: Bench) -> None:
+def test_shards_then_the_commit(bench: ManualService) -> None:
     job = bench.submit()
     told = bench.serve(3)
     assert "committed" in told[1]
     assert told[2] == "nothing to do"
     assert bench.state(job) == "committed"
-    assert read_marker(bench.shop.pool.root, job.job) is None
+    assert read_marker(bench.workshop.pool.root, job.job) is None
 
 
-def test_a_lasting_fault_fails_the_job_after_five_and_says_so(bench: Bench) -> None:
+def test_a_lasting_fault_fails_the_job_after_five_and_says_so(bench: ManualService) -> None:
     job = bench.submit()
     in_the_way = bench.home / "out/tiny/builds" / job.url.rpartition("/")[2] / "shards/tiny-000001.tar"
     in_the_way.mkdir(parents=True)
@@ -37,7 +37,7 @@ def test_a_lasting_fault_fails_the_job_after_five_and_says_so(bench: Bench) -> N
     assert bench.state(job) == "committed"
 
 
-def test_a_commit_that_cannot_be_written_is_tried_five_times(bench: Bench) -> None:
+def test_a_commit_that_cannot_be_written_is_tried_five_times(bench: ManualService) -> None:
     job = bench.submit()
     in_the_way = bench.home / "out/tiny/builds" / job.url.rpartition("/")[2] / "preview.jpg"
     in_the_way.mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_a_commit_that_cannot_be_written_is_tried_five_times(bench: Bench) -> No
     assert "the commit failed 5 times" in bench.client.status(job.job).error
 
 
-def test_a_shard_that_vanished_before_the_commit_is_named(bench: Bench) -> None:
+def test_a_shard_that_vanished_before_the_commit_is_named(bench: ManualService) -> None:
     job = bench.submit()
     bench.serve(1)
     shard = next((bench.home / "out").rglob("tiny-000000.tar"))
@@ -60,7 +60,7 @@ def test_a_shard_that_vanished_before_the_commit_is_named(bench: Bench) -> None:
     assert "receipts/000000.json" in status.error
 
 
-def test_a_receipt_that_vanished_is_made_again(bench: Bench) -> None:
+def test_a_receipt_that_vanished_is_made_again(bench: ManualService) -> None:
     job = bench.submit()
     bench.serve(1)
     next((bench.home / "out").rglob("receipts/000000.json")).unlink()
@@ -68,7 +68,7 @@ def test_a_receipt_that_vanished_is_made_again(bench: Bench) -> None:
     assert bench.state(job) == "committed"
 
 
-def test_a_place_that_is_gone_fails_its_own_job_only(bench: Bench) -> None:
+def test_a_place_that_is_gone_fails_its_own_job_only(bench: ManualService) -> None:
     lost, kept = bench.submit("lost"), bench.submit("kept")
     bench.serve(1)
     shutil.rmtree(bench.home / "out/lost")
@@ -76,17 +76,17 @@ def test_a_place_that_is_gone_fails_its_own_job_only(bench: Bench) -> None:
     assert (bench.state(lost), bench.state(kept)) == ("failed", "committed")
 
 
-def test_cancel_without_a_ledger_and_every_question_after_it(bench: Bench) -> None:
+def test_cancel_without_a_ledger_and_every_question_after_it(bench: ManualService) -> None:
     job, other = bench.submit(), bench.submit("other")
     bench.redis.flushall()
     assert bench.client.cancel(job.job).state == "cancelled"
     assert bench.state(job) == "cancelled"
     assert {status.job for status in bench.client.jobs()} == {job.job, other.job}
     bench.reconcile()
-    assert bench.shop.pool.ledger.active() == [other.job]
+    assert bench.workshop.pool.ledger.open_jobs() == [other.job]
 
 
-def test_what_lies_about_in_the_root_hides_no_build(bench: Bench) -> None:
+def test_what_lies_about_in_the_root_hides_no_build(bench: ManualService) -> None:
     gone, kept = bench.submit("aaa-gone"), bench.submit("kept")
     (bench.home / "root/open/aaa.json").write_text("no marker")
     shutil.rmtree(bench.home / "out/aaa-gone")
@@ -95,18 +95,18 @@ def test_what_lies_about_in_the_root_hides_no_build(bench: Bench) -> None:
     (notes / "notes.txt").write_text("mine")
     bench.redis.flushall()
     bench.reconcile()
-    assert bench.shop.pool.ledger.active() == [kept.job]
+    assert bench.workshop.pool.ledger.open_jobs() == [kept.job]
     assert bench.state(gone) == "failed"
     assert {status.job for status in bench.client.jobs()} >= {kept.job}
     bench.serve(2)
     assert bench.state(kept) == "committed"
 
 
-def test_a_worker_without_the_device_leaves_the_job_to_others(bench: Bench) -> None:
+def test_a_worker_without_the_device_leaves_the_job_to_others(bench: ManualService) -> None:
     job = bench.submit()
-    other = open_workshop(bench.settings.model_copy(update={"device": "cuda:7"}))
-    assert "declined" in other.serve().told
-    assert other.serve().told == "nothing to do"
+    other = open_ticket_handler(bench.settings.model_copy(update={"device": "cuda:7"}))
+    assert "declined" in other.serve().summary
+    assert other.serve().summary == "nothing to do"
     status = bench.client.status(job.job)
     assert status.state == "queued"
     assert "cuda:7" in status.error
@@ -114,35 +114,35 @@ def test_a_worker_without_the_device_leaves_the_job_to_others(bench: Bench) -> N
     assert bench.state(job) == "committed"
 
 
-def test_a_cancelled_build_is_neither_taken_up_nor_committed(bench: Bench) -> None:
+def test_a_cancelled_build_is_neither_taken_up_nor_committed(bench: ManualService) -> None:
     job = bench.submit()
-    marker = bench.shop.pool.marker(job.job)
+    marker = bench.workshop.pool.marker(job.job)
     assert marker is not None
     bench.client.cancel(job.job)
-    bench.shop.pool.activate(marker)  # by a reconciler that read the marker just before
-    assert bench.shop.pool.ledger.active() == []
+    bench.workshop.pool.activate(marker)  # by a reconciler that read the marker just before
+    assert bench.workshop.pool.ledger.open_jobs() == []
     assert bench.state(job) == "cancelled"
     again = bench.submit()
     bench.serve(1)
-    claim = bench.shop.pool.ledger.claim(60.0)
+    claim = bench.workshop.pool.ledger.claim(60.0)
     assert claim is not None
     (bench.home / f"root/open/{again.job}.json").unlink()
-    bench.shop.pool.ledger.complete(claim)
+    bench.workshop.pool.ledger.complete(claim)
     assert "no longer wanted" in bench.serve(1)[0]
     assert bench.state(again) == "cancelled"
 
 
-def test_workers_that_are_lost_again_and_again_fail_the_job(bench: Bench) -> None:
+def test_workers_that_are_lost_again_and_again_fail_the_job(bench: ManualService) -> None:
     job = bench.submit()
     for _ in range(5):
-        assert bench.shop.pool.ledger.claim(0.001, []) is not None
-        assert bench.shop.pool.ledger.claim(0.001, []) is not None
+        assert bench.workshop.pool.ledger.claim(0.001, []) is not None
+        assert bench.workshop.pool.ledger.claim(0.001, []) is not None
         bench.reconcile()
     status = bench.client.status(job.job)
     assert status.state == "failed"
     assert "lost 5 times" in status.error
 
 
-def test_a_job_that_nobody_knows_is_bad_input(bench: Bench) -> None:
+def test_a_job_that_nobody_knows_is_bad_input(bench: ManualService) -> None:
     with pytest.raises(SpecError, match="job"):
         bench.client.status("nobody-000000000000")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workers.ledger.scripts.common import COMMON
 
-_PARTS = """
+_QUEUE_HELPERS = """
 local function clear(job)
   for _, part in ipairs({'todo', 'lease', 'nonce', 'made', 'done', 'tries', 'dead', 'committing'}) do
     redis.call('DEL', P .. part .. ':' .. job)
@@ -29,7 +29,7 @@ end
 # -> 1 when the job was added or is no longer paused, 0 when it was open before. Its priority is set in any case.
 ADD = (
     COMMON
-    + _PARTS
+    + _QUEUE_HELPERS
     + """
 local job, tenant, priority, buried = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[6])
 local facts = P .. 'job:' .. job
@@ -54,7 +54,7 @@ return state == 'open' and 0 or 1
 # ARGV: prefix, job -> nothing. Shards that are being made go on; none is claimed, and the leases are not looked at.
 PAUSE = (
     COMMON
-    + _PARTS
+    + _QUEUE_HELPERS
     + """
 if live(ARGV[2]) then
   dequeue(ARGV[2])
@@ -67,7 +67,7 @@ end
 # ended, but for a commit: it may have been under way when somebody cancelled the job, and readers see the dataset.
 END = (
     COMMON
-    + _PARTS
+    + _QUEUE_HELPERS
     + """
 local job, facts = ARGV[2], P .. 'job:' .. ARGV[2]
 local known, was_live, finished = redis.call('HEXISTS', facts, 'shards') == 1, live(job), done(job)
@@ -86,7 +86,7 @@ clear(job)
 )
 
 # ARGV: prefix, job, bitmap of finished shards -> nothing. Leases and faults stay.
-CORRECT = (
+SET_FINISHED = (
     COMMON
     + """
 local job = ARGV[2]
@@ -100,7 +100,7 @@ end
 
 # Slots of the workers that announced themselves lately; shards that could be claimed now, counted up to ``enough``,
 # and one more for each finished build, for its commit.
-_WORK = """
+_WORK_HELPERS = """
 local function slots()
   local count = 0
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'slots', now, '+inf')) do
@@ -129,13 +129,13 @@ end
 """
 
 # ARGV: prefix, enough -> tickets that would find something to do now, counted up to ``enough``
-WORK = COMMON + _WORK + "return work(tonumber(ARGV[2]))"
+COUNT_WORK = COMMON + _WORK_HELPERS + "return work(tonumber(ARGV[2]))"
 
 # ARGV: prefix, queue, tickets for each slot, slots at least -> tickets that are missing. The window is a few tickets
 # for each slot of the workers that announced themselves; while half of it waits, nobody lacks a ticket.
-TICKETS = (
+MISSING_TICKETS = (
     COMMON
-    + _WORK
+    + _WORK_HELPERS
     + """
 local window, waiting = math.max(slots(), tonumber(ARGV[4])) * tonumber(ARGV[3]), redis.call('LLEN', ARGV[2])
 if 2 * waiting > window then return 0 end
@@ -144,7 +144,7 @@ return math.max(0, work(window) - waiting)
 )
 
 # ARGV: prefix, worker, slots, seconds to remember it -> nothing
-ANNOUNCE = (
+REGISTER_WORKER = (
     COMMON
     + """
 local name = ARGV[3] .. ':' .. ARGV[2]
@@ -154,12 +154,12 @@ redis.call('ZADD', P .. 'slots', now + tonumber(ARGV[4]), name)
 )
 
 # ARGV: prefix -> slots of the workers that announced themselves lately
-SLOTS = COMMON + _WORK + "return slots()"
+SLOTS = COMMON + _WORK_HELPERS + "return slots()"
 
 # ARGV: prefix, queue, jobs... -> {slots, tickets that wait, shards of these jobs that are being made}
-POOL = (
+POOL_SNAPSHOT = (
     COMMON
-    + _WORK
+    + _WORK_HELPERS
     + """
 local count = 0
 for i = 3, #ARGV do
@@ -234,7 +234,7 @@ end
 )
 
 # ARGV: prefix, declined jobs... -> an open job whose shards are all done and that nobody commits, or nothing
-FINISHED = (
+JOB_TO_COMMIT = (
     COMMON
     + """
 local declined = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from workers.ledger.scripts.common import COMMON
 
 # The next shard that is neither done nor held nor dead: first those that nobody has had, then those handed back.
-_NEXT = """
+_NEXT_FREE = """
 local function fit(job, shard)
   return redis.call('GETBIT', P .. 'done:' .. job, shard) == 0
     and not redis.call('ZSCORE', P .. 'lease:' .. job, shard)
@@ -40,7 +40,7 @@ end
 # last shard ends, 1/weight after it began; the smallest begins next, and nobody saves up credit while idle.
 CLAIM = (
     COMMON
-    + _NEXT
+    + _NEXT_FREE
     + """
 local declined = {}
 for i = 4, #ARGV do declined[ARGV[i]] = true end
@@ -135,7 +135,7 @@ return faults
 )
 
 # ARGV: prefix, job, shard -> 2 when nothing but dead shards is left of a job, else 0
-BURY = (
+GIVE_UP = (
     COMMON
     + """
 local job, shard = ARGV[2], ARGV[3]
@@ -166,7 +166,7 @@ return finished + dead >= total and 2 or 0
 # ARGV: prefix, job, faults after which a shard is given up, seconds that such a shard waits for its burial
 # -> {shards that are free again, shards to bury...}.
 # A lease that ran out with its nonce was never handed back: its worker was lost, which counts as a fault.
-EXPIRE = (
+FREE_EXPIRED = (
     COMMON
     + """
 local job, bury = ARGV[2], {0}

@@ -24,13 +24,13 @@ from generator.models.autoencoders.families.base import Autoencoder, Batch, Loss
 from generator.models.autoencoders.networks import Decoder, Encoder, channels_last
 from generator.models.autoencoders.settings import TrainSettings
 
-_APART = 6.0  # distance of the nearest two centres, in standard deviations
+_CENTRE_DISTANCE = 6.0  # distance of the nearest two centres, in standard deviations
 _HIDDEN = 256
-_STEEPNESS = 3.0  # what the discriminator pays for the squares of its slopes
+_GRADIENT_PENALTY = 3.0  # what the discriminator pays for the squares of its slopes
 
 
 @final
-class Adversarial(Autoencoder):
+class AdversarialAutoencoder(Autoencoder):
     """See the module. Fresh weights come from torch's global generator. Raises ``SpecError`` for ``conditioned``
     without labels.
 
@@ -49,7 +49,7 @@ class Adversarial(Autoencoder):
         self.encoder, self.decoder = channels_last(Encoder(config)), channels_last(Decoder(config))
         self._classes = classes if config.conditioned else 0
         self.discriminator = _discriminator(config.latent_dim + self._classes)
-        self.register_buffer("_centres_KD", centres(self._classes, config.latent_dim), persistent=False)
+        self.register_buffer("_centres_KD", prior_centres(self._classes, config.latent_dim), persistent=False)
         self._config, self._reconstruction = config, settings.reconstruction
 
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
@@ -58,33 +58,33 @@ class Adversarial(Autoencoder):
         reconstruction = reconstruction_loss(logits_BCHW, batch.x_BCHW, self._reconstruction)
         terms = {"reconstruction": reconstruction}
         if noise is None:
-            terms["mismatch"] = mismatch(z_BD - self._centre_of(batch))
+            terms["mismatch"] = squared_mmd(z_BD - self._centre_of(batch))
             total = reconstruction + self._config.adversary * terms["mismatch"]
         else:
-            terms["adversary"], terms["discriminator"] = self._contest(batch, z_BD, noise)
+            terms["adversary"], terms["discriminator"] = self._adversarial_terms(batch, z_BD, noise)
             total = reconstruction + self._config.adversary * terms["adversary"] + terms["discriminator"]
         output_BCHW = torch.sigmoid(logits_BCHW)
         return Losses(total=total, terms={k: v.detach() for k, v in terms.items()}, output_BCHW=output_BCHW)
 
-    def _contest(self, batch: Batch, z_BD: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _adversarial_terms(self, batch: Batch, z_BD: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """(the encoder's term, the discriminator's), both scalars.
 
         The discriminator pays for being steep at codes and at draws, R1 and R2 of Mescheder, Geiger & Nowozin, "Which
         training methods for GANs do actually converge?", ICML 2018: without, codes run away from it for good.
         """
-        seen_BX = self._seen(batch, z_BD)
+        seen_BX = self._discriminator_input(batch, z_BD)
         drawn_BD = torch.randn(z_BD.shape, generator=noise, device=z_BD.device) + self._centre_of(batch)
         frozen = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         taken_B1 = functional_call(self.discriminator, frozen, (seen_BX,))
-        both_2BX = torch.cat([seen_BX.detach(), self._seen(batch, drawn_BD)]).requires_grad_()
+        both_2BX = torch.cat([seen_BX.detach(), self._discriminator_input(batch, drawn_BD)]).requires_grad_()
         told_2B1 = self.discriminator(both_2BX)
         (slope_2BX,) = torch.autograd.grad(told_2B1.sum(), both_2BX, create_graph=True)
         steepness = slope_2BX[:, : z_BD.shape[1]].square().sum() / len(z_BD)
         codes_B1, prior_B1 = told_2B1.chunk(2)
         told_apart = functional.softplus(codes_B1).mean() + functional.softplus(-prior_B1).mean()
-        return functional.softplus(-taken_B1).mean(), told_apart + 0.5 * _STEEPNESS * steepness
+        return functional.softplus(-taken_B1).mean(), told_apart + 0.5 * _GRADIENT_PENALTY * steepness
 
-    def _seen(self, batch: Batch, z_BD: Tensor) -> Tensor:
+    def _discriminator_input(self, batch: Batch, z_BD: Tensor) -> Tensor:
         """What the discriminator sees of a code: itself, and its label where that counts."""
         if not self._classes:
             return z_BD
@@ -99,7 +99,7 @@ class Adversarial(Autoencoder):
         return batch.labels_B
 
 
-def mismatch(z_BD: Tensor) -> Tensor:
+def squared_mmd(z_BD: Tensor) -> Tensor:
     """How far codes are from N(0, I): the squared maximum mean discrepancy, a scalar from 0 to 2, 0 for no
     difference but what the number of codes lets see.
 
@@ -114,7 +114,7 @@ def mismatch(z_BD: Tensor) -> Tensor:
     return squared
 
 
-def centres(classes: int, dims: int) -> Tensor:
+def prior_centres(classes: int, dims: int) -> Tensor:
     """centres_KD of the prior: the origin without classes, else one a class, the nearest two ``_APART`` from another.
 
     On a line evenly, in the plane on a circle, beyond on the axes in both directions, and where those do not suffice
@@ -123,7 +123,7 @@ def centres(classes: int, dims: int) -> Tensor:
     if classes < 2:
         return torch.zeros(1, dims)
     if dims == 1:
-        return _APART * (torch.arange(classes, dtype=torch.float32) - 0.5 * (classes - 1))[:, None]
+        return _CENTRE_DISTANCE * (torch.arange(classes, dtype=torch.float32) - 0.5 * (classes - 1))[:, None]
     if dims == 2:
         angle_K = torch.arange(classes) * (2.0 * math.pi / classes)
         directions_KD = torch.stack([angle_K.cos(), angle_K.sin()], dim=1)
@@ -131,7 +131,7 @@ def centres(classes: int, dims: int) -> Tensor:
         directions_KD = torch.cat([torch.eye(dims), -torch.eye(dims)])[:classes]
     else:
         directions_KD = functional.normalize(torch.randn(classes, dims, generator=torch.Generator().manual_seed(0)))
-    centres_KD: Tensor = directions_KD * (_APART / torch.pdist(directions_KD).min())
+    centres_KD: Tensor = directions_KD * (_CENTRE_DISTANCE / torch.pdist(directions_KD).min())
     return centres_KD
 
 

@@ -46,8 +46,8 @@ class Autoencoder(nn.Module, ABC):
 
     encoder: nn.Module
     decoder: nn.Module
-    settled: float = 0.0
-    rate: float = 1.0
+    holdout_valid_from: float = 0.0
+    learning_rate_factor: float = 1.0
 
     @abstractmethod
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:

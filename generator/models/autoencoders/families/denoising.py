@@ -20,7 +20,7 @@ _HOLDOUT_SEED = 0
 
 
 @final
-class Denoising(Autoencoder):
+class DenoisingAutoencoder(Autoencoder):
     """See the module. Fresh weights come from torch's global generator; the holdout always meets the same noise."""
 
     encoder: Encoder
@@ -34,13 +34,13 @@ class Denoising(Autoencoder):
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
         if noise is None:
             noise = torch.Generator(batch.x_BCHW.device).manual_seed(_HOLDOUT_SEED)
-        noisy_BCHW = corrupted(batch.x_BCHW, self._config.noise, self._config.amount, noise)
+        noisy_BCHW = corrupt(batch.x_BCHW, self._config.noise, self._config.amount, noise)
         logits_BCHW = self.decoder.logits(self.encoder(noisy_BCHW))
         error = reconstruction_loss(logits_BCHW, batch.x_BCHW, self._reconstruction)
         return Losses(total=error, terms={"reconstruction": error.detach()}, output_BCHW=torch.sigmoid(logits_BCHW))
 
 
-def corrupted(x_BCHW: Tensor, kind: str, amount: float, noise: torch.Generator) -> Tensor:
+def corrupt(x_BCHW: Tensor, kind: str, amount: float, noise: torch.Generator) -> Tensor:
     """``x_BCHW`` (float32 in [0, 1]) with noise of ``kind``, as in ``DenoisingConfig``.
 
     Gaussian noise is added and not clipped, so it leaves [0, 1]; masking and salt-and-pepper hit whole pixels.

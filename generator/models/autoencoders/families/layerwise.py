@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from generator.models.autoencoders.config import LayerwiseConfig, ladder
+from generator.models.autoencoders.config import LayerwiseConfig, side_lengths
 from generator.models.autoencoders.families.base import Autoencoder, Batch, Losses, reconstruction_loss
 from generator.models.autoencoders.networks import Decoder, Encoder, channels_last
 from generator.models.autoencoders.settings import TrainSettings
 
 
 @final
-class Layerwise(Autoencoder):
+class LayerwiseAutoencoder(Autoencoder):
     """See the module. Fresh weights come from torch's global generator.
 
     The holdout's terms are ``reconstruction``, from image to image, and each layer's own error, ``layer 1`` (nats, as
@@ -34,38 +34,42 @@ class Layerwise(Autoencoder):
     def __init__(self, config: LayerwiseConfig, settings: TrainSettings, classes: int = 0) -> None:
         super().__init__()
         self.encoder, self.decoder = channels_last(Encoder(config)), channels_last(Decoder(config))
-        self.layers = len(ladder(config.size))
-        self.settled = config.pretraining
+        self.layer_count = len(side_lengths(config.size))
+        self.holdout_valid_from = config.pretraining
         self._reconstruction = settings.reconstruction
 
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
-        if progress < self.settled:
-            return self._layer_losses(batch, min(self.layers - 1, int(progress / self.settled * self.layers)))
+        if progress < self.holdout_valid_from:
+            return self._layer_losses(
+                batch, min(self.layer_count - 1, int(progress / self.holdout_valid_from * self.layer_count))
+            )
         logits_BCHW = self.decoder.logits(self.encoder(batch.x_BCHW))
         error = reconstruction_loss(logits_BCHW, batch.x_BCHW, self._reconstruction)
         terms = {"reconstruction": error.detach()}
         if noise is None:
-            terms |= {f"layer {layer + 1}": self._error(layer, batch).detach() for layer in range(self.layers)}
+            terms |= {
+                f"layer {layer + 1}": self._layer_error(layer, batch).detach() for layer in range(self.layer_count)
+            }
         return Losses(total=error, terms=terms, output_BCHW=torch.sigmoid(logits_BCHW))
 
     def _layer_losses(self, batch: Batch, layer: int) -> Losses:
         """Of one layer alone: no other has a gradient, so the optimiser leaves all others as they are."""
-        error = self._error(layer, batch)
+        error = self._layer_error(layer, batch)
         return Losses(total=error, terms={f"layer {layer + 1}": error.detach()}, output_BCHW=None)
 
-    def _error(self, layer: int, batch: Batch) -> Tensor:
+    def _layer_error(self, layer: int, batch: Batch) -> Tensor:
         """How far ``layer`` (from 0) is from reconstructing the codes below it, which have no gradient."""
         with torch.no_grad():
             below_BCHW = self.encoder.trunk[:layer](batch.x_BCHW)
         if layer == 0:
-            return reconstruction_loss(self._there_and_back(layer, below_BCHW), batch.x_BCHW, self._reconstruction)
-        return functional.mse_loss(self._there_and_back(layer, below_BCHW), below_BCHW)
+            return reconstruction_loss(self._reconstruct_layer(layer, below_BCHW), batch.x_BCHW, self._reconstruction)
+        return functional.mse_loss(self._reconstruct_layer(layer, below_BCHW), below_BCHW)
 
-    def _there_and_back(self, layer: int, below_BCHW: Tensor) -> Tensor:
+    def _reconstruct_layer(self, layer: int, below_BCHW: Tensor) -> Tensor:
         """Down by the encoder's part of ``layer`` and up by the decoder's; of the first one, logits."""
-        if layer == self.layers - 1:
+        if layer == self.layer_count - 1:
             z_BD = self.encoder.code(below_BCHW.flatten(1))
             above_BCHW: Tensor = self.decoder.unflatten(self.decoder.start(z_BD))
         else:
-            above_BCHW = self.decoder.grow[self.layers - 2 - layer](self.encoder.trunk[layer](below_BCHW))
+            above_BCHW = self.decoder.grow[self.layer_count - 2 - layer](self.encoder.trunk[layer](below_BCHW))
         return above_BCHW

@@ -58,7 +58,7 @@ class LinearDecoder(nn.Module):
 
 
 @final
-class Linear(Autoencoder):
+class LinearAutoencoder(Autoencoder):
     """See the module. The loss is the squared error whatever ``settings.reconstruction`` says: pixels are unbounded.
 
     Its learning rate is ten times that of the deep ones: it has no worse minima to fall into, only saddles to leave.
@@ -66,7 +66,7 @@ class Linear(Autoencoder):
 
     encoder: LinearEncoder
     decoder: LinearDecoder
-    rate = 10.0
+    learning_rate_factor = 10.0
 
     def __init__(self, config: LinearConfig, settings: TrainSettings, classes: int = 0) -> None:
         super().__init__()

@@ -6,24 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from generator.models.autoencoders.config import AutoencoderConfig
-from generator.models.autoencoders.families.adversarial import Adversarial
+from generator.models.autoencoders.families.adversarial import AdversarialAutoencoder
 from generator.models.autoencoders.families.base import Autoencoder
-from generator.models.autoencoders.families.denoising import Denoising
-from generator.models.autoencoders.families.layerwise import Layerwise
-from generator.models.autoencoders.families.linear import Linear
-from generator.models.autoencoders.families.regularized import Regularized
-from generator.models.autoencoders.families.stacked import Stacked
+from generator.models.autoencoders.families.denoising import DenoisingAutoencoder
+from generator.models.autoencoders.families.layerwise import LayerwiseAutoencoder
+from generator.models.autoencoders.families.linear import LinearAutoencoder
+from generator.models.autoencoders.families.regularized import RegularizedAutoencoder
+from generator.models.autoencoders.families.stacked import StackedAutoencoder
 from generator.models.autoencoders.families.vae import Vae
 from generator.models.autoencoders.settings import TrainSettings
 
 _FAMILIES: dict[str, Callable[[Any, TrainSettings, int], Autoencoder]] = {
-    "linear": Linear,
-    "stacked": Stacked,
-    "stacked-layerwise": Layerwise,
-    "denoising": Denoising,
+    "linear": LinearAutoencoder,
+    "stacked": StackedAutoencoder,
+    "stacked-layerwise": LayerwiseAutoencoder,
+    "denoising": DenoisingAutoencoder,
     "vae": Vae,
-    "adversarial": Adversarial,
-    "regularized": Regularized,
+    "adversarial": AdversarialAutoencoder,
+    "regularized": RegularizedAutoencoder,
 }
 
 

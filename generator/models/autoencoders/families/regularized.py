@@ -17,12 +17,12 @@ from generator.models.autoencoders.families.base import Autoencoder, Batch, Loss
 from generator.models.autoencoders.networks import Decoder, Encoder, channels_last
 from generator.models.autoencoders.settings import TrainSettings
 
-_STEP = 0.01  # of the difference quotient, in standard deviations of a direction
+_DIFFERENCE_STEP = 0.01  # of the difference quotient, in standard deviations of a direction
 _HOLDOUT_SEED = 0
 
 
 @final
-class Regularized(Autoencoder):
+class RegularizedAutoencoder(Autoencoder):
     """See the module. Fresh weights come from torch's global generator; the holdout always meets the same directions.
 
     With ``spectral`` every call of ``losses`` begins by dividing the decoder's weights by their largest singular
@@ -39,10 +39,10 @@ class Regularized(Autoencoder):
 
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
         if self._config.decoder_penalty == "spectral":
-            normalise(self.decoder)
+            spectral_normalise(self.decoder)
         z_BD = self.encoder(batch.x_BCHW)
         if self._config.decoder_penalty == "gradient":
-            logits_BCHW, penalty = self._with_slope(z_BD, noise)
+            logits_BCHW, penalty = self._decode_with_jacobian(z_BD, noise)
         else:
             logits_BCHW = self.decoder.logits(z_BD)
             l2 = self._config.decoder_penalty == "l2"
@@ -54,7 +54,7 @@ class Regularized(Autoencoder):
         output_BCHW = torch.sigmoid(logits_BCHW)
         return Losses(total=total, terms={k: v.detach() for k, v in terms.items()}, output_BCHW=output_BCHW)
 
-    def _with_slope(self, z_BD: Tensor, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _decode_with_jacobian(self, z_BD: Tensor, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The logits, and an estimate of the squared Frobenius norm of the decoder's Jacobian, as a mean over rows.
 
         E |J v|^2 = |J|^2 for v ~ N(0, I) (Hutchinson 1990). J v is a difference quotient: no second derivative is
@@ -63,8 +63,10 @@ class Regularized(Autoencoder):
         if noise is None:
             noise = torch.Generator(z_BD.device).manual_seed(_HOLDOUT_SEED)
         direction_BD = torch.randn(z_BD.shape, generator=noise, device=z_BD.device)
-        logits_BCHW, beside_BCHW = self.decoder.logits(torch.cat([z_BD, z_BD + _STEP * direction_BD])).chunk(2)
-        slope_BCHW = (torch.sigmoid(beside_BCHW) - torch.sigmoid(logits_BCHW)) / _STEP
+        logits_BCHW, beside_BCHW = self.decoder.logits(torch.cat([z_BD, z_BD + _DIFFERENCE_STEP * direction_BD])).chunk(
+            2
+        )
+        slope_BCHW = (torch.sigmoid(beside_BCHW) - torch.sigmoid(logits_BCHW)) / _DIFFERENCE_STEP
         return logits_BCHW, slope_BCHW.square().sum() / len(z_BD)
 
 
@@ -74,7 +76,7 @@ def squared_norm(network: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def normalise(network: nn.Module) -> None:
+def spectral_normalise(network: nn.Module) -> None:
     """Divide each linear or transposed convolutional layer's weight by its largest singular value, in place.
 
     Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018: a kernel is read as a

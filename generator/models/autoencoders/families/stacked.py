@@ -14,7 +14,7 @@ from generator.models.autoencoders.settings import TrainSettings
 
 
 @final
-class Stacked(Autoencoder):
+class StackedAutoencoder(Autoencoder):
     """See the module. Fresh weights come from torch's global generator."""
 
     encoder: Encoder

@@ -35,7 +35,7 @@ class Vae(Autoencoder):
         z_BD = mean_BD if noise is None else reparametrised(mean_BD, log_variance_BD, noise)
         logits_BCHW = self.decoder.logits(z_BD)
         reconstruction = reconstruction_loss(logits_BCHW, batch.x_BCHW, self._reconstruction)
-        divergence = divergence_from_prior(mean_BD, log_variance_BD, self._config.free_bits)
+        divergence = kl_from_prior(mean_BD, log_variance_BD, self._config.free_bits)
         terms = {"reconstruction": reconstruction.detach(), "divergence": divergence.detach()}
         total = reconstruction + self._beta(progress) * divergence
         return Losses(total=total, terms=terms, output_BCHW=torch.sigmoid(logits_BCHW))
@@ -51,7 +51,7 @@ def reparametrised(mean_BD: Tensor, log_variance_BD: Tensor, noise: torch.Genera
     return mean_BD + torch.exp(0.5 * log_variance_BD) * epsilon_BD
 
 
-def divergence_from_prior(mean_BD: Tensor, log_variance_BD: Tensor, free_bits: float = 0.0) -> Tensor:
+def kl_from_prior(mean_BD: Tensor, log_variance_BD: Tensor, free_bits: float = 0.0) -> Tensor:
     """KL(q(z|x) || N(0, I)) in nats, as a mean over rows (Kingma & Welling, appendix B).
 
     A dimension whose mean over the batch is below ``free_bits`` counts as that much, so that nothing is gained by

@@ -9,21 +9,21 @@ import numpy as np
 from pydantic import Field
 
 from generator.errors import SpecError
-from generator.models.autoencoders.imported.layers import MAX_LAYERS, MAX_SIDE, Layer, LayersConfig, shapes
+from generator.models.autoencoders.imported.layers import MAX_LAYERS, MAX_SIDE, Layer, LayersConfig, layer_shapes
 from generator.models.autoencoders.imported.network import LayersDecoder
-from generator.spec.canonical import Frozen, read_json, validated
+from generator.spec.canonical import FrozenModel, read_json, validate
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
 
 
-class ImportedLayer(Frozen):
+class ImportedLayer(FrozenModel):
     """One layer, and how the names of its tensors in the file of weights begin: ``<weights>.weight`` and so on."""
 
     layer: Layer
     weights: str | None = Field(default=None, max_length=500)
 
 
-class DecoderDocument(Frozen):
+class DecoderDocument(FrozenModel):
     """A file that describes a decoder. ``layers``: as in ``LayersConfig``, each with an optional ``weights``: the
     beginning of its tensors' names, by default its number."""
 
@@ -35,21 +35,21 @@ class DecoderDocument(Frozen):
 def read_decoder(document: bytes, weights: Mapping[str, np.ndarray]) -> tuple[LayersConfig, dict[str, np.ndarray]]:
     """Configuration and float32 parameters, named as ``LayersDecoder`` names them. Raises ``SpecError``."""
     found = read_json(document, field="decoder", error=SpecError, limit=MAX_DOCUMENT_BYTES)
-    described = validated(DecoderDocument, found, field="decoder", error=SpecError)
+    described = validate(DecoderDocument, found, field="decoder", error=SpecError)
     layers, prefixes = list[Layer](), list[str]()
     for number, fields in enumerate(described.layers):
         one = {name: value for name, value in fields.items() if name != "weights"}
         given = {"layer": one, "weights": fields.get("weights", str(number))}
-        layer = validated(ImportedLayer, given, field=f"decoder.layers.{number}", error=SpecError)
+        layer = validate(ImportedLayer, given, field=f"decoder.layers.{number}", error=SpecError)
         layers.append(layer.layer)
         prefixes.append(layer.weights or str(number))
     config = _config(described, tuple(layers))
-    return config, _renamed(config, prefixes, weights)
+    return config, _match_tensors(config, prefixes, weights)
 
 
 def _config(described: DecoderDocument, layers: tuple[Layer, ...]) -> LayersConfig:
     try:
-        last = shapes(described.latent_dim, layers)[-1]
+        last = layer_shapes(described.latent_dim, layers)[-1]
     except ValueError as unfit:
         raise SpecError("decoder.layers", "layers that fit together", str(unfit)) from unfit
     if len(last) != 3 or last[1] != last[2] or last[0] not in (1, 3) or not 8 <= last[1] <= MAX_SIDE:
@@ -57,12 +57,14 @@ def _config(described: DecoderDocument, layers: tuple[Layer, ...]) -> LayersConf
         expected = f"a square image at the end, of 1 or 3 channels and 8 to {MAX_SIDE} pixels a side"
         raise SpecError("decoder.layers", expected, got)
     fields = {"size": last[1], "channels": last[0], "latent_dim": described.latent_dim}
-    return validated(
+    return validate(
         LayersConfig, fields | {"layers": layers, "output": described.output}, field="decoder", error=SpecError
     )
 
 
-def _renamed(config: LayersConfig, prefixes: list[str], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _match_tensors(
+    config: LayersConfig, prefixes: list[str], weights: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """The tensors of each layer under our names; every one that is needed, and none that is not."""
     wanted = {name: tuple(tensor.shape) for name, tensor in LayersDecoder(config).state_dict().items()}
     tensors, used = dict[str, np.ndarray](), set[str]()
@@ -74,7 +76,7 @@ def _renamed(config: LayersConfig, prefixes: list[str], weights: Mapping[str, np
             used.add(given)
             continue
         if given not in weights:
-            raise SpecError("weights", f"a tensor {given} for layer {number}", _some(weights))
+            raise SpecError("weights", f"a tensor {given} for layer {number}", _list_names(weights))
         array = np.asarray(weights[given])
         if array.shape != shape or array.dtype.kind != "f":
             raise SpecError(f"weights:{given}", f"floats of shape {shape}", f"{array.dtype} of shape {array.shape}")
@@ -88,5 +90,5 @@ def _renamed(config: LayersConfig, prefixes: list[str], weights: Mapping[str, np
     return tensors
 
 
-def _some(weights: Mapping[str, np.ndarray]) -> str:
+def _list_names(weights: Mapping[str, np.ndarray]) -> str:
     return f"only {', '.join(list(weights)[:10])}{', ...' if len(weights) > 10 else ''}" if weights else "none"

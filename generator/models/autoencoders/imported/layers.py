@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from generator.spec.canonical import Frozen
+from generator.spec.canonical import FrozenModel
 
 MAX_SIDE = 1024  # pixels
 MAX_LAYERS = 200
@@ -22,100 +22,100 @@ MAX_FEATURES = 2**24  # of one sample after any layer
 Shape = tuple[int, ...]
 Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Kernel = Annotated[int, Field(ge=1, le=31, strict=True)]
-Step = Annotated[int, Field(ge=1, le=16, strict=True)]
+Stride = Annotated[int, Field(ge=1, le=16, strict=True)]
 Padding = Annotated[int, Field(ge=0, le=15, strict=True)]
 Epsilon = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-class Linear(Frozen):
+class Linear(FrozenModel):
     """``torch.nn.Linear`` to ``features``."""
 
     kind: Literal["linear"] = "linear"
     features: Annotated[int, Field(ge=1, le=2**20, strict=True)]
     bias: bool = True
 
-    def after(self, shape: Shape) -> Shape:
-        _is_flat(shape)
+    def output_shape(self, shape: Shape) -> Shape:
+        _check_flat(shape)
         return (self.features,)
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return self.features * (shape[0] + 1)
 
 
-class Conv(Frozen):
+class Conv(FrozenModel):
     """``torch.nn.Conv2d`` to ``channels``."""
 
     kind: Literal["conv"] = "conv"
     channels: Count
     kernel: Kernel
-    stride: Step = 1
+    stride: Stride = 1
     padding: Padding = 0
     bias: bool = True
 
-    def after(self, shape: Shape) -> Shape:
-        _is_image(shape)
+    def output_shape(self, shape: Shape) -> Shape:
+        _check_image(shape)
         return (self.channels, *((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in shape[1:]))
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return self.channels * (shape[0] * self.kernel**2 + 1)
 
 
-class ConvTranspose(Frozen):
+class ConvTranspose(FrozenModel):
     """``torch.nn.ConvTranspose2d`` to ``channels``."""
 
     kind: Literal["conv_transpose"] = "conv_transpose"
     channels: Count
     kernel: Kernel
-    stride: Step = 1
+    stride: Stride = 1
     padding: Padding = 0
     output_padding: Padding = 0
     bias: bool = True
 
     @model_validator(mode="after")
-    def _fits(self) -> ConvTranspose:
+    def _check_output_padding(self) -> ConvTranspose:
         if self.output_padding >= self.stride > 0:
             raise ValueError(f"an output_padding below the stride of {self.stride}, not {self.output_padding}")
         return self
 
-    def after(self, shape: Shape) -> Shape:
-        _is_image(shape)
+    def output_shape(self, shape: Shape) -> Shape:
+        _check_image(shape)
         grown = self.kernel - 2 * self.padding + self.output_padding
         return (self.channels, *((side - 1) * self.stride + grown for side in shape[1:]))
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return self.channels * (shape[0] * self.kernel**2 + 1)
 
 
-class BatchNorm(Frozen):
+class BatchNorm(FrozenModel):
     """``torch.nn.BatchNorm2d`` (of features ``BatchNorm1d``) with its running statistics."""
 
     kind: Literal["batch_norm"] = "batch_norm"
     eps: Epsilon = 1e-5
 
-    def after(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: Shape) -> Shape:
         return shape
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return 4 * shape[0]
 
 
-class GroupNorm(Frozen):
+class GroupNorm(FrozenModel):
     """``torch.nn.GroupNorm`` of ``groups``; with one group it is a layer norm over channels and pixels."""
 
     kind: Literal["group_norm"] = "group_norm"
     groups: Count
     eps: Epsilon = 1e-5
 
-    def after(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: Shape) -> Shape:
         if shape[0] % self.groups:
             raise ValueError(f"groups that divide {shape[0]} channels, not {self.groups}")
         return shape
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return 2 * shape[0]
 
 
-class Unflatten(Frozen):
+class Unflatten(FrozenModel):
     """From features to (``channels``, ``height``, ``width``)."""
 
     kind: Literal["unflatten"] = "unflatten"
@@ -123,58 +123,58 @@ class Unflatten(Frozen):
     height: Count
     width: Count
 
-    def after(self, shape: Shape) -> Shape:
-        _is_flat(shape)
+    def output_shape(self, shape: Shape) -> Shape:
+        _check_flat(shape)
         found = (self.channels, self.height, self.width)
         if prod(found) != shape[0]:
             raise ValueError(f"channels x height x width = {shape[0]} features, not {prod(found)}")
         return found
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return 0
 
 
-class Upsample(Frozen):
+class Upsample(FrozenModel):
     """``torch.nn.Upsample`` by ``factor``, ``nearest`` or ``bilinear`` (without aligned corners)."""
 
     kind: Literal["upsample"] = "upsample"
-    factor: Step = 2
+    factor: Stride = 2
     mode: Literal["nearest", "bilinear"] = "nearest"
 
-    def after(self, shape: Shape) -> Shape:
-        _is_image(shape)
+    def output_shape(self, shape: Shape) -> Shape:
+        _check_image(shape)
         return (shape[0], *(side * self.factor for side in shape[1:]))
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return 0
 
 
-class PixelShuffle(Frozen):
+class PixelShuffle(FrozenModel):
     """``torch.nn.PixelShuffle`` by ``factor``."""
 
     kind: Literal["pixel_shuffle"] = "pixel_shuffle"
-    factor: Step = 2
+    factor: Stride = 2
 
-    def after(self, shape: Shape) -> Shape:
-        _is_image(shape)
+    def output_shape(self, shape: Shape) -> Shape:
+        _check_image(shape)
         if shape[0] % self.factor**2:
             raise ValueError(f"a multiple of {self.factor**2} channels, not {shape[0]}")
         return (shape[0] // self.factor**2, *(side * self.factor for side in shape[1:]))
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return 0
 
 
-class Activation(Frozen):
+class Activation(FrozenModel):
     """A function of each number, as in PyTorch. ``slope``: of ``leaky_relu`` below zero; ``gelu`` is the exact one."""
 
     kind: Literal["relu", "leaky_relu", "silu", "gelu", "elu", "softplus", "tanh", "sigmoid"]
     slope: float = Field(default=0.01, ge=0.0, le=1.0)
 
-    def after(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: Shape) -> Shape:
         return shape
 
-    def weights(self, shape: Shape) -> int:
+    def count_weights(self, shape: Shape) -> int:
         return 0
 
 
@@ -184,7 +184,7 @@ Layer = Annotated[
 ]
 
 
-class LayersConfig(Frozen):
+class LayersConfig(FrozenModel):
     """A decoder of ``layers``, one after the other. ``output``: what the last one gives is brought to [0, 1] by a
     ``sigmoid``, is there already (``unit``), or lies in [-1, 1] (``symmetric``)."""
 
@@ -196,35 +196,35 @@ class LayersConfig(Frozen):
     output: Literal["sigmoid", "unit", "symmetric"] = "unit"
 
     @model_validator(mode="after")
-    def _fit_together(self) -> LayersConfig:
-        last = shapes(self.latent_dim, self.layers)[-1]
+    def _check_layers(self) -> LayersConfig:
+        last = layer_shapes(self.latent_dim, self.layers)[-1]
         if last != (self.channels, self.size, self.size):
             raise ValueError(f"layers that end in {(self.channels, self.size, self.size)}, not {last}")
         return self
 
 
-def shapes(latent_dim: int, layers: tuple[Layer, ...]) -> list[Shape]:
+def layer_shapes(latent_dim: int, layers: tuple[Layer, ...]) -> list[Shape]:
     """The shape before each layer and after the last. Raises ``ValueError`` naming the layer that does not fit."""
     found: list[Shape] = [(latent_dim,)]
     for number, layer in enumerate(layers):
         try:
-            shape = layer.after(found[-1])
+            shape = layer.output_shape(found[-1])
             if min(shape) < 1 or prod(shape) > MAX_FEATURES:
                 raise ValueError(f"1 to {MAX_FEATURES} numbers, not {' x '.join(map(str, shape))}")
         except ValueError as unfit:
             raise ValueError(f"in layer {number} ({layer.kind}): {unfit}") from None
         found.append(shape)
-    total = sum(layer.weights(before) for layer, (before, _) in zip(layers, pairwise(found), strict=True))
+    total = sum(layer.count_weights(before) for layer, (before, _) in zip(layers, pairwise(found), strict=True))
     if total > MAX_WEIGHTS:
         raise ValueError(f"at most {MAX_WEIGHTS} weights in all, not {total}")
     return found
 
 
-def _is_flat(shape: Shape) -> None:
+def _check_flat(shape: Shape) -> None:
     if len(shape) != 1:
         raise ValueError(f"features, not an image of {' x '.join(map(str, shape))}")
 
 
-def _is_image(shape: Shape) -> None:
+def _check_image(shape: Shape) -> None:
     if len(shape) != 3:
         raise ValueError(f"an image, not {shape[0]} features (an unflatten layer makes one of them)")

@@ -21,10 +21,10 @@ from generator.models.autoencoders.imported.layers import (
     Shape,
     Unflatten,
     Upsample,
-    shapes,
+    layer_shapes,
 )
 
-_FUNCTIONS: dict[str, Callable[[], nn.Module]] = {
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
@@ -41,8 +41,8 @@ class LayersDecoder(nn.Module):
 
     def __init__(self, config: LayersConfig) -> None:
         super().__init__()
-        before = shapes(config.latent_dim, config.layers)
-        self.layers = nn.Sequential(*map(module_of, config.layers, before[:-1]))
+        before = layer_shapes(config.latent_dim, config.layers)
+        self.layers = nn.Sequential(*map(to_module, config.layers, before[:-1]))
         self._output = config.output
 
     def forward(self, z_BD: Tensor) -> Tensor:
@@ -52,16 +52,16 @@ class LayersDecoder(nn.Module):
         return (x_BCHW + 1.0) / 2.0 if self._output == "symmetric" else x_BCHW
 
 
-def module_of(layer: Layer, before: Shape) -> nn.Module:
+def to_module(layer: Layer, before: Shape) -> nn.Module:
     """The PyTorch module of one layer that is given numbers of the shape ``before``."""
     features = before[0]
     match layer:
         case Linear():
             return nn.Linear(features, layer.features, bias=layer.bias)
         case Conv():
-            return nn.Conv2d(features, layer.channels, **_geometry(layer), bias=layer.bias)
+            return nn.Conv2d(features, layer.channels, **_conv_options(layer), bias=layer.bias)
         case ConvTranspose():
-            more = _geometry(layer) | {"output_padding": layer.output_padding}
+            more = _conv_options(layer) | {"output_padding": layer.output_padding}
             return nn.ConvTranspose2d(features, layer.channels, **more, bias=layer.bias)
         case BatchNorm():
             return (nn.BatchNorm1d if len(before) == 1 else nn.BatchNorm2d)(features, eps=layer.eps)
@@ -76,8 +76,8 @@ def module_of(layer: Layer, before: Shape) -> nn.Module:
         case Activation(kind="leaky_relu"):
             return nn.LeakyReLU(layer.slope)
         case Activation():
-            return _FUNCTIONS[layer.kind]()
+            return _ACTIVATIONS[layer.kind]()
 
 
-def _geometry(layer: Conv | ConvTranspose) -> dict[str, Any]:
+def _conv_options(layer: Conv | ConvTranspose) -> dict[str, Any]:
     return {"kernel_size": layer.kernel, "stride": layer.stride, "padding": layer.padding}

@@ -8,7 +8,7 @@ import numpy as np
 
 from generator.errors import SourceError
 from generator.models.latents.codes import ClassCodes, Codes
-from generator.models.latents.quantiles import enough_holdout
+from generator.models.latents.quantiles import has_enough_holdout
 
 MIN_CODES_PER_CLUSTER = 10
 
@@ -24,7 +24,7 @@ class FitWarning:
         return f"{self.class_name}: {self.message}"
 
 
-def checked(codes: Codes) -> list[ClassCodes]:
+def check_codes(codes: Codes) -> list[ClassCodes]:
     """The codes class by class. Raises ``SourceError`` for a class with fewer than two codes, with equal codes, or with
     codes that are no numbers."""
     classes = codes.by_class()
@@ -33,20 +33,20 @@ def checked(codes: Codes) -> list[ClassCodes]:
     return classes
 
 
-def most_clusters(of_class: ClassCodes) -> int:
+def max_clusters(of_class: ClassCodes) -> int:
     """How many clusters the codes of a class carry at most."""
     return max(1, len(of_class.codes_ND) // MIN_CODES_PER_CLUSTER)
 
 
-def few_for_clusters(of_class: ClassCodes, clusters: int | None) -> list[FitWarning]:
+def cluster_warnings(of_class: ClassCodes, clusters: int | None) -> list[FitWarning]:
     """Said where fewer clusters are fitted than asked for."""
-    count, most = len(of_class.codes_ND), most_clusters(of_class)
+    count, most = len(of_class.codes_ND), max_clusters(of_class)
     if clusters is None or clusters <= most:
         return []
     return [FitWarning(of_class.name, f"{count} codes carry {most} clusters at most, not {clusters}")]
 
 
-def few_for_covariances(of_class: ClassCodes) -> list[FitWarning]:
+def covariance_warnings(of_class: ClassCodes) -> list[FitWarning]:
     """Said where covariance matrices are guessed more than measured."""
     count, dims = of_class.codes_ND.shape
     if count >= 2 * dims:
@@ -54,9 +54,9 @@ def few_for_covariances(of_class: ClassCodes) -> list[FitWarning]:
     return [FitWarning(of_class.name, f"{count} codes are few for {dims} dimensions; covariances are mostly prior")]
 
 
-def few_held_out(of_class: ClassCodes, chosen: str = "") -> list[FitWarning]:
+def holdout_warnings(of_class: ClassCodes, chosen: str = "") -> list[FitWarning]:
     """Said where held-out codes are too few to measure on; ``chosen``: what then rests on other codes."""
-    if enough_holdout(of_class):
+    if has_enough_holdout(of_class):
         return []
     message = f"{len(of_class.holdout_HD)} held-out codes are few; {chosen}the density floor on the fit's own samples"
     return [FitWarning(of_class.name, message)]

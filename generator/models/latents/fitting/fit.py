@@ -15,7 +15,7 @@ from generator.models.latents.config import (
     SamplerSettings,
 )
 from generator.models.latents.fitting.gaussian import fit_gaussian
-from generator.models.latents.fitting.mixture import Choice, fit_mixture
+from generator.models.latents.fitting.mixture import ClusterChoice, fit_mixture
 from generator.models.latents.fitting.polar import fit_polar
 
 
@@ -56,5 +56,5 @@ def fit(codes: Codes, settings: SamplerSettings, *, seed: int = 0) -> Fit:
             return Fit(trained.flow, trained.chosen, tuple(map(str, trained.warnings)))
 
 
-def _clusters(choices: tuple[Choice, ...]) -> dict[str, Any]:
+def _clusters(choices: tuple[ClusterChoice, ...]) -> dict[str, Any]:
     return {"clusters": {choice.class_name: choice.clusters for choice in choices}}

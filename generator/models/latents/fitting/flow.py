@@ -27,17 +27,17 @@ from generator.errors import SourceError, TrainingDiverged
 from generator.models.latents.base import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import FlowSettings
-from generator.models.latents.covariances import FullSpread
-from generator.models.latents.fitting.checks import FitWarning, checked, few_for_covariances, few_held_out
+from generator.models.latents.covariances import FullCovariances
+from generator.models.latents.fitting.checks import FitWarning, check_codes, covariance_warnings, holdout_warnings
 from generator.models.latents.fitting.gaussian import fit_gaussian, moments
-from generator.models.latents.flow import SLOPE, Flow, FlowConfig
-from generator.models.latents.quantiles import MIN_HOLDOUT, measured, unmeasured
+from generator.models.latents.flow import MIN_SCALE, Flow, FlowConfig
+from generator.models.latents.quantiles import MIN_HOLDOUT, density_quantiles, empty_quantiles
 from generator.spec.seeding import permutation
 
-_CLIP = 5.0  # largest norm of a step's gradient
-_RISE = 0.05  # share of the steps in which the learning rate rises
+_MAX_GRADIENT_NORM = 5.0  # largest norm of a step's gradient
+_WARMUP = 0.05  # share of the steps in which the learning rate rises
 _HINT = "try a smaller learning_rate"
-_EVALUATED = 4096  # rows at a time
+_EVALUATION_BATCH = 4096  # rows at a time
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class FlowFit:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Dataset:
     """Standardised codes u_ND and labels as one-hot rows, float32."""
 
     u_ND: Tensor
@@ -62,7 +62,7 @@ class _Rows:
 
 def fit_flow(codes: Codes, settings: FlowSettings, *, seed: int = 0) -> FlowFit:
     """Raises ``SourceError`` as ``checks.checked`` does and for codes of one dimension, and ``TrainingDiverged``."""
-    classes = checked(codes)
+    classes = check_codes(codes)
     if codes.dims < 2:
         raise SourceError("codes", "at least 2 dimensions for a flow", codes.dims, "use a mixture")
     mean_CD, factor_CDD = moments(classes)
@@ -73,31 +73,34 @@ def fit_flow(codes: Codes, settings: FlowSettings, *, seed: int = 0) -> FlowFit:
         hidden=settings.hidden,
     )
     mask_ND = _masks(config, seed)
-    spread = FullSpread(mean_CD, factor_CDD)
-    training = _rows(spread, codes.codes_ND, codes.labels_N, config)
-    judged_by = _rows(spread, codes.holdout_HD, codes.holdout_labels_H, config)
+    spread = FullCovariances(mean_CD, factor_CDD)
+    training = _standardise(spread, codes.codes_ND, codes.labels_N, config)
+    judged_by = _standardise(spread, codes.holdout_HD, codes.holdout_labels_H, config)
     if len(judged_by) < MIN_HOLDOUT:
         judged_by = training
-    run = _Run(_network(config, mask_ND, seed), training, judged_by, settings, seed)
+    run = _Trainer(_network(config, mask_ND, seed), training, judged_by, settings, seed)
     weights, epochs, best_epoch = run.train()
     tensors = {
         "mean": mean_CD,
         "factor": factor_CDD,
         "mask": mask_ND,
-        "quantile": unmeasured(config.classes),
+        "quantile": empty_quantiles(config.classes),
         **weights,
     }
-    flow = _exact(config, tensors)
-    reached, gaussian = (_likelihood(fitted, codes) for fitted in (flow, fit_gaussian(codes)[0]))
+    flow = _make_flow(config, tensors)
+    reached, gaussian = (_holdout_log_prob(fitted, codes) for fitted in (flow, fit_gaussian(codes)[0]))
     chosen = {"epochs": epochs, "best_epoch": best_epoch, "holdout_log_likelihood": reached}
-    return FlowFit(flow.measured(measured(flow, codes)), chosen, _warnings(codes, reached, gaussian))
+    return FlowFit(flow.with_quantiles(density_quantiles(flow, codes)), chosen, _warnings(codes, reached, gaussian))
 
 
 def _warnings(codes: Codes, reached: float | None, gaussian: float | None) -> tuple[FitWarning, ...]:
     found = [
         said
         for of_class in codes.by_class()
-        for said in (*few_for_covariances(of_class), *few_held_out(of_class, "the flow stops by training codes too, "))
+        for said in (
+            *covariance_warnings(of_class),
+            *holdout_warnings(of_class, "the flow stops by training codes too, "),
+        )
     ]
     if reached is not None and gaussian is not None and reached <= gaussian:
         message = f"held-out codes are no likelier under the flow ({reached} nats) than under a Gaussian ({gaussian})"
@@ -105,13 +108,13 @@ def _warnings(codes: Codes, reached: float | None, gaussian: float | None) -> tu
     return tuple(found)
 
 
-class _Run:
+class _Trainer:
     """The state of one training."""
 
     def __init__(
-        self, network: nn.Module, training: _Rows, judged_by: _Rows, settings: FlowSettings, seed: int
+        self, network: nn.Module, training: _Dataset, judged_by: _Dataset, settings: FlowSettings, seed: int
     ) -> None:
-        self._network, self._training, self._judged_by = network, training, judged_by
+        self._network, self._training, self._evaluation = network, training, judged_by
         self._settings, self._seed = settings, seed
         self._batch = min(settings.batch, len(training))
         self._steps = len(training) // self._batch
@@ -123,47 +126,47 @@ class _Run:
         """(the best epoch's weights by stored name, epochs trained, the best one)."""
         best, best_epoch, kept = math.inf, 0, dict[str, np.ndarray]()
         for epoch in range(1, self._settings.epochs + 1):
-            self._epoch(epoch - 1)
-            loss = self._loss()
+            self._train_epoch(epoch - 1)
+            loss = self._holdout_loss()
             if not math.isfinite(loss):
                 raise TrainingDiverged("flow holdout loss", "a number", f"{loss} after epoch {epoch}", _HINT)
             if loss < best:
-                best, best_epoch, kept = loss, epoch, _stored(self._network)
+                best, best_epoch, kept = loss, epoch, _copy_weights(self._network)
             if epoch - best_epoch >= self._settings.patience:
                 break
         return kept, epoch, best_epoch
 
-    def _epoch(self, epoch: int) -> None:
+    def _train_epoch(self, epoch: int) -> None:
         order_N = torch.from_numpy(permutation(self._seed, stream=epoch, size=len(self._training)))
         for step in range(self._steps):
             rows_B = order_N[step * self._batch : (step + 1) * self._batch]
             done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
             for group in self._optimizer.param_groups:
-                group["lr"] = self._settings.learning_rate * _schedule(done)
+                group["lr"] = self._settings.learning_rate * _lr_schedule(done)
             loss = _losses(self._network, self._training, rows_B).mean()
             if not math.isfinite(loss.item()):
                 got = f"{loss.item()} in step {step + 1} of epoch {epoch + 1}"
                 raise TrainingDiverged("flow loss", "a number", got, _HINT)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self._network.parameters(), _CLIP)
+            nn.utils.clip_grad_norm_(self._network.parameters(), _MAX_GRADIENT_NORM)
             self._optimizer.step()
 
     @torch.inference_mode()
-    def _loss(self) -> float:
-        rows = torch.split(torch.arange(len(self._judged_by)), _EVALUATED)
-        return float(torch.cat([_losses(self._network, self._judged_by, rows_B) for rows_B in rows]).mean())
+    def _holdout_loss(self) -> float:
+        rows = torch.split(torch.arange(len(self._evaluation)), _EVALUATION_BATCH)
+        return float(torch.cat([_losses(self._network, self._evaluation, rows_B) for rows_B in rows]).mean())
 
 
-def _losses(network: nn.Module, rows: _Rows, rows_B: Tensor) -> Tensor:
+def _losses(network: nn.Module, rows: _Dataset, rows_B: Tensor) -> Tensor:
     """loss_B: minus the log-density of standardised codes."""
     loss_B: Tensor = -network(rows.label_NC[rows_B]).log_prob(rows.u_ND[rows_B])
     return loss_B
 
 
-def _schedule(done: float) -> float:
+def _lr_schedule(done: float) -> float:
     """The learning rate as a share of its peak: a linear rise, then half a cosine."""
-    return min(1.0, (done + 1e-3) / _RISE) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return min(1.0, (done + 1e-3) / _WARMUP) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def _masks(config: FlowConfig, seed: int) -> np.ndarray:
@@ -172,20 +175,20 @@ def _masks(config: FlowConfig, seed: int) -> np.ndarray:
         if n % 2:
             mask_ND[n] = 1 - mask_ND[n - 1]
         else:
-            mask_ND[n, permutation(_seed_of(seed, "masks"), stream=n, size=config.dims)[: config.dims // 2]] = 1
+            mask_ND[n, permutation(_derive_seed(seed, "masks"), stream=n, size=config.dims)[: config.dims // 2]] = 1
     return mask_ND
 
 
 def _network(config: FlowConfig, mask_ND: np.ndarray, seed: int) -> nn.Module:
     base = UnconditionalDistribution(DiagNormal, torch.zeros(config.dims), torch.ones(config.dims), buffer=True)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_seed_of(seed, "weights"))
+        torch.manual_seed(_derive_seed(seed, "weights"))
         transforms = [
             GeneralCouplingTransform(
                 config.dims,
-                config.rows,
+                config.label_count,
                 torch.from_numpy(mask_D.astype(bool)),
-                univariate=partial(MonotonicAffineTransform, slope=SLOPE),
+                univariate=partial(MonotonicAffineTransform, slope=MIN_SCALE),
                 hidden_features=(config.hidden, config.hidden),
             )
             for mask_D in mask_ND
@@ -194,14 +197,16 @@ def _network(config: FlowConfig, mask_ND: np.ndarray, seed: int) -> nn.Module:
     return network
 
 
-def _rows(spread: FullSpread, codes_ND: np.ndarray, labels_N: np.ndarray | None, config: FlowConfig) -> _Rows:
+def _standardise(
+    spread: FullCovariances, codes_ND: np.ndarray, labels_N: np.ndarray | None, config: FlowConfig
+) -> _Dataset:
     if labels_N is None:
         labels_N = np.zeros(len(codes_ND), dtype=np.int64)
-    u_ND = torch.from_numpy(spread.normals(labels_N, codes_ND)).to(torch.float32)
-    return _Rows(u_ND, functional.one_hot(torch.from_numpy(labels_N), config.rows).to(torch.float32))
+    u_ND = torch.from_numpy(spread.whiten(labels_N, codes_ND)).to(torch.float32)
+    return _Dataset(u_ND, functional.one_hot(torch.from_numpy(labels_N), config.label_count).to(torch.float32))
 
 
-def _stored(network: nn.Module) -> dict[str, np.ndarray]:
+def _copy_weights(network: nn.Module) -> dict[str, np.ndarray]:
     """Copies of all weights, by the names of ``flow.weight_shapes``: layers are numbered without what is between."""
     named = dict[str, np.ndarray]()
     couplings = [module for module in network.modules() if isinstance(module, GeneralCouplingTransform)]
@@ -211,14 +216,14 @@ def _stored(network: nn.Module) -> dict[str, np.ndarray]:
     return named
 
 
-def _exact(config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> Flow:
+def _make_flow(config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> Flow:
     try:
         return Flow(config, tensors)
     except ValueError as large:
         raise TrainingDiverged("flow weights", "weights of a usable size", large, _HINT) from large
 
 
-def _likelihood(fitted: LatentDistribution, codes: Codes) -> float | None:
+def _holdout_log_prob(fitted: LatentDistribution, codes: Codes) -> float | None:
     """Mean log-density of a held-out code, in nats, of a distribution as it is stored."""
     if len(codes.holdout_HD) < MIN_HOLDOUT:
         return None
@@ -228,6 +233,6 @@ def _likelihood(fitted: LatentDistribution, codes: Codes) -> float | None:
     return round(float(fitted.log_prob(codes.holdout_HD, labels_H).mean()), 4)
 
 
-def _seed_of(seed: int, purpose: str) -> int:
+def _derive_seed(seed: int, purpose: str) -> int:
     digest = hashlib.sha256(f"latentmill flow 1\n{seed}\n{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -6,34 +6,36 @@ import numpy as np
 
 from generator.models.latents.codes import ClassCodes, Codes
 from generator.models.latents.config import Covariance
-from generator.models.latents.fitting.checks import FitWarning, checked, few_for_covariances, few_held_out
-from generator.models.latents.fitting.shrinkage import shrunk, variance_floor
+from generator.models.latents.fitting.checks import FitWarning, check_codes, covariance_warnings, holdout_warnings
+from generator.models.latents.fitting.shrinkage import shrink, variance_floor
 from generator.models.latents.mixture import GaussianMixture, MixtureConfig
-from generator.models.latents.quantiles import measured, unmeasured
+from generator.models.latents.quantiles import density_quantiles, empty_quantiles
 
 
 def fit_gaussian(codes: Codes, covariance: Covariance = "full") -> tuple[GaussianMixture, tuple[FitWarning, ...]]:
     """``tied``: all classes have the covariance within classes. Raises ``SourceError`` as ``checks.checked``."""
-    classes, labels = checked(codes), len(codes.class_names)
+    classes, labels = check_codes(codes), len(codes.class_names)
     config = MixtureConfig(
         family="gaussian", dims=codes.dims, classes=labels, clusters=(1,) * len(classes), covariance=covariance
     )
     mean_CD, factor = moments(classes, covariance)
     gaussian = GaussianMixture(
-        config, weight_M=np.ones(len(classes)), mean_MD=mean_CD, factor=factor, quantile_CQ=unmeasured(labels)
+        config, weight_M=np.ones(len(classes)), mean_MD=mean_CD, factor=factor, quantile_CQ=empty_quantiles(labels)
     )
     warnings = [
-        warning for of_class in classes for warning in (*few_for_covariances(of_class), *few_held_out(of_class))
+        warning for of_class in classes for warning in (*covariance_warnings(of_class), *holdout_warnings(of_class))
     ]
-    return gaussian.measured(measured(gaussian, codes)), tuple(warnings)
+    return gaussian.with_quantiles(density_quantiles(gaussian, codes)), tuple(warnings)
 
 
 def standard_normal(codes: Codes) -> GaussianMixture:
     """N(0, 1) in each dimension, without labels; ``codes`` are draws from it, for the quantiles of its density."""
     config = MixtureConfig(family="gaussian", dims=codes.dims, classes=0, clusters=(1,), covariance="diagonal")
     mean_MD, scale_MD = np.zeros((1, codes.dims)), np.ones((1, codes.dims))
-    normal = GaussianMixture(config, weight_M=np.ones(1), mean_MD=mean_MD, factor=scale_MD, quantile_CQ=unmeasured(0))
-    return normal.measured(measured(normal, codes))
+    normal = GaussianMixture(
+        config, weight_M=np.ones(1), mean_MD=mean_MD, factor=scale_MD, quantile_CQ=empty_quantiles(0)
+    )
+    return normal.with_quantiles(density_quantiles(normal, codes))
 
 
 def moments(classes: list[ClassCodes], covariance: Covariance = "full") -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +53,7 @@ def _factor(classes: list[ClassCodes], covariance: Covariance) -> np.ndarray:
         covariance_CDD = np.average(covariance_CDD, axis=0, weights=count_C)[None]
         count_C = count_C.sum(keepdims=True)
     alone = np.ones(1)
-    parts = [shrunk(part_DD[None], alone, count) for part_DD, count in zip(covariance_CDD, count_C, strict=True)]
+    parts = [shrink(part_DD[None], alone, count) for part_DD, count in zip(covariance_CDD, count_C, strict=True)]
     return np.linalg.cholesky(np.concatenate(parts))
 
 

@@ -29,24 +29,24 @@ from generator.models.latents.codes import ClassCodes, Codes
 from generator.models.latents.config import Covariance, Criterion
 from generator.models.latents.fitting.checks import (
     FitWarning,
-    checked,
-    few_for_clusters,
-    few_for_covariances,
-    few_held_out,
-    most_clusters,
+    check_codes,
+    cluster_warnings,
+    covariance_warnings,
+    holdout_warnings,
+    max_clusters,
 )
-from generator.models.latents.fitting.shrinkage import shrunk, shrunk_diagonals, variance_floor
+from generator.models.latents.fitting.shrinkage import shrink, shrink_diagonals, variance_floor
 from generator.models.latents.mixture import GaussianMixture, MixtureConfig
-from generator.models.latents.quantiles import enough_holdout, measured, unmeasured
+from generator.models.latents.quantiles import density_quantiles, empty_quantiles, has_enough_holdout
 
-CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30)
+CLUSTER_CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30)
 PATIENCE = 2
-_CHOOSING, _FINAL = 5e-3, 1e-3  # least gain of a step of expectation maximisation, in nats a code
-_STEPS = 60
+_SEARCH_TOLERANCE, _FINAL_TOLERANCE = 5e-3, 1e-3  # least gain of a step of expectation maximisation, in nats a code
+_MAX_ITERATIONS = 60
 
 
 @dataclass(frozen=True)
-class Choice:
+class ClusterChoice:
     """How many clusters a class got, and the score of every candidate tried (lower is better)."""
 
     class_name: str
@@ -59,12 +59,12 @@ class MixtureFit:
     """The fitted distribution, and what a person should know of the fit."""
 
     mixture: GaussianMixture
-    choices: tuple[Choice, ...]
+    choices: tuple[ClusterChoice, ...]
     warnings: tuple[FitWarning, ...]
 
 
 @dataclass(frozen=True)
-class Search:
+class MixtureOptions:
     """How a mixture is fitted: ``clusters`` fixes their number instead of choosing it by ``criterion``."""
 
     seed: int = 0
@@ -74,7 +74,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class _Parts:
+class _ClassMixture:
     """The mixture of one class: weight_K, mean_KD, and factor (K, D, D), (K, D) or (1, D, D) by its covariance."""
 
     weight_K: np.ndarray
@@ -96,7 +96,7 @@ def fit_mixture(
     covariance: Covariance = "full",
 ) -> MixtureFit:
     """One mixture per class; a single one where there are no labels. Raises ``SourceError`` as ``checks.checked``."""
-    classes, search = checked(codes), Search(seed, clusters, criterion, covariance)
+    classes, search = check_codes(codes), MixtureOptions(seed, clusters, criterion, covariance)
     with (
         warnings.catch_warnings(),
         threadpool_limits(1),
@@ -106,81 +106,85 @@ def fit_mixture(
         fits = list(pool.map(lambda of_class: _fit_class(of_class, search), classes))
     mixture = _joined([parts for parts, _ in fits], codes.dims, len(codes.class_names), covariance)
     said = tuple(warning for of_class in classes for warning in _warnings(of_class, clusters))
-    return MixtureFit(mixture.measured(measured(mixture, codes)), tuple(choice for _, choice in fits), said)
+    return MixtureFit(
+        mixture.with_quantiles(density_quantiles(mixture, codes)), tuple(choice for _, choice in fits), said
+    )
 
 
-def _fit_class(of_class: ClassCodes, search: Search) -> tuple[_Parts, Choice]:
-    most = most_clusters(of_class)
-    candidates = [k for k in CANDIDATES if k <= most] if search.clusters is None else [min(search.clusters, most)]
+def _fit_class(of_class: ClassCodes, search: MixtureOptions) -> tuple[_ClassMixture, ClusterChoice]:
+    most = max_clusters(of_class)
+    candidates = (
+        [k for k in CLUSTER_CANDIDATES if k <= most] if search.clusters is None else [min(search.clusters, most)]
+    )
     fits: dict[int, SklearnMixture] = {}
     scores: dict[int, float] = {}
     for k in candidates:
         fits[k] = _expectation_maximisation(of_class.codes_ND, k, search)
-        scores[k] = _score(_parts(fits[k], of_class), of_class, search.criterion)
+        scores[k] = _score(_class_mixture(fits[k], of_class), of_class, search.criterion)
         best = min(scores, key=lambda tried: scores[tried])
         if candidates.index(k) - candidates.index(best) >= PATIENCE:
             break
     # The comparison needs no more than a rough fit; the one that is kept goes on from where it stopped.
-    final = fits[best].set_params(tol=_FINAL, warm_start=True).fit(of_class.codes_ND)
-    return _parts(final, of_class), Choice(of_class.name, best, scores)
+    final = fits[best].set_params(tol=_FINAL_TOLERANCE, warm_start=True).fit(of_class.codes_ND)
+    return _class_mixture(final, of_class), ClusterChoice(of_class.name, best, scores)
 
 
-def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, search: Search) -> SklearnMixture:
+def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, search: MixtureOptions) -> SklearnMixture:
     kind = {"full": "full", "diagonal": "diag", "tied": "tied"}[search.covariance]
     fit: SklearnMixture = SklearnMixture(
         clusters,
         covariance_type=kind,
-        tol=_CHOOSING,
-        max_iter=_STEPS,
+        tol=_SEARCH_TOLERANCE,
+        max_iter=_MAX_ITERATIONS,
         reg_covar=variance_floor(codes_ND),
         random_state=search.seed,
     ).fit(codes_ND)
     return fit
 
 
-def _parts(fit: SklearnMixture, of_class: ClassCodes) -> _Parts:
+def _class_mixture(fit: SklearnMixture, of_class: ClassCodes) -> _ClassMixture:
     weight_K, count = fit.weights_ / fit.weights_.sum(), len(of_class.codes_ND)
     match fit.covariance_type:
         case "full":
-            factor = np.linalg.cholesky(shrunk(fit.covariances_, weight_K, count))
-            return _Parts(weight_K, fit.means_, factor, "full")
+            factor = np.linalg.cholesky(shrink(fit.covariances_, weight_K, count))
+            return _ClassMixture(weight_K, fit.means_, factor, "full")
         case "tied":
-            factor = np.linalg.cholesky(shrunk(fit.covariances_[None], np.ones(1), count))
-            return _Parts(weight_K, fit.means_, factor, "tied")
+            factor = np.linalg.cholesky(shrink(fit.covariances_[None], np.ones(1), count))
+            return _ClassMixture(weight_K, fit.means_, factor, "tied")
         case _:
-            scale_KD = np.sqrt(shrunk_diagonals(fit.covariances_, weight_K, count))
-            return _Parts(weight_K, fit.means_, scale_KD, "diagonal")
+            scale_KD = np.sqrt(shrink_diagonals(fit.covariances_, weight_K, count))
+            return _ClassMixture(weight_K, fit.means_, scale_KD, "diagonal")
 
 
-def _score(parts: _Parts, of_class: ClassCodes, criterion: Criterion) -> float:
+def _score(parts: _ClassMixture, of_class: ClassCodes, criterion: Criterion) -> float:
     count = len(of_class.codes_ND)
-    judged_by = of_class.holdout_HD if enough_holdout(of_class) else of_class.codes_ND
+    judged_by = of_class.holdout_HD if has_enough_holdout(of_class) else of_class.codes_ND
     fit_term = -2.0 * count * float(parts.log_prob(judged_by).mean())
-    if criterion == "likelihood" and enough_holdout(of_class):
+    if criterion == "likelihood" and has_enough_holdout(of_class):
         return fit_term
-    return fit_term + _parameters(parts) * math.log(count)
+    return fit_term + _count_parameters(parts) * math.log(count)
 
 
-def _parameters(parts: _Parts) -> int:
+def _count_parameters(parts: _ClassMixture) -> int:
     clusters, dims = parts.mean_KD.shape
     free = dims if parts.covariance == "diagonal" else dims * (dims + 1) // 2
     return int(clusters - 1 + clusters * dims + len(parts.factor) * free)
 
 
-def _joined(parts: list[_Parts], dims: int, classes: int, covariance: Covariance) -> GaussianMixture:
+def _joined(parts: list[_ClassMixture], dims: int, classes: int, covariance: Covariance) -> GaussianMixture:
     sizes = tuple(len(part.weight_K) for part in parts)
     return GaussianMixture(
         MixtureConfig(dims=dims, classes=classes, clusters=sizes, covariance=covariance),
         weight_M=np.concatenate([part.weight_K for part in parts]),
         mean_MD=np.concatenate([part.mean_KD for part in parts]),
         factor=np.concatenate([part.factor for part in parts]),
-        quantile_CQ=unmeasured(classes),
+        quantile_CQ=empty_quantiles(classes),
     )
 
 
 def _warnings(of_class: ClassCodes, clusters: int | None) -> list[FitWarning]:
     return [
-        *few_for_clusters(of_class, clusters),
-        *few_for_covariances(of_class),
-        *few_held_out(of_class, "clusters rest on training codes, "),
+        *cluster_warnings(of_class, clusters),
+        *covariance_warnings(of_class),
+        *holdout_warnings(of_class, "clusters rest on training codes, "),
     ]

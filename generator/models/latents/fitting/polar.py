@@ -25,35 +25,41 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from generator.errors import SourceError
 from generator.models.latents.codes import ClassCodes, Codes
-from generator.models.latents.fitting.checks import FitWarning, checked, few_for_clusters, few_held_out, most_clusters
-from generator.models.latents.fitting.mixture import CANDIDATES, PATIENCE, Choice
-from generator.models.latents.fitting.shrinkage import shrunk
+from generator.models.latents.fitting.checks import (
+    FitWarning,
+    check_codes,
+    cluster_warnings,
+    holdout_warnings,
+    max_clusters,
+)
+from generator.models.latents.fitting.mixture import CLUSTER_CANDIDATES, PATIENCE, ClusterChoice
+from generator.models.latents.fitting.shrinkage import shrink
 from generator.models.latents.mixture import GaussianMixture, MixtureConfig
-from generator.models.latents.polar import TURN, Polar, polar_of
-from generator.models.latents.quantiles import enough_holdout, measured, unmeasured
+from generator.models.latents.polar import TURN, PolarMixture, to_polar
+from generator.models.latents.quantiles import density_quantiles, empty_quantiles, has_enough_holdout
 
-_STEPS = 60
-_GAIN = 1e-4  # least gain of a step of expectation maximisation, in nats a code
-_FLOOR = 1e-6  # least variance of log radius and angle
-_WIDEST = math.pi  # standard deviation of an angle; wider ones are uniform on the circle
+_MAX_ITERATIONS = 60
+_MIN_GAIN = 1e-4  # least gain of a step of expectation maximisation, in nats a code
+_MIN_VARIANCE = 1e-6  # least variance of log radius and angle
+_MAX_ANGLE_STD = math.pi  # standard deviation of an angle; wider ones are uniform on the circle
 _TURNS = TURN * np.arange(-2, 3)
 _CENTRE_ROUNDS = 20
-_STRAY = 4.0  # codes farther from the middle, in median distances, have no part in the first round
+_OUTLIER_DISTANCE = 4.0  # codes farther from the middle, in median distances, have no part in the first round
 _TUKEY = 4.685
-_FARTHEST = 1e3  # a centre so far away is that of a straight line
+_MAX_CENTRE_DISTANCE = 1e3  # a centre so far away is that of a straight line
 
 
 @dataclass(frozen=True)
 class PolarFit:
     """The fitted distribution, and what a person should know of the fit."""
 
-    polar: Polar
-    choices: tuple[Choice, ...]
+    polar: PolarMixture
+    choices: tuple[ClusterChoice, ...]
     warnings: tuple[FitWarning, ...]
 
 
 @dataclass(frozen=True)
-class _Parts:
+class _ClassMixture:
     """The mixture of one class in (u, t)."""
 
     weight_K: np.ndarray
@@ -66,7 +72,7 @@ def fit_polar(codes: Codes, *, seed: int = 0, clusters: int | None = None) -> Po
     if codes.dims != 2:
         hint = "use a flow, or train with --latent-dim 2"
         raise SourceError("codes", "2 dimensions for the sampler polar", f"{codes.dims} dimensions", hint)
-    classes = checked(codes)
+    classes = check_codes(codes)
     centre_D = ring_centre(codes.codes_ND)
     with (
         warnings.catch_warnings(),
@@ -76,8 +82,10 @@ def fit_polar(codes: Codes, *, seed: int = 0, clusters: int | None = None) -> Po
         warnings.simplefilter("ignore", ConvergenceWarning)
         fits = list(pool.map(lambda of_class: _fit_class(of_class, centre_D, seed, clusters), classes))
     polar = _joined(centre_D, [parts for parts, _ in fits], len(codes.class_names))
-    said = tuple(w for of_class in classes for w in (*few_for_clusters(of_class, clusters), *few_held_out(of_class)))
-    return PolarFit(polar.measured(measured(polar, codes)), tuple(choice for _, choice in fits), said)
+    said = tuple(
+        w for of_class in classes for w in (*cluster_warnings(of_class, clusters), *holdout_warnings(of_class))
+    )
+    return PolarFit(polar.with_quantiles(density_quantiles(polar, codes)), tuple(choice for _, choice in fits), said)
 
 
 def ring_centre(codes_ND: np.ndarray) -> np.ndarray:
@@ -85,13 +93,13 @@ def ring_centre(codes_ND: np.ndarray) -> np.ndarray:
     middle_D = np.median(codes_ND, axis=0)
     away_N = np.hypot(*(codes_ND - middle_D).T)
     scale = float(np.median(away_N)) or float(away_N.max())
-    points_ND, weight_N = (codes_ND - middle_D) / scale, (away_N <= _STRAY * scale).astype(np.float64)
+    points_ND, weight_N = (codes_ND - middle_D) / scale, (away_N <= _OUTLIER_DISTANCE * scale).astype(np.float64)
     system_N3 = np.column_stack([points_ND, np.ones(len(points_ND))])
     squares_N, centre_D = (points_ND**2).sum(axis=1), np.zeros(2)
     for _ in range(_CENTRE_ROUNDS):
         root_N = np.sqrt(weight_N)
         solution, _, rank, _ = np.linalg.lstsq(system_N3 * root_N[:, None], squares_N * root_N, rcond=1e-9)
-        if rank < 3 or np.abs(solution[:2]).max() > _FARTHEST:
+        if rank < 3 or np.abs(solution[:2]).max() > _MAX_CENTRE_DISTANCE:
             break
         centre_D = solution[:2] / 2.0
         radius_N = np.hypot(*(points_ND - centre_D).T)
@@ -102,52 +110,60 @@ def ring_centre(codes_ND: np.ndarray) -> np.ndarray:
     return centred_D
 
 
-def _fit_class(of_class: ClassCodes, centre_D: np.ndarray, seed: int, clusters: int | None) -> tuple[_Parts, Choice]:
-    most = most_clusters(of_class)
-    candidates = [k for k in CANDIDATES if k <= most] if clusters is None else [min(clusters, most)]
-    polar_N2 = polar_of(of_class.codes_ND, centre_D)
-    judged_N2 = polar_of(of_class.holdout_HD, centre_D) if enough_holdout(of_class) else polar_N2
-    fits: dict[int, _Parts] = {}
+def _fit_class(
+    of_class: ClassCodes, centre_D: np.ndarray, seed: int, clusters: int | None
+) -> tuple[_ClassMixture, ClusterChoice]:
+    most = max_clusters(of_class)
+    candidates = [k for k in CLUSTER_CANDIDATES if k <= most] if clusters is None else [min(clusters, most)]
+    polar_N2 = to_polar(of_class.codes_ND, centre_D)
+    judged_N2 = to_polar(of_class.holdout_HD, centre_D) if has_enough_holdout(of_class) else polar_N2
+    fits: dict[int, _ClassMixture] = {}
     scores: dict[int, float] = {}
     for k in candidates:
-        fits[k] = _wrapped(polar_N2, _start(polar_N2, k, seed))
-        scores[k] = -2.0 * len(polar_N2) * float(logsumexp(_joint(judged_N2, fits[k]), axis=(1, 2)).mean())
-        if not enough_holdout(of_class):
+        fits[k] = _fit_wrapped(polar_N2, _initial_mixture(polar_N2, k, seed))
+        scores[k] = -2.0 * len(polar_N2) * float(logsumexp(_joint_log_prob(judged_N2, fits[k]), axis=(1, 2)).mean())
+        if not has_enough_holdout(of_class):
             scores[k] += (6 * k - 1) * math.log(len(polar_N2))
         best = min(scores, key=lambda tried: scores[tried])
         if candidates.index(k) - candidates.index(best) >= PATIENCE:
             break
-    return fits[best], Choice(of_class.name, best, scores)
+    return fits[best], ClusterChoice(of_class.name, best, scores)
 
 
-def _start(polar_N2: np.ndarray, clusters: int, seed: int) -> _Parts:
+def _initial_mixture(polar_N2: np.ndarray, clusters: int, seed: int) -> _ClassMixture:
     """An ordinary mixture of angles counted from the middle of the widest gap."""
     angle_N = np.sort(polar_N2[:, 1])
     gap_N = np.diff(angle_N, append=angle_N[0] + TURN)
     cut = float(angle_N[gap_N.argmax()] + 0.5 * gap_N.max())
     unrolled_N2 = np.column_stack([polar_N2[:, 0], np.mod(polar_N2[:, 1] - cut, TURN)])
-    fit = SklearnMixture(clusters, max_iter=_STEPS, reg_covar=_FLOOR, random_state=seed).fit(unrolled_N2)
+    fit = SklearnMixture(clusters, max_iter=_MAX_ITERATIONS, reg_covar=_MIN_VARIANCE, random_state=seed).fit(
+        unrolled_N2
+    )
     mean_K2 = fit.means_ + np.array([0.0, cut])
-    return _Parts(fit.weights_ / fit.weights_.sum(), mean_K2, fit.covariances_)
+    return _ClassMixture(fit.weights_ / fit.weights_.sum(), mean_K2, fit.covariances_)
 
 
-def _wrapped(polar_N2: np.ndarray, parts: _Parts) -> _Parts:
+def _fit_wrapped(polar_N2: np.ndarray, parts: _ClassMixture) -> _ClassMixture:
     """Expectation maximisation over components and windings."""
     before = -math.inf
     unrolled_NW2 = polar_N2[:, None, :] + np.stack([np.zeros_like(_TURNS), _TURNS], axis=1)
-    for _ in range(_STEPS):
-        parts = _centred(parts)
-        joint_NWK = _joint(polar_N2, parts)
+    for _ in range(_MAX_ITERATIONS):
+        parts = _wrap_angles(parts)
+        joint_NWK = _joint_log_prob(polar_N2, parts)
         log_density_N = logsumexp(joint_NWK, axis=(1, 2))
-        if log_density_N.mean() - before < _GAIN:
+        if log_density_N.mean() - before < _MIN_GAIN:
             break
         before = float(log_density_N.mean())
         share_NWK = np.exp(joint_NWK - log_density_N[:, None, None])
-        parts = _maximised(unrolled_NW2, share_NWK)
-    return _Parts(parts.weight_K, parts.mean_K2, _narrowed(shrunk(parts.covariance_K22, parts.weight_K, len(polar_N2))))
+        parts = _m_step(unrolled_NW2, share_NWK)
+    return _ClassMixture(
+        parts.weight_K,
+        parts.mean_K2,
+        _limit_angle_variance(shrink(parts.covariance_K22, parts.weight_K, len(polar_N2))),
+    )
 
 
-def _joint(polar_N2: np.ndarray, parts: _Parts) -> np.ndarray:
+def _joint_log_prob(polar_N2: np.ndarray, parts: _ClassMixture) -> np.ndarray:
     """joint_NWK: log of weight times density of each code in each turn and component."""
     factor_K22 = np.linalg.cholesky(parts.covariance_K22)
     d_u = (polar_N2[:, 0, None] - parts.mean_K2[:, 0]) / factor_K22[:, 0, 0]
@@ -158,35 +174,37 @@ def _joint(polar_N2: np.ndarray, parts: _Parts) -> np.ndarray:
     return joint_NWK
 
 
-def _maximised(unrolled_NW2: np.ndarray, share_NWK: np.ndarray) -> _Parts:
+def _m_step(unrolled_NW2: np.ndarray, share_NWK: np.ndarray) -> _ClassMixture:
     total_K = share_NWK.sum(axis=(0, 1)) + 1e-10
     mean_K2 = np.einsum("nwk,nwd->kd", share_NWK, unrolled_NW2) / total_K[:, None]
     second_K22 = np.einsum("nwk,nwd,nwe->kde", share_NWK, unrolled_NW2, unrolled_NW2, optimize=True)
     covariance_K22 = second_K22 / total_K[:, None, None] - mean_K2[:, :, None] * mean_K2[:, None, :]
-    return _Parts(total_K / total_K.sum(), mean_K2, _narrowed(covariance_K22 + _FLOOR * np.eye(2)))
+    return _ClassMixture(
+        total_K / total_K.sum(), mean_K2, _limit_angle_variance(covariance_K22 + _MIN_VARIANCE * np.eye(2))
+    )
 
 
-def _centred(parts: _Parts) -> _Parts:
+def _wrap_angles(parts: _ClassMixture) -> _ClassMixture:
     """The same mixture with mean angles in [-pi, pi]."""
     angle_K = np.mod(parts.mean_K2[:, 1] + math.pi, TURN) - math.pi
-    return _Parts(parts.weight_K, np.column_stack([parts.mean_K2[:, 0], angle_K]), parts.covariance_K22)
+    return _ClassMixture(parts.weight_K, np.column_stack([parts.mean_K2[:, 0], angle_K]), parts.covariance_K22)
 
 
-def _narrowed(covariance_K22: np.ndarray) -> np.ndarray:
+def _limit_angle_variance(covariance_K22: np.ndarray) -> np.ndarray:
     """Angles no wider than a standard deviation of ``_WIDEST``, at the same correlation with the radius."""
-    ratio_K = np.minimum(1.0, _WIDEST / np.sqrt(covariance_K22[:, 1, 1]))
+    ratio_K = np.minimum(1.0, _MAX_ANGLE_STD / np.sqrt(covariance_K22[:, 1, 1]))
     scale_K2 = np.column_stack([np.ones_like(ratio_K), ratio_K])
     narrowed_K22: np.ndarray = covariance_K22 * scale_K2[:, :, None] * scale_K2[:, None, :]
     return narrowed_K22
 
 
-def _joined(centre_D: np.ndarray, parts: list[_Parts], classes: int) -> Polar:
-    centred = [_centred(part) for part in parts]
+def _joined(centre_D: np.ndarray, parts: list[_ClassMixture], classes: int) -> PolarMixture:
+    centred = [_wrap_angles(part) for part in parts]
     mixture = GaussianMixture(
         MixtureConfig(dims=2, classes=classes, clusters=tuple(len(part.weight_K) for part in centred)),
         weight_M=np.concatenate([part.weight_K for part in centred]),
         mean_MD=np.concatenate([part.mean_K2 for part in centred]),
         factor=np.linalg.cholesky(np.concatenate([part.covariance_K22 for part in centred])),
-        quantile_CQ=unmeasured(classes),
+        quantile_CQ=empty_quantiles(classes),
     )
-    return Polar(centre_D, mixture)
+    return PolarMixture(centre_D, mixture)

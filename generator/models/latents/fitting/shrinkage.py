@@ -12,7 +12,7 @@ def variance_floor(codes_ND: np.ndarray) -> float:
     return _FLOOR * float(codes_ND.var(axis=0).mean())
 
 
-def shrunk(covariance_KDD: np.ndarray, weight_K: np.ndarray, count: int) -> np.ndarray:
+def shrink(covariance_KDD: np.ndarray, weight_K: np.ndarray, count: int) -> np.ndarray:
     """Covariances drawn to what the clusters of a class have in common, the more the fewer codes a cluster has.
 
     Each is the posterior mode under an inverse-Wishart prior worth D / 2 codes, half of them spread as the pooled
@@ -25,7 +25,7 @@ def shrunk(covariance_KDD: np.ndarray, weight_K: np.ndarray, count: int) -> np.n
     return shrunk_KDD
 
 
-def shrunk_diagonals(variance_KD: np.ndarray, weight_K: np.ndarray, count: int) -> np.ndarray:
+def shrink_diagonals(variance_KD: np.ndarray, weight_K: np.ndarray, count: int) -> np.ndarray:
     """The same of diagonal covariances: each variance under a prior worth D / 2 codes spread as the pooled ones."""
     prior, codes_K1 = variance_KD.shape[-1] / 2.0, count * weight_K[:, None]
     shrunk_KD: np.ndarray = (codes_K1 * variance_KD + prior * (weight_K @ variance_KD)) / (codes_K1 + prior)

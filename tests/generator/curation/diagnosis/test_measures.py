@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from generator.curation.diagnosis.clustering import Hopkins, agreement, hopkins, silhouette
-from generator.curation.diagnosis.code_subset import chosen, view
-from generator.curation.diagnosis.convexity import OffSupport, Support, midpoints, support
-from generator.curation.diagnosis.dimension import Dimension, active, two_nn
-from generator.curation.diagnosis.topology import Loop, loop
+from generator.curation.diagnosis.code_subset import choose_codes, choose_rows
+from generator.curation.diagnosis.convexity import OffSupport, Support, fit_support, midpoints
+from generator.curation.diagnosis.dimension import Dimension, active_dimensions, two_nn
+from generator.curation.diagnosis.topology import Loop, measure_loop
 from generator.curation.diagnosis.two_sample import Accuracy, Discrepancy, classifier_test, mmd_test
 from generator.curation.diagnosis.unmeasured import Unmeasured
 from generator.errors import SourceError
@@ -81,9 +81,9 @@ def test_intrinsic_dimension_of_a_swiss_roll_is_two() -> None:
 
 def test_active_dimensions() -> None:
     codes_ND = np.random.default_rng(0).normal(size=(500, 3)) * [1.0, 0.05, 0.0]
-    assert active(codes_ND, prior=True).tolist() == [True, False, False]
-    assert active(codes_ND, prior=False).tolist() == [True, True, False]
-    assert not active(np.zeros((10, 3)), prior=False).any()
+    assert active_dimensions(codes_ND, prior=True).tolist() == [True, False, False]
+    assert active_dimensions(codes_ND, prior=False).tolist() == [True, True, False]
+    assert not active_dimensions(np.zeros((10, 3)), prior=False).any()
 
 
 def test_hopkins_is_a_half_without_clusters_and_high_with_them() -> None:
@@ -116,7 +116,7 @@ def test_silhouette_and_agreement() -> None:
 
 
 def test_a_ring_has_a_loop_and_clouds_have_none() -> None:
-    found = loop(ring(400).codes_ND)
+    found = measure_loop(ring(400).codes_ND)
     assert isinstance(found, Loop)
     assert found.ring
     for codes_ND in (
@@ -124,7 +124,7 @@ def test_a_ring_has_a_loop_and_clouds_have_none() -> None:
         blobs(400).codes_ND,
         np.random.default_rng(0).uniform(size=(400, 2)),
     ):
-        none = loop(codes_ND)
+        none = measure_loop(codes_ND)
         assert isinstance(none, Loop)
         assert not none.ring
 
@@ -132,29 +132,34 @@ def test_a_ring_has_a_loop_and_clouds_have_none() -> None:
 def test_gaussian_noise_is_never_called_a_ring() -> None:
     rng = np.random.default_rng(5)
     found = [
-        loop(rng.normal(size=(count, 2)), references=4, landmarks=80) for count in (60, 120, 240) for _ in range(5)
+        measure_loop(rng.normal(size=(count, 2)), references=4, landmarks=80)
+        for count in (60, 120, 240)
+        for _ in range(5)
     ]
     assert not any(isinstance(one, Loop) and one.ring for one in found)
 
 
 def test_midpoints_and_a_gaussian_leave_the_support_of_a_ring() -> None:
-    seen = view(ring(2000), seed=0)
-    held_up = support(seen)
+    seen = choose_codes(ring(2000), seed=0)
+    held_up = fit_support(seen)
     assert isinstance(held_up, Support)
     points_BD, labels_B = midpoints(seen.shape_SD, seen.shape_labels_S)
     cloud_BD = np.random.default_rng(0).multivariate_normal(np.zeros(2), np.cov(seen.train_ND.T), 2000)
-    shares = [held_up.off(points_BD, labels_B), held_up.off(cloud_BD, np.zeros(2000, dtype=np.int64))]
+    shares = [
+        held_up.measure_off_support(points_BD, labels_B),
+        held_up.measure_off_support(cloud_BD, np.zeros(2000, dtype=np.int64)),
+    ]
     assert all(isinstance(found, OffSupport) and found.share > 0.5 for found in shares)
-    own = held_up.off(seen.holdout_HD, seen.holdout_labels_H)
+    own = held_up.measure_off_support(seen.holdout_HD, seen.holdout_labels_H)
     assert isinstance(own, OffSupport)
     assert own.share == pytest.approx(0.05, abs=0.01)
 
 
 def test_midpoints_of_a_cloud_stay_on_its_support() -> None:
-    seen = view(gaussian(1500, dims=3), seed=0)
-    held_up = support(seen)
+    seen = choose_codes(gaussian(1500, dims=3), seed=0)
+    held_up = fit_support(seen)
     assert isinstance(held_up, Support)
-    found = held_up.off(*midpoints(seen.shape_SD, seen.shape_labels_S))
+    found = held_up.measure_off_support(*midpoints(seen.shape_SD, seen.shape_labels_S))
     assert isinstance(found, OffSupport)
     assert found.share < 0.05
 
@@ -171,23 +176,23 @@ def test_midpoints_are_of_one_class() -> None:
 @pytest.mark.parametrize("codes_ND", [np.zeros((0, 2)), np.zeros((1, 2)), np.zeros((100, 2)), np.eye(3)])
 def test_too_few_or_equal_codes_are_not_measurable(codes_ND: np.ndarray) -> None:
     labels_N = np.zeros(len(codes_ND), dtype=np.int64)
-    for found in (two_nn(codes_ND), hopkins(codes_ND), loop(codes_ND), silhouette(codes_ND, labels_N)):
+    for found in (two_nn(codes_ND), hopkins(codes_ND), measure_loop(codes_ND), silhouette(codes_ND, labels_N)):
         assert isinstance(found, Unmeasured)
         assert found.why
     assert isinstance(mmd_test(codes_ND, codes_ND), Unmeasured)
 
 
 def test_one_dimension_has_no_rings() -> None:
-    assert isinstance(loop(np.random.default_rng(0).normal(size=(100, 1))), Unmeasured)
+    assert isinstance(measure_loop(np.random.default_rng(0).normal(size=(100, 1))), Unmeasured)
 
 
 def test_nan_is_refused_and_rare_classes_are_kept() -> None:
     broken = Codes(np.full((5, 2), np.nan), None, np.zeros((1, 2)), None)
     with pytest.raises(SourceError):
-        view(broken, seed=0)
+        choose_codes(broken, seed=0)
     labels_N = np.zeros(50_000, dtype=np.int64)
     labels_N[:7] = 1
-    rows = chosen(labels_N, 1000, seed=3)
+    rows = choose_rows(labels_N, 1000, seed=3)
     assert (labels_N[rows] == 1).sum() == 7
     assert len(rows) == 1000
-    assert np.array_equal(rows, chosen(labels_N, 1000, seed=3))
+    assert np.array_equal(rows, choose_rows(labels_N, 1000, seed=3))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from generator.curation.diagnosis.code_subset import view
-from generator.curation.diagnosis.convexity import OffSupport, Support, support
-from generator.curation.diagnosis.diagnose import judged, recommended
-from generator.curation.diagnosis.samplers import drawn
+from generator.curation.diagnosis.code_subset import choose_codes
+from generator.curation.diagnosis.convexity import OffSupport, Support, fit_support
+from generator.curation.diagnosis.diagnose import recommend_sampler, verdict_of_codes
+from generator.curation.diagnosis.samplers import sample_like_holdout
 from generator.curation.diagnosis.verdict import THRESHOLDS
 from generator.errors import SourceError
 from generator.models.latents.codes import Codes
@@ -32,21 +32,21 @@ def off_support(codes: Codes, family: str) -> float:
     """The off-support share of samples of a sampler fitted to all of ``codes``."""
     from generator.models.latents.config import parse_sampler
 
-    seen = view(codes, 0)
-    held_up = support(seen)
+    seen = choose_codes(codes, 0)
+    held_up = fit_support(seen)
     assert isinstance(held_up, Support)
     fitted = fit(codes, parse_sampler({"family": family})).distribution
-    found = held_up.off(*drawn(fitted, seen.holdout_labels_H, seed=0))
+    found = held_up.measure_off_support(*sample_like_holdout(fitted, seen.holdout_labels_H, seed=0))
     assert isinstance(found, OffSupport)
     return found.share
 
 
 def test_on_a_ring_a_gaussian_leaves_the_support_and_auto_does_not() -> None:
     codes = ring(1200)
-    told = judged(codes, quick=True)
+    told = verdict_of_codes(codes, quick=True)
     assert told.kind == "ring-like"
     assert "flow or polar" in told.sentence
-    taken = recommended(codes).family
+    taken = recommend_sampler(codes).family
     assert taken in ("polar", "flow")
     assert off_support(codes, "gaussian") > 0.5
     assert off_support(codes, taken) < 0.15
@@ -63,29 +63,29 @@ def test_on_a_ring_a_gaussian_leaves_the_support_and_auto_does_not() -> None:
     ids=["blobs", "gaussian", "scattered", "constant"],
 )
 def test_kinds(codes: Codes, kind: str) -> None:
-    assert judged(codes, quick=True).kind == kind
+    assert verdict_of_codes(codes, quick=True).kind == kind
 
 
 def test_simple_codes_get_a_simple_sampler_that_can_be_fitted() -> None:
     for codes in (gaussian(500, dims=3), blobs(400)):
-        settings = recommended(codes)
+        settings = recommend_sampler(codes)
         assert settings.family in ("gaussian", "mixture")
         assert fit(codes, settings).distribution.dims == codes.dims
-        assert settings == recommended(codes)
+        assert settings == recommend_sampler(codes)
 
 
 def test_constant_codes_have_no_sampler() -> None:
     codes = Codes(np.zeros((50, 2)), None, np.zeros((20, 2)), None)
-    assert judged(codes, quick=True).sampler is None
+    assert verdict_of_codes(codes, quick=True).sampler is None
     with pytest.raises(SourceError):
-        recommended(codes)
+        recommend_sampler(codes)
 
 
 def test_a_collapsed_posterior_is_told_by_its_variance() -> None:
     codes = gaussian(300, dims=2)
     tiny = Codes(codes.codes_ND * 0.01, None, codes.holdout_HD * 0.01, None)
-    assert judged(tiny, quick=True, prior=True).kind == "collapsed"
-    assert judged(tiny, quick=True, prior=False).kind == "one convex cloud"
+    assert verdict_of_codes(tiny, quick=True, prior=True).kind == "collapsed"
+    assert verdict_of_codes(tiny, quick=True, prior=False).kind == "one convex cloud"
 
 
 def test_a_class_with_hardly_any_held_out_codes_is_no_obstacle() -> None:
@@ -95,13 +95,13 @@ def test_a_class_with_hardly_any_held_out_codes_is_no_obstacle() -> None:
     kept = np.flatnonzero(codes.holdout_labels_H == 0)
     held = np.concatenate([kept, np.flatnonzero(codes.holdout_labels_H == 1)[:1]])
     few = Codes(codes.codes_ND, codes.labels_N, codes.holdout_HD[held], codes.holdout_labels_H[held], codes.class_names)
-    assert judged(few, quick=True).kind == "clustered and convex"
+    assert verdict_of_codes(few, quick=True).kind == "clustered and convex"
 
 
 @pytest.mark.parametrize("dims", [1, 2, 5])
 def test_few_codes_of_any_dimension_are_judged(dims: int) -> None:
     codes = gaussian(30, dims=dims)
-    told = judged(codes, quick=True)
+    told = verdict_of_codes(codes, quick=True)
     assert told.sampler is not None
     assert any("convexity was not measured" in remark for remark in told.remarks)
     assert "convex" not in told.kind

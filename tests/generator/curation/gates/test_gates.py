@@ -12,30 +12,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from generator.curation.gates import Gates, Reference, Verdict, judge_build, read_verdict
-from generator.curation.gates.checks import drifted
+from generator.curation.gates import Gates, Reference, Verdict, evaluate_gates, read_verdict
+from generator.curation.gates.checks import check_against_promoted
 from generator.curation.gates.drift import confidence_drop, drift
-from generator.curation.gates.image_subset import Looked
+from generator.curation.gates.image_subset import ImageSubset
 from generator.datasets.promotion import promote
 from generator.datasets.torch_dataset import open_dataset
 from generator.datasets.verification import verify_dataset
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import DatasetError, SpecError
 from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.bundle import load_bundle, save_bundle
 from generator.models.latents.config import GaussianSettings
-from generator.models.learning import learn
-from generator.models.screening.config import Passing
-from generator.models.screening.copy_index import draw_sketch
-from generator.models.screening.data import Guards
-from generator.production.commit import BuildPlace, MadeShard, place_of
+from generator.models.learning import train_bundle
+from generator.models.screening.config import PassRates
+from generator.models.screening.copy_index import fit_copy_index
+from generator.models.screening.data import ScreeningData
+from generator.production.commit import BuildLocation, FinishedShard, locate_build
 from generator.production.mill import build
 from generator.sources import load_source
-from generator.spec.canonical import digest_of, validated
+from generator.spec.canonical import digest_of, validate
 from generator.spec.plan import ShardPlan
 from generator.store import Store, open_store
-from tests.support.bundles import guarded_bundle, tiny_bundle, tiny_contents
+from tests.support.bundles import screened_bundle, tiny_bundle, tiny_contents
 from tests.support.small_builds import SmallBuild
 
 FREE = {"label_floor": None, "novelty_floor": None}
@@ -51,8 +51,8 @@ class Nights:
     def make(self, name: str, *, bundle: Path | None = None, seed: int = 0, count: int = 360, **fields: object) -> str:
         """Build; its id. The dataset is ``home/name``."""
         spec = {"bundle": str(bundle or self.bundle), "destination": str(self.home), "name": name, "count": count}
-        job, home = resolve(draft_of(spec | {"seed": seed, "shard_size": 100} | FREE | fields))
-        return build(place_of(job), load_bundle(home), device="cpu").build_id
+        job, home = resolve_draft(parse_draft(spec | {"seed": seed, "shard_size": 100} | FREE | fields))
+        return build(locate_build(job), load_bundle(home), device="cpu").build_id
 
     def dataset(self, name: str) -> Store:
         return open_store(f"{self.home}/{name}")
@@ -61,7 +61,7 @@ class Nights:
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     home = tmp_path_factory.mktemp("nights")
-    return Nights(home, guarded_bundle(home / "bundle"))
+    return Nights(home, screened_bundle(home / "bundle"))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def failed(verdict: Verdict) -> set[str]:
 
 
 def judged(nights: Nights, name: str, build_id: str, gates: Gates = Gates(), bundle: Path | None = None) -> Verdict:  # noqa: B008
-    return judge_build(nights.dataset(name), build_id, gates, bundle=open_store(str(bundle or nights.bundle)))
+    return evaluate_gates(nights.dataset(name), build_id, gates, bundle=open_store(str(bundle or nights.bundle)))
 
 
 def test_another_night_of_the_same_bundle_passes(nights: Nights, first: str) -> None:
@@ -130,7 +130,7 @@ def test_a_build_of_copies_is_kept_back(nights: Nights) -> None:
     images = np.stack([image for image, _, _ in open_dataset(f"{nights.home}/innocent/builds/{innocent}")])
     rng = np.random.default_rng(0)
     holdout = rng.integers(0, 256, (150, *images.shape[1:]), dtype=np.uint8)
-    guards = Guards(sketch=draw_sketch(images, holdout, seed=0), passing=Passing(novelty=1.0))
+    guards = ScreeningData(copy_index=fit_copy_index(images, holdout, seed=0), pass_rates=PassRates(novelty=1.0))
     bundle = nights.home / "copying"
     save_bundle(bundle, replace(tiny_contents(), guards=guards))
     copies = nights.make("copies", bundle=bundle, count=300)
@@ -142,8 +142,8 @@ def test_a_build_of_copies_is_kept_back(nights: Nights) -> None:
 
 def test_a_gate_with_a_number_that_cannot_be_measured_does_not_hold(nights: Nights, first: str) -> None:
     dataset = nights.dataset("nightly")
-    assert gate(judge_build(dataset, first, Gates()), "copies") is None
-    verdict = judge_build(dataset, first, Gates(copies=0.01))
+    assert gate(evaluate_gates(dataset, first, Gates()), "copies") is None
+    verdict = evaluate_gates(dataset, first, Gates(copies=0.01))
     assert failed(verdict) == {"copies"}
     assert "not found" in verdict.reasons[0]
 
@@ -156,7 +156,7 @@ def test_a_reference_that_does_not_fit_is_a_reason_and_no_crash(nights: Nights, 
 def test_a_build_is_measured_beside_the_images_behind_it(tmp_path: Path, one_thread: None) -> None:
     config = VaeConfig(size=8, channels=1, latent_dim=4, width=8)
     training = TrainSettings(epochs=2, batch=64, holdout=0.2, seed=5, device="cpu")
-    learn(load_source("digits"), config, training, tmp_path / "bundle", sampler=GaussianSettings(), judge=None)
+    train_bundle(load_source("digits"), config, training, tmp_path / "bundle", sampler=GaussianSettings(), judge=None)
     nights = Nights(tmp_path, tmp_path / "bundle")
     build_id = nights.make("beside", count=200)
     wanted = {"source": "digits", "steps": 20, "limit": 100}
@@ -186,7 +186,7 @@ LARGE = SmallBuild(counts=(120, 120), shard_size=60)
 
 def small(made: SmallBuild, home: Path, gates: Gates = Gates()) -> Verdict:  # noqa: B008
     place, _ = made.commit(str(home))
-    return judge_build(open_store(f"{home}/{made.name}"), place.build_id, gates)
+    return evaluate_gates(open_store(f"{home}/{made.name}"), place.build_id, gates)
 
 
 def test_images_that_are_all_different_pass_and_repeated_ones_do_not(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_images_that_are_nearly_the_same_are_told_by_the_sketch(nights: Nights, 
     verdict = judged(nights, "nightly", first, Gates(copies=None, near_duplicates=0.05))
     assert failed(verdict) == {"near_duplicates"}
     assert judged(nights, "nightly", first, Gates(copies=None, near_duplicates=1.0)).holds
-    assert failed(judge_build(nights.dataset("nightly"), first, Gates(near_duplicates=1.0))) == {"near_duplicates"}
+    assert failed(evaluate_gates(nights.dataset("nightly"), first, Gates(near_duplicates=1.0))) == {"near_duplicates"}
 
 
 def test_numbers_that_are_asked_for(tmp_path: Path) -> None:
@@ -215,11 +215,11 @@ def test_damage_is_a_reason(tmp_path: Path) -> None:
     dataset, shard = open_store(f"{tmp_path}/small"), manifest.shards[2].shard
     data = place.store.get(shard.key)
     place.store.put(shard.key, data[:-3000] + b"x" + data[-2999:])
-    verdict = judge_build(dataset, place.build_id, Gates())
+    verdict = evaluate_gates(dataset, place.build_id, Gates())
     assert failed(verdict) == {"readable"}
     assert shard.key in verdict.reasons[0]
     place.store.delete(shard.key)
-    assert failed(judge_build(dataset, place.build_id, Gates())) == {"readable"}
+    assert failed(evaluate_gates(dataset, place.build_id, Gates())) == {"readable"}
 
 
 @dataclass(frozen=True)
@@ -229,14 +229,14 @@ class Odd(SmallBuild):
     column: str = "label"
     text: str | None = None
 
-    def shard(self, place: BuildPlace, plan: ShardPlan) -> MadeShard:
+    def shard(self, place: BuildLocation, plan: ShardPlan) -> FinishedShard:
         made, out = super().shard(place, plan), io.BytesIO()
         table = pq.read_table(io.BytesIO(made.table))
         texts = pa.array([self.text] * len(plan), pa.string())
         pq.write_table(table.set_column(table.schema.names.index(self.column), self.column, texts), out)
         stated = {"digest": digest_of(out.getvalue()), "size": len(out.getvalue())}
         receipt = made.receipt.model_copy(update={"table": made.receipt.table.model_copy(update=stated)})
-        return MadeShard(made.shard, out.getvalue(), receipt)
+        return FinishedShard(made.archive, out.getvalue(), receipt)
 
 
 @pytest.mark.parametrize(("column", "text"), [("label", "round"), ("image_sha256", None), ("label_confidence", "?")])
@@ -247,7 +247,7 @@ def test_a_table_that_says_something_else_is_damage(tmp_path: Path, column: str,
 def test_only_committed_builds_are_judged(tmp_path: Path) -> None:
     place = SmallBuild().begin(str(tmp_path))
     with pytest.raises(DatasetError, match="committed"):
-        judge_build(open_store(f"{tmp_path}/small"), place.build_id, Gates())
+        evaluate_gates(open_store(f"{tmp_path}/small"), place.build_id, Gates())
 
 
 def test_images_of_another_size_are_drift(tmp_path: Path) -> None:
@@ -269,17 +269,17 @@ def test_unlabelled_builds_have_drift_too(tmp_path: Path) -> None:
 )
 def test_gates_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SpecError, match=next(iter(wrong))):
-        validated(Gates, wrong, field="gates", error=SpecError)
+        validate(Gates, wrong, field="gates", error=SpecError)
 
 
-def looked(images: np.ndarray, labels: np.ndarray) -> Looked:
+def looked(images: np.ndarray, labels: np.ndarray) -> ImageSubset:
     nothing = np.empty(0)
-    return Looked(images, labels, nothing, nothing, nothing)
+    return ImageSubset(images, labels, nothing, nothing, nothing)
 
 
-def sure(labels: np.ndarray, confidence: np.ndarray) -> Looked:
+def sure(labels: np.ndarray, confidence: np.ndarray) -> ImageSubset:
     nothing = np.empty(0)
-    return Looked(nothing, nothing, confidence.astype(np.float32), labels, nothing)
+    return ImageSubset(nothing, nothing, confidence.astype(np.float32), labels, nothing)
 
 
 def test_the_class_whose_labels_fell_most_is_named() -> None:
@@ -290,7 +290,7 @@ def test_the_class_whose_labels_fell_most_is_named() -> None:
     assert found is not None
     assert (found[0], found[1]) == (pytest.approx(0.5, abs=1e-6), 1)
     gates = Gates(drift=None)
-    check = drifted(fallen, before, gates, SmallBuild(classes=("a", "b", "c"), counts=(1, 1, 1)))  # type: ignore[arg-type]
+    check = check_against_promoted(fallen, before, gates, SmallBuild(classes=("a", "b", "c"), counts=(1, 1, 1)))  # type: ignore[arg-type]
     assert check[1] is not None
     assert (check[1].holds, "'b'" in check[1].words) == (False, True)
     silent = sure(labels, np.full(300, np.nan))
@@ -316,7 +316,7 @@ class Classes(SmallBuild):
 
     lies: bool = False
 
-    def shard(self, place: BuildPlace, plan: ShardPlan) -> MadeShard:
+    def shard(self, place: BuildLocation, plan: ShardPlan) -> FinishedShard:
         self.labels.update(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True))
         return super().shard(place, plan)
 
@@ -338,7 +338,7 @@ def test_drift_tells_changes_of_images_labels_and_shares_from_chance() -> None:
         noise = rng.normal(0, 20, (len(of), 8, 8, 1))
         return np.clip(centres[of] + noise + shift, 0, 255).astype(np.uint8)
 
-    def found(other: Looked) -> float:
+    def found(other: ImageSubset) -> float:
         result = drift(other, looked(images(labels), labels), labelled=True)
         assert result is not None
         assert 0.0 <= result.share <= 1.0

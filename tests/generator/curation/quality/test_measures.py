@@ -8,7 +8,7 @@ import pytest
 from generator.curation.quality.coverage import coverage
 from generator.curation.quality.fidelity import frechet_distance, kernel_distance
 from generator.errors import MeasureError
-from generator.models.features.neighbours import nearest
+from generator.models.features.neighbours import nearest_neighbours
 
 
 def normal(count: int, dims: int, seed: int) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_neighbours_are_those_of_brute_force(kind: str, k: int) -> None:
         points, queries = (np.clip(each * 60 + 128, 0, 255).astype(np.uint8) for each in (points, queries))
     if kind == "far from the origin":
         points, queries = points + 1e4, queries + 1e4
-    found = nearest(queries, points, k)
+    found = nearest_neighbours(queries, points, k)
     squared = np.zeros((1100, 9500))
     for dim in range(6):
         squared += (queries[:, dim, None].astype(float) - points[:, dim].astype(float)) ** 2
@@ -113,7 +113,7 @@ def test_neighbours_are_those_of_brute_force(kind: str, k: int) -> None:
 def test_a_point_is_not_its_own_neighbour_but_its_twin_is() -> None:
     points = normal(2500, 5, 0)
     points[2400] = points[7]
-    found = nearest(points, points, but_Q=np.arange(2500))
+    found = nearest_neighbours(points, points, but_Q=np.arange(2500))
     assert np.all(found.rows_QK[:, 0] != np.arange(2500))
     assert (int(found.rows_QK[7, 0]), int(found.rows_QK[2400, 0])) == (2400, 7)
     assert np.flatnonzero(found.distances_QK[:, 0] == 0.0).tolist() == [7, 2400]
@@ -121,7 +121,7 @@ def test_a_point_is_not_its_own_neighbour_but_its_twin_is() -> None:
 
 def test_points_that_are_all_alike_are_at_distance_zero() -> None:
     points = np.full((3000, 4), 7, dtype=np.uint8)
-    found = nearest(points, points, 3, but_Q=np.arange(3000))
+    found = nearest_neighbours(points, points, 3, but_Q=np.arange(3000))
     assert np.all(found.distances_QK == 0.0)
     assert np.all(found.rows_QK != np.arange(3000)[:, None])
 
@@ -136,4 +136,4 @@ def test_bad_points_are_refused_in_words() -> None:
     with pytest.raises(MeasureError, match="at least 6 images"):
         coverage(points, points[:5])
     with pytest.raises(MeasureError, match="at least 50"):
-        nearest(points[:3], points[:49], 50)
+        nearest_neighbours(points[:3], points[:49], 50)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from generator.curation.quality.duplicates import duplicates
-from generator.curation.quality.novelty import folds_of, novelty, protection
+from generator.curation.quality.novelty import make_folds, novelty, protection
 from generator.curation.quality.shifts import shifted_distances
 from generator.errors import MeasureError
-from generator.models.features.neighbours import nearest
+from generator.models.features.neighbours import nearest_neighbours
 
 DIMS = 6
 
@@ -39,8 +39,8 @@ def test_a_perfect_generator_is_novel() -> None:
 def test_a_training_set_larger_than_the_holdout_would_accuse_a_perfect_generator() -> None:
     """Six times as many: the nearest of all is a training image six times in seven, and 2 (1 - 6/7) is 0.29."""
     samples = drawn(4000, 2)
-    to_holdout_N = nearest(samples, HOLDOUT).distances_QK[:, 0]
-    naive = protection([nearest(samples, TRAIN).distances_QK[:, 0] < to_holdout_N], len(TRAIN))
+    to_holdout_N = nearest_neighbours(samples, HOLDOUT).distances_QK[:, 0]
+    naive = protection([nearest_neighbours(samples, TRAIN).distances_QK[:, 0] < to_holdout_N], len(TRAIN))
     assert naive.score == pytest.approx(2.0 / 7.0, abs=0.04)
     assert novelty(samples, TRAIN, HOLDOUT).protection.score > 3.0 * naive.score
 
@@ -136,7 +136,7 @@ def test_the_whole_training_set_is_searched_whatever_the_subsamples() -> None:
 
 @pytest.mark.parametrize(("train", "holdout", "count", "size"), [(3100, 500, 6, 500), (60, 60, 1, 60), (9, 60, 1, 9)])
 def test_subsamples_are_disjoint_and_of_the_holdouts_size(train: int, holdout: int, count: int, size: int) -> None:
-    folds = folds_of(train, holdout, 0)
+    folds = make_folds(train, holdout, 0)
     assert [len(rows) for rows in folds.rows] == [size] * count
     assert sorted(np.concatenate([*folds.rows, folds.rest]).tolist()) == list(range(train))
 

@@ -12,20 +12,20 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from generator.curation.quality.report import MeasureSettings, Report, measure
+from generator.curation.quality.report import MeasureSettings, QualityReport, measure
 from generator.curation.quality.subject import Images, Subject, SubjectFacts, load_subject
 from generator.curation.quality.usefulness import Mixed, usefulness
 from generator.datasets.verification import verify_dataset
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import DatasetError, MeasureError, SourceError
 from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.bundle import load_bundle, read_info
-from generator.models.features.classifier import Labelled
+from generator.models.features.classifier import LabelledImages
 from generator.models.features.config import Budget
 from generator.models.latents.config import MixtureSettings
-from generator.models.learning import learn
-from generator.production.commit import place_of
+from generator.models.learning import train_bundle
+from generator.production.commit import locate_build
 from generator.production.mill import build
 from generator.sources import load_source
 from generator.sources.base import make_source
@@ -55,14 +55,14 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     home = tmp_path_factory.mktemp("quality")
-    learn(load_source("digits"), CONFIG, TRAINING, home / "bundle", sampler=MixtureSettings(clusters=4))
+    train_bundle(load_source("digits"), CONFIG, TRAINING, home / "bundle", sampler=MixtureSettings(clusters=4))
     return Made(home / "bundle", built(home / "bundle", home, "digits", 600))
 
 
 def built(bundle: Path, home: Path, name: str, count: int) -> str:
     fields = {"bundle": str(bundle), "destination": str(home / "out"), "name": name, "count": count}
-    job, store = resolve(draft_of(fields))
-    place = place_of(job)
+    job, store = resolve_draft(parse_draft(fields))
+    place = locate_build(job)
     build(place, load_bundle(store), device="cpu")
     return place.url
 
@@ -78,7 +78,7 @@ def subject(made: Made) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def report(subject: Subject) -> Report:
+def report(subject: Subject) -> QualityReport:
     return measure(subject, SHORT)
 
 
@@ -90,7 +90,7 @@ def test_the_split_is_that_of_the_training(made: Made, subject: Subject) -> None
     assert sorted(image.tobytes() for image in together) == sorted(image.tobytes() for image in source.images_NHWC)
 
 
-def test_a_report_says_what_was_measured_on_what(subject: Subject, report: Report) -> None:
+def test_a_report_says_what_was_measured_on_what(subject: Subject, report: QualityReport) -> None:
     facts = report.subject
     assert (facts.synthetic_images, facts.train_images, facts.holdout_images) == (600, 1438, 359)
     assert report.features == "classifier"
@@ -112,10 +112,10 @@ def test_a_report_says_what_was_measured_on_what(subject: Subject, report: Repor
     assert list(report.usefulness.arms) == ["real", "synthetic", "real + synthetic"]
     assert report.usefulness.arms["real"].ratio == 1.0
     assert report.usefulness.arms["synthetic"].mean > 0.5
-    assert Report.model_validate_json(report.model_dump_json()) == report
+    assert QualityReport.model_validate_json(report.model_dump_json()) == report
 
 
-def test_a_report_can_be_taken_again_and_in_parts(subject: Subject, report: Report) -> None:
+def test_a_report_can_be_taken_again_and_in_parts(subject: Subject, report: QualityReport) -> None:
     part = measure(subject, SHORT.model_copy(update={"measures": ("fidelity",)}))
     assert part.novelty is part.duplicates is part.usefulness is None
     assert part.distribution is not None
@@ -169,7 +169,7 @@ def test_a_source_that_is_another_one_is_refused(made: Made) -> None:
 
 def test_more_data_is_more_useful_and_all_arms_get_the_same(subject: Subject) -> None:
     train, test = subject.train.labelled(), subject.holdout.labelled()
-    few = Labelled(train.images_NHWC[:40], train.labels_N[:40])
+    few = LabelledImages(train.images_NHWC[:40], train.labels_N[:40])
     runs: list[tuple[str, int]] = []
     found = usefulness(
         {"real": few, "more": train, "both": Mixed(few, train)},

@@ -14,20 +14,20 @@ import pytest
 from boto3.session import Session
 from click.testing import CliRunner
 
-from generator.curation.retention import Leftover, leftovers
+from generator.curation.retention import Orphan, find_orphans
 from generator.datasets.verification import verify_dataset
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import SpecError
 from generator.models.bundle import load_bundle, push
-from generator.production.commit import BuildPlace, place_of
+from generator.production.commit import BuildLocation, locate_build
 from generator.production.mill import build
 from generator.store import S3Settings, Store, open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import S3Server
 from tests.support.small_builds import SmallBuild
 from workers.cli.sweep import sweep_command
-from workers.jobs.build_intents import MarkedIntents
-from workers.jobs.markers import Marker, create_marker, marker_at, set_intent
+from workers.jobs.build_intents import BuildIntents
+from workers.jobs.markers import Marker, create_marker, marker_for_build, set_intent
 
 LATER = datetime.now(UTC) + timedelta(days=1)  # everything that is there now is older
 STATES = ("none", "cancelled", "failed", "open", "paused", "committed")
@@ -52,14 +52,14 @@ def planted(store: Store, state: str) -> tuple[str, str]:
     for info in place.store.list():
         store.put(f"{prefix}/{info.key}", place.store.get(info.key))
     if state not in ("none", "committed"):
-        marker = create_marker(store.at("root"), marker_at(place, f"{store.url}/out", "small", "default", 0.0))
+        marker = create_marker(store.at("root"), marker_for_build(place, f"{store.url}/out", "small", "default", 0.0))
         set_intent(store.at("root"), marker.job, state)  # type: ignore[arg-type]
     return place.build_id, prefix
 
 
-def swept(store: Store, place: str = "", before: datetime = LATER) -> list[Leftover]:
+def swept(store: Store, place: str = "", before: datetime = LATER) -> list[Orphan]:
     """The leftovers at ``place`` in ``store``, by the markers in its root."""
-    return list(leftovers(store.at(place) if place else store, before, MarkedIntents(store.at("root"))))
+    return list(find_orphans(store.at(place) if place else store, before, BuildIntents(store.at("root"))))
 
 
 def keys(store: Store) -> list[str]:
@@ -164,7 +164,7 @@ def test_hidden_things_of_a_directory(tmp_path: Path) -> None:
         (cache / name).write_bytes(data)
     (cache / "link").symlink_to(tmp_path)
     (tmp_path / ".tmp-0123456789abcdef").write_bytes(b"above")
-    found = list(leftovers(open_store(str(cache)), LATER, lambda _: None))
+    found = list(find_orphans(open_store(str(cache)), LATER, lambda _: None))
     assert {item.where.removeprefix(cache.as_uri() + "/") for item in found} == {
         name if name.count("/") == 2 or "/" not in name else name.partition("/")[0] for name in ours
     }
@@ -190,30 +190,30 @@ def test_a_build_that_is_resumed_meanwhile_is_left_alone() -> None:
 def test_a_root_without_anything_says_nothing_about_builds(store: Store) -> None:
     """Most likely it is the wrong root, and the markers are elsewhere."""
     planted(store, "none")
-    intents = MarkedIntents(store.at("another-root"))
-    assert list(leftovers(store.at("out"), LATER, intents)) == []
-    assert intents.blind
+    intents = BuildIntents(store.at("another-root"))
+    assert list(find_orphans(store.at("out"), LATER, intents)) == []
+    assert intents.root_is_empty
 
 
 def test_while_a_marker_cannot_be_read_no_build_is_touched(store: Store) -> None:
     planted(store, "none")
     planted(store, "cancelled")
     store.put("root/open/damaged.json", b"no marker")
-    intents = MarkedIntents(store.at("root"))
-    assert list(leftovers(store.at("out"), LATER, intents)) == []
+    intents = BuildIntents(store.at("root"))
+    assert list(find_orphans(store.at("out"), LATER, intents)) == []
     assert intents.unreadable == ("damaged",)
 
 
 @pytest.fixture
-def cancelled(tmp_path: Path) -> tuple[BuildPlace, Marker, dict[str, Any]]:
+def cancelled(tmp_path: Path) -> tuple[BuildLocation, Marker, dict[str, Any]]:
     """A real build, given up half way; its marker in ``root``."""
     fields = {"bundle": str(tiny_bundle(tmp_path / "tiny")), "destination": str(tmp_path / "out"), "name": "real"}
-    place = place_of(resolve(draft_of(fields | {"count": 60, "shard_size": 20, "batch": 16}))[0])
+    place = locate_build(resolve_draft(parse_draft(fields | {"count": 60, "shard_size": 20, "batch": 16}))[0])
     build(place, load_bundle(open_store(fields["bundle"])), device="cpu")
     place.store.delete("manifest.json")
     root = open_store(str(tmp_path / "root"))
     push(open_store(fields["bundle"]), root)
-    marker = create_marker(root, marker_at(place, str(tmp_path / "out"), "real", "default", 0.0))
+    marker = create_marker(root, marker_for_build(place, str(tmp_path / "out"), "real", "default", 0.0))
     set_intent(root, marker.job, "cancelled")
     past = time.time() - 3 * 86400
     for path in tmp_path.rglob("*"):
@@ -223,7 +223,7 @@ def cancelled(tmp_path: Path) -> tuple[BuildPlace, Marker, dict[str, Any]]:
 
 
 def test_the_command_and_a_build_from_its_beginning_after_it(
-    cancelled: tuple[BuildPlace, Marker, dict[str, Any]], tmp_path: Path
+    cancelled: tuple[BuildLocation, Marker, dict[str, Any]], tmp_path: Path
 ) -> None:
     place, _, fields = cancelled
     before = {info.key: place.store.get(info.key) for info in place.store.list()}

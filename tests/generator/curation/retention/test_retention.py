@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 from generator.curation.gates import Gates, Verdict
 from generator.curation.gates.verdict import VERDICT_KEY
 from generator.curation.retention import (
-    Held,
+    CommittedBuild,
     Retention,
     RetentionPlan,
     apply_retention,
+    enforce_retention,
     plan_retention,
-    read_held,
-    retain,
+    read_committed_builds,
 )
-from generator.datasets.builds import LATEST_KEY, build_below, builds_below, is_committed
-from generator.datasets.promotion import Standing, pin, promote, read_standing, rollback
+from generator.datasets.builds import LATEST_KEY, build_store, is_committed, list_builds
+from generator.datasets.promotion import DatasetState, pin, promote, read_state, rollback
 from generator.errors import BuildConflict, DatasetError, SpecError
-from generator.spec.canonical import validated
+from generator.spec.canonical import validate
 from generator.store import open_store
 from generator.store.base import Store
-from tests.support.faulty_store import Dying, Killed
+from tests.support.faulty_store import FaultyStore, Killed
 from tests.support.small_builds import SmallBuild
 
 NEW_YEAR = datetime(2026, 1, 1, 3, 30, tzinfo=UTC)
@@ -40,20 +40,20 @@ def name(number: int) -> str:
 
 
 @st.composite
-def years(draw: st.DrawFn) -> tuple[list[Held], Retention]:
+def years(draw: st.DrawFn) -> tuple[list[CommittedBuild], Retention]:
     """Some nights of a year and a bit, several builds in some of them, in any order."""
     nights = draw(st.lists(st.integers(0, 400), max_size=60))
     flags = st.builds(dict, pinned=st.booleans(), refused=st.booleans())
     held = [
-        Held(name(number), NEW_YEAR + timedelta(days=night, hours=draw(st.integers(0, 20))), **draw(flags))
+        CommittedBuild(name(number), NEW_YEAR + timedelta(days=night, hours=draw(st.integers(0, 20))), **draw(flags))
         for number, night in enumerate(nights)
     ]
     if held:
         chosen = draw(st.integers(0, len(held) - 1))
-        held[chosen] = Held(held[chosen].build, held[chosen].date, latest=True, pinned=held[chosen].pinned)
+        held[chosen] = CommittedBuild(held[chosen].build, held[chosen].date, latest=True, pinned=held[chosen].pinned)
         other = draw(st.integers(0, len(held) - 1))
         if other != chosen:
-            held[other] = Held(held[other].build, held[other].date, previous=True)
+            held[other] = CommittedBuild(held[other].build, held[other].date, previous=True)
     rule = Retention(
         last=draw(st.integers(1, 10)),
         weeks=draw(st.none() | st.integers(0, 60)),
@@ -64,7 +64,9 @@ def years(draw: st.DrawFn) -> tuple[list[Held], Retention]:
 
 @settings(max_examples=150)
 @given(years(), st.randoms())
-def test_what_must_stay_is_never_planned_for_deletion(case: tuple[list[Held], Retention], shuffle: object) -> None:
+def test_what_must_stay_is_never_planned_for_deletion(
+    case: tuple[list[CommittedBuild], Retention], shuffle: object
+) -> None:
     held, rule = case
     plan = plan_retention(held, rule)
     gone, kept = {each.build for each in plan.delete}, {each.build: why for each, why in plan.keep}
@@ -82,17 +84,17 @@ def test_what_must_stay_is_never_planned_for_deletion(case: tuple[list[Held], Re
     assert plan_retention(held, rule) == plan
 
 
-def _weeks(good: list[Held]) -> dict[tuple[int, int], str]:
+def _weeks(good: list[CommittedBuild]) -> dict[tuple[int, int], str]:
     return {each.date.isocalendar()[:2]: each.build for each in good}
 
 
-def _months(good: list[Held]) -> dict[tuple[int, int], str]:
+def _months(good: list[CommittedBuild]) -> dict[tuple[int, int], str]:
     return {(each.date.year, each.date.month): each.build for each in good}
 
 
 @settings(max_examples=50)
 @given(years())
-def test_a_plan_is_stable_once_carried_out(case: tuple[list[Held], Retention]) -> None:
+def test_a_plan_is_stable_once_carried_out(case: tuple[list[CommittedBuild], Retention]) -> None:
     held, rule = case
     kept = [each for each, _ in plan_retention(held, rule).keep]
     again = plan_retention(kept, rule)
@@ -102,10 +104,10 @@ def test_a_plan_is_stable_once_carried_out(case: tuple[list[Held], Retention]) -
 
 def test_a_year_of_nights_night_by_night() -> None:
     """Every morning the plan is carried out: what is there a year later is what the rule says of the whole year."""
-    rule, held = Retention(last=7, weeks=5, months=12), list[Held]()
+    rule, held = Retention(last=7, weeks=5, months=12), list[CommittedBuild]()
     for night in range(365):
-        held = [Held(each.build, each.date, pinned=each.pinned) for each in held]
-        held.append(Held(name(night), NEW_YEAR + timedelta(days=night), latest=True, pinned=night == 3))
+        held = [CommittedBuild(each.build, each.date, pinned=each.pinned) for each in held]
+        held.append(CommittedBuild(name(night), NEW_YEAR + timedelta(days=night), latest=True, pinned=night == 3))
         held = [each for each, _ in plan_retention(held, rule).keep]
     days = {each.date.date() for each in held}
     newest = date(2026, 12, 31)
@@ -117,8 +119,8 @@ def test_a_year_of_nights_night_by_night() -> None:
 
 
 def test_nights_that_gates_kept_back_push_nothing_good_out() -> None:
-    good = [Held(name(night), NEW_YEAR + timedelta(days=night)) for night in range(7)]
-    bad = [Held(name(night), NEW_YEAR + timedelta(days=night), refused=True) for night in range(7, 30)]
+    good = [CommittedBuild(name(night), NEW_YEAR + timedelta(days=night)) for night in range(7)]
+    bad = [CommittedBuild(name(night), NEW_YEAR + timedelta(days=night), refused=True) for night in range(7, 30)]
     plan = plan_retention(good + bad, Retention(last=7, weeks=0, months=0))
     assert {each.build for each, _ in plan.keep} == {each.build for each in good + bad[-7:]}
 
@@ -126,7 +128,7 @@ def test_nights_that_gates_kept_back_push_nothing_good_out() -> None:
 @pytest.mark.parametrize("wrong", [{"last": 0}, {"weeks": -1}, {"months": 1.5}, {"days": 3}])
 def test_a_rule_that_would_keep_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SpecError, match=next(iter(wrong))):
-        validated(Retention, wrong, field="retention", error=SpecError)
+        validate(Retention, wrong, field="retention", error=SpecError)
 
 
 @pytest.fixture
@@ -141,11 +143,11 @@ def dataset() -> Store:
 
 def make(store: Store, night: int) -> None:
     for key in FILES:
-        build_below(store, name(night)).put(key, b"{}")
+        build_store(store, name(night)).put(key, b"{}")
 
 
 def committed(store: Store) -> set[int]:
-    return {int(build, 16) for build in builds_below(store) if is_committed(build_below(store, build))}
+    return {int(build, 16) for build in list_builds(store) if is_committed(build_store(store, build))}
 
 
 def objects(store: Store) -> Iterator[str]:
@@ -157,33 +159,33 @@ RULE = Retention(last=3, weeks=1, months=0)
 
 def test_whole_builds_go_and_nothing_else(dataset: Store) -> None:
     pin(dataset, name(4), by="person")
-    plan, done = retain(dataset, RULE)
+    plan, done = enforce_retention(dataset, RULE)
     assert committed(dataset) == {4, 27, 28, 29}
     assert set(done.deleted) == {each.build for each in plan.delete}
     assert done.objects == 26 * (len(FILES) + 1)
     assert {key.split("/")[1] for key in objects(dataset)} == {name(night) for night in committed(dataset)}
-    standing = read_standing(dataset)
+    standing = read_state(dataset)
     assert standing is not None
     assert standing.retiring == ()
-    assert retain(dataset, RULE)[1].deleted == ()
+    assert enforce_retention(dataset, RULE)[1].deleted == ()
 
 
 def test_rollback_has_somewhere_to_go_after_retention(dataset: Store) -> None:
-    retain(dataset, Retention(last=1, weeks=0, months=0))
+    enforce_retention(dataset, Retention(last=1, weeks=0, months=0))
     assert committed(dataset) == {28, 29}
     assert rollback(dataset, by="person").build == name(28)
-    retain(dataset, Retention(last=1, weeks=0, months=0))
+    enforce_retention(dataset, Retention(last=1, weeks=0, months=0))
     assert committed(dataset) == {28, 29}  # the last by date stays, and so does what readers get
 
 
 def test_the_manifest_goes_first_and_the_recipe_last(dataset: Store) -> None:
-    whole = {info.key for info in build_below(dataset, name(0)).list()}
+    whole = {info.key for info in build_store(dataset, name(0)).list()}
     plan, seen = only(dataset, 0), list[int]()
     for writes in range(1, len(whole) + 2):
         fresh = copy_of(dataset)
         with pytest.raises(Killed):
-            apply_retention(Dying(fresh, writes), plan)
-        left = {info.key for info in build_below(fresh, name(0)).list()}
+            apply_retention(FaultyStore(fresh, writes), plan)
+        left = {info.key for info in build_store(fresh, name(0)).list()}
         assert left == whole or "manifest.json" not in left
         assert "recipe.json" in left or not left
         seen.append(len(left))
@@ -198,24 +200,24 @@ def copy_of(dataset: Store) -> Store:
 
 
 def only(dataset: Store, *nights: int) -> RetentionPlan:
-    held = {each.build: each for each in read_held(dataset)}
+    held = {each.build: each for each in read_committed_builds(dataset)}
     return RetentionPlan((), tuple(held[name(night)] for night in nights if name(night) in held))
 
 
 @pytest.mark.parametrize("writes", range(1, 22, 3))
 def test_an_interrupted_deletion_is_finished_by_the_next(dataset: Store, writes: int) -> None:
     with pytest.raises(Killed):
-        apply_retention(Dying(dataset, writes), only(dataset, 0, 1, 2))
-    before = read_standing(dataset)
+        apply_retention(FaultyStore(dataset, writes), only(dataset, 0, 1, 2))
+    before = read_state(dataset)
     assert before is not None
-    assert before.going
-    for build in before.going:
+    assert before.being_deleted
+    for build in before.being_deleted:
         with pytest.raises(DatasetError, match="committed"):
             promote(dataset, build, logical_date=NEW_YEAR + timedelta(days=99), by="test")
         with pytest.raises(DatasetError, match="committed"):
             pin(dataset, build, by="test")
     done = apply_retention(dataset, RetentionPlan((), ()))
-    assert set(done.deleted) == before.going
+    assert set(done.deleted) == before.being_deleted
     assert {key.split("/")[1] for key in objects(dataset)} == {name(night) for night in range(3, 30)}
 
 
@@ -228,7 +230,7 @@ def test_latest_and_pins_are_refused_before_anything_happens(dataset: Store) -> 
     with pytest.raises(BuildConflict, match="readers"):
         apply_retention(dataset, only(dataset, 0, 29))
     assert sorted(objects(dataset)) == before
-    assert read_standing(dataset).retiring == ()  # type: ignore[union-attr]
+    assert read_state(dataset).retiring == ()  # type: ignore[union-attr]
 
 
 def test_a_promotion_meanwhile_wins_over_the_plan(dataset: Store) -> None:
@@ -240,43 +242,43 @@ def test_a_promotion_meanwhile_wins_over_the_plan(dataset: Store) -> None:
 
 
 def test_nothing_is_deleted_beside_a_pointer_that_is_wrong(dataset: Store) -> None:
-    build_below(dataset, name(29)).delete("manifest.json")
+    build_store(dataset, name(29)).delete("manifest.json")
     with pytest.raises(DatasetError, match=LATEST_KEY):
-        retain(dataset, RULE)
+        enforce_retention(dataset, RULE)
     dataset.put(LATEST_KEY, b"not json")
     with pytest.raises(DatasetError, match=LATEST_KEY):
-        retain(dataset, RULE)
+        enforce_retention(dataset, RULE)
     assert committed(dataset) == set(range(29))
 
 
 def test_unfinished_builds_and_those_of_open_jobs_stay(dataset: Store) -> None:
-    build_below(dataset, name(99)).create("recipe.json", b"{}")
-    done = retain(dataset, RULE, intents=lambda build: "open" if build == name(5) else None)[1]
+    build_store(dataset, name(99)).create("recipe.json", b"{}")
+    done = enforce_retention(dataset, RULE, intents=lambda build: "open" if build == name(5) else None)[1]
     assert committed(dataset) == {5, 27, 28, 29}
     assert done.wanted == (name(5),)
-    assert build_below(dataset, name(99)).head("recipe.json") is not None
-    standing = read_standing(dataset)
+    assert build_store(dataset, name(99)).head("recipe.json") is not None
+    standing = read_state(dataset)
     assert standing is not None
     assert standing.retiring == ()
 
 
 def test_a_build_that_is_made_again_while_it_is_deleted_is_let_be(dataset: Store) -> None:
     with pytest.raises(Killed):
-        apply_retention(Dying(dataset, 4), only(dataset, 0))
+        apply_retention(FaultyStore(dataset, 4), only(dataset, 0))
     make(dataset, 0)
     done = apply_retention(dataset, RetentionPlan((), ()))
     assert done.wanted == (name(0),)
     assert 0 in committed(dataset)
-    assert {info.key for info in build_below(dataset, name(0)).list()} >= set(FILES)
+    assert {info.key for info in build_store(dataset, name(0)).list()} >= set(FILES)
 
 
 def test_a_dataset_that_nobody_promotes_is_thinned_out_by_the_time_of_its_builds(tmp_path: Path) -> None:
     ids = [SmallBuild(seed=seed, counts=(2, 2)).commit(str(tmp_path))[1].build_id for seed in range(3)]
     dataset = open_store(f"{tmp_path}/small")
-    plan, done = retain(dataset, Retention(last=2, weeks=0, months=0))
+    plan, done = enforce_retention(dataset, Retention(last=2, weeks=0, months=0))
     assert len(done.deleted) == 1
     assert {each.build for each, _ in plan.keep} == set(ids) - set(done.deleted)
-    assert (read_standing(dataset) or Standing()).build is None
+    assert (read_state(dataset) or DatasetState()).build is None
 
 
 def test_what_gates_said_counts_in_the_date_and_the_place(dataset: Store) -> None:
@@ -293,7 +295,7 @@ def test_what_gates_said_counts_in_the_date_and_the_place(dataset: Store) -> Non
         gates=Gates(),
         judged=NEW_YEAR,
     )
-    build_below(dataset, name(40)).put(VERDICT_KEY, verdict.model_dump_json().encode())
-    held = {each.build: each for each in read_held(dataset)}
+    build_store(dataset, name(40)).put(VERDICT_KEY, verdict.model_dump_json().encode())
+    held = {each.build: each for each in read_committed_builds(dataset)}
     assert (held[name(40)].refused, held[name(40)].date) == (True, NEW_YEAR + timedelta(days=2))
     assert name(40) in {each.build for each in plan_retention(held.values(), RULE).delete}

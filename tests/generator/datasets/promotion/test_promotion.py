@@ -10,27 +10,33 @@ from pathlib import Path
 
 import pytest
 
-from generator.curation.retention import Retention, retain
-from generator.datasets.builds import LATEST_KEY, build_below, resolve_build
+from generator.curation.retention import Retention, enforce_retention
+from generator.datasets.builds import LATEST_KEY, build_store, resolve_build
 from generator.datasets.promotion import (
-    Standing,
-    expect_promotion,
+    DatasetState,
     pin,
     promote,
     read_approval,
     read_latest,
-    read_standing,
+    read_state,
+    require_promotion,
     rollback,
     unpin,
 )
-from generator.datasets.promotion.state import change_standing
+from generator.datasets.promotion.state import update_state
 from generator.errors import BuildConflict, BundleError, BundleMissing, DatasetError, SpecError, StoreUnavailable
 from generator.models.bundle import push
-from generator.models.bundle.channels import channels, move_channel, read_channel, roll_back_channel, show_channel
+from generator.models.bundle.channels import (
+    load_channel,
+    load_channels,
+    move_channel,
+    read_channel_digest,
+    roll_back_channel,
+)
 from generator.store import open_store
 from generator.store.base import Store
 from tests.support.bundles import tiny_bundle
-from tests.support.faulty_store import Dying, Killed
+from tests.support.faulty_store import FaultyStore, Killed
 from tests.support.small_builds import SmallBuild
 
 A, B, C, D = (letter * 20 for letter in "abcd")
@@ -45,7 +51,7 @@ def day(number: int) -> datetime:
 def dataset(store: Store) -> Store:
     """A dataset with four builds; promotion asks no more of a build than that its manifest is there."""
     for build in (A, B, C, D):
-        build_below(store, build).create("manifest.json", b"{}")
+        build_store(store, build).create("manifest.json", b"{}")
     return store
 
 
@@ -81,11 +87,11 @@ def at_once(*calls: Callable[[], object]) -> list[object]:
 def test_promotion_moves_latest_and_keeps_what_came_before(dataset: Store) -> None:
     assert read_latest(dataset) is None
     in_turn(dataset, A, B)
-    standing = read_standing(dataset)
+    standing = read_state(dataset)
     assert standing is not None
     assert (standing.build, standing.current and standing.current.logical_date) == (B, day(1))
     assert [each.build for each in standing.previous] == [A]
-    approval = read_approval(build_below(dataset, B))
+    approval = read_approval(build_store(dataset, B))
     assert approval is not None
     assert approval.logical_date == day(1)
 
@@ -100,19 +106,19 @@ def test_promoting_twice_changes_nothing(dataset: Store) -> None:
 def test_a_late_backfill_never_moves_latest_back(dataset: Store) -> None:
     in_turn(dataset, A, B, C)
     found = promote(dataset, D, logical_date=day(1), by="backfill")
-    assert (found.outcome, found.holds, latest(dataset)) == ("older", False, C)
-    assert read_approval(build_below(dataset, D)) is not None  # it was good, and retention counts it
+    assert (found.outcome, found.is_current, latest(dataset)) == ("older", False, C)
+    assert read_approval(build_store(dataset, D)) is not None  # it was good, and retention counts it
 
 
 def test_a_promotion_without_a_date_does_not_open_the_door_to_backfills(dataset: Store) -> None:
     in_turn(dataset, A, B)
-    assert promote(dataset, C, logical_date=None, by="hand").holds
+    assert promote(dataset, C, logical_date=None, by="hand").is_current
     assert promote(dataset, D, logical_date=day(0), by="backfill").outcome == "older"
     assert promote(dataset, A, logical_date=None, by="hand").outcome == "older"  # its own date is known
 
 
 def test_only_committed_builds_are_promoted_and_pinned(dataset: Store) -> None:
-    build_below(dataset, "e" * 20).create("recipe.json", b"{}")
+    build_store(dataset, "e" * 20).create("recipe.json", b"{}")
     for build in ("e" * 20, "f" * 20):
         with pytest.raises(DatasetError, match="committed"):
             promote(dataset, build, logical_date=day(0), by="test")
@@ -129,7 +135,7 @@ def test_two_promoters_at_once_end_with_the_later_date(dataset: Store) -> None:
     ]
     found = at_once(*calls, *calls)
     assert not [each for each in found if isinstance(each, Exception)]
-    standing = read_standing(dataset)
+    standing = read_state(dataset)
     assert standing is not None
     assert standing.build == D
     dates = [each.logical_date for each in (standing.current, *standing.previous) if each]
@@ -139,7 +145,7 @@ def test_two_promoters_at_once_end_with_the_later_date(dataset: Store) -> None:
 
 def test_rollback_goes_back_step_by_step_and_can_be_undone(dataset: Store) -> None:
     in_turn(dataset, A, B, C)
-    before = read_standing(dataset)
+    before = read_state(dataset)
     assert rollback(dataset, by="person").build == B
     assert rollback(dataset, by="person").build == A
     with pytest.raises(DatasetError, match="rollback"):
@@ -176,8 +182,8 @@ def test_two_that_roll_back_at_once_go_back_one_step(dataset: Store) -> None:
     for _ in range(3):
         in_turn_again(dataset)
         found = at_once(*(lambda name=name: rollback(dataset, by=name) for name in ("one", "two")))
-        moved = [each for each in found if isinstance(each, Standing)]
-        assert all(isinstance(each, BuildConflict) for each in found if not isinstance(each, Standing))
+        moved = [each for each in found if isinstance(each, DatasetState)]
+        assert all(isinstance(each, BuildConflict) for each in found if not isinstance(each, DatasetState))
         # Who comes after the other is done goes one step further, as asked; who meets the other is refused.
         assert latest(dataset) == (C, B, A)[len(moved)]
 
@@ -186,13 +192,13 @@ def in_turn_again(dataset: Store) -> None:
     for number, build in enumerate((A, B, C)):
         promote(dataset, build, logical_date=day(number), by="test", again=True)
         if latest(dataset) != build:
-            change_standing(dataset, lambda _: Standing())
+            update_state(dataset, lambda _: DatasetState())
             in_turn_again(dataset)
 
 
 def test_rollback_passes_over_builds_that_are_gone(dataset: Store) -> None:
     in_turn(dataset, A, B, C)
-    build_below(dataset, B).delete("manifest.json")
+    build_store(dataset, B).delete("manifest.json")
     assert rollback(dataset, by="person").build == A
 
 
@@ -200,10 +206,10 @@ def test_rollback_passes_over_builds_that_are_gone(dataset: Store) -> None:
 def test_a_promoter_killed_between_any_two_writes_leaves_a_whole_pointer(dataset: Store, writes: int) -> None:
     in_turn(dataset, A)
     with pytest.raises(Killed) if writes < 2 else nothing():
-        promote(Dying(dataset, writes), B, logical_date=day(1), by="dies")
+        promote(FaultyStore(dataset, writes), B, logical_date=day(1), by="dies")
     assert latest(dataset) == (B if writes == 2 else A)
-    assert promote(dataset, B, logical_date=day(1), by="comes after").holds
-    standing = read_standing(dataset)
+    assert promote(dataset, B, logical_date=day(1), by="comes after").is_current
+    standing = read_state(dataset)
     assert standing is not None
     assert (standing.build, [each.build for each in standing.previous]) == (B, [A])
 
@@ -211,25 +217,25 @@ def test_a_promoter_killed_between_any_two_writes_leaves_a_whole_pointer(dataset
 def test_an_answer_that_was_lost_is_no_second_move(dataset: Store) -> None:
     """The write arrives, its answer does not, and it is sent again: the store answers that something is there."""
     in_turn(dataset, A, B)
-    assert promote(Dying(dataset, repeat=True), C, logical_date=day(2), by="unlucky").outcome == "moved"
-    assert rollback(Dying(dataset, repeat=True), by="unlucky").build == B
-    standing = read_standing(dataset)
+    assert promote(FaultyStore(dataset, repeat=True), C, logical_date=day(2), by="unlucky").outcome == "moved"
+    assert rollback(FaultyStore(dataset, repeat=True), by="unlucky").build == B
+    standing = read_state(dataset)
     assert standing is not None
     assert [each.build for each in standing.previous] == [A]
 
 
 def test_a_pointer_that_never_holds_still_is_given_up(dataset: Store) -> None:
     with pytest.raises(StoreUnavailable, match="holds still"):
-        promote(Dying(dataset, always_changed=True), A, logical_date=None, by="test")
+        promote(FaultyStore(dataset, always_changed=True), A, logical_date=None, by="test")
 
 
 def test_pins_come_and_go_and_do_not_touch_readers(dataset: Store) -> None:
     for build in (B, C):
-        build_below(dataset, build).delete("manifest.json")
-    build_below(dataset, D).delete("manifest.json")
+        build_store(dataset, build).delete("manifest.json")
+    build_store(dataset, D).delete("manifest.json")
     assert pin(dataset, A, by="person", note="the paper").pinned == {A}
     assert pin(dataset, A, by="person").pins[0].note == "the paper"
-    standing = read_standing(dataset)
+    standing = read_state(dataset)
     assert standing is not None
     assert (standing.build, standing.by_promotion) == (None, False)
     found = unpin(dataset, A)
@@ -254,14 +260,14 @@ def test_a_damaged_pointer_is_refused_and_left_as_it_is(dataset: Store, damage: 
 
 def test_a_pointer_written_by_hand_counts(dataset: Store) -> None:
     dataset.create(LATEST_KEY, b'{"build":"%s","note":"by hand"}' % A.encode())
-    assert promote(dataset, B, logical_date=day(0), by="test").holds
+    assert promote(dataset, B, logical_date=day(0), by="test").is_current
     assert rollback(dataset, by="person").build == A
 
 
 def test_retention_deletes_whole_builds_in_every_store(dataset: Store) -> None:
     in_turn(dataset, A, B, C, D)
-    build_below(dataset, A).create("recipe.json", b"{}")
-    _, done = retain(dataset, Retention(last=1, weeks=0, months=0))
+    build_store(dataset, A).create("recipe.json", b"{}")
+    _, done = enforce_retention(dataset, Retention(last=1, weeks=0, months=0))
     assert sorted(done.deleted) == [A, B]
     assert {info.key.split("/")[1] for info in dataset.list("builds/")} == {C, D}
     assert rollback(dataset, by="person").build == C
@@ -269,7 +275,7 @@ def test_retention_deletes_whole_builds_in_every_store(dataset: Store) -> None:
 
 def test_readers_get_promoted_builds_only_once_that_is_said(tmp_path: Path) -> None:
     url, dataset = f"{tmp_path}/small", open_store(f"{tmp_path}/small")
-    expect_promotion(dataset, by="nightly")
+    require_promotion(dataset, by="nightly")
     first = SmallBuild().commit(str(tmp_path))[1].build_id
     with pytest.raises(DatasetError, match="promoted"):
         resolve_build(url)
@@ -283,7 +289,7 @@ def test_a_dataset_that_had_one_build_keeps_it_when_promotion_begins(tmp_path: P
     first = SmallBuild().commit(str(tmp_path))[1].build_id
     pin(dataset, first, by="person")
     assert resolve_build(url)[1].build_id == first
-    expect_promotion(dataset, by="nightly")
+    require_promotion(dataset, by="nightly")
     SmallBuild(seed=1).commit(str(tmp_path))
     assert resolve_build(url)[1].build_id == first
 
@@ -297,20 +303,20 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
 def test_a_channel_moves_with_its_history_and_back(store: Store, bundles: list[Store]) -> None:
     digests = [push(bundle, store) for bundle in bundles]
     for digest in digests:
-        assert move_channel(store, "cats", digest, by="test").bundle == digest == read_channel(store, "cats")
+        assert move_channel(store, "cats", digest, by="test").bundle == digest == read_channel_digest(store, "cats")
     held = store.get("channels/cats.json")
     assert move_channel(store, "cats", digests[2], by="test").bundle == digests[2]
     assert store.get("channels/cats.json") == held
     assert roll_back_channel(store, "cats", by="person").bundle == digests[1]
-    found = show_channel(store, "cats")
+    found = load_channel(store, "cats")
     assert [each.bundle for each in found.previous] == [digests[2], digests[1], digests[0]]
-    assert [each.line for each in channels(store)] == ["cats"]
+    assert [each.line for each in load_channels(store)] == ["cats"]
 
 
 def test_moves_of_a_channel_at_once_all_stand_in_its_history(store: Store, bundles: list[Store]) -> None:
     digests = [push(bundle, store) for bundle in bundles]
     at_once(*(lambda digest=digest: move_channel(store, "cats", digest, by="test") for digest in digests))
-    found = show_channel(store, "cats")
+    found = load_channel(store, "cats")
     assert {each.bundle for each in (found.current, *found.previous)} == set(digests)
 
 
@@ -319,7 +325,7 @@ def test_a_channel_leads_to_bundles_that_are_there(store: Store, bundles: list[S
     with pytest.raises(BundleMissing):
         move_channel(store, "cats", "sha256:" + "0" * 64, by="test")
     with pytest.raises(BundleMissing, match="--channel"):
-        read_channel(store, "cats")
+        read_channel_digest(store, "cats")
     for line in ("", "Cats", "../cats", "a/b", "c" * 64):
         with pytest.raises(SpecError, match="channel"):
             move_channel(store, line, digest, by="test")
@@ -328,4 +334,4 @@ def test_a_channel_leads_to_bundles_that_are_there(store: Store, bundles: list[S
         roll_back_channel(store, "cats", by="test")
     store.put("channels/dogs.json", store.get("channels/cats.json"))
     with pytest.raises(BundleError, match="channel dogs"):
-        read_channel(store, "dogs")
+        read_channel_digest(store, "dogs")

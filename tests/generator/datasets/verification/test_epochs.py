@@ -9,9 +9,9 @@ import pytest
 
 from generator.datasets.verification import verify_dataset
 from generator.errors import IntegrityError
-from generator.production.commit import BuildPlace, begin, environments_of, open_epoch, place_of, publish_shard
-from generator.production.commit.epochs import environment_key, fix_environment, opening_key
-from generator.production.commit.finish import finish
+from generator.production.commit import BuildLocation, begin, locate_build, open_epoch, publish_shard, read_environments
+from generator.production.commit.epochs import environment_key, epoch_key, fix_environment
+from generator.production.commit.finish import finish_build
 from generator.production.commit.publish import commit
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import Manifest
@@ -23,9 +23,9 @@ NEW = Environment(device="cuda/test", dtype="float32", libraries={"pillow": "any
 SMALL = SmallBuild()
 
 
-def begun(*, first: Environment | None = ENVIRONMENT) -> BuildPlace:
+def begun(*, first: Environment | None = ENVIRONMENT) -> BuildLocation:
     """Shard 0 of three is made in the environment ``first``; the other two, later, in ``NEW``."""
-    place = place_of(SMALL.spec(f"memory://{uuid.uuid4().hex}"))
+    place = locate_build(SMALL.spec(f"memory://{uuid.uuid4().hex}"))
     begin(place)
     fix_environment(place.store, ENVIRONMENT)
     open_epoch(place.store)
@@ -34,20 +34,20 @@ def begun(*, first: Environment | None = ENVIRONMENT) -> BuildPlace:
         made = SMALL.shard(place, Plan(place.recipe).shard(number))
         environment = first if number == 0 and first is not None else NEW
         receipt = made.receipt.model_copy(update={"environment": environment.digest})
-        publish_shard(place, type(made)(made.shard, made.table, receipt))
+        publish_shard(place, type(made)(made.archive, made.table, receipt))
     return place
 
 
-def committed(place: BuildPlace) -> Manifest:
+def committed(place: BuildLocation) -> Manifest:
     """Committed as ``finish`` does it, without a bundle."""
     from generator.production.commit import read_receipt
-    from generator.production.commit.finish import environments_used
+    from generator.production.commit.finish import used_environments
     from generator.production.provenance.croissant import croissant_bytes
     from generator.production.provenance.dataset_card import card_bytes
     from generator.production.provenance.preview import preview_bytes
 
     receipts = tuple(read_receipt(place, number) for number in range(3))
-    draft = SMALL.draft(place, receipts).model_copy(update={"environments": environments_used(place, receipts)})
+    draft = SMALL.draft(place, receipts).model_copy(update={"environments": used_environments(place, receipts)})
     shown = [(SMALL.pixels(index), index % 2) for index in range(4)]
     extras = {
         "README.md": card_bytes(draft),
@@ -68,7 +68,7 @@ def test_a_build_of_two_environments_is_intact_and_names_both() -> None:
 def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
     place = begun(first=None)
     assert set(committed(place).environments) == {NEW.digest}
-    assert set(environments_of(place.store)) == {ENVIRONMENT.digest, NEW.digest}
+    assert set(read_environments(place.store)) == {ENVIRONMENT.digest, NEW.digest}
     assert verify_dataset(place.url).problems == ()
 
 
@@ -80,7 +80,7 @@ def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
         (lambda store: store.put(environment_key(1), NEW.canonical() + b" "), environment_key(1)),
         (lambda store: store.put(environment_key(1), b"x" * 10**6), environment_key(1)),
         (lambda store: store.delete(environment_key(1)), "manifest.json"),
-        (lambda store: store.put(opening_key(1), b'{"epoch":1}'), opening_key(1)),
+        (lambda store: store.put(epoch_key(1), b'{"epoch":1}'), epoch_key(1)),
         (lambda store: store.put(environment_key(2), b"{}"), environment_key(2)),
         (lambda store: store.put("environments/1.json", b"{}"), "environments/1.json"),
         (lambda store: store.put("epochs/notes.txt", b"{}"), "epochs/notes.txt"),
@@ -106,4 +106,4 @@ def test_a_receipt_of_an_environment_that_this_build_never_had_is_refused() -> N
     place = begun()
     place.store.delete(environment_key(1))
     with pytest.raises(IntegrityError, match=r"receipts/000001\.json"):
-        finish(place, None)  # type: ignore[arg-type]
+        finish_build(place, None)  # type: ignore[arg-type]

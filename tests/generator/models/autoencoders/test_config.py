@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from generator.errors import SpecError
-from generator.models.autoencoders.config import default_config, ladder, parse_config
+from generator.models.autoencoders.config import default_config, parse_config, side_lengths
 from generator.models.autoencoders.settings import TrainSettings, default_settings, parse_settings
 
 
@@ -92,7 +92,7 @@ def test_settings_name_the_field_that_is_wrong() -> None:
 
 @pytest.mark.parametrize("size", range(8, 129))
 def test_a_ladder_halves_down_to_the_coarsest_grid(size: int) -> None:
-    sides = ladder(size)
+    sides = side_lengths(size)
     assert sides[0] == size
     assert 3 <= sides[-1] <= 4
     assert all(after == (before + 1) // 2 for before, after in pairwise(sides))

@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from generator.errors import SettingsError, SourceError, TrainingDiverged
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.autoencoders.config import VaeConfig
-from generator.models.autoencoders.devices import resolve
+from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import encode, reconstruct
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
-from generator.models.autoencoders.training import Examples, Progress, Trained
-from generator.models.autoencoders.training import train as train_examples
+from generator.models.autoencoders.training import Examples, Progress, TrainedAutoencoder
+from generator.models.autoencoders.training import train_autoencoder as train_examples
 
 CONFIG = VaeConfig(size=8, channels=1, latent_dim=4, width=4)
 SETTINGS = TrainSettings(epochs=4, batch=32, seed=3, device="cpu")
@@ -40,7 +40,7 @@ def blobs(count: int, seed: int = 0) -> np.ndarray:
 
 def train(
     config: VaeConfig, settings: TrainSettings, train_NHWC: np.ndarray, holdout_NHWC: np.ndarray, **options: Any
-) -> Trained:
+) -> TrainedAutoencoder:
     return train_examples(config, settings, Examples(train_NHWC), Examples(holdout_NHWC), **options)
 
 
@@ -50,7 +50,7 @@ TRAIN, HOLDOUT = blobs(256), blobs(32, seed=1)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def weights(trained: Trained) -> dict[str, bytes]:
+def weights(trained: TrainedAutoencoder) -> dict[str, bytes]:
     states = {"encoder": trained.encoder_state, "decoder": trained.decoder_state}
     return {
         f"{part}.{name}": value.numpy().tobytes() for part, state in states.items() for name, value in state.items()
@@ -237,12 +237,12 @@ def test_two_images_are_enough() -> None:
 @pytest.mark.parametrize("name", ["cuda:99", "tpu", "mps", ""])
 def test_a_device_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(SettingsError, match="device"):
-        resolve(name)
+        resolve_device(name)
 
 
 def test_auto_is_a_device() -> None:
-    assert resolve("auto").type in ("cpu", "cuda")
-    assert resolve("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    assert resolve_device("cpu") == torch.device("cpu")
 
 
 def test_a_network_trained_with_augmentation_knows_shifted_images() -> None:

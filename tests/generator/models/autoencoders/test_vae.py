@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.families.base import Batch, reconstruction_loss
-from generator.models.autoencoders.families.vae import Vae, divergence_from_prior, reparametrised
+from generator.models.autoencoders.families.vae import Vae, kl_from_prior, reparametrised
 from generator.models.autoencoders.settings import TrainSettings
 
 CONFIG = VaeConfig(size=8, channels=1, latent_dim=3, width=4)
@@ -25,7 +25,7 @@ def images(count: int) -> Batch:
 def test_divergence_is_that_of_the_textbook() -> None:
     mean_BD, log_variance_BD = torch.randn(7, 5), torch.randn(7, 5)
     expected = kl_divergence(Normal(mean_BD, torch.exp(0.5 * log_variance_BD)), Normal(0.0, 1.0)).sum(dim=1).mean()
-    torch.testing.assert_close(divergence_from_prior(mean_BD, log_variance_BD), expected)
+    torch.testing.assert_close(kl_from_prior(mean_BD, log_variance_BD), expected)
 
 
 def test_reparametrised_codes_have_the_posteriors_moments() -> None:

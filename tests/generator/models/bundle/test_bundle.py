@@ -21,7 +21,7 @@ from generator.production.decoding import ResidentDecoder
 from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.seeding import noise
 from generator.store import open_store
-from generator.store.base import MAX_OBJECT, ObjectInfo, Store
+from generator.store.base import MAX_OBJECT_BYTES, ObjectInfo, Store
 from tests.support.bundles import tiny_bundle, tiny_contents
 
 
@@ -224,7 +224,7 @@ class Overtaken(Store):
     def __init__(self, store: Store) -> None:
         self._store, self.url = store, store.url
 
-    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+    def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
         return self._store.get(key, limit)
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -257,7 +257,7 @@ class Unreadable(Store):
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name, self.url = store, name, store.url
 
-    def get(self, key: str, limit: int = MAX_OBJECT) -> bytes:
+    def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
         assert key != self._name, f"{key} was read"
         return self._store.get(key, limit)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from generator.errors import SourceError
-from generator.models.autoencoders.augment import augmented, changed_copies
+from generator.models.autoencoders.augment import augment, augmented_copies
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.autoencoders.networks import to_input
-from generator.models.features.classifier import Classifier, Labelled, accuracy, train_classifier
+from generator.models.features.classifier import Classifier, LabelledImages, accuracy, train_classifier
 from generator.models.features.config import Budget
 from generator.models.features.extractors import classifier_features
 from generator.sources import load_source
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Labelled, Labelled]:
+def digits() -> tuple[LabelledImages, LabelledImages]:
     source = load_source("digits")
     assert source.labels_N is not None
     images_NHWC, labels_N = source.images_NHWC, source.labels_N
-    return Labelled(images_NHWC[:1400], labels_N[:1400]), Labelled(images_NHWC[1400:], labels_N[1400:])
+    return LabelledImages(images_NHWC[:1400], labels_N[:1400]), LabelledImages(images_NHWC[1400:], labels_N[1400:])
 
 
-def train(data: Labelled, budget: Budget = BUDGET, seed: int = 0, **options: object) -> Classifier:
+def train(data: LabelledImages, budget: Budget = BUDGET, seed: int = 0, **options: object) -> Classifier:
     return train_classifier(data.images_NHWC, data.labels_N, classes=10, seed=seed, budget=budget, **options)  # type: ignore[arg-type]
 
 
@@ -37,7 +37,7 @@ def weights(classifier: Classifier) -> bytes:
     return b"".join(value.numpy().tobytes() for value in classifier.state_dict().values())
 
 
-def test_it_learns_is_frozen_and_depends_on_the_seed_alone(digits: tuple[Labelled, Labelled]) -> None:
+def test_it_learns_is_frozen_and_depends_on_the_seed_alone(digits: tuple[LabelledImages, LabelledImages]) -> None:
     data, test = digits
     classifier = train(data)
     assert accuracy(classifier, test) > 0.85
@@ -48,14 +48,16 @@ def test_it_learns_is_frozen_and_depends_on_the_seed_alone(digits: tuple[Labelle
     assert weights(train(data, seed=1)) != weights(classifier)
 
 
-def test_training_leaves_the_global_generator_alone(digits: tuple[Labelled, Labelled]) -> None:
+def test_training_leaves_the_global_generator_alone(digits: tuple[LabelledImages, LabelledImages]) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     train(digits[0], Budget(steps=2, batch=16, augmentation=Augmentation(shift=1, rotation=5.0, elastic=0.5)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_features_are_what_the_last_layer_sees_and_maps_carry_gradients(digits: tuple[Labelled, Labelled]) -> None:
+def test_features_are_what_the_last_layer_sees_and_maps_carry_gradients(
+    digits: tuple[LabelledImages, LabelledImages],
+) -> None:
     data, _ = digits
     classifier = train(data, Budget(steps=5, batch=16))
     x_BCHW = to_input(data.images_NHWC[:7], torch.device("cpu")).requires_grad_()
@@ -69,26 +71,26 @@ def test_features_are_what_the_last_layer_sees_and_maps_carry_gradients(digits: 
     np.testing.assert_allclose(classifier_features(classifier)(data.images_NHWC[:7]), expected, rtol=1e-5)
 
 
-def test_a_wide_one_has_more_maps_and_the_default_is_sixteen(digits: tuple[Labelled, Labelled]) -> None:
+def test_a_wide_one_has_more_maps_and_the_default_is_sixteen(digits: tuple[LabelledImages, LabelledImages]) -> None:
     data, budget = digits[0], Budget(steps=2, batch=16)
     assert train(data, budget, width=24).head.in_features == 96
     assert weights(train(data, budget, width=16)) == weights(train(data, budget))
 
 
-def test_images_beside_are_learned_too_in_as_many_steps(digits: tuple[Labelled, Labelled]) -> None:
+def test_images_beside_are_learned_too_in_as_many_steps(digits: tuple[LabelledImages, LabelledImages]) -> None:
     """Ten real images of ones alone, and all the other digits beside them."""
     data, test = digits
     ones = np.flatnonzero(data.labels_N == 1)[:10]
-    few = Labelled(data.images_NHWC[ones], data.labels_N[ones])
+    few = LabelledImages(data.images_NHWC[ones], data.labels_N[ones])
     assert accuracy(train(few), test) < 0.2
     assert accuracy(train(few, beside=data, share=0.5), test) > 0.7
 
 
-def test_probabilities_are_learned_instead_of_the_labels(digits: tuple[Labelled, Labelled]) -> None:
+def test_probabilities_are_learned_instead_of_the_labels(digits: tuple[LabelledImages, LabelledImages]) -> None:
     data, test = digits
     sure_NC = np.eye(10, dtype=np.float32)[data.labels_N]
-    wrong = Labelled(data.images_NHWC, (data.labels_N + 1) % 10, sure_NC)
-    few = Labelled(data.images_NHWC[:10], data.labels_N[:10])
+    wrong = LabelledImages(data.images_NHWC, (data.labels_N + 1) % 10, sure_NC)
+    few = LabelledImages(data.images_NHWC[:10], data.labels_N[:10])
     assert accuracy(train(few, beside=wrong, share=0.9), test) > 0.7
     assert accuracy(train(wrong, probability_NC=sure_NC), test) > 0.85
     half_NC = 0.5 * sure_NC + 0.05
@@ -96,7 +98,7 @@ def test_probabilities_are_learned_instead_of_the_labels(digits: tuple[Labelled,
     assert abs(float(told_NC.amax(1).mean()) - 0.55) < 0.1
 
 
-def test_probabilities_that_do_not_fit_are_refused(digits: tuple[Labelled, Labelled]) -> None:
+def test_probabilities_that_do_not_fit_are_refused(digits: tuple[LabelledImages, LabelledImages]) -> None:
     data, _ = digits
     even_NC = np.full((len(data), 10), 0.1, dtype=np.float32)
     for probability_NC in (even_NC[:-1], even_NC.astype(np.float64), 2.0 * even_NC, -even_NC):
@@ -104,15 +106,15 @@ def test_probabilities_that_do_not_fit_are_refused(digits: tuple[Labelled, Label
             train(data, probability_NC=probability_NC)
 
 
-def test_images_that_do_not_fit_are_refused(digits: tuple[Labelled, Labelled]) -> None:
+def test_images_that_do_not_fit_are_refused(digits: tuple[LabelledImages, LabelledImages]) -> None:
     data, _ = digits
     for labels_N in (data.labels_N[:-1], data.labels_N + 1, data.labels_N.astype(np.int32)):
         with pytest.raises(SourceError, match="labels"):
-            train(Labelled(data.images_NHWC, labels_N))
+            train(LabelledImages(data.images_NHWC, labels_N))
     with pytest.raises(SourceError, match="images"):
-        train(Labelled(data.images_NHWC / 255.0, data.labels_N))
+        train(LabelledImages(data.images_NHWC / 255.0, data.labels_N))
     with pytest.raises(SourceError, match="images"):
-        train(data, beside=Labelled(np.zeros((3, 16, 16, 1), np.uint8), np.zeros(3, np.int64)))
+        train(data, beside=LabelledImages(np.zeros((3, 16, 16, 1), np.uint8), np.zeros(3, np.int64)))
 
 
 def ramp(count: int = 64, size: int = 16) -> torch.Tensor:
@@ -124,15 +126,15 @@ def ramp(count: int = 64, size: int = 16) -> torch.Tensor:
 
 def test_no_augmentation_changes_nothing() -> None:
     x_BCHW = ramp()
-    assert torch.equal(augmented(x_BCHW, Augmentation(), seed=0, step=0), x_BCHW)
+    assert torch.equal(augment(x_BCHW, Augmentation(), seed=0, step=0), x_BCHW)
     images_NHWC = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    twice_NHWC = changed_copies(images_NHWC, Augmentation(), copies=2, seed=0, batch=2)
+    twice_NHWC = augmented_copies(images_NHWC, Augmentation(), copies=2, seed=0, batch=2)
     np.testing.assert_array_equal(twice_NHWC, np.concatenate([images_NHWC, images_NHWC]))
 
 
 def test_every_copy_is_changed_anew_and_all_alike_again() -> None:
     images_NHWC = (ramp(6) * 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    made = [changed_copies(images_NHWC, Augmentation(rotation=30.0), copies=2, seed=1, batch=4) for _ in range(2)]
+    made = [augmented_copies(images_NHWC, Augmentation(rotation=30.0), copies=2, seed=1, batch=4) for _ in range(2)]
     np.testing.assert_array_equal(*made)
     assert len(np.unique(made[0].reshape(12, -1), axis=0)) == 12
 
@@ -149,11 +151,11 @@ def test_every_copy_is_changed_anew_and_all_alike_again() -> None:
 )
 def test_changes_depend_on_seed_and_step_alone(augmentation: Augmentation) -> None:
     x_BCHW = ramp()
-    changed = augmented(x_BCHW, augmentation, seed=1, step=2)
+    changed = augment(x_BCHW, augmentation, seed=1, step=2)
     torch.rand(3)
-    assert torch.equal(augmented(x_BCHW, augmentation, seed=1, step=2), changed)
-    assert not torch.equal(augmented(x_BCHW, augmentation, seed=1, step=3), changed)
-    assert not torch.equal(augmented(x_BCHW, augmentation, seed=2, step=2), changed)
+    assert torch.equal(augment(x_BCHW, augmentation, seed=1, step=2), changed)
+    assert not torch.equal(augment(x_BCHW, augmentation, seed=1, step=3), changed)
+    assert not torch.equal(augment(x_BCHW, augmentation, seed=2, step=2), changed)
     assert not torch.equal(changed[0], changed[1])
     assert float(changed.min()) >= 0.0
     assert float(changed.max()) <= 1.0 + 1e-6
@@ -162,14 +164,14 @@ def test_changes_depend_on_seed_and_step_alone(augmentation: Augmentation) -> No
 def test_shifts_are_whole_pixels_and_reach_all_places() -> None:
     image_HW = torch.zeros(16, 16)
     image_HW[8, 8] = 1.0
-    changed = augmented(image_HW.expand(500, 1, 16, 16).contiguous(), Augmentation(shift=2), seed=0, step=0)
+    changed = augment(image_HW.expand(500, 1, 16, 16).contiguous(), Augmentation(shift=2), seed=0, step=0)
     places = {tuple(place) for place in changed[:, 0].nonzero()[:, 1:].tolist()}
     assert places == {(row, column) for row in range(6, 11) for column in range(6, 11)}
 
 
 def test_rotation_about_the_centre_keeps_mass_and_turns() -> None:
     x_BCHW = ramp(256)
-    turned = augmented(x_BCHW, Augmentation(rotation=180.0), seed=0, step=0)
+    turned = augment(x_BCHW, Augmentation(rotation=180.0), seed=0, step=0)
     torch.testing.assert_close(turned.sum((1, 2, 3)), x_BCHW.sum((1, 2, 3)), rtol=0.03, atol=0.0)
     lying = (turned.sum(2).std(2) < turned.sum(3).std(2)).float().mean()  # the hill is higher than wide at first
     assert 0.3 < float(lying) < 0.7
@@ -178,14 +180,14 @@ def test_rotation_about_the_centre_keeps_mass_and_turns() -> None:
 def test_elastic_displacement_has_the_asked_size_everywhere() -> None:
     """A slope of one a pixel shows by how much each pixel was moved."""
     slope_HW = torch.arange(32.0).expand(32, 32) / 100
-    changed = augmented(slope_HW.expand(400, 1, 32, 32).contiguous(), Augmentation(elastic=1.0), seed=0, step=0)
+    changed = augment(slope_HW.expand(400, 1, 32, 32).contiguous(), Augmentation(elastic=1.0), seed=0, step=0)
     moved = (changed[:, 0] - slope_HW)[:, :, 8:24] * 100
     assert torch.all((moved.std(0) - 1.0).abs() < 0.2)
 
 
 def test_mirror_images_are_half() -> None:
     x_BCHW = torch.rand(1, 1, 8, 8).expand(400, 1, 8, 8).contiguous()
-    changed = augmented(x_BCHW, Augmentation(mirror=True), seed=0, step=0)
+    changed = augment(x_BCHW, Augmentation(mirror=True), seed=0, step=0)
     mirrored = (changed == x_BCHW.flip(3)).flatten(1).all(1)
     assert torch.all(mirrored | (changed == x_BCHW).flatten(1).all(1))
     assert 140 < int(mirrored.sum()) < 260

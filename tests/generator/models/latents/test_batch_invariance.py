@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generator.models.latents.load import load
+from generator.models.latents.load import load_distribution
 from generator.models.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
 from generator.spec.seeding import Noise, noise
 
@@ -87,7 +87,7 @@ def test_strided_codes_have_the_density_of_contiguous_ones() -> None:
 @given(dims=st.integers(1, 20), clusters=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_a_stored_mixture_samples_the_same_bits(dims: int, clusters: list[int], seed: int) -> None:
     mixture = made(dims, tuple(clusters), seed)
-    again = load(*mixture.state())
+    again = load_distribution(*mixture.state())
     drawn = noise(seed, np.arange(20), np.zeros(20, dtype=np.int64), dims)
     labels_B = np.arange(20) % len(clusters)
     first, second = mixture.sample(drawn, labels_B), again.sample(drawn, labels_B)

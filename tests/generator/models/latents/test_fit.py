@@ -8,7 +8,7 @@ import pytest
 from generator.errors import SourceError
 from generator.models.latents.codes import Codes
 from generator.models.latents.fitting.mixture import fit_mixture
-from generator.models.latents.fitting.shrinkage import shrunk
+from generator.models.latents.fitting.shrinkage import shrink
 from generator.models.latents.quantiles import MIN_HOLDOUT
 from generator.spec.seeding import noise
 
@@ -89,9 +89,9 @@ def test_a_constant_dimension_is_no_obstacle() -> None:
 
 def test_shrinking_keeps_large_clusters_and_draws_small_ones_to_the_pool() -> None:
     covariances = np.stack([np.eye(3), 9.0 * np.eye(3)])
-    large = shrunk(covariances, np.array([0.5, 0.5]), 1_000_000)
+    large = shrink(covariances, np.array([0.5, 0.5]), 1_000_000)
     np.testing.assert_allclose(large, covariances, rtol=1e-4)
-    small = shrunk(covariances, np.array([0.5, 0.5]), 4)
+    small = shrink(covariances, np.array([0.5, 0.5]), 4)
     assert 1.0 < small[0, 0, 0] < small[1, 0, 0] < 9.0
 
 

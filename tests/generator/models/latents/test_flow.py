@@ -9,11 +9,11 @@ import torch
 from generator.errors import SourceError, TrainingDiverged
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import FlowSettings, GaussianSettings
-from generator.models.latents.exact_product import ExactProduct, rounded
+from generator.models.latents.exact_product import ExactProduct, round_inputs
 from generator.models.latents.fitting import flow as flow_fitting
 from generator.models.latents.fitting.fit import fit
 from generator.models.latents.flow import Flow, FlowConfig
-from generator.models.latents.quantiles import unmeasured
+from generator.models.latents.quantiles import empty_quantiles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,7 +36,9 @@ def test_densities_are_those_of_the_network_that_was_trained() -> None:
     mask = flow_fitting._masks(config, 1)
     network = flow_fitting._network(config, mask, 1)
     whitening = {"mean": np.zeros((3, 5)), "factor": np.stack([np.eye(5)] * 3)}
-    flow = Flow(config, {**whitening, "mask": mask, "quantile": unmeasured(3), **flow_fitting._stored(network)})
+    flow = Flow(
+        config, {**whitening, "mask": mask, "quantile": empty_quantiles(3), **flow_fitting._copy_weights(network)}
+    )
     z, labels = np.random.default_rng(0).normal(size=(200, 5)), np.arange(200) % 3
     with torch.no_grad():
         context = torch.eye(3)[torch.from_numpy(labels)]
@@ -82,7 +84,7 @@ def test_one_dimension_is_refused() -> None:
 
 def test_products_are_exact_in_every_order() -> None:
     rng = np.random.default_rng(0)
-    weight, x = rng.normal(size=(50, 70)).astype(np.float32), rounded(rng.normal(scale=20.0, size=(70, 33)))
+    weight, x = rng.normal(size=(50, 70)).astype(np.float32), round_inputs(rng.normal(scale=20.0, size=(70, 33)))
     order = rng.permutation(70)
     whole = ExactProduct(weight)(x)
     shuffled = ExactProduct(weight[:, order])(x[order])

@@ -25,7 +25,7 @@ from generator.models.latents.config import (
     SamplerSettings,
 )
 from generator.models.latents.fitting.fit import fit
-from generator.models.latents.load import load
+from generator.models.latents.load import load_distribution
 from generator.spec.seeding import Noise, noise
 
 SETTINGS: dict[str, SamplerSettings] = {
@@ -143,10 +143,10 @@ def test_samples_have_the_moments_of_the_density(family: str) -> None:
 def test_locate_finds_the_noise_of_a_sample(family: str) -> None:
     of, labels = fitted(family), np.arange(500) % 2
     z = of.sample(drawn(500), labels).z_BD
-    again = of.sample(of.locate(z, labels), labels).z_BD
+    again = of.sample(of.to_noise(z, labels), labels).z_BD
     np.testing.assert_allclose(again, z, atol=1e-4)
     real, real_labels = codes_of(300, 11)
-    back = of.sample(of.locate(real, real_labels), real_labels).z_BD
+    back = of.sample(of.to_noise(real, real_labels), real_labels).z_BD
     np.testing.assert_allclose(back, real, atol=1e-4)
 
 
@@ -163,7 +163,7 @@ def test_a_floor_refuses_at_most_its_share_of_samples(family: str) -> None:
 def test_what_is_stored_and_read_samples_the_same_bits(family: str) -> None:
     of, labels = fitted(family), np.arange(300) % 2
     config, tensors = of.state()
-    again = load(config, parse_safetensors(safetensors_bytes(tensors)))
+    again = load_distribution(config, parse_safetensors(safetensors_bytes(tensors)))
     first, second = of.sample(drawn(300), labels), again.sample(drawn(300), labels)
     assert first.z_BD.tobytes() == second.z_BD.tobytes()
     assert of.log_prob(first.z_BD, labels).tobytes() == again.log_prob(first.z_BD, labels).tobytes()
@@ -189,8 +189,8 @@ def test_damage_is_refused(family: str) -> None:
     config, tensors = fitted(family).state()
     for _, altered in damaged(tensors):
         with pytest.raises(BundleError) as refused:
-            load(config, altered)
+            load_distribution(config, altered)
         assert refused.value.field.startswith("latents")
     for name, value in {"dims": 3, "classes": 5, "extra": 1, "family": "pickle"}.items():
         with pytest.raises(BundleError):
-            load({**config, name: value}, tensors)
+            load_distribution({**config, name: value}, tensors)

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 from generator.errors import BundleError
-from generator.models.latents.load import load
+from generator.models.latents.load import load_distribution
 from generator.models.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
 from generator.spec.seeding import noise
 
@@ -136,7 +136,7 @@ def changed(name: str, where: tuple[int, ...], value: float) -> np.ndarray:
 )
 def test_what_is_no_mixture_is_refused(name: str, value: Any, field: str) -> None:
     with pytest.raises(BundleError) as refused:
-        load(*altered(name, value))
+        load_distribution(*altered(name, value))
     assert refused.value.field.split(".")[0] == "latents"
     assert any(refused.value.field.startswith(known) for known in field.split("|"))
 
@@ -144,6 +144,6 @@ def test_what_is_no_mixture_is_refused(name: str, value: Any, field: str) -> Non
 def test_missing_and_additional_tensors_are_refused() -> None:
     config, tensors = made(3, (2, 1)).state()
     with pytest.raises(BundleError):
-        load(config, {name: value for name, value in tensors.items() if name != "quantile"})
+        load_distribution(config, {name: value for name, value in tensors.items() if name != "quantile"})
     with pytest.raises(BundleError):
-        load(config, {**tensors, "other": np.zeros(1)})
+        load_distribution(config, {**tensors, "other": np.zeros(1)})

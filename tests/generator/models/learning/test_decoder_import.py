@@ -15,12 +15,12 @@ from torch import nn
 
 from generator.datasets.torch_dataset import open_dataset
 from generator.datasets.verification import verify_dataset
-from generator.drafts import draft_of, resolve
+from generator.drafts import parse_draft, resolve_draft
 from generator.errors import BundleError, LatentmillError, SourceError, SpecError
 from generator.models.bundle import load_bundle
 from generator.models.latents.config import MixtureSettings
 from generator.models.learning import refit
-from generator.production.commit import place_of
+from generator.production.commit import locate_build
 from generator.production.decoding import ResidentDecoder
 from generator.production.mill import build
 from generator.store import open_store
@@ -107,8 +107,8 @@ def test_it_decodes_as_it_did_at_home_and_builds_datasets(theirs: Foreign, files
     assert got_BHWC.shape == (9, 16, 16, 3)
     assert np.abs(got_BHWC - wanted_BHWC).max() <= 1
     fields = {"bundle": str(files / "bundle"), "count": 60, "destination": str(files / "out"), "name": "theirs"}
-    spec, _ = resolve(draft_of(fields), open_store(str(files / "root")))
-    place = place_of(spec)
+    spec, _ = resolve_draft(parse_draft(fields), open_store(str(files / "root")))
+    place = locate_build(spec)
     build(place, bundle, device="cpu")
     assert len(list(open_dataset(place.url))) == 60
     assert not verify_dataset(place.url).problems
@@ -189,12 +189,12 @@ def test_what_needs_an_encoder_or_a_training_says_that_there_is_none(files: Path
     run(files)
     info = load_bundle(open_store(str(files / "bundle"))).info
     with pytest.raises(BundleError, match="imported"):
-        _ = info.trained
+        _ = info.training_facts
     around = {"mode": "around", "image": str(files / "image.png"), "distance": 0.3}
     fields = {"bundle": str(files / "bundle"), "count": 6, "destination": str(files / "out"), "name": "x"}
-    draft = draft_of(fields | {"draw": around})
+    draft = parse_draft(fields | {"draw": around})
     with pytest.raises(LatentmillError, match="encoder"):
-        resolve(draft, open_store(str(files / "root")))
+        resolve_draft(draft, open_store(str(files / "root")))
 
 
 def test_large_images(tmp_path: Path) -> None:
@@ -211,8 +211,8 @@ def test_large_images(tmp_path: Path) -> None:
     run(tmp_path)
     bundle = load_bundle(open_store(str(tmp_path / "bundle")))
     fields = {"bundle": str(tmp_path / "bundle"), "count": 5, "batch": 4, "destination": str(tmp_path), "name": "large"}
-    spec, _ = resolve(draft_of(fields), open_store(str(tmp_path / "root")))
-    place = place_of(spec)
+    spec, _ = resolve_draft(parse_draft(fields), open_store(str(tmp_path / "root")))
+    place = locate_build(spec)
     build(place, bundle, device="cpu")
     assert [image.shape for image, _, _ in open_dataset(place.url)] == [(512, 512, 3)] * 5
     assert not verify_dataset(place.url).problems

@@ -11,9 +11,8 @@ from click.testing import CliRunner
 from generator.models.bundle import read_info
 from generator.models.bundle.format import BundleInfo
 from generator.models.features.config import Budget
-from generator.models.learning import defaults, recommended_model, recommended_sampler, recommended_settings
-from generator.models.learning import train as story
-from generator.models.learning.defaults import MANY
+from generator.models.learning import defaults, recommended_model, recommended_sampler, recommended_settings, train
+from generator.models.learning.defaults import MIN_PHOTOGRAPHS
 from generator.sources import Source
 from generator.store import open_store
 from workers.cli.main import root
@@ -28,15 +27,15 @@ def source(images: int, size: int, channels: int, *, classes: int = 2) -> Source
 @pytest.mark.parametrize(
     ("of", "family", "wanted"),
     [
-        (source(MANY, 32, 3), "vae", (128, "flow", 1000.0)),
-        (source(MANY, 64, 3), "vae", (128, "flow", 1000.0)),
-        (source(MANY, 32, 3, classes=0), "vae", (128, "flow", 0.0)),
-        (source(MANY, 32, 3, classes=1), "vae", (128, "flow", 0.0)),
-        (source(MANY, 32, 3), "stacked", (48, "flow", 0.0)),
-        (source(MANY, 32, 3), "linear", (48, "flow", 0.0)),
-        (source(MANY - 1, 32, 3), "vae", (48, "mixture", 0.0)),
-        (source(MANY, 28, 3), "vae", (48, "mixture", 0.0)),
-        (source(MANY, 32, 1), "vae", (24, "mixture", 0.0)),
+        (source(MIN_PHOTOGRAPHS, 32, 3), "vae", (128, "flow", 1000.0)),
+        (source(MIN_PHOTOGRAPHS, 64, 3), "vae", (128, "flow", 1000.0)),
+        (source(MIN_PHOTOGRAPHS, 32, 3, classes=0), "vae", (128, "flow", 0.0)),
+        (source(MIN_PHOTOGRAPHS, 32, 3, classes=1), "vae", (128, "flow", 0.0)),
+        (source(MIN_PHOTOGRAPHS, 32, 3), "stacked", (48, "flow", 0.0)),
+        (source(MIN_PHOTOGRAPHS, 32, 3), "linear", (48, "flow", 0.0)),
+        (source(MIN_PHOTOGRAPHS - 1, 32, 3), "vae", (48, "mixture", 0.0)),
+        (source(MIN_PHOTOGRAPHS, 28, 3), "vae", (48, "mixture", 0.0)),
+        (source(MIN_PHOTOGRAPHS, 32, 1), "vae", (24, "mixture", 0.0)),
     ],
 )
 def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, float]) -> None:
@@ -49,8 +48,8 @@ def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, fl
 @pytest.fixture
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hundred of them, which is many here; and a classifier that looks at them for a moment."""
-    monkeypatch.setattr(defaults, "MANY", 100)
-    monkeypatch.setattr(story, "FEATURES", Budget(steps=2))
+    monkeypatch.setattr(defaults, "MIN_PHOTOGRAPHS", 100)
+    monkeypatch.setattr(train, "FEATURE_BUDGET", Budget(steps=2))
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.arange(100) % 2
     np.savez(tmp_path / "photographs.npz", train_images=images, train_labels=labels, class_names=["a", "b"])

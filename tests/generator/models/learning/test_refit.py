@@ -14,7 +14,7 @@ from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.bundle import load_bundle, load_codes, load_encoder_weights
 from generator.models.latents.config import FlowSettings, GaussianSettings, MixtureSettings, PolarSettings
-from generator.models.learning import learn, refit
+from generator.models.learning import refit, train_bundle
 from generator.sources import load_source
 from generator.store import open_store
 from workers.cli.main import root as cli_root
@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels, names = np.repeat([0, 1], 30), ["dark", "light"]
     np.savez(home / "shades.npz", train_images=images.astype(np.uint8), train_labels=labels, class_names=names)
     config = VaeConfig(size=8, channels=1, latent_dim=3, width=4)
-    learn(load_source(str(home / "shades.npz")), config, TrainSettings(epochs=2, batch=16, seed=5), home / "b")
+    train_bundle(load_source(str(home / "shades.npz")), config, TrainSettings(epochs=2, batch=16, seed=5), home / "b")
     return home / "b"
 
 

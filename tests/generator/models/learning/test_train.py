@@ -15,7 +15,7 @@ from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Progress
 from generator.models.bundle import read_info
-from generator.models.learning import learn
+from generator.models.learning import train_bundle
 from generator.sources import load_source
 from generator.store import open_store
 from workers.cli.main import root as cli_root
@@ -39,7 +39,7 @@ def test_a_bundle_that_could_not_be_written_is_refused_before_training(shades: P
     steps: list[Progress] = []
     for out in (Path("/proc/x/b"), tmp_path / ("n" * 250), tmp_path / ("n" * 240)):
         with pytest.raises(BundleError) as caught:
-            learn(load_source(str(shades)), SMALL, SHORT, out, on_step=steps.append)
+            train_bundle(load_source(str(shades)), SMALL, SHORT, out, on_step=steps.append)
         assert caught.value.field == "out"
     assert steps == []
     assert [path.name for path in tmp_path.iterdir()] == ["shades.npz"]
@@ -51,10 +51,10 @@ def test_two_trainings_do_not_share_a_checkpoint(shades: Path, tmp_path: Path) -
 
     def second(record: EpochRecord) -> None:
         with pytest.raises(BundleError, match="no other training") as caught:
-            learn(source, SMALL, SHORT, out)
+            train_bundle(source, SMALL, SHORT, out)
         refusals.append(caught.value.field)
 
-    learned = learn(source, SMALL, SHORT, out, on_epoch=second)
+    learned = train_bundle(source, SMALL, SHORT, out, on_epoch=second)
     assert refusals == ["out", "out"]
     assert [path.name for path in out.parent.iterdir()] == ["b"]
     facts = read_info(open_store(str(out)))[1].source
@@ -75,7 +75,9 @@ def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_pa
     words = ("--latent-dim", "2", "--width", "4", "--epochs", "2", "--batch", "16", "--patience", "10")
     out = tmp_path / "b"
     with pytest.raises(Stopped):
-        learn(load_source(str(shades)), SMALL, TrainSettings(epochs=2, batch=16, patience=10), out, on_epoch=stop)
+        train_bundle(
+            load_source(str(shades)), SMALL, TrainSettings(epochs=2, batch=16, patience=10), out, on_epoch=stop
+        )
     assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b.checkpoint"}
     foreign = run_cli("train", str(shades), "--out", str(out), *words, "--seed", "5")
     assert isinstance(foreign.exception, SettingsError)

@@ -14,16 +14,16 @@ from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.autoencoders.config import default_config
 from generator.models.autoencoders.settings import default_settings
 from generator.models.bundle import load_bundle
-from generator.models.features.classifier import Labelled
+from generator.models.features.classifier import LabelledImages
 from generator.models.features.config import Budget
-from generator.models.features.neighbours import nearest
+from generator.models.features.neighbours import nearest_neighbours
 from generator.models.latents.config import GaussianSettings
-from generator.models.learning import learn, refit
-from generator.models.screening.config import JudgeSettings, Passing, default_judge
-from generator.models.screening.copy_index import MIN_HOLDOUT, Sketch, draw_sketch, load_sketch, reduced
-from generator.models.screening.data import Guards
-from generator.models.screening.label_judge import Judge, load_judge, train_judge
-from generator.models.screening.soft_labels import MOST, Likely, soft_label
+from generator.models.learning import refit, train_bundle
+from generator.models.screening.config import JudgeSettings, PassRates, default_judge
+from generator.models.screening.copy_index import MIN_HOLDOUT, CopyIndex, block_sums, fit_copy_index, load_copy_index
+from generator.models.screening.data import ScreeningData
+from generator.models.screening.label_judge import LabelJudge, load_judge, train_judge
+from generator.models.screening.soft_labels import MAX_LABELS, SoftLabels, soft_label
 from generator.sources import load_source
 from generator.store import open_store
 
@@ -39,8 +39,8 @@ def blobs(count: int, *, size: int, channels: int, seed: int) -> np.ndarray:
     return np.clip(128 + 60 * np.einsum("nkc,khw->nhwc", weights, waves) + rng.normal(size=1), 0, 255).astype(np.uint8)
 
 
-def drawn(train: np.ndarray, holdout: np.ndarray) -> Sketch:
-    sketch = draw_sketch(train, holdout, seed=0)
+def drawn(train: np.ndarray, holdout: np.ndarray) -> CopyIndex:
+    sketch = fit_copy_index(train, holdout, seed=0)
     assert sketch is not None
     return sketch
 
@@ -52,25 +52,25 @@ def test_sketches_never_lie_further_apart_than_images(size: int, channels: int) 
     flat = images.reshape(len(images), -1).astype(np.float64)
     pairs = np.random.default_rng(2).integers(0, 400, (500, 2))
     true = np.linalg.norm(flat[pairs[:, 0]] - flat[pairs[:, 1]], axis=1)
-    rows = sketch.of(images)
+    rows = sketch.project(images)
     seen = np.linalg.norm(rows[pairs[:, 0]] - rows[pairs[:, 1]], axis=1) * sketch.unit
     rounding = np.sqrt(sketch.rows_NK.shape[1]) * sketch.unit
     assert (seen <= true + rounding).all()
     assert np.abs(rows).max() <= np.iinfo(np.int16).max
-    assert np.array_equal(sketch.rows_NK, sketch.of(images[:200]))
+    assert np.array_equal(sketch.rows_NK, sketch.project(images[:200]))
 
 
 def test_every_image_nearer_than_the_floor_is_found_and_few_others() -> None:
     train, holdout = DIGITS.images_NHWC[:1200], DIGITS.images_NHWC[1200:1500]
     sketch, rest = drawn(train, holdout), DIGITS.images_NHWC[1500:]
-    near = nearest(rest.reshape(len(rest), -1), train.reshape(len(train), -1)).distances_QK[:, 0]
+    near = nearest_neighbours(rest.reshape(len(rest), -1), train.reshape(len(train), -1)).distances_QK[:, 0]
     for quantile in (0.001, 0.02, 0.1):
-        copies = near < sketch.floor(quantile)
-        found = sketch.copies(rest, quantile)
+        copies = near < sketch.distance_floor(quantile)
+        found = sketch.is_copy(rest, quantile)
         assert not (copies & ~found).any()
         assert (found & ~copies).mean() < 0.02
-    held = nearest(holdout.reshape(300, -1), train.reshape(1200, -1)).distances_QK[:, 0]
-    assert sketch.floor(0.1) == pytest.approx(np.quantile(held, 0.1))
+    held = nearest_neighbours(holdout.reshape(300, -1), train.reshape(1200, -1)).distances_QK[:, 0]
+    assert sketch.distance_floor(0.1) == pytest.approx(np.quantile(held, 0.1))
 
 
 @pytest.mark.parametrize("size", [8, 32, 48])
@@ -79,39 +79,39 @@ def test_a_copy_is_found_whatever_else_is_in_the_batch(size: int) -> None:
     sketch, fresh = drawn(images[:350], images[350:450]), images[450:]
     planted = fresh.copy()
     planted[7] = np.clip(images[100].astype(int) + 1, 0, 255)
-    whole = sketch.copies(planted, 0.001)
+    whole = sketch.is_copy(planted, 0.001)
     assert whole[7]
     assert not whole[np.arange(50) != 7].all()
-    parts = np.concatenate([sketch.copies(planted[begin : begin + 3], 0.001) for begin in range(0, 50, 3)])
+    parts = np.concatenate([sketch.is_copy(planted[begin : begin + 3], 0.001) for begin in range(0, 50, 3)])
     assert np.array_equal(parts, whole)
 
 
 def test_blocks_are_summed_and_a_last_one_is_filled_with_zeros() -> None:
     image = np.arange(25, dtype=np.uint8).reshape(1, 5, 5, 1)
-    assert reduced(image, 1).tolist() == [list(range(25))]
-    assert reduced(image, 2).tolist() == [[12, 20, 13, 52, 60, 33, 41, 45, 24]]
+    assert block_sums(image, 1).tolist() == [list(range(25))]
+    assert block_sums(image, 2).tolist() == [[12, 20, 13, 52, 60, 33, 41, 45, 24]]
 
 
 def test_too_few_held_out_images_make_no_sketch() -> None:
     images = blobs(300, size=8, channels=1, seed=4)
-    assert draw_sketch(images, images[: MIN_HOLDOUT - 1], seed=0) is None
+    assert fit_copy_index(images, images[: MIN_HOLDOUT - 1], seed=0) is None
 
 
 def test_guards_say_what_they_take_in_memory() -> None:
     sketch = drawn(DIGITS.images_NHWC[:600], DIGITS.images_NHWC[600:800])
-    sketch.copies(DIGITS.images_NHWC[800:810], 0.05)  # from here on it is ready
+    sketch.is_copy(DIGITS.images_NHWC[800:810], 0.05)  # from here on it is ready
     held = [array for array in vars(sketch).values() if isinstance(array, np.ndarray) and array.size > 1001]
     assert len(held) == 4
-    assert sketch.bytes == sum(array.nbytes for array in held)
+    assert sketch.nbytes == sum(array.nbytes for array in held)
     weights = {"a": np.zeros(10, np.float32)}
-    assert Guards(JudgeSettings(), weights, sketch).bytes == 40 + sketch.bytes
+    assert ScreeningData(JudgeSettings(), weights, sketch).nbytes == 40 + sketch.nbytes
 
 
 def test_a_sketch_survives_its_tensors_and_damaged_ones_are_refused() -> None:
     sketch = drawn(DIGITS.images_NHWC[:600], DIGITS.images_NHWC[600:800])
-    again = load_sketch(sketch.tensors(), size=8, channels=1)
+    again = load_copy_index(sketch.tensors(), size=8, channels=1)
     rest = DIGITS.images_NHWC[800:900]
-    assert np.array_equal(again.copies(rest, 0.05), sketch.copies(rest, 0.05))
+    assert np.array_equal(again.is_copy(rest, 0.05), sketch.is_copy(rest, 0.05))
     tensors = sketch.tensors()
     damaged = [
         {name: array for name, array in tensors.items() if name != "rows"},
@@ -125,18 +125,18 @@ def test_a_sketch_survives_its_tensors_and_damaged_ones_are_refused() -> None:
     ]
     for parts in damaged:
         with pytest.raises(BundleError, match=r"sketch\.safetensors"):
-            load_sketch(parts, size=8, channels=1)
+            load_copy_index(parts, size=8, channels=1)
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    given = Labelled(DIGITS.images_NHWC[:1400], DIGITS.labels_N[:1400])
+def judge() -> LabelJudge:
+    given = LabelledImages(DIGITS.images_NHWC[:1400], DIGITS.labels_N[:1400])
     settings = JudgeSettings(members=2, budget=Budget(steps=120, augmentation=Augmentation(shift=1)))
     return train_judge(given, settings, classes=10, seed=3)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_judge_believes_right_labels_and_doubts_wrong_ones(judge: Judge) -> None:
+def test_a_judge_believes_right_labels_and_doubts_wrong_ones(judge: LabelJudge) -> None:
     images, labels = DIGITS.images_NHWC[1400:], DIGITS.labels_N[1400:]
     said = judge.probabilities(images)
     assert said.sum(1) == pytest.approx(1.0, abs=1e-5)
@@ -144,7 +144,7 @@ def test_a_judge_believes_right_labels_and_doubts_wrong_ones(judge: Judge) -> No
     assert (said[np.arange(len(labels)), (labels + 1) % 10] < 0.5).mean() > 0.97
 
 
-def test_opinions_do_not_depend_on_how_many_images_are_asked_about(judge: Judge) -> None:
+def test_opinions_do_not_depend_on_how_many_images_are_asked_about(judge: LabelJudge) -> None:
     images = DIGITS.images_NHWC[1400:1450]
     whole = judge.probabilities(images, batch=16)
     parts = [judge.probabilities(images[begin : begin + 16][:5], batch=16) for begin in (0, 16, 32)]
@@ -152,7 +152,7 @@ def test_opinions_do_not_depend_on_how_many_images_are_asked_about(judge: Judge)
     assert judge.probabilities(images[:0]).shape == (0, 10)
 
 
-def test_a_judge_is_loaded_as_it_was_saved(judge: Judge) -> None:
+def test_a_judge_is_loaded_as_it_was_saved(judge: LabelJudge) -> None:
     weights = {name: weight.numpy() for name, weight in judge.state_dict().items()}
     settings = JudgeSettings(members=2)
     again = load_judge(settings, weights, size=8, channels=1, classes=10)
@@ -163,13 +163,13 @@ def test_a_judge_is_loaded_as_it_was_saved(judge: Judge) -> None:
             load_judge(wrong, weights, size=8, channels=1, classes=10)
 
 
-def test_members_differ_by_their_seeds(judge: Judge) -> None:
+def test_members_differ_by_their_seeds(judge: LabelJudge) -> None:
     first, second = (list(member.state_dict().values()) for member in judge.members)
     assert not np.array_equal(first[0].numpy(), second[0].numpy())
 
 
 def test_a_judge_of_labels_outside_the_classes_is_refused() -> None:
-    given = Labelled(DIGITS.images_NHWC[:50], DIGITS.labels_N[:50] + 5)
+    given = LabelledImages(DIGITS.images_NHWC[:50], DIGITS.labels_N[:50] + 5)
     with pytest.raises(SourceError, match="labels"):
         train_judge(given, default_judge(8), classes=10, seed=0)
 
@@ -185,7 +185,7 @@ def test_a_judge_of_labels_outside_the_classes_is_refused() -> None:
 def test_floors_that_would_refuse_most_samples_are_off_and_said_so(
     label: tuple[float, ...], novelty: float | None, floors: tuple[float | None, float | None], told: list[str]
 ) -> None:
-    passing = Passing(label=label, novelty=novelty)
+    passing = PassRates(label=label, novelty=novelty)
     assert (passing.label_floor, passing.novelty_floor) == floors
     notices = passing.notices(("cat", "owl"))
     assert [any(part in notice for notice in notices) for part in told] == [True] * len(notices)
@@ -195,20 +195,20 @@ def test_floors_that_would_refuse_most_samples_are_off_and_said_so(
 def test_a_trained_bundle_holds_guards_that_know_its_samples(tmp_path: Path) -> None:
     source = load_source("digits")
     settings = default_settings(len(source)).model_copy(update={"epochs": 12})
-    learned = learn(source, default_config(8, 1, "vae"), settings, tmp_path / "b", judge=default_judge(8))
+    learned = train_bundle(source, default_config(8, 1, "vae"), settings, tmp_path / "b", judge=default_judge(8))
     bundle = load_bundle(open_store(str(tmp_path / "b")))
-    assert bundle.guards.judge == default_judge(8)
+    assert bundle.screening.judge == default_judge(8)
     assert len(bundle.info.passing.label) == 10
     assert (np.array(bundle.info.passing.label) > 0.3).all()
     assert bundle.info.passing.novelty > 0.9
-    assert bundle.guards.passing.notices(source.class_names) == learned.fit.notices[-1:] * (
+    assert bundle.screening.pass_rates.notices(source.class_names) == learned.fit.notices[-1:] * (
         bundle.info.passing.label_floor is None
     )
     again = refit(open_store(str(tmp_path / "b")), GaussianSettings(), tmp_path / "again")
     other = load_bundle(open_store(str(tmp_path / "again")))
     assert again.digest == other.digest
-    assert other.guards.judge == bundle.guards.judge
-    assert np.array_equal(other.guards.sketch.rows_NK, bundle.guards.sketch.rows_NK)
+    assert other.screening.judge == bundle.screening.judge
+    assert np.array_equal(other.screening.copy_index.rows_NK, bundle.screening.copy_index.rows_NK)
     assert other.info.passing != bundle.info.passing
 
 
@@ -220,8 +220,8 @@ def test_soft_labels_are_the_most_likely_probabilities(rows: list[list[int]], cl
     given_NC = np.zeros((len(rows), classes), dtype=np.float32)
     given_NC[:, -3:] = rows
     given_NC /= given_NC.sum(axis=1, keepdims=True)
-    likely = Likely.of(given_NC)
-    assert likely.labels_NK.shape == (len(rows), min(classes, MOST))
+    likely = SoftLabels.from_probabilities(given_NC)
+    assert likely.labels_NK.shape == (len(rows), min(classes, MAX_LABELS))
     for row, labels_K in enumerate(likely.labels_NK.tolist()):
         target_C = soft_label(labels_K, likely.probability_NK[row].tolist(), classes)
         assert np.abs(target_C - given_NC[row]).max() < 3e-4

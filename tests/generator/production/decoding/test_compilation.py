@@ -17,19 +17,24 @@ import torch._inductor.config
 from generator.datasets.replay import replay
 from generator.errors import EnvironmentMismatch, SettingsError
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.commit import BuildPlace, begin, fix_environment, place_of
+from generator.production.commit import BuildLocation, begin, fix_environment, locate_build
 from generator.production.decoding import ResidentDecoder
-from generator.production.decoding.compilation import execution, lacking, private_directory
-from generator.production.decoding.resident import Lanes
+from generator.production.decoding.compilation import ensure_private_directory, missing_compiler, resolve_execution
+from generator.production.decoding.resident import LaneLayout
 from generator.production.mill import build
-from generator.production.pipeline.decoders import Compiling, decoding_seconds, fixed_execution, open_decoder
-from generator.production.pipeline.shard_maker import Maker, open_maker
+from generator.production.pipeline.decoders import (
+    CompileOptions,
+    estimate_decoding_seconds,
+    fixed_execution,
+    open_decoder,
+)
+from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
 from generator.spec.plan import Plan
 from generator.spec.recipe import JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 
-needs_compiler = pytest.mark.skipif(bool(lacking("cpu")), reason="no C++ compiler here")
+needs_compiler = pytest.mark.skipif(bool(missing_compiler("cpu")), reason="no C++ compiler here")
 
 _PROCESS = """
 import sys
@@ -66,51 +71,51 @@ def compiled(home: Path, bundle: Bundle) -> Iterator[ResidentDecoder]:
         os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
 
 
-def place_for(bundle: Bundle, name: str, count: int = 20) -> BuildPlace:
+def place_for(bundle: Bundle, name: str, count: int = 20) -> BuildLocation:
     fields = {"classes": bundle.info.classes, "counts": (count,) * 3, "shard_size": max(25, count // 1000), "batch": 8}
     recipe = Recipe.model_validate({"bundle": bundle.digest, **fields})
-    return place_of(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="compiled")))
+    return locate_build(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="compiled")))
 
 
 def test_a_new_build_is_compiled_where_it_pays_or_is_asked_for() -> None:
-    assert execution("auto", None, "cpu", seconds=10.0) == "eager"
-    assert execution("never", None, "cpu", seconds=1e9) == "eager"
-    if not lacking("cpu"):
-        assert execution("auto", None, "cpu", seconds=1e6) == "compiled"
-        assert execution("always", None, "cpu", seconds=0.0) == "compiled"
+    assert resolve_execution("auto", None, "cpu", seconds=10.0) == "eager"
+    assert resolve_execution("never", None, "cpu", seconds=1e9) == "eager"
+    if not missing_compiler("cpu"):
+        assert resolve_execution("auto", None, "cpu", seconds=1e6) == "compiled"
+        assert resolve_execution("always", None, "cpu", seconds=0.0) == "compiled"
 
 
 def test_what_is_fixed_is_followed_whatever_the_setting() -> None:
     for setting in ("auto", "always", "never"):
-        assert execution(setting, "eager", "cpu", seconds=1e9) == "eager"
+        assert resolve_execution(setting, "eager", "cpu", seconds=1e9) == "eager"
     with pytest.raises(SettingsError, match=r"compile.*never"):
-        execution("never", "compiled", "cpu", seconds=0.0)
+        resolve_execution("never", "compiled", "cpu", seconds=0.0)
 
 
 @torch._inductor.config.patch({"cpp.cxx": ("/no/such/compiler",)})
 def test_a_missing_compiler_is_said_loudly(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert execution("auto", None, "cpu", seconds=1e6) == "eager"
+        assert resolve_execution("auto", None, "cpu", seconds=1e6) == "eager"
     assert "no C++ compiler" in caplog.text
     assert "apt-get install" in caplog.text
     for setting, fixed in (("always", None), ("auto", "compiled")):
         with pytest.raises(SettingsError, match=r"no C\+\+ compiler.*install"):
-            execution(setting, fixed, "cpu", seconds=0.0)  # type: ignore[arg-type]
+            resolve_execution(setting, fixed, "cpu", seconds=0.0)  # type: ignore[arg-type]
 
 
 def test_the_cache_is_this_users_alone(tmp_path: Path) -> None:
-    made = private_directory(tmp_path / "deep" / "cache")
+    made = ensure_private_directory(tmp_path / "deep" / "cache")
     assert made.stat().st_mode & 0o777 == 0o700
-    assert private_directory(made) == made
+    assert ensure_private_directory(made) == made
     made.chmod(0o750)
     with pytest.raises(SettingsError, match=r"0750.*chmod 700"):
-        private_directory(made)
+        ensure_private_directory(made)
     made.chmod(0o700)
     (tmp_path / "link").symlink_to(made)
     (tmp_path / "file").touch(mode=0o600)
     for name, told in (("link", "symbolic link"), ("file", "")):
         with pytest.raises(SettingsError, match=f"compile_cache.*{told}"):
-            private_directory(tmp_path / name)
+            ensure_private_directory(tmp_path / name)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
@@ -118,7 +123,7 @@ def test_a_cache_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o700)
     os.chown(tmp_path / "cache", 12345, 12345)
     with pytest.raises(SettingsError, match="user 12345"):
-        private_directory(tmp_path / "cache")
+        ensure_private_directory(tmp_path / "cache")
 
 
 @needs_compiler
@@ -142,26 +147,26 @@ def test_compiled_rows_depend_on_neither_neighbours_nor_threads(compiled: Reside
     assert shards[0] == shards[1] == shards[2]
 
 
-def _maker(place: BuildPlace, bundle: Bundle, decoder: ResidentDecoder, lanes: int) -> Maker:
-    decoder._lanes = Lanes(lanes, 1)
-    return open_maker(place, bundle, decoder)
+def _maker(place: BuildLocation, bundle: Bundle, decoder: ResidentDecoder, lanes: int) -> ShardMaker:
+    decoder._lane_layout = LaneLayout(lanes, 1)
+    return open_shard_maker(place, bundle, decoder)
 
 
 @needs_compiler
 def test_a_compiled_build_says_so_and_every_process_follows(
     home: Path, bundle: Bundle, compiled: ResidentDecoder
 ) -> None:
-    place, always = place_for(bundle, "compiled"), Compiling("always", home / "cache")
-    maker = open_maker(place, bundle, compiled)
+    place, always = place_for(bundle, "compiled"), CompileOptions("always", home / "cache")
+    maker = open_shard_maker(place, bundle, compiled)
     begin(place)
     fix_environment(place, maker.environment)
     assert fixed_execution(place) == "compiled"
     with pytest.raises(SettingsError, match="never"):
-        build(place, bundle, device="cpu", compiling=Compiling("never"))
-    eager = open_maker(place, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
+        build(place, bundle, device="cpu", compiling=CompileOptions("never"))
+    eager = open_shard_maker(place, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
     with pytest.raises(EnvironmentMismatch, match="execution eager instead of compiled"):
         fix_environment(place, eager.environment)
-    manifest = build(place, bundle, device="cpu", compiling=Compiling("auto", always.cache))
+    manifest = build(place, bundle, device="cpu", compiling=CompileOptions("auto", always.cache))
     assert [facts["execution"] for facts in manifest.environments.values()] == ["compiled"]
     assert manifest.shards[1] == maker.make(Plan(place.recipe).shard(1), "compiled").receipt
 
@@ -169,10 +174,10 @@ def test_a_compiled_build_says_so_and_every_process_follows(
 @needs_compiler
 def test_an_eager_build_stays_eager(home: Path, bundle: Bundle) -> None:
     place = place_for(bundle, "eager")
-    maker = open_maker(place, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
+    maker = open_shard_maker(place, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
     begin(place)
     fix_environment(place, maker.environment)
-    assert open_decoder(place, bundle, "cpu", Compiling("always", home / "cache")).execution == "eager"
+    assert open_decoder(place, bundle, "cpu", CompileOptions("always", home / "cache")).execution == "eager"
 
 
 @needs_compiler
@@ -188,7 +193,9 @@ def test_a_process_finds_what_another_one_compiled(home: Path, bundle: Bundle) -
 
 def test_work_ahead_is_measured_by_a_batch(bundle: Bundle) -> None:
     decoder = ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu")
-    small, large = (decoding_seconds(place_for(bundle, "w", count).recipe, decoder) for count in (30_000, 30_000_000))
+    small, large = (
+        estimate_decoding_seconds(place_for(bundle, "w", count).recipe, decoder) for count in (30_000, 30_000_000)
+    )
     assert 0.0 < small < large
 
 

@@ -13,7 +13,7 @@ from generator.errors import DeviceExhausted, InvalidOutput, SettingsError
 from generator.models.autoencoders.factory import build_decoder
 from generator.models.bundle import Bundle, load_bundle
 from generator.production.decoding import ResidentDecoder
-from generator.production.decoding.batch_norm import fold
+from generator.production.decoding.batch_norm import fold_batch_norm
 from generator.production.pipeline.filters import valid_images
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
@@ -77,7 +77,7 @@ def test_folding_leaves_no_normalisation_and_the_same_function(bundle: Bundle) -
     network.eval().requires_grad_(False)
     z_BD = torch.randn(8, 4)
     before = network(z_BD)
-    folded = fold(network)
+    folded = fold_batch_norm(network)
     assert not [part for part in folded.modules() if "BatchNorm" in type(part).__name__]
     assert torch.allclose(folded(z_BD), before, atol=1e-5)
 

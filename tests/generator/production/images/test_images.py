@@ -15,7 +15,7 @@ from PIL import Image
 
 from generator.errors import IntegrityError
 from generator.production.images import decode_image, extension, image_encoder, is_marked_synthetic, xmp_packet
-from generator.production.images.fingerprints import encoder_facts
+from generator.production.images.fingerprints import encoder_fingerprints
 from generator.spec.recipe import JpegSettings, PngSettings
 
 SETTINGS = [
@@ -66,14 +66,14 @@ def test_every_file_is_marked_and_repeats(settings: PngSettings | JpegSettings, 
 def test_many_at_once_are_what_each_is_alone_in_any_thread(settings: PngSettings | JpegSettings) -> None:
     images_BHWC = np.random.default_rng(0).integers(0, 256, (40, 32, 24, 3), dtype=np.uint8)
     encode, found = image_encoder(settings, 1), list[list[bytes]]()
-    threads = [threading.Thread(target=lambda: found.append(encode.many(images_BHWC))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(encode.encode_many(images_BHWC))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     alone = [encode(np.asfortranarray(image)) for image in images_BHWC]
     assert all(files == alone for files in found)
-    assert encode.many(images_BHWC[:0]) == []
+    assert encode.encode_many(images_BHWC[:0]) == []
 
 
 @pytest.mark.parametrize("level", [1, 6])
@@ -109,9 +109,9 @@ def test_smooth_pictures_are_hardly_larger_than_pillow_makes_them() -> None:
 
 
 def test_encoders_are_named_by_what_they_write() -> None:
-    facts = encoder_facts()
+    facts = encoder_fingerprints()
     assert facts.keys() == {"jpeg", "png"}
-    assert facts == encoder_facts.__wrapped__()
+    assert facts == encoder_fingerprints.__wrapped__()
 
 
 def test_a_file_without_the_mark_is_told_apart() -> None:

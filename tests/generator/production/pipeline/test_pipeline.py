@@ -12,25 +12,25 @@ import torch
 
 from generator.errors import InvalidOutput, StoreUnavailable
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.commit import BuildPlace, begin, fix_environment, place_of
+from generator.production.commit import BuildLocation, begin, fix_environment, locate_build
 from generator.production.decoding import ResidentDecoder
-from generator.production.decoding.resident import Lanes as LaneCount
+from generator.production.decoding.resident import LaneLayout as LaneCount
 from generator.production.mill import build
 from generator.production.pipeline.batches import Batch
-from generator.production.pipeline.shard_maker import Maker, open_maker
+from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
 from generator.production.pipeline.stage_times import STAGES, StageTimes
-from generator.production.pipeline.upload_queue import Upload, Uploads
+from generator.production.pipeline.upload_queue import Upload, UploadQueue
 from generator.production.shards import read_samples
 from generator.spec.canonical import canonical_json, sha256_hex
 from generator.spec.plan import Plan, ShardPlan
 from generator.spec.recipe import JobSpec, JpegSettings, Order, Recipe
 from generator.store import open_store
-from tests.support.bundles import guarded_bundle
+from tests.support.bundles import screened_bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return load_bundle(open_store(str(guarded_bundle(tmp_path_factory.mktemp("b") / "guarded", size=16, channels=3))))
+    return load_bundle(open_store(str(screened_bundle(tmp_path_factory.mktemp("b") / "guarded", size=16, channels=3))))
 
 
 def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
@@ -42,14 +42,14 @@ def screened(bundle: Bundle) -> Recipe:
     return recipe_for(bundle, label_floor=0.334, novelty_floor=0.1, image=JpegSettings())
 
 
-def place_for(recipe: Recipe, name: str) -> BuildPlace:
-    return place_of(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="lines")))
+def place_for(recipe: Recipe, name: str) -> BuildLocation:
+    return locate_build(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="lines")))
 
 
-def maker_for(bundle: Bundle, recipe: Recipe, lanes: int = 2) -> Maker:
+def maker_for(bundle: Bundle, recipe: Recipe, lanes: int = 2) -> ShardMaker:
     decoder = ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device="cpu")
-    decoder._lanes = LaneCount(lanes, 1)
-    return open_maker(place_for(recipe, "maker"), bundle, decoder)
+    decoder._lane_layout = LaneCount(lanes, 1)
+    return open_shard_maker(place_for(recipe, "maker"), bundle, decoder)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
@@ -57,9 +57,9 @@ def test_shards_are_the_same_at_any_number_of_lanes_and_shards(bundle: Bundle, l
     recipe = screened(bundle)
     plan = Plan(recipe)
     alone = [maker_for(bundle, recipe, 1).make(shard, "lines") for shard in plan]
-    together = [timed.made for timed in maker_for(bundle, recipe, lanes).make_all(plan, "lines")]
-    assert [(made.shard, made.table, made.receipt) for made in together] == [
-        (made.shard, made.table, made.receipt) for made in alone
+    together = [timed.finished for timed in maker_for(bundle, recipe, lanes).make_all(plan, "lines")]
+    assert [(made.archive, made.table, made.receipt) for made in together] == [
+        (made.archive, made.table, made.receipt) for made in alone
     ]
     assert sum(made.receipt.refused for made in alone) > recipe.total / 4
 
@@ -67,14 +67,14 @@ def test_shards_are_the_same_at_any_number_of_lanes_and_shards(bundle: Bundle, l
 def test_facts_of_a_sample_are_canonical_and_those_of_its_row(bundle: Bundle) -> None:
     for recipe in (screened(bundle), recipe_for(bundle)):
         made = maker_for(bundle, recipe).make(Plan(recipe).shard(0), "lines")
-        for key, files in read_samples(made.shard, field="shard"):
+        for key, files in read_samples(made.archive, field="shard"):
             facts = json.loads(files["json"])
             assert files["json"] == canonical_json(facts)
             assert key == f"{facts['index']:09d}"
             assert files["cls"] == str(facts["label"]).encode()
             assert facts["class"] == recipe.classes[facts["label"]]
             assert (facts["label_confidence"] is None) == (recipe.label_floor is None)
-        assert made.receipt.shard.digest == f"sha256:{sha256_hex(made.shard)}"
+        assert made.receipt.shard.digest == f"sha256:{sha256_hex(made.archive)}"
 
 
 class Broken(Exception):
@@ -174,9 +174,9 @@ def test_an_upload_goes_on_beside_the_making_and_holds_it_back_when_it_is_slow(b
     place.store.create = slow  # type: ignore[method-assign]
 
     def hand_all() -> None:
-        with Uploads(place) as uploads:
+        with UploadQueue(place) as uploads:
             for number, shard in enumerate(shards):
-                uploads.hand(Upload(shard, f"lease-{number}"))
+                uploads.submit(Upload(shard, f"lease-{number}"))
                 handed.append(number)
 
     thread = threading.Thread(target=hand_all)
@@ -209,15 +209,15 @@ def test_lanes_leave_room_in_memory(bundle: Bundle) -> None:
     decoder = ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu")
     threads = torch.get_num_threads()
     one_more = threads + 1 if threads > 1 else 1
-    assert decoder._lanes_of(1) == LaneCount(one_more, 1)
-    assert decoder._lanes_of(2**40) == LaneCount(1, threads)
+    assert decoder._choose_lanes(1) == LaneCount(one_more, 1)
+    assert decoder._choose_lanes(2**40) == LaneCount(1, threads)
 
 
 def test_a_batch_keeps_what_passed_and_only_that(bundle: Bundle) -> None:
     recipe = screened(bundle)
     maker, times = maker_for(bundle, recipe), StageTimes()
     batch: Batch = maker.batcher.make(np.arange(8), np.zeros(8, dtype=np.int64), np.arange(8) % 3, times)
-    passed = np.flatnonzero(batch.looked.passed_B).tolist()
+    passed = np.flatnonzero(batch.screened.passed_B).tolist()
     assert 0 < len(passed) < 8
     assert list(batch.blocks) == list(batch.hashes) == passed
     for row in passed:

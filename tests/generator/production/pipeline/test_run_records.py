@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from generator.production.pipeline.run_costs import pace
-from generator.production.pipeline.run_record import Run
+from generator.production.pipeline.run_record import RunRecord
 from generator.production.pipeline.stage_times import STAGES
 from generator.store import open_store
 from generator.store.base import Store
@@ -55,4 +55,4 @@ def test_what_does_not_parse_is_passed_over(store: Store, data: bytes) -> None:
 
 
 def test_facts_that_later_releases_add_are_no_hindrance() -> None:
-    assert Run.model_validate_json(run(gpu="H200")).shard == 0
+    assert RunRecord.model_validate_json(run(gpu="H200")).shard == 0

@@ -12,7 +12,7 @@ from scipy.stats import kstest
 
 from generator.errors import RejectionExhausted, SpecError
 from generator.models.latents import LatentDistribution
-from generator.models.latents.load import load
+from generator.models.latents.load import load_distribution
 from generator.production.pipeline.sampling import Draw, Sampler
 from generator.spec.recipe import Recipe
 from generator.spec.seeding import Noise, noise
@@ -39,7 +39,7 @@ def made(*, first_weight: float = 0.3) -> LatentDistribution:
         "factor": np.linalg.cholesky(root_MDD @ root_MDD.transpose(0, 2, 1) + 0.2 * np.eye(DIMS)),
         "quantile": np.tile(np.linspace(-30.0, 0.0, 1001), (3, 1)),
     }
-    return load({"family": "mixture", "dims": DIMS, "classes": 3, "clusters": list(CLUSTERS)}, tensors)
+    return load_distribution({"family": "mixture", "dims": DIMS, "classes": 3, "clusters": list(CLUSTERS)}, tensors)
 
 
 MIXTURE = made()
@@ -52,7 +52,7 @@ def sampler(mixture: LatentDistribution = MIXTURE, **changes: Any) -> Sampler:
 
 
 def once(of: Sampler, labels_B: np.ndarray) -> Draw:
-    return of.once(np.arange(len(labels_B)), np.zeros(len(labels_B), dtype=np.int64), labels_B)
+    return of.draw_attempt(np.arange(len(labels_B)), np.zeros(len(labels_B), dtype=np.int64), labels_B)
 
 
 def labels_of(rows: int) -> np.ndarray:
@@ -64,10 +64,10 @@ def labels_of(rows: int) -> np.ndarray:
 @given(order=st.permutations(range(21)), batch=st.sampled_from([1, 3, 7, 21]), first=st.integers(0, 2**40))
 def test_a_row_depends_on_index_and_attempt_alone(draw: str, order: list[int], batch: int, first: int) -> None:
     indices, attempts, labels = np.arange(first, first + 21), np.arange(21) % 4, labels_of(21)
-    whole = sampler(draw=DRAWS[draw], temperature=0.8).once(indices, attempts, labels)
+    whole = sampler(draw=DRAWS[draw], temperature=0.8).draw_attempt(indices, attempts, labels)
     for begin in range(0, 21, batch):
         rows = np.array(order[begin : begin + batch])
-        part = sampler(draw=DRAWS[draw], temperature=0.8).once(indices[rows], attempts[rows], labels[rows])
+        part = sampler(draw=DRAWS[draw], temperature=0.8).draw_attempt(indices[rows], attempts[rows], labels[rows])
         for name in ("z_BD", "attempts_B", "clusters_B", "log_density_B"):
             assert getattr(part, name).tobytes() == getattr(whole, name)[rows].tobytes(), name
 
@@ -84,7 +84,7 @@ def test_a_floor_refuses_and_draws_again(draw: str) -> None:
     kept = found.attempts_B == 0
     assert found.z_BD[kept].tobytes() == first.z_BD[kept].tobytes()
     assert (first.log_density_B[~kept] < middle).all()
-    assert of.once(np.arange(200), found.attempts_B, labels).z_BD.tobytes() == found.z_BD.tobytes()
+    assert of.draw_attempt(np.arange(200), found.attempts_B, labels).z_BD.tobytes() == found.z_BD.tobytes()
 
 
 def test_a_code_that_no_neighbour_of_reaches_the_floor_is_an_error_with_the_rate() -> None:
@@ -187,11 +187,11 @@ def test_a_class_that_is_not_drawn_need_not_have_the_cluster() -> None:
 def test_locating_undoes_sampling_row_by_row() -> None:
     labels, rows = labels_of(60), np.random.default_rng(0).permutation(60)
     drawn = MIXTURE.sample(noise(1, np.arange(60), np.zeros(60, dtype=np.int64), DIMS), labels)
-    found = MIXTURE.locate(drawn.z_BD, labels)
+    found = MIXTURE.to_noise(drawn.z_BD, labels)
     np.testing.assert_allclose(MIXTURE.sample(found, labels).z_BD, drawn.z_BD, atol=1e-9)
     for part in np.array_split(rows, 9):
-        again = MIXTURE.locate(drawn.z_BD[part], labels[part])
+        again = MIXTURE.to_noise(drawn.z_BD[part], labels[part])
         assert again.normal_BD.tobytes() == found.normal_BD[part].tobytes()
         assert again.choice_B.tobytes() == found.choice_B[part].tobytes()
-    chosen = Noise(MIXTURE.choice_of(drawn.cluster_B, labels), found.normal_BD)
+    chosen = Noise(MIXTURE.choice_for_cluster(drawn.cluster_B, labels), found.normal_BD)
     assert np.array_equal(MIXTURE.sample(chosen, labels).cluster_B, drawn.cluster_B)

@@ -11,18 +11,18 @@ import pytest
 from generator.models.bundle import Bundle, load_bundle
 from generator.production.profiling import profile as profile_module
 from generator.production.profiling.profile import profile
-from generator.production.profiling.random_bundle import reference_bundle
-from generator.production.profiling.suggestion import suggestion
+from generator.production.profiling.random_bundle import random_bundle
+from generator.production.profiling.suggestion import suggest_worker
 from generator.spec.recipe import Recipe
 from generator.store import open_store
-from tests.support.bundles import guarded_bundle
+from tests.support.bundles import screened_bundle
 from workers.settings import Settings
 from workers.worker.tuning import tuned_settings
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_module, "_SECONDS", 0.02)
+    monkeypatch.setattr(profile_module, "_MIN_SECONDS", 0.02)
 
 
 def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
@@ -31,7 +31,7 @@ def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
 
 
 def test_a_profile_adds_up(tmp_path: Path) -> None:
-    bundle = load_bundle(open_store(str(guarded_bundle(tmp_path / "bundle", size=16, channels=3))))
+    bundle = load_bundle(open_store(str(screened_bundle(tmp_path / "bundle", size=16, channels=3))))
     recipe = recipe_for(bundle, label_floor=0.334)
     found = profile(recipe, bundle, tmp_path, device="cpu", price_per_hour=3.6)
     assert set(found.alone) == {"latents", "decode", "screen", "encode", "write", "upload"}
@@ -45,30 +45,30 @@ def test_a_profile_adds_up(tmp_path: Path) -> None:
 
 
 def test_a_machine_can_be_measured_without_a_bundle(tmp_path: Path) -> None:
-    bundle = reference_bundle(tmp_path / "reference", 16)
+    bundle = random_bundle(tmp_path / "reference", 16)
     found = profile(recipe_for(bundle, image={"format": "jpeg"}), bundle, tmp_path, device="cpu")
     assert found.image == "16 x 16 x 3, jpeg"
     assert found.cost_per_million is None
-    assert reference_bundle(tmp_path / "again", 16).digest == bundle.digest
+    assert random_bundle(tmp_path / "again", 16).digest == bundle.digest
 
 
 def test_a_cpu_gets_a_process_a_core_as_far_as_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     for free, wanted in ((2**40, (8, 1)), (3 * 10**9, (3, 2)), (10**6, (1, 8))):
-        monkeypatch.setattr("generator.production.profiling.suggestion.available_bytes", lambda free=free: free)
-        found = suggestion(cuda=False, cores=8)
+        monkeypatch.setattr("generator.production.profiling.suggestion.available_memory", lambda free=free: free)
+        found = suggest_worker(cuda=False, cores=8)
         assert (found.concurrency, found.threads) == wanted
 
 
 def test_a_gpu_gets_the_processes_that_keep_up_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("generator.production.profiling.suggestion.available_bytes", lambda: 2**40)
-    assert suggestion(cuda=True, cores=16).concurrency == 2
-    assert suggestion(cuda=True, cores=16, feeding=4.1).concurrency == 6
-    assert suggestion(cuda=True, cores=4, feeding=40.0).concurrency == 4
-    assert suggestion(cuda=True, cores=1).concurrency == 1
+    monkeypatch.setattr("generator.production.profiling.suggestion.available_memory", lambda: 2**40)
+    assert suggest_worker(cuda=True, cores=16).concurrency == 2
+    assert suggest_worker(cuda=True, cores=16, feeding=4.1).concurrency == 6
+    assert suggest_worker(cuda=True, cores=4, feeding=40.0).concurrency == 4
+    assert suggest_worker(cuda=True, cores=1).concurrency == 1
 
 
 def test_a_tuned_worker_keeps_what_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("generator.production.profiling.suggestion.available_bytes", lambda: 2**40)
+    monkeypatch.setattr("generator.production.profiling.suggestion.available_memory", lambda: 2**40)
     monkeypatch.setattr("generator.production.profiling.suggestion.usable_cores", lambda: 6)
     free = tuned_settings(Settings(device="cpu"))
     assert (free.concurrency, free.threads) == (6, 1)

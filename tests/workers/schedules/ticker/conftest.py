@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.simulated_schedules import Scene
+from tests.support.simulated_schedules import ScheduleSimulation
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
+def scene(tmp_path: Path) -> ScheduleSimulation:
+    return ScheduleSimulation(tmp_path)

@@ -13,14 +13,18 @@ from torch import nn
 
 from generator.models.autoencoders.config import AutoencoderConfig, LayerwiseConfig, RegularizedConfig, parse_config
 from generator.models.autoencoders.factory import load_decoder, load_encoder
-from generator.models.autoencoders.families.adversarial import centres, mismatch
-from generator.models.autoencoders.families.denoising import corrupted
-from generator.models.autoencoders.families.layerwise import Layerwise
-from generator.models.autoencoders.families.regularized import Regularized, largest_singular_value, squared_norm
+from generator.models.autoencoders.families.adversarial import prior_centres, squared_mmd
+from generator.models.autoencoders.families.denoising import corrupt
+from generator.models.autoencoders.families.layerwise import LayerwiseAutoencoder
+from generator.models.autoencoders.families.regularized import (
+    RegularizedAutoencoder,
+    largest_singular_value,
+    squared_norm,
+)
 from generator.models.autoencoders.inference import encode
 from generator.models.autoencoders.networks import Decoder, to_input
 from generator.models.autoencoders.settings import TrainSettings
-from generator.models.autoencoders.training import Examples, Trained, train
+from generator.models.autoencoders.training import Examples, TrainedAutoencoder, train_autoencoder
 from generator.sources import load_source, split
 
 CPU = torch.device("cpu")
@@ -48,12 +52,12 @@ def config_of(family: str, **options: object) -> AutoencoderConfig:
 
 
 @cache
-def trained_on_digits(config: AutoencoderConfig, epochs: int = 12, rate: float = 5e-3) -> Trained:
+def trained_on_digits(config: AutoencoderConfig, epochs: int = 12, rate: float = 5e-3) -> TrainedAutoencoder:
     settings = TrainSettings(epochs=epochs, batch=64, learning_rate=rate, patience=epochs, seed=1, device="cpu")
-    return train(config, settings, *digits(), classes=10)
+    return train_autoencoder(config, settings, *digits(), classes=10)
 
 
-def held_out_codes(trained: Trained) -> np.ndarray:
+def held_out_codes(trained: TrainedAutoencoder) -> np.ndarray:
     return encode(load_encoder(trained.config, trained.encoder_state), digits()[1].images_NHWC)
 
 
@@ -97,7 +101,7 @@ def test_pre_training_lowers_the_error_of_each_layer_before_fine_tuning_begins()
 def test_pre_training_moves_one_layer_at_a_time() -> None:
     config = config_of("stacked-layerwise", pretraining=0.5)
     assert isinstance(config, LayerwiseConfig)
-    network, batch = Layerwise(config, TrainSettings()), digits()[0].batch(slice(64), CPU)
+    network, batch = LayerwiseAutoencoder(config, TrainSettings()), digits()[0].batch(slice(64), CPU)
     for progress, moved in ((0.0, ("encoder.trunk.0.", "decoder.grow.0.")), (0.3, ("encoder.code.", "decoder.start."))):
         network.zero_grad()
         network.losses(batch, progress=progress, noise=torch.Generator()).total.backward()  # type: ignore[no-untyped-call]
@@ -108,7 +112,7 @@ def test_pre_training_moves_one_layer_at_a_time() -> None:
 @pytest.mark.parametrize(("noise", "amount"), [("gaussian", 0.4), ("masking", 0.4), ("salt-and-pepper", 0.3)])
 def test_the_denoising_autoencoder_restores_what_the_plain_one_does_not(noise: str, amount: float) -> None:
     x_BCHW = to_input(digits()[1].images_NHWC, CPU)
-    noisy_BCHW = corrupted(x_BCHW, noise, amount, torch.Generator().manual_seed(7))
+    noisy_BCHW = corrupt(x_BCHW, noise, amount, torch.Generator().manual_seed(7))
     errors = []
     for config in (
         config_of("denoising", latent_dim=24, noise=noise, amount=amount),
@@ -125,7 +129,7 @@ def test_the_denoising_autoencoder_restores_what_the_plain_one_does_not(noise: s
 @pytest.mark.parametrize(("noise", "amount"), [("masking", 0.25), ("salt-and-pepper", 0.4), ("gaussian", 0.2)])
 def test_noise_is_of_the_kind_and_amount_asked_for(noise: str, amount: float) -> None:
     x_BCHW = torch.full((200, 3, 16, 16), 0.5)
-    noisy_BCHW = corrupted(x_BCHW, noise, amount, torch.Generator().manual_seed(0))
+    noisy_BCHW = corrupt(x_BCHW, noise, amount, torch.Generator().manual_seed(0))
     change_BCHW = noisy_BCHW - x_BCHW
     if noise == "gaussian":
         assert change_BCHW.std().item() == pytest.approx(amount, rel=0.02)
@@ -142,10 +146,10 @@ def test_adversarial_codes_match_the_prior_better_than_plain_ones() -> None:
     adversarial = held_out_codes(trained_on_digits(config_of("adversarial"), epochs=14))
     plain = held_out_codes(trained_on_digits(config_of("stacked"), epochs=14))
     scaled = (plain - plain.mean(axis=0)) / plain.std(axis=0)  # even with its moments set right
-    distances = [mismatch(torch.from_numpy(z_BD)).item() for z_BD in (adversarial, plain, scaled)]
+    distances = [squared_mmd(torch.from_numpy(z_BD)).item() for z_BD in (adversarial, plain, scaled)]
     assert distances[0] < 0.2 * distances[1]
     draws = torch.randn(len(plain), 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert mismatch(draws).item() < distances[0] < 0.05
+    assert squared_mmd(draws).item() < distances[0] < 0.05
 
 
 def test_a_prior_for_every_class_puts_each_class_in_its_place() -> None:
@@ -153,10 +157,10 @@ def test_a_prior_for_every_class_puts_each_class_in_its_place() -> None:
     codes_ND = held_out_codes(trained_on_digits(config, epochs=18))
     labels_N = digits()[1].labels_N
     assert labels_N is not None
-    distance_NK = np.linalg.norm(codes_ND[:, None] - centres(10, 8).numpy(), axis=2)
+    distance_NK = np.linalg.norm(codes_ND[:, None] - prior_centres(10, 8).numpy(), axis=2)
     assert (distance_NK.argmin(axis=1) == labels_N).mean() > 0.5
-    around_ND = torch.from_numpy(codes_ND - centres(10, 8).numpy()[labels_N])
-    assert mismatch(around_ND).item() < 0.05
+    around_ND = torch.from_numpy(codes_ND - prior_centres(10, 8).numpy()[labels_N])
+    assert squared_mmd(around_ND).item() < 0.05
 
 
 def test_the_mismatch_is_that_of_many_draws() -> None:
@@ -168,15 +172,15 @@ def test_the_mismatch_is_that_of_many_draws() -> None:
         return torch.exp(-torch.cdist(a, b).square() / 6.0).mean()
 
     expected = kernel(z_BD, z_BD) - 2.0 * kernel(z_BD, drawn_BD) + kernel(drawn_BD, drawn_BD)
-    assert mismatch(z_BD).item() == pytest.approx(expected.item(), rel=0.1)
+    assert squared_mmd(z_BD).item() == pytest.approx(expected.item(), rel=0.1)
 
 
 @pytest.mark.parametrize(("classes", "dims"), [(10, 1), (10, 2), (3, 5), (10, 24), (50, 4)])
 def test_centres_of_the_classes_lie_apart(classes: int, dims: int) -> None:
-    centres_KD = centres(classes, dims)
+    centres_KD = prior_centres(classes, dims)
     assert centres_KD.shape == (classes, dims)
     assert torch.pdist(centres_KD).min().item() == pytest.approx(6.0, rel=1e-4)
-    torch.testing.assert_close(centres_KD, centres(classes, dims), rtol=0.0, atol=0.0)
+    torch.testing.assert_close(centres_KD, prior_centres(classes, dims), rtol=0.0, atol=0.0)
 
 
 def test_regularized_codes_are_smaller() -> None:
@@ -187,7 +191,7 @@ def test_regularized_codes_are_smaller() -> None:
     assert norms[0] < 0.5 * norms[1]
 
 
-def decoder_of(trained: Trained) -> nn.Module:
+def decoder_of(trained: TrainedAutoencoder) -> nn.Module:
     return load_decoder(trained.config, trained.decoder_state)
 
 
@@ -214,7 +218,7 @@ def test_the_gradient_penalty_flattens_the_decoder() -> None:
 def test_the_slope_of_the_decoder_is_estimated_rightly() -> None:
     config = config_of("regularized", decoder_penalty="gradient")
     assert isinstance(config, RegularizedConfig)
-    network = Regularized(config, TrainSettings()).eval()
+    network = RegularizedAutoencoder(config, TrainSettings()).eval()
     batch = digits()[1].batch(slice(64), CPU)
     terms = [
         network.losses(batch, progress=0.0, noise=torch.Generator().manual_seed(seed)).terms["decoder"].item()

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from generator.errors import SpecError
 from generator.models.autoencoders.config import LayerwiseConfig, LinearConfig, StackedConfig, VaeConfig
-from generator.models.autoencoders.posterior_collapse import notices_of_collapse
+from generator.models.autoencoders.posterior_collapse import collapse_notices
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
-from generator.models.autoencoders.sharpening import PATCH_BEGINS, Sharpening
-from generator.models.autoencoders.training import Examples, Trained, train
-from generator.models.learning import learn
+from generator.models.autoencoders.sharpening import PATCH_LOSS_START, SharpeningLosses
+from generator.models.autoencoders.training import Examples, TrainedAutoencoder, train_autoencoder
+from generator.models.learning import train_bundle
 from generator.sources import load_source
 
 SETTINGS = TrainSettings(epochs=5, batch=32, seed=3, device="cpu")
@@ -40,26 +40,26 @@ def noise_images(count: int, seed: int) -> Examples:
 TRAIN, HOLDOUT = noise_images(128, 0), noise_images(32, 1)
 
 
-def state_of(trained: Trained) -> dict[str, bytes]:
+def state_of(trained: TrainedAutoencoder) -> dict[str, bytes]:
     states = {"encoder": trained.encoder_state, "decoder": trained.decoder_state}
     return {f"{part} {name}": value.numpy().tobytes() for part, of in states.items() for name, value in of.items()}
 
 
 def test_equal_images_are_at_no_distance_and_others_at_one_that_grows() -> None:
-    sharpening = Sharpening(SETTINGS.model_copy(update={"feature_loss": 2.0}), 1, Slopes())
+    sharpening = SharpeningLosses(SETTINGS.model_copy(update={"feature_loss": 2.0}), 1, Slopes())
     x_BCHW = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     change_BCHW = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)) - 0.5
-    near, far = (sharpening.distance(x_BCHW, x_BCHW + share * change_BCHW) for share in (0.1, 0.2))
-    assert sharpening.distance(x_BCHW, x_BCHW) == 0.0 < near < far
-    assert sharpening.distance(x_BCHW, x_BCHW.mean() + 0.0 * x_BCHW).item() == pytest.approx(1.0)
-    torch.testing.assert_close(sharpening.judged(x_BCHW, x_BCHW + change_BCHW)[0] / 2.0, far * 25.0)
+    near, far = (sharpening.feature_distance(x_BCHW, x_BCHW + share * change_BCHW) for share in (0.1, 0.2))
+    assert sharpening.feature_distance(x_BCHW, x_BCHW) == 0.0 < near < far
+    assert sharpening.feature_distance(x_BCHW, x_BCHW.mean() + 0.0 * x_BCHW).item() == pytest.approx(1.0)
+    torch.testing.assert_close(sharpening.holdout_loss(x_BCHW, x_BCHW + change_BCHW)[0] / 2.0, far * 25.0)
 
 
 def test_the_feature_loss_brings_the_features_nearer() -> None:
     wave_NS = 127.5 + 127.5 * np.sin(np.arange(8) + np.linspace(0.0, 40.0, 128)[:, None])
     waves = Examples(np.repeat(wave_NS[:, :, None, None], 8, axis=2).round().astype(np.uint8))
     weighed, free = (
-        train(CONFIG, SETTINGS.model_copy(update={"feature_loss": weight}), waves, waves, features=Slopes())
+        train_autoencoder(CONFIG, SETTINGS.model_copy(update={"feature_loss": weight}), waves, waves, features=Slopes())
         for weight in (1000.0, 1e-6)
     )
     distances = [trained.history[-1].holdout_terms["features"] for trained in (weighed, free)]
@@ -68,25 +68,25 @@ def test_the_feature_loss_brings_the_features_nearer() -> None:
 
 def test_a_feature_loss_without_features_is_refused() -> None:
     with pytest.raises(SpecError) as refused:
-        train(CONFIG, SETTINGS.model_copy(update={"feature_loss": 1.0}), TRAIN, HOLDOUT)
+        train_autoencoder(CONFIG, SETTINGS.model_copy(update={"feature_loss": 1.0}), TRAIN, HOLDOUT)
     assert refused.value.field == "train.feature_loss"
 
 
 def test_neither_term_trains_the_others_network() -> None:
-    sharpening = Sharpening(SETTINGS.model_copy(update={"patch_loss": 3.0}), 1)
+    sharpening = SharpeningLosses(SETTINGS.model_copy(update={"patch_loss": 3.0}), 1)
     x_BCHW, output_BCHW = torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8, requires_grad=True)
-    assert sharpening.added(x_BCHW, output_BCHW, PATCH_BEGINS - 0.01).item() == 0.0
+    assert sharpening.training_loss(x_BCHW, output_BCHW, PATCH_LOSS_START - 0.01).item() == 0.0
     assert sharpening.discriminator is not None
-    sharpening.added(x_BCHW, output_BCHW, PATCH_BEGINS).backward()  # type: ignore[no-untyped-call]
+    sharpening.training_loss(x_BCHW, output_BCHW, PATCH_LOSS_START).backward()  # type: ignore[no-untyped-call]
     assert output_BCHW.grad is not None
     mine = {name: weight.grad for name, weight in sharpening.discriminator.named_parameters()}
     deceived = 3.0 * nn.functional.softplus(-sharpening.discriminator(output_BCHW)).sum() / len(x_BCHW)
     (alone_BCHW,) = torch.autograd.grad(deceived, output_BCHW)
     torch.testing.assert_close(output_BCHW.grad, alone_BCHW)
     for weight in (0.0, 100.0):  # what the family pays does not reach the discriminator
-        other = Sharpening(SETTINGS.model_copy(update={"patch_loss": weight or 1.0}), 1)
+        other = SharpeningLosses(SETTINGS.model_copy(update={"patch_loss": weight or 1.0}), 1)
         other.load_state_dict(sharpening.state_dict())
-        other.added(x_BCHW, output_BCHW.detach(), 1.0).backward()  # type: ignore[no-untyped-call]
+        other.training_loss(x_BCHW, output_BCHW.detach(), 1.0).backward()  # type: ignore[no-untyped-call]
         for name, parameter in other.discriminator.named_parameters():  # type: ignore[union-attr]
             torch.testing.assert_close(parameter.grad, mine[name])
 
@@ -105,10 +105,10 @@ def test_a_resumed_sharpened_run_ends_with_the_same_bits(
             raise Killed
 
     settings = SETTINGS.model_copy(update={"feature_loss": 5.0, "patch_loss": 1.0})
-    undisturbed = train(config, settings, TRAIN, HOLDOUT, features=Slopes())
+    undisturbed = train_autoencoder(config, settings, TRAIN, HOLDOUT, features=Slopes())
     with pytest.raises(Killed):
-        train(config, settings, TRAIN, HOLDOUT, features=Slopes(), checkpoint=tmp_path / "c", on_epoch=kill)
-    resumed = train(config, settings, TRAIN, HOLDOUT, features=Slopes(), checkpoint=tmp_path / "c")
+        train_autoencoder(config, settings, TRAIN, HOLDOUT, features=Slopes(), checkpoint=tmp_path / "c", on_epoch=kill)
+    resumed = train_autoencoder(config, settings, TRAIN, HOLDOUT, features=Slopes(), checkpoint=tmp_path / "c")
     assert state_of(resumed) == state_of(undisturbed)
     assert resumed.history == undisturbed.history
     assert [record.best for record in resumed.history] == [False] * 4 + [True]
@@ -118,7 +118,7 @@ def test_a_feature_loss_needs_labels_and_says_so_before_training(tmp_path: Path)
     np.savez(tmp_path / "plain.npz", train_images=TRAIN.images_NHWC[..., 0])
     source = load_source(str(tmp_path / "plain.npz"))
     with pytest.raises(SpecError) as refused:
-        learn(source, CONFIG, SETTINGS.model_copy(update={"feature_loss": 1.0}), tmp_path / "b")
+        train_bundle(source, CONFIG, SETTINGS.model_copy(update={"feature_loss": 1.0}), tmp_path / "b")
     assert refused.value.field == "train.feature_loss"
     assert [path.name for path in tmp_path.iterdir()] == ["plain.npz"]
 
@@ -126,16 +126,16 @@ def test_a_feature_loss_needs_labels_and_says_so_before_training(tmp_path: Path)
 def test_a_collapsed_posterior_is_noticed() -> None:
     config = VaeConfig(size=8, latent_dim=4, width=4)
     codes_ND = np.random.default_rng(0).normal(size=(500, 4))
-    assert notices_of_collapse(config, codes_ND) == ()
-    (some,) = notices_of_collapse(config, codes_ND * np.array([1.0, 0.01, 1.0, 0.01]))
+    assert collapse_notices(config, codes_ND) == ()
+    (some,) = collapse_notices(config, codes_ND * np.array([1.0, 0.01, 1.0, 0.01]))
     assert "2 of 4" in some
-    (all_of_them,) = notices_of_collapse(config, codes_ND * 0.01)
+    (all_of_them,) = collapse_notices(config, codes_ND * 0.01)
     assert "collapsed" in all_of_them
-    assert notices_of_collapse(CONFIG, codes_ND * 0.01) == ()
+    assert collapse_notices(CONFIG, codes_ND * 0.01) == ()
 
 
 def test_a_collapsed_vae_is_noticed_by_the_fit_of_its_bundle(tmp_path: Path) -> None:
     np.savez(tmp_path / "plain.npz", train_images=TRAIN.images_NHWC[..., 0])
     config = VaeConfig(size=8, latent_dim=2, width=4, beta=100.0, warmup=0.0)
-    learned = learn(load_source(str(tmp_path / "plain.npz")), config, SETTINGS, tmp_path / "b")
+    learned = train_bundle(load_source(str(tmp_path / "plain.npz")), config, SETTINGS, tmp_path / "b")
     assert "collapsed" in learned.fit.notices[0]

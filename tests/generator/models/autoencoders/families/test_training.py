@@ -13,7 +13,7 @@ from generator.models.autoencoders.config import FAMILIES, AutoencoderConfig, pa
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import encode, reconstruct
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
-from generator.models.autoencoders.training import Examples, Trained, train
+from generator.models.autoencoders.training import Examples, TrainedAutoencoder, train_autoencoder
 
 VARIANTS: list[dict[str, Any]] = [
     *({"family": family} for family in FAMILIES),
@@ -50,11 +50,11 @@ def stripes(count: int, size: int = 8, channels: int = 1, seed: int = 0) -> Exam
 TRAIN, HOLDOUT = stripes(96), stripes(32, seed=1)
 
 
-def run(variant: dict[str, Any], settings: TrainSettings = SETTINGS, **options: Any) -> Trained:
-    return train(config_of(variant), settings, TRAIN, HOLDOUT, classes=2, **options)
+def run(variant: dict[str, Any], settings: TrainSettings = SETTINGS, **options: Any) -> TrainedAutoencoder:
+    return train_autoencoder(config_of(variant), settings, TRAIN, HOLDOUT, classes=2, **options)
 
 
-def weights(trained: Trained) -> dict[str, bytes]:
+def weights(trained: TrainedAutoencoder) -> dict[str, bytes]:
     states = {"encoder": trained.encoder_state, "decoder": trained.decoder_state}
     return {f"{part} {name}": value.numpy().tobytes() for part, of in states.items() for name, value in of.items()}
 
@@ -104,12 +104,12 @@ def test_every_family_takes_every_size_with_labels_or_without(
     images_NHWC = stripes(8, size, channels).images_NHWC
     labels_N = np.arange(8) % 2 if variant.get("conditioned") else None
     examples = Examples(images_NHWC, labels_N)
-    trained = train(config, one, examples, examples, classes=0 if labels_N is None else 2)
+    trained = train_autoencoder(config, one, examples, examples, classes=0 if labels_N is None else 2)
     assert all(bool(value.isfinite().all()) for value in trained.decoder_state.values())
 
 
 def test_a_prior_for_every_class_needs_labels() -> None:
     config = config_of({"family": "adversarial", "conditioned": True})
     with pytest.raises(SpecError) as refused:
-        train(config, SETTINGS, Examples(TRAIN.images_NHWC), Examples(HOLDOUT.images_NHWC))
+        train_autoencoder(config, SETTINGS, Examples(TRAIN.images_NHWC), Examples(HOLDOUT.images_NHWC))
     assert refused.value.field == "model.conditioned"

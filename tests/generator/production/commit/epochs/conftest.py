@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from generator.production.commit import BuildPlace, begin, open_epoch
+from generator.production.commit import BuildLocation, begin, open_epoch
 from generator.production.commit.epochs import fix_environment
 from generator.store import Store, open_store
-from tests.support.epochs import NEW, OLD, SMALL, Writer
+from tests.support.epochs import NEW, OLD, SMALL, EpochWorker
 
 
 @pytest.fixture
@@ -29,23 +29,23 @@ def store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def place(store: Store) -> BuildPlace:
+def place(store: Store) -> BuildLocation:
     """A build of three shards that has begun in the environment ``OLD``."""
     spec = SMALL.spec("memory://unused")
-    found = BuildPlace(store.at("small"), "small", spec.recipe, spec.recipe.canonical())
+    found = BuildLocation(store.at("small"), "small", spec.recipe, spec.recipe.canonical())
     begin(found)
     fix_environment(found.store, OLD)
     return found
 
 
 @pytest.fixture
-def old(place: BuildPlace) -> Writer:
-    return Writer(place, OLD)
+def old(place: BuildLocation) -> EpochWorker:
+    return EpochWorker(place, OLD)
 
 
 @pytest.fixture
-def new(place: BuildPlace) -> Writer:
-    return Writer(place, NEW, mark=b"n")
+def new(place: BuildLocation) -> EpochWorker:
+    return EpochWorker(place, NEW, mark=b"n")
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def half() -> bool:
 
 
 @pytest.fixture
-def moved(old: Writer, half: bool) -> BuildPlace:
+def moved(old: EpochWorker, half: bool) -> BuildLocation:
     """``place`` in its second epoch, which ``NEW`` has begun."""
     if half:
-        old.leave_half(1)
+        old.write_without_receipt(1)
     open_epoch(old.place.store)
     fix_environment(old.place.store, NEW)
     return old.place

@@ -7,21 +7,21 @@ import threading
 import pytest
 
 from generator.errors import DatasetError, EnvironmentMismatch, IntegrityError, SpecError
-from generator.production.commit import BuildPlace, current_epoch, environments_of, open_epoch, read_receipt
-from generator.production.commit.epochs import MAX_EPOCHS, Opening, environment_key, fix_environment, opening_key
+from generator.production.commit import BuildLocation, current_epoch, open_epoch, read_environments, read_receipt
+from generator.production.commit.epochs import MAX_EPOCHS, EpochOpening, environment_key, epoch_key, fix_environment
 from generator.production.provenance.environment import Environment
 from generator.store import Store
-from tests.support.epochs import NEW, OLD, OTHER, Writer, on_every_store
+from tests.support.epochs import NEW, OLD, OTHER, EpochWorker, on_every_store
 
 
-def test_the_first_worker_fixes_the_environment_and_others_are_refused(place: BuildPlace) -> None:
+def test_the_first_worker_fixes_the_environment_and_others_are_refused(place: BuildLocation) -> None:
     assert fix_environment(place.store, OLD).number == 0
     with pytest.raises(EnvironmentMismatch, match="cpu/old"):
         fix_environment(place.store, NEW)
 
 
 @on_every_store
-def test_a_new_epoch_is_for_anybody_but_the_environment_that_was_left(place: BuildPlace) -> None:
+def test_a_new_epoch_is_for_anybody_but_the_environment_that_was_left(place: BuildLocation) -> None:
     assert open_epoch(place.store) == 1
     with pytest.raises(EnvironmentMismatch, match="opened to leave"):
         fix_environment(place.store, OLD)
@@ -30,23 +30,23 @@ def test_a_new_epoch_is_for_anybody_but_the_environment_that_was_left(place: Bui
     for stranger in (OLD, OTHER):
         with pytest.raises(EnvironmentMismatch, match="epoch 1"):
             fix_environment(place.store, stranger)
-    assert set(environments_of(place.store)) == {OLD.digest, NEW.digest}
+    assert set(read_environments(place.store)) == {OLD.digest, NEW.digest}
 
 
-def test_an_environment_may_come_back_in_a_later_epoch(moved: BuildPlace) -> None:
+def test_an_environment_may_come_back_in_a_later_epoch(moved: BuildLocation) -> None:
     assert open_epoch(moved.store) == 2
     assert fix_environment(moved.store, OLD).number == 2
     assert current_epoch(moved.store).environment == OLD
 
 
-def test_opening_an_epoch_that_nobody_has_begun_changes_nothing(store: Store, place: BuildPlace) -> None:
+def test_opening_an_epoch_that_nobody_has_begun_changes_nothing(store: Store, place: BuildLocation) -> None:
     assert open_epoch(store.at("fresh")) == 0
     assert [open_epoch(place.store) for _ in range(3)] == [1, 1, 1]
 
 
-def test_the_last_epoch_is_refused_with_a_hint(place: BuildPlace) -> None:
+def test_the_last_epoch_is_refused_with_a_hint(place: BuildLocation) -> None:
     last = MAX_EPOCHS - 1
-    place.store.create(opening_key(last), Opening(epoch=last, leaves=OLD.digest).canonical())
+    place.store.create(epoch_key(last), EpochOpening(epoch=last, leaves=OLD.digest).canonical())
     place.store.create(environment_key(last), NEW.canonical())
     with pytest.raises(SpecError, match="revision"):
         open_epoch(place.store)
@@ -54,7 +54,7 @@ def test_the_last_epoch_is_refused_with_a_hint(place: BuildPlace) -> None:
 
 @on_every_store
 @pytest.mark.parametrize("environments", [(NEW, OTHER), (NEW, NEW)], ids=["differing", "equal"])
-def test_epochs_opened_and_fixed_at_once_are_one(place: BuildPlace, environments: tuple[Environment, ...]) -> None:
+def test_epochs_opened_and_fixed_at_once_are_one(place: BuildLocation, environments: tuple[Environment, ...]) -> None:
     together, opened, fixed = threading.Barrier(2), list[int](), list[Environment | None]()
 
     def resume(environment: Environment) -> None:
@@ -77,7 +77,7 @@ def test_epochs_opened_and_fixed_at_once_are_one(place: BuildPlace, environments
 
 
 @on_every_store
-def test_shards_without_a_receipt_are_made_in_the_new_epoch(old: Writer, new: Writer) -> None:
+def test_shards_without_a_receipt_are_made_in_the_new_epoch(old: EpochWorker, new: EpochWorker) -> None:
     place = old.place
     old.publish(0)
     open_epoch(place.store)
@@ -88,15 +88,15 @@ def test_shards_without_a_receipt_are_made_in_the_new_epoch(old: Writer, new: Wr
 
 
 @pytest.mark.parametrize("content", [b"{}", b"not json", b"[]", b'{"dtype":1}'])
-def test_damaged_epoch_documents_are_typed_errors(place: BuildPlace, content: bytes) -> None:
+def test_damaged_epoch_documents_are_typed_errors(place: BuildLocation, content: bytes) -> None:
     open_epoch(place.store)
     place.store.put(environment_key(1), content)
     with pytest.raises(DatasetError, match=r"environments/001\.json"):
         fix_environment(place.store, NEW)
     place.store.delete(environment_key(1))
-    place.store.put(opening_key(1), content)
+    place.store.put(epoch_key(1), content)
     with pytest.raises(DatasetError, match=r"epochs/001\.json"):
         fix_environment(place.store, NEW)
     place.store.put(environment_key(0), b"x" * 100_000)
     with pytest.raises(IntegrityError, match=r"environment\.json"):
-        environments_of(place.store)
+        read_environments(place.store)

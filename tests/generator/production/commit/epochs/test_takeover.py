@@ -10,9 +10,9 @@ import pytest
 
 from generator.errors import BuildConflict, EnvironmentMismatch, IntegrityError, ObjectMissing
 from generator.production.commit import (
-    BuildPlace,
-    finished_numbers,
-    is_finished,
+    BuildLocation,
+    finished_shards,
+    is_shard_finished,
     open_epoch,
     publish_shard,
     read_receipt,
@@ -21,7 +21,7 @@ from generator.production.commit.epochs import fix_environment
 from generator.production.commit.takeover import RESERVATION_BYTES, Reservation, take_over
 from generator.production.provenance.manifest import StoredFile, receipt_key
 from generator.spec.canonical import digest_of
-from tests.support.epochs import NEW, OTHER, Interrupting, Writer, is_whole, on_every_store
+from tests.support.epochs import NEW, OTHER, EpochWorker, InterruptedStore, is_whole, on_every_store
 
 half_made = pytest.mark.parametrize("half", [True], ids=["archive left"])
 half_or_not = pytest.mark.parametrize("half", [False, True], ids=["nothing left", "archive left"])
@@ -29,21 +29,23 @@ half_or_not = pytest.mark.parametrize("half", [False, True], ids=["nothing left"
 
 @on_every_store
 def test_what_a_dead_worker_left_is_a_conflict_in_its_own_epoch_and_replaced_in_the_next(
-    old: Writer, new: Writer
+    old: EpochWorker, new: EpochWorker
 ) -> None:
     place = old.place
-    old.leave_half(1)
+    old.write_without_receipt(1)
     with pytest.raises(BuildConflict, match="deterministic"):
         replace(old, mark=b"random").publish(1)
     open_epoch(place.store)
     fix_environment(place.store, NEW)
-    assert new.publish(1) == new.made(1).receipt
+    assert new.publish(1) == new.make_shard(1).receipt
     assert is_whole(place, 1)
-    assert new.publish(1) == new.made(1).receipt
+    assert new.publish(1) == new.make_shard(1).receipt
 
 
 @half_made
-def test_equal_bytes_of_a_dead_worker_are_adopted_under_the_new_environment(old: Writer, moved: BuildPlace) -> None:
+def test_equal_bytes_of_a_dead_worker_are_adopted_under_the_new_environment(
+    old: EpochWorker, moved: BuildLocation
+) -> None:
     twin = replace(old, environment=NEW)
     assert twin.publish(1).environment == NEW.digest
     assert is_whole(moved, 1)
@@ -51,36 +53,38 @@ def test_equal_bytes_of_a_dead_worker_are_adopted_under_the_new_environment(old:
 
 @on_every_store
 def test_a_late_receipt_of_the_old_epoch_counts_and_ends_the_new_ones_attempt(
-    old: Writer, new: Writer, moved: BuildPlace
+    old: EpochWorker, new: EpochWorker, moved: BuildLocation
 ) -> None:
     old.publish(1)  # it was on its way when the epoch was opened
-    assert new.publish(1) == old.made(1).receipt
+    assert new.publish(1) == old.make_shard(1).receipt
     assert is_whole(moved, 1)
-    assert finished_numbers(moved) == {1}
+    assert finished_shards(moved) == {1}
 
 
 @on_every_store
 def test_a_zombie_of_the_old_epoch_that_comes_after_the_receipt_changes_nothing(
-    old: Writer, new: Writer, moved: BuildPlace
+    old: EpochWorker, new: EpochWorker, moved: BuildLocation
 ) -> None:
     new.publish(1)
-    assert old.publish(1) == new.made(1).receipt  # the shard is done, if not by us
+    assert old.publish(1) == new.make_shard(1).receipt  # the shard is done, if not by us
     assert is_whole(moved, 1)
 
 
 @on_every_store
-def test_a_zombie_that_comes_before_the_receipt_leaves(old: Writer, new: Writer, moved: BuildPlace) -> None:
-    new.leave_half(1)
+def test_a_zombie_that_comes_before_the_receipt_leaves(
+    old: EpochWorker, new: EpochWorker, moved: BuildLocation
+) -> None:
+    new.write_without_receipt(1)
     with pytest.raises(EnvironmentMismatch, match="later epoch"):
         old.publish(1)
-    assert new.publish(1) == new.made(1).receipt
+    assert new.publish(1) == new.make_shard(1).receipt
     assert is_whole(moved, 1)
 
 
 @pytest.mark.parametrize("step", range(1, 8))
 @half_or_not
 def test_a_whole_old_worker_between_any_two_writes_of_a_new_one(
-    old: Writer, new: Writer, moved: BuildPlace, step: int
+    old: EpochWorker, new: EpochWorker, moved: BuildLocation, step: int
 ) -> None:
     """Whatever the order, the shard ends with one receipt, whose digests are those of the stored bytes."""
 
@@ -88,8 +92,8 @@ def test_a_whole_old_worker_between_any_two_writes_of_a_new_one(
         with suppress(EnvironmentMismatch):
             old.publish(1)
 
-    new_place = replace(moved, store=Interrupting(moved.store, step, zombie))
-    stands = publish_shard(new_place, new.made(1))
+    new_place = replace(moved, store=InterruptedStore(moved.store, step, zombie))
+    stands = publish_shard(new_place, new.make_shard(1))
     assert stands == read_receipt(moved, 1)
     assert is_whole(moved, 1)
 
@@ -97,11 +101,11 @@ def test_a_whole_old_worker_between_any_two_writes_of_a_new_one(
 @pytest.mark.parametrize("step", range(1, 4))
 @half_or_not
 def test_a_whole_new_worker_between_any_two_writes_of_an_old_one(
-    old: Writer, new: Writer, moved: BuildPlace, step: int
+    old: EpochWorker, new: EpochWorker, moved: BuildLocation, step: int
 ) -> None:
-    old_place = replace(moved, store=Interrupting(moved.store, step, lambda: new.publish(1) and None))
+    old_place = replace(moved, store=InterruptedStore(moved.store, step, lambda: new.publish(1) and None))
     try:
-        publish_shard(old_place, old.made(1))
+        publish_shard(old_place, old.make_shard(1))
     except EnvironmentMismatch:
         new.publish(1)
     assert is_whole(moved, 1)
@@ -110,68 +114,68 @@ def test_a_whole_new_worker_between_any_two_writes_of_an_old_one(
 
 @pytest.mark.parametrize("step", range(1, 8))
 @half_made
-def test_two_workers_of_the_new_epoch_take_over_together(new: Writer, moved: BuildPlace, step: int) -> None:
-    other = replace(moved, store=Interrupting(moved.store, step, lambda: new.publish(1) and None))
-    assert publish_shard(other, new.made(1)) == new.made(1).receipt
+def test_two_workers_of_the_new_epoch_take_over_together(new: EpochWorker, moved: BuildLocation, step: int) -> None:
+    other = replace(moved, store=InterruptedStore(moved.store, step, lambda: new.publish(1) and None))
+    assert publish_shard(other, new.make_shard(1)) == new.make_shard(1).receipt
     assert is_whole(moved, 1)
 
 
 @on_every_store
 @half_made
 def test_a_reserved_shard_is_not_finished_and_its_environment_may_go_on(
-    old: Writer, new: Writer, moved: BuildPlace
+    old: EpochWorker, new: EpochWorker, moved: BuildLocation
 ) -> None:
     moved.store.create(receipt_key(1), Reservation(environment=NEW.digest).canonical())
-    assert not is_finished(moved, 1)
-    assert finished_numbers(moved) == set()
+    assert not is_shard_finished(moved, 1)
+    assert finished_shards(moved) == set()
     with pytest.raises(ObjectMissing, match="reservation"):
         read_receipt(moved, 1)
     with pytest.raises(EnvironmentMismatch):
         old.publish(1)
     new.publish(1)
-    assert is_finished(moved, 1)
+    assert is_shard_finished(moved, 1)
     assert is_whole(moved, 1)
 
 
 @half_made
-def test_a_reservation_of_another_environment_is_left_to_a_person(new: Writer, moved: BuildPlace) -> None:
-    third = Writer(moved, OTHER, mark=b"third")
+def test_a_reservation_of_another_environment_is_left_to_a_person(new: EpochWorker, moved: BuildLocation) -> None:
+    third = EpochWorker(moved, OTHER, mark=b"third")
     moved.store.create(receipt_key(1), Reservation(environment=NEW.digest).canonical())
     open_epoch(moved.store)
     fix_environment(moved.store, OTHER)
     with pytest.raises(BuildConflict, match=r"delete receipts/000001\.json") as refused:
         third.publish(1)
-    for key in (receipt_key(1), new.made(1).receipt.shard.key, new.made(1).receipt.table.key):
+    for key in (receipt_key(1), new.make_shard(1).receipt.shard.key, new.make_shard(1).receipt.table.key):
         assert key in refused.value.hint
         moved.store.delete(key)
     third.publish(1)
     assert is_whole(moved, 1)
 
 
-def test_every_receipt_is_larger_than_a_reservation(old: Writer) -> None:
-    receipt = old.made(0).receipt
+def test_every_receipt_is_larger_than_a_reservation(old: EpochWorker) -> None:
+    receipt = old.make_shard(0).receipt
     key = StoredFile(key="k", digest=digest_of(b""), size=0)
     least = receipt.model_copy(update={"shard": key, "table": key, "samples": 0, "counts": (0,), "refused": 0})
     assert len(least.canonical()) > RESERVATION_BYTES
     assert len(Reservation(environment=NEW.digest).canonical()) == RESERVATION_BYTES
 
 
-def test_a_receipt_under_another_number_is_no_receipt(old: Writer) -> None:
-    old.place.store.create(receipt_key(2), old.made(1).receipt.canonical())
+def test_a_receipt_under_another_number_is_no_receipt(old: EpochWorker) -> None:
+    old.place.store.create(receipt_key(2), old.make_shard(1).receipt.canonical())
     with pytest.raises(IntegrityError, match="000002"):
         read_receipt(old.place, 2)
 
 
-def test_two_who_take_over_in_turn_end_in_a_typed_error_and_not_in_a_circle(old: Writer, new: Writer) -> None:
+def test_two_who_take_over_in_turn_end_in_a_typed_error_and_not_in_a_circle(old: EpochWorker, new: EpochWorker) -> None:
     place = old.place
-    made = new.made(1)
+    made = new.make_shard(1)
 
-    class Restless(Interrupting):
+    class Restless(InterruptedStore):
         def replace(self, key: str, data: bytes, etag: str) -> str:
             self._store.put(key, secrets.token_bytes(8))
             return self._store.replace(key, data, etag)
 
-    old.leave_half(1)
-    files = {made.receipt.shard.key: made.shard}
+    old.write_without_receipt(1)
+    files = {made.receipt.shard.key: made.archive}
     with pytest.raises(Exception, match="holds still"):
         take_over(Restless(place.store, 0, lambda: None), made.receipt, files)
