@@ -179,8 +179,8 @@ def _measured(
 
 
 def _place(source: Source, epochs: int, seed: int, asked: argparse.Namespace) -> Path:
-    place: Path = asked.work / f"{digest_of(_model(source, asked).encode())[7:15]}-{epochs}-{seed}.bundle"
-    return place
+    location: Path = asked.work / f"{digest_of(_model(source, asked).encode())[7:15]}-{epochs}-{seed}.bundle"
+    return location
 
 
 def _by_residual(
@@ -234,9 +234,9 @@ def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: float
     name = f"{path.stem}-{'soft' if soft else 'unscreened' if floors else 'screened'}"
     fields = {"bundle": str(path), "destination": str(asked.work), "name": name, "count": asked.count, "seed": seed}
     spec, store = resolve_draft(parse_draft(fields | floors))
-    place = locate_build(spec)
-    build(place, load_bundle(store), device="cpu")
-    samples = [(image, target, facts["label"]) for image, target, facts in open_dataset(place.url, soft_labels=soft)]
+    location = locate_build(spec)
+    build(location, load_bundle(store), device="cpu")
+    samples = [(image, target, facts["label"]) for image, target, facts in open_dataset(location.url, soft_labels=soft)]
     images_NHWC = np.stack([image for image, _, _ in samples])
     labels_N = np.array([label for _, _, label in samples], dtype=np.int64)
     return LabelledImages(images_NHWC, labels_N, np.stack([target for _, target, _ in samples]) if soft else None)

@@ -68,8 +68,8 @@ class PoolBench:
         bundle = self.home / "tiny"
         if not bundle.exists():
             tiny_bundle(bundle)
-        place = {"bundle": str(bundle), "destination": str(self.home / "out"), "name": name}
-        return place | {"count": shards, "shard_size": 1, "batch": 1}
+        location = {"bundle": str(bundle), "destination": str(self.home / "out"), "name": name}
+        return location | {"count": shards, "shard_size": 1, "batch": 1}
 
     @contextmanager
     def worker(self, mode: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -150,20 +150,20 @@ def measure_cost(url: str, home: Path, tasks: int, rounds: int) -> dict[str, Any
     return facts
 
 
-def write_fake_shards(place: BuildLocation, environment: str) -> None:
+def write_fake_shards(location: BuildLocation, environment: str) -> None:
     """Every shard but the first, which the preview shows, lies there: a few bytes, and a receipt that fits them."""
-    base, data, plan = Path(place.url.removeprefix("file://")), b".", Plan(place.recipe)
+    base, data, plan = Path(location.url.removeprefix("file://")), b".", Plan(location.recipe)
     for folder in ("shards", "samples", "receipts"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     for shard in (plan.shard(number) for number in range(1, plan.shard_count)):
-        keys = shard_key(place.name, shard.number), table_key(place.name, shard.number)
+        keys = shard_key(location.name, shard.number), table_key(location.name, shard.number)
         files = [StoredFile(key=key, digest=digest_of(data), size=1) for key in keys]
         receipt = Receipt(
-            recipe=place.recipe_digest,
+            recipe=location.recipe_digest,
             environment=environment,
             number=shard.number,
             samples=len(shard),
-            counts=tuple(int((shard.labels_N == label).sum()) for label in range(len(place.recipe.counts))),
+            counts=tuple(int((shard.labels_N == label).sum()) for label in range(len(location.recipe.counts))),
             refused=0,
             shard=files[0],
             table=files[1],
@@ -188,8 +188,8 @@ def measure_large_job(url: str, home: Path, shards: int) -> dict[str, Any]:
     submitted = time.perf_counter() - clock
     marker = bench.pool.marker(job)
     assert marker is not None
-    place = marker.place(bench.settings.s3)
-    write_fake_shards(place, shop.decoders.maker(place).environment.digest)
+    location = marker.location(bench.settings.s3)
+    write_fake_shards(location, shop.decoders.maker(location).environment.digest)
     shop.serve()
     ledger, tickets, served = [0], [0], min(shards // 2, _SERVED)
     clock, processor = time.perf_counter(), time.process_time()

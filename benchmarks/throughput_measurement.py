@@ -93,11 +93,11 @@ def measure_build(
     """A whole build in this process, from open decoder and store to the commit; ``server`` is the store's process."""
     loaded, settings = load_bundle(open_store(bundle)), S3Settings.model_validate(s3) if s3 else None
     spec = JobSpec(recipe=_recipe(loaded, images, form, seed=1), order=Order(destination=destination, name=name))
-    place = locate_build(spec, settings)
-    maker = open_shard_maker(place, loaded, open_decoder(place, loaded, "cpu", _compiling(compiled, cache)))
-    place.store.check_writable()  # the first call of an S3 client reads what the service can do
+    location = locate_build(spec, settings)
+    maker = open_shard_maker(location, loaded, open_decoder(location, loaded, "cpu", _compiling(compiled, cache)))
+    location.store.check_writable()  # the first call of an S3 client reads what the service can do
     clock, processor, theirs = time.perf_counter(), time.process_time(), _seconds_of(server)
-    build_with(place, loaded, maker)
+    build_with(location, loaded, maker)
     return {
         "images": images,
         "cores": usable_cores(),

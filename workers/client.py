@@ -63,16 +63,16 @@ class Client:
         _check_reachable(job)
         self._pool.settings.check_allowed(job.order.destination)
         self._pool.ledger.ping()
-        place = locate_build(job, self._pool.settings.s3)
-        if place.store.head(MANIFEST_KEY) is not None:
-            return self._committed_status(job, place)
+        location = locate_build(job, self._pool.settings.s3)
+        if location.store.head(MANIFEST_KEY) is not None:
+            return self._committed_status(job, location)
         known = self._submitted_marker(job)
         self._admit(job, fresh=known is None)
         try:
             self._pool.root.check_writable()
-            place.store.check_writable()
+            location.store.check_writable()
             push(bundle, self._pool.root)
-            begin(place)
+            begin(location)
             self._open_job(job)
         except BaseException:
             with suppress(BrokerUnavailable):
@@ -136,7 +136,7 @@ class Client:
         elif self.status(job).state == "committed":
             return self.status(job)
         if new_environment and (marker := self._pool.marker(job)) is not None:
-            open_epoch(self._pool.place(marker).store)
+            open_epoch(self._pool.location(marker).store)
         self._pool.resume(job, most=_MAX_LISTED_RECEIPTS)
         self._pool.top_up()
         return self.status(job)
@@ -207,21 +207,23 @@ class Client:
 
     def _mark_build(self, url: str, tenant: str) -> str:
         """The job of the build at ``url``, with a marker. Raises ``DatasetError``, ``BundleError``."""
-        destination, name, place = find_unfinished_build(self._pool.settings.check_allowed(url), self._pool.settings.s3)
-        if place.store.head(MANIFEST_KEY) is not None:
-            raise DatasetError("build", "a build that is not finished", f"a committed one at {place.url}")
-        read_info(find_bundle(place.recipe.bundle, self._pool.root, self._pool.settings.s3), place.recipe.bundle)
-        marker = marker_for_build(place, destination, name, tenant, time.time())
+        destination, name, location = find_unfinished_build(
+            self._pool.settings.check_allowed(url), self._pool.settings.s3
+        )
+        if location.store.head(MANIFEST_KEY) is not None:
+            raise DatasetError("build", "a build that is not finished", f"a committed one at {location.url}")
+        read_info(find_bundle(location.recipe.bundle, self._pool.root, self._pool.settings.s3), location.recipe.bundle)
+        marker = marker_for_build(location, destination, name, tenant, time.time())
         return create_marker(self._pool.root, marker).job
 
-    def _committed_status(self, spec: JobSpec, place: BuildLocation) -> JobStatus:
+    def _committed_status(self, spec: JobSpec, location: BuildLocation) -> JobStatus:
         facts, shards = self._pool.ledger.facts(spec.job_id), Plan(spec.recipe).shard_count
         return JobStatus(
             job=spec.job_id,
             state="committed",
             name=spec.order.name,
             tenant=facts.get("tenant", spec.order.tenant),
-            url=place.url,
+            url=location.url,
             shards=shards,
             shards_done=shards,
             shards_running=0,

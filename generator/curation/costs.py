@@ -61,17 +61,19 @@ class _Progress(NamedTuple):
 
 def report_of(build: Store) -> BuildReport:
     """The report of the build whose prefix ``build`` is seen from. Raises ``DatasetError``, ``StoreError``."""
-    place, committed = read_build_location(build, "report"), is_committed(build)
+    location, committed = read_build_location(build, "report"), is_committed(build)
     runs = read_run_records(build, most=_MAX_RUNS_READ, listed=_MAX_RUNS_LISTED)
     cost = sum_costs(runs.records)
-    shards_done, done, refused, size = _progress_of_manifest(place) if committed else _progress_of_runs(place, cost)
+    shards_done, done, refused, size = (
+        _progress_of_manifest(location) if committed else _progress_of_runs(location, cost)
+    )
     tried = None if refused is None else refused + (done if committed or cost is None else cost.made)
     return BuildReport(
         build=build.url,
         state="committed" if committed else "unfinished",
-        samples=place.recipe.total,
+        samples=location.recipe.total,
         samples_done=done,
-        shards=Plan(place.recipe).shard_count,
+        shards=Plan(location.recipe).shard_count,
         shards_done=shards_done,
         refused=refused,
         refused_share=round(refused / tried, 6) if refused is not None and tried else None,
@@ -85,14 +87,14 @@ def report_of(build: Store) -> BuildReport:
     )
 
 
-def _progress_of_manifest(place: BuildLocation) -> _Progress:
-    manifest = read_manifest(place.store)
+def _progress_of_manifest(location: BuildLocation) -> _Progress:
+    manifest = read_manifest(location.store)
     return _Progress(len(manifest.shards), manifest.samples, manifest.refused, manifest.bytes)
 
 
-def _progress_of_runs(place: BuildLocation, cost: RunCosts | None) -> _Progress:
-    plan = Plan(place.recipe)
-    numbers = [number for number in finished_shards(place) if number < plan.shard_count]
+def _progress_of_runs(location: BuildLocation, cost: RunCosts | None) -> _Progress:
+    plan = Plan(location.recipe)
+    numbers = [number for number in finished_shards(location) if number < plan.shard_count]
     done = sum(plan.size(number) for number in numbers)
     if cost is None:
         return _Progress(len(numbers), done, None, None)

@@ -42,17 +42,17 @@ def recipe_at(url: str, s3: S3Settings | None = None) -> Recipe:
 def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3Settings | None = None) -> Replay:
     """Make sample ``index`` of the committed build at ``url`` again. Raises ``DatasetError``, ``SpecError``."""
     store, manifest = resolve_build(url, s3)
-    place = read_build_location(store, manifest.name)
-    if not 0 <= index < place.recipe.total:
-        raise DatasetError("index", f"0 .. {place.recipe.total - 1}", index)
-    receipt = manifest.shards[Plan(place.recipe).shard_of(index)]
+    location = read_build_location(store, manifest.name)
+    if not 0 <= index < location.recipe.total:
+        raise DatasetError("index", f"0 .. {location.recipe.total - 1}", index)
+    receipt = manifest.shards[Plan(location.recipe).shard_of(index)]
     rows = read_rows(store.get(receipt.table.key, receipt.table.size), field=receipt.table.key)
     row = next((row for row in rows if row.get("index") == index), None)
     if row is None or not isinstance(row.get("attempt"), int) or not isinstance(row.get("label", 0), int | None):
         expected = f"a row of sample {index}, with its attempt and label"
         raise IntegrityError(receipt.table.key, expected, "none", "latentmill verify lists all damage")
     theirs = Environment.model_validate(manifest.environments[receipt.environment])
-    maker = open_shard_maker(place, bundle, _open_decoder(place, bundle, theirs, device))
+    maker = open_shard_maker(location, bundle, _open_decoder(location, bundle, theirs, device))
     data = maker.remake(index, row["attempt"], row.get("label") or 0)
     return Replay(
         index=index,
@@ -64,9 +64,9 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
     )
 
 
-def _open_decoder(place: BuildLocation, bundle: Bundle, theirs: Environment, device: str) -> ResidentDecoder:
+def _open_decoder(location: BuildLocation, bundle: Bundle, theirs: Environment, device: str) -> ResidentDecoder:
     """Compiled where the sample was made by a compiled decoder, and this machine can; else the difference is told."""
-    recipe = place.recipe
+    recipe = location.recipe
     if theirs.execution == "compiled" and not missing_compiler(str(resolve_device(device))):
         return open_compiled_decoder(recipe, bundle, device, CompileOptions())
     return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device)

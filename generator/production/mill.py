@@ -35,7 +35,7 @@ class BuildProgress:
 
 
 def build(
-    place: BuildLocation,
+    location: BuildLocation,
     bundle: Bundle,
     *,
     device: str = "auto",
@@ -47,46 +47,53 @@ def build(
     Building again returns the manifest without work. Raises ``BuildConflict``, ``EnvironmentMismatch``,
     ``RejectionExhausted``, ``StoreError``.
     """
-    if (done := find_manifest(place)) is not None:
+    if (done := find_manifest(location)) is not None:
         return done
     return build_with(
-        place, bundle, open_shard_maker(place, bundle, open_decoder(place, bundle, device, compiling)), on_progress
+        location,
+        bundle,
+        open_shard_maker(location, bundle, open_decoder(location, bundle, device, compiling)),
+        on_progress,
     )
 
 
 def build_with(
-    place: BuildLocation,
+    location: BuildLocation,
     bundle: Bundle,
     maker: ShardMaker,
     on_progress: Callable[[BuildProgress], None] = lambda _: None,
 ) -> Manifest:
     """As ``build``, with a ``maker`` that is open already: resident decoders serve more than one build."""
-    place.store.check_writable()
-    begin(place)
-    fix_environment(place, maker.environment)
-    _make_missing_shards(place, maker, on_progress)
-    return finish_build(place, bundle.info)
+    location.store.check_writable()
+    begin(location)
+    fix_environment(location, maker.environment)
+    _make_missing_shards(location, maker, on_progress)
+    return finish_build(location, bundle.info)
 
 
-def _make_missing_shards(place: BuildLocation, maker: ShardMaker, on_progress: Callable[[BuildProgress], None]) -> None:
+def _make_missing_shards(
+    location: BuildLocation, maker: ShardMaker, on_progress: Callable[[BuildProgress], None]
+) -> None:
     """Make and publish the shards without a receipt; one is uploaded while the next one is made."""
-    plan, ready = Plan(place.recipe), finished_shards(place)
+    plan, ready = Plan(location.recipe), finished_shards(location)
     before, made, shards = sum(plan.size(number) for number in ready), 0, len(ready)
 
     def report(count: int) -> None:
         nonlocal made
         made = count
-        on_progress(BuildProgress(before + made, place.recipe.total, shards, plan.shard_count))
+        on_progress(BuildProgress(before + made, location.recipe.total, shards, plan.shard_count))
 
     missing = (plan.shard(number) for number in range(plan.shard_count) if number not in ready)
-    with UploadQueue(place) as uploads, closing(maker.make_all(missing, place.name, report)) as line:
+    with UploadQueue(location) as uploads, closing(maker.make_all(missing, location.name, report)) as line:
         for shard in line:
             uploads.submit(Upload(shard, uuid.uuid4().hex))
             shards += 1
             report(made)
 
 
-def produce_shard(place: BuildLocation, maker: ShardMaker, number: int, *, lease: str, on_batch: OnBatch) -> RunRecord:
+def produce_shard(
+    location: BuildLocation, maker: ShardMaker, number: int, *, lease: str, on_batch: OnBatch
+) -> RunRecord:
     """Make one shard and publish it; its wall-clock facts, which go to ``runs/<lease>.json``."""
-    with closing(maker.make_all([Plan(place.recipe).shard(number)], place.name, on_batch)) as line:
-        return Upload(next(line), lease).publish(place)
+    with closing(maker.make_all([Plan(location.recipe).shard(number)], location.name, on_batch)) as line:
+        return Upload(next(line), lease).publish(location)

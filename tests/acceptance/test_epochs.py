@@ -48,32 +48,32 @@ def half(tmp_path: Path) -> tuple[BuildLocation, Bundle, Path]:
     fields |= {"count": 60, "shard_size": 20, "batch": 16}
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(fields))
-    place, bundle = locate_build(resolve_draft(parse_draft(fields))[0]), load_bundle(open_store(fields["bundle"]))
-    begin(place)
-    maker = open_shard_maker(place, bundle, ResidentDecoder(bundle, batch=16, dtype="float32", device="cpu"))
-    fix_environment(place, maker.environment)
-    produce_shard(place, maker, 0, lease="first", on_batch=lambda _: None)
-    return place, bundle, spec
+    location, bundle = locate_build(resolve_draft(parse_draft(fields))[0]), load_bundle(open_store(fields["bundle"]))
+    begin(location)
+    maker = open_shard_maker(location, bundle, ResidentDecoder(bundle, batch=16, dtype="float32", device="cpu"))
+    fix_environment(location, maker.environment)
+    produce_shard(location, maker, 0, lease="first", on_batch=lambda _: None)
+    return location, bundle, spec
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_begun_in_one_environment_and_finished_in_another(half: tuple[BuildLocation, Bundle, Path]) -> None:
-    place, bundle, spec = half
+    location, bundle, spec = half
     other = {"ATEN_CPU_CAPABILITY": "default"}
     refused = generate(spec, **other)
     assert (refused["code"], refused["error"]) == (1, "EnvironmentMismatch")
     assert "--new-environment" in refused["hint"]
-    assert open_epoch(place.store) == 1
+    assert open_epoch(location.store) == 1
     with pytest.raises(EnvironmentMismatch, match="opened to leave"):
-        build(place, bundle, device="cpu")
+        build(location, bundle, device="cpu")
     assert generate(spec, **other)["code"] == 0
-    manifest = build(place, bundle, device="cpu")  # committed: found as it is, in any environment
+    manifest = build(location, bundle, device="cpu")  # committed: found as it is, in any environment
     devices = {digest: facts["device"] for digest, facts in manifest.environments.items()}
     made_by = [devices[shard.environment] for shard in manifest.shards]
     assert made_by[0] != made_by[1] == made_by[2]
     assert made_by[1].endswith("/DEFAULT")
-    assert verify_dataset(place.url).problems == ()
-    here, there = (replay(place.url, index, bundle, device="cpu") for index in (0, 59))
+    assert verify_dataset(location.url).problems == ()
+    here, there = (replay(location.url, index, bundle, device="cpu") for index in (0, 59))
     assert (here.identical, here.environment_differences) == (True, "")
     assert "DEFAULT" in there.environment_differences

@@ -52,7 +52,7 @@ def undisturbed(fields: dict[str, object], destination: str) -> Manifest:
 
 
 def manifest_at(service: LiveService, url: str) -> Manifest:
-    manifest = find_manifest(service.place(url, "tiny"))
+    manifest = find_manifest(service.location(url, "tiny"))
     assert manifest is not None
     return manifest
 
@@ -138,10 +138,10 @@ def test_submitting_twice_gives_one_build(service: LiveService, bundle: Path) ->
     assert (job.job, job.url) == (again.job, again.url)
     service.start_worker()
     service.client.wait(job.job, timeout=90)
-    before = {info.key: info.etag for info in service.place(job.url, "tiny").store.list()}
+    before = {info.key: info.etag for info in service.location(job.url, "tiny").store.list()}
     third = service.client.submit(fields)
     assert third.state == "committed"
-    assert {info.key: info.etag for info in service.place(job.url, "tiny").store.list()} == before
+    assert {info.key: info.etag for info in service.location(job.url, "tiny").store.list()} == before
     assert [status.job for status in service.client.jobs()] == [job.job]
 
 
@@ -196,7 +196,7 @@ def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: Li
 def test_a_worker_of_another_environment_writes_no_shard(service: LiveService, bundle: Path) -> None:
     job = service.client.submit(service.spec(bundle))
     other = Environment(device="cpu/elsewhere", dtype="float32", libraries={"torch": "0"})
-    store = service.place(job.url, "tiny").store
+    store = service.location(job.url, "tiny").store
     store.create(ENVIRONMENT_KEY, other.canonical())
     service.start_worker()
     service.wait_until(lambda: "declined" in service.logs())
@@ -219,8 +219,8 @@ def test_a_job_that_cannot_succeed_fails_at_once_and_says_why(service: LiveServi
 
 def test_a_place_with_another_spec_is_refused(service: LiveService, bundle: Path) -> None:
     fields = service.spec(bundle)
-    place = locate_build(resolve_draft(parse_draft(fields))[0], service.settings.s3)
-    place.store.create(RECIPE_KEY, b'{"not":"this recipe"}')
+    location = locate_build(resolve_draft(parse_draft(fields))[0], service.settings.s3)
+    location.store.create(RECIPE_KEY, b'{"not":"this recipe"}')
     with pytest.raises(BuildConflict, match="another spec"):
         service.client.submit(fields)
     assert service.client.jobs() == []

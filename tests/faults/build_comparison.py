@@ -40,8 +40,8 @@ class ReferenceBuild:
 def build_reference(fields: dict[str, Any], destination: str) -> ReferenceBuild:
     """Build ``fields`` here and now, at ``destination``."""
     spec, bundle = resolve_draft(parse_draft(fields | {"destination": destination}))
-    place = locate_build(spec)
-    return ReferenceBuild(build(place, load_bundle(bundle, spec.recipe.bundle), device="cpu"), place.store)
+    location = locate_build(spec)
+    return ReferenceBuild(build(location, load_bundle(bundle, spec.recipe.bundle), device="cpu"), location.store)
 
 
 @dataclass(frozen=True)

@@ -27,53 +27,53 @@ from tests.support.small_builds import SmallBuild
 from workers.jobs.markers import read_marker
 
 READERS: dict[str, tuple[str, Callable[[BuildLocation], object]]] = {
-    "recipe": ("recipe.json", lambda place: read_build_location(place.store, "small")),
-    "environment": ("environment.json", lambda place: current_epoch(place.store)),
-    "opening": ("epochs/001.json", lambda place: _begin_next(place)),
-    "receipt": ("receipts/000001.json", lambda place: read_receipt(place, 1)),
-    "manifest": ("manifest.json", lambda place: open_dataset(place.url)),
-    "pointer": ("latest.json", lambda place: open_dataset(place.url.partition("/builds/")[0])),
-    "marker": ("open/job-1.json", lambda place: read_marker(place.store, "job-1")),
+    "recipe": ("recipe.json", lambda location: read_build_location(location.store, "small")),
+    "environment": ("environment.json", lambda location: current_epoch(location.store)),
+    "opening": ("epochs/001.json", lambda location: _begin_next(location)),
+    "receipt": ("receipts/000001.json", lambda location: read_receipt(location, 1)),
+    "manifest": ("manifest.json", lambda location: open_dataset(location.url)),
+    "pointer": ("latest.json", lambda location: open_dataset(location.url.partition("/builds/")[0])),
+    "marker": ("open/job-1.json", lambda location: read_marker(location.store, "job-1")),
 }
 
 
-def _begin_next(place: BuildLocation) -> None:
+def _begin_next(location: BuildLocation) -> None:
     from generator.production.commit.epochs import fix_environment
     from tests.support.small_builds import ENVIRONMENT
 
-    place.store.delete("environments/001.json")
-    fix_environment(place.store, ENVIRONMENT)
+    location.store.delete("environments/001.json")
+    fix_environment(location.store, ENVIRONMENT)
 
 
 @pytest.mark.parametrize("document", READERS.keys())
 @pytest.mark.parametrize("data", BROKEN_DOCUMENTS.values(), ids=BROKEN_DOCUMENTS.keys())
 def test_documents(document: str, data: bytes) -> None:
-    place = committed_build()
+    location = committed_build()
     key, read = READERS[document]
-    store = open_store(place.url.partition("/builds/")[0]) if document == "pointer" else place.store
+    store = open_store(location.url.partition("/builds/")[0]) if document == "pointer" else location.store
     store.put(key, data)
     with pytest.raises((InputError, BuildError)) as refused:
-        read(place)
+        read(location)
     assert len(str(refused.value)) < 2000
-    assert verify_dataset(place.url).problems or document in ("pointer",)
+    assert verify_dataset(location.url).problems or document in ("pointer",)
 
 
 @pytest.mark.parametrize("document", READERS.keys())
 def test_documents_of_many_bytes_are_refused_unread(document: str, tmp_path: Path) -> None:
-    place = SmallBuild().commit(str(tmp_path))[0]
+    location = SmallBuild().commit(str(tmp_path))[0]
     key, read = READERS[document]
-    folder = tmp_path / "small" if document == "pointer" else Path(place.url.removeprefix("file://"))
+    folder = tmp_path / "small" if document == "pointer" else Path(location.url.removeprefix("file://"))
     (folder / key).parent.mkdir(exist_ok=True)
     with (folder / key).open("wb") as file:
         file.truncate(2**40)  # a hole: it takes no room
     with pytest.raises(LatentmillError, match=str(2**40)):
-        read(place)
+        read(location)
 
 
-def rewritten(place: BuildLocation, change: Callable[[dict[str, Any]], object]) -> None:
-    document = json.loads(place.store.get("manifest.json"))
+def rewritten(location: BuildLocation, change: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads(location.store.get("manifest.json"))
     change(document)
-    place.store.put("manifest.json", json.dumps(document).encode())
+    location.store.put("manifest.json", json.dumps(document).encode())
 
 
 def _shard(document: dict[str, Any], **changes: Any) -> None:
@@ -103,12 +103,12 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("name", MANIFESTS.keys())
 def test_manifests(name: str) -> None:
-    place = committed_build()
-    rewritten(place, MANIFESTS[name])
-    assert verify_dataset(place.url).problems
+    location = committed_build()
+    rewritten(location, MANIFESTS[name])
+    assert verify_dataset(location.url).problems
     if "environment" not in name:  # which no reader looks at
         with pytest.raises(LatentmillError):
-            list(open_dataset(place.url))
+            list(open_dataset(location.url))
 
 
 RECEIPTS: dict[str, dict[str, Any]] = {
@@ -130,12 +130,12 @@ RECEIPTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("change", RECEIPTS.values(), ids=RECEIPTS.keys())
 def test_receipts(change: dict[str, Any]) -> None:
     """Whoever commits looks at every receipt."""
-    place = SmallBuild().begin(f"memory://{uuid.uuid4().hex}")
+    location = SmallBuild().begin(f"memory://{uuid.uuid4().hex}")
     key = "receipts/000001.json"
-    place.store.put(key, canonical_json(json.loads(place.store.get(key)) | change))
+    location.store.put(key, canonical_json(json.loads(location.store.get(key)) | change))
     with pytest.raises(LatentmillError):
-        finish_build(place, None)  # type: ignore[arg-type]
-    assert place.store.head("manifest.json") is None
+        finish_build(location, None)  # type: ignore[arg-type]
+    assert location.store.head("manifest.json") is None
 
 
 MARKER = {

@@ -28,31 +28,31 @@ on_every_store = pytest.mark.parametrize("kind", ["memory", "local", "s3"])
 class EpochWorker:
     """A worker of one environment, step by step. ``mark`` is what its environment does to the bytes of a shard."""
 
-    place: BuildLocation
+    location: BuildLocation
     environment: Environment
     mark: bytes = b""
 
     def make_shard(self, number: int) -> FinishedShard:
         """The shard as this environment makes it; zero bytes after a tar archive belong to no sample."""
-        shard = SMALL.shard(self.place, Plan(self.place.recipe).shard(number))
+        shard = SMALL.shard(self.location, Plan(self.location.recipe).shard(number))
         data = shard.archive + bytes(512 * len(self.mark))
         file = StoredFile(key=shard.receipt.shard.key, digest=digest_of(data), size=len(data))
         receipt = shard.receipt.model_copy(update={"environment": self.environment.digest, "shard": file})
         return FinishedShard(data, shard.table, receipt)
 
     def publish(self, number: int) -> Receipt:
-        return publish_shard(self.place, self.make_shard(number))
+        return publish_shard(self.location, self.make_shard(number))
 
     def write_without_receipt(self, number: int) -> None:
         """Die between the archive and the receipt."""
         made = self.make_shard(number)
-        self.place.store.create(made.receipt.shard.key, made.archive)
+        self.location.store.create(made.receipt.shard.key, made.archive)
 
 
-def is_whole(place: BuildLocation, number: int) -> bool:
+def is_whole(location: BuildLocation, number: int) -> bool:
     """Whether the receipt's digests are those of the stored bytes."""
-    receipt = read_receipt(place, number)
-    return all(digest_of(place.store.get(file.key)) == file.digest for file in (receipt.shard, receipt.table))
+    receipt = read_receipt(location, number)
+    return all(digest_of(location.store.get(file.key)) == file.digest for file in (receipt.shard, receipt.table))
 
 
 class InterruptedStore(Store):

@@ -74,14 +74,14 @@ class LiveService:
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.05)
 
-    def place(self, url: str, name: str) -> BuildLocation:
+    def location(self, url: str, name: str) -> BuildLocation:
         """A build that has begun, by its URL."""
         from generator.production.commit import read_build_location
 
         return read_build_location(open_store(url, self.settings.s3), name)
 
     def is_committed(self, url: str) -> bool:
-        return find_manifest(self.place(url, "tiny")) is not None
+        return find_manifest(self.location(url, "tiny")) is not None
 
     def logs(self) -> str:
         return "\n".join(path.read_text()[-6000:] for path in sorted(self.home.glob("worker-*.log")))

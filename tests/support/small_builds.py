@@ -73,33 +73,33 @@ class SmallBuild:
 
     def begin(self, destination: str) -> BuildLocation:
         """Everything but the commit."""
-        place = locate_build(self.spec(destination))
-        begin(place)
-        fix_environment(place, ENVIRONMENT)
-        for number in range(Plan(place.recipe).shard_count):
-            publish_shard(place, self.shard(place, Plan(place.recipe).shard(number)))
-        return place
+        location = locate_build(self.spec(destination))
+        begin(location)
+        fix_environment(location, ENVIRONMENT)
+        for number in range(Plan(location.recipe).shard_count):
+            publish_shard(location, self.shard(location, Plan(location.recipe).shard(number)))
+        return location
 
     def commit(self, destination: str) -> tuple[BuildLocation, Manifest]:
-        place = self.begin(destination)
-        plan = Plan(place.recipe)
-        receipts = tuple(self.shard(place, plan.shard(number)).receipt for number in range(plan.shard_count))
-        draft = self.draft(place, receipts)
+        location = self.begin(destination)
+        plan = Plan(location.recipe)
+        receipts = tuple(self.shard(location, plan.shard(number)).receipt for number in range(plan.shard_count))
+        draft = self.draft(location, receipts)
         labels = plan.shard(0).labels_N.tolist()
         shown = [(self.pixels(i), label if self.classes else None) for i, label in enumerate(labels)]
         extras = {
             "README.md": card_bytes(draft),
             "croissant.json": croissant_bytes(draft),
-            "preview.jpg": preview_bytes(shown, self.classes, place.recipe.recipe_version),
+            "preview.jpg": preview_bytes(shown, self.classes, location.recipe.recipe_version),
         }
-        return place, commit(place, draft, extras)
+        return location, commit(location, draft, extras)
 
-    def draft(self, place: BuildLocation, receipts: tuple[Receipt, ...]) -> Manifest:
+    def draft(self, location: BuildLocation, receipts: tuple[Receipt, ...]) -> Manifest:
         return Manifest(
             name=self.name,
-            build_id=place.build_id,
-            recipe_digest=place.recipe_digest,
-            recipe=read_json(place.recipe_bytes, field="recipe.json", error=DatasetError),
+            build_id=location.build_id,
+            recipe_digest=location.recipe_digest,
+            recipe=read_json(location.recipe_bytes, field="recipe.json", error=DatasetError),
             environments={ENVIRONMENT.digest: ENVIRONMENT.model_dump(mode="json")},
             provenance=Provenance(
                 bundle=BUNDLE,
@@ -109,7 +109,7 @@ class SmallBuild:
                 source_fingerprint=digest_of(b"a source"),
             ),
             image=ImageFacts(
-                height=self.size, width=self.size, channels=self.channels, format=place.recipe.image.format
+                height=self.size, width=self.size, channels=self.channels, format=location.recipe.image.format
             ),
             classes=self.classes,
             counts=self.counts,
@@ -120,7 +120,7 @@ class SmallBuild:
             extras=(),
         )
 
-    def shard(self, place: BuildLocation, plan: ShardPlan) -> FinishedShard:
+    def shard(self, location: BuildLocation, plan: ShardPlan) -> FinishedShard:
         writer, hashes, encode = TarWriter(), list[str](), image_encoder(self.image, 1)
         rows = self.rows(plan)
         for row, (index, label) in enumerate(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True)):
@@ -133,7 +133,7 @@ class SmallBuild:
                 "class": self.classes[label] if self.classes else None,
                 "cluster": int(rows.clusters_N[row]),
                 "log_density": float(rows.log_density_N[row]),
-                "recipe": place.recipe_digest,
+                "recipe": location.recipe_digest,
                 "label_confidence": None,
                 "likely_labels": None,
                 "likely_probabilities": None,
@@ -144,7 +144,7 @@ class SmallBuild:
             writer.add(sample_key(index), [*members, Member("json", canonical_json(facts))])
         archive, table = writer.finish(), table_bytes(rows, hashes, self.classes)
         receipt = Receipt(
-            recipe=place.recipe_digest,
+            recipe=location.recipe_digest,
             environment=ENVIRONMENT.digest,
             number=plan.number,
             samples=len(plan),

@@ -37,18 +37,18 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
 
     settings = load_settings()
     job, bundle = resolve_draft(read_draft(spec), open_store(settings.root, settings.s3), settings.s3)
-    place = locate_build(job, settings.s3)
-    if (done := find_manifest(place)) is not None:
-        show(_facts(place.url, done), as_json=as_json, title="already committed")
+    location = locate_build(job, settings.s3)
+    if (done := find_manifest(location)) is not None:
+        show(_facts(location.url, done), as_json=as_json, title="already committed")
         return
     clock = time.perf_counter()
     with progress_bar(job.order.name, job.recipe.total, quiet=as_json) as bar:
         loaded = load_bundle(bundle, job.recipe.bundle)
         compiling = CompileOptions(compiled or settings.compile, settings.compile_cache)  # type: ignore[arg-type]
-        manifest = build(place, loaded, device=device, compiling=compiling, on_progress=lambda at: bar(at.samples))
+        manifest = build(location, loaded, device=device, compiling=compiling, on_progress=lambda at: bar(at.samples))
     seconds = time.perf_counter() - clock
     pace = {"seconds": round(seconds, 2), "images_per_second": round(manifest.samples / seconds, 1)}
-    show(_facts(place.url, manifest) | pace, as_json=as_json, title="committed")
+    show(_facts(location.url, manifest) | pace, as_json=as_json, title="committed")
 
 
 @click.command("verify")

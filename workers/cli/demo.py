@@ -42,14 +42,14 @@ def demo_command(out: Path, count: int, as_json: bool) -> None:
     if not bundle.exists():
         _train(bundle, quiet=as_json)
     fields = _job_fields(bundle, out, count)
-    place = locate_build(resolve_draft(parse_draft(fields))[0])
-    found = find_manifest(place) is not None
+    location = locate_build(resolve_draft(parse_draft(fields))[0])
+    found = find_manifest(location) is not None
     pace = {} if found else _build(fields, _settings(out), quiet=as_json)
     picture = _draw_comparison(out, bundle)
-    dataset = place.url.removeprefix("file://")
+    dataset = location.url.removeprefix("file://")
     facts = {
         "dataset": dataset,
-        **_verify(place.url),
+        **_verify(location.url),
         **pace,
         "preview": f"{dataset}/preview.jpg",
         "real_beside_generated": picture,

@@ -69,7 +69,7 @@ class Marker(FrozenModel):
         """The shards that are not to be tried again."""
         return tuple(letter.shard for letter in self.dead if letter.shard is not None)
 
-    def place(self, s3: S3Settings) -> BuildLocation:
+    def location(self, s3: S3Settings) -> BuildLocation:
         """The build, found by its stored recipe. Raises ``DatasetError`` where there is none."""
         return read_build_location(open_store(self.url, s3), self.name)
 
@@ -94,17 +94,17 @@ def marker_for_job(spec: JobSpec, shards: int, submitted: float) -> Marker:
     )
 
 
-def marker_for_build(place: BuildLocation, destination: str, name: str, tenant: str, submitted: float) -> Marker:
+def marker_for_build(location: BuildLocation, destination: str, name: str, tenant: str, submitted: float) -> Marker:
     """The marker of a build that has begun, from what is stored there."""
     return Marker(
-        job=job_id_of(destination, name, place.recipe_digest),
+        job=job_id_of(destination, name, location.recipe_digest),
         destination=destination,
         name=name,
         tenant=tenant,
-        recipe=place.recipe_digest,
-        build_id=place.build_id,
-        shards=Plan(place.recipe).shard_count,
-        samples=place.recipe.total,
+        recipe=location.recipe_digest,
+        build_id=location.build_id,
+        shards=Plan(location.recipe).shard_count,
+        samples=location.recipe.total,
         submitted=submitted,
     )
 
@@ -124,10 +124,10 @@ def find_unfinished_build(url: str, s3: S3Settings) -> tuple[str, str, BuildLoca
         whole = f"{whole}/builds/{found[0]}"
     dataset, _, _ = whole.rpartition("/builds/")
     destination, _, name = dataset.rpartition("/")
-    place = read_build_location(open_store(whole, s3), name)
-    if place.url != f"{dataset}/builds/{place.build_id}":
-        raise DatasetError("build", f"the recipe of this build at {whole}", f"that of build {place.build_id}")
-    return destination, name, place
+    location = read_build_location(open_store(whole, s3), name)
+    if location.url != f"{dataset}/builds/{location.build_id}":
+        raise DatasetError("build", f"the recipe of this build at {whole}", f"that of build {location.build_id}")
+    return destination, name, location
 
 
 def new_dead_letter(shard: int | None, faults: int, error: str, traceback: str = "") -> DeadLetter:

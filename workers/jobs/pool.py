@@ -67,10 +67,10 @@ class Pool:
     def marker(self, job: str) -> Marker | None:
         return read_marker(self.root, job)
 
-    def place(self, marker: Marker) -> BuildLocation:
+    def location(self, marker: Marker) -> BuildLocation:
         """Where the build is. Raises ``SettingsError`` where this process may not write, ``DatasetError``."""
         self.settings.check_allowed(marker.url)
-        return marker.place(self.settings.s3)
+        return marker.location(self.settings.s3)
 
     def activate(self, marker: Marker, *, most: int | None = None) -> None:
         """Put an open build into the ledger as the store knows it: receipts are what is done.
@@ -80,18 +80,18 @@ class Pool:
         if self.ledger.facts(marker.job).get("state") in ("open", "paused"):
             self._add_to_ledger(marker, set())
             return
-        place = self.place(marker)
-        if place.store.head(MANIFEST_KEY) is not None:
+        location = self.location(marker)
+        if location.store.head(MANIFEST_KEY) is not None:
             self.mark_committed(marker.job, marker)
-        elif most is not None and sum(1 for _ in islice(place.store.list("receipts/"), most + 1)) > most:
+        elif most is not None and sum(1 for _ in islice(location.store.list("receipts/"), most + 1)) > most:
             self.ledger.free_turn(DISCOVERY_DUTY)
         else:
-            self._add_to_ledger(marker, finished_shards(place))
+            self._add_to_ledger(marker, finished_shards(location))
             self.sync_intent(marker.job)  # it may have been cancelled while we looked
 
     def correct_ledger(self, marker: Marker) -> None:
         """The ledger believed in a receipt that is not stored: what the store lists counts."""
-        self.ledger.set_finished(marker.job, finished_shards(self.place(marker)))
+        self.ledger.set_finished(marker.job, finished_shards(self.location(marker)))
 
     def sync_intent(self, job: str) -> Marker | None:
         """The marker of a build that is open in the store; any other is taken off the ledger's open jobs."""

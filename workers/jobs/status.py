@@ -110,7 +110,7 @@ def _waits_for(pool: Pool, facts: dict[str, str], counts: JobCounts) -> str:
 
 def _from_store(pool: Pool, marker: Marker) -> JobStatus:
     try:
-        finished = finished_shards(marker.place(pool.settings.s3))
+        finished = finished_shards(marker.location(pool.settings.s3))
     except LatentmillError:  # its place is gone or unreachable; what the marker says stands all the same
         finished = set()
     found = "a reconciler to find it in the store" if pool.ledger.slots() else NO_WORKER

@@ -113,9 +113,9 @@ class PoolService(Service):
         return pinned
 
     def job_state(self, spec: JobSpec) -> JobState:
-        place = locate_build(spec, self._settings.s3).store
+        location = locate_build(spec, self._settings.s3).store
         for _ in range(2):  # a commit takes the marker away between two looks
-            if place.head(MANIFEST_KEY) is not None:
+            if location.head(MANIFEST_KEY) is not None:
                 return JobState("committed")
             if (marker := self._pool.marker(spec.job_id)) is not None:
                 return JobState(marker.intent, marker.error, marker.submitted)

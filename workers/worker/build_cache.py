@@ -22,7 +22,7 @@ _MAX_BUILDS = 32
 
 @dataclass
 class _CachedBuild:
-    place: BuildLocation
+    location: BuildLocation
     expires: float
     environment: Environment | None = None
 
@@ -45,15 +45,15 @@ class BuildCache:
         while len(self._cache) > _MAX_BUILDS:
             self._cache.popitem(last=False)
         try:
-            yield known.place
+            yield known.location
         except BaseException:
             self._cache.pop(url, None)
             raise
 
-    def ensure_environment(self, place: BuildLocation, ours: Environment) -> None:
+    def ensure_environment(self, location: BuildLocation, ours: Environment) -> None:
         """As ``fix_environment``. Raises ``EnvironmentMismatch``."""
-        known = self._cache.get(place.url)
+        known = self._cache.get(location.url)
         if known is None or known.environment != ours:
-            fix_environment(place, ours)
+            fix_environment(location, ours)
         if known is not None:
             known.environment = ours

@@ -30,35 +30,35 @@ class DecoderCache:
     _decoders: OrderedDict[Key, tuple[Bundle, ResidentDecoder]] = field(default_factory=OrderedDict)
     _executions: OrderedDict[str, Execution] = field(default_factory=OrderedDict)
 
-    def maker(self, place: BuildLocation) -> ShardMaker:
-        """A maker for the recipe of ``place``. Raises ``BundleError``, ``SpecError``, ``SettingsError``,
+    def maker(self, location: BuildLocation) -> ShardMaker:
+        """A maker for the recipe of ``location``. Raises ``BundleError``, ``SpecError``, ``SettingsError``,
         ``DeviceExhausted``."""
-        bundle, decoder = self._resident(place.recipe, self._execution(place))
-        return open_shard_maker(place, bundle, decoder)
+        bundle, decoder = self._resident(location.recipe, self._execution(location))
+        return open_shard_maker(location, bundle, decoder)
 
     def bundle(self, recipe: Recipe) -> Bundle:
         """The bundle of a recipe, verified."""
         held = (bundle for (digest, *_), (bundle, _) in self._decoders.items() if digest == recipe.bundle)
         return next(held, None) or self.bundle_cache.load(recipe.bundle, self.roots)
 
-    def forget_execution(self, place: BuildLocation) -> None:
+    def forget_execution(self, location: BuildLocation) -> None:
         """Look again how the build decodes: its environment is not what it seemed."""
-        self._executions.pop(place.url, None)
+        self._executions.pop(location.url, None)
 
     def clear(self) -> None:
         """Nothing is resident any more: the device's memory is free for whatever comes next."""
         self._decoders.clear()
 
-    def _execution(self, place: BuildLocation) -> Execution:
-        if place.url not in self._executions:
+    def _execution(self, location: BuildLocation) -> Execution:
+        if location.url not in self._executions:
             chosen = choose_execution(
-                place, lambda: self._resident(place.recipe, "eager")[1], self.device, self.compiling
+                location, lambda: self._resident(location.recipe, "eager")[1], self.device, self.compiling
             )
-            self._executions[place.url] = chosen
-        self._executions.move_to_end(place.url)
+            self._executions[location.url] = chosen
+        self._executions.move_to_end(location.url)
         while len(self._executions) > _MAX_BUILDS:
             self._executions.popitem(last=False)
-        return self._executions[place.url]
+        return self._executions[location.url]
 
     def _resident(self, recipe: Recipe, execution: Execution) -> tuple[Bundle, ResidentDecoder]:
         key = (recipe.bundle, recipe.batch, recipe.dtype, execution)

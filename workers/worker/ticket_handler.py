@@ -94,15 +94,15 @@ class TicketHandler:
         clock, ledger, seconds = time.perf_counter(), self.pool.ledger, self.pool.settings.lease_seconds
         held, settings = f"{claim.job}, shard {claim.shard},", self.pool.settings
         keeper = LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, held)
-        with keeper, self.builds.use(settings.check_allowed(claim.url), claim.name) as place:
-            if is_shard_finished(place, claim.shard):
+        with keeper, self.builds.use(settings.check_allowed(claim.url), claim.name) as location:
+            if is_shard_finished(location, claim.shard):
                 self.meter.count_shard("found")
             else:
-                maker = self._matching_maker(place)
+                maker = self._matching_maker(location)
                 self.meter.record_run(
-                    self.produce(place, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
+                    self.produce(location, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
                 )
-        count, taken = Plan(place.recipe).size(claim.shard), time.perf_counter() - clock
+        count, taken = Plan(location.recipe).size(claim.shard), time.perf_counter() - clock
         told = f"{claim.job} shard {claim.shard}: {count} images in {taken:.2f} s"
         outcome = ledger.complete(claim)
         if outcome.finished:
@@ -111,17 +111,17 @@ class TicketHandler:
             self.pool.fail_stuck(claim.job, marker)
         return TicketResult(told, progressed=True)
 
-    def _matching_maker(self, place: BuildLocation) -> ShardMaker:
+    def _matching_maker(self, location: BuildLocation) -> ShardMaker:
         """A maker in the build's own environment. Raises ``EnvironmentMismatch`` where there is none here."""
-        maker = self.decoders.maker(place)
+        maker = self.decoders.maker(location)
         try:
-            self.builds.ensure_environment(place, maker.environment)
+            self.builds.ensure_environment(location, maker.environment)
         except EnvironmentMismatch:  # another worker was first, and may have fixed but another way to decode
-            self.decoders.forget_execution(place)
-            again = self.decoders.maker(place)
+            self.decoders.forget_execution(location)
+            again = self.decoders.maker(location)
             if again.environment == maker.environment:
                 raise
-            self.builds.ensure_environment(place, again.environment)
+            self.builds.ensure_environment(location, again.environment)
             return again
         return maker
 
@@ -157,17 +157,17 @@ class TicketHandler:
     def _commit_claimed(self, job: str) -> TicketResult:
         if (marker := self.pool.sync_intent(job)) is None:
             return TicketResult(f"{job} is no longer wanted")
-        place = self.pool.place(marker)
-        self._matching_maker(place)
+        location = self.pool.location(marker)
+        self._matching_maker(location)
 
         def check() -> None:
             if self.pool.sync_intent(job) is None:
                 raise LeaseLost(f"the commit of {job}")
 
-        manifest = finish_build(place, self.decoders.bundle(place.recipe).info, before_commit=check)
+        manifest = finish_build(location, self.decoders.bundle(location.recipe).info, before_commit=check)
         self.meter.count_commit("committed")
         self.pool.mark_committed(job, marker)
-        return TicketResult(f"committed {job}: {manifest.samples} images at {place.url}", progressed=True)
+        return TicketResult(f"committed {job}: {manifest.samples} images at {location.url}", progressed=True)
 
     def _correct_ledger(self, job: str) -> None:
         """The ledger believed in a receipt that is not stored."""

@@ -35,37 +35,39 @@ PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked a
 
 
 def finish_build(
-    place: BuildLocation, info: BundleInfo, *, before_commit: Callable[[], None] = lambda: None
+    location: BuildLocation, info: BundleInfo, *, before_commit: Callable[[], None] = lambda: None
 ) -> Manifest:
     """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree.
 
     A large build takes minutes to read its receipts; what ``before_commit`` raises after them prevents the commit.
     """
-    sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in place.store.list(folder)}
+    sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in location.store.list(folder)}
     with ThreadPoolExecutor(
         _MAX_READERS
     ) as pool:  # a slow store must not keep a whole build waiting, receipt by receipt
         receipts = tuple(
-            pool.map(lambda number: _read_checked_receipt(place, number, sizes), range(Plan(place.recipe).shard_count))
+            pool.map(
+                lambda number: _read_checked_receipt(location, number, sizes), range(Plan(location.recipe).shard_count)
+            )
         )
-    manifest = _make_manifest(place, info, receipts)
+    manifest = _make_manifest(location, info, receipts)
     extras = {
         CARD_KEY: card_bytes(manifest),
         CROISSANT_KEY: croissant_bytes(manifest),
-        PREVIEW_KEY: _make_preview(place, receipts[0]),
+        PREVIEW_KEY: _make_preview(location, receipts[0]),
     }
     before_commit()
-    return commit(place, manifest, extras)
+    return commit(location, manifest, extras)
 
 
-def _read_checked_receipt(place: BuildLocation, number: int, sizes: Mapping[str, int]) -> Receipt:
-    receipt = read_receipt(place, number)
-    planned = Plan(place.recipe).size(number)
+def _read_checked_receipt(location: BuildLocation, number: int, sizes: Mapping[str, int]) -> Receipt:
+    receipt = read_receipt(location, number)
+    planned = Plan(location.recipe).size(number)
     if receipt.samples != planned or sum(receipt.counts) != planned:
         raise IntegrityError(receipt_key(number), f"{planned} samples, as planned", receipt.samples)
     named = (receipt.shard.key, receipt.table.key)
-    if named != (shard_key(place.name, number), table_key(place.name, number)):
-        expected = f"{shard_key(place.name, number)} and {table_key(place.name, number)}"
+    if named != (shard_key(location.name, number), table_key(location.name, number)):
+        expected = f"{shard_key(location.name, number)} and {table_key(location.name, number)}"
         raise IntegrityError(receipt_key(number), expected, " and ".join(named))
     for file in (receipt.shard, receipt.table):
         if sizes.get(file.key) != file.size:
@@ -73,19 +75,19 @@ def _read_checked_receipt(place: BuildLocation, number: int, sizes: Mapping[str,
                 file.key,
                 f"{file.size} bytes, as its receipt says",
                 f"{sizes[file.key]} bytes" if file.key in sizes else "no object",
-                f"delete {place.url}/{receipt_key(number)} and {file.key}, and submit again: the shard is made anew",
+                f"delete {location.url}/{receipt_key(number)} and {file.key}, and submit again: the shard is made anew",
             )
     return receipt
 
 
-def _make_manifest(place: BuildLocation, info: BundleInfo, receipts: tuple[Receipt, ...]) -> Manifest:
-    recipe = place.recipe
+def _make_manifest(location: BuildLocation, info: BundleInfo, receipts: tuple[Receipt, ...]) -> Manifest:
+    recipe = location.recipe
     return Manifest(
-        name=place.name,
-        build_id=place.build_id,
-        recipe_digest=place.recipe_digest,
-        recipe=read_json(place.recipe_bytes, field="recipe.json", error=DatasetError),
-        environments=used_environments(place, receipts),
+        name=location.name,
+        build_id=location.build_id,
+        recipe_digest=location.recipe_digest,
+        recipe=read_json(location.recipe_bytes, field="recipe.json", error=DatasetError),
+        environments=used_environments(location, receipts),
         provenance=Provenance(
             bundle=recipe.bundle,
             model=info.autoencoder.family,
@@ -109,9 +111,9 @@ def _make_manifest(place: BuildLocation, info: BundleInfo, receipts: tuple[Recei
     )
 
 
-def used_environments(place: BuildLocation, receipts: tuple[Receipt, ...]) -> dict[str, Any]:
+def used_environments(location: BuildLocation, receipts: tuple[Receipt, ...]) -> dict[str, Any]:
     """The environments that wrote the shards; epochs that wrote none are not told of."""
-    epochs = read_environments(place.store)
+    epochs = read_environments(location.store)
     for receipt in receipts:
         if receipt.environment not in epochs:
             expected = f"an environment of this build ({', '.join(epochs) or 'none fixed'})"
@@ -120,10 +122,10 @@ def used_environments(place: BuildLocation, receipts: tuple[Receipt, ...]) -> di
     return {digest: environment.model_dump(mode="json") for digest, environment in epochs.items() if digest in used}
 
 
-def _make_preview(place: BuildLocation, receipt: Receipt) -> bytes:
-    archive, suffix = place.store.get(receipt.shard.key, receipt.shard.size), extension(place.recipe.image.format)
+def _make_preview(location: BuildLocation, receipt: Receipt) -> bytes:
+    archive, suffix = location.store.get(receipt.shard.key, receipt.shard.size), extension(location.recipe.image.format)
     samples = [
         (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)
         for (key, files), _ in zip(read_samples(archive, field=receipt.shard.key), range(PREVIEW_SAMPLES), strict=False)
     ]
-    return preview_bytes(samples, place.recipe.classes, place.recipe.recipe_version)
+    return preview_bytes(samples, location.recipe.classes, location.recipe.recipe_version)

@@ -85,32 +85,34 @@ def read_build_location(store: Store, name: str) -> BuildLocation:
     except ObjectMissing as missing:
         raise DatasetError("build", f"a build with a {RECIPE_KEY}", f"none at {store.url}") from missing
     document = read_json(data, field=RECIPE_KEY, error=DatasetError)
-    place = BuildLocation(store, name, validate(Recipe, document, field=RECIPE_KEY, error=DatasetError), data)
+    location = BuildLocation(store, name, validate(Recipe, document, field=RECIPE_KEY, error=DatasetError), data)
     own = store.url.rpartition("/builds/")[2]
-    if _BUILD_ID.fullmatch(own) and own != place.build_id:
-        raise DatasetError(f"{store.url}/{RECIPE_KEY}", f"the recipe of build {own}", f"that of build {place.build_id}")
-    return place
+    if _BUILD_ID.fullmatch(own) and own != location.build_id:
+        raise DatasetError(
+            f"{store.url}/{RECIPE_KEY}", f"the recipe of build {own}", f"that of build {location.build_id}"
+        )
+    return location
 
 
-def begin(place: BuildLocation) -> None:
+def begin(location: BuildLocation) -> None:
     """Store the recipe, or find it stored already. Raises ``BuildConflict`` where another recipe lies there."""
     try:
-        put_once(place.store, RECIPE_KEY, place.recipe_bytes)
+        put_once(location.store, RECIPE_KEY, location.recipe_bytes)
     except BuildConflict as conflict:
         raise BuildConflict(
             "destination",
-            f"a free place or the build of recipe {place.recipe_digest}",
-            f"a build of another spec at {place.url} (recipe {conflict.got})",
+            f"a free place or the build of recipe {location.recipe_digest}",
+            f"a build of another spec at {location.url} (recipe {conflict.got})",
             "choose another name or destination",
         ) from conflict
 
 
-def fix_environment(place: BuildLocation, ours: Environment) -> Epoch:
+def fix_environment(location: BuildLocation, ours: Environment) -> Epoch:
     """Make ``ours`` the environment of the build's newest epoch, or find it so. Raises ``EnvironmentMismatch``."""
-    return fix_newest_environment(place.store, ours)
+    return fix_newest_environment(location.store, ours)
 
 
-def publish_shard(place: BuildLocation, made: FinishedShard) -> Receipt:
+def publish_shard(location: BuildLocation, made: FinishedShard) -> Receipt:
     """Data first, receipt last; the receipt that stands: ours, or that of a worker of another epoch who was faster.
 
     What a dead writer left is adopted if it is equal. If it is not, it is replaced where a later epoch has begun, and
@@ -118,79 +120,79 @@ def publish_shard(place: BuildLocation, made: FinishedShard) -> Receipt:
     """
     receipt = made.receipt
     try:
-        put_once(place.store, receipt.shard.key, made.archive)
-        put_once(place.store, receipt.table.key, made.table)
-        put_once(place.store, receipt_key(receipt.number), receipt.canonical())
+        put_once(location.store, receipt.shard.key, made.archive)
+        put_once(location.store, receipt.table.key, made.table)
+        put_once(location.store, receipt_key(receipt.number), receipt.canonical())
     except BuildConflict as conflict:
-        return _resolve_conflict(place, made, conflict)
+        return _resolve_conflict(location, made, conflict)
     return receipt
 
 
-def is_shard_finished(place: BuildLocation, number: int) -> bool:
+def is_shard_finished(location: BuildLocation, number: int) -> bool:
     """Whether the shard has a receipt."""
-    info = place.store.head(receipt_key(number))
+    info = location.store.head(receipt_key(number))
     return info is not None and info.size != RESERVATION_BYTES
 
 
-def finished_shards(place: BuildLocation) -> set[int]:
+def finished_shards(location: BuildLocation) -> set[int]:
     """The shards that have a receipt."""
-    listed = (info for info in place.store.list("receipts/") if info.size != RESERVATION_BYTES)
+    listed = (info for info in location.store.list("receipts/") if info.size != RESERVATION_BYTES)
     found = (_RECEIPT_KEY.fullmatch(info.key) for info in listed)
     return {int(match[1]) for match in found if match}
 
 
-def read_receipt(place: BuildLocation, number: int) -> Receipt:
+def read_receipt(location: BuildLocation, number: int) -> Receipt:
     """A stored receipt, checked against the recipe. Raises ``ObjectMissing``, ``DatasetError``, ``IntegrityError``."""
-    key, receipt = receipt_key(number), read_receipt_or_reservation(place.store, number)
+    key, receipt = receipt_key(number), read_receipt_or_reservation(location.store, number)
     if isinstance(receipt, Reservation):
-        raise ObjectMissing(f"{place.url}/{key}", "a receipt", "a reservation: the shard is not finished")
-    if receipt.recipe != place.recipe_digest:
-        raise IntegrityError(key, f"shard {number} of recipe {place.recipe_digest}", receipt.recipe)
+        raise ObjectMissing(f"{location.url}/{key}", "a receipt", "a reservation: the shard is not finished")
+    if receipt.recipe != location.recipe_digest:
+        raise IntegrityError(key, f"shard {number} of recipe {location.recipe_digest}", receipt.recipe)
     return receipt
 
 
-def find_manifest(place: BuildLocation) -> Manifest | None:
+def find_manifest(location: BuildLocation) -> Manifest | None:
     """The manifest, if this build is committed."""
     try:
-        return parse_manifest(place.store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES))
+        return parse_manifest(location.store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES))
     except ObjectMissing:
         return None
 
 
-def commit(place: BuildLocation, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
+def commit(location: BuildLocation, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
     """Store the extras, then the manifest that lists them: from here on the build exists for readers.
 
     Extras depend on the environment, if little. What a worker of an earlier epoch stored of them stays, so that two
     that commit at once agree on the manifest.
     """
-    stored = {key: _store_extra(place, key, data) for key, data in extras.items()}
+    stored = {key: _store_extra(location, key, data) for key, data in extras.items()}
     files = tuple(StoredFile(key=key, digest=digest_of(data), size=len(data)) for key, data in stored.items())
     whole = manifest.model_copy(update={"extras": files})
-    put_once(place.store, MANIFEST_KEY, whole.canonical())
+    put_once(location.store, MANIFEST_KEY, whole.canonical())
     return whole
 
 
-def write_run_record(place: BuildLocation, lease: str, facts: Mapping[str, Any]) -> None:
+def write_run_record(location: BuildLocation, lease: str, facts: Mapping[str, Any]) -> None:
     """Wall-clock facts of one lease, outside the commit: ``runs/<lease>.json``."""
-    place.store.put(f"runs/{lease}.json", canonical_json(dict(facts)))
+    location.store.put(f"runs/{lease}.json", canonical_json(dict(facts)))
 
 
-def _resolve_conflict(place: BuildLocation, made: FinishedShard, conflict: BuildConflict) -> Receipt:
+def _resolve_conflict(location: BuildLocation, made: FinishedShard, conflict: BuildConflict) -> Receipt:
     """The place is taken by other bytes than ours: whose they are, and what follows."""
     ours = made.receipt
-    stands = _find_receipt(place, ours.number)
+    stands = _find_receipt(location, ours.number)
     if stands is None or isinstance(stands, Reservation):
-        epoch = current_epoch(place.store)
+        epoch = current_epoch(location.store)
         if epoch.environment is None or epoch.environment.digest != ours.environment:
             raise EnvironmentMismatch(
                 "environment", f"that of epoch {epoch.number} of this build", ours.environment, "a later epoch began"
             ) from conflict
         if epoch.number > 0:
             files = {ours.shard.key: made.archive, ours.table.key: made.table}
-            stands = take_over(place.store, ours, files)
+            stands = take_over(location.store, ours, files)
             if stands == ours:
                 return ours
-    epochs = read_environments(place.store)
+    epochs = read_environments(location.store)
     if isinstance(stands, Receipt) and stands.environment != ours.environment and stands.environment in epochs:
         return stands
     raise BuildConflict(
@@ -201,18 +203,18 @@ def _resolve_conflict(place: BuildLocation, made: FinishedShard, conflict: Build
     ) from conflict
 
 
-def _store_extra(place: BuildLocation, key: str, data: bytes) -> bytes:
+def _store_extra(location: BuildLocation, key: str, data: bytes) -> bytes:
     try:
-        put_once(place.store, key, data)
+        put_once(location.store, key, data)
     except BuildConflict:
-        if current_epoch(place.store).number == 0:
+        if current_epoch(location.store).number == 0:
             raise
-        return place.store.get(key, MAX_EXTRA_BYTES)
+        return location.store.get(key, MAX_EXTRA_BYTES)
     return data
 
 
-def _find_receipt(place: BuildLocation, number: int) -> Receipt | Reservation | None:
+def _find_receipt(location: BuildLocation, number: int) -> Receipt | Reservation | None:
     try:
-        return read_receipt_or_reservation(place.store, number)
+        return read_receipt_or_reservation(location.store, number)
     except ObjectMissing:
         return None

@@ -31,33 +31,33 @@ class CompileOptions:
         return self.cache or default_cache_directory()
 
 
-def fixed_execution(place: BuildLocation) -> Execution | None:
+def fixed_execution(location: BuildLocation) -> Execution | None:
     """How the newest epoch of the build decodes; ``None`` while that is open."""
-    environment = current_epoch(place.store).environment
+    environment = current_epoch(location.store).environment
     return None if environment is None else environment.execution
 
 
 def choose_execution(
-    place: BuildLocation, eager: Callable[[], ResidentDecoder], device: str, compiling: CompileOptions
+    location: BuildLocation, eager: Callable[[], ResidentDecoder], device: str, compiling: CompileOptions
 ) -> Execution:
     """How this process decodes the build; where nothing is fixed, ``eager`` gives a decoder that tells how much there
     is to do. Raises ``SettingsError``."""
-    fixed, seconds = fixed_execution(place), 0.0
-    if fixed is None and compiling.setting == "auto" and place.recipe.total >= _SMALL_BUILD:
-        seconds = estimate_decoding_seconds(place.recipe, eager())
+    fixed, seconds = fixed_execution(location), 0.0
+    if fixed is None and compiling.setting == "auto" and location.recipe.total >= _SMALL_BUILD:
+        seconds = estimate_decoding_seconds(location.recipe, eager())
     return resolve_execution(compiling.setting, fixed, str(resolve_device(device)), seconds)
 
 
-def open_decoder(place: BuildLocation, bundle: Bundle, device: str, compiling: CompileOptions) -> ResidentDecoder:
+def open_decoder(location: BuildLocation, bundle: Bundle, device: str, compiling: CompileOptions) -> ResidentDecoder:
     """The decoder for a build. Raises ``BundleError``, ``SettingsError``, ``DeviceExhausted``."""
-    recipe, made = place.recipe, list[ResidentDecoder]()
+    recipe, made = location.recipe, list[ResidentDecoder]()
 
     def eager() -> ResidentDecoder:
         if not made:
             made.append(ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device))
         return made[0]
 
-    if choose_execution(place, eager, device, compiling) == "eager":
+    if choose_execution(location, eager, device, compiling) == "eager":
         return eager()
     return open_compiled_decoder(recipe, bundle, device, compiling)
 

@@ -124,16 +124,16 @@ class ShardMaker:
         return FinishedShard(archive, table, receipt)
 
 
-def open_shard_maker(place: BuildLocation, bundle: Bundle, decoder: ResidentDecoder) -> ShardMaker:
-    """Everything resident for the recipe of ``place``. Raises ``SpecError`` where bundle and recipe do not fit."""
-    recipe = place.recipe
+def open_shard_maker(location: BuildLocation, bundle: Bundle, decoder: ResidentDecoder) -> ShardMaker:
+    """Everything resident for the recipe of ``location``. Raises ``SpecError`` where bundle and recipe do not fit."""
+    recipe = location.recipe
     if bundle.digest != recipe.bundle:
         raise SpecError("bundle", f"the bundle {recipe.bundle}", bundle.digest)
     if bundle.info.classes != recipe.classes:
         raise SpecError("classes", f"the bundle's classes {bundle.info.classes}", recipe.classes)
     batcher = Batcher(
         recipe,
-        place.recipe_digest,
+        location.recipe_digest,
         Sampler(recipe, bundle.latents),
         decoder,
         open_screen(recipe, bundle, decoder),

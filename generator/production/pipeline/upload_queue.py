@@ -26,13 +26,13 @@ class Upload:
     shard: TimedShard
     lease: str
 
-    def publish(self, place: BuildLocation) -> RunRecord:
+    def publish(self, location: BuildLocation) -> RunRecord:
         """Publish the shard; what it took. Raises what ``publish_shard`` raises."""
         with self.shard.times.measure("upload"):
-            publish_shard(place, self.shard.finished)
+            publish_shard(location, self.shard.finished)
         run = self._run_record()
         with suppress(StoreError):  # the shard is done; nobody makes it again for want of its times
-            write_run_record(place, self.lease, run.facts())
+            write_run_record(location, self.lease, run.facts())
         return run
 
     def _run_record(self) -> RunRecord:
@@ -61,8 +61,8 @@ class UploadQueue:
     An upload that failed raises at the next ``hand``, or at the end.
     """
 
-    def __init__(self, place: BuildLocation) -> None:
-        self._place = place
+    def __init__(self, location: BuildLocation) -> None:
+        self._place = location
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._pending = deque[Future[RunRecord]]()
 

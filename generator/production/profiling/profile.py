@@ -64,15 +64,15 @@ def profile(
 ) -> Profile:
     """Measure ``recipe`` on this machine; shards go below ``scratch``. Raises what ``build`` raises."""
     spec = JobSpec(recipe=recipe, order=Order(destination=str(scratch / "whole"), name="bench"))
-    place, compiling = locate_build(spec), compiling or CompileOptions()
-    decoder = open_decoder(place, bundle, device, compiling)
-    maker, cores = open_shard_maker(place, bundle, decoder), usable_cores()
+    location, compiling = locate_build(spec), compiling or CompileOptions()
+    decoder = open_decoder(location, bundle, device, compiling)
+    maker, cores = open_shard_maker(location, bundle, decoder), usable_cores()
     alone = _measure_stages(maker, str(scratch / "alone"))
-    begin(place)
-    fix_environment(place, maker.environment)
+    begin(location)
+    fix_environment(location, maker.environment)
     with decoder.lanes() as (lanes, enter):
         before = _measure_decode_rate(maker, lanes, enter)
-    times, rate, busy = _measure_build(maker, place)
+    times, rate, busy = _measure_build(maker, location)
     with decoder.lanes() as (lanes, enter):
         decode_rate = max(
             before, _measure_decode_rate(maker, lanes, enter)
@@ -161,11 +161,11 @@ def _measure_decode_rate(maker: ShardMaker, lanes: int, enter: Callable[[], None
         return batches * maker.recipe.batch / (time.perf_counter() - clock)
 
 
-def _measure_build(maker: ShardMaker, place: BuildLocation) -> tuple[dict[Stage, float], float, float]:
-    """Seconds by stage, images a second, and cores that were busy, of the whole recipe into ``place``."""
+def _measure_build(maker: ShardMaker, location: BuildLocation) -> tuple[dict[Stage, float], float, float]:
+    """Seconds by stage, images a second, and cores that were busy, of the whole recipe into ``location``."""
     seconds = dict.fromkeys(STAGES, 0.0)
     clock, processor, shards = time.perf_counter(), time.process_time(), []
-    with UploadQueue(place) as uploads, closing(maker.make_all(Plan(maker.recipe), place.name)) as line:
+    with UploadQueue(location) as uploads, closing(maker.make_all(Plan(maker.recipe), location.name)) as line:
         for number, shard in enumerate(line):
             uploads.submit(Upload(shard, f"bench-{number}"))
             shards.append(shard.times)

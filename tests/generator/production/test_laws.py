@@ -134,14 +134,16 @@ def test_a_row_of_the_decoder_does_not_depend_on_its_neighbours(bundle: Bundle, 
 
 def test_every_image_can_be_replayed_from_its_row(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
-    place = place_for(recipe, "replayed")
-    manifest = build(place, bundle, device="cpu")
-    row = next(row for row in read_rows(place.store.get(manifest.shards[2].table.key), field="t") if row["attempt"] > 0)
+    location = place_for(recipe, "replayed")
+    manifest = build(location, bundle, device="cpu")
+    row = next(
+        row for row in read_rows(location.store.get(manifest.shards[2].table.key), field="t") if row["attempt"] > 0
+    )
     for index in (0, row["index"], recipe.total - 1):
-        again = replay(place.url, index, bundle, device="cpu")
+        again = replay(location.url, index, bundle, device="cpu")
         assert again.identical
         assert again.environment_differences == ""
-        archive = place.store.get(manifest.shards[Plan(recipe).shard_of(index)].shard.key)
+        archive = location.store.get(manifest.shards[Plan(recipe).shard_of(index)].shard.key)
         stored = dict(read_samples(archive, field="shard"))[f"{index:09d}"]
         assert again.data == stored["png"]
 
@@ -157,10 +159,10 @@ def test_every_image_can_be_replayed_from_its_row(bundle: Bundle) -> None:
 )
 def test_every_way_to_draw_is_built_verified_and_replayed(bundle: Bundle, draw: dict[str, object]) -> None:
     recipe = recipe_for(bundle, draw=draw, temperature=0.8, density_floor=0.01)
-    place = place_for(recipe, f"drawn-{draw['mode']}")
-    manifest = build(place, bundle, device="cpu")
-    assert not verify_dataset(place.url).problems
-    rows = [row for made in manifest.shards for row in read_rows(place.store.get(made.table.key), field="t")]
+    location = place_for(recipe, f"drawn-{draw['mode']}")
+    manifest = build(location, bundle, device="cpu")
+    assert not verify_dataset(location.url).problems
+    rows = [row for made in manifest.shards for row in read_rows(location.store.get(made.table.key), field="t")]
     plain = build(place_for(recipe_for(bundle), "plain"), bundle, device="cpu")
     assert not {row["image_sha256"] for row in rows} & {
         row["image_sha256"]
@@ -169,7 +171,7 @@ def test_every_way_to_draw_is_built_verified_and_replayed(bundle: Bundle, draw: 
     }
     again = [maker_for(bundle, recipe).make(shard, "laws").receipt for shard in reversed(list(Plan(recipe)))]
     assert tuple(reversed(again)) == manifest.shards
-    assert all(replay(place.url, index, bundle, device="cpu").identical for index in (0, 50, recipe.total - 1))
+    assert all(replay(location.url, index, bundle, device="cpu").identical for index in (0, 50, recipe.total - 1))
 
 
 def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle) -> None:
@@ -185,30 +187,30 @@ def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle) -> None:
     assert find_manifest(broken) is None
     build(broken, bundle, device="cpu")
     stored = [
-        {info.key: place.store.get(info.key) for info in place.store.list() if not info.key.startswith("runs/")}
-        for place in (whole, broken)
+        {info.key: location.store.get(info.key) for info in location.store.list() if not info.key.startswith("runs/")}
+        for location in (whole, broken)
     ]
     assert stored[0] == stored[1]
 
 
 def test_bytes_that_nobody_here_would_make_are_a_loud_conflict(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
-    place = place_for(recipe, "conflict")
-    place.store.create(shard_key("laws", 1), b"what is this?")
+    location = place_for(recipe, "conflict")
+    location.store.create(shard_key("laws", 1), b"what is this?")
     with pytest.raises(BuildConflict, match="environment") as caught:
-        build(place, bundle, device="cpu")
+        build(location, bundle, device="cpu")
     assert shard_key("laws", 1) in caught.value.field
-    assert place.store.head(MANIFEST_KEY) is None
-    assert place.store.get(shard_key("laws", 1)) == b"what is this?"
+    assert location.store.head(MANIFEST_KEY) is None
+    assert location.store.get(shard_key("laws", 1)) == b"what is this?"
 
 
 def test_another_environment_writes_nothing(bundle: Bundle) -> None:
-    place = place_for(recipe_for(bundle), "elsewhere")
+    location = place_for(recipe_for(bundle), "elsewhere")
     other = Environment(device="cuda/other", dtype="float32", libraries={})
-    place.store.create(ENVIRONMENT_KEY, other.canonical())
+    location.store.create(ENVIRONMENT_KEY, other.canonical())
     with pytest.raises(EnvironmentMismatch, match="cuda/other"):
-        build(place, bundle, device="cpu")
-    assert list(place.store.list("shards/")) == []
+        build(location, bundle, device="cpu")
+    assert list(location.store.list("shards/")) == []
 
 
 def test_a_revision_is_another_build_of_the_same_images(bundle: Bundle) -> None:
@@ -258,11 +260,11 @@ def test_screened_shards_are_the_same_in_any_order(guarded: Bundle) -> None:
 
 def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle) -> None:
     recipe = screened(guarded)
-    place = place_for(recipe, "screened")
-    manifest = build(place, guarded, device="cpu")
+    location = place_for(recipe, "screened")
+    manifest = build(location, guarded, device="cpu")
     maker, refused = maker_for(guarded, recipe), 0
     for receipt in manifest.shards:
-        for row in read_rows(place.store.get(receipt.table.key), field="t"):
+        for row in read_rows(location.store.get(receipt.table.key), field="t"):
             label = np.array([row["label"]])
             for attempt in range(row["attempt"] + 1):
                 draw = maker.sampler.draw_attempt(np.array([row["index"]]), np.array([attempt]), label)
@@ -277,11 +279,11 @@ def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle)
             assert sorted(likely.values(), reverse=True) == row["likely_probabilities"]
             assert not guarded.screening.copy_index.is_copy(images_BHWC, 0.1)[0]
     assert refused == manifest.refused
-    for _, target_C, provenance in open_dataset(place.url, soft_labels=True):
+    for _, target_C, provenance in open_dataset(location.url, soft_labels=True):
         assert target_C.sum() == pytest.approx(1.0)
         assert target_C[provenance["label"]] == pytest.approx(provenance["label_confidence"], abs=1e-3)
-    assert not verify_dataset(place.url).problems
-    assert replay(place.url, row["index"], guarded, device="cpu").identical
+    assert not verify_dataset(location.url).problems
+    assert replay(location.url, row["index"], guarded, device="cpu").identical
 
 
 def test_refused_samples_fill_the_batches_that_follow(guarded: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

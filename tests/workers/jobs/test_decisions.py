@@ -192,15 +192,15 @@ def test_a_dataset_with_one_unfinished_build_names_it(bench: ManualService) -> N
 
 def test_a_build_goes_on_in_another_environment_when_a_person_says_so(bench: ManualService) -> None:
     job = bench.submit()
-    place = locate_build(resolve_draft(parse_draft(bench.spec()))[0])
+    location = locate_build(resolve_draft(parse_draft(bench.spec()))[0])
     other = Environment(device="cpu/elsewhere", dtype="float32", libraries={"torch": "0"})
-    place.store.create(ENVIRONMENT_KEY, other.canonical())
+    location.store.create(ENVIRONMENT_KEY, other.canonical())
     assert "declined" in bench.serve(1)[0]
     bench.client.resume(job.job, new_environment=True)
     shop = replace(bench.workshop, _declined={})
     bench.serve(2, shop)
     assert bench.state(job) == "committed"
-    manifest = find_manifest(place)
+    manifest = find_manifest(location)
     assert manifest is not None
     assert manifest.environments.keys() - {other.digest}
 

@@ -106,9 +106,9 @@ def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
     """The manifest is there, so readers have the dataset: nobody is told that it was cancelled."""
     job, told = bench.submit(), list[str]()
 
-    def cancelled_meanwhile(place: BuildLocation, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
+    def cancelled_meanwhile(location: BuildLocation, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
         told.append(bench.client.cancel(job.job).state)
-        return commit(place, manifest, extras)
+        return commit(location, manifest, extras)
 
     monkeypatch.setattr("generator.production.commit.finish.commit", cancelled_meanwhile)
     bench.serve(2)
@@ -126,9 +126,9 @@ def test_a_decision_while_the_receipts_are_read_keeps_the_build_from_being_commi
     """A sweep may already be taking away the shards of a job that was cancelled minutes ago."""
     job = bench.submit()
 
-    def decided_meanwhile(place: BuildLocation, info: BundleInfo, **hooks: Any) -> Manifest:
+    def decided_meanwhile(location: BuildLocation, info: BundleInfo, **hooks: Any) -> Manifest:
         getattr(bench.client, decision)(job.job)
-        return finish_build(place, info, **hooks)
+        return finish_build(location, info, **hooks)
 
     monkeypatch.setattr("workers.worker.ticket_handler.finish_build", decided_meanwhile)
     assert "stopped" in bench.serve(2)[-1]

@@ -185,8 +185,8 @@ LARGE = SmallBuild(counts=(120, 120), shard_size=60)
 
 
 def small(made: SmallBuild, home: Path, gates: Gates = Gates()) -> Verdict:  # noqa: B008
-    place, _ = made.commit(str(home))
-    return evaluate_gates(open_store(f"{home}/{made.name}"), place.build_id, gates)
+    location, _ = made.commit(str(home))
+    return evaluate_gates(open_store(f"{home}/{made.name}"), location.build_id, gates)
 
 
 def test_images_that_are_all_different_pass_and_repeated_ones_do_not(tmp_path: Path) -> None:
@@ -211,15 +211,15 @@ def test_numbers_that_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_damage_is_a_reason(tmp_path: Path) -> None:
-    place, manifest = LARGE.commit(str(tmp_path))
+    location, manifest = LARGE.commit(str(tmp_path))
     dataset, shard = open_store(f"{tmp_path}/small"), manifest.shards[2].shard
-    data = place.store.get(shard.key)
-    place.store.put(shard.key, data[:-3000] + b"x" + data[-2999:])
-    verdict = evaluate_gates(dataset, place.build_id, Gates())
+    data = location.store.get(shard.key)
+    location.store.put(shard.key, data[:-3000] + b"x" + data[-2999:])
+    verdict = evaluate_gates(dataset, location.build_id, Gates())
     assert failed(verdict) == {"readable"}
     assert shard.key in verdict.reasons[0]
-    place.store.delete(shard.key)
-    assert failed(evaluate_gates(dataset, place.build_id, Gates())) == {"readable"}
+    location.store.delete(shard.key)
+    assert failed(evaluate_gates(dataset, location.build_id, Gates())) == {"readable"}
 
 
 @dataclass(frozen=True)
@@ -229,8 +229,8 @@ class Odd(SmallBuild):
     column: str = "label"
     text: str | None = None
 
-    def shard(self, place: BuildLocation, plan: ShardPlan) -> FinishedShard:
-        made, out = super().shard(place, plan), io.BytesIO()
+    def shard(self, location: BuildLocation, plan: ShardPlan) -> FinishedShard:
+        made, out = super().shard(location, plan), io.BytesIO()
         table = pq.read_table(io.BytesIO(made.table))
         texts = pa.array([self.text] * len(plan), pa.string())
         pq.write_table(table.set_column(table.schema.names.index(self.column), self.column, texts), out)
@@ -245,9 +245,9 @@ def test_a_table_that_says_something_else_is_damage(tmp_path: Path, column: str,
 
 
 def test_only_committed_builds_are_judged(tmp_path: Path) -> None:
-    place = SmallBuild().begin(str(tmp_path))
+    location = SmallBuild().begin(str(tmp_path))
     with pytest.raises(DatasetError, match="committed"):
-        evaluate_gates(open_store(f"{tmp_path}/small"), place.build_id, Gates())
+        evaluate_gates(open_store(f"{tmp_path}/small"), location.build_id, Gates())
 
 
 def test_images_of_another_size_are_drift(tmp_path: Path) -> None:
@@ -316,9 +316,9 @@ class Classes(SmallBuild):
 
     lies: bool = False
 
-    def shard(self, place: BuildLocation, plan: ShardPlan) -> FinishedShard:
+    def shard(self, location: BuildLocation, plan: ShardPlan) -> FinishedShard:
         self.labels.update(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True))
-        return super().shard(place, plan)
+        return super().shard(location, plan)
 
     @cached_property
     def labels(self) -> dict[int, int]:

@@ -62,9 +62,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def built(bundle: Path, home: Path, name: str, count: int) -> str:
     fields = {"bundle": str(bundle), "destination": str(home / "out"), "name": name, "count": count}
     job, store = resolve_draft(parse_draft(fields))
-    place = locate_build(job)
-    build(place, load_bundle(store), device="cpu")
-    return place.url
+    location = locate_build(job)
+    build(location, load_bundle(store), device="cpu")
+    return location.url
 
 
 def subject_of(made: Made) -> Subject:

@@ -47,19 +47,21 @@ def planted(store: Store, state: str) -> tuple[str, str]:
     store.put(f"root/bundles/{'1' * 64}/bundle.json", b"{}")
     small = SmallBuild(seed=STATES.index(state))
     source = f"memory://{uuid.uuid4().hex}"
-    place = small.commit(source)[0] if state == "committed" else small.begin(source)
-    prefix = f"out/small/builds/{place.build_id}"
-    for info in place.store.list():
-        store.put(f"{prefix}/{info.key}", place.store.get(info.key))
+    location = small.commit(source)[0] if state == "committed" else small.begin(source)
+    prefix = f"out/small/builds/{location.build_id}"
+    for info in location.store.list():
+        store.put(f"{prefix}/{info.key}", location.store.get(info.key))
     if state not in ("none", "committed"):
-        marker = create_marker(store.at("root"), marker_for_build(place, f"{store.url}/out", "small", "default", 0.0))
+        marker = create_marker(
+            store.at("root"), marker_for_build(location, f"{store.url}/out", "small", "default", 0.0)
+        )
         set_intent(store.at("root"), marker.job, state)  # type: ignore[arg-type]
-    return place.build_id, prefix
+    return location.build_id, prefix
 
 
-def swept(store: Store, place: str = "", before: datetime = LATER) -> list[Orphan]:
-    """The leftovers at ``place`` in ``store``, by the markers in its root."""
-    return list(find_orphans(store.at(place) if place else store, before, BuildIntents(store.at("root"))))
+def swept(store: Store, location: str = "", before: datetime = LATER) -> list[Orphan]:
+    """The leftovers at ``location`` in ``store``, by the markers in its root."""
+    return list(find_orphans(store.at(location) if location else store, before, BuildIntents(store.at("root"))))
 
 
 def keys(store: Store) -> list[str]:
@@ -110,11 +112,11 @@ def test_a_store_root_keeps_whole_bundles_and_loses_unfinished_ones(store: Store
     assert set(keys(root)) == {*whole, "bundles/notes/decoder.safetensors", "doctor/notes"}
 
 
-@pytest.mark.parametrize("place", ["out", "out/small", "out/small/builds/{id}"])
-def test_a_build_is_found_from_destination_dataset_and_itself(place: str) -> None:
+@pytest.mark.parametrize("location", ["out", "out/small", "out/small/builds/{id}"])
+def test_a_build_is_found_from_destination_dataset_and_itself(location: str) -> None:
     store = open_store(f"memory://{uuid.uuid4().hex}")
     build_id, _ = planted(store, "none")
-    (found,) = swept(store, place.format(id=build_id))
+    (found,) = swept(store, location.format(id=build_id))
     assert found.kind == "build"
 
 
@@ -208,43 +210,45 @@ def test_while_a_marker_cannot_be_read_no_build_is_touched(store: Store) -> None
 def cancelled(tmp_path: Path) -> tuple[BuildLocation, Marker, dict[str, Any]]:
     """A real build, given up half way; its marker in ``root``."""
     fields = {"bundle": str(tiny_bundle(tmp_path / "tiny")), "destination": str(tmp_path / "out"), "name": "real"}
-    place = locate_build(resolve_draft(parse_draft(fields | {"count": 60, "shard_size": 20, "batch": 16}))[0])
-    build(place, load_bundle(open_store(fields["bundle"])), device="cpu")
-    place.store.delete("manifest.json")
+    location = locate_build(resolve_draft(parse_draft(fields | {"count": 60, "shard_size": 20, "batch": 16}))[0])
+    build(location, load_bundle(open_store(fields["bundle"])), device="cpu")
+    location.store.delete("manifest.json")
     root = open_store(str(tmp_path / "root"))
     push(open_store(fields["bundle"]), root)
-    marker = create_marker(root, marker_for_build(place, str(tmp_path / "out"), "real", "default", 0.0))
+    marker = create_marker(root, marker_for_build(location, str(tmp_path / "out"), "real", "default", 0.0))
     set_intent(root, marker.job, "cancelled")
     past = time.time() - 3 * 86400
     for path in tmp_path.rglob("*"):
         if path.is_file():
             os.utime(path, (past, past))
-    return place, marker, fields
+    return location, marker, fields
 
 
 def test_the_command_and_a_build_from_its_beginning_after_it(
     cancelled: tuple[BuildLocation, Marker, dict[str, Any]], tmp_path: Path
 ) -> None:
-    place, _, fields = cancelled
-    before = {info.key: place.store.get(info.key) for info in place.store.list()}
+    location, _, fields = cancelled
+    before = {info.key: location.store.get(info.key) for info in location.store.list()}
     arguments = [str(tmp_path / "out"), "--root", str(tmp_path / "root")]
     run = CliRunner().invoke
     dry = json.loads(run(sweep_command, [*arguments, "--json"]).stdout)
     assert (dry["dry_run"], dry["totals"]["build"]["removed"]) == (True, 0)
     assert dry["totals"]["build"]["objects"] == len(before)
-    assert keys(place.store) == sorted(before)
+    assert keys(location.store) == sorted(before)
     assert "a dry run" in run(sweep_command, arguments).stdout
     young = json.loads(run(sweep_command, [*arguments, "--json", "--older-than", "7d", "--delete"]).stdout)
     assert young["totals"] == {}
     done = json.loads(run(sweep_command, [*arguments, "--json", "--delete"]).stdout)
     assert done["totals"]["build"]["removed"] == len(before) - 1
-    assert keys(place.store) == ["recipe.json"]
-    build(place, load_bundle(open_store(fields["bundle"])), device="cpu")
-    again = {info.key: place.store.get(info.key) for info in place.store.list() if not info.key.startswith("runs/")}
+    assert keys(location.store) == ["recipe.json"]
+    build(location, load_bundle(open_store(fields["bundle"])), device="cpu")
+    again = {
+        info.key: location.store.get(info.key) for info in location.store.list() if not info.key.startswith("runs/")
+    }
     assert {key: data for key, data in before.items() if not key.startswith("runs/")} == {
         key: data for key, data in again.items() if key != "manifest.json"
     }
-    assert verify_dataset(place.url).problems == ()
+    assert verify_dataset(location.url).problems == ()
 
 
 @pytest.mark.parametrize("age", ["0s", "59s", "1", "-1d", "1w", "1d ", "9999999999d", "1.5d", "\u0661d"])

@@ -25,20 +25,20 @@ SMALL = SmallBuild()
 
 def begun(*, first: Environment | None = ENVIRONMENT) -> BuildLocation:
     """Shard 0 of three is made in the environment ``first``; the other two, later, in ``NEW``."""
-    place = locate_build(SMALL.spec(f"memory://{uuid.uuid4().hex}"))
-    begin(place)
-    fix_environment(place.store, ENVIRONMENT)
-    open_epoch(place.store)
-    fix_environment(place.store, NEW)
+    location = locate_build(SMALL.spec(f"memory://{uuid.uuid4().hex}"))
+    begin(location)
+    fix_environment(location.store, ENVIRONMENT)
+    open_epoch(location.store)
+    fix_environment(location.store, NEW)
     for number in range(3):
-        made = SMALL.shard(place, Plan(place.recipe).shard(number))
+        made = SMALL.shard(location, Plan(location.recipe).shard(number))
         environment = first if number == 0 and first is not None else NEW
         receipt = made.receipt.model_copy(update={"environment": environment.digest})
-        publish_shard(place, type(made)(made.archive, made.table, receipt))
-    return place
+        publish_shard(location, type(made)(made.archive, made.table, receipt))
+    return location
 
 
-def committed(place: BuildLocation) -> Manifest:
+def committed(location: BuildLocation) -> Manifest:
     """Committed as ``finish`` does it, without a bundle."""
     from generator.production.commit import read_receipt
     from generator.production.commit.finish import used_environments
@@ -46,30 +46,30 @@ def committed(place: BuildLocation) -> Manifest:
     from generator.production.provenance.dataset_card import card_bytes
     from generator.production.provenance.preview import preview_bytes
 
-    receipts = tuple(read_receipt(place, number) for number in range(3))
-    draft = SMALL.draft(place, receipts).model_copy(update={"environments": used_environments(place, receipts)})
+    receipts = tuple(read_receipt(location, number) for number in range(3))
+    draft = SMALL.draft(location, receipts).model_copy(update={"environments": used_environments(location, receipts)})
     shown = [(SMALL.pixels(index), index % 2) for index in range(4)]
     extras = {
         "README.md": card_bytes(draft),
         "croissant.json": croissant_bytes(draft),
-        "preview.jpg": preview_bytes(shown, SMALL.classes, place.recipe.recipe_version),
+        "preview.jpg": preview_bytes(shown, SMALL.classes, location.recipe.recipe_version),
     }
-    return commit(place, draft, extras)
+    return commit(location, draft, extras)
 
 
 def test_a_build_of_two_environments_is_intact_and_names_both() -> None:
-    place = begun()
-    manifest = committed(place)
+    location = begun()
+    manifest = committed(location)
     assert set(manifest.environments) == {ENVIRONMENT.digest, NEW.digest}
     assert [shard.environment for shard in manifest.shards] == [ENVIRONMENT.digest, NEW.digest, NEW.digest]
-    assert verify_dataset(place.url).problems == ()
+    assert verify_dataset(location.url).problems == ()
 
 
 def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
-    place = begun(first=None)
-    assert set(committed(place).environments) == {NEW.digest}
-    assert set(read_environments(place.store)) == {ENVIRONMENT.digest, NEW.digest}
-    assert verify_dataset(place.url).problems == ()
+    location = begun(first=None)
+    assert set(committed(location).environments) == {NEW.digest}
+    assert set(read_environments(location.store)) == {ENVIRONMENT.digest, NEW.digest}
+    assert verify_dataset(location.url).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -87,23 +87,23 @@ def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
     ],
 )
 def test_damage_to_epochs_is_found(damage: Callable[[Store], None], where: str) -> None:
-    place = begun()
-    committed(place)
-    damage(place.store)
-    assert where in {problem.where for problem in verify_dataset(place.url).problems}
+    location = begun()
+    committed(location)
+    damage(location.store)
+    assert where in {problem.where for problem in verify_dataset(location.url).problems}
 
 
 def test_what_an_earlier_committer_stored_of_the_extras_stays() -> None:
     """Two that commit in different environments, both to the end, agree on one manifest."""
-    place = begun()
-    place.store.create("preview.jpg", b"as another encoder makes it")
-    manifest = committed(place)
-    assert committed(place) == manifest
-    assert place.store.get("preview.jpg") == b"as another encoder makes it"
+    location = begun()
+    location.store.create("preview.jpg", b"as another encoder makes it")
+    manifest = committed(location)
+    assert committed(location) == manifest
+    assert location.store.get("preview.jpg") == b"as another encoder makes it"
 
 
 def test_a_receipt_of_an_environment_that_this_build_never_had_is_refused() -> None:
-    place = begun()
-    place.store.delete(environment_key(1))
+    location = begun()
+    location.store.delete(environment_key(1))
     with pytest.raises(IntegrityError, match=r"receipts/000001\.json"):
-        finish_build(place, None)  # type: ignore[arg-type]
+        finish_build(location, None)  # type: ignore[arg-type]

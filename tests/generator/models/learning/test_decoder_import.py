@@ -108,10 +108,10 @@ def test_it_decodes_as_it_did_at_home_and_builds_datasets(theirs: Foreign, files
     assert np.abs(got_BHWC - wanted_BHWC).max() <= 1
     fields = {"bundle": str(files / "bundle"), "count": 60, "destination": str(files / "out"), "name": "theirs"}
     spec, _ = resolve_draft(parse_draft(fields), open_store(str(files / "root")))
-    place = locate_build(spec)
-    build(place, bundle, device="cpu")
-    assert len(list(open_dataset(place.url))) == 60
-    assert not verify_dataset(place.url).problems
+    location = locate_build(spec)
+    build(location, bundle, device="cpu")
+    assert len(list(open_dataset(location.url))) == 60
+    assert not verify_dataset(location.url).problems
     refitted = refit(open_store(str(files / "bundle")), MixtureSettings(clusters=3), files / "other")
     assert load_bundle(open_store(str(files / "other"))).info.latents["clusters"] == [3, 3]
     assert refitted.digest != bundle.digest
@@ -212,7 +212,7 @@ def test_large_images(tmp_path: Path) -> None:
     bundle = load_bundle(open_store(str(tmp_path / "bundle")))
     fields = {"bundle": str(tmp_path / "bundle"), "count": 5, "batch": 4, "destination": str(tmp_path), "name": "large"}
     spec, _ = resolve_draft(parse_draft(fields), open_store(str(tmp_path / "root")))
-    place = locate_build(spec)
-    build(place, bundle, device="cpu")
-    assert [image.shape for image, _, _ in open_dataset(place.url)] == [(512, 512, 3)] * 5
-    assert not verify_dataset(place.url).problems
+    location = locate_build(spec)
+    build(location, bundle, device="cpu")
+    assert [image.shape for image, _, _ in open_dataset(location.url)] == [(512, 512, 3)] * 5
+    assert not verify_dataset(location.url).problems

@@ -142,42 +142,44 @@ def test_compiled_rows_depend_on_neither_neighbours_nor_threads(compiled: Reside
     for step in (1, 3, 5):
         parts = [compiled.decode(z_BD[begin : begin + step]) for begin in range(0, 8, step)]
         assert np.array_equal(np.concatenate(parts), whole)
-    place = place_for(bundle, "width")
-    shards = [_maker(place, bundle, compiled, lanes).make(Plan(place.recipe).shard(1), "x") for lanes in (1, 2, 4)]
+    location = place_for(bundle, "width")
+    shards = [
+        _maker(location, bundle, compiled, lanes).make(Plan(location.recipe).shard(1), "x") for lanes in (1, 2, 4)
+    ]
     assert shards[0] == shards[1] == shards[2]
 
 
-def _maker(place: BuildLocation, bundle: Bundle, decoder: ResidentDecoder, lanes: int) -> ShardMaker:
+def _maker(location: BuildLocation, bundle: Bundle, decoder: ResidentDecoder, lanes: int) -> ShardMaker:
     decoder._lane_layout = LaneLayout(lanes, 1)
-    return open_shard_maker(place, bundle, decoder)
+    return open_shard_maker(location, bundle, decoder)
 
 
 @needs_compiler
 def test_a_compiled_build_says_so_and_every_process_follows(
     home: Path, bundle: Bundle, compiled: ResidentDecoder
 ) -> None:
-    place, always = place_for(bundle, "compiled"), CompileOptions("always", home / "cache")
-    maker = open_shard_maker(place, bundle, compiled)
-    begin(place)
-    fix_environment(place, maker.environment)
-    assert fixed_execution(place) == "compiled"
+    location, always = place_for(bundle, "compiled"), CompileOptions("always", home / "cache")
+    maker = open_shard_maker(location, bundle, compiled)
+    begin(location)
+    fix_environment(location, maker.environment)
+    assert fixed_execution(location) == "compiled"
     with pytest.raises(SettingsError, match="never"):
-        build(place, bundle, device="cpu", compiling=CompileOptions("never"))
-    eager = open_shard_maker(place, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
+        build(location, bundle, device="cpu", compiling=CompileOptions("never"))
+    eager = open_shard_maker(location, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
     with pytest.raises(EnvironmentMismatch, match="execution eager instead of compiled"):
-        fix_environment(place, eager.environment)
-    manifest = build(place, bundle, device="cpu", compiling=CompileOptions("auto", always.cache))
+        fix_environment(location, eager.environment)
+    manifest = build(location, bundle, device="cpu", compiling=CompileOptions("auto", always.cache))
     assert [facts["execution"] for facts in manifest.environments.values()] == ["compiled"]
-    assert manifest.shards[1] == maker.make(Plan(place.recipe).shard(1), "compiled").receipt
+    assert manifest.shards[1] == maker.make(Plan(location.recipe).shard(1), "compiled").receipt
 
 
 @needs_compiler
 def test_an_eager_build_stays_eager(home: Path, bundle: Bundle) -> None:
-    place = place_for(bundle, "eager")
-    maker = open_shard_maker(place, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
-    begin(place)
-    fix_environment(place, maker.environment)
-    assert open_decoder(place, bundle, "cpu", CompileOptions("always", home / "cache")).execution == "eager"
+    location = place_for(bundle, "eager")
+    maker = open_shard_maker(location, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
+    begin(location)
+    fix_environment(location, maker.environment)
+    assert open_decoder(location, bundle, "cpu", CompileOptions("always", home / "cache")).execution == "eager"
 
 
 @needs_compiler
@@ -200,6 +202,6 @@ def test_work_ahead_is_measured_by_a_batch(bundle: Bundle) -> None:
 
 
 def test_replay_of_an_eager_sample_needs_no_compiler(bundle: Bundle) -> None:
-    place = place_for(bundle, "replayed")
-    build(place, bundle, device="cpu")
-    assert replay(place.url, 3, bundle, device="cpu").identical
+    location = place_for(bundle, "replayed")
+    build(location, bundle, device="cpu")
+    assert replay(location.url, 3, bundle, device="cpu").identical

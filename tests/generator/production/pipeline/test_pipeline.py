@@ -129,9 +129,9 @@ def test_no_more_than_two_shards_are_open_while_nobody_takes_them(bundle: Bundle
 
 
 def test_times_are_told_by_stage_and_stay_out_of_the_commit(bundle: Bundle) -> None:
-    place = place_for(screened(bundle), "times")
-    manifest = build(place, bundle, device="cpu")
-    runs = [json.loads(place.store.get(info.key)) for info in place.store.list("runs/")]
+    location = place_for(screened(bundle), "times")
+    manifest = build(location, bundle, device="cpu")
+    runs = [json.loads(location.store.get(info.key)) for info in location.store.list("runs/")]
     assert sorted(run["shard"] for run in runs) == list(range(len(manifest.shards)))
     for run in runs:
         receipt = manifest.shards[run["shard"]]
@@ -158,23 +158,23 @@ def test_stage_times_add_up_from_all_threads() -> None:
 
 
 def test_an_upload_goes_on_beside_the_making_and_holds_it_back_when_it_is_slow(bundle: Bundle) -> None:
-    recipe, place = recipe_for(bundle), place_for(recipe_for(bundle), "slow")
+    recipe, location = recipe_for(bundle), place_for(recipe_for(bundle), "slow")
     maker = maker_for(bundle, recipe)
-    begin(place)
-    fix_environment(place, maker.environment)
+    begin(location)
+    fix_environment(location, maker.environment)
     shards = list(maker.make_all(Plan(recipe), "lines"))
     gate, begun, handed = threading.Event(), threading.Event(), list[int]()
-    create = place.store.create
+    create = location.store.create
 
     def slow(key: str, data: bytes) -> object:
         begun.set()
         assert gate.wait(60)
         return create(key, data)
 
-    place.store.create = slow  # type: ignore[method-assign]
+    location.store.create = slow  # type: ignore[method-assign]
 
     def hand_all() -> None:
-        with UploadQueue(place) as uploads:
+        with UploadQueue(location) as uploads:
             for number, shard in enumerate(shards):
                 uploads.submit(Upload(shard, f"lease-{number}"))
                 handed.append(number)
@@ -187,21 +187,21 @@ def test_an_upload_goes_on_beside_the_making_and_holds_it_back_when_it_is_slow(b
     gate.set()
     thread.join(60)
     assert handed == list(range(len(shards)))
-    assert len(list(place.store.list("receipts/"))) == len(shards)
+    assert len(list(location.store.list("receipts/"))) == len(shards)
 
 
 def test_an_upload_that_fails_ends_the_build(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
-    place, create = place_for(recipe, "failing"), place_for(recipe, "failing").store.create
+    location, create = place_for(recipe, "failing"), place_for(recipe, "failing").store.create
 
     def failing(key: str, data: bytes) -> object:
         if key.startswith("receipts/"):
             raise StoreUnavailable(key, "an answer", "none")
         return create(key, data)
 
-    place.store.create = failing  # type: ignore[method-assign]
+    location.store.create = failing  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable, match="receipts"):
-        build(place, bundle, device="cpu")
+        build(location, bundle, device="cpu")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("lane", "upload"))]
 
 

@@ -29,7 +29,7 @@ def store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def place(store: Store) -> BuildLocation:
+def location(store: Store) -> BuildLocation:
     """A build of three shards that has begun in the environment ``OLD``."""
     spec = SMALL.spec("memory://unused")
     found = BuildLocation(store.at("small"), "small", spec.recipe, spec.recipe.canonical())
@@ -39,13 +39,13 @@ def place(store: Store) -> BuildLocation:
 
 
 @pytest.fixture
-def old(place: BuildLocation) -> EpochWorker:
-    return EpochWorker(place, OLD)
+def old(location: BuildLocation) -> EpochWorker:
+    return EpochWorker(location, OLD)
 
 
 @pytest.fixture
-def new(place: BuildLocation) -> EpochWorker:
-    return EpochWorker(place, NEW, mark=b"n")
+def new(location: BuildLocation) -> EpochWorker:
+    return EpochWorker(location, NEW, mark=b"n")
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def half() -> bool:
 
 @pytest.fixture
 def moved(old: EpochWorker, half: bool) -> BuildLocation:
-    """``place`` in its second epoch, which ``NEW`` has begun."""
+    """``location`` in its second epoch, which ``NEW`` has begun."""
     if half:
         old.write_without_receipt(1)
-    open_epoch(old.place.store)
-    fix_environment(old.place.store, NEW)
-    return old.place
+    open_epoch(old.location.store)
+    fix_environment(old.location.store, NEW)
+    return old.location

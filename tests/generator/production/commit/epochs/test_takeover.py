@@ -31,14 +31,14 @@ half_or_not = pytest.mark.parametrize("half", [False, True], ids=["nothing left"
 def test_what_a_dead_worker_left_is_a_conflict_in_its_own_epoch_and_replaced_in_the_next(
     old: EpochWorker, new: EpochWorker
 ) -> None:
-    place = old.place
+    location = old.location
     old.write_without_receipt(1)
     with pytest.raises(BuildConflict, match="deterministic"):
         replace(old, mark=b"random").publish(1)
-    open_epoch(place.store)
-    fix_environment(place.store, NEW)
+    open_epoch(location.store)
+    fix_environment(location.store, NEW)
     assert new.publish(1) == new.make_shard(1).receipt
-    assert is_whole(place, 1)
+    assert is_whole(location, 1)
     assert new.publish(1) == new.make_shard(1).receipt
 
 
@@ -161,13 +161,13 @@ def test_every_receipt_is_larger_than_a_reservation(old: EpochWorker) -> None:
 
 
 def test_a_receipt_under_another_number_is_no_receipt(old: EpochWorker) -> None:
-    old.place.store.create(receipt_key(2), old.make_shard(1).receipt.canonical())
+    old.location.store.create(receipt_key(2), old.make_shard(1).receipt.canonical())
     with pytest.raises(IntegrityError, match="000002"):
-        read_receipt(old.place, 2)
+        read_receipt(old.location, 2)
 
 
 def test_two_who_take_over_in_turn_end_in_a_typed_error_and_not_in_a_circle(old: EpochWorker, new: EpochWorker) -> None:
-    place = old.place
+    location = old.location
     made = new.make_shard(1)
 
     class Restless(InterruptedStore):
@@ -178,4 +178,4 @@ def test_two_who_take_over_in_turn_end_in_a_typed_error_and_not_in_a_circle(old:
     old.write_without_receipt(1)
     files = {made.receipt.shard.key: made.archive}
     with pytest.raises(Exception, match="holds still"):
-        take_over(Restless(place.store, 0, lambda: None), made.receipt, files)
+        take_over(Restless(location.store, 0, lambda: None), made.receipt, files)
