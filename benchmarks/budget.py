@@ -1,18 +1,18 @@
-"""What does more training buy? Usefulness against the processor time that a model costs, and what limits it.
+"""Measures the usefulness of synthetic images against the training time of the model, and what limits it.
 
-For each number of epochs a model is trained, and 60,000 images are made of it. One small network is then trained on
-real images, on the synthetic ones, on synthetic ones without the judge's and the sketch's refusals, on synthetic ones
-of which next to none is refused but the judge's probabilities are the targets, and on the *reconstructions* of the real
-training images: what the decoder loses at most. The rest is lost by the latent distribution. Tested on real test
-images, which nothing else sees.
+For each number of epochs, trains a model and makes 60,000 images with it. Then trains one small network on each of:
+real images; synthetic images; synthetic images without label check and copy check; synthetic images with almost no
+refusals and the judge's probabilities as targets; and *reconstructions* of the real training images, whose loss of
+accuracy is that of the decoder (the rest is lost by the latent distribution). Tests on real test images, which are
+used for nothing else.
 
-    python benchmarks/budget.py                      CIFAR-10, 4 to 64 epochs: hours; goes on where it stopped
+    python benchmarks/budget.py                      CIFAR-10, 4 to 64 epochs: hours; continues where it stopped
     python benchmarks/budget.py --latent-dim 128 --sampler flow --feature-loss 1000 --epochs 16  another model
-    python benchmarks/budget.py --quick              the bundled digits, a few epochs: a minute; for a look
+    python benchmarks/budget.py --quick              the bundled digits, a few epochs: a minute; a smoke test
 
-A row an (epochs, seed, model) goes to ``<out>/budget.jsonl``, the table of all into ``<out>/budget.md``, between
-two marks. Times are processor seconds, of all threads. With ``--residual`` a network of another kind learns from real
-and synthetic images as well (``residual.py``); rows that are there already get that too.
+Writes one row per (epochs, seed, model) to ``<out>/budget.jsonl``, and a table of all rows to ``<out>/budget.md``,
+between two marks. Times are processor seconds, of all threads. With ``--residual``, also trains a network of another
+kind on real and synthetic images (``residual_network.py``); existing rows are extended.
 """
 
 from __future__ import annotations
@@ -54,32 +54,36 @@ from generator.spec.canonical import digest_of
 from generator.store import open_store
 
 ARMS = ("real", "reconstructions", "unscreened", "synthetic", "soft labels")
-_HARDLY = 0.001  # a label_floor that refuses next to nothing: the judge looks at every sample all the same
+_TINY_FLOOR = 0.001  # a label_floor that refuses almost nothing; the judge still evaluates every sample
 _SAMPLERS = {"mixture": MixtureSettings(), "flow": FlowSettings()}
 
 
 def main() -> int:
     """0 done, 1 failed, 2 bad input."""
-    asked = _arguments()
-    torch.set_num_threads(asked.threads)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    log = asked.out / "budget.jsonl"
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = args.out / "budget.jsonl"
     try:
-        source, test = _data(asked)
-        for epochs in asked.epochs:
-            for seed in range(asked.seeds):
-                cell = {"epochs": epochs, "seed": seed, "model": _model(source, asked)}
+        source, test = _data(args)
+        for epochs in args.epochs:
+            for seed in range(args.seeds):
+                cell = {"epochs": epochs, "seed": seed, "model": _model(source, args)}
                 row = next((row for row in _rows(log) if cell.items() <= row.items()), None)
                 print(f"{epochs} epochs, seed {seed}, {cell['model']}", file=sys.stderr, flush=True)
                 if row is None:
-                    row = cell | _measured(source, test, epochs, seed, asked)
-                    _keep(log, cell, row)
-                if asked.residual and "residual" not in row:
-                    _keep(log, cell, row | {"residual": _by_residual(source, test, epochs, seed, asked, _rows(log))})
+                    row = cell | _measure(source, test, epochs, seed, args)
+                    _write_row(log, cell, row)
+                if args.residual and "residual" not in row:
+                    _write_row(
+                        log,
+                        cell,
+                        row | {"residual": _residual_accuracies(source, test, epochs, seed, args, _rows(log))},
+                    )
     except LatentmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    page = asked.out / "budget.md"
+    page = args.out / "budget.md"
     write_tables(page, _table(_rows(log)), by="budget.py")
     print(page)
     return 0
@@ -102,70 +106,68 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--feature-loss", type=float, default=0.0, help="weight of the feature loss")
     parser.add_argument("--sampler", choices=list(_SAMPLERS), default="mixture")
     parser.add_argument("--judges", type=int, default=1, help="classifiers of the judge")
-    parser.add_argument("--judge-steps", type=int, default=600, help="training steps of each of them")
-    parser.add_argument("--residual", action="store_true", help="ask a residual network too")
+    parser.add_argument("--judge-steps", type=int, default=600, help="training steps of each judge")
+    parser.add_argument("--residual", action="store_true", help="also train a residual network")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("out/budget"), help="rows and table")
     parser.add_argument("--work", type=Path, default=Path("out/budget/work"), help="bundles and datasets")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.epochs, asked.seeds, asked.count, asked.steps = [6, 24], 1, 400, 60
-    return asked
+    args = parser.parse_args()
+    if args.quick:
+        args.epochs, args.seeds, args.count, args.steps = [6, 24], 1, 400, 60
+    return args
 
 
-def _data(asked: argparse.Namespace) -> tuple[Source, LabelledImages]:
-    if not asked.quick:
-        real, tested = load_source(asked.real), load_source(asked.test)
-        return real, LabelledImages(tested.images_NHWC, tested.labels_N)
-    whole = load_source("digits")
-    names, count = whole.class_names, len(whole) - 400
-    real = make_source(whole.images_NHWC[:count], whole.labels_N[:count], names, name="digits")
-    return real, LabelledImages(whole.images_NHWC[count:], whole.labels_N[count:])
+def _data(args: argparse.Namespace) -> tuple[Source, LabelledImages]:
+    if not args.quick:
+        real, test_source = load_source(args.real), load_source(args.test)
+        return real, LabelledImages(test_source.images_NHWC, test_source.labels_N)
+    digits = load_source("digits")
+    names, count = digits.class_names, len(digits) - 400
+    real = make_source(digits.images_NHWC[:count], digits.labels_N[:count], names, name="digits")
+    return real, LabelledImages(digits.images_NHWC[count:], digits.labels_N[count:])
 
 
 def _rows(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def _keep(log: Path, cell: dict[str, Any], row: dict[str, Any]) -> None:
-    """``row`` instead of what is known of its cell. Rows take hours: at no moment are there fewer than before."""
-    others, fresh = [each for each in _rows(log) if not cell.items() <= each.items()], log.with_suffix(".new")
-    fresh.write_text("".join(json.dumps(each) + "\n" for each in [*others, row]))
-    fresh.replace(log)
+def _write_row(log: Path, cell: dict[str, Any], row: dict[str, Any]) -> None:
+    """Store ``row`` in place of the old row of its cell. The file is replaced atomically, since rows take hours."""
+    others, new_log = [each for each in _rows(log) if not cell.items() <= each.items()], log.with_suffix(".new")
+    new_log.write_text("".join(json.dumps(each) + "\n" for each in [*others, row]))
+    new_log.replace(log)
 
 
-def _config(source: Source, asked: argparse.Namespace) -> AutoencoderConfig:
-    options = {"width": asked.width, "latent_dim": asked.latent_dim, "beta": asked.beta}
+def _config(source: Source, args: argparse.Namespace) -> AutoencoderConfig:
+    options = {"width": args.width, "latent_dim": args.latent_dim, "beta": args.beta}
     given = {name: value for name, value in options.items() if value is not None}
-    return default_config(source.size, source.channels, asked.model, **given)
+    return default_config(source.size, source.channels, args.model, **given)
 
 
-def _model(source: Source, asked: argparse.Namespace) -> str:
-    config = _config(source, asked)
-    judges = f"{asked.judges} judge{'s' * (asked.judges > 1)} of {asked.judge_steps} steps"
-    more = [f"{name} {value:g}" for name, value in (("width", asked.width), ("beta", asked.beta)) if value is not None]
-    more += [f"feature loss {asked.feature_loss:g}"] if asked.feature_loss else []
-    return ", ".join([config.family, f"{config.latent_dim} dimensions", *more, asked.sampler, judges])
+def _model(source: Source, args: argparse.Namespace) -> str:
+    config = _config(source, args)
+    judges = f"{args.judges} judge{'s' * (args.judges > 1)} of {args.judge_steps} steps"
+    extra = [f"{name} {value:g}" for name, value in (("width", args.width), ("beta", args.beta)) if value is not None]
+    extra += [f"feature loss {args.feature_loss:g}"] if args.feature_loss else []
+    return ", ".join([config.family, f"{config.latent_dim} dimensions", *extra, args.sampler, judges])
 
 
-def _measured(
-    source: Source, test: LabelledImages, epochs: int, seed: int, asked: argparse.Namespace
-) -> dict[str, Any]:
-    path = _place(source, epochs, seed, asked)
-    seconds = _trained(source, epochs, seed, asked, path)
+def _measure(source: Source, test: LabelledImages, epochs: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    path = _bundle_path(source, epochs, seed, args)
+    seconds = _train(source, epochs, seed, args, path)
     bundle = load_bundle(open_store(str(path)))
     arms = {
         "real": LabelledImages(source.images_NHWC, source.labels_N),
-        "reconstructions": _reconstructed(source, bundle, path, seed),
-        "unscreened": _generated(path, seed, asked, label_floor=None, novelty_floor=None),
-        "synthetic": _generated(path, seed, asked),
+        "reconstructions": _reconstruct(source, bundle, path, seed),
+        "unscreened": _generate(path, seed, args, label_floor=None, novelty_floor=None),
+        "synthetic": _generate(path, seed, args),
     }
-    arms["soft labels"] = _generated(path, seed, asked, label_floor=_HARDLY, novelty_floor=None)
+    arms["soft labels"] = _generate(path, seed, args, label_floor=_TINY_FLOOR, novelty_floor=None)
     found = usefulness(
         arms,
         test,
         classes=len(source.class_names),
-        budget=Budget(steps=asked.steps, augmentation=Augmentation(shift=source.size // 16)),
+        budget=Budget(steps=args.steps, augmentation=Augmentation(shift=source.size // 16)),
         seeds=1,
         on_run=lambda arm, _, right, __: print(f"    {arm}: {right:.4f}", file=sys.stderr, flush=True),
     )
@@ -178,36 +180,36 @@ def _measured(
     }
 
 
-def _place(source: Source, epochs: int, seed: int, asked: argparse.Namespace) -> Path:
-    location: Path = asked.work / f"{digest_of(_model(source, asked).encode())[7:15]}-{epochs}-{seed}.bundle"
+def _bundle_path(source: Source, epochs: int, seed: int, args: argparse.Namespace) -> Path:
+    location: Path = args.work / f"{digest_of(_model(source, args).encode())[7:15]}-{epochs}-{seed}.bundle"
     return location
 
 
-def _by_residual(
-    source: Source, test: LabelledImages, epochs: int, seed: int, asked: argparse.Namespace, rows: list[dict[str, Any]]
+def _residual_accuracies(
+    source: Source, test: LabelledImages, epochs: int, seed: int, args: argparse.Namespace, rows: list[dict[str, Any]]
 ) -> dict[str, float]:
-    """What a residual network makes of the real images (known from another row, perhaps) and of the synthetic ones."""
-    arms = {"synthetic": _generated(_place(source, epochs, seed, asked), seed, asked)}
+    """Accuracy of a residual network trained on real images (from another row, if known) and on synthetic ones."""
+    arms = {"synthetic": _generate(_bundle_path(source, epochs, seed, args), seed, args)}
     known = [row["residual"]["real"] for row in rows if row["seed"] == seed and "residual" in row]
     if not known:
         arms["real"] = LabelledImages(source.images_NHWC, source.labels_N)
-    classes, steps = len(source.class_names), asked.steps if asked.quick else STEPS
+    classes, steps = len(source.class_names), args.steps if args.quick else STEPS
     found = {name: residual_accuracy(arm, test, classes=classes, seed=seed, steps=steps) for name, arm in arms.items()}
     return {"real": known[0]} | found if known else found
 
 
-def _trained(source: Source, epochs: int, seed: int, asked: argparse.Namespace, path: Path) -> float:
-    """Train, fit and save the bundle at ``path`` unless it is there; the processor seconds that took."""
+def _train(source: Source, epochs: int, seed: int, args: argparse.Namespace, path: Path) -> float:
+    """Train, fit and save the bundle at ``path`` if missing; returns the processor seconds that it took."""
     timing = path.with_suffix(".seconds")
     if not path.exists():
-        clock = time.process_time()
-        asked_for = {"seed": seed, "feature_loss": asked.feature_loss}
-        settings = default_settings(len(source), epochs).model_copy(update=asked_for)
+        start = time.process_time()
+        changes = {"seed": seed, "feature_loss": args.feature_loss}
+        settings = default_settings(len(source), epochs).model_copy(update=changes)
         judge = default_judge(source.size)
-        budget = judge.budget.model_copy(update={"steps": asked.judge_steps})
-        judge = judge.model_copy(update={"members": asked.judges, "budget": budget})
-        train_bundle(source, _config(source, asked), settings, path, sampler=_SAMPLERS[asked.sampler], judge=judge)
-        timing.write_text(f"{time.process_time() - clock:.1f}")
+        budget = judge.budget.model_copy(update={"steps": args.judge_steps})
+        judge = judge.model_copy(update={"members": args.judges, "budget": budget})
+        train_bundle(source, _config(source, args), settings, path, sampler=_SAMPLERS[args.sampler], judge=judge)
+        timing.write_text(f"{time.process_time() - start:.1f}")
     return float(timing.read_text())
 
 
@@ -216,7 +218,7 @@ def _trained_on(source: Source, bundle: Bundle, seed: int) -> LabelledImages:
     return LabelledImages(source.images_NHWC[parts.train_N], source.labels_N[parts.train_N])
 
 
-def _reconstructed(source: Source, bundle: Bundle, path: Path, seed: int) -> LabelledImages:
+def _reconstruct(source: Source, bundle: Bundle, path: Path, seed: int) -> LabelledImages:
     """The real training images after encoder and decoder."""
     store, real = open_store(str(path)), _trained_on(source, bundle, seed)
     encoder, decoder = (
@@ -228,11 +230,11 @@ def _reconstructed(source: Source, bundle: Bundle, path: Path, seed: int) -> Lab
     return LabelledImages(images_NHWC, real.labels_N)
 
 
-def _generated(path: Path, seed: int, asked: argparse.Namespace, **floors: float | None) -> LabelledImages:
-    """``count`` images, committed below ``work`` and read again; hardly refused ones with the judge's opinion."""
-    soft = floors.get("label_floor") == _HARDLY
+def _generate(path: Path, seed: int, args: argparse.Namespace, **floors: float | None) -> LabelledImages:
+    """``count`` images of a dataset built below ``work``; with the judge's probabilities if ``label_floor`` is tiny."""
+    soft = floors.get("label_floor") == _TINY_FLOOR
     name = f"{path.stem}-{'soft' if soft else 'unscreened' if floors else 'screened'}"
-    fields = {"bundle": str(path), "destination": str(asked.work), "name": name, "count": asked.count, "seed": seed}
+    fields = {"bundle": str(path), "destination": str(args.work), "name": name, "count": args.count, "seed": seed}
     spec, store = resolve_draft(parse_draft(fields | floors))
     location = locate_build(spec)
     build(location, load_bundle(store), device="cpu")
@@ -249,18 +251,18 @@ def _table(rows: list[dict[str, Any]]) -> str:
         f"|{'---|' * (8 + len(ARMS))}",
     ]
     for model, epochs in sorted({(row["model"], row["epochs"]) for row in rows}):
-        of = [row for row in rows if (row["model"], row["epochs"]) == (model, epochs)]
-        arms = [_told([row["accuracy"][arm] for row in of]) for arm in ARMS]
-        ratio = _told([row["accuracy"]["synthetic"] / row["accuracy"]["real"] for row in of])
-        cost, error = (mean(row[name] for row in of) for name in ("train_seconds", "reconstruction_mse"))
-        asked = [row["residual"] for row in of if "residual" in row]
-        second = [_told([each[arm] for each in asked]) for arm in ("real", "synthetic")]
-        cells = [model, epochs, len(of), f"{cost:.0f}", f"{error:.4f}", *arms, ratio, *second]
+        group = [row for row in rows if (row["model"], row["epochs"]) == (model, epochs)]
+        arms = [_spread_text([row["accuracy"][arm] for row in group]) for arm in ARMS]
+        ratio = _spread_text([row["accuracy"]["synthetic"] / row["accuracy"]["real"] for row in group])
+        cost, error = (mean(row[name] for row in group) for name in ("train_seconds", "reconstruction_mse"))
+        residuals = [row["residual"] for row in group if "residual" in row]
+        second = [_spread_text([each[arm] for each in residuals]) for arm in ("real", "synthetic")]
+        cells = [model, epochs, len(group), f"{cost:.0f}", f"{error:.4f}", *arms, ratio, *second]
         lines.append("".join(f"| {cell} " for cell in cells) + "|")
     return "\n".join(lines) + "\n"
 
 
-def _told(values: list[float]) -> str:
+def _spread_text(values: list[float]) -> str:
     if not values:
         return ""
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")

@@ -1,12 +1,12 @@
-"""What coordination costs: shards that take no time, on a real Redis, through real Celery workers.
+"""Measures the cost of coordination: instant shards, on a real Redis, with real Celery workers.
 
-    python benchmarks/coordination.py            the whole of it, some 15 minutes
+    python benchmarks/coordination.py            all parts, about 15 minutes
     python benchmarks/coordination.py --quick    small numbers, for a test
 
-1. Time for each shard beside the time of bare Celery tasks that do nothing, in the same worker, taking turns.
-2. A job of 100,000 shards that take no time: memory of the ledger, tickets in the broker, time to submit, to serve a
-   ticket, to rebuild the ledger from the store, to commit.
-3. Time from the SIGKILL of a worker until another one has made its shard, beside the lease.
+1. Time per shard, against the time of empty Celery tasks in the same worker, measured in turns.
+2. A job of 100,000 instant shards: memory of the ledger, tickets in the broker, time to submit, to serve a ticket, to
+   rebuild the ledger from the store, to commit.
+3. Time from the SIGKILL of a worker until another one has made its shard, against the lease.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from workers.settings import ENV_PREFIX, Settings  # noqa: E402
 from workers.worker.ticket_handler import open_ticket_handler  # noqa: E402
 
 _PATIENCE = 600.0
-_SERVED = 5000  # tickets of the large job, before the rest is taken from the store
+_SERVED = 5000  # tickets of the large job; the other shards are then read from the store
 
 
 class PoolBench:
-    """One Redis, one directory in memory where there is one, and workers that are started and ended."""
+    """A Redis, a scratch directory (in memory if possible), and workers that are started and stopped."""
 
     def __init__(self, url: str, home: Path, **settings: Any) -> None:
         self.settings = Settings(
@@ -73,7 +73,7 @@ class PoolBench:
 
     @contextmanager
     def worker(self, mode: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker that has announced itself, and is killed with its children when the block ends."""
+        """A worker that has announced itself; it is killed with its children when the block ends."""
         command = [
             part if part != "workers.worker.tasks" else "coordination_app" for part in worker_command(self.settings)
         ]
@@ -90,43 +90,43 @@ class PoolBench:
         finally:
             if process.poll() is None:
                 stop_processes([process], 0.0)
-            self.redis.delete("latentmill:slots")  # the dead are not waited for
+            self.redis.delete("latentmill:slots")  # do not wait for the slots of dead workers to expire
 
 
-def wait_until(wanted: Callable[[], bool], seconds: float | None = None) -> float:
-    """Wait until ``wanted`` holds; how long it took."""
-    clock = time.perf_counter()
-    while not wanted():
-        if time.perf_counter() - clock > (seconds or _PATIENCE):
+def wait_until(condition: Callable[[], bool], seconds: float | None = None) -> float:
+    """Wait until ``condition`` holds; returns the seconds that it took."""
+    start = time.perf_counter()
+    while not condition():
+        if time.perf_counter() - start > (seconds or _PATIENCE):
             raise TimeoutError(f"not within {seconds or _PATIENCE} s")
         time.sleep(0.02)
-    return time.perf_counter() - clock
+    return time.perf_counter() - start
 
 
 def time_bare_tasks(bench: PoolBench, count: int, held: int = 0) -> tuple[float, float]:
-    """Seconds a task to publish, and to run, tasks that do nothing, beside ``held`` tasks that never end."""
-    clock = time.perf_counter()
+    """Seconds per empty task to publish and to run it, while ``held`` tasks never end."""
+    start = time.perf_counter()
     for _ in range(count):
         bench.pool.app.send_task("benchmark.nothing", queue=bench.settings.queue)
-    published = time.perf_counter() - clock
+    published = time.perf_counter() - start
     return published / count, wait_idle(bench, held) / count
 
 
 def wait_idle(bench: PoolBench, held: int = 0) -> float:
-    """Wait until no ticket waits and but ``held`` are being served; how long it took."""
+    """Wait until no ticket waits and at most ``held`` are being served; returns the seconds that it took."""
     return wait_until(lambda: not bench.redis.llen(bench.settings.queue) and bench.redis.hlen("unacked") <= held)
 
 
 def time_shards(bench: PoolBench, name: str, count: int) -> float:
-    """Seconds a shard from the submission until nearly all of a job is done; then it is cancelled."""
-    clock = time.perf_counter()
+    """Seconds per shard, from submission until nearly all of the job is done; then cancels the job."""
+    start = time.perf_counter()
     job = Client(bench.settings).submit(bench.job(name, count)).job
-    wanted = count - max(1, count // 50)  # what is missing keeps the job from being committed
-    wait_until(lambda: bench.pool.ledger.counts(job).done >= wanted)
-    seconds = time.perf_counter() - clock
+    needed = count - max(1, count // 50)  # the missing shards prevent a commit
+    wait_until(lambda: bench.pool.ledger.counts(job).done >= needed)
+    seconds = time.perf_counter() - start
     bench.pool.cancel(job)
     wait_idle(bench)
-    return seconds / wanted
+    return seconds / needed
 
 
 def measure_cost(url: str, home: Path, tasks: int, rounds: int) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def measure_cost(url: str, home: Path, tasks: int, rounds: int) -> dict[str, Any
     for mode in ("ledger", "store"):
         rows = []
         with bench.worker(mode):
-            time_bare_tasks(bench, 50)  # the pool's process is there
+            time_bare_tasks(bench, 50)  # warm-up: starts the pool's process
             for number in range(rounds):
                 published, ran = time_bare_tasks(bench, tasks)
                 rows.append((published, ran, time_shards(bench, f"{mode}-{number}", tasks)))
@@ -151,7 +151,7 @@ def measure_cost(url: str, home: Path, tasks: int, rounds: int) -> dict[str, Any
 
 
 def write_fake_shards(location: BuildLocation, environment: str) -> None:
-    """Every shard but the first, which the preview shows, lies there: a few bytes, and a receipt that fits them."""
+    """Write every shard but the first, which the preview shows: a few bytes with a matching receipt."""
     base, data, plan = Path(location.url.removeprefix("file://")), b".", Plan(location.recipe)
     for folder in ("shards", "samples", "receipts"):
         (base / folder).mkdir(parents=True, exist_ok=True)
@@ -174,39 +174,39 @@ def write_fake_shards(location: BuildLocation, environment: str) -> None:
 
 
 def measure_large_job(url: str, home: Path, shards: int) -> dict[str, Any]:
-    """A job of ``shards`` shards, served ticket by ticket in this process; all but the first take no time to make.
+    """A job of ``shards`` shards, served ticket by ticket in this process; all but the first are instant.
 
-    After some thousand tickets the ledger is rebuilt from the receipts, and what is left is the commit.
+    After some thousand tickets, the ledger is rebuilt from the receipts; only the commit is left then.
     """
     bench = PoolBench(url, home)
-    shop = open_ticket_handler(bench.settings)
+    handler = open_ticket_handler(bench.settings)
     spec = bench.job("large", shards)
     bench.redis.flushall()
     before = bench.redis.info("memory")["used_memory"]
-    clock = time.perf_counter()
+    start = time.perf_counter()
     job = Client(bench.settings).submit(spec).job
-    submitted = time.perf_counter() - clock
+    submitted = time.perf_counter() - start
     marker = bench.pool.marker(job)
     assert marker is not None
     location = marker.location(bench.settings.s3)
-    write_fake_shards(location, shop.decoders.maker(location).environment.digest)
-    shop.serve()
+    write_fake_shards(location, handler.decoders.maker(location).environment.digest)
+    handler.serve()
     ledger, tickets, served = [0], [0], min(shards // 2, _SERVED)
-    clock, processor = time.perf_counter(), time.process_time()
+    start, processor = time.perf_counter(), time.process_time()
     for number in range(served):
-        shop.serve()
+        handler.serve()
         bench.redis.lpop(bench.settings.queue)
         if number % 10 == 0:
-            shop.pool.top_up()
+            handler.pool.top_up()
             ledger.append(bench.redis.info("memory")["used_memory"] - before)
             tickets.append(bench.redis.llen(bench.settings.queue))
-    seconds, processor = time.perf_counter() - clock, time.process_time() - processor
-    clock = time.perf_counter()
-    shop.pool.correct_ledger(marker)
-    rebuilt, clock = time.perf_counter() - clock, time.perf_counter()
-    told = shop.serve().summary
-    if "committed" not in told:
-        raise RuntimeError(told)
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    start = time.perf_counter()
+    handler.pool.correct_ledger(marker)
+    rebuilt, start = time.perf_counter() - start, time.perf_counter()
+    summary = handler.serve().summary
+    if "committed" not in summary:
+        raise RuntimeError(summary)
     return {
         "shards": shards,
         "submit_seconds": round(submitted, 2),
@@ -214,21 +214,21 @@ def measure_large_job(url: str, home: Path, shards: int) -> dict[str, Any]:
         "serve_ms": round(1000 * seconds / served, 2),
         "serve_processor_ms": round(1000 * processor / served, 2),
         "rebuild_seconds": round(rebuilt, 2),
-        "commit_seconds": round(time.perf_counter() - clock, 1),
+        "commit_seconds": round(time.perf_counter() - start, 1),
         "redis_mib_at_most": round(max(ledger) / 2**20, 2),
         "tickets_at_most": max(tickets),
         "window": 2 * bench.settings.tickets_per_slot,
-        "manifest_mib": round(_manifest(bench, job) / 2**20, 1),
+        "manifest_mib": round(_manifest_bytes(bench, job) / 2**20, 1),
     }
 
 
-def _manifest(bench: PoolBench, job: str) -> int:
+def _manifest_bytes(bench: PoolBench, job: str) -> int:
     path = Path(bench.pool.ledger.facts(job)["url"].removeprefix("file://")) / "manifest.json"
     return path.stat().st_size
 
 
 def measure_recovery(url: str, home: Path, lease: float, trials: int) -> dict[str, Any]:
-    """Seconds from the SIGKILL of the holder until the shard is done by another worker that is idle."""
+    """Seconds from the SIGKILL of the holder until another, idle worker has done the shard."""
     seconds, bench = [], PoolBench(url, home, lease_seconds=lease)
     for number in range(trials):
         bench.redis.flushall()
@@ -254,24 +254,24 @@ def measure_recovery(url: str, home: Path, lease: float, trials: int) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small numbers, for a test")
-    parser.add_argument("--shards", type=int, default=100_000, help="of the large job")
-    parser.add_argument("--tasks", type=int, default=2000, help="of each turn, when the cost is measured")
-    parser.add_argument("--parts", default="cost,large,recovery", help="which of the three to measure")
-    chosen = parser.parse_args()
+    parser.add_argument("--shards", type=int, default=100_000, help="shards of the large job")
+    parser.add_argument("--tasks", type=int, default=2000, help="tasks per turn when the cost is measured")
+    parser.add_argument("--parts", default="cost,large,recovery", help="which of the three parts to measure")
+    args = parser.parse_args()
     memory = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as home,
         EmbeddedRedis(Path(home) / "redis") as server,
     ):
-        where = Path(home)
-        if "cost" in chosen.parts:
-            tasks, rounds = (60, 1) if chosen.quick else (chosen.tasks, 5)
-            show("cost", measure_cost(server.url, where / "cost", tasks, rounds))
-        if "large" in chosen.parts:
-            show("large", measure_large_job(server.url, where / "large", 200 if chosen.quick else chosen.shards))
-        if "recovery" in chosen.parts:
-            leases, trials = ((1.0,), 1) if chosen.quick else ((2.0, 5.0, 20.0), 3)
-            show("recovery", [measure_recovery(server.url, where / "lost", lease, trials) for lease in leases])
+        home_path = Path(home)
+        if "cost" in args.parts:
+            tasks, rounds = (60, 1) if args.quick else (args.tasks, 5)
+            show("cost", measure_cost(server.url, home_path / "cost", tasks, rounds))
+        if "large" in args.parts:
+            show("large", measure_large_job(server.url, home_path / "large", 200 if args.quick else args.shards))
+        if "recovery" in args.parts:
+            leases, trials = ((1.0,), 1) if args.quick else ((2.0, 5.0, 20.0), 3)
+            show("recovery", [measure_recovery(server.url, home_path / "lost", lease, trials) for lease in leases])
 
 
 def show(part: str, facts: Any) -> None:

@@ -1,7 +1,7 @@
-"""The Celery side of ``coordination.py``: the worker of ``workers.worker.tasks`` with shards that take no time.
+"""The Celery side of ``coordination.py``: the worker of ``workers.worker.tasks`` with instant shards.
 
-``LATENTMILL_BENCHMARK`` says what a ticket does: ``ledger`` claims a shard, holds and completes it; ``store`` also
-looks at the store as a real worker does; ``hold`` claims one and keeps it until the process is killed.
+``LATENTMILL_BENCHMARK`` says what a ticket does: ``ledger`` claims a shard and completes it; ``store`` also reads the
+store as a real worker does; ``hold`` claims a shard and keeps it until the process is killed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MODE = os.environ["LATENTMILL_BENCHMARK"]
 
 @app.task(name="benchmark.nothing")
 def nothing() -> None:
-    """The bare task that coordination is compared with."""
+    """The empty task that coordination is compared with."""
 
 
 @dataclass
-class InstantWorkshop:
-    """A workshop whose shards take no time, or all of it."""
+class InstantTicketHandler:
+    """A ticket handler whose shards take ``seconds`` and no work."""
 
     pool: Pool
     seconds: float
@@ -38,17 +38,17 @@ class InstantWorkshop:
         if claim is None:
             return TicketResult("nothing to do")
         ledger, lease = self.pool.ledger, settings.lease_seconds
-        with LeaseKeeper(lambda made: ledger.renew(claim, lease, made), lease, claim.job):
+        with LeaseKeeper(lambda done: ledger.renew(claim, lease, done), lease, claim.job):
             time.sleep(self.seconds)
         ledger.complete(claim)
         return TicketResult(f"{claim.job} {claim.shard}", progressed=True)
 
 
 @cache
-def _workshop(worker: str) -> Any:
+def _open_handler(worker: str) -> Any:
     if _MODE == "store":
         return replace(open_ticket_handler(settings, worker), produce=lambda *_, **__: None)
-    return InstantWorkshop(Pool(settings), 3600.0 if _MODE == "hold" else 0.0)
+    return InstantTicketHandler(Pool(settings), 3600.0 if _MODE == "hold" else 0.0)
 
 
-tasks._ticket_handler = _workshop
+tasks._ticket_handler = _open_handler

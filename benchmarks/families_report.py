@@ -1,4 +1,4 @@
-"""Rows of ``families.py`` as a page: one table a dataset, mean and standard deviation over seeds, and pictures."""
+"""Writes the page of ``families.py``: one table per dataset, mean and standard deviation over seeds, pictures."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ _PER_CLASS = 10
 
 
 def write(path: Path, rows: list[dict[str, Any]], protocol: dict[str, Any], pictures: Path) -> None:
-    """Write the page at ``path``; it refers to the pictures of ``draw`` in ``pictures``."""
+    """Write the page at ``path``; it links to the pictures of ``draw_sheet`` in ``pictures``."""
     facts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in protocol.items())
     lines = [
         "# Families and samplers under one protocol",
         "",
-        f"Made by `python benchmarks/families.py` ({facts}).",
-        "Mean ± standard deviation over the seeds; a cell without ± has one seed.",
-        "Fréchet and kernel distance, precision, recall, density and coverage are taken on features of a classifier",
-        "trained on the real images, against test images; lower distances and higher shares are better.",
+        "This page lets you choose an autoencoder family and a sampler by measured results.",
+        f"`python benchmarks/families.py` made it ({facts}).",
+        "Values are mean ± standard deviation over the seeds; a cell without ± has one seed.",
+        "Fréchet and kernel distance, precision, recall, density and coverage use features of a classifier trained on",
+        "the real images, against test images; lower distances and higher shares are better.",
         "Accuracy: a small network trained on the synthetic images alone, on the real test images. Copies,",
-        "authenticity and protection against overfitting: by pixels, against all training images. What each measure",
-        "means stands in [measures.md](measures.md). Times are processor seconds of one machine, in one run.",
+        "authenticity and protection against overfitting: by pixels, against all training images.",
+        "[measures.md](measures.md) explains each measure. Times are processor seconds of one machine, in one run.",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         lines += ["", f"## {dataset}", "", *_table([row for row in rows if row["dataset"] == dataset])]
@@ -58,24 +59,26 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     head = ["family", "sampler", "seeds", *(title for title, _ in _COLUMNS.values())]
     ranked = sorted(cells.items(), key=lambda cell: -mean(row["accuracy"] for row in cell[1]))
     return [
-        f"Trained on the real images the same network reaches {_told(list(real.values()), '{:.3f}'.format)}.",
+        f"Trained on the real images the same network reaches {_spread_text(list(real.values()), '{:.3f}'.format)}.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
-        *(f"| {family} | {sampler} | {len(of)} | {_values(of)} |" for (family, sampler), of in ranked),
+        *(f"| {family} | {sampler} | {len(group)} | {_values(group)} |" for (family, sampler), group in ranked),
     ]
 
 
 def _values(rows: list[dict[str, Any]]) -> str:
-    return " | ".join(_told([row[name] for row in rows], shown) for name, (_, shown) in _COLUMNS.items())
+    return " | ".join(
+        _spread_text([row[name] for row in rows], format_value) for name, (_, format_value) in _COLUMNS.items()
+    )
 
 
-def _told(values: list[float], shown: Callable[[float], str]) -> str:
-    return shown(mean(values)) + (f" ± {shown(stdev(values))}" if len(values) > 1 else "")
+def _spread_text(values: list[float], format_value: Callable[[float], str]) -> str:
+    return format_value(mean(values)) + (f" ± {format_value(stdev(values))}" if len(values) > 1 else "")
 
 
 def draw_sheet(images_NHWC: np.ndarray, labels_N: np.ndarray, path: Path) -> None:
-    """A sheet of samples, a row a class, as a JPEG file."""
+    """Draw a sheet of samples as a JPEG file, one row per class."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [images_NHWC[labels_N == label][:_PER_CLASS] for label in np.unique(labels_N)]
     sheet_HWC = np.concatenate([np.concatenate(list(row_NHWC), axis=1) for row_NHWC in rows])

@@ -1,14 +1,14 @@
-"""What are synthetic images worth where few real ones are labelled? MNIST with 500, 100 and 50 labels, five seeds.
+"""Measures the value of synthetic images when few real ones are labelled: MNIST, 500, 100 and 50 labels, five seeds.
 
-    python benchmarks/few_labels.py              all settings, five seeds: about two hours; goes on where it stopped
-    python benchmarks/few_labels.py --quick      the bundled digits, one seed, a few steps: a minute; for a look
+    python benchmarks/few_labels.py              all settings, five seeds: about two hours; continues where it stopped
+    python benchmarks/few_labels.py --quick      the bundled digits, one seed, a few steps: a minute; a smoke test
 
-Everything is trained on the labelled images alone: the generator (an autoencoder with a mixture of its codes), the
-judge (a committee of classifiers that says how likely each class is), and the small classifier that is measured. Both
-arms, real alone and real with synthetic images beside, have the same network, augmentation, schedule, steps and seed.
-The setting ``unlabelled`` adds all other training images without their labels. What is measured is appended to
-``<out>/few_labels.jsonl``, a row a (setting, seed), and drawn up as ``<out>/few_labels.md``. The test images are only
-measured on. Times are processor seconds, which other work on the machine hardly changes.
+Everything is trained on the labelled images only: the generator (an autoencoder with a mixture of its codes), the judge
+(an ensemble of classifiers that gives the probability of each class), and the small classifier that is measured. Both
+arms, real images only and real with synthetic images, have the same network, augmentation, schedule, steps and seed.
+The setting ``unlabelled`` adds all other training images without their labels. Appends one row per (setting, seed) to
+``<out>/few_labels.jsonl``, and writes the page ``<out>/few_labels.md``. The test images are used for measuring only.
+Times are processor seconds, which other load hardly affects.
 """
 
 from __future__ import annotations
@@ -55,28 +55,28 @@ QUICK = Protocol(
 
 def main() -> int:
     """0 done, 1 failed, 2 bad input."""
-    asked = _arguments()
-    protocol = QUICK if asked.quick else Protocol()
-    torch.set_num_threads(asked.threads)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    log = asked.out / "few_labels.jsonl"
+    args = _arguments()
+    protocol = QUICK if args.quick else Protocol()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = args.out / "few_labels.jsonl"
     settings = [*map(str, protocol.labels), UNLABELLED]
-    wanted = product(range(asked.first_seed, asked.first_seed + asked.seeds), asked.settings or settings)
-    there = {(row["seed"], row["setting"]) for row in _rows(log, protocol)}
-    cells = [cell for cell in wanted if cell not in there]
+    all_cells = product(range(args.first_seed, args.first_seed + args.seeds), args.settings or settings)
+    measured = {(row["seed"], row["setting"]) for row in _rows(log, protocol)}
+    cells = [cell for cell in all_cells if cell not in measured]
     try:
-        real = _real("digits" if asked.quick else "mnist", protocol)
+        real = _load_real("digits" if args.quick else "mnist", protocol)
         for number, (seed, setting) in enumerate(cells, 1):
             print(f"[{number}/{len(cells)}] seed {seed}, {setting}", file=sys.stderr, flush=True)
-            row = Trial(real, protocol, setting, seed, asked.work).row()
+            row = Trial(real, protocol, setting, seed, args.work).row()
             with log.open("a") as file:
                 file.write(json.dumps(row | {"protocol": protocol.digest}) + "\n")
             print(f"    {row['accuracy']}", file=sys.stderr, flush=True)
     except LatentmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    few_labels_report.write(asked.out / "few_labels.md", _rows(log, protocol), protocol)
-    print(asked.out / "few_labels.md")
+    few_labels_report.write(args.out / "few_labels.md", _rows(log, protocol), protocol)
+    print(args.out / "few_labels.md")
     return 0
 
 
@@ -84,14 +84,16 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="digits, one seed, a few steps")
     parser.add_argument("--settings", nargs="+", help="numbers of labels, or 'unlabelled'; by default all")
-    parser.add_argument("--seeds", type=int, help="how many; by default five")
-    parser.add_argument("--first-seed", type=int, default=0, help="so that several processes can share the seeds")
+    parser.add_argument("--seeds", type=int, help="number of seeds; by default five")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed, to share the seeds among processes")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("out/few_labels"), help="rows and table")
-    parser.add_argument("--work", type=Path, default=Path("out/few_labels/work"), help="the generator of all images")
-    asked = parser.parse_args()
-    asked.seeds = asked.seeds or (1 if asked.quick else 5)
-    return asked
+    parser.add_argument(
+        "--work", type=Path, default=Path("out/few_labels/work"), help="the cached generator of all images"
+    )
+    args = parser.parse_args()
+    args.seeds = args.seeds or (1 if args.quick else 5)
+    return args
 
 
 def _rows(log: Path, protocol: Protocol) -> list[dict[str, Any]]:
@@ -99,11 +101,11 @@ def _rows(log: Path, protocol: Protocol) -> list[dict[str, Any]]:
     return [row for row in rows if row["protocol"] == protocol.digest]
 
 
-def _real(name: str, protocol: Protocol) -> RealData:
+def _load_real(name: str, protocol: Protocol) -> RealData:
     if name == "digits":
-        whole = _labelled(load_source("digits", size=protocol.size))
+        digits = _labelled(load_source("digits", size=protocol.size))
         train, test = (
-            LabelledImages(whole.images_NHWC[r], whole.labels_N[r]) for r in (slice(1400), slice(1400, None))
+            LabelledImages(digits.images_NHWC[r], digits.labels_N[r]) for r in (slice(1400), slice(1400, None))
         )
         return RealData(train, test, tuple("0123456789"))
     path = str(Path(os.environ.get("LATENTMILL_DATA", "../shared/data")) / "mnist.npz")

@@ -1,4 +1,4 @@
-"""One setting of ``few_labels.py`` with one seed: the judge, the generator, its samples, and the arms compared.
+"""One trial of ``few_labels.py`` (one setting and seed): the judge, the generator, its samples, the compared arms.
 
 Legend: N images, D dimensions of a code. Images are uint8 NHWC.
 """
@@ -42,8 +42,8 @@ STRONG = Augmentation(shift=2, rotation=12.0, scale=0.12, shear=9.0, elastic=1.0
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is the same for all seeds. ``light`` and ``strong``: what both arms of the two comparisons are changed by;
-    the generator and the judge are trained with ``strong``."""
+    """Settings common to all seeds. ``light`` and ``strong``: augmentation of both arms in the two comparisons; the
+    generator and the judge are trained with ``strong``."""
 
     size: int = 28
     labels: tuple[int, ...] = (500, 100, 50)
@@ -85,7 +85,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class RealData:
-    """``train``: what labelled images are drawn from; all of it, without labels, are the unlabelled ones."""
+    """``train``: the labelled images are drawn from it; all of it, without labels, are the unlabelled ones."""
 
     train: LabelledImages
     test: LabelledImages
@@ -97,7 +97,7 @@ class RealData:
 
 
 def draw_labelled(train: LabelledImages, count: int, classes: int, seed: int) -> LabelledImages:
-    """``count`` images of ``train``, as many of each class, drawn by ``seed``."""
+    """``count`` random images of ``train``, equally many per class."""
     rows = []
     for label in range(classes):
         of_class = np.flatnonzero(train.labels_N == label)
@@ -121,9 +121,9 @@ class Trial:
     def row(self) -> dict[str, Any]:
         judge = self._judge()
         if self._setting == UNLABELLED:
-            arms, judge = self._with_unlabelled(judge)
+            arms, judge = self._unlabelled_arms(judge)
         else:
-            arms = self._alone(judge)
+            arms = self._labelled_arms(judge)
         return {
             "setting": self._setting,
             "seed": self._seed,
@@ -133,56 +133,61 @@ class Trial:
         }
 
     def _judge(self) -> LabelJudge:
-        """The judge of the labelled images alone: of the same images with and without the unlabelled ones."""
+        """The judge trained on the labelled images only; cached, since ``unlabelled`` uses the same one."""
         key = (len(self._few), self._seed)
         if key not in _JUDGES:
             with self._timed("judge"):
                 _JUDGES[key] = train_judge(self._few, self._protocol.judge, classes=self._real.classes, seed=self._seed)
         return _JUDGES[key]
 
-    def _alone(self, judge: LabelJudge) -> dict[str, tuple[Arm, Augmentation]]:
-        """Only the labelled images, for all that is trained."""
-        given, of = self._few, self._protocol
+    def _labelled_arms(self, judge: LabelJudge) -> dict[str, tuple[Arm, Augmentation]]:
+        """The arms that use only labelled images."""
+        labelled, protocol = self._few, self._protocol
         with self._timed("generator"):
-            generator = _generator(given.images_NHWC, of, of.generator_steps, of.strong, self._seed)
-        copies = max(1, of.copies // len(given))
-        changed_NHWC = augmented_copies(given.images_NHWC, of.strong, copies=copies, seed=self._seed)
-        synthetic = self._synthetic(generator, LabelledImages(changed_NHWC, np.tile(given.labels_N, copies)), judge)
-        both = Mixed(given, synthetic, of.share)
-        arms: dict[str, tuple[Arm, Augmentation]] = {"real": (given, of.light), "real + synthetic": (both, of.light)}
-        if len(given) in of.also_strong:
-            arms |= {"real, strong": (given, of.strong), "real + synthetic, strong": (both, of.strong)}
+            generator = _generator(
+                labelled.images_NHWC, protocol, protocol.generator_steps, protocol.strong, self._seed
+            )
+        copies = max(1, protocol.copies // len(labelled))
+        changed_NHWC = augmented_copies(labelled.images_NHWC, protocol.strong, copies=copies, seed=self._seed)
+        synthetic = self._synthetic(generator, LabelledImages(changed_NHWC, np.tile(labelled.labels_N, copies)), judge)
+        both = Mixed(labelled, synthetic, protocol.share)
+        arms: dict[str, tuple[Arm, Augmentation]] = {
+            "real": (labelled, protocol.light),
+            "real + synthetic": (both, protocol.light),
+        }
+        if len(labelled) in protocol.also_strong:
+            arms |= {"real, strong": (labelled, protocol.strong), "real + synthetic, strong": (both, protocol.strong)}
         return arms
 
-    def _with_unlabelled(self, judge: LabelJudge) -> tuple[dict[str, tuple[Arm, Augmentation]], LabelJudge]:
-        """The judge labels the other training images; a second one learns from them too; the generator from all."""
-        given, of = self._few, self._protocol
+    def _unlabelled_arms(self, judge: LabelJudge) -> tuple[dict[str, tuple[Arm, Augmentation]], LabelJudge]:
+        """The arms with unlabelled images: a second judge learns from pseudo-labels, the generator from all images."""
+        labelled, protocol = self._few, self._protocol
         images_NHWC = self._real.train.images_NHWC
-        some = permutation(self._seed, stream=1 << 20, size=len(images_NHWC))[: of.pseudo_labelled]
+        rows = permutation(self._seed, stream=1 << 20, size=len(images_NHWC))[: protocol.pseudo_labelled]
         with self._timed("further judge"):
-            settings = of.judge.model_copy(update={"members": of.further_members})
-            further = self_train_judge(
+            settings = protocol.judge.model_copy(update={"members": protocol.further_members})
+            second_judge = self_train_judge(
                 judge,
-                given,
-                images_NHWC[some],
+                labelled,
+                images_NHWC[rows],
                 settings,
-                floor=of.pseudo_floor,
-                share=of.pseudo_share,
+                floor=protocol.pseudo_floor,
+                share=protocol.pseudo_share,
                 seed=self._seed,
             )
-        generator = _shared_generator(images_NHWC, of, self._work)
-        found = pseudo_label(further, images_NHWC[some], floor=of.pseudo_floor)
-        synthetic = self._synthetic(generator, found, further)
+        generator = _shared_generator(images_NHWC, protocol, self._work)
+        pseudo_labelled = pseudo_label(second_judge, images_NHWC[rows], floor=protocol.pseudo_floor)
+        synthetic = self._synthetic(generator, pseudo_labelled, second_judge)
         arms: dict[str, tuple[Arm, Augmentation]] = {
-            "real": (given, of.light),
-            "real + synthetic": (Mixed(given, synthetic, of.share), of.light),
-            "real + pseudo-labelled": (Mixed(given, found, of.share), of.light),
+            "real": (labelled, protocol.light),
+            "real + synthetic": (Mixed(labelled, synthetic, protocol.share), protocol.light),
+            "real + pseudo-labelled": (Mixed(labelled, pseudo_labelled, protocol.share), protocol.light),
         }
-        return arms, further
+        return arms, second_judge
 
     def _synthetic(self, generator: TrainedAutoencoder, coded: LabelledImages, judge: LabelJudge) -> LabelledImages:
-        """Samples of a mixture fitted to the codes of ``coded``, with what the judge makes of each."""
-        of, seed, classes = self._protocol, self._seed, self._real.classes
+        """Samples of a mixture fitted to the codes of ``coded``, with the judge's probabilities."""
+        protocol, seed, classes = self._protocol, self._seed, self._real.classes
         with self._timed("samples"):
             codes_ND = encode(load_encoder(generator.config, generator.encoder_state), coded.images_NHWC)
             held_N = np.zeros(len(coded), dtype=bool)
@@ -195,8 +200,8 @@ class Trial:
                 self._real.class_names,
             )
             latents = fit(codes, MixtureSettings(), seed=seed).distribution
-            labels_N, first_N = np.arange(of.synthetic) % classes, np.zeros(of.synthetic, dtype=np.int64)
-            z_ND = latents.sample(noise(seed, np.arange(of.synthetic), first_N, latents.dims), labels_N).z_BD
+            labels_N, first_N = np.arange(protocol.synthetic) % classes, np.zeros(protocol.synthetic, dtype=np.int64)
+            z_ND = latents.sample(noise(seed, np.arange(protocol.synthetic), first_N, latents.dims), labels_N).z_BD
             images_NHWC = decode(load_decoder(generator.config, generator.decoder_state), z_ND)
             return LabelledImages(images_NHWC, labels_N, judge.probabilities(images_NHWC))
 
@@ -209,38 +214,44 @@ class Trial:
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        clock = time.process_time()
+        start = time.process_time()
         yield
-        self._seconds[part] = time.process_time() - clock
+        self._seconds[part] = time.process_time() - start
 
 
 def _generator(
-    images_NHWC: np.ndarray, of: Protocol, steps: int, augmentation: Augmentation, seed: int
+    images_NHWC: np.ndarray, protocol: Protocol, steps: int, augmentation: Augmentation, seed: int
 ) -> TrainedAutoencoder:
-    """An autoencoder trained for as many steps whatever the number of images; none are held out."""
-    repeated_NHWC = np.tile(images_NHWC, (-(-of.batch * 100 // len(images_NHWC)), 1, 1, 1))
-    epochs = max(1, round(steps / (len(repeated_NHWC) // of.batch)))
+    """An autoencoder trained for a fixed number of steps, whatever the number of images; none are held out."""
+    repeated_NHWC = np.tile(images_NHWC, (-(-protocol.batch * 100 // len(images_NHWC)), 1, 1, 1))
+    epochs = max(1, round(steps / (len(repeated_NHWC) // protocol.batch)))
     settings = TrainSettings(
-        epochs=epochs, batch=of.batch, patience=epochs, seed=seed, device="cpu", augmentation=augmentation
+        epochs=epochs, batch=protocol.batch, patience=epochs, seed=seed, device="cpu", augmentation=augmentation
     )
-    config = default_config(of.size, 1, "vae", latent_dim=of.latent_dim, width=of.width, beta=of.beta)
+    config = default_config(
+        protocol.size, 1, "vae", latent_dim=protocol.latent_dim, width=protocol.width, beta=protocol.beta
+    )
     return train_autoencoder(config, settings, Examples(repeated_NHWC), Examples(images_NHWC[:500]))
 
 
-def _shared_generator(images_NHWC: np.ndarray, of: Protocol, work: Path) -> TrainedAutoencoder:
-    """The autoencoder of all images, which sees no label and so is the same for all seeds; trained once, then read."""
+def _shared_generator(images_NHWC: np.ndarray, protocol: Protocol, work: Path) -> TrainedAutoencoder:
+    """The autoencoder of all images, which uses no labels and is the same for all seeds; trained once, then loaded."""
     work.mkdir(parents=True, exist_ok=True)
-    path = work / f"generator-{of.digest}.safetensors"
-    config = default_config(of.size, 1, "vae", latent_dim=of.latent_dim, width=of.width, beta=of.beta)
+    path = work / f"generator-{protocol.digest}.safetensors"
+    config = default_config(
+        protocol.size, 1, "vae", latent_dim=protocol.latent_dim, width=protocol.width, beta=protocol.beta
+    )
     if not path.exists():
-        made = _generator(images_NHWC, of, of.shared_generator_steps, Augmentation(), 0)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        parts = {"encoder": made.encoder_state, "decoder": made.decoder_state}
-        save_file({f"{part}.{n}": v.contiguous() for part, of_part in parts.items() for n, v in of_part.items()}, fresh)
-        fresh.replace(path)
-    held = load_file(path)
+        trained = _generator(images_NHWC, protocol, protocol.shared_generator_steps, Augmentation(), 0)
+        new_path = path.with_suffix(f".{os.getpid()}")
+        parts = {"encoder": trained.encoder_state, "decoder": trained.decoder_state}
+        save_file(
+            {f"{part}.{n}": v.contiguous() for part, of_part in parts.items() for n, v in of_part.items()}, new_path
+        )
+        new_path.replace(path)
+    weights = load_file(path)
     encoder, decoder = (
-        {name.removeprefix(part): value for name, value in held.items() if name.startswith(part)}
+        {name.removeprefix(part): value for name, value in weights.items() if name.startswith(part)}
         for part in ("encoder.", "decoder.")
     )
     return TrainedAutoencoder(config, encoder, decoder, ())

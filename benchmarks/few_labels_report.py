@@ -1,4 +1,4 @@
-"""The page of ``few_labels.py``: every arm with its spread, the share of errors that are gone, and what it cost."""
+"""Writes the page of ``few_labels.py``: every arm with its spread, the share of errors removed, and the cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-# what is compared with what: (reference, other arm), and what both are changed by while they train
+# the comparisons: reference arm, other arm, and the augmentation of both
 COMPARISONS = (
     ("real", "real + synthetic", "light"),
     ("real", "real + pseudo-labelled", "light"),
@@ -16,28 +16,28 @@ COMPARISONS = (
 
 _PAGE = """# Few labels: what synthetic images are worth
 
-Written by `benchmarks/few_labels.py`; MNIST, seeds {seeds} (other labelled images, weights and order with each).
-± is the standard deviation over the seeds.
+This page lets you judge the gain from synthetic images when few labels are known. `benchmarks/few_labels.py` writes it;
+MNIST, seeds {seeds} (each with other labelled images, weights and order). ± is the standard deviation over the seeds.
 
 | labels | both arms changed by | real alone | beside it in every batch | accuracy | errors removed | in each seed |
 |---|---|---|---|---|---|---|
 {results}
 
-- **labels**: so many labelled images, as many of each class, are all that is known. `unlabelled` has {unlabelled} of
+- **labels**: the number of labelled images, equal for each class; no others are known. `unlabelled` has {unlabelled} of
   them, and all training images without their labels.
 - **both arms**: the small classifier ({steps} steps of {batch} images) with the same augmentation, schedule, steps and
-  seed. With synthetic images beside, {share:.0%} of each batch is synthetic, so it sees fewer real ones.
+  seed. In the arm with synthetic images, {share:.0%} of each batch is synthetic, so it sees fewer real ones.
 - **light** is {light}. **strong** is {strong}.
 - **the generator** is a variational autoencoder (latent dimension {latent_dim}, beta {beta}), with a mixture per class
-  fitted to the codes of changed copies of the labelled images.
-- **the judge** is {members} classifiers of width {width} ({judge_steps} steps). It says how likely each class is for
-  each synthetic image, and that is what the classifier learns for it, instead of the label it was drawn with.
+  fitted to the codes of augmented copies of the labelled images.
+- **the judge** is {members} classifiers of width {width} ({judge_steps} steps). Its class probabilities for a
+  synthetic image are the classifier's target, instead of the label the image was drawn with.
 - **Generator and judge are trained with the strong augmentation, in both comparisons.** Under the light one, part of
-  what the synthetic images bring is therefore what the strong changes teach; the arm `real alone` under `strong` shows
-  what these would bring alone, and the comparison under `strong` what is left of the gain where both arms have them.
-- **`unlabelled`**: the generator is trained on all training images, once for all seeds, since it sees no label; a
-  further judge learns from {pseudo} of them too, as the first one labels them (where it is sure by {floor}). Beside
-  the synthetic images stands what these pseudo-labelled real images bring without any generator.
+  the gain therefore comes from the strong augmentation. `real alone` under `strong` shows what that augmentation brings
+  alone; the comparison under `strong` shows the gain that is left when both arms have it.
+- **`unlabelled`**: the generator is trained on all training images, once for all seeds, since it sees no label. A
+  further judge also learns from {pseudo} of them, with labels of the first one (where it is sure by {floor}). The row
+  `pseudo-labelled` shows what these real images bring without any generator.
 
 | labels | accuracy of the judge |
 |---|---|
@@ -58,14 +58,14 @@ latentmill label few.bundle many.npz --out labelled.npz
 latentmill train labelled.npz --out many.bundle
 ```
 
-The first makes generator and judge of the few labelled images, the second labels those of the unlabelled ones that the
-judge is sure of, the third learns from them. `open_dataset(url, soft_labels=True)` gives the judge's probabilities of
-the classes of each synthetic image, which is what the classifiers of this page learn.
+The first trains generator and judge on the few labelled images, the second labels the unlabelled ones of which the
+judge is sure, the third learns from them. `open_dataset(url, soft_labels=True)` gives the judge's class
+probabilities of each synthetic image, the targets of the classifiers of this page.
 """
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]], protocol: Any) -> None:
-    """The page at ``path``, of the rows of one ``protocol``."""
+    """Write the page at ``path`` from the rows of one ``protocol``."""
     of_setting = {
         setting: sorted((row for row in rows if row["setting"] == setting), key=lambda row: int(row["seed"]))
         for setting in sorted({row["setting"] for row in rows}, key=_order)
@@ -79,8 +79,8 @@ def write(path: Path, rows: Sequence[dict[str, Any]], protocol: Any) -> None:
         rules="|".join("---" for _ in parts),
         seconds="\n".join(_seconds(name, own, parts) for name, own in of_setting.items()),
         unlabelled=protocol.unlabelled_labels,
-        light=_told(protocol.light),
-        strong=_told(protocol.strong),
+        light=_augmentation_text(protocol.light),
+        strong=_augmentation_text(protocol.strong),
         members=protocol.judge_members,
         width=protocol.judge_width,
         pseudo=f"{protocol.pseudo_labelled:,}",
@@ -91,7 +91,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]], protocol: Any) -> None:
 
 
 def errors_removed(reference: float, accuracy: float) -> float:
-    """The share of the reference's errors that the other arm does not make; negative where it makes more."""
+    """Share of the reference's errors that the other arm removes; negative if it makes more errors."""
     return 0.0 if reference == 1.0 else 1.0 - (1.0 - accuracy) / (1.0 - reference)
 
 
@@ -125,12 +125,12 @@ def _spread(values: list[float]) -> str:
 
 
 def _seconds(name: str, rows: list[dict[str, Any]], parts: list[str]) -> str:
-    taken = [[row["seconds"][part] for row in rows if part in row["seconds"]] for part in parts]
-    return f"| {name} | " + " | ".join(f"{mean(each):.0f}" if each else "" for each in taken) + " |"
+    seconds = [[row["seconds"][part] for row in rows if part in row["seconds"]] for part in parts]
+    return f"| {name} | " + " | ".join(f"{mean(each):.0f}" if each else "" for each in seconds) + " |"
 
 
-def _told(augmentation: Any) -> str:
-    """An augmentation in words, without what it leaves alone."""
+def _augmentation_text(augmentation: Any) -> str:
+    """The non-zero settings of an augmentation, as text."""
     units = {"shift": "pixels", "rotation": "degrees", "scale": "of the size", "shear": "degrees", "elastic": "pixels"}
     changes = [
         f"{name} by up to {getattr(augmentation, name):g} {unit}"

@@ -1,11 +1,11 @@
-"""The families of latent distributions, side by side: time to fit, samples a second, and how likely held-out codes are.
+"""Compares the families of latent distributions: time to fit, samples per second, likelihood of held-out codes.
 
-    python benchmarks/latents.py                 on made-up codes: 60,000 of 24 dimensions in 10 classes
-    python benchmarks/latents.py BUNDLE          on the codes that a bundle keeps
+    python benchmarks/latents.py                 on synthetic codes: 60,000 of 24 dimensions in 10 classes
+    python benchmarks/latents.py BUNDLE          on the codes in a bundle
 
-Made-up codes are mixtures bent by a smooth map, so that no family is their truth. All families see the same codes in
-one run; ratios are to the first. ``polar`` is measured where codes have two dimensions. Processor time is given beside
-the clock's, for machines that have other things to do.
+Synthetic codes are mixtures bent by a smooth map, so that no family fits them exactly. All families see the same codes;
+ratios are to the first family. ``polar`` is measured only on codes of two dimensions. Both wall-clock and processor
+times are reported, for machines with other load.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one family. Rates are latents a second of wall-clock time."""
+    """The measurements of one family. Rates are latents per second of wall-clock time."""
 
     family: str
     fit_seconds: float
@@ -59,50 +59,52 @@ class Row:
 def main() -> int:
     """0 done, 2 bad input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", nargs="?", help="directory or URL; without it codes are made up")
-    parser.add_argument("--codes", type=int, default=60_000, help="made-up codes (default: %(default)s)")
+    parser.add_argument("bundle", nargs="?", help="directory or URL; without it, synthetic codes")
+    parser.add_argument("--codes", type=int, default=60_000, help="number of synthetic codes (default: %(default)s)")
     parser.add_argument("--dims", type=int, default=24, help="their dimensions (default: %(default)s)")
     parser.add_argument("--classes", type=int, default=10, help="their classes (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=20_000, help="latents of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=20_000, help="latents per round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the fastest counts (default: %(default)s)")
     parser.add_argument("--families", nargs="+", choices=list(_FAMILIES), default=list(_FAMILIES))
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     try:
-        codes = _codes_of(asked.bundle) if asked.bundle else made_codes(asked.codes, asked.dims, asked.classes)
-        rows = measure_families(codes, [name for name in asked.families if name != "polar" or codes.dims == 2], asked)
+        codes = _codes_of(args.bundle) if args.bundle else synthetic_codes(args.codes, args.dims, args.classes)
+        rows = measure_families(codes, [name for name in args.families if name != "polar" or codes.dims == 2], args)
     except LatentmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(json.dumps([asdict(row) for row in rows], indent=2) if asked.json else _table(rows))
+    print(json.dumps([asdict(row) for row in rows], indent=2) if args.json else _table(rows))
     return 0
 
 
-def made_codes(count: int, dims: int, classes: int, seed: int = 0) -> Codes:
-    """Each class a mixture of five clusters, bent: every dimension is shifted by a wave of its neighbour. A tenth more
-    is held out."""
+def synthetic_codes(count: int, dims: int, classes: int, seed: int = 0) -> Codes:
+    """Codes of classes that are mixtures of five clusters, bent: each dimension is shifted by a sine of its neighbour.
+
+    ``count`` codes for fitting, and a tenth as many held out.
+    """
     rng, total = np.random.default_rng(seed), count + count // 10
     labels = rng.integers(0, classes, total)
     centres = rng.normal(scale=2.0, size=(classes, 5, dims))
-    plain = centres[labels, rng.integers(0, 5, total)] + rng.normal(scale=0.5, size=(total, dims))
-    bent = plain + 0.7 * np.sin(1.5 * np.roll(plain, 1, axis=1))
+    straight = centres[labels, rng.integers(0, 5, total)] + rng.normal(scale=0.5, size=(total, dims))
+    bent = straight + 0.7 * np.sin(1.5 * np.roll(straight, 1, axis=1))
     names = tuple(str(label) for label in range(classes))
     return Codes(bent[:count], labels[:count], bent[count:], labels[count:], names)
 
 
-def measure_families(codes: Codes, families: list[str], asked: argparse.Namespace) -> list[Row]:
-    """One row a family, in order."""
+def measure_families(codes: Codes, families: list[str], args: argparse.Namespace) -> list[Row]:
+    """One row per family, in order."""
     rows: list[Row] = []
     for name in families:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        rows.append(_row(name, codes, asked.samples, asked.rounds, rows[0] if rows else None))
+        rows.append(_row(name, codes, args.samples, args.rounds, rows[0] if rows else None))
     return rows
 
 
 def _row(name: str, codes: Codes, samples: int, rounds: int, first: Row | None) -> Row:
-    clock, processor = time.perf_counter(), time.process_time()
+    start, processor = time.perf_counter(), time.process_time()
     distribution = fit(codes, parse_sampler(_FAMILIES[name])).distribution
-    seconds, processor_seconds = time.perf_counter() - clock, time.process_time() - processor
+    seconds, processor_seconds = time.perf_counter() - start, time.process_time() - processor
     labels_B = np.arange(samples) % max(1, distribution.classes)
     drawn = noise(1, np.arange(samples), np.zeros(samples, dtype=np.int64), codes.dims)
     z_BD = distribution.sample(drawn, labels_B).z_BD
@@ -123,12 +125,12 @@ def _row(name: str, codes: Codes, samples: int, rounds: int, first: Row | None) 
 
 
 def _fastest(run: Callable[[], object], rounds: int) -> float:
-    taken = []
+    seconds = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        start = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def _likelihood(distribution: LatentDistribution, codes: Codes) -> float:

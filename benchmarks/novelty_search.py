@@ -1,8 +1,7 @@
-"""How long does it take to search 60,000 samples for copies of 60,000 training images, and in how much memory?
+"""Measures time and memory of searching 60,000 samples for copies of 60,000 training images.
 
-Everything ``generator.curation.quality.novelty`` does is timed: the nearest of all training images, the holdout's own
-distances, authenticity, protection from overfitting. The images are made up: smooth random
-shapes, as many and as large as asked.
+Times everything that ``generator.curation.quality.novelty`` does: nearest training images, distances of the holdout,
+authenticity, protection from overfitting. The images are random points near a low-dimensional subspace.
 
     python benchmarks/novelty_search.py                       pixels, then features
     python benchmarks/novelty_search.py --size 28 --only pixels
@@ -27,14 +26,14 @@ _RANK = 32
 
 def main() -> int:
     """0 done, 2 bad input."""
-    asked = _arguments()
-    spaces = [asked.only] if asked.only else ["pixels", "features"]
+    args = _arguments()
+    spaces = [args.only] if args.only else ["pixels", "features"]
     try:
-        report = {space: _measured(space, asked) for space in spaces}
+        report = {space: _measure(space, args) for space in spaces}
     except LatentmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(json.dumps(report, indent=2) if asked.json else _told(report, asked))
+    print(json.dumps(report, indent=2) if args.json else _report_text(report, args))
     return 0
 
 
@@ -50,17 +49,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(space: str, asked: argparse.Namespace) -> dict[str, Any]:
-    dims = asked.size**2 if space == "pixels" else asked.features
+def _measure(space: str, args: argparse.Namespace) -> dict[str, Any]:
+    dims = args.size**2 if space == "pixels" else args.features
     make = _pixels if space == "pixels" else _features
-    counts = (asked.samples, asked.train, asked.holdout)
+    counts = (args.samples, args.train, args.holdout)
     sets = [make(count, dims, seed) for seed, count in enumerate(counts)]
-    clock, processor = time.perf_counter(), time.process_time()
-    shape = (asked.size, asked.size, 1) if space == "pixels" else None
+    start, processor = time.perf_counter(), time.process_time()
+    shape = (args.size, args.size, 1) if space == "pixels" else None
     found = novelty(*sets, shape=shape, on_stage=lambda stage: print(f"{space}: {stage}", file=sys.stderr, flush=True))
     return {
         "dims": dims,
-        "seconds": round(time.perf_counter() - clock, 1),
+        "seconds": round(time.perf_counter() - start, 1),
         "processor_seconds": round(time.process_time() - processor, 1),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "copies": found.copies,
@@ -69,29 +68,29 @@ def _measured(space: str, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _features(count: int, dims: int, seed: int) -> np.ndarray:
-    """float32 points near a space of few dimensions, as features are; half of them zero, as after a rectifier."""
+    """float32 points (N, D) near a subspace of few dimensions; half of the values are zero, as after a ReLU."""
     base_RD = np.random.default_rng(1000).normal(size=(_RANK, dims)).astype(np.float32)
     rng = np.random.default_rng(seed)
     points_ND = np.empty((count, dims), dtype=np.float32)
-    for begin in range(0, count, 4096):
-        block_BD = points_ND[begin : begin + 4096]
+    for first in range(0, count, 4096):
+        block_BD = points_ND[first : first + 4096]
         block_BD[:] = rng.normal(size=(len(block_BD), _RANK)).astype(np.float32) @ base_RD
         block_BD += rng.normal(size=block_BD.shape).astype(np.float32)
     return np.maximum(points_ND, 0.0, out=points_ND)
 
 
 def _pixels(count: int, dims: int, seed: int) -> np.ndarray:
-    """uint8; mostly black."""
+    """uint8 points (N, D), mostly black."""
     points_ND = np.empty((count, dims), dtype=np.uint8)
     features_ND = _features(count, dims, seed)
-    for begin in range(0, count, 4096):
-        rows = slice(begin, begin + 4096)
+    for first in range(0, count, 4096):
+        rows = slice(first, first + 4096)
         points_ND[rows] = np.minimum(features_ND[rows] * 16.0, 255.0)
     return points_ND
 
 
-def _told(report: dict[str, dict[str, Any]], asked: argparse.Namespace) -> str:
-    lines = [f"{asked.samples} samples against {asked.train} training and {asked.holdout} held-out images"]
+def _report_text(report: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
+    lines = [f"{args.samples} samples against {args.train} training and {args.holdout} held-out images"]
     for space, facts in report.items():
         lines.append(
             f"  {space:8}  {facts['dims']:5} dims  {facts['seconds']:7.1f} s ({facts['processor_seconds']:.0f} s of "

@@ -1,12 +1,12 @@
-"""Peers at the same work: N novel images from one decoder and one fitted mixture, to labelled shards on disk.
+"""The same work by other libraries: N novel images from one decoder and one fitted mixture, to shards on disk.
 
     python benchmarks/peers.py {pythae,handwritten,raydata,decoder,encoders} IMAGES SIZE OUT
 
-Runs in an environment of its own (torch, pythae, ray[data], webdataset, pillow, pandas, pyarrow, scikit-learn; for
-``encoders`` also simplejpeg, opencv-python-headless, imagecodecs) and imports nothing of ours. Prints one line of JSON:
-seconds of steady work, without imports, building and fitting. The decoder is a DCGAN's: transposed convolutions, batch
-normalisation, SiLU, weights from seed 0; the mixture has ten clusters with full covariances. ``decoder`` is the bare
-decoder: as most people call it, and channels last.
+Runs in its own environment (torch, pythae, ray[data], webdataset, pillow, pandas, pyarrow, scikit-learn; for
+``encoders`` also simplejpeg, opencv-python-headless, imagecodecs) and imports nothing of this project. Prints a line of
+JSON: seconds of work, without imports, building and fitting. The decoder is a DCGAN's: transposed convolutions, batch
+normalisation, SiLU, weights from seed 0; the mixture has ten clusters with full covariances. ``decoder`` is the decoder
+alone: called in the usual way, channels last, and compiled.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Decoder(nn.Module):
 
 
 def feature_maps(size: int) -> list[int]:
-    """Feature maps from the coarsest grid of 4 x 4 up to the last but one."""
+    """Numbers of feature maps, from the 4 x 4 grid to the last hidden layer."""
     return [WIDTH * 2 ** min(block, 3) for block in range(_BLOCKS[size] - 1, -1, -1)]
 
 
 def decoder_and_codes(size: int) -> tuple[Decoder, np.ndarray]:
-    """The decoder and 5,000 codes (float32) around ten centres, 500 after 500."""
+    """The decoder, and 5,000 codes (N, 64) float32 around ten centres, 500 each, in order."""
     torch.manual_seed(0)
     decoder, rng = Decoder(size).eval(), np.random.default_rng(0)
     centres = [rng.normal(size=(500, DIMS)) * 0.5 + rng.normal(size=DIMS) * 2 for _ in range(CLUSTERS)]
@@ -58,7 +58,7 @@ def decoder_and_codes(size: int) -> tuple[Decoder, np.ndarray]:
 
 
 def pythae(images: int, size: int, out: Path) -> float:
-    """pythae's GaussianMixtureSampler as its documentation uses it, around the same decoder."""
+    """pythae's GaussianMixtureSampler, used as in its documentation, with the same decoder. Seconds."""
     from pythae.models import AE, AEConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -85,19 +85,19 @@ def pythae(images: int, size: int, out: Path) -> float:
     model = AE(AEConfig(input_dim=(3, size, size), latent_dim=DIMS), encoder=Unused(), decoder=Theirs())
     sampler = GaussianMixtureSampler(model, GaussianMixtureSamplerConfig(n_components=CLUSTERS))
     sampler.gmm, sampler.is_fitted = _mixture(codes), True
-    clock = time.perf_counter()
+    start = time.perf_counter()
     sampler.sample(num_samples=images, batch_size=500, output_dir=str(out), return_gen=False)
-    return time.perf_counter() - clock
+    return time.perf_counter() - start
 
 
 def handwritten(images: int, size: int, out: Path) -> float:
-    """What a careful engineer writes in an hour: inference mode, channels last, Pillow, webdataset's ShardWriter."""
+    """A careful script: inference mode, channels last, Pillow, webdataset's ShardWriter. Seconds."""
     import webdataset
 
     decoder, codes = decoder_and_codes(size)
     decoder, mixture = decoder.to(memory_format=torch.channels_last), _mixture(codes)
     out.mkdir(parents=True, exist_ok=True)
-    clock, done = time.perf_counter(), 0
+    start, done = time.perf_counter(), 0
     pattern = str(out / "s-%05d.tar")
     with webdataset.ShardWriter(pattern, maxcount=2000, verbose=0) as writer, torch.inference_mode():
         while done < images:
@@ -107,11 +107,11 @@ def handwritten(images: int, size: int, out: Path) -> float:
                 sample = {"jpg": jpeg, "cls": str(int(labels[row])).encode(), "json": json.dumps(facts).encode()}
                 writer.write({"__key__": f"{done:09d}", **sample})
                 done += 1
-    return time.perf_counter() - clock
+    return time.perf_counter() - start
 
 
 def raydata(images: int, size: int, out: Path) -> float:
-    """Ray Data: a range, two actors that sample, decode and encode, Parquet (its webdataset sink encodes again)."""
+    """Ray Data: two actors sample, decode and encode, into Parquet (its webdataset sink encodes again). Seconds."""
     import ray
 
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
@@ -129,14 +129,14 @@ def raydata(images: int, size: int, out: Path) -> float:
             keys = [f"{row:09d}" for row in rows["id"]]
             return {"__key__": keys, "jpg": jpegs, "cls": [str(int(label)).encode() for label in labels]}
 
-    clock = time.perf_counter()
+    start = time.perf_counter()
     blocks = ray.data.range(images, override_num_blocks=max(2, images // 1000))
     blocks.map_batches(Generate, batch_size=BATCH, concurrency=2).write_parquet(str(out))
-    return time.perf_counter() - clock
+    return time.perf_counter() - start
 
 
 def decoder_alone(images: int, size: int, out: Path) -> dict[str, float]:  # noqa: ARG001
-    """The decoder alone, to uint8 in numpy: as most people call it, channels last, and compiled."""
+    """The decoder alone, to uint8 in numpy: called in the usual way, channels last, and compiled. Seconds."""
     decoder, codes = decoder_and_codes(size)
     z = torch.from_numpy(codes[:BATCH])
     seconds = {"plain": _decoding(decoder, z, images)}
@@ -150,10 +150,10 @@ def _decoding(decoder: Callable[[torch.Tensor], torch.Tensor], z: torch.Tensor, 
     with torch.inference_mode():
         for _ in range(3):
             _pixels(decoder, z)
-        clock = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(-(-images // BATCH)):
             _pixels(decoder, z)
-        return (time.perf_counter() - clock) * images / (-(-images // BATCH) * BATCH)
+        return (time.perf_counter() - start) * images / (-(-images // BATCH) * BATCH)
 
 
 def _pixels(decoder: Callable[[torch.Tensor], torch.Tensor], z: torch.Tensor) -> np.ndarray:
@@ -168,7 +168,7 @@ def decode_batch(size: int) -> np.ndarray:
 
 
 def encoders(images: int, size: int, out: Path) -> dict[str, float]:  # noqa: ARG001
-    """Microseconds an image of each encoder that Python has, on one thread: JPEG of quality 95 at 4:4:4, PNG."""
+    """Microseconds per image of Python's image encoders, on one thread: JPEG of quality 95 at 4:4:4, PNG."""
     import cv2
     import imagecodecs
     import simplejpeg
@@ -179,11 +179,16 @@ def encoders(images: int, size: int, out: Path) -> dict[str, float]:  # noqa: AR
         Image.fromarray(pixels).save(buffer, form, **options)
         return buffer.getvalue()
 
-    full = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    ways: dict[str, Callable[[np.ndarray], Any]] = {
+    jpeg_options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        95,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    encoders_by_name: dict[str, Callable[[np.ndarray], Any]] = {
         "jpeg, Pillow": lambda pixels: by_pillow(pixels, "JPEG", quality=95, subsampling=0),
         "jpeg, simplejpeg": lambda pixels: simplejpeg.encode_jpeg(pixels, 95, "RGB", "444", False),
-        "jpeg, OpenCV": lambda pixels: cv2.imencode(".jpg", pixels, full),
+        "jpeg, OpenCV": lambda pixels: cv2.imencode(".jpg", pixels, jpeg_options),
         "jpeg, imagecodecs": lambda pixels: imagecodecs.jpeg8_encode(pixels, level=95, subsampling="444"),
         "png, Pillow": lambda pixels: by_pillow(pixels, "PNG"),
         "png, OpenCV": lambda pixels: cv2.imencode(".png", pixels),
@@ -191,17 +196,17 @@ def encoders(images: int, size: int, out: Path) -> dict[str, float]:  # noqa: AR
     }
     cv2.setNumThreads(1)
     images_BHWC = decode_batch(size)
-    return {name: _microseconds(encode, images_BHWC) for name, encode in ways.items()}
+    return {name: _microseconds(encode, images_BHWC) for name, encode in encoders_by_name.items()}
 
 
 def _microseconds(encode: Callable[[np.ndarray], Any], images_BHWC: np.ndarray) -> float:
-    """The least of several runs: what others on the machine do only adds."""
+    """Minimum of several runs, since other load only adds time."""
     costs, end = list[float](), time.perf_counter() + 1.0
     while len(costs) < 3 or time.perf_counter() < end:
-        clock = time.process_time()
+        start = time.process_time()
         for pixels in images_BHWC:
             encode(pixels)
-        costs.append((time.process_time() - clock) / len(images_BHWC))
+        costs.append((time.process_time() - start) / len(images_BHWC))
     return 1e6 * min(costs)
 
 
@@ -232,7 +237,7 @@ PEERS = {
 
 if __name__ == "__main__":
     name, images, size, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-    spent = PEERS[name](images, size, out)
-    measured = spent if isinstance(spent, dict) else {"whole": spent}
+    result = PEERS[name](images, size, out)
+    measured = result if isinstance(result, dict) else {"whole": result}
     unit = "microseconds" if name == "encoders" else "seconds"
     print(json.dumps({"peer": name, "size": size, "images": images, unit: measured}))

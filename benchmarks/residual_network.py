@@ -1,8 +1,8 @@
-"""A second opinion on what images are good for: a network as unlike the product's own classifier as a small one can be.
+"""A residual network for measuring usefulness with an architecture unlike the product's own classifier.
 
-Where the same kind of network sharpens images, judges them, and is trained on them, one may wonder whether it is only
-pleasing itself. This one has residual blocks, group normalisation, GELU, strided convolutions instead of pooling, a
-mean over the image instead of a layer that sees places, and is trained by AdamW.
+The product uses one kind of network to sharpen images, to judge them and to measure them, so a good result could be an
+artefact of that network. This one has residual blocks, group normalisation, GELU, strided convolutions instead of
+pooling, global average pooling, and is trained by AdamW.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Block(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.GroupNorm(_GROUPS, before), nn.GELU(), nn.Conv2d(before, after, 3, stride, 1))
         self.second = nn.Sequential(nn.GroupNorm(_GROUPS, after), nn.GELU(), nn.Conv2d(after, after, 3, 1, 1))
-        self.around = nn.Identity() if before == after else nn.Conv2d(before, after, 1, stride)
+        self.skip = nn.Identity() if before == after else nn.Conv2d(before, after, 1, stride)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        changed_BCHW: Tensor = self.around(x_BCHW) + self.second(self.first(x_BCHW))
+        changed_BCHW: Tensor = self.skip(x_BCHW) + self.second(self.first(x_BCHW))
         return changed_BCHW
 
 
 def residual_accuracy(
     images: LabelledImages, test: LabelledImages, *, classes: int, seed: int, steps: int = STEPS
 ) -> float:
-    """Share of ``test`` that a network trained on ``images`` for ``steps`` steps names rightly."""
+    """Accuracy on ``test`` of a network trained on ``images`` for ``steps`` steps."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(images.images_NHWC.shape[3], classes)
@@ -62,7 +62,7 @@ def _network(channels: int, classes: int) -> nn.Module:
 
 
 def _shifted(images_BCHW: Tensor) -> Tensor:
-    """uint8 to floats around zero; the whole batch moved by up to ``_SHIFT`` pixels."""
+    """uint8 to floats around zero; the whole batch is shifted by up to ``_SHIFT`` pixels."""
     height, width = images_BCHW.shape[2:]
     padded_BCHW = functional.pad(_floats(images_BCHW), (_SHIFT,) * 4)
     y, x = torch.randint(2 * _SHIFT + 1, (2,)).tolist()
@@ -76,5 +76,5 @@ def _floats(images_BCHW: Tensor) -> Tensor:
 @torch.inference_mode()
 def _accuracy(network: nn.Module, test: LabelledImages) -> float:
     parts = torch.from_numpy(test.images_NHWC).permute(0, 3, 1, 2).split(1000)
-    named_N = torch.cat([network(_floats(part_BCHW)).argmax(dim=1) for part_BCHW in parts])
-    return float((named_N == torch.from_numpy(test.labels_N)).float().mean())
+    predicted_N = torch.cat([network(_floats(part_BCHW)).argmax(dim=1) for part_BCHW in parts])
+    return float((predicted_N == torch.from_numpy(test.labels_N)).float().mean())

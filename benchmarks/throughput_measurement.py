@@ -1,4 +1,4 @@
-"""One measurement of ``throughput.py`` in a process of its own, so that none warms or fills another one's memory.
+"""One measurement of ``throughput.py`` in its own process, so that measurements do not share caches or memory.
 
     python benchmarks/throughput_measurement.py WHAT JSON
 
@@ -40,18 +40,18 @@ _ENCODINGS = {"jpeg": JpegSettings(), "png": PngSettings()}
 
 
 def make_bundle(*, size: int, out: str) -> dict[str, Any]:
-    """The decoder of ``peers.py`` and a mixture of one cluster for each of its ten, as a bundle; small ones are ours.
+    """Write a bundle of the decoder of ``peers.py`` and a mixture with one cluster for each of its ten centres.
 
-    Below 32 pixels, where peers have no decoder, it is our reference network.
+    Below 32 pixels, where ``peers.py`` has no decoder, the bundle is a random reference network.
     """
     if size < 32:
         return {"digest": random_bundle(Path(out), size).digest}
     decoder, codes_ND = peers.decoder_and_codes(size)
     labels_N = np.repeat(np.arange(peers.CLUSTERS), len(codes_ND) // peers.CLUSTERS)
-    given = ImportedCodes("peers", codes_ND, labels_N, tuple(f"cluster {label}" for label in range(peers.CLUSTERS)))
+    codes = ImportedCodes("peers", codes_ND, labels_N, tuple(f"cluster {label}" for label in range(peers.CLUSTERS)))
     weights = {name: tensor.numpy() for name, tensor in decoder.state_dict().items()}
     document = json.dumps({"latent_dim": peers.DIMS, "output": "sigmoid", "layers": _layers(size)}).encode()
-    return {"digest": import_decoder(document, weights, given, Path(out), sampler=MixtureSettings(clusters=1)).digest}
+    return {"digest": import_decoder(document, weights, codes, Path(out), sampler=MixtureSettings(clusters=1)).digest}
 
 
 def _layers(size: int) -> list[dict[str, Any]]:
@@ -70,12 +70,12 @@ def _layers(size: int) -> list[dict[str, Any]]:
 
 
 def measure_profile(*, bundle: str, images: int, form: str, compiled: str, cache: str) -> dict[str, Any]:
-    """What ``latentmill bench`` measures."""
+    """The measurement of ``latentmill bench``."""
     loaded = load_bundle(open_store(bundle))
     recipe = _recipe(loaded, images, form, seed=0)
     with tempfile.TemporaryDirectory(prefix="latentmill-throughput-") as scratch:
-        found = profile(recipe, loaded, Path(scratch), device="cpu", compiling=_compiling(compiled, cache))
-    return found.model_dump(mode="json")
+        costs_by_name = profile(recipe, loaded, Path(scratch), device="cpu", compiling=_compiling(compiled, cache))
+    return costs_by_name.model_dump(mode="json")
 
 
 def measure_build(
@@ -90,38 +90,38 @@ def measure_build(
     s3: dict[str, Any] | None = None,
     server: int | None = None,
 ) -> dict[str, Any]:
-    """A whole build in this process, from open decoder and store to the commit; ``server`` is the store's process."""
+    """A whole build in this process, from an open decoder to the commit. ``server``: process id of the S3 server."""
     loaded, settings = load_bundle(open_store(bundle)), S3Settings.model_validate(s3) if s3 else None
     spec = JobSpec(recipe=_recipe(loaded, images, form, seed=1), order=Order(destination=destination, name=name))
     location = locate_build(spec, settings)
     maker = open_shard_maker(location, loaded, open_decoder(location, loaded, "cpu", _compiling(compiled, cache)))
-    location.store.check_writable()  # the first call of an S3 client reads what the service can do
-    clock, processor, theirs = time.perf_counter(), time.process_time(), _seconds_of(server)
+    location.store.check_writable()  # warm-up: the first call of an S3 client loads its service model
+    start, processor, server_before = time.perf_counter(), time.process_time(), _seconds_of(server)
     build_with(location, loaded, maker)
     return {
         "images": images,
         "cores": usable_cores(),
-        "seconds": time.perf_counter() - clock,
+        "seconds": time.perf_counter() - start,
         "processor_seconds": time.process_time() - processor,
-        "server_seconds": _seconds_of(server) - theirs,
+        "server_seconds": _seconds_of(server) - server_before,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
 def measure_encoding(*, size: int, seconds: float) -> dict[str, Any]:
-    """Microseconds of our encoders for an image of the peers' decoder, on one thread."""
+    """Microseconds per image of this project's encoders, on images of the peers' decoder, on one thread."""
     torch.set_num_threads(1)
     images_BHWC = peers.decode_batch(size)
-    found = {}
+    costs_by_name = {}
     for form, settings in _ENCODINGS.items():
         encoder = image_encoder(settings, 1)
         costs, end = [], time.perf_counter() + seconds
         while len(costs) < 3 or time.perf_counter() < end:
-            clock = time.process_time()
+            start = time.process_time()
             encoder.encode_many(images_BHWC)
-            costs.append((time.process_time() - clock) / len(images_BHWC))
-        found[f"{form}, latentmill"] = 1e6 * min(costs)
-    return found
+            costs.append((time.process_time() - start) / len(images_BHWC))
+        costs_by_name[f"{form}, latentmill"] = 1e6 * min(costs)
+    return costs_by_name
 
 
 def _recipe(loaded: Bundle, images: int, form: str, *, seed: int) -> Recipe:
@@ -143,7 +143,7 @@ def _compiling(compiled: str, cache: str) -> CompileOptions:
 
 
 def _seconds_of(process: int | None) -> float:
-    """Processor seconds that a process has used; 0 for none."""
+    """Processor seconds that process ``process`` has used; 0 for ``None``."""
     if process is None:
         return 0.0
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -151,7 +151,10 @@ def _seconds_of(process: int | None) -> float:
 
 
 if __name__ == "__main__":
-    what = {"bundle": make_bundle, "profile": measure_profile, "build": measure_build, "encode": measure_encoding}[
-        sys.argv[1]
-    ]
-    print(json.dumps(what(**json.loads(sys.argv[2]))))
+    measurement = {
+        "bundle": make_bundle,
+        "profile": measure_profile,
+        "build": measure_build,
+        "encode": measure_encoding,
+    }[sys.argv[1]]
+    print(json.dumps(measurement(**json.loads(sys.argv[2]))))

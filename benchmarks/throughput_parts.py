@@ -1,6 +1,6 @@
-"""The parts of ``throughput.py``; each gives rows of what was measured, round by round.
+"""The parts of ``throughput.py``; each yields rows of measurements, round by round.
 
-Whatever is compared is measured in turns within a round, so that a machine that slows down slows all of it.
+Things that are compared are measured in turns within a round, so that a slow phase of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from throughput_pool import running_pool
 
 HERE = Path(__file__).parent
 Row = dict[str, Any]
-POOLS = ((1, 2), (1, 3), (2, 1))  # workers, and processes of each
+POOLS = ((1, 2), (1, 3), (2, 1))  # (workers, processes per worker)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How much of everything; ``scale`` divides the number of images."""
+    """The amounts to measure; ``scale`` divides the number of images."""
 
     rounds: int = 3
     sizes: tuple[int, ...] = (32, 64, 128, 256)
-    often: tuple[int, ...] = (64, 128)  # sizes that goals speak of; others are measured in one round only
+    often: tuple[int, ...] = (64, 128)  # sizes with goals; others are measured in one round only
     stored: tuple[int, ...] = (64, 128)
     peers_size: int = 64
     smallest: int = 8
@@ -37,10 +37,10 @@ class Protocol:
     scale: int = 1
     starts: int = 5
     forms: tuple[str, ...] = ("jpeg", "png")
-    ways: tuple[str, ...] = ("never", "always")  # of compiling the decoder
+    ways: tuple[str, ...] = ("never", "always")  # settings of ``compile``
 
     def images(self, size: int) -> int:
-        """Images of a measured build: some ten seconds' worth."""
+        """Images of a measured build of ``size`` pixels, for about ten seconds."""
         return {8: 20_000, 32: 30_000, 64: 20_000, 128: 5_000, 256: 1_500}[size] // self.scale
 
 
@@ -60,7 +60,7 @@ QUICK = replace(
 
 @dataclass(frozen=True)
 class ThroughputBench:
-    """Where everything lies, and the interpreter of the peers' environment, if there is one."""
+    """The protocol, the directory for scratch files, and the interpreter of the peers' environment, if any."""
 
     protocol: Protocol
     work: Path
@@ -68,46 +68,46 @@ class ThroughputBench:
 
     @property
     def cache(self) -> str:
-        """Compiled decoders of this run."""
+        """Directory of this run's compiled decoders."""
         return str(self.work / "compiled")
 
     def bundle(self, size: int) -> str:
-        """A bundle of the peers' decoder, made when it is first wanted."""
+        """Path of a bundle of the peers' decoder, made on first use."""
         out = self.work / f"decoder-{size}.bundle"
         if not out.exists():
             self.measure("bundle", size=size, out=str(out))
         return str(out)
 
     def measure(self, what: str, **arguments: Any) -> Row:
-        """A measurement in a process of its own."""
-        command = [sys.executable, str(HERE / "throughput_one.py"), what, json.dumps(arguments)]
-        return _answer(what, subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True))
+        """Run ``throughput_measurement.py`` in its own process; returns its facts."""
+        command = [sys.executable, str(HERE / "throughput_measurement.py"), what, json.dumps(arguments)]
+        return _read_result(what, subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True))
 
     def measure_peer(self, name: str, images: int, size: int) -> Row:
-        """A peer at the same work, in its own environment."""
+        """Run one peer of ``peers.py`` in the peers' environment; returns its facts."""
         with tempfile.TemporaryDirectory(dir=self.work) as out:
             command = [str(self.peers), str(HERE / "peers.py"), name, str(images), str(size), f"{out}/{name}"]
-            return _answer(name, subprocess.run(command, capture_output=True, text=True))
+            return _read_result(name, subprocess.run(command, capture_output=True, text=True))
 
     @property
     def scratch(self) -> Path:
         return self.work / "scratch"
 
 
-def _answer(name: str, done: subprocess.CompletedProcess[str]) -> Row:
-    """The JSON that a measurement printed last."""
+def _read_result(name: str, done: subprocess.CompletedProcess[str]) -> Row:
+    """The JSON in the last line that a measurement printed."""
     if done.returncode:
         raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def single_process(bench: ThroughputBench) -> Iterator[Row]:
-    """In one process into a local directory: the limit, the whole, and where the time goes; by size and format."""
-    for turn in range(bench.protocol.rounds):
-        for size in bench.protocol.often if turn else bench.protocol.sizes:
-            for form in bench.protocol.forms[: 1 if turn else None]:
+    """One process, into a local directory: limit, whole build, and time of each stage, by size and format."""
+    for round_number in range(bench.protocol.rounds):
+        for size in bench.protocol.often if round_number else bench.protocol.sizes:
+            for form in bench.protocol.forms[: 1 if round_number else None]:
                 for compiled in bench.protocol.ways:
-                    found = bench.measure(
+                    facts = bench.measure(
                         "profile",
                         bundle=bench.bundle(size),
                         images=bench.protocol.images(size),
@@ -115,39 +115,39 @@ def single_process(bench: ThroughputBench) -> Iterator[Row]:
                         compiled=compiled,
                         cache=bench.cache,
                     )
-                    yield {"round": turn, "size": size, "form": form, **found}
+                    yield {"round": round_number, "size": size, "form": form, **facts}
 
 
 def against_peers(bench: ThroughputBench) -> Iterator[Row]:
-    """Peers, the bare decoder and our line, in turns."""
+    """Peers, the decoder alone, and this project in one process, in turns."""
     if bench.peers is None:
         return
     size, images = bench.protocol.peers_size, bench.protocol.images(bench.protocol.peers_size)
-    for turn in range(bench.protocol.rounds):
+    for round_number in range(bench.protocol.rounds):
         for name, count in (("decoder", images // 4), ("pythae", images // 5), ("handwritten", images // 4)):
-            yield {"round": turn, "rates": _rates(bench.measure_peer(name, count, size))}
-            yield {"round": turn, "rates": _ours(bench, size, "always" if name == "decoder" else "never")}
-        yield {"round": turn, "rates": _rates(bench.measure_peer("raydata", images // 4, size))}
+            yield {"round": round_number, "rates": _rates(bench.measure_peer(name, count, size))}
+            yield {"round": round_number, "rates": _own_rates(bench, size, "always" if name == "decoder" else "never")}
+        yield {"round": round_number, "rates": _rates(bench.measure_peer("raydata", images // 4, size))}
 
 
-def _rates(found: Row) -> dict[str, float]:
-    whole = found["seconds"]
-    names = {name: found["peer"] if name == "whole" else f"decoder, {name}" for name in whole}
-    return {names[name]: found["images"] / seconds for name, seconds in whole.items()}
+def _rates(facts: Row) -> dict[str, float]:
+    seconds_by_name = facts["seconds"]
+    names = {name: facts["peer"] if name == "whole" else f"decoder, {name}" for name in seconds_by_name}
+    return {names[name]: facts["images"] / seconds for name, seconds in seconds_by_name.items()}
 
 
-def _ours(bench: ThroughputBench, size: int, compiled: str) -> dict[str, float]:
-    found = _built(bench, size, "jpeg", compiled, str(bench.scratch))
-    told = {"never": "latentmill, eager", "always": "latentmill, compiled"}[compiled]
-    return {told: found["images"] / found["seconds"]}
+def _own_rates(bench: ThroughputBench, size: int, compiled: str) -> dict[str, float]:
+    facts = _measure_build(bench, size, "jpeg", compiled, str(bench.scratch))
+    label = {"never": "latentmill, eager", "always": "latentmill, compiled"}[compiled]
+    return {label: facts["images"] / facts["seconds"]}
 
 
-def _built(bench: ThroughputBench, size: int, form: str, compiled: str, destination: str, **more: Any) -> Row:
-    """A build in a process of its own. What it wrote is removed again, if it lies here."""
-    how = {"bundle": bench.bundle(size), "form": form, "compiled": compiled, "cache": bench.cache}
-    where = {"destination": destination, "name": f"run-{time.time_ns()}"}
+def _measure_build(bench: ThroughputBench, size: int, form: str, compiled: str, destination: str, **more: Any) -> Row:
+    """Measure a build in its own process, and remove its local output."""
+    options = {"bundle": bench.bundle(size), "form": form, "compiled": compiled, "cache": bench.cache}
+    target = {"destination": destination, "name": f"run-{time.time_ns()}"}
     try:
-        return bench.measure("build", **{"images": bench.protocol.images(size), **how, **where, **more})
+        return bench.measure("build", **{"images": bench.protocol.images(size), **options, **target, **more})
     finally:
         shutil.rmtree(bench.scratch, ignore_errors=True)
 
@@ -161,13 +161,13 @@ def into_s3(bench: ThroughputBench) -> Iterator[Row]:
         url = server.make_bucket("throughput")
         keys = {"access_key": server.access_key, "secret_key": server.secret_key, "region": server.region}
         store = {"s3": keys | {"endpoint_url": server.endpoint_url}, "server": server.pid}
-        for turn in range(bench.protocol.rounds):
+        for round_number in range(bench.protocol.rounds):
             for size in bench.protocol.stored:
                 for compiled in bench.protocol.ways:
-                    local = _built(bench, size, "jpeg", compiled, str(bench.scratch))
-                    remote = _built(bench, size, "jpeg", compiled, url, **store)
-                    yield {"round": turn, "size": size, "compiled": compiled, "local": local, "s3": remote}
-                    server.restart()  # it keeps everything in memory
+                    local = _measure_build(bench, size, "jpeg", compiled, str(bench.scratch))
+                    remote = _measure_build(bench, size, "jpeg", compiled, url, **store)
+                    yield {"round": round_number, "size": size, "compiled": compiled, "local": local, "s3": remote}
+                    server.restart()  # it holds all objects in memory
                     url = server.make_bucket("throughput")
                     store["server"] = server.pid
     finally:
@@ -175,29 +175,29 @@ def into_s3(bench: ThroughputBench) -> Iterator[Row]:
 
 
 def through_the_pool(bench: ThroughputBench) -> Iterator[Row]:
-    """The same build in one process that is no worker, and by warm workers: how many, of how many processes each."""
+    """The same build in one process without a pool, and by warm workers with several processes each."""
     size = bench.protocol.peers_size
     images = 2 * bench.protocol.images(size)
-    for turn in range(bench.protocol.rounds):
+    for round_number in range(bench.protocol.rounds):
         for compiled in bench.protocol.ways:
-            row: Row = {"round": turn, "size": size, "compiled": compiled, "images": images}
-            alone = _built(bench, size, "jpeg", compiled, str(bench.scratch), images=images)
+            row: Row = {"round": round_number, "size": size, "compiled": compiled, "images": images}
+            alone = _measure_build(bench, size, "jpeg", compiled, str(bench.scratch), images=images)
             row["in one process"] = images / alone["seconds"]
             for workers, concurrency in POOLS:
-                told = f"{workers} x {concurrency}"
-                home = bench.scratch / told.replace(" ", "")
+                label = f"{workers} x {concurrency}"
+                home = bench.scratch / label.replace(" ", "")
                 with running_pool(
                     home, workers=workers, concurrency=concurrency, compiled=compiled, cache=bench.cache
                 ) as running:
                     bundle, fields = bench.bundle(size), {"image": {"format": "jpeg"}}
                     running.run(bundle, "warm", 5000 // bench.protocol.scale, shard_size=250, **fields)
-                    row[told] = images / running.run(bundle, "timed", images, shard_size=1000, **fields)
+                    row[label] = images / running.run(bundle, "timed", images, shard_size=1000, **fields)
                 shutil.rmtree(bench.scratch)
             yield row
 
 
 def growth(bench: ThroughputBench) -> Iterator[Row]:
-    """Jobs of more and more images with the smallest decoder: cost of an image, and peak memory of a process."""
+    """Jobs of more and more images with the smallest decoder: cost per image, and peak memory of a process."""
     bundle = bench.bundle(bench.protocol.smallest)
     for images in bench.protocol.growth:
         home = bench.scratch / "growth"
@@ -217,17 +217,20 @@ def growth(bench: ThroughputBench) -> Iterator[Row]:
 
 
 def starting(bench: ThroughputBench) -> Iterator[Row]:
-    """How long one waits for the command line, the client, a worker, and the first image."""
+    """Start-up times of the command line, the client, a worker, and until the first image."""
     commands = {
         "latentmill --help": ["-c", "from workers.cli import main; main()", "--help"],
         "import workers.client": ["-c", "import workers.client"],
         "python alone": ["-c", "pass"],
     }
-    for number in range(bench.protocol.starts):
-        for told, words in commands.items():
-            yield {"what": told, "seconds": _timed(lambda words=words: _quiet([sys.executable, *words]))}
+    for attempt in range(bench.protocol.starts):
+        for label, arguments in commands.items():
+            yield {
+                "what": label,
+                "seconds": _timed(lambda arguments=arguments: _quiet([sys.executable, *arguments])),
+            }
         size = bench.protocol.peers_size
-        home = bench.scratch / f"start-{number}"
+        home = bench.scratch / f"start-{attempt}"
         with running_pool(home, workers=0, concurrency=1, compiled="never", cache=bench.cache) as running:
             yield {"what": "a worker until it takes tickets", "seconds": running.start_worker()}
             yield {"what": "first image, cold worker", "seconds": running.first_image(bench.bundle(size), "cold")}
@@ -238,9 +241,9 @@ def starting(bench: ThroughputBench) -> Iterator[Row]:
 
 
 def _timed(run: Callable[[], None]) -> float:
-    clock = time.perf_counter()
+    start = time.perf_counter()
     run()
-    return time.perf_counter() - clock
+    return time.perf_counter() - start
 
 
 def _quiet(command: list[str]) -> None:
@@ -248,13 +251,13 @@ def _quiet(command: list[str]) -> None:
 
 
 def encoders(bench: ThroughputBench) -> Iterator[Row]:
-    """Microseconds of one thread for an image in each format: ours, and others in the peers' environment."""
-    for turn in range(bench.protocol.rounds):
+    """Microseconds per image on one thread, by format: this project's encoders, and those of the peers' environment."""
+    for round_number in range(bench.protocol.rounds):
         for size in bench.protocol.sizes:
-            found = bench.measure("encode", size=size, seconds=1.0)
+            facts = bench.measure("encode", size=size, seconds=1.0)
             if bench.peers is not None:
-                found |= bench.measure_peer("encoders", 0, size)["microseconds"]
-            yield {"round": turn, "size": size, "microseconds": found}
+                facts |= bench.measure_peer("encoders", 0, size)["microseconds"]
+            yield {"round": round_number, "size": size, "microseconds": facts}
 
 
 PARTS: dict[str, Callable[[ThroughputBench], Iterator[Row]]] = {

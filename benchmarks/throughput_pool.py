@@ -1,4 +1,4 @@
-"""The pool of ``throughput.py``: a private Redis, workers, jobs that are timed, and the memory of its workers."""
+"""The pool of ``throughput.py``: a private Redis, workers, timed jobs, and the memory of the workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class TimedPool:
-    """Client and workers below ``home``; processes are not renewed, so that nothing hides how their memory grows."""
+    """Client and workers with state in ``home``; worker processes are not recycled, so that memory growth shows."""
 
     def __init__(self, url: str, home: Path, concurrency: int, compiled: str, cache: str) -> None:
         self.settings = Settings(
@@ -41,50 +41,50 @@ class TimedPool:
 
     def start_worker(self) -> float:
         """Seconds until the worker takes tickets."""
-        slots, clock = self._pool.ledger.slots(), time.perf_counter()
+        slots, start = self._pool.ledger.slots(), time.perf_counter()
         url = self.settings.redis_url
         assert url is not None
         log = self.home / f"worker-{len(self.workers)}.log"
         self.workers.append(WorkerProcess(url.get_secret_value(), self.settings, log))
         wait_until(lambda: self._pool.ledger.slots() > slots)
-        return time.perf_counter() - clock
+        return time.perf_counter() - start
 
     def run(self, bundle: str, name: str, images: int, **fields: Any) -> float:
         """Seconds from the submission of a job until its dataset is committed."""
         spec = {"bundle": bundle, "destination": str(self.home / "out"), "name": name, "count": images} | fields
-        clock = time.perf_counter()
-        build = self._submitted(spec)
+        start = time.perf_counter()
+        build = self._submit(spec)
         wait_until((build / "manifest.json").exists)
-        return time.perf_counter() - clock
+        return time.perf_counter() - start
 
     def first_image(self, bundle: str, name: str) -> float:
         """Seconds from the submission of a job of one batch until its only shard has a receipt."""
         spec = {"bundle": bundle, "destination": str(self.home / "out"), "name": name, "count": 250}
-        clock = time.perf_counter()
-        build = self._submitted(spec)
+        start = time.perf_counter()
+        build = self._submit(spec)
         wait_until((build / "receipts" / "000000.json").exists)
-        return time.perf_counter() - clock
+        return time.perf_counter() - start
 
-    def _submitted(self, spec: dict[str, Any]) -> Path:
+    def _submit(self, spec: dict[str, Any]) -> Path:
         return Path(self.client.submit(spec).url.removeprefix("file://"))
 
     def processes(self) -> list[int]:
-        """The workers' main processes and their children."""
+        """Process ids of the workers' main processes and their children."""
         mains = {worker.process.pid for worker in self.workers}
         return [process for process, parent in _parents().items() if process in mains or parent in mains]
 
     def peak_mib(self) -> float:
-        """The largest memory that any of the processes has had resident."""
-        return max(_status(process, "VmHWM") for process in self.processes()) / 1024
+        """Peak resident memory (MiB) of the largest process."""
+        return max(_status_value(process, "VmHWM") for process in self.processes()) / 1024
 
     def processor_seconds(self) -> float:
-        """What all processes have used so far."""
-        return sum(_used(process) for process in self.processes())
+        """Processor seconds of all processes so far."""
+        return sum(_processor_seconds(process) for process in self.processes())
 
 
 @contextmanager
 def running_pool(home: Path, *, concurrency: int, workers: int = 1, compiled: str, cache: str) -> Iterator[TimedPool]:
-    """A service with ``workers`` that take tickets; all of it has ended after the block."""
+    """A pool with ``workers`` running workers; everything is stopped when the block ends."""
     home.mkdir(parents=True)
     with EmbeddedRedis(home / "redis") as server:
         running = TimedPool(server.url, home, concurrency, compiled, cache)
@@ -97,10 +97,10 @@ def running_pool(home: Path, *, concurrency: int, workers: int = 1, compiled: st
                 worker.stop(10.0)
 
 
-def wait_until(wanted: Callable[[], bool]) -> None:
-    """Wait until ``wanted`` holds."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until ``condition`` holds."""
     deadline = time.monotonic() + _PATIENCE
-    while not wanted():
+    while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {_PATIENCE} s")
         time.sleep(0.01)
@@ -116,16 +116,16 @@ def _parents() -> dict[int, int]:
     return found
 
 
-def _used(process: int) -> float:
+def _processor_seconds(process: int) -> float:
     fields = _fields(Path(f"/proc/{process}/stat"))
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _fields(path: Path) -> list[str]:
-    """Of ``/proc/PID/stat``, from the state on: the name before it may hold anything."""
+    """Fields of ``/proc/PID/stat`` from the state on; the name before it may contain any character."""
     return path.read_text().rpartition(")")[2].split()
 
 
-def _status(process: int, name: str) -> int:
+def _status_value(process: int, name: str) -> int:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))

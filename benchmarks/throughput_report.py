@@ -1,4 +1,4 @@
-"""The tables of ``throughput.py``: every goal with what was measured, then each part."""
+"""Writes the tables of ``throughput.py``, one section per part."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Rows = list[dict[str, Any]]
 
 
 def write(page: Path, rows: Rows) -> None:
-    """Put the tables of ``rows`` where they belong in ``page``."""
+    """Write the tables of ``rows`` between the marks of ``page``."""
     write_tables(page, tables(rows), by="throughput.py")
 
 
 def tables(rows: Rows) -> str:
-    """All parts that were measured, as Markdown."""
+    """The tables of all measured parts, as Markdown."""
     by_part = {part: [row for row in rows if row["part"] == part] for part in _PARTS}
     for row in by_part["s3"]:
         row["limit"] = _limit_of(by_part["line"], row)
@@ -32,7 +32,7 @@ def tables(rows: Rows) -> str:
 
 
 def machine() -> str:
-    """This machine in words."""
+    """A description of this machine: processor, Python and torch versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = models[0] if models else platform.processor()
@@ -40,32 +40,32 @@ def machine() -> str:
     return f"{len(models) or 'some'} x {name} ({kind}), Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def _line(rows: Rows) -> str:
-    def told(of: Rows) -> list[str]:
-        first = of[0]
+def _single_process(rows: Rows) -> str:
+    def cells(group: Rows) -> list[str]:
+        first = group[0]
         return [
             f"{first['size']}",
             first["form"],
             first["execution"],
-            _spread([row["decode_rate"] for row in of], "{:,.0f}"),
-            f"{median(row['limit'] for row in of):,.0f}",
-            _spread([row["whole_rate"] for row in of], "{:,.0f}"),
-            _spread([row["share_of_limit"] for row in of]),
-            _spread([row["share_of_decoding"] for row in of]),
-            f"{median(row['cores_busy'] for row in of):.2f}",
+            _spread([row["decode_rate"] for row in group], "{:,.0f}"),
+            f"{median(row['limit'] for row in group):,.0f}",
+            _spread([row["whole_rate"] for row in group], "{:,.0f}"),
+            _spread([row["share_of_limit"] for row in group]),
+            _spread([row["share_of_decoding"] for row in group]),
+            f"{median(row['cores_busy'] for row in group):.2f}",
         ]
 
     groups = _grouped(rows, "size", "form", "execution")
     rates = _table(
         "size|format|decoder|decoding alone, images/s|limit, images/s|the whole, images/s|share of the limit"
         "|share of decoding alone|cores busy",
-        map(told, groups),
+        map(cells, groups),
     )
 
-    def stages(of: Rows) -> list[str]:
-        first = of[0]
-        alone = {stage: 1e6 * median(row["alone"][stage] for row in of) for stage in first["alone"]}
-        shares = {stage: median(row["share"][stage] for row in of) for stage in first["share"]}
+    def stages(group: Rows) -> list[str]:
+        first = group[0]
+        alone = {stage: 1e6 * median(row["alone"][stage] for row in group) for stage in first["alone"]}
+        shares = {stage: median(row["share"][stage] for row in group) for stage in first["share"]}
         return [
             f"{first['size']}",
             first["form"],
@@ -88,39 +88,39 @@ def _peers(rows: Rows) -> str:
             rates.setdefault(name, []).append(rate)
     ours = {name: median(found) for name, found in rates.items() if name.startswith("latentmill")}
 
-    def told(name: str) -> list[str]:
+    def cells(name: str) -> list[str]:
         rate = median(rates[name])
-        return [name, _spread(rates[name], "{:,.0f}"), *(f"{mine / rate:.2f}" for mine in ours.values())]
+        return [name, _spread(rates[name], "{:,.0f}"), *(f"{own / rate:.2f}" for own in ours.values())]
 
     names = sorted(rates, key=lambda name: median(rates[name]))
-    return _table(f"who|images/s|{'|'.join(f'{name}, over it' for name in ours)}", map(told, names))
+    return _table(f"who|images/s|{'|'.join(f'{name}, over it' for name in ours)}", map(cells, names))
 
 
 def _s3(rows: Rows) -> str:
-    def told(of: Rows) -> list[str]:
-        local = [row["local"]["images"] / row["local"]["seconds"] for row in of]
-        remote = [row["s3"]["images"] / row["s3"]["seconds"] for row in of]
-        freed = [_without_server(row["s3"]) for row in of]
+    def cells(group: Rows) -> list[str]:
+        local = [row["local"]["images"] / row["local"]["seconds"] for row in group]
+        remote = [row["s3"]["images"] / row["s3"]["seconds"] for row in group]
+        without_server = [_without_server(row["s3"]) for row in group]
         return [
-            f"{of[0]['size']}",
-            {"never": "eager", "always": "compiled"}[of[0]["compiled"]],
+            f"{group[0]['size']}",
+            {"never": "eager", "always": "compiled"}[group[0]["compiled"]],
             _spread(local, "{:,.0f}"),
             _spread(remote, "{:,.0f}"),
-            f"{median(1e6 * row['s3']['server_seconds'] / row['s3']['images'] for row in of):.0f}",
-            _spread(freed, "{:,.0f}"),
-            _spread([mine / theirs for mine, theirs in zip(freed, local, strict=True)]),
-            "" if of[0]["limit"] is None else _spread([rate / of[0]["limit"] for rate in freed]),
+            f"{median(1e6 * row['s3']['server_seconds'] / row['s3']['images'] for row in group):.0f}",
+            _spread(without_server, "{:,.0f}"),
+            _spread([own / other for own, other in zip(without_server, local, strict=True)]),
+            "" if group[0]["limit"] is None else _spread([rate / group[0]["limit"] for rate in without_server]),
         ]
 
     return _table(
         "size|decoder|local, images/s|S3, images/s|the server's own, µs of a core an image|S3 without that, images/s"
         "|over local|share of the limit",
-        map(told, _grouped(rows, "size", "compiled")),
+        map(cells, _grouped(rows, "size", "compiled")),
     )
 
 
 def _limit_of(lines: Rows, row: dict[str, Any]) -> float | None:
-    """The limit that was measured for the same images in one process, JPEG as these are."""
+    """The limit measured in one process for the same size and compilation, JPEG."""
     execution = {"never": "eager", "always": "compiled"}[row["compiled"]]
     same = [
         line for line in lines if (line["size"], line["form"], line["execution"]) == (row["size"], "jpeg", execution)
@@ -129,31 +129,31 @@ def _limit_of(lines: Rows, row: dict[str, Any]) -> float | None:
 
 
 def _without_server(row: dict[str, Any]) -> float:
-    """Images a second of the time that the server's processor seconds, spread over all cores, leave."""
+    """Images per second, without the server's processor time (spread over all cores)."""
     return float(row["images"] / (row["seconds"] - row["server_seconds"] / row["cores"]))
 
 
 def _pool(rows: Rows) -> str:
-    ways = [name for name in rows[0] if " x " in name]
+    pools = [name for name in rows[0] if " x " in name]
 
-    def told(of: Rows) -> list[str]:
+    def cells(group: Rows) -> list[str]:
         return [
-            {"never": "eager", "always": "compiled"}[of[0]["compiled"]],
-            _spread([row["in one process"] for row in of], "{:,.0f}"),
-            *(_spread([row[way] for row in of], "{:,.0f}") for way in ways),
-            *(_spread([row[way] / row["in one process"] for row in of]) for way in ways),
+            {"never": "eager", "always": "compiled"}[group[0]["compiled"]],
+            _spread([row["in one process"] for row in group], "{:,.0f}"),
+            *(_spread([row[pool] for row in group], "{:,.0f}") for pool in pools),
+            *(_spread([row[pool] / row["in one process"] for row in group]) for pool in pools),
         ]
 
-    names = [f"{workers} worker(s) of {each}" for workers, each in (way.split(" x ") for way in ways)]
+    names = [f"{workers} worker(s) of {each}" for workers, each in (pool.split(" x ") for pool in pools)]
     ratios = [f"{name}, over one process" for name in names]
     columns = "|".join(["decoder", "in one process, images/s", *names, *ratios])
-    return _table(columns, map(told, _grouped(rows, "compiled")))
+    return _table(columns, map(cells, _grouped(rows, "compiled")))
 
 
 def _growth(rows: Rows) -> str:
     first = rows[0]
 
-    def told(row: dict[str, Any]) -> list[str]:
+    def cells(row: dict[str, Any]) -> list[str]:
         return [
             f"{row['images']:,}",
             f"{row['shards']:,}",
@@ -166,30 +166,30 @@ def _growth(rows: Rows) -> str:
 
     return _table(
         "images|shards|images/s|µs of a core an image|over the first|peak MiB of the largest process|over the first",
-        map(told, rows),
+        map(cells, rows),
     )
 
 
 def _starting(rows: Rows) -> str:
-    def told(of: Rows) -> list[str]:
-        return [of[0]["what"], _spread([row["seconds"] for row in of], "{:.2f}"), f"{len(of)}"]
+    def cells(group: Rows) -> list[str]:
+        return [group[0]["what"], _spread([row["seconds"] for row in group], "{:.2f}"), f"{len(group)}"]
 
-    return _table("what|seconds|times", map(told, _grouped(rows, "what")))
+    return _table("what|seconds|times", map(cells, _grouped(rows, "what")))
 
 
 def _encoders(rows: Rows) -> str:
     sizes = sorted({row["size"] for row in rows})
     names = sorted(rows[0]["microseconds"])
 
-    def told(name: str) -> list[str]:
+    def cells(name: str) -> list[str]:
         costs = ([row["microseconds"][name] for row in rows if row["size"] == size] for size in sizes)
         return [name, *(f"{min(cost):,.0f}" for cost in costs)]
 
-    return _table(f"encoder|{'|'.join(f'{size} px, µs' for size in sizes)}", map(told, names))
+    return _table(f"encoder|{'|'.join(f'{size} px, µs' for size in sizes)}", map(cells, names))
 
 
 def _grouped(rows: Rows, *keys: str) -> list[Rows]:
-    """Rows that agree in ``keys``, in the order of their first one."""
+    """Groups of rows that agree in ``keys``, in the order of their first rows."""
     groups = dict[tuple[Any, ...], Rows]()
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
@@ -197,8 +197,8 @@ def _grouped(rows: Rows, *keys: str) -> list[Rows]:
 
 
 def _spread(values: list[float], form: str = "{:.2f}") -> str:
-    told = [form.format(value) for value in (median(values), min(values), max(values))]
-    return told[0] if len(values) < 2 else f"{told[0]} ({told[1]} to {told[2]})"
+    cells = [form.format(value) for value in (median(values), min(values), max(values))]
+    return cells[0] if len(values) < 2 else f"{cells[0]} ({cells[1]} to {cells[2]})"
 
 
 def _table(head: str, rows: Iterable[list[str]]) -> str:
@@ -208,7 +208,7 @@ def _table(head: str, rows: Iterable[list[str]]) -> str:
 
 
 _PARTS: dict[str, tuple[str, Callable[[Rows], str]]] = {
-    "line": ("One process, into a local directory", _line),
+    "line": ("One process, into a local directory", _single_process),
     "peers": ("Beside the peers", _peers),
     "s3": ("Into S3 over HTTP", _s3),
     "pool": ("Through the pool", _pool),

@@ -1,9 +1,9 @@
-"""Are synthetic images good for what they are for? Train on them, test on real ones.
+"""Measures the usefulness of synthetic images: trains on them, tests on real ones.
 
-One small fixed network is trained anew on each under one budget (steps, batch, schedule, augmentation): on a synthetic
-dataset, and on the real training set. Both are tested on the real test split, which nothing else sees: no setting here
-was chosen on it. With several seeds, for the spread. Where a judge looked at the synthetic images, a third network
-learns from its probabilities (``soft_labels``) in place of the labels.
+Trains one small fixed network under one budget (steps, batch, schedule, augmentation) on a synthetic dataset and on the
+real training set, with several seeds. Tests both on the real test split, which is used for nothing else; no setting was
+chosen on it. If the synthetic images have a judge's probabilities, a third network learns from them (``soft_labels``)
+instead of the labels.
 
     python benchmarks/usefulness.py                  trains a model on MNIST, makes 60,000 images, measures them
     python benchmarks/usefulness.py DATASET          measures a committed dataset against --real and --test
@@ -34,48 +34,51 @@ from generator.sources import load_source
 
 def main() -> int:
     """0 done, 1 failed, 2 bad input."""
-    asked = _arguments()
+    args = _arguments()
     try:
-        synthetic, real, test = _load(asked)
-        budget = Budget(steps=asked.steps, batch=asked.batch, augmentation=Augmentation(shift=asked.shift))
-        report = _measure(synthetic, real, test, budget, asked)
+        synthetic, real, test = _load(args)
+        budget = Budget(steps=args.steps, batch=args.batch, augmentation=Augmentation(shift=args.shift))
+        report = _measure(synthetic, real, test, budget, args)
     except LatentmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(json.dumps(report, indent=2) if asked.json else _told(report))
+    print(json.dumps(report, indent=2) if args.json else _report_text(report))
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     data = Path(os.environ.get("LATENTMILL_DATA", "../shared/data"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", nargs="?", help="committed dataset (path or URL); without it one is made in --work")
+    parser.add_argument(
+        "dataset", nargs="?", help="committed dataset (path or URL); without it, one is built in --work"
+    )
     parser.add_argument("--synthetic-npz", type=Path, help="images and labels as .npz instead of a dataset")
     parser.add_argument("--real", default=str(data / "mnist.npz"), help="real training images (default: %(default)s)")
     parser.add_argument("--test", help="real test images; by default the test split of --real, which must be .npz")
-    parser.add_argument("--size", type=int, default=32, help="side in pixels of a dataset to be made")
-    parser.add_argument("--count", type=int, default=60_000, help="images of a dataset to be made")
-    parser.add_argument("--work", type=Path, default=Path("out/usefulness"), help="where to make it")
+    parser.add_argument("--size", type=int, default=32, help="image size in pixels of the dataset to build")
+    parser.add_argument("--count", type=int, default=60_000, help="number of images of the dataset to build")
+    parser.add_argument("--work", type=Path, default=Path("out/usefulness"), help="directory to build it in")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument(
-        "--shift", type=int, default=0, help="augmentation of both arms: shifts by up to so many pixels"
-    )
+    parser.add_argument("--shift", type=int, default=0, help="augmentation of both arms: maximum shift in pixels")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
-def _load(asked: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
-    """(synthetic, real, test), with one size, one number of channels, and one numbering of the classes."""
-    if asked.synthetic_npz:
-        made = load_source(str(asked.synthetic_npz))
-        synthetic, names = LabelledImages(made.images_NHWC, _labelled(made.labels_N)), made.class_names
+def _load(args: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
+    """(synthetic, real, test), with the same size, channels and class numbers."""
+    if args.synthetic_npz:
+        npz_source = load_source(str(args.synthetic_npz))
+        synthetic, names = (
+            LabelledImages(npz_source.images_NHWC, _labelled(npz_source.labels_N)),
+            npz_source.class_names,
+        )
     else:
-        synthetic, names = _committed(asked.dataset or _made(asked))
+        synthetic, names = _read_dataset(args.dataset or _build_dataset(args))
     size, channels = synthetic.images_NHWC.shape[1], synthetic.images_NHWC.shape[3]
-    real = load_source(asked.real, size=size, channels=channels)
-    test = load_source(asked.test or asked.real, size=size, channels=channels, split="train" if asked.test else "test")
+    real = load_source(args.real, size=size, channels=channels)
+    test = load_source(args.test or args.real, size=size, channels=channels, split="train" if args.test else "test")
     if not set(names) == set(real.class_names) == set(test.class_names):
         raise SystemExit(f"classes differ: {names} (synthetic), {real.class_names} (real), {test.class_names} (test)")
     return (
@@ -85,35 +88,37 @@ def _load(asked: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, La
     )
 
 
-def _committed(url: str) -> tuple[LabelledImages, tuple[str, ...]]:
+def _read_dataset(url: str) -> tuple[LabelledImages, tuple[str, ...]]:
     dataset = open_dataset(url)
-    judged = dataset.manifest.recipe.get("label_floor") is not None
-    samples = [(image, label, facts["label"]) for image, label, facts in open_dataset(url, soft_labels=judged)]
+    has_probabilities = dataset.manifest.recipe.get("label_floor") is not None
+    samples = [
+        (image, label, facts["label"]) for image, label, facts in open_dataset(url, soft_labels=has_probabilities)
+    ]
     images_NHWC = np.stack([image for image, _, _ in samples])
     labels_N = np.array([label for _, _, label in samples], dtype=np.int64)
-    probability_NC = np.stack([target for _, target, _ in samples]) if judged else None
+    probability_NC = np.stack([target for _, target, _ in samples]) if has_probabilities else None
     return LabelledImages(images_NHWC, labels_N, probability_NC), dataset.classes
 
 
-def _made(asked: argparse.Namespace) -> str:
-    """Train, fit and generate with the command line's defaults; the dataset's path. What is there is not made again."""
-    bundle, name = asked.work / f"bundle-{asked.size}", f"synthetic-{asked.size}-{asked.count}"
+def _build_dataset(args: argparse.Namespace) -> str:
+    """Train, fit and generate with the command line's defaults, unless done before; returns the dataset's path."""
+    bundle, name = args.work / f"bundle-{args.size}", f"synthetic-{args.size}-{args.count}"
     if not bundle.exists():
-        _run("train", asked.real, "--size", str(asked.size), "--out", str(bundle))
-    spec = asked.work / f"{name}.json"
-    fields = {"bundle": str(bundle), "destination": str(asked.work), "name": name, "count": asked.count}
+        _run("train", args.real, "--size", str(args.size), "--out", str(bundle))
+    spec = args.work / f"{name}.json"
+    fields = {"bundle": str(bundle), "destination": str(args.work), "name": name, "count": args.count}
     spec.write_text(json.dumps(fields))
     return json.loads(_run("generate", str(spec), "--json"))["dataset"]
 
 
 def _run(*arguments: str) -> str:
-    clock = time.perf_counter()
+    start = time.perf_counter()
     command = [sys.executable, "-c", "from workers.cli import main; main()", *arguments]
     print("$ latentmill", *arguments, file=sys.stderr, flush=True)
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(done.returncode)
-    print(f"  {time.perf_counter() - clock:.0f} s", file=sys.stderr, flush=True)
+    print(f"  {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     return done.stdout
 
 
@@ -123,12 +128,12 @@ def _labelled(labels_N: np.ndarray | None) -> np.ndarray:
     return labels_N
 
 
-def _renumbered(y_N: np.ndarray, names: tuple[str, ...], as_in: tuple[str, ...]) -> np.ndarray:
-    return np.array([as_in.index(name) for name in names], dtype=np.int64)[y_N]
+def _renumbered(y_N: np.ndarray, names: tuple[str, ...], reference_names: tuple[str, ...]) -> np.ndarray:
+    return np.array([reference_names.index(name) for name in names], dtype=np.int64)[y_N]
 
 
 def _measure(
-    synthetic: LabelledImages, real: LabelledImages, test: LabelledImages, budget: Budget, asked: argparse.Namespace
+    synthetic: LabelledImages, real: LabelledImages, test: LabelledImages, budget: Budget, args: argparse.Namespace
 ) -> dict[str, Any]:
     hard = replace(synthetic, probability_NC=None)
     soft = {} if synthetic.probability_NC is None else {"synthetic, soft labels": synthetic}
@@ -137,7 +142,7 @@ def _measure(
         test,
         classes=int(real.labels_N.max()) + 1,
         budget=budget,
-        seeds=asked.seeds,
+        seeds=args.seeds,
         on_run=lambda arm, seed, right, _: print(f"{arm}, seed {seed}: {right:.4f}", file=sys.stderr, flush=True),
     )
     facts = {"steps": budget.steps, "batch": budget.batch, "shift": budget.augmentation.shift}
@@ -156,7 +161,7 @@ def _arm(result: ArmResult) -> dict[str, Any]:
     }
 
 
-def _told(report: dict[str, Any]) -> str:
+def _report_text(report: dict[str, Any]) -> str:
     budget = report["budget"]
     lines = [
         f"one small network, {budget['steps']} steps of {budget['batch']} images, shifts up to {budget['shift']} px; "
@@ -165,8 +170,8 @@ def _told(report: dict[str, Any]) -> str:
     for arm, facts in report["arms"].items():
         each = ", ".join(f"{accuracy:.4f}" for accuracy in facts["accuracies"])
         spread = "" if facts["spread"] is None else f" +- {facts['spread']:.4f}"
-        told = f"{facts['mean']:.4f}{spread}   ({each})   {facts['ratio']:.4f} of real   {facts['images']} images"
-        lines.append(f"  {arm:22}  {told}")
+        text = f"{facts['mean']:.4f}{spread}   ({each})   {facts['ratio']:.4f} of real   {facts['images']} images"
+        lines.append(f"  {arm:22}  {text}")
     return "\n".join(lines)
 
 

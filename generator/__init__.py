@@ -1,6 +1,6 @@
-"""latentmill's library: from real images to bundles, from bundles to committed datasets, from datasets to samples.
+"""latentmill's library: trains bundles from real images, builds datasets from bundles, and reads datasets.
 
-The public surface is ``JobSpec``, ``JobDraft`` and ``open_dataset``; what is heavy is imported when it is first used.
+The public names are ``JobSpec``, ``JobDraft`` and ``open_dataset``. Their modules are imported at first use.
 """
 
 from __future__ import annotations

@@ -1,31 +1,31 @@
-"""Every error a caller can meet. Each says which field, what was expected, what was got.
+"""All errors of latentmill. Each names the field, what was expected and what was got.
 
 LatentmillError
-├── InputError               what the caller gave is wrong; nothing was started          (exit code 2)
+├── InputError               the input is wrong; no work was started                    (exit code 2)
 │   ├── SpecError            a job spec or one of its fields
-│   ├── SourceError          real images: a missing, broken, or mixed source
-│   ├── BundleError          a bundle that is altered, unknown, or does not fit
-│   │   └── BundleMissing    no bundle there
+│   ├── SourceError          a missing, broken or mixed source of real images
+│   ├── BundleError          a bundle that is altered, unknown or does not fit
+│   │   └── BundleMissing    the bundle does not exist
 │   ├── DatasetError         a dataset URL without a committed build
-│   ├── MeasureError         images that a measure of quality cannot be taken on
+│   ├── MeasureError         images for which a quality measure cannot be computed
 │   └── SettingsError        a setting of the service
-├── OutsideError             the world outside failed; the same call may succeed later   (exit code 1)
+├── OutsideError             an outside service failed; the same call may succeed later (exit code 1)
 │   ├── StoreError
 │   │   ├── ObjectMissing    no object under this key
-│   │   ├── AlreadyExists    a conditional create met an object                (HTTP 412)
-│   │   ├── Changed          a conditional replace met another version         (HTTP 412)
+│   │   ├── AlreadyExists    a conditional create found an object              (HTTP 412)
+│   │   ├── Changed          a conditional replace found another version       (HTTP 412)
 │   │   ├── AccessDenied     credentials or permissions                        (HTTP 401, 403)
 │   │   ├── BucketMissing    the bucket does not exist
-│   │   └── StoreUnavailable no answer, a time-out, or a server error after all retries
+│   │   └── StoreUnavailable no answer, a time-out or a server error, after all retries
 │   ├── BrokerUnavailable    Redis does not answer
-│   ├── QuotaExceeded        a tenant has as much as it may have for now
-│   └── DeviceExhausted      out of memory on the device, also after its caches were freed
+│   ├── QuotaExceeded        a tenant has reached its quota
+│   └── DeviceExhausted      out of memory on the device, even after its caches were freed
 └── BuildError               this build cannot be made as asked; a retry would not help  (exit code 1)
     ├── BuildConflict        the destination holds other bytes under the same name
     ├── EnvironmentMismatch  this process may not write shards of this build
     ├── RejectionExhausted   a sample was refused `max_attempts` times
-    ├── InvalidOutput        the decoder gave values that are no image (NaN, infinity)
-    ├── TrainingDiverged     a loss that is no number
+    ├── InvalidOutput        the decoder returned values that are not an image (NaN, infinity)
+    ├── TrainingDiverged     the loss is not a finite number
     ├── JobFailed            a job ended without a dataset
     └── IntegrityError       stored bytes do not have the digest they were committed with
 """
@@ -34,7 +34,7 @@ from __future__ import annotations
 
 
 class LatentmillError(Exception):
-    """Base of all errors: ``field`` expected ``expected``, got ``got``; ``hint`` says how to mend it."""
+    """Base class of all errors: ``field`` expected ``expected``, got ``got``; ``hint`` says how to fix it."""
 
     exit_code = 1
 
@@ -44,7 +44,7 @@ class LatentmillError(Exception):
 
     def __str__(self) -> str:
         if not self.expected and not self.got:
-            return self.field  # rebuilt from its text, as a DataLoader does with the error of a worker
+            return self.field  # a DataLoader rebuilds the error of a worker from its text alone
         text = f"{self.field}: expected {self.expected}, got {self.got}"
         return f"{text}. {self.hint}" if self.hint else text
 

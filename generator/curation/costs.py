@@ -1,7 +1,7 @@
-"""What a build cost, and where its time went: from what lies beside it, committed or not. Imports no torch.
+"""Report what a build cost and where its time went, from its run records; committed or not. Imports no torch.
 
-Everything but the counts of a committed build is a hint (``generator.production.pipeline.run_records``). Reads are
-bounded: of a build with many shards the times of some are read.
+Everything except the counts of a committed build is a hint (``generator.production.pipeline.run_records``). Reads are
+bounded: for a build with many shards, only some of the run records are read.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from generator.spec.canonical import FrozenModel
 from generator.spec.plan import Plan
 from generator.store.base import Store
 
-_MAX_RUNS_READ, _MAX_RUNS_LISTED = 2000, 200_000  # runs that are read, of so many
+_MAX_RUNS_READ, _MAX_RUNS_LISTED = 2000, 200_000  # run records that are read; run records that are listed
 _MAX_REPORTS = 50
 
 
 class BuildReport(FrozenModel):
-    """One build at one moment.
+    """The progress and cost of one build at one moment.
 
-    ``samples_done`` are the images of shards with a receipt. ``refused`` and ``bytes`` are those of the manifest; of an
-    unfinished build, what the runs say (``bytes`` grown to ``samples_done`` where some runs were left out). ``runs`` is
-    how many there are, at least (``more_runs``: no more were looked for); ``cost`` is the sum of those that were read,
-    which were not all if ``sampled``.
-    ``images_per_second`` are by the clock on the wall, from the first batch to the last receipt. ``reports``: what lies
-    in ``reports/``, and the verdict of each that has one.
+    ``samples_done``: images in shards with a receipt. ``refused``, ``bytes``: from the manifest or, for an unfinished
+    build, from the run records (``bytes`` is extrapolated to ``samples_done``). ``runs``: the number of run records
+    found; with ``more_runs`` a lower bound, because listing stopped at a limit. ``cost``: the sum of the records that
+    were read; with ``sampled`` these were not all records. ``images_per_second``: by wall-clock time, from the first
+    batch to the last receipt. ``reports``: the names of the objects in ``reports/``, each with its verdict, if any.
     """
 
     build: str
@@ -60,14 +59,14 @@ class _Progress(NamedTuple):
 
 
 def report_of(build: Store) -> BuildReport:
-    """The report of the build whose prefix ``build`` is seen from. Raises ``DatasetError``, ``StoreError``."""
+    """The cost report of the build. ``build`` is rooted at its prefix. Raises ``DatasetError``, ``StoreError``."""
     location, committed = read_build_location(build, "report"), is_committed(build)
     runs = read_run_records(build, most=_MAX_RUNS_READ, listed=_MAX_RUNS_LISTED)
     cost = sum_costs(runs.records)
     shards_done, done, refused, size = (
         _progress_of_manifest(location) if committed else _progress_of_runs(location, cost)
     )
-    tried = None if refused is None else refused + (done if committed or cost is None else cost.made)
+    attempted = None if refused is None else refused + (done if committed or cost is None else cost.made)
     return BuildReport(
         build=build.url,
         state="committed" if committed else "unfinished",
@@ -76,7 +75,7 @@ def report_of(build: Store) -> BuildReport:
         shards=Plan(location.recipe).shard_count,
         shards_done=shards_done,
         refused=refused,
-        refused_share=round(refused / tried, 6) if refused is not None and tried else None,
+        refused_share=round(refused / attempted, 6) if refused is not None and attempted else None,
         bytes=size,
         runs=runs.found,
         more_runs=runs.truncated,
@@ -102,7 +101,7 @@ def _progress_of_runs(location: BuildLocation, cost: RunCosts | None) -> _Progre
 
 
 def _images_per_second(runs: RunRecords, cost: RunCosts | None, done: int) -> float | None:
-    """Images a second; of shards whose times are kept, where all of these were read."""
+    """Images per wall-clock second. If all records were read, only images of shards with a record count."""
     if cost is None or not cost.wall_seconds:
         return None
     return round((done if runs.is_partial else cost.samples) / cost.wall_seconds, 1)
@@ -114,7 +113,7 @@ def _report_summaries(build: Store) -> dict[str, str]:
 
 
 def _report_verdict(build: Store, key: str) -> str:
-    """In words; empty for a report that has none. Anybody may have written it: what cannot be read says so."""
+    """The verdict in words; empty if the report has none. Reports are untrusted: an unreadable one is reported."""
     try:
         if key == VERDICT_KEY and (verdict := read_verdict(build)) is not None:
             return "holds" if verdict.holds else f"does not hold: {printable('; '.join(verdict.reasons)[:1000])}"

@@ -1,4 +1,4 @@
-"""Committed builds: which one a URL means, reading, verification, replay, promotion.
+"""Committed builds: resolve a URL to a build, read, verify, replay and promote it.
 
-Nothing is imported here: only ``torch_dataset`` and ``replay`` need torch.
+This file imports nothing, because only ``torch_dataset`` and ``replay`` need torch.
 """

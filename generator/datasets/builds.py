@@ -1,4 +1,4 @@
-"""Which build a URL means, and its manifest: the way in for every reader. Imports no torch."""
+"""Resolve a URL to a committed build and its manifest. Every reader starts here. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MAX_LISTED = 10
 
 
 class Latest(BaseModel):
-    """``latest.json``: the build that readers of the dataset get.
+    """The fields of ``latest.json`` that readers need; ``generator.datasets.promotion.DatasetState`` has all of them.
 
-    ``None`` before the first promotion; then they get none at all (``by_promotion``), or the only committed one. What
-    else ``generator.datasets.promotion`` notes there (``Standing``) is no business of a reader.
+    ``build``: the build that readers of the dataset get; ``None`` before the first promotion. Until then readers get no
+    build if ``by_promotion`` is set, else the only committed one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -38,18 +38,18 @@ class Latest(BaseModel):
 
 
 def resolve_build(url: str, s3: S3Settings | None = None) -> tuple[Store, Manifest]:
-    """The committed build that ``url`` means, seen from its prefix, and its manifest.
+    """The committed build that ``url`` refers to: a store rooted at the build's prefix, and the manifest.
 
-    ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``). Of a dataset it is the build that
-    ``latest.json`` names; where there is no such pointer, the only committed one. Raises ``DatasetError`` where that is
-    none.
+    ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``). A dataset resolves to the build
+    that ``latest.json`` names or, without ``latest.json``, to its only committed build. Raises ``DatasetError`` if no
+    build is found.
     """
     store = find_build(url, s3)
     return store, read_manifest(store)
 
 
 def find_build(url: str, s3: S3Settings | None = None) -> Store:
-    """As ``resolve_build``, without reading the manifest: it is there, and may still be damaged."""
+    """Like ``resolve_build``, but the manifest is not read: it exists, but may be damaged."""
     store = open_store(url, s3)
     if is_committed(store):
         return store
@@ -57,7 +57,7 @@ def find_build(url: str, s3: S3Settings | None = None) -> Store:
         raise DatasetError(
             "dataset",
             "a committed build",
-            f"one that is not finished ({store.url} has no {MANIFEST_KEY})",
+            f"a build that is not finished ({store.url} has no {MANIFEST_KEY})",
             "submit or generate the same spec again to finish it",
         )
     promoted = _read_promoted(store)
@@ -65,7 +65,7 @@ def find_build(url: str, s3: S3Settings | None = None) -> Store:
 
 
 def find_any_build(url: str, s3: S3Settings | None = None) -> Store:
-    """As ``find_build``, where one that is not finished will do: at ``url`` itself, or the only one of a dataset."""
+    """Like ``find_build``, but accepts an unfinished build: at ``url`` itself, or the only build of a dataset."""
     store = open_store(url, s3)
     if store.head(RECIPE_KEY) is not None:
         return store
@@ -74,7 +74,7 @@ def find_any_build(url: str, s3: S3Settings | None = None) -> Store:
 
 
 def read_manifest(store: Store) -> Manifest:
-    """The manifest of the build whose prefix ``store`` is seen from. Raises ``DatasetError``."""
+    """The manifest of a build. ``store`` is rooted at the build's prefix. Raises ``DatasetError``."""
     try:
         data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
     except ObjectMissing as missing:
@@ -83,7 +83,7 @@ def read_manifest(store: Store) -> Manifest:
 
 
 def build_store(dataset: Store, build_id: str) -> Store:
-    """The dataset's store seen from the prefix of one of its builds."""
+    """A store rooted at the prefix of one build of the dataset."""
     return dataset.at(f"{_BUILDS_PREFIX}{build_id}")
 
 
@@ -93,13 +93,13 @@ def list_builds(dataset: Store) -> list[str]:
 
 
 def check_dataset(store: Store) -> None:
-    """Raises ``DatasetError`` where ``store`` holds no dataset, not even one that nothing is promoted of yet."""
+    """Raise ``DatasetError`` unless ``store`` holds a dataset, promoted or not."""
     if not list_builds(store) and store.head(LATEST_KEY) is None:
         raise DatasetError("dataset", "the URL of a dataset", f"none at {store.url}", _children_hint(store))
 
 
 def is_committed(build: Store) -> bool:
-    """Whether the build whose prefix ``build`` is seen from exists for readers."""
+    """Whether the build is committed (has a manifest). ``build`` is rooted at the build's prefix."""
     return build.head(MANIFEST_KEY) is not None
 
 
@@ -113,7 +113,7 @@ def _read_promoted(store: Store) -> str | None:
     )
     if latest.build is None:
         if latest.by_promotion:
-            hint = "wait for the first one that holds its gates, or open a build by its own URL"
+            hint = "wait for the first build that passes its gates, or open a build by its own URL"
             raise DatasetError("dataset", "a promoted build", f"none yet at {store.url}", hint)
         return None
     if not is_committed(build_store(store, latest.build)):
@@ -132,7 +132,7 @@ def _only_committed_build(store: Store) -> Store:
         hint = f"open one of them ({store.url}/{_BUILDS_PREFIX}{ready[0]}), or promote one"
         raise DatasetError("dataset", f"one committed build, or {LATEST_KEY} to choose one", got, hint)
     if builds:
-        got = f"only unfinished ones at {store.url}: {_join_names(builds)}"
+        got = f"only unfinished builds at {store.url}: {_join_names(builds)}"
         raise DatasetError("dataset", "a committed build", got, "wait for the job, or run the same spec again")
     raise DatasetError(
         "dataset", "the URL of a dataset or of a build", f"neither at {store.url}", _children_hint(store)
@@ -141,7 +141,7 @@ def _only_committed_build(store: Store) -> Store:
 
 def _children_hint(store: Store) -> str:
     below = list(store.children())
-    return f"below it are: {_join_names(below)}" if below else ""
+    return f"the names below it: {_join_names(below)}" if below else ""
 
 
 def _join_names(names: list[str]) -> str:

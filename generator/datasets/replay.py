@@ -1,4 +1,4 @@
-"""One committed sample made again, from its row and the bundle alone, and compared with what is stored."""
+"""Replay: regenerate one committed sample from its table row and the bundle, and compare it with the stored one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from generator.store import S3Settings
 
 @dataclass(frozen=True)
 class Replay:
-    """The image file made again; whether it is the stored one, byte for byte; and what differs around it."""
+    """The regenerated image file. ``identical``: it equals the stored file byte for byte."""
 
     index: int
     attempt: int
@@ -34,13 +34,16 @@ class Replay:
 
 
 def recipe_at(url: str, s3: S3Settings | None = None) -> Recipe:
-    """The recipe of the committed build at ``url``; its ``bundle`` is what ``replay`` needs."""
+    """The recipe of the committed build at ``url``. Its ``bundle`` is the one that ``replay`` needs."""
     store, manifest = resolve_build(url, s3)
     return read_build_location(store, manifest.name).recipe
 
 
 def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3Settings | None = None) -> Replay:
-    """Make sample ``index`` of the committed build at ``url`` again. Raises ``DatasetError``, ``SpecError``."""
+    """Regenerate sample ``index`` of the committed build at ``url``.
+
+    Raises ``DatasetError``, ``SpecError``, and ``IntegrityError`` if the table has no valid row of the sample.
+    """
     store, manifest = resolve_build(url, s3)
     location = read_build_location(store, manifest.name)
     if not 0 <= index < location.recipe.total:
@@ -51,8 +54,8 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
     if row is None or not isinstance(row.get("attempt"), int) or not isinstance(row.get("label", 0), int | None):
         expected = f"a row of sample {index}, with its attempt and label"
         raise IntegrityError(receipt.table.key, expected, "none", "latentmill verify lists all damage")
-    theirs = Environment.model_validate(manifest.environments[receipt.environment])
-    maker = open_shard_maker(location, bundle, _open_decoder(location, bundle, theirs, device))
+    stored_environment = Environment.model_validate(manifest.environments[receipt.environment])
+    maker = open_shard_maker(location, bundle, _open_decoder(location, bundle, stored_environment, device))
     data = maker.remake(index, row["attempt"], row.get("label") or 0)
     return Replay(
         index=index,
@@ -60,13 +63,18 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
         label=row.get("label"),
         data=data,
         identical=sha256_hex(data) == row.get("image_sha256"),
-        environment_differences=describe_differences(maker.environment, theirs),
+        environment_differences=describe_differences(maker.environment, stored_environment),
     )
 
 
-def _open_decoder(location: BuildLocation, bundle: Bundle, theirs: Environment, device: str) -> ResidentDecoder:
-    """Compiled where the sample was made by a compiled decoder, and this machine can; else the difference is told."""
+def _open_decoder(
+    location: BuildLocation, bundle: Bundle, stored_environment: Environment, device: str
+) -> ResidentDecoder:
+    """A compiled decoder if the build used one and this machine can compile; otherwise an eager one.
+
+    Then ``Replay.environment_differences`` reports the difference.
+    """
     recipe = location.recipe
-    if theirs.execution == "compiled" and not missing_compiler(str(resolve_device(device))):
+    if stored_environment.execution == "compiled" and not missing_compiler(str(resolve_device(device))):
         return open_compiled_decoder(recipe, bundle, device, CompileOptions())
     return ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device)

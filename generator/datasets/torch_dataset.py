@@ -1,4 +1,4 @@
-"""Consumption: a committed build as a PyTorch dataset. The only reader's file that imports torch."""
+"""A committed build as a PyTorch ``IterableDataset``. Of the readers, only this file and ``replay`` import torch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NO_LABEL = -1
 
 
 class Sample(NamedTuple):
-    """One image of a build; PyTorch's default collate makes a batch of them.
+    """One image of a build. PyTorch's default collate function makes batches of samples.
 
-    ``image`` is uint8 HWC with 1 (grey) or 3 (RGB) channels, or what the ``transform`` made of it; ``label`` is
-    ``NO_LABEL`` (-1) in a dataset without labels, and with ``soft_labels`` the probability of each class, float32 (C,).
-    ``provenance`` says how to make the image again: ``key``, ``index``, ``attempt``, ``cluster``, ``log_density``,
-    ``label_confidence``, ``recipe`` (digest), ``synthetic``, and, where there are labels, ``label`` and ``class``.
+    ``image`` is uint8 HWC with 1 (grey) or 3 (RGB) channels, or the result of ``transform``. ``label`` is ``NO_LABEL``
+    (-1) in a dataset without labels; with ``soft_labels`` it is the probability of each class, float32 (C,).
+    ``provenance`` says how to regenerate the image: ``key``, ``index``, ``attempt``, ``cluster``, ``log_density``,
+    ``label_confidence``, ``recipe`` (digest), ``synthetic`` and, in a labelled dataset, ``label`` and ``class``.
     """
 
     image: Any
@@ -49,17 +49,17 @@ def open_dataset(
     transform: Callable[[np.ndarray], Any] | None = None,
     soft_labels: bool = False,
 ) -> Dataset:
-    """The committed build at ``url``, to iterate over: ``for image, label, provenance in open_dataset(url)``.
+    """Open the committed build at ``url`` for iteration: ``for image, label, provenance in open_dataset(url)``.
 
     ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``), as for ``resolve_build``.
-    Without ``shuffle`` the order is that of the build. With it, shards and the samples inside each are permuted by
-    ``seed`` and by the epoch (``set_epoch``). ``rank`` of ``world_size`` processes gets its share of every epoch;
-    shares differ by at most one sample, so a distributed loop has to allow for a last step that some ranks lack.
-    ``transform`` is called with every image (uint8 HWC). ``soft_labels`` gives the judge's probability of each class in
-    place of the label, for a loss that takes probabilities (``torch.nn.CrossEntropyLoss`` does).
+    Without ``shuffle`` samples come in the order of the build. With it, the shards and the samples of each shard are
+    permuted by ``seed`` and epoch (``set_epoch``). Each ``rank`` of ``world_size`` processes gets its share of every
+    epoch. Shares differ by at most one sample, so a distributed loop must expect that some ranks miss the last step.
+    ``transform`` is called with every image (uint8 HWC). ``soft_labels`` replaces the label by the judge's probability
+    of each class, for a loss that takes probabilities, such as ``torch.nn.CrossEntropyLoss``.
 
-    Raises ``DatasetError`` for anything but a committed build, and for ``soft_labels`` of one that no judge looked at;
-    ``SpecError`` for a rank outside the world.
+    Raises ``DatasetError`` if there is no committed build, or for ``soft_labels`` if the build was made without a label
+    check by a judge; ``SpecError`` for a rank outside ``0 .. world_size - 1``.
     """
     if world_size < 1 or not 0 <= rank < world_size:
         raise SpecError("rank", "0 <= rank < world_size", f"rank {rank} of {world_size}")
@@ -70,9 +70,9 @@ def open_dataset(
     if soft_labels and manifest.recipe.get("label_floor") is None:
         raise DatasetError(
             "soft_labels",
-            "a dataset that a judge looked at",
-            f"one whose recipe has no label_floor at {store.url}",
-            "a small label_floor, say 0.01, refuses next to nothing",
+            "a dataset whose labels a judge checked (its recipe has a label_floor)",
+            f"a recipe without label_floor at {store.url}",
+            "a small label_floor, such as 0.01, refuses almost no images",
         )
     order = _EpochOrder(np.array([receipt.samples for receipt in manifest.shards]), seed if shuffle else None)
     return Dataset(store, manifest, order, _range_part((0, manifest.samples), rank, world_size), transform, soft_labels)
@@ -80,12 +80,12 @@ def open_dataset(
 
 @final
 class Dataset(IterableDataset[Sample]):
-    """The samples of one build, each exactly once an epoch, under any number of DataLoader workers.
+    """The samples of one build, each exactly once per epoch, with any number of DataLoader workers.
 
-    Workers share an epoch by samples, not by shards, so none is idle while there is a sample for it. A worker holds
-    one shard in memory, and checks its sha256 before anything is taken from it (``IntegrityError``). ``len`` is the
-    number of samples of this rank. ``len`` of a DataLoader counts batches as if they were cut from one stream; several
-    workers each end with a short batch of their own, which makes a few more.
+    An epoch is divided among workers by samples, not by shards, so all workers get an equal share. A worker holds one
+    shard in memory and checks its sha256 before it reads samples from it (``IntegrityError``). ``len`` is the number of
+    samples of this rank. ``len`` of a DataLoader assumes one stream of batches; with several workers there are a few
+    more batches, because each worker ends with its own short batch.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Dataset(IterableDataset[Sample]):
         self.manifest, self.classes, self.url = manifest, manifest.classes, store.url
         self._store, self._order, self._range, self._transform = store, order, share, transform
         self._use_soft_labels = soft_labels
-        # In shared memory, so that persistent workers see the epoch that the main process sets.
+        # Shared memory: persistent workers must see the epoch that the main process sets.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class Dataset(IterableDataset[Sample]):
         return f"Dataset({self.url!r}, {len(self)} samples)"
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation of the next iteration; it stays until the next call. Raises ``SpecError``."""
+        """Set the epoch, which determines the permutation of the next iterations. Raises ``SpecError``."""
         if not 0 <= epoch < 2**31:
             raise SpecError("epoch", "0 or more, below 2**31", epoch)
         self._epoch.fill_(epoch)
@@ -146,33 +146,37 @@ class Dataset(IterableDataset[Sample]):
         image: Any = decode_image(data, field=field)
         if self._transform is not None:
             image = self._transform(image)
-        # Default collate knows no None, and in a dataset without labels these facts are None in every sample.
+        # Default collate rejects None. In a dataset without labels, some fields are None in every sample.
         provenance = {"key": key} | {name: value for name, value in facts.items() if value is not None}
-        labels, likely = (provenance.pop(name, None) for name in ("likely_labels", "likely_probabilities"))
-        return Sample(image, self._soft_label(labels, likely, field) if self._use_soft_labels else label, provenance)
+        labels, probabilities = (provenance.pop(name, None) for name in ("likely_labels", "likely_probabilities"))
+        return Sample(
+            image, self._soft_label(labels, probabilities, field) if self._use_soft_labels else label, provenance
+        )
 
     def _soft_label(self, labels: Any, probabilities: Any, field: str) -> np.ndarray:
         try:
             return soft_label(labels, probabilities, len(self.classes))
         except (ValueError, TypeError, IndexError, OverflowError) as broken:
-            raise IntegrityError(field, "the likely classes of an image", f"{broken!r:.200}") from broken
+            raise IntegrityError(
+                field, "the most likely classes of an image, with probabilities", f"{broken!r:.200}"
+            ) from broken
 
 
 @dataclass(frozen=True)
 class _EpochOrder:
-    """In which order an epoch goes through the samples of S shards: ``seed`` ``None`` is the order of the build."""
+    """The order of the samples of S shards in an epoch. ``seed`` ``None``: the order of the build."""
 
     sizes_S: np.ndarray  # int64
     seed: int | None
 
     def shard_slices(self, epoch: int, start: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Positions ``start .. end - 1`` of the epoch, as (shard, rows inside it, int64)."""
+        """Positions ``start .. end - 1`` of the epoch, as pairs of a shard number and rows_N (int64) in that shard."""
         if start == end:
             return
         shards_S = self._permutation(epoch, 0, len(self.sizes_S))
         ends_S = np.cumsum(self.sizes_S[shards_S])
-        for place in range(int(np.searchsorted(ends_S, start, side="right")), len(shards_S)):
-            shard, stop = int(shards_S[place]), int(ends_S[place])
+        for position in range(int(np.searchsorted(ends_S, start, side="right")), len(shards_S)):
+            shard, stop = int(shards_S[position]), int(ends_S[position])
             size = int(self.sizes_S[shard])
             first = stop - size
             if first >= end:
@@ -180,13 +184,15 @@ class _EpochOrder:
             rows_N = self._permutation(epoch, 1 + shard, size)
             yield shard, rows_N[max(start - first, 0) : end - first]
 
-    def _permutation(self, epoch: int, what: int, size: int) -> np.ndarray:
+    def _permutation(self, epoch: int, stream_offset: int, size: int) -> np.ndarray:
         if self.seed is None:
             return np.arange(size)
-        return permutation(self.seed, stream=(1 + epoch) << 32 | what, size=size)  # apart from the plan's streams
+        return permutation(
+            self.seed, stream=(1 + epoch) << 32 | stream_offset, size=size
+        )  # differs from the streams of the plan
 
 
 def _range_part(span: tuple[int, int], part: int, parts: int) -> tuple[int, int]:
-    """Part ``part`` of ``parts`` almost equal ones of the positions ``span[0] .. span[1] - 1``."""
+    """Part number ``part`` of the positions ``span[0] .. span[1] - 1``, divided into ``parts`` almost equal parts."""
     start, end = span
     return start + (end - start) * part // parts, start + (end - start) * (part + 1) // parts

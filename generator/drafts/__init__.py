@@ -1,4 +1,4 @@
-"""What a user writes, what it refers to, and how it becomes a JobSpec. Imports torch only to encode an image."""
+"""Job drafts, the references in them, and their resolution to a JobSpec. Imports torch only to encode an image."""
 
 from generator.drafts.draft import (
     JobDraft,

@@ -1,7 +1,7 @@
-"""What a user writes: a flat job spec, in YAML or Python, that refers to a bundle and counts images.
+"""The job draft that a user writes: a flat job spec, in YAML or Python, that refers to a bundle.
 
-A draft is resolved against the bundle's ``bundle.json`` into a ``JobSpec``: the bundle's digest is pinned, a total is
-spread over the classes, class names become labels, a local destination becomes absolute, references become codes.
+A draft is resolved with the bundle's ``bundle.json`` to a ``JobSpec``: the bundle's digest is pinned, a total is spread
+over the classes, class names become labels, a local destination becomes absolute, references become codes.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from generator.store.base import Store
 MAX_SPEC_BYTES = 1024 * 1024
 _FLOORS = {
     "label_floor": (JUDGE_FILE, "a bundle with a judge (a labelled source, trained without --judges 0)"),
-    "novelty_floor": (COPY_INDEX_FILE, "a bundle with a sketch (a source with at least 1,000 images)"),
+    "novelty_floor": (COPY_INDEX_FILE, "a bundle with a copy index (a source with at least 1,000 images)"),
 }
-_MAX_NUMBER_CHARS = 10_000  # characters; YAML's numbers to the base of 60 take time by the square of their length
+_MAX_NUMBER_CHARS = 10_000  # parsing YAML's base-60 numbers takes quadratic time
 
 
 class JobDraft(FrozenModel):
-    """A job as a user writes it. Fields that are left out have the defaults of ``Recipe`` and ``Order``.
+    """A job as a user writes it. Omitted fields have the defaults of ``Recipe`` and ``Order``.
 
     ``bundle``: a bundle directory, its URL, or ``sha256:<digest>`` of one in the store root. ``count``: images in
     total, spread evenly over the classes; or ``counts``: images by class name. ``image``: ``png``, ``jpeg``, or a
     mapping with ``format`` and its settings. ``draw``: as in the recipe, but codes may be references. ``label_floor``
-    and ``novelty_floor``: ``auto`` is 0.5 and 0.001 where the bundle can tell, and none where it cannot, or where
-    more than half of its samples would be refused.
+    and ``novelty_floor``: ``auto`` means 0.5 and 0.001 if the bundle has a judge or a copy index, respectively; it
+    means none if the bundle lacks it, or if more than half of the bundle's samples would be refused.
     """
 
     bundle: str = Field(min_length=1, max_length=1000)
@@ -60,7 +60,7 @@ class JobDraft(FrozenModel):
     seed: StrictInt = 0
     image: ImageSettings = PngSettings()
     shard_size: StrictInt = 1000
-    batch: StrictInt = 250  # four fill a shard of 1,000: none is padded
+    batch: StrictInt = 250  # four batches fill a shard of 1,000 without padding
     dtype: str = "float32"
     draw: DrawDraft = DistributionDraw()
     temperature: float = 1.0
@@ -81,17 +81,17 @@ class JobDraft(FrozenModel):
         return {"mode": value} if isinstance(value, str) else value
 
     def resolve(self, digest: str, info: BundleInfo, bundle: Store) -> JobSpec:
-        """The job spec for the bundle ``digest`` with the facts ``info``, kept in ``bundle``.
+        """The job spec for the bundle ``digest`` with the facts ``info``, which lies in the store ``bundle``.
 
-        Raises ``SpecError``, and ``BundleError`` where the bundle lacks what ``draw`` refers to.
+        Raises ``SpecError``, and ``BundleError`` if the bundle lacks a file that ``draw`` refers to.
         """
         order = {"destination", "name", "tenant", "priority"}
         fields = self.model_dump(exclude={"bundle", "count", "counts", "draw"} | order)
         counts = self._class_counts(info.classes)
         draw = CodeResolver(bundle, info, counts).resolve_draw(self.draw)
-        stated = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
-        stated |= {name: getattr(info.passing, name) for name in _FLOORS if stated[name] == "auto"}
-        recipe = validate(Recipe, stated, field="", error=SpecError)
+        recipe_fields = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
+        recipe_fields |= {name: getattr(info.passing, name) for name in _FLOORS if recipe_fields[name] == "auto"}
+        recipe = validate(Recipe, recipe_fields, field="", error=SpecError)
         check_bundle_fits(recipe, info)
         return JobSpec(
             recipe=recipe,
@@ -116,7 +116,7 @@ class JobDraft(FrozenModel):
 
 
 def parse_draft(fields: dict[str, Any]) -> JobDraft:
-    """A draft from plain values. Raises ``SpecError`` naming the field."""
+    """A draft from plain values. Raises ``SpecError`` naming the wrong field."""
     return validate(JobDraft, fields, field="", error=SpecError)
 
 
@@ -129,9 +129,9 @@ def read_draft(path: str | Path) -> JobDraft:
 
 
 def read_yaml_file(path: str | Path, field: str = "spec") -> bytes:
-    """A file of YAML that a user wrote, no more of it than ``read_mapping`` takes (and a byte, so that it sees that).
+    """The bytes of a YAML file; at most one byte more than ``parse_mapping`` accepts, so that it can refuse the rest.
 
-    Raises ``SpecError`` for one that cannot be read.
+    Raises ``SpecError`` if the file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -141,7 +141,7 @@ def read_yaml_file(path: str | Path, field: str = "spec") -> bytes:
 
 
 def parse_mapping(data: bytes, *, where: str, field: str = "spec") -> dict[str, Any]:
-    """The mapping that YAML (or JSON) from ``where`` holds. Raises ``SpecError`` naming it."""
+    """Parse a YAML (or JSON) mapping that was read from ``where``. Raises ``SpecError`` naming ``where``."""
     if len(data) > MAX_SPEC_BYTES:
         raise SpecError(field, f"at most {MAX_SPEC_BYTES} bytes", f"more in {where}")
     try:
@@ -154,7 +154,7 @@ def parse_mapping(data: bytes, *, where: str, field: str = "spec") -> dict[str, 
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without what makes a spec mean something else than it shows, or take long to read."""
+    """Refuses YAML that is easily misread (duplicate keys) or slow to parse (aliases, long numbers)."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -176,7 +176,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         if node.tag.endswith((":int", ":float")) and len(node.value) > _MAX_NUMBER_CHARS:
-            got = f"one of {len(node.value)} in line {node.start_mark.line + 1}"
+            got = f"a number of {len(node.value)} characters in line {node.start_mark.line + 1}"
             raise SpecError("spec", f"numbers of at most {_MAX_NUMBER_CHARS} characters", got)
         return super().construct_scalar(node)
 
@@ -190,18 +190,18 @@ def _load_yaml(data: bytes) -> Any:
 
 
 def check_bundle_fits(recipe: Recipe, info: BundleInfo) -> None:
-    """Raise ``SpecError`` where ``recipe`` asks for what the bundle with the facts ``info`` has not got."""
+    """Raise ``SpecError`` if the bundle with the facts ``info`` lacks a part that ``recipe`` needs."""
     for field, (part, remedy) in _FLOORS.items():
         if (asked := getattr(recipe, field)) is not None and part not in info.files:
             raise SpecError(field, f"{remedy}, or no {field}", asked)
-    classes, stated = len(recipe.counts), info.latents.get("clusters")
-    known = isinstance(stated, list) and len(stated) == classes and all(isinstance(size, int) for size in stated)
-    clusters: list[int] = list(stated) if known and stated else [1] * classes
+    classes, stored = len(recipe.counts), info.latents.get("clusters")
+    known = isinstance(stored, list) and len(stored) == classes and all(isinstance(size, int) for size in stored)
+    clusters: list[int] = list(stored) if known and stored else [1] * classes
     check_draw(recipe, info.latent_dim, clusters)
 
 
 def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None) -> Store:
-    """Where a draft's bundle lies: a directory, a URL, or a digest in the store root. Raises ``BundleError``."""
+    """The store of a draft's bundle: a directory, a URL, or a digest in the store root. Raises ``BundleError``."""
     if not reference.startswith("sha256:"):
         return open_store(reference, s3)
     if root is None:
@@ -210,9 +210,9 @@ def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None
 
 
 def resolve_draft(draft: JobDraft, root: Store | None = None, s3: S3Settings | None = None) -> tuple[JobSpec, Store]:
-    """The job spec of a draft, and the store its bundle lies in.
+    """The job spec of a draft, and the store of its bundle.
 
-    Of the bundle only ``bundle.json`` is read, and what ``draw`` refers to.
+    Only ``bundle.json`` and the files that ``draw`` refers to are read.
     """
     bundle = find_bundle(draft.bundle, root, s3)
     digest, info = read_info(bundle, draft.bundle if draft.bundle.startswith("sha256:") else None)

@@ -1,4 +1,4 @@
-"""One image file to its code in a bundle's latent space. Imports torch, so it is itself imported only when needed."""
+"""Encodes one image file to a code in a bundle's latent space. Imports torch, so it is imported only when needed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from generator.store.base import Store
 
 
 def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> tuple[float, ...]:
-    """The code of the image file at ``path``: brought to the bundle's size and channels as sources are, then encoded.
+    """The code of the image file at ``path``, which is resized to the bundle's images like a source, then encoded.
 
-    Raises ``SpecError`` naming ``field`` for a file that is no image, ``BundleError`` for a bundle without an encoder.
+    Raises ``SpecError`` naming ``field`` if the file is not an image, ``BundleError`` if the bundle has no encoder.
     """
     weights = load_encoder_weights(bundle, info)
     image_HWC = _load_square(path, info, field)
@@ -26,7 +26,7 @@ def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> t
     try:
         encoder = load_encoder(info.autoencoder, state)
     except RuntimeError as unfit:
-        raise BundleError("encoder.safetensors", "the encoder's parameters", f"others ({unfit})") from unfit
+        raise BundleError("encoder.safetensors", "the encoder's parameters", f"different ones ({unfit})") from unfit
     code_D = encode(encoder, image_HWC[None])[0]
     if not np.isfinite(code_D).all():
         raise BundleError("encoder.safetensors", "an encoder that gives finite codes", f"NaN or infinity for {path}")
@@ -38,8 +38,10 @@ def _load_square(path: str, info: BundleInfo, field: str) -> np.ndarray:
     with strict_pillow():
         try:
             with open_image(Path(path)) as image:
-                square = np.array(to_square(image, shape.height, shape.channels))  # Pillow's own is read-only
-        except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
+                square = np.array(
+                    to_square(image, shape.height, shape.channels)
+                )  # a copy, as Pillow's array is read-only
+        except Exception as error:  # Pillow's readers raise any exception for damaged bytes
             bad = image_error(path, error)
             raise SpecError(field, bad.expected, f"{path} ({bad.got})") from error
     return square.reshape(shape.height, shape.width, shape.channels)

@@ -1,4 +1,4 @@
-"""What a user writes where a recipe has codes: the numbers themselves, an image file, or a training image's row.
+"""References to codes in a draft: the numbers themselves, an image file, or the row of a training image.
 
 Importing this file does not import torch; resolving an ``image`` does.
 """
@@ -22,7 +22,7 @@ from generator.store.base import Store
 
 class CodeReference(FrozenModel):
     """One code: exactly one of ``code`` (its numbers), ``image`` (a file that the bundle's encoder encodes) and
-    ``reference`` (a row, from 0, of the training codes that the bundle keeps)."""
+    ``reference`` (a row, from 0, of the training codes in the bundle)."""
 
     code: Code | None = None
     image: str | None = Field(default=None, min_length=1, max_length=1000)
@@ -37,14 +37,14 @@ class CodeReference(FrozenModel):
 
 
 class AroundDraft(CodeReference):
-    """``AroundDraw``, with its code as a reference."""
+    """``AroundDraw`` with a reference instead of a code."""
 
     mode: Literal["around"] = "around"
     distance: Distance
 
 
 class BetweenDraft(FrozenModel):
-    """``BetweenDraw``, with its ends as references."""
+    """``BetweenDraw`` with references instead of codes."""
 
     mode: Literal["between"] = "between"
     start: CodeReference
@@ -57,14 +57,14 @@ DrawDraft = Annotated[DistributionDraw | ClusterDraw | AroundDraft | BetweenDraf
 
 @dataclass(frozen=True)
 class CodeResolver:
-    """Turns references into codes of one bundle, for ``counts`` images of each of its classes."""
+    """Resolves references to codes of one bundle, for a job with ``counts[c]`` images of class c."""
 
     bundle: Store
     info: BundleInfo
     counts: tuple[int, ...]
 
     def resolve_draw(self, draft: DrawDraft) -> dict[str, Any]:
-        """The fields of the recipe's ``draw``. Raises ``SpecError`` and ``BundleError``."""
+        """The fields of the recipe's ``draw``, with codes. Raises ``SpecError`` and ``BundleError``."""
         if isinstance(draft, AroundDraft):
             self._check_class(draft.reference)
             return {"mode": draft.mode, "code": self._resolve_code(draft, "draw"), "distance": draft.distance}
@@ -78,7 +78,7 @@ class CodeResolver:
             return self._check_length(wanted.code, f"{field}.code")
         if wanted.reference is not None:
             return self._training_code(wanted.reference, f"{field}.reference")
-        # By name, so that a path which never meets an image never imports torch.
+        # Imported by name, so that torch is only imported if a draft names an image.
         encoded: tuple[float, ...] = import_module("generator.drafts.encode_image").encode_image(
             wanted.image, self.bundle, self.info, field=f"{field}.image"
         )
@@ -87,7 +87,7 @@ class CodeResolver:
     def _check_length(self, code: tuple[float, ...], field: str) -> tuple[float, ...]:
         if len(code) != self.info.latent_dim:
             expected = f"{self.info.latent_dim} numbers, one for each latent dimension"
-            raise SpecError(field, expected, f"{len(code)} of them")
+            raise SpecError(field, expected, len(code))
         return code
 
     def _training_code(self, row: int, field: str) -> tuple[float, ...]:
@@ -97,7 +97,7 @@ class CodeResolver:
         return tuple(self._training_codes.codes_ND[row].tolist())
 
     def _check_class(self, row: int | None) -> None:
-        """Images near one of a class, under the label of another, would be mislabelled: the row's class is known."""
+        """Refuse counts for other classes than the row's: images near it would get a wrong label."""
         if row is None or self._training_codes.labels_N is None or row >= len(self._training_codes.labels_N):
             return
         label, classes = int(self._training_codes.labels_N[row]), self.info.classes

@@ -1,1 +1,1 @@
-"""What a bundle is made of, and where bundles come from: networks, latent distributions, screening, training."""
+"""Models: autoencoders, latent distributions, screening, and the bundles that contain them."""

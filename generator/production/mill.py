@@ -1,7 +1,7 @@
-"""The story: a recipe and a bundle become a committed dataset.
+"""Builds a dataset: from a recipe and a bundle to a committed build.
 
-``build`` runs it in this process. A worker of the pool runs the same steps, one shard a ticket; what one of them
-leaves unfinished, the other completes.
+``build`` runs all steps in this process. A worker of the pool runs the same steps, one shard per ticket. Each can
+complete a build that the other left unfinished.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DEFAULT_COMPILE_OPTIONS = CompileOptions()
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far a build is: images and shards done, of how many."""
+    """Progress of a build: images and shards done so far, and their totals."""
 
     samples: int
     total: int
@@ -42,13 +42,13 @@ def build(
     compiling: CompileOptions = _DEFAULT_COMPILE_OPTIONS,
     on_progress: Callable[[BuildProgress], None] = lambda _: None,
 ) -> Manifest:
-    """Build in this process, resuming what is there; the manifest of the committed dataset.
+    """Build in this process, resuming an unfinished build. Returns the manifest of the committed dataset.
 
-    Building again returns the manifest without work. Raises ``BuildConflict``, ``EnvironmentMismatch``,
-    ``RejectionExhausted``, ``StoreError``.
+    If the build is committed already, its manifest is returned and nothing is made. Raises ``BuildConflict``,
+    ``EnvironmentMismatch``, ``RejectionExhausted``, ``StoreError``.
     """
-    if (done := find_manifest(location)) is not None:
-        return done
+    if (manifest := find_manifest(location)) is not None:
+        return manifest
     return build_with(
         location,
         bundle,
@@ -63,7 +63,7 @@ def build_with(
     maker: ShardMaker,
     on_progress: Callable[[BuildProgress], None] = lambda _: None,
 ) -> Manifest:
-    """As ``build``, with a ``maker`` that is open already: resident decoders serve more than one build."""
+    """Like ``build``, with a ``maker`` that is already open: a resident decoder can serve several builds."""
     location.store.check_writable()
     begin(location)
     fix_environment(location, maker.environment)
@@ -74,26 +74,26 @@ def build_with(
 def _make_missing_shards(
     location: BuildLocation, maker: ShardMaker, on_progress: Callable[[BuildProgress], None]
 ) -> None:
-    """Make and publish the shards without a receipt; one is uploaded while the next one is made."""
-    plan, ready = Plan(location.recipe), finished_shards(location)
-    before, made, shards = sum(plan.size(number) for number in ready), 0, len(ready)
+    """Make and publish the shards without a receipt; each is uploaded while the next one is made."""
+    plan, finished = Plan(location.recipe), finished_shards(location)
+    samples_before, samples_made, shards = sum(plan.size(number) for number in finished), 0, len(finished)
 
     def report(count: int) -> None:
-        nonlocal made
-        made = count
-        on_progress(BuildProgress(before + made, location.recipe.total, shards, plan.shard_count))
+        nonlocal samples_made
+        samples_made = count
+        on_progress(BuildProgress(samples_before + samples_made, location.recipe.total, shards, plan.shard_count))
 
-    missing = (plan.shard(number) for number in range(plan.shard_count) if number not in ready)
-    with UploadQueue(location) as uploads, closing(maker.make_all(missing, location.name, report)) as line:
-        for shard in line:
+    missing = (plan.shard(number) for number in range(plan.shard_count) if number not in finished)
+    with UploadQueue(location) as uploads, closing(maker.make_all(missing, location.name, report)) as timed_shards:
+        for shard in timed_shards:
             uploads.submit(Upload(shard, uuid.uuid4().hex))
             shards += 1
-            report(made)
+            report(samples_made)
 
 
 def produce_shard(
     location: BuildLocation, maker: ShardMaker, number: int, *, lease: str, on_batch: OnBatch
 ) -> RunRecord:
-    """Make one shard and publish it; its wall-clock facts, which go to ``runs/<lease>.json``."""
-    with closing(maker.make_all([Plan(location.recipe).shard(number)], location.name, on_batch)) as line:
-        return Upload(next(line), lease).publish(location)
+    """Make one shard and publish it. Returns its run record, which is stored as ``runs/<lease>.json``."""
+    with closing(maker.make_all([Plan(location.recipe).shard(number)], location.name, on_batch)) as timed_shards:
+        return Upload(next(timed_shards), lease).publish(location)

@@ -1,4 +1,4 @@
-"""Real images in: ``load_source`` reads any kind of source, ``split`` holds some of it out."""
+"""Sources of real images: ``load_source`` reads a source of any kind, ``split`` holds out a part of it."""
 
 from generator.sources.base import Source
 from generator.sources.load import load_source, source_kind

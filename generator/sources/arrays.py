@@ -1,4 +1,4 @@
-"""Images that come as one array: brought to the asked size and channels, untouched where they have them."""
+"""Resizes an array of images; images that already have the size and channels asked for are left unchanged."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def resize_array(
 ) -> np.ndarray:
     """uint8 ``(N, H, W, 1 or 3)`` to ``(N, size, size, channels)``; ``None`` keeps what the array has.
 
-    Raises ``SourceError`` naming ``field`` where images that cannot be kept as they are come without ``size``.
+    Without ``size`` the images must be square. Raises ``SourceError`` with ``field``.
     """
     count, height, width, native_channels = images_NHWC.shape
     side = size if size is not None else native_side(width, height, field=field)
     channels = channels or native_channels
     if (side, side, channels) == (height, width, native_channels):
         return images_NHWC
-    fitted_NHWC = np.empty((count, side, side, channels), dtype=np.uint8)
+    resized_NHWC = np.empty((count, side, side, channels), dtype=np.uint8)
     for row, image_HWC in enumerate(images_NHWC):
-        picture = Image.fromarray(image_HWC[:, :, 0] if native_channels == 1 else image_HWC)
-        fitted_NHWC[row] = to_square(picture, side, channels).reshape(side, side, channels)
+        image = Image.fromarray(image_HWC[:, :, 0] if native_channels == 1 else image_HWC)
+        resized_NHWC[row] = to_square(image, side, channels).reshape(side, side, channels)
         if progress is not None and ((row + 1) % _STEP == 0 or row + 1 == count):
             progress(row + 1, count)
-    return fitted_NHWC
+    return resized_NHWC

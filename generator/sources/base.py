@@ -1,4 +1,4 @@
-"""Real images as one value: pixels, optional labels, class names, and a fingerprint of all three.
+"""A source in memory: images, optional labels, class names, and a fingerprint of all three; and common checks.
 
 Shape suffixes: N images, H rows, W columns, C channels.
 """
@@ -20,16 +20,16 @@ from generator.spec.recipe import ClassName
 MIN_SIZE, MAX_SIZE = 8, 128
 DEFAULT_SIZE = 64
 
-ProgressCallback = Callable[[int, int], None]  # (images done, images in all)
+ProgressCallback = Callable[[int, int], None]  # (images done, total)
 
 _CLASS_NAME: TypeAdapter[str] = TypeAdapter(ClassName)
 
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """A picture that could not be read and was left out, as ``skip_bad`` asked."""
+    """An image that could not be read and was left out because of ``skip_bad``."""
 
-    file: str  # below the source's own name, never an absolute path
+    file: str  # relative to the source's name, never an absolute path
     reason: str
 
 
@@ -43,9 +43,9 @@ class Source:
 
     images_NHWC: np.ndarray  # uint8, H == W in 8 .. 128, C in {1, 3}
     labels_N: np.ndarray | None  # int64, 0 .. classes - 1
-    class_names: tuple[str, ...]  # () when unlabelled
+    class_names: tuple[str, ...]  # () if unlabelled
     fingerprint: str  # "sha256:<64 hex digits>"
-    name: str  # for people: a file's or folder's own name, never an absolute path
+    name: str  # for display: the name of the file or folder, never an absolute path
     skipped: tuple[SkippedImage, ...] = ()
 
     def __len__(self) -> int:
@@ -70,10 +70,10 @@ def make_source(
     name: str,
     skipped: tuple[SkippedImage, ...] = (),
 ) -> Source:
-    """Check what all kinds of sources have in common, and take the fingerprint.
+    """Check what all kinds of sources have in common, and compute the fingerprint.
 
-    ``images_NHWC`` is uint8 and square already; ``labels_N`` is of any integer type. Class names are brought to
-    Unicode NFC, so that a tree copied between file systems keeps its fingerprint. Raises ``SourceError``.
+    ``images_NHWC``: uint8, square. ``labels_N``: any integer type. Class names are converted to Unicode NFC, so that a
+    tree copied between file systems keeps its fingerprint. Raises ``SourceError``.
     """
     check_count(len(images_NHWC), name=name, skipped=len(skipped))
     names = check_names(class_names, field=f"{name}:class_names")
@@ -100,7 +100,7 @@ def fingerprint(images_NHWC: np.ndarray, labels_N: np.ndarray | None, class_name
 
 
 def check_names(class_names: Sequence[str], *, field: str) -> tuple[str, ...]:
-    """The names in NFC; ``SourceError`` where one could not stand in a recipe or stands there twice."""
+    """The names in NFC; ``SourceError`` for a name that a recipe does not allow, or that occurs twice."""
     names = tuple(unicodedata.normalize("NFC", name) for name in class_names)
     for name in names:
         try:
@@ -108,9 +108,9 @@ def check_names(class_names: Sequence[str], *, field: str) -> tuple[str, ...]:
         except ValidationError as invalid:
             expected = "class names of 1 to 200 characters, none of them a control character"
             raise SourceError(field, expected, repr(name[:100])) from invalid
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise SourceError(field, "distinct class names", f"{twice[0]!r} more than once")
+    duplicates = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if duplicates:
+        raise SourceError(field, "distinct class names", f"{duplicates[0]!r} more than once")
     return names
 
 
@@ -133,24 +133,26 @@ def check_labels(labels_N: np.ndarray, names: tuple[str, ...], *, count: int, fi
 
 
 def numbered_names(labels_N: np.ndarray, *, field: str) -> tuple[str, ...]:
-    """Names '0' .. 'k-1' for labels that come without any; they must use every number from 0 on."""
+    """Names '0' .. 'k-1' for labels without class names; labels must use every number from 0 to k-1."""
     _check_integers(labels_N, field)
     used = np.unique(labels_N).tolist()
     if used != list(range(len(used))):
         got = ", ".join(str(label) for label in used[:8]) + (", ..." if len(used) > 8 else "")
-        raise SourceError(field, "labels 0 .. k-1, each used at least once", got, "Or give class names with them.")
+        raise SourceError(
+            field, "labels 0 .. k-1, each used at least once", got, "Or give class names with the labels."
+        )
     return tuple(str(label) for label in used)
 
 
 def check_count(count: int, *, name: str, skipped: int = 0) -> None:
-    """``SourceError`` for fewer than two images: one cannot be both trained on and held out."""
+    """``SourceError`` for fewer than two images: training and holdout need at least one each."""
     if count < 2:
         got = f"{count} and {skipped} skipped" if skipped else count
         raise SourceError(f"{name}:images", "at least 2 readable images", got)
 
 
 def check_size(size: int | None) -> None:
-    """``SourceError`` unless ``size`` is ``None`` or a side this program works with."""
+    """``SourceError`` unless ``size`` is ``None`` or a supported side (8 .. 128 pixels)."""
     if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
         raise SourceError("size", f"{MIN_SIZE} to {MAX_SIZE} pixels", size)
 
@@ -162,10 +164,10 @@ def check_channels(channels: int | None) -> None:
 
 
 def native_side(width: int, height: int, *, field: str) -> int:
-    """The side of images that are kept at their own size; ``SourceError`` where that is no square of 8 .. 128."""
+    """The side of images that are not resized; ``SourceError`` unless they are squares of 8 .. 128 pixels."""
     if width != height or not MIN_SIZE <= width <= MAX_SIZE:
-        expected = f"square images of {MIN_SIZE} to {MAX_SIZE} pixels, or a size to bring them to"
-        raise SourceError(field, expected, f"{width}x{height}", "Give a size: they are then resized and cropped.")
+        expected = f"square images of {MIN_SIZE} to {MAX_SIZE} pixels, or a size to resize them to"
+        raise SourceError(field, expected, f"{width}x{height}", "Give a size: images are then resized and cropped.")
     return width
 
 

@@ -9,7 +9,7 @@ from generator.sources.base import ProgressCallback, Source, make_source
 
 
 def load_digits(*, size: int | None, channels: int | None, progress: ProgressCallback | None) -> Source:
-    """The digits, their 17 levels spread over 0 .. 255; 8x8 unless ``size`` asks for more."""
+    """The digits, with their 17 levels scaled to 0 .. 255; 8x8 unless ``size`` is given."""
     from sklearn import datasets
 
     bunch = datasets.load_digits()

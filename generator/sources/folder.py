@@ -1,7 +1,7 @@
-"""A tree of class folders: ``root/cat/1.jpg``, ``root/dog/2.png``. Images right in the root are unlabelled.
+"""A tree of class folders: ``root/cat/1.jpg``, ``root/dog/2.png``. Images directly in the root are unlabelled.
 
-Hidden entries and files without an image's suffix are passed over. Class folders hold no folders of their own: a
-root with ``train`` and ``test`` below it would otherwise become two classes, one of them the test set.
+Hidden entries and files without an image suffix are ignored. Class folders must not contain folders: otherwise a root
+with ``train`` and ``test`` folders would become a source with two classes, ``train`` and ``test``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class _Entries:
 def load_folder(
     root: Path, *, size: int | None, channels: int | None, skip_bad: bool, progress: ProgressCallback | None
 ) -> Source:
-    """All images of the tree: classes in the order of their names, within a class in the order of file names.
+    """All images of the tree: classes ordered by name, the images of a class by file name.
 
-    Images are resized to ``size`` (64 where none is asked for). Raises ``SourceError``.
+    Images are resized to ``size`` (default 64). Raises ``SourceError``.
     """
     name = root.resolve().name or "images"
     classes = _classes(root, name)
@@ -41,20 +41,20 @@ def load_folder(
         for begin in range(0, len(files), CHUNK):
             yield [EncodedImage(_relative_name(path, root, name), path) for path in files[begin : begin + CHUNK]]
 
-    album = EncodedImages(name, len(files), chunks)
-    decoded = decode_images(album, size=size or DEFAULT_SIZE, channels=channels, skip_bad=skip_bad, progress=progress)
+    encoded = EncodedImages(name, len(files), chunks)
+    decoded = decode_images(encoded, size=size or DEFAULT_SIZE, channels=channels, skip_bad=skip_bad, progress=progress)
     labels_kept_N = labels_N[decoded.kept_N] if names else None
     return make_source(decoded.images_NHWC, labels_kept_N, names, name=name, skipped=decoded.skipped)
 
 
 def _classes(root: Path, name: str) -> dict[str | None, tuple[Path, ...]]:
-    """Images by class, or all of them under ``None`` where there are no classes."""
+    """Image paths by class, or all of them under ``None`` if there are no classes."""
     top = _entries(root, root, name)
     if top.images and top.folders:
         got = f"{len(top.images)} images beside {len(top.folders)} folders"
-        raise SourceError(f"{name}:images", "images in class folders, or all of them in the root", got)
+        raise SourceError(f"{name}:images", "images in class folders, or all of them directly in the root", got)
     if not top.images and not top.folders:
-        hint = f"Images are known by their suffix: {' '.join(sorted(SUFFIXES))}."
+        hint = f"Images are recognised by their suffix: {' '.join(sorted(SUFFIXES))}."
         raise SourceError(f"{name}:images", "class folders or images", "neither", hint)
     if top.images:
         return {None: top.images}
@@ -64,7 +64,7 @@ def _classes(root: Path, name: str) -> dict[str | None, tuple[Path, ...]]:
 def _class_images(folder: Path, root: Path, name: str) -> tuple[Path, ...]:
     entries = _entries(folder, root, name)
     if entries.folders:
-        hint = "Give the folder whose children are the classes."
+        hint = "Give the folder whose subfolders are the classes."
         got = f"the folder {entries.folders[0].name!r} in it"
         raise SourceError(_relative_name(folder, root, name), "a class folder with images only", got, hint)
     if not entries.images:
@@ -81,7 +81,7 @@ def _entries(folder: Path, root: Path, name: str) -> _Entries:
     images = tuple(path for path in visible if path not in folders and path.suffix.lower() in SUFFIXES)
     for path in (*folders, *images):
         if path.is_symlink() and (path in folders or _points_outside(path, root)):
-            expected = "no links to folders, and none to files outside the source"
+            expected = "no links to folders or to files outside the source"
             raise SourceError(_relative_name(path, root, name), expected, "such a link")
     return _Entries(tuple(folders), images)
 
@@ -89,7 +89,7 @@ def _entries(folder: Path, root: Path, name: str) -> _Entries:
 def _points_outside(link: Path, root: Path) -> bool:
     try:
         return not link.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # it leads round in a circle
+    except (OSError, RuntimeError):  # the link is circular
         return True
 
 

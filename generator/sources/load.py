@@ -1,4 +1,4 @@
-"""One word for a place, one value for what is there: which kind of source a location names."""
+"""Loads a source of any kind from its location."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def load_source(
 ) -> Source:
     """Read the real images at ``location`` into memory.
 
-    ``location`` is the word ``digits``, a folder of class folders (or of unlabelled images), a ``.npz`` file, or one
-    split in ``.parquet`` files. ``size`` (8 .. 128) is the side images are resized and centre-cropped to; without it
-    folders come at 64 and the other kinds at their own size, which must then be one square. ``channels`` (1 or 3)
-    forces grey or RGB; without it folders and Parquet are RGB as soon as one picture is in colour. ``split`` is for
-    ``.npz`` files, the only kind that holds two. ``skip_bad`` lists unreadable pictures in ``skipped`` instead of
-    failing at the first. ``progress(done, total)`` is called from this thread, now and then.
+    ``location``: the word ``digits``, a folder of class folders (or of unlabelled images), a ``.npz`` file, or one
+    split in ``.parquet`` files. ``size`` (8 .. 128): the side that images are resized and centre-cropped to; by
+    default 64 for folders, and for the other kinds the size of the images, which must be squares of one size.
+    ``channels``: 1 (grey) or 3 (RGB); by default folders and Parquet are RGB if at least one image has colour.
+    ``split``: for ``.npz`` files, the only kind with two splits. ``skip_bad``: list unreadable images in ``skipped``
+    instead of failing at the first. ``progress(done, total)`` is called from this thread from time to time.
 
     The result is the same on every run and with any number of threads. Raises ``SourceError``.
     """
@@ -53,7 +53,7 @@ def load_source(
 
 
 def source_kind(location: str) -> str:
-    """``digits``, ``parquet``, ``folder`` or ``npz``, read or not. Raises ``SourceError`` where there is no source."""
+    """The kind of a source: ``digits``, ``parquet``, ``folder`` or ``npz``. Raises ``SourceError`` if there is none."""
     path = Path(location)
     if location == DIGITS:
         return DIGITS
@@ -71,7 +71,7 @@ def source_kind(location: str) -> str:
 
 
 def _parquet_files(location: str, path: Path) -> list[Path]:
-    """The Parquet files a location names, in the order of their names."""
+    """The Parquet files at a location, ordered by name."""
     if path.is_dir():
         found = [child for child in path.iterdir() if not child.name.startswith(".")]
     else:
@@ -84,4 +84,4 @@ def _check_split(split: str, kind: str) -> None:
         raise SourceError("split", "'train' or 'test'", repr(split))
     if split == "test" and kind != "npz":
         hint = "Name the files or the folder of the test set instead."
-        raise SourceError("split", "'train': only .npz files hold a test set beside it", "'test'", hint)
+        raise SourceError("split", "'train', as only .npz files also contain a test set", "'test'", hint)

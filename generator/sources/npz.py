@@ -1,7 +1,7 @@
 """NumPy archives: ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, ``class_names``.
 
-Plain ``images`` and ``labels`` are a training set without a test set. Images are uint8, ``(N, H, W)``,
-``(N, H, W, 1)`` or ``(N, H, W, 3)``; labels and class names (an array of strings) may be absent.
+``images`` and ``labels`` without prefix are a training set without a test set. Images are uint8, ``(N, H, W)``,
+``(N, H, W, 1)`` or ``(N, H, W, 3)``; labels and class names (an array of strings) are optional.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SplitName = Literal["train", "test"]
 def load_npz(
     path: Path, *, size: int | None, channels: int | None, split: SplitName, progress: ProgressCallback | None
 ) -> Source:
-    """One split of the archive; the images of the other are not read. Raises ``SourceError``, and never unpickles."""
+    """One split of the archive; the images of the other split are not read. Never unpickles. Raises ``SourceError``."""
     with open_npz(path) as archive:
         prefix = "" if split == "train" and "train_images" not in archive else f"{split}_"
         images_NHWC = _images(archive, f"{prefix}images", path)
@@ -50,11 +50,11 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
         try:
             stream = stack.enter_context(path.open("rb"))
             archive = np.load(stream, allow_pickle=False)
-        except Exception as error:  # zipfile and numpy raise whatever damaged bytes lead them to
-            said = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise SourceError(path.name, "a NumPy .npz archive", f"one that does not open ({said})") from error
+        except Exception as error:  # on damaged bytes, zipfile and numpy raise exceptions of any type
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise SourceError(path.name, "a NumPy .npz archive", f"one that does not open ({reason})") from error
         if not isinstance(archive, NpzFile):
-            raise SourceError(path.name, "a NumPy .npz archive", "a single array under the name of one")
+            raise SourceError(path.name, "a NumPy .npz archive", "a single array (.npy) with the suffix .npz")
         yield stack.enter_context(archive)
 
 
@@ -75,7 +75,7 @@ def _images(archive: NpzFile, key: str, path: Path) -> np.ndarray:
 
 
 def read_labels(archive: NpzFile, prefix: str, count: int, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """The split's labels and the class names; where no names are stored, the training labels number them."""
+    """The split's labels and the class names; without stored names, these are the numbers in the training labels."""
     key = f"{prefix}labels"
     if key not in archive:
         if "class_names" in archive:
@@ -105,7 +105,7 @@ def read_array(archive: NpzFile, key: str, path: Path) -> np.ndarray:
         raise SourceError(field, f"an array of this name in {path.name}", f"only {', '.join(archive.files) or 'none'}")
     try:
         return np.asarray(archive[key])
-    except Exception as error:  # as in _opened
+    except Exception as error:  # as in open_npz
         pickled = isinstance(error, ValueError) and "pickle" in str(error)
         got = "an array of objects (mixed shapes or channels?)" if pickled else f"one that does not read ({error})"
         raise SourceError(field, "a plain array", got) from error

@@ -1,7 +1,7 @@
-"""Hugging Face image Parquet: ``image`` (struct of bytes and path) and, where there are labels, ``label``.
+"""Hugging Face image Parquet: ``image`` (struct of bytes and path) and optionally ``label``.
 
-Class names come from the ``huggingface`` key of the schema's metadata. Only ``bytes`` are read: a path in a table
-says what an image is called, and never opens a file.
+Class names come from the ``huggingface`` key of the schema's metadata. Only ``bytes`` are read: ``path`` is an image's
+name in messages, and no file is opened by it.
 """
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ def load_parquet(
     skip_bad: bool,
     progress: ProgressCallback | None,
 ) -> Source:
-    """The images of one split, in the order of ``paths`` and of the rows in them.
+    """The images of one split, in the order of ``paths`` and of their rows.
 
-    Without ``size`` all images must be squares of one size. The table is read in small batches, and pictures are
-    decoded from them one at a time. Raises ``SourceError``.
+    Without ``size`` all images must be squares of one size. Tables are read in small batches. Raises ``SourceError``.
     """
     _check_one_split(paths, name)
     tables = [_Table(path) for path in paths]
@@ -58,14 +57,14 @@ def load_parquet(
         for table in tables:
             yield from table.encoded_images()
 
-    album = EncodedImages(name, total, chunks)
-    decoded = decode_images(album, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
+    encoded = EncodedImages(name, total, chunks)
+    decoded = decode_images(encoded, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
     labels_N = labels_N[decoded.kept_N] if labels_N is not None else None
     return make_source(decoded.images_NHWC, labels_N, names, name=name, skipped=decoded.skipped)
 
 
 class _Table:
-    """One file, its schema checked; it is opened anew for every reading."""
+    """One file with a checked schema; each method opens it again."""
 
     def __init__(self, path: Path) -> None:
         with _open_parquet(path) as file:
@@ -84,7 +83,7 @@ class _Table:
                 row += len(images)
 
     def labels(self) -> np.ndarray:
-        """The label column, of whatever integer type it has."""
+        """The label column, of any integer type."""
         from pyarrow import types
 
         field = f"{self.path.name}:label"
@@ -97,15 +96,15 @@ class _Table:
         return np.asarray(column.to_numpy())
 
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the ClassLabel in the metadata; ``None`` where the table describes no ClassLabel."""
+        """Names of the ClassLabel in the metadata; ``None`` if there is no ClassLabel."""
         stored = (self.schema.metadata or {}).get(b"huggingface")
         field = f"{self.path.name}:huggingface"
-        described = read_json(stored, field=field, error=SourceError) if stored is not None else None
+        metadata = read_json(stored, field=field, error=SourceError) if stored is not None else None
         for key in ("info", "features", "label"):
-            described = described.get(key) if isinstance(described, dict) else None
-        if not isinstance(described, dict) or described.get("_type") != "ClassLabel":
+            metadata = metadata.get(key) if isinstance(metadata, dict) else None
+        if not isinstance(metadata, dict) or metadata.get("_type") != "ClassLabel":
             return None
-        names = described.get("names")
+        names = metadata.get("names")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise SourceError(f"{field}.info.features.label.names", "a list of strings", f"{names!r:.100}")
         return check_names(names, field=f"{field}.info.features.label.names")
@@ -116,10 +115,10 @@ def _read_labels(tables: Sequence[_Table], total: int, name: str) -> tuple[np.nd
         return None, ()
     for table in tables:
         if not table.labelled:
-            raise SourceError(f"{table.path.name}:label", "labels, as other files of the source have", "none")
+            raise SourceError(f"{table.path.name}:label", "labels, as in the other files of the source", "none")
         if table.class_names() != tables[0].class_names():
             expected = f"the class names of {tables[0].path.name}"
-            raise SourceError(f"{table.path.name}:class_names", expected, "other ones")
+            raise SourceError(f"{table.path.name}:class_names", expected, "different names")
     labels_N = np.concatenate([table.labels() for table in tables])
     names = tables[0].class_names()
     if names is None:
@@ -144,16 +143,16 @@ def _to_encoded_image(image: dict[str, Any] | None, row: str) -> EncodedImage:
 
 
 def _check_one_split(paths: Sequence[Path], name: str) -> None:
-    """A Hugging Face repository keeps train and test side by side; together they would be trained on."""
-    found = {path: _SPLIT_WORDS.intersection(re.split(r"[^a-z]+", path.stem.lower())) for path in paths}
-    if len({frozenset(words) for words in found.values()}) > 1:
+    """A Hugging Face repository has train and test files in one folder; without this check both would be trained on."""
+    split_words = {path: _SPLIT_WORDS.intersection(re.split(r"[^a-z]+", path.stem.lower())) for path in paths}
+    if len({frozenset(words) for words in split_words.values()}) > 1:
         got = ", ".join(path.name for path in paths[:4]) + (", ..." if len(paths) > 4 else "")
         raise SourceError(name, "Parquet files of one split", got, "Give a pattern, such as 'data/train-*.parquet'.")
 
 
 @contextmanager
 def _open_parquet(path: Path) -> Iterator[Any]:
-    """The Parquet file; what pyarrow says of damaged bytes while it is open becomes a ``SourceError``."""
+    """The Parquet file; errors that pyarrow raises for damaged bytes while it is open become ``SourceError``."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -1,7 +1,7 @@
-"""One picture to one uint8 square: orientation, transparency, depth, colour, size.
+"""Converts one image to a uint8 square: orientation, transparency, bit depth, colour, size.
 
-Colour profiles are not applied and only the first frame of an animation counts. Formats that Pillow would hand to
-another program (EPS, through Ghostscript) are not opened.
+Colour profiles are not applied, and only the first frame of an animation is used. Formats that Pillow passes to another
+program (EPS, to Ghostscript) are not opened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from generator.errors import SourceError
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000")
 _ENDINGS = "png apng jpg jpeg jpe jfif mpo gif bmp dib tif tiff webp avif ppm pgm pbm pnm pfm jp2 j2k"
-_UNREAD_ENDINGS = "heic heif"  # so that a folder of photographs does not silently lose those a telephone took
+_UNREAD_ENDINGS = "heic heif"  # listed so that such photographs cause an error instead of being ignored
 SUFFIXES = frozenset(f".{ending}" for ending in f"{_ENDINGS} {_UNREAD_ENDINGS}".split())
 
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
@@ -37,7 +37,7 @@ _TRANSPOSE_BY_ORIENTATION = {
 
 @contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Huge pictures are errors, odd metadata is no news. Enter once, around all threads: filters are per process."""
+    """Oversized images are errors; metadata warnings are ignored. Enter once, outside all threads (global state)."""
     Image.init()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -47,9 +47,9 @@ def strict_pillow() -> Iterator[None]:
 
 @contextmanager
 def open_image(data: Path | bytes) -> Iterator[Image.Image]:
-    """The picture with its header read and its pixels not yet."""
+    """The image with its header read, but not yet its pixels."""
     if isinstance(data, Path) and not data.is_file():
-        raise OSError("no regular file")  # a pipe would be waited for
+        raise OSError("no regular file")  # reading a pipe would block
     if not (data.stat().st_size if isinstance(data, Path) else data):
         raise OSError("no bytes")
     stream = io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
@@ -58,38 +58,40 @@ def open_image(data: Path | bytes) -> Iterator[Image.Image]:
 
 
 def image_error(file: str, error: Exception) -> SourceError:
-    """What Pillow or the file system said of ``file``, without the paths and stream names in their messages."""
+    """An error of Pillow or the file system for ``file`` as ``SourceError``, without paths and stream names."""
     expected = "a readable image"
     if isinstance(error, UnidentifiedImageError):
         return SourceError(file, expected, "bytes of no known image format")
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return SourceError(file, f"an image of at most {Image.MAX_IMAGE_PIXELS} pixels", "a larger one")
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return SourceError(file, expected, said or type(error).__name__)
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return SourceError(file, expected, reason or type(error).__name__)
 
 
 def has_colour(mode: str) -> bool:
-    """Whether images of a Pillow mode count as colour; palettes do, whatever their entries."""
+    """Whether images of a Pillow mode count as colour; palettes do, whatever their colours."""
     return mode not in _GREY_MODES and not mode.startswith("I;16")
 
 
 def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """``image`` upright, on white, its short side resized to ``size`` (Lanczos), its middle cut out.
+    """``image`` turned upright, on a white background, centre-cropped to a square and resized to ``size`` (Lanczos).
 
-    Returns uint8, ``(size, size)`` for one channel, ``(size, size, 3)`` in RGB for three. An image that has this
-    size already keeps its pixels.
+    Returns uint8, ``(size, size)`` for one channel, ``(size, size, 3)`` (RGB) for three. The pixels of an image that
+    already has this size are unchanged.
     """
     image.load()
-    flat = _flatten(_upright(image), "L" if channels == 1 else "RGB")
-    side = min(flat.size)
-    left, top = (flat.width - side) // 2, (flat.height - side) // 2
+    converted = _flatten(_upright(image), "L" if channels == 1 else "RGB")
+    side = min(converted.size)
+    left, top = (converted.width - side) // 2, (converted.height - side) // 2
     box = (left, top, left + side, top + side)
-    return np.asarray(flat.resize((size, size), Image.Resampling.LANCZOS, box=box))
+    return np.asarray(converted.resize((size, size), Image.Resampling.LANCZOS, box=box))
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """After ``load``, as Pillow turns TIFF there. ``ImageOps.exif_transpose`` would also write the EXIF anew,
-    and fail on photographs whose pixels are fine."""
+    """Apply the EXIF orientation. Call it after ``load``, where Pillow itself rotates TIFF.
+
+    ``ImageOps.exif_transpose`` would also rewrite the EXIF data, and fail on photographs with intact pixels.
+    """
     method = _TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(_ORIENTATION_TAG, 1))
     return image.transpose(method) if method is not None else image
 
@@ -103,14 +105,14 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _to_8_bit(deep_HW: np.ndarray) -> np.ndarray:
-    """Grey of more than 8 bits to uint8, by its type's full range so that images of one source stay comparable.
+def _to_8_bit(values_HW: np.ndarray) -> np.ndarray:
+    """Grey with more than 8 bits to uint8, scaled by the full range of its type, so that images stay comparable.
 
-    Integers mean 0 .. 65535 (Pillow reads 16-bit PGM as 32-bit integers); floats mean 0 .. 1, or 0 .. 255 when one is
-    above 1. ``ValueError`` outside.
+    Integers range over 0 .. 65535 (Pillow reads 16-bit PGM as 32-bit integers); floats over 0 .. 1, or over 0 .. 255 if
+    one is above 1. Raises ``ValueError`` for values outside.
     """
-    low, high = deep_HW.min(), deep_HW.max()
-    full = 65535.0 if deep_HW.dtype.kind in "iu" else 1.0 if high <= 1.0 else 255.0
+    low, high = values_HW.min(), values_HW.max()
+    full = 65535.0 if values_HW.dtype.kind in "iu" else 1.0 if high <= 1.0 else 255.0
     if not (low >= 0 and high <= full):
         raise ValueError(f"pixels from {low} to {high}, outside 0 to {full:g}")
-    return np.rint(deep_HW * (255.0 / full)).astype(np.uint8)
+    return np.rint(values_HW * (255.0 / full)).astype(np.uint8)

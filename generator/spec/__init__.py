@@ -1,1 +1,1 @@
-"""What is to be built: recipe and order, the plan of shards, counter-based noise, canonical JSON."""
+"""Job specs: recipe and order, the plan of shards, counter-based noise, canonical JSON."""

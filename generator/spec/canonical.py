@@ -1,7 +1,7 @@
-"""Canonical JSON, digests, and the one translation of pydantic's complaints into ours.
+"""Canonical JSON, digests, and the translation of pydantic's validation errors into ours.
 
-Canonical JSON: UTF-8, keys sorted, no white space, no NaN or infinity, floats by their shortest repr. What is stored
-is what was hashed: digests are always taken of bytes, never of a value serialised again through a newer model.
+Canonical JSON: UTF-8, keys sorted, no white space, no NaN or infinity, floats by their shortest repr. Digests are
+always computed from the stored bytes, never from a value that a newer model has serialised again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
-# How pydantic begins its complaints, and the same as an object of "expected".
+# Beginnings of pydantic's messages, and how they are worded after "expected".
 _MESSAGE_PREFIXES = {
     "Input should be a valid tuple": "a list",
     "Input should be ": "",
@@ -35,7 +35,7 @@ _MESSAGE_PREFIXES = {
 
 
 class FrozenModel(BaseModel):
-    """Base of every stored or submitted value: immutable, and unknown fields are refused."""
+    """Base class of all stored or submitted values: immutable; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -60,10 +60,10 @@ def digest_of(data: bytes) -> str:
 
 
 def read_json(data: bytes, *, field: str, error: type[InputError], limit: int = MAX_JSON_BYTES) -> Any:
-    """Parse untrusted JSON bytes; anything wrong (size, encoding, syntax, depth) is ``error`` naming ``field``.
+    """Parse untrusted JSON bytes. Raises ``error`` naming ``field`` for a wrong size, encoding, syntax or depth.
 
-    What parsers read in different ways is refused too: a key twice in one object, NaN and infinities (which are no
-    JSON), and halves of surrogate pairs (which no UTF-8 can hold).
+    Input that parsers read differently is refused too: duplicate keys in an object, NaN and infinities (which are not
+    JSON), and unpaired surrogates (which UTF-8 cannot encode).
     """
     if len(data) > limit:
         raise error(field, f"at most {limit} bytes of JSON", f"{len(data)} bytes")
@@ -79,7 +79,7 @@ def read_json(data: bytes, *, field: str, error: type[InputError], limit: int = 
 
 
 def validate(model: type[M], value: Any, *, field: str, error: type[InputError]) -> M:
-    """``value`` as ``model``; the first complaint becomes ``error`` with its dotted path below ``field``."""
+    """``value`` as ``model``. Raises the first validation error as ``error``, with its dotted path below ``field``."""
     try:
         return model.model_validate(value)
     except ValidationError as invalid:
@@ -89,13 +89,13 @@ def validate(model: type[M], value: Any, *, field: str, error: type[InputError])
 def translate_error(
     invalid: ValidationError, *, field: str, error: type[InputError], known: tuple[str, ...]
 ) -> InputError:
-    """The first complaint of a ``ValidationError`` as one of our errors, with the others counted in the hint."""
+    """The first validation error as ``error``; the hint says how many more there are."""
     first, *rest = invalid.errors(include_url=False)
     path = ".".join(str(part) for part in first["loc"])
     where = ".".join(part for part in (field, path) if part)
     expected, got = _expected_text(first["msg"]), short_repr(first["input"])
     if first["type"] == "extra_forbidden":
-        inner = ".".join(str(part) for part in first["loc"][:-1])  # ``known`` are the fields of the whole
+        inner = ".".join(str(part) for part in first["loc"][:-1])  # ``known`` holds the top-level fields only
         expected = f"a known field of {inner}" if inner else f"one of the known fields ({', '.join(known)})"
         got = f"unknown field {first['loc'][-1]!r}"
     elif first["type"] == "missing":
@@ -108,7 +108,7 @@ def translate_error(
 
 
 def short_repr(value: Any) -> str:
-    """``value`` for an error message: at most 120 characters, in bounded time whatever it is."""
+    """``value`` for an error message: at most 120 characters, in bounded time for any value."""
     text = _SHORT_REPR.repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
@@ -119,7 +119,7 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = set[str]()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"the key {short_repr(key)} stands there twice")
+                raise ValueError(f"duplicate key {short_repr(key)}")
             seen.add(key)
     return found
 
@@ -127,13 +127,13 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{short_repr(text)} is no finite number")
+        raise ValueError(f"{short_repr(text)} is not a finite number")
     return number
 
 
 def _expected_text(message: str) -> str:
     if message.startswith("Input should be a valid dictionary"):
-        return "a mapping of fields"  # and not the name of a class of ours
+        return "a mapping of fields"  # instead of the name of an internal class
     for beginning, instead in _MESSAGE_PREFIXES.items():
         if message.startswith(beginning):
             return instead + message.removeprefix(beginning)
@@ -146,7 +146,7 @@ class _ShortRepr(reprlib.Repr):
         self.maxlevel, self.maxstring, self.maxlong, self.maxother = 3, 100, 100, 100
 
     def repr_int(self, x: int, level: int) -> str:
-        """Python refuses to write an integer of more than 4,300 digits, and takes long for one of fewer."""
+        """Python refuses to format integers of more than 4,300 digits, and is slow for slightly shorter ones."""
         return super().repr_int(x, level) if x.bit_length() <= 1024 else f"an integer of {x.bit_length()} bits"
 
 

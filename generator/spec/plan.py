@@ -1,6 +1,6 @@
-"""Which sample goes where: a pure function of the recipe, computable for any shard alone.
+"""The plan: assigns samples to shards, as a pure function of the recipe that can be computed for any shard alone.
 
-Samples are dealt like cards. All samples are laid out by class (``counts[0]`` of class 0, then class 1, ...) and the
+Samples are assigned round-robin. All samples are ordered by class (``counts[0]`` of class 0, then class 1, ...) and the
 sample at position ``p`` goes to shard ``p mod S``. So any two shards differ by at most one sample, and by at most one
 sample of each class. Inside a shard the samples are permuted by the seed. Indices run through the shards in order:
 shard 0 holds indices 0 .. size(0) - 1, and so on, without gaps.
@@ -20,7 +20,7 @@ from generator.spec.seeding import permutation
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard: its number, and for each of its samples the index and the label, in the order they are written."""
+    """One shard: its number, and index and label of each of its samples, in the order in which they are written."""
 
     number: int
     indices_N: np.ndarray  # int64, ascending, contiguous
@@ -31,19 +31,19 @@ class ShardPlan:
 
     @property
     def padded_number(self) -> str:
-        """The shard's six-digit number, as it stands in every name that belongs to it."""
+        """The shard's number with six digits, as used in keys and file names."""
         return f"{self.number:06d}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All shards of a recipe, each computed when asked for, so a plan of a billion samples costs nothing."""
+    """All shards of a recipe. Each is computed on demand, so a plan of a billion samples needs no memory."""
 
     recipe: Recipe
 
     @cached_property
     def shard_count(self) -> int:
-        """Number of shards: as few as hold all samples with at most ``shard_size`` in each."""
+        """The smallest number of shards that hold all samples with at most ``shard_size`` in each."""
         return -(-self.recipe.total // self.recipe.shard_size)
 
     @cached_property
@@ -67,12 +67,12 @@ class Plan:
         return index // (base + 1) if index < in_larger else extra + (index - in_larger) // base
 
     def shard(self, number: int) -> ShardPlan:
-        """The samples of one shard. ``IndexError`` outside ``0 .. shards - 1``."""
+        """The samples of one shard. Raises ``IndexError`` outside ``0 .. shard_count - 1``."""
         if not 0 <= number < self.shard_count:
             raise IndexError(f"shard {number} of a plan with {self.shard_count} shards")
         size, start = self.size(number), self.start(number)
-        dealt_N = number + self.shard_count * permutation(self.recipe.seed, stream=number, size=size)
-        labels_N = np.searchsorted(self._class_ends, dealt_N, side="right")
+        positions_N = number + self.shard_count * permutation(self.recipe.seed, stream=number, size=size)
+        labels_N = np.searchsorted(self._class_ends, positions_N, side="right")
         return ShardPlan(number, np.arange(start, start + size, dtype=np.int64), labels_N.astype(np.int64))
 
     def __iter__(self) -> Iterator[ShardPlan]:

@@ -1,7 +1,7 @@
-"""What is built (the recipe), for whom and where (the order), and both together (the job spec).
+"""The recipe (what is built), the order (for whom and where), and the job spec (both together).
 
 A recipe holds everything that determines bytes; the sha256 of its canonical JSON is the build's identity. An order
-holds what does not. Users write a draft (``generator.drafts``), which is resolved against a bundle into these.
+holds everything else. Users write a draft (``generator.drafts``), which is resolved against a bundle into a job spec.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from generator.spec.canonical import FrozenModel, digest_of, short_repr
 
 RECIPE_VERSION: Literal[1] = 1
 MAX_SAMPLES = 1_000_000_000
-MAX_SHARDS = 999_999  # a shard's number has six digits in every name
-MAX_COORDINATE = 1e6  # of a code: far outside of what any encoder gives, and its square is still a number
+MAX_SHARDS = 999_999  # a shard's number has six digits in keys and file names
+MAX_COORDINATE = 1e6  # of a code: far larger than any encoder's output, and its square does not overflow
 MAX_CLUSTERS = 100_000
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -26,19 +26,19 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]
 Execution = Literal["eager", "compiled"]  # how a decoder runs: fixed for a build by its environment
-Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]  # the higher, the sooner, among one tenant's jobs
+Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]  # among one tenant's jobs, higher priorities run first
 
 
 class PngSettings(FrozenModel):
-    """Lossless; ``level`` is 0 (fast, large) to 9 (slow, small): 0 stores pixels as they are, from 4 on rows are
-    filtered by Paeth's predictor instead of the average, from 7 on zlib tries at that level to do better than ISA-L."""
+    """Lossless PNG; ``level`` is 0 (fast, large) to 9 (slow, small). 0: pixels are stored uncompressed. From 4 on: rows
+    are filtered by Paeth's predictor instead of the average. From 7 on: the smaller of ISA-L's and zlib's output."""
 
     format: Literal["png"] = "png"
     level: int = Field(default=6, ge=0, le=9, strict=True)
 
 
 class JpegSettings(FrozenModel):
-    """Lossy; ``quality`` 1 to 100 as libjpeg counts it; chroma at full resolution unless asked otherwise."""
+    """Lossy JPEG; ``quality``: 1 to 100 as in libjpeg; ``subsampling``: chroma resolution, full by default."""
 
     format: Literal["jpeg"] = "jpeg"
     quality: int = Field(default=95, ge=1, le=100, strict=True)
@@ -60,17 +60,17 @@ class DistributionDraw(FrozenModel):
 
 
 class ClusterDraw(FrozenModel):
-    """Samples of one cluster of each class, whatever its weight; clusters are numbered from 0 within a class."""
+    """Samples of one cluster of each class, regardless of its weight; clusters are numbered from 0 in each class."""
 
     mode: Literal["cluster"] = "cluster"
     cluster: int = Field(ge=0, lt=MAX_CLUSTERS, strict=True)
 
 
 class AroundDraw(FrozenModel):
-    """More like this one: samples near ``code``, in the cluster that it most likely belongs to.
+    """Samples near ``code``, in the cluster that it most likely belongs to.
 
-    ``distance`` near 0 returns the code itself; at 1 nothing of it is left but the cluster. In between, the noise is
-    sqrt(1 - distance^2) times the code's own and ``distance`` times the sample's: the cluster's own scales apply.
+    With ``distance`` near 0, samples equal the code; with 1, they only share its cluster. In between, the noise is
+    sqrt(1 - distance^2) times the code's plus ``distance`` times the sample's; the cluster's covariance scales it.
     """
 
     mode: Literal["around"] = "around"
@@ -79,7 +79,7 @@ class AroundDraw(FrozenModel):
 
 
 class BetweenDraw(FrozenModel):
-    """Samples on the straight line from ``start`` to ``end``, evenly distributed; with ``distance``, around it."""
+    """Samples evenly distributed on the line from ``start`` to ``end``; with ``distance``, around the line."""
 
     mode: Literal["between"] = "between"
     start: Code
@@ -89,7 +89,7 @@ class BetweenDraw(FrozenModel):
     @model_validator(mode="after")
     def _check_same_length(self) -> BetweenDraw:
         if len(self.start) != len(self.end):
-            raise ValueError(f"start and end of one length, not {len(self.start)} and {len(self.end)}")
+            raise ValueError(f"start and end of equal length, not {len(self.start)} and {len(self.end)}")
         return self
 
 
@@ -99,14 +99,15 @@ DrawSettings = Annotated[DistributionDraw | ClusterDraw | AroundDraw | BetweenDr
 class Recipe(FrozenModel):
     """Everything that determines the bytes of a build.
 
-    ``counts[c]`` samples are made of class ``classes[c]``; an unlabelled bundle has no classes and a single count.
-    ``draw`` says where in the latent space samples come from. ``temperature`` multiplies their normal noise: below 1
-    they lie nearer to the cluster centres and are more alike (truncation); densities stay those of the distribution.
-    ``density_floor`` is a quantile in (0, 1): samples less likely than this share of the held-out real codes (and
-    at most this share of all samples) are refused and drawn again, at most ``max_attempts`` times each. So are images
-    of which the bundle's judge thinks that they show their class with a probability below ``label_floor``, and images
-    that lie nearer to a training image than the quantile ``novelty_floor`` of the held-out real images do.
-    ``revision`` asks for the same thing anew. A build has at most 999,999 shards of up to ``shard_size`` samples.
+    ``counts[c]``: number of samples of class ``classes[c]``; an unlabelled bundle has no classes and a single count.
+    ``draw``: the part of the latent space that samples come from. ``temperature``: factor of their normal noise; below
+    1 they lie nearer to the cluster centres and are more alike (truncation); densities stay those of the distribution.
+    ``density_floor``: a quantile in (0, 1); samples less likely than this share of the held-out real codes (and at
+    most this share of all samples) are refused and drawn again, at most ``max_attempts`` times each. The same happens
+    to images whose label has a probability below ``label_floor`` according to the bundle's judge, and to images that
+    are nearer to a training image than the quantile ``novelty_floor`` of the held-out real images. ``revision``: a
+    number that tells builds with otherwise equal recipes apart. A build has at most 999,999 shards of up to
+    ``shard_size`` samples.
     """
 
     recipe_version: Literal[1] = RECIPE_VERSION
@@ -148,9 +149,9 @@ class Recipe(FrozenModel):
     def _check_shard_count(cls, shard_size: int, info: ValidationInfo) -> int:
         total = sum(info.data.get("counts", ()))
         if total > shard_size * MAX_SHARDS:
-            least = -(-total // MAX_SHARDS)
+            minimum = -(-total // MAX_SHARDS)
             raise ValueError(
-                f"a shard_size of at least {least}, as {total} samples go into at most {MAX_SHARDS} shards"
+                f"a shard_size of at least {minimum}, as {total} samples go into at most {MAX_SHARDS} shards"
             )
         return shard_size
 
@@ -165,12 +166,12 @@ class Recipe(FrozenModel):
 
     @property
     def digest(self) -> str:
-        """The build's identity: sha256 of the canonical JSON of a recipe made here. Stored bytes are hashed as such."""
+        """The build's identity: sha256 of this recipe's canonical JSON. For a stored recipe, hash the stored bytes."""
         return digest_of(self.canonical())
 
 
 def check_draw(recipe: Recipe, dims: int, clusters: Sequence[int]) -> None:
-    """Raise ``SpecError`` unless ``recipe.draw`` fits ``dims`` latent dimensions and ``clusters`` in each class."""
+    """Raise ``SpecError`` unless ``recipe.draw`` fits ``dims`` latent dimensions and ``clusters`` (per class)."""
     draw = recipe.draw
     if isinstance(draw, ClusterDraw):
         short = [label for label, count in enumerate(recipe.counts) if count and clusters[label] <= draw.cluster]
@@ -182,11 +183,11 @@ def check_draw(recipe: Recipe, dims: int, clusters: Sequence[int]) -> None:
     for name in ("code", "start", "end"):
         code = getattr(draw, name, None)
         if code is not None and len(code) != dims:
-            raise SpecError(f"draw.{name}", f"{dims} numbers, one for each latent dimension", f"{len(code)} of them")
+            raise SpecError(f"draw.{name}", f"{dims} numbers, one for each latent dimension", len(code))
 
 
 class Order(FrozenModel):
-    """Who wants a build, and where: nothing here changes a byte of a shard."""
+    """Who wants a build, and where. Nothing here changes a byte of a shard."""
 
     destination: str = Field(min_length=1, max_length=1000)
     name: Name
@@ -202,21 +203,21 @@ class JobSpec(FrozenModel):
 
     @property
     def build_id(self) -> str:
-        """The first 80 bits of the recipe digest; the full digest stands in every receipt and in the manifest."""
+        """The first 80 bits of the recipe digest; every receipt and the manifest hold the full digest."""
         return build_id_of(self.recipe.digest)
 
     @property
     def job_id(self) -> str:
-        """One name for this build at this place: the same spec submitted twice has the same job id."""
+        """The id of this build at this destination: the same spec submitted twice has the same job id."""
         return job_id_of(self.order.destination, self.order.name, self.recipe.digest)
 
 
 def build_id_of(recipe_digest: str) -> str:
-    """Directory name of the build of a recipe: 20 hexadecimal digits."""
+    """The build id of a recipe, used as directory name: 20 hexadecimal digits."""
     return recipe_digest.removeprefix("sha256:")[:20]
 
 
 def job_id_of(destination: str, name: str, recipe_digest: str) -> str:
-    """The job that builds this recipe at this place."""
-    place = f"{destination}\n{name}\n{recipe_digest}"
-    return f"{name}-{digest_of(place.encode())[7:19]}"
+    """The id of the job that builds this recipe under ``name`` at ``destination``."""
+    identity = f"{destination}\n{name}\n{recipe_digest}"
+    return f"{name}-{digest_of(identity.encode())[7:19]}"

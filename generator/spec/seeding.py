@@ -1,10 +1,10 @@
-"""Counter-based noise: what sample ``index`` draws in ``attempt`` depends on the seed and on those two numbers alone.
+"""Counter-based noise: the noise of a sample depends only on the seed, its index and its attempt.
 
 Philox 4x64-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a 128-bit
 key and a 256-bit counter into four 64-bit words. The key comes from the seed. The counter's four words are, lowest
-first, (block, attempt, stream, domain): a sample owns a fixed run of blocks, so any batch that starts anywhere finds
-the same words. Normals are inverse-CDF: one word, one normal; rejection methods draw a varying number of words and
-would couple a sample to its neighbours.
+first, (block, attempt, stream, domain). Each sample has a fixed range of blocks, so any batch that starts anywhere gets
+the same words. Normals are computed by the inverse CDF: one word per normal. Rejection methods draw a varying number of
+words, so a sample would depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Noise:
 def noise(seed: int, indices_B: np.ndarray, attempts_B: np.ndarray, dims: int) -> Noise:
     """Noise for samples ``indices_B`` (int64, >= 0) at ``attempts_B`` (int64, >= 0), in ``dims`` dimensions.
 
-    Each row is a pure function of (seed, index, attempt, dims): batching, order and neighbours do not matter.
+    Each row is a pure function of (seed, index, attempt, dims), independent of batching, order and other rows.
     """
-    from scipy.special import ndtri  # takes long to import, and clients draw nothing
+    from scipy.special import ndtri  # slow to import, and not needed by clients
 
     words_BW = _sample_words(seed, indices_B, attempts_B, 1 + dims)
     uniform_BW = _to_open_interval(words_BW)
@@ -55,7 +55,7 @@ def _sample_words(seed: int, indices_B: np.ndarray, attempts_B: np.ndarray, word
     out_BW = np.empty((len(indices_B), blocks * WORDS_PER_BLOCK), dtype=np.uint64)
     for begin, end in _index_ranges(indices_B, attempts_B):
         first, attempt = int(indices_B[begin]), int(attempts_B[begin])
-        run = _words(
+        words_R = _words(
             seed,
             block=first * blocks,
             attempt=attempt,
@@ -63,12 +63,12 @@ def _sample_words(seed: int, indices_B: np.ndarray, attempts_B: np.ndarray, word
             domain=_DOMAIN_SAMPLES,
             count=(end - begin) * blocks * WORDS_PER_BLOCK,
         )
-        out_BW[begin:end] = run.reshape(end - begin, -1)
+        out_BW[begin:end] = words_R.reshape(end - begin, -1)
     return out_BW[:, :words]
 
 
 def _index_ranges(indices_B: np.ndarray, attempts_B: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Stretches of consecutive indices at one attempt: each needs a single call of the generator."""
+    """Ranges of consecutive indices with the same attempt: each needs a single call of the generator."""
     if len(indices_B) == 0:
         return
     breaks = np.flatnonzero((np.diff(indices_B) != 1) | (np.diff(attempts_B) != 0)) + 1
@@ -77,12 +77,12 @@ def _index_ranges(indices_B: np.ndarray, attempts_B: np.ndarray) -> Iterator[tup
 
 
 def _words(seed: int, *, block: int, attempt: int, stream: int, domain: int, count: int) -> np.ndarray:
-    """``count`` words from counter (block, attempt, stream, domain) on; the block stays far below 2**64."""
+    """``count`` words, starting at counter (block, attempt, stream, domain). Blocks stay far below 2**64."""
     key = hashlib.sha256(b"latentmill noise 1\n" + str(seed).encode()).digest()[:16]
     counter = block | attempt << 64 | stream << 128 | domain << 192
     return np.random.Philox(key=int.from_bytes(key, "little"), counter=counter).random_raw(count)
 
 
 def _to_open_interval(words: np.ndarray) -> np.ndarray:
-    """Words to float64 in the open interval (0, 1): 52 bits and a half, so that neither end is ever reached."""
+    """Words to float64 in the open interval (0, 1): 52 bits plus one half, so that 0 and 1 are never reached."""
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

@@ -1,4 +1,4 @@
-"""Where objects live: one contract, three stores."""
+"""Object stores: one contract, and implementations in memory, in a local directory, and on S3."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["open_store", "absolute_url", "is_below", "Store", "ObjectInfo", "S3S
 def open_store(url: str, s3: S3Settings | None = None) -> Store:
     """The store at ``url``: ``s3://bucket[/prefix]``, ``file:///abs/path``, a plain path, ``memory://name[/prefix]``.
 
-    Nothing is read or written yet, so a missing bucket shows at the first use (or in ``check_writable``). ``s3``
-    says how the S3 service is reached. Raises ``SpecError('url', ...)`` for anything else.
+    Nothing is read or written yet, so a missing bucket is an error of the first use (or of ``check_writable``).
+    ``s3``: how the S3 service is reached. Raises ``SpecError('url', ...)`` for any other URL.
     """
     place = parse_url(url)
     if place.scheme == "file":
@@ -31,7 +31,7 @@ def open_store(url: str, s3: S3Settings | None = None) -> Store:
 
 
 def absolute_url(url: str) -> str:
-    """``url`` in the one form that means the same in every working directory. Raises ``SpecError('url', ...)``."""
+    """``url`` in canonical form, independent of the working directory. Raises ``SpecError('url', ...)``."""
     place = parse_url(url)
     if place.scheme == "file":
         return LocalStore(Path(place.root)).url
@@ -39,9 +39,9 @@ def absolute_url(url: str) -> str:
 
 
 def is_below(url: str, place: str) -> bool:
-    """Whether objects below ``url`` lie below ``place`` too, whatever links lead there; ``s3://`` is every bucket.
+    """Whether ``url`` is ``place`` or lies below it, symbolic links resolved; the place ``s3://`` is every bucket.
 
-    Raises ``SpecError('url', ...)`` for a ``url`` that is none.
+    Raises ``SpecError('url', ...)`` if ``url`` is not a store URL.
     """
     inner = parse_url(url)
     if place == "s3://":

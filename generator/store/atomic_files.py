@@ -1,4 +1,4 @@
-"""Files written so that a crash, a full disk or a second writer never leaves half an object."""
+"""Atomic file operations: a crash, a full disk or a second writer never leaves a partial object."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stat import S_ISREG
 
 from generator.store.base import ObjectInfo, is_segment
 
-ABSENT_ERRORS = (FileNotFoundError, NotADirectoryError)  # where 'a' is a file, there is no 'a/b'
+ABSENT_ERRORS = (FileNotFoundError, NotADirectoryError)  # NotADirectoryError: 'a/b' where 'a' is a file
 _LOCK_NAME = ".lock"
 
 
 def stat_file(path: Path) -> os.stat_result | None:
-    """What the file system knows of a regular file; ``None`` for everything else, links and directories too."""
+    """The ``lstat`` of a regular file; ``None`` for everything else, including links and directories."""
     try:
         facts = path.lstat()
     except ABSENT_ERRORS:
@@ -30,21 +30,21 @@ def stat_file(path: Path) -> os.stat_result | None:
 def etag_of(facts: os.stat_result) -> str:
     """The version of a file: inode, modification time, size.
 
-    Every version is a new file whose time is set from the fine clock, and to later than the version it replaces
-    (``temporary_file``), because the kernel's own clock may stand still between two writes and inodes are used again.
+    Every version is a new file. Its time is set from the high-resolution clock, and later than that of the version it
+    replaces (``temporary_file``), because the kernel's clock may not advance between two writes and inodes are reused.
     """
     return f"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"
 
 
 def info_of(key: str, facts: os.stat_result) -> ObjectInfo:
-    """The object facts of the file at ``key``."""
+    """The object metadata of the file at ``key``."""
     modified = datetime.fromtimestamp(facts.st_mtime_ns / 1e9, UTC)
     return ObjectInfo(key, facts.st_size, etag_of(facts), modified)
 
 
 @contextmanager
 def temporary_file(directory: Path, data: bytes, replaced: os.stat_result | None = None) -> Iterator[Path]:
-    """A hidden file with ``data`` on the disk, later than ``replaced``; gone afterwards unless it was renamed."""
+    """A hidden file with ``data``, flushed to disk, newer than ``replaced``; deleted at exit unless it was renamed."""
     path = directory / f".tmp-{secrets.token_hex(8)}"
     moment = max(time.time_ns(), replaced.st_mtime_ns + 1 if replaced else 0)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -62,7 +62,7 @@ def temporary_file(directory: Path, data: bytes, replaced: os.stat_result | None
 
 @contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
-    """The only holder among all threads and processes. The lock file stays as long as its directory does."""
+    """An exclusive lock among all threads and processes. The lock file is kept as long as its directory."""
     descriptor = _lock(directory / _LOCK_NAME)
     try:
         yield
@@ -77,7 +77,7 @@ def _lock(path: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.path.samestat(path.lstat(), os.fstat(descriptor)):
                 return descriptor
-        except ABSENT_ERRORS:  # somebody has removed the directory while we waited, and perhaps made it again
+        except ABSENT_ERRORS:  # the directory was removed, and perhaps made again, while we waited
             pass
         except BaseException:
             _unlock(descriptor)
@@ -86,12 +86,12 @@ def _lock(path: Path) -> int:
 
 
 def _unlock(descriptor: int) -> None:
-    fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile shares the lock: closing would not free it
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child shares the lock, so closing alone would not release it
     os.close(descriptor)
 
 
 def flush_directory(directory: Path) -> None:
-    """Make the names in ``directory`` survive a power cut."""
+    """Flush the entries of ``directory`` to disk, so that they survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -100,7 +100,7 @@ def flush_directory(directory: Path) -> None:
 
 
 def make_directories(directory: Path) -> None:
-    """Make ``directory`` and what is missing above it, each flushed into its parent."""
+    """Make ``directory`` and its missing parents, each flushed to disk in its parent."""
     missing = []
     while not directory.is_dir():
         missing.append(directory)
@@ -111,12 +111,12 @@ def make_directories(directory: Path) -> None:
 
 
 def prune_directories(directory: Path) -> bool:
-    """Remove ``directory`` if nothing is in it, or below it, but directories and locks; whether it is gone."""
+    """Remove ``directory`` if it holds only empty directories and locks. Returns whether it is gone."""
     try:
         with os.scandir(directory) as found:
-            inside = list(found)
+            entries = list(found)
         left = [
-            each for each in inside if not (each.is_dir(follow_symlinks=False) and prune_directories(Path(each.path)))
+            each for each in entries if not (each.is_dir(follow_symlinks=False) and prune_directories(Path(each.path)))
         ]
         if any(each.name != _LOCK_NAME for each in left):
             return False
@@ -127,13 +127,13 @@ def prune_directories(directory: Path) -> bool:
         directory.rmdir()
     except ABSENT_ERRORS:
         return True
-    except OSError:  # somebody has just put something there
+    except OSError:  # another process has just written there
         return False
     return True
 
 
 def list_objects(directory: Path, below: str = "", start: str = "") -> Iterator[ObjectInfo]:
-    """The objects under ``directory`` whose first name begins with ``start``; keys are ``below`` + path, ascending."""
+    """The objects below ``directory`` whose path begins with ``start``; keys are ``below`` + path, ascending."""
     for entry in list_entries(directory):
         if not entry.name.startswith(start):
             continue
@@ -144,7 +144,7 @@ def list_objects(directory: Path, below: str = "", start: str = "") -> Iterator[
 
 
 def list_entries(directory: Path) -> list[os.DirEntry[str]]:
-    """What lies in ``directory`` under names fit for a key, in the order of the keys: 'a-b' before 'a/b'."""
+    """The entries of ``directory`` whose names are valid segments, in the order of keys: 'a-b' before 'a/b'."""
     try:
         with os.scandir(directory) as found:
             named = [(_sort_key(entry), entry) for entry in found if is_segment(entry.name)]

@@ -1,12 +1,12 @@
-"""A directory as an object store.
+"""The local store: a directory as an object store.
 
-``create`` writes a hidden temporary file, flushes it to the disk and links it to its final name: the link is atomic
-and fails where there is an object, so a crash leaves at most a hidden file that is never listed. ``replace``, ``put``
-and ``delete`` exclude each other through a lock file in the object's directory, because a directory has no
-``If-Match``. The file system must know hard links; ``check_writable`` tries one.
+``create`` writes a hidden temporary file, flushes it to disk and links it to its final name: linking is atomic and
+fails if there is an object, so a crash leaves at most a hidden file that is never listed. ``replace``, ``put`` and
+``delete`` exclude each other by a lock file in the object's directory, because file systems have no ``If-Match``. The
+file system must support hard links; ``check_writable`` tests that.
 
-Symbolic links below the root are not followed: an object lies where its key says, never elsewhere. The root itself
-may be reached through links. A root that does not exist yet is an empty store, and is made by the first write.
+Symbolic links below the root are not followed, so no object lies outside of the root. The root itself may be reached
+through links. A root that does not exist yet is an empty store; the first write makes it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LocalStore(Store):
     def replace(self, key: str, data: bytes, etag: str) -> str:
         path = self._path(key)
         with self._translate_errors(key):
-            if self._stat(path) is None:  # before the lock file, which needs the directory
+            if self._stat(path) is None:  # checked first, as the lock file needs the directory
                 raise Changed(f"{self.url}/{key}", f"version {etag}", "no object")
             try:
                 return self._replace(path, key, data, etag)
@@ -111,7 +111,7 @@ class LocalStore(Store):
             return iter(sorted(entry.name for entry in directories if any(atomic_files.list_objects(Path(entry.path)))))
 
     def check_writable(self) -> None:
-        """Write, link and remove a hidden file in the nearest directory that exists on the way to the root."""
+        """Write, link and remove a hidden file in the store's directory, or in its nearest parent that exists."""
         directory = self._base
         with self._translate_errors(""):
             while not os.path.lexists(directory):
@@ -123,7 +123,7 @@ class LocalStore(Store):
                 probe.unlink()
 
     def prune_directories(self) -> None:
-        """Remove directories of this store in which nothing is left; itself too, but not its root."""
+        """Remove the empty directories of this store, and its own directory unless that is the root."""
         with self._translate_errors(""):
             if self._prefix and self._is_inside(self._base):
                 atomic_files.prune_directories(self._base)
@@ -144,12 +144,12 @@ class LocalStore(Store):
         return atomic_files.stat_file(path) if self._is_inside(path) else None
 
     def _is_inside(self, path: Path) -> bool:
-        """Whether no symbolic link stands between the root and ``path``, which need not exist."""
+        """Whether there is no symbolic link between the root and ``path``, which need not exist."""
         below = os.path.relpath(path, self._root)
         return os.path.realpath(path) == os.path.normpath(Path(os.path.realpath(self._root)) / below)
 
     def _write_in_parent(self, path: Path, write: Callable[[], str]) -> str:
-        """Make the directory and write; once more where somebody who tidied up has removed it in between."""
+        """Make the directory and write; retried if another process pruned the directory in between."""
         for _ in range(_MAX_TRIES):
             with suppress(FileNotFoundError):
                 self._make_parent(path)
@@ -163,7 +163,7 @@ class LocalStore(Store):
                 os.link(temporary, path)
             except FileExistsError as there:
                 if self._stat(path) is None:
-                    raise IsADirectoryError(errno.EISDIR, "a directory or a link of this name") from there
+                    raise IsADirectoryError(errno.EISDIR, "a directory or a link has this name") from there
                 raise AlreadyExists(f"{self.url}/{key}", "no object yet", "an object") from there
             etag = atomic_files.etag_of(temporary.stat())
         atomic_files.flush_directory(path.parent)
@@ -171,11 +171,11 @@ class LocalStore(Store):
 
     def _replace(self, path: Path, key: str, data: bytes, etag: str) -> str:
         with atomic_files.lock_directory(path.parent):
-            now = self._stat(path)
-            if now is None or atomic_files.etag_of(now) != etag:
-                got = f"version {atomic_files.etag_of(now)}" if now else "no object"
+            current = self._stat(path)
+            if current is None or atomic_files.etag_of(current) != etag:
+                got = f"version {atomic_files.etag_of(current)}" if current else "no object"
                 raise Changed(f"{self.url}/{key}", f"version {etag}", got)
-            return _overwrite(path, data, now)
+            return _overwrite(path, data, current)
 
     def _put(self, path: Path, data: bytes) -> str:
         with atomic_files.lock_directory(path.parent):
@@ -187,7 +187,7 @@ class LocalStore(Store):
 
     def _refuse_links(self, directory: Path) -> None:
         if directory.is_relative_to(self._root) and not self._is_inside(directory):
-            raise OSError(errno.ELOOP, "a symbolic link on the way to it")
+            raise OSError(errno.ELOOP, "a symbolic link in its path")
 
     @contextmanager
     def _open_object(self, key: str) -> Iterator[BinaryIO]:
@@ -218,7 +218,7 @@ class LocalStore(Store):
             if failed.errno in _PERMANENT_ERRNOS:
                 hint = "check the path, its permissions, and that the file system has hard links"
                 raise AccessDenied(where, "a directory that can be read and written", got, hint) from failed
-            raise StoreUnavailable(where, "a disk that reads and writes", got) from failed
+            raise StoreUnavailable(where, "a disk that can be read and written", got) from failed
 
 
 def _overwrite(path: Path, data: bytes, replaced: os.stat_result | None) -> str:

@@ -1,7 +1,7 @@
-"""The in-memory twin: the contract of ``base.Store`` without a disk or a network.
+"""The in-memory store, for tests: the contract of ``base.Store`` without a disk or a network.
 
-Spaces are global to the process by name, so two stores opened with one URL see the same objects, like two clients of
-one bucket. Pickled into another process, a store keeps its name and finds that process's own, empty space.
+Spaces are global in the process, by name, so two stores with the same URL share their objects, like two clients of one
+bucket. A store that is pickled into another process keeps its name, but uses that process's own, empty space.
 """
 
 from __future__ import annotations
@@ -88,9 +88,10 @@ class MemoryStore(Store):
     def replace(self, key: str, data: bytes, etag: str) -> str:
         full, space = self._full_key(key), self._space
         with space.lock:
-            now = space.objects.get(full)
-            if now is None or now.etag != etag:
-                raise Changed(f"{self.url}/{key}", f"version {etag}", f"version {now.etag}" if now else "no object")
+            current = space.objects.get(full)
+            if current is None or current.etag != etag:
+                got = f"version {current.etag}" if current else "no object"
+                raise Changed(f"{self.url}/{key}", f"version {etag}", got)
             return space.write(full, data)
 
     def put(self, key: str, data: bytes) -> str:
@@ -118,7 +119,7 @@ class MemoryStore(Store):
         return iter(sorted({key.split("/")[0] for key in keys if "/" in key}))
 
     def check_writable(self) -> None:
-        """Nothing to prove: memory can always be written."""
+        """Does nothing: memory is always writable."""
 
     def at(self, prefix: str) -> MemoryStore:
         return MemoryStore(self._name, join_key(self._prefix, check_key(prefix.removesuffix("/"), "prefix")))

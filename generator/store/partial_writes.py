@@ -1,4 +1,7 @@
-"""What an interrupted write leaves in a store, hidden from every listing."""
+"""Finds what interrupted writes leave in a store: temporary files, probes, unfinished bundles and uploads.
+
+Listings do not show them.
+"""
 
 from __future__ import annotations
 
@@ -18,46 +21,46 @@ from generator.store.base import Store
 
 PROBE_PREFIX = ".latentmill-probe-"
 _TEMPORARY_FILE = re.compile(r"\.(tmp|latentmill-probe)-[0-9a-f]{16}|\.doctor-\d+")
-# A bundle on its way in or out of the cache, and one that is being saved: ``.<16 digits>``, ``.<name>-<8 letters>``.
+# A bundle that enters or leaves the cache (``.<16 digits>``), and one that is being saved (``.<name>-<8 letters>``).
 _UNFINISHED_BUNDLE = re.compile(r"\.[0-9a-f]{16}|\..+-[a-z0-9_]{8}")
 _BUNDLE_FILE = re.compile(r"[a-z]+\.(safetensors|json)")
 
 
 @dataclass(frozen=True)
 class PartialWrite:
-    """Something that no listing shows. ``remove`` takes it away; nothing happens where it is gone already."""
+    """A hidden remainder of an interrupted write. ``remove`` deletes it, or does nothing if it is gone already."""
 
     kind: Literal["temporary", "upload"]
     where: str
-    bytes: int  # 0 where nobody knows
+    bytes: int  # 0 if unknown
     modified: datetime  # UTC
     remove: Callable[[], object] = field(repr=False, compare=False)
 
 
 @runtime_checkable
 class HasPartialWrites(Protocol):
-    """A store in which interrupted writes leave something."""
+    """A store in which interrupted writes can leave remainders."""
 
     def partial_writes(self) -> Iterator[PartialWrite]:
-        """All of it, whatever its age. Raises ``StoreError``."""
+        """All partial writes, of any age. Raises ``StoreError``."""
 
 
 @runtime_checkable
 class HasEmptyDirectories(Protocol):
-    """A store that keeps directories in which nothing is left."""
+    """A store in which empty directories can be left."""
 
     def prune_directories(self) -> None:
-        """Remove them. Raises ``StoreError``."""
+        """Remove empty directories. Raises ``StoreError``."""
 
 
 def prune_directories(store: Store) -> None:
-    """Remove what a store keeps of objects that are gone: empty directories, where it has any."""
+    """Remove the empty directories of a store, if it is one that can have them."""
     if isinstance(store, HasEmptyDirectories):
         store.prune_directories()
 
 
 def find_partial_writes(directory: Path) -> Iterator[PartialWrite]:
-    """The temporary files and unfinished directories of bundles below ``directory``; links are not followed."""
+    """Temporary files and directories of unfinished bundles below ``directory``; symbolic links are not followed."""
     waiting = [directory]
     while waiting:
         try:
@@ -67,7 +70,7 @@ def find_partial_writes(directory: Path) -> Iterator[PartialWrite]:
                         waiting += [Path(entry.path)] if entry.is_dir(follow_symlinks=False) else []
                     elif (hidden := _partial_write(entry)) is not None:
                         yield hidden
-        except ABSENT_ERRORS:  # gone meanwhile
+        except ABSENT_ERRORS:  # deleted meanwhile
             continue
 
 
@@ -80,9 +83,9 @@ def _partial_write(entry: os.DirEntry[str]) -> PartialWrite | None:
         if entry.is_dir(follow_symlinks=False) and _UNFINISHED_BUNDLE.fullmatch(entry.name):
             parts = list(os.scandir(path))
             if all(part.is_file(follow_symlinks=False) and _BUNDLE_FILE.fullmatch(part.name) for part in parts):
-                facts_of_all = [facts, *(part.stat(follow_symlinks=False) for part in parts)]
-                size = sum(each.st_size for each in facts_of_all[1:])
-                newest = max(map(_modified, facts_of_all))
+                all_facts = [facts, *(part.stat(follow_symlinks=False) for part in parts)]
+                size = sum(each.st_size for each in all_facts[1:])
+                newest = max(map(_modified, all_facts))
                 return PartialWrite(
                     "temporary", path.as_uri(), size, newest, partial(shutil.rmtree, path, ignore_errors=True)
                 )

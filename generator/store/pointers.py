@@ -1,9 +1,9 @@
-"""Pointers: small objects that move, each time by a conditional write (``latest.json``, a channel of bundles).
+"""Pointers: small objects that are updated by conditional writes (``latest.json``, a channel of bundles).
 
-The first write is ``If-None-Match: *``, later ones are ``If-Match`` on the version that was read. A write that is
-refused is read back: if our own bytes lie there, its answer was lost, and it counts. Else somebody was faster, and the
-decision is taken again on what they wrote. (The store itself sends a write again that met another one in progress,
-HTTP 409.)
+The first write is ``If-None-Match: *``, later ones are ``If-Match`` on the version that was read. After a refused write
+the object is read back: if it holds our own bytes, the write succeeded and its answer was lost. Otherwise another
+writer was faster, and the decision is made again on its bytes. (The store itself retries a write that conflicts with
+another one in progress, HTTP 409.)
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from collections.abc import Callable
 from generator.errors import AlreadyExists, Changed, ObjectMissing, StoreUnavailable
 from generator.store.base import Store
 
-# What is to stand there, from what stands there (``None``: nothing); ``None`` leaves everything as it is. May be asked
-# again, so it does nothing but decide.
+# Maps the current bytes (``None``: no object) to the new bytes (``None``: leave the object as it is). It may be called
+# several times, so it must have no side effects.
 Decision = Callable[[bytes | None], bytes | None]
 
 _MAX_TRIES = 15
-_MAX_PAUSE_SECONDS = 0.5  # seconds
+_MAX_PAUSE_SECONDS = 0.5
 
 
 def move(store: Store, key: str, decide: Decision, limit: int) -> bytes | None:
-    """Move the pointer ``key`` as ``decide`` says; the bytes that ``decide`` chose or left, ``None`` where none stand.
+    """Update the pointer ``key`` as ``decide`` says. Returns its bytes afterwards, ``None`` if there is no object.
 
-    Raises ``StoreUnavailable`` where others keep moving it, ``IntegrityError`` for an object of over ``limit`` bytes,
-    and whatever ``decide`` raises; then nothing has moved.
+    Raises ``StoreUnavailable`` if others keep changing it, ``IntegrityError`` for an object of more than ``limit``
+    bytes, and the errors of ``decide``; then nothing was written.
     """
     for attempt in range(_MAX_TRIES):
-        etag, held = _read_with_etag(store, key, limit)
-        wanted = decide(held)
-        if wanted is None or wanted == held:
-            return held
+        etag, current = _read_with_etag(store, key, limit)
+        wanted = decide(current)
+        if wanted is None or wanted == current:
+            return current
         try:
             if etag is None:
                 store.create(key, wanted)
@@ -46,12 +46,14 @@ def move(store: Store, key: str, decide: Decision, limit: int) -> bytes | None:
             continue
         return wanted
     raise StoreUnavailable(
-        f"{store.url}/{key}", "a pointer that holds still", f"{_MAX_TRIES} moves by others while we tried"
+        f"{store.url}/{key}",
+        "a pointer that no other writer changes",
+        f"{_MAX_TRIES} changes by others in {_MAX_TRIES} tries",
     )
 
 
 def read(store: Store, key: str, limit: int) -> bytes | None:
-    """The bytes of the pointer, ``None`` where there is none. Raises ``IntegrityError`` over ``limit`` bytes."""
+    """The bytes of the pointer; ``None`` if there is none. Raises ``IntegrityError`` over ``limit`` bytes."""
     try:
         return store.get(key, limit)
     except ObjectMissing:
@@ -59,9 +61,9 @@ def read(store: Store, key: str, limit: int) -> bytes | None:
 
 
 def _read_with_etag(store: Store, key: str, limit: int) -> tuple[str | None, bytes | None]:
-    """Version first, then content: who writes in between makes our own write fail, and no write of theirs is lost."""
+    """Version first, then content: a write in between makes our own write fail, so it is never lost."""
     info = store.head(key)
     if info is None:
         return None, None
-    held = read(store, key, limit)
-    return (None, None) if held is None else (info.etag, held)
+    current = read(store, key, limit)
+    return (None, None) if current is None else (info.etag, current)

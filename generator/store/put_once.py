@@ -1,4 +1,4 @@
-"""Writing an object exactly once, however often the writer is started (design, law 4)."""
+"""Writes an object exactly once, even if the writer runs several times (design, law 4)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from generator.store.base import Store
 
 
 def put_once(store: Store, key: str, data: bytes) -> bool:
-    """Make sure that ``key`` holds ``data``: ``True`` if this call wrote it, ``False`` if it was there already.
+    """Ensure that ``key`` holds ``data``: ``True`` if this call wrote it, ``False`` if it was there already.
 
-    A store may answer "already there" to a write whose own answer was lost, so the object is read back and compared.
-    Raises ``BuildConflict``, with both digests, where it holds other bytes.
+    After a lost answer a store may report a write's own object as existing, so the object is read back and compared.
+    Raises ``BuildConflict``, with both digests, if it holds other bytes.
     """
     try:
         store.create(key, data)
     except AlreadyExists as there:
-        held = _read_up_to(store, key, len(data))
-        if held != data:
+        stored = _read_up_to(store, key, len(data))
+        if stored != data:
             hint = "another build, or another environment, wrote this object"
-            got = f"more than {len(data)} bytes" if held is None else digest_of(held)
+            got = f"more than {len(data)} bytes" if stored is None else digest_of(stored)
             raise BuildConflict(f"{store.url}/{key}", digest_of(data), got, hint) from there
         return False
     return True
 
 
 def _read_up_to(store: Store, key: str, size: int) -> bytes | None:
-    """The object; ``None``, unread, where it is larger than ``size`` bytes."""
+    """The object; ``None``, without reading it, if it is larger than ``size`` bytes."""
     try:
         return store.get(key, size)
     except IntegrityError:

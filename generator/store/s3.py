@@ -1,12 +1,12 @@
-"""S3 and its relatives through boto3.
+"""The S3 store: S3 and compatible services through boto3.
 
 Writes are conditional (``If-None-Match: *``, ``If-Match``) and go through ``put_object``, because ``upload_file``
-cannot send conditions; so an object has at most 5 GB. botocore repeats a request whose answer was lost, and a
-conditional write that had arrived then meets itself: 412 may speak of this very call, and is left to the caller
-(``generator.store.put_once``). A body that was cut is read again, which botocore does not do by itself.
+cannot send conditions, so an object has at most 5 GB. botocore retries a request whose answer was lost; if it was a
+conditional write that had succeeded, the retry finds its own object. A 412 may therefore be caused by this very call,
+and is left to the caller (``generator.store.put_once``). Truncated bodies are read again, which botocore does not do.
 
-A store holds no client (``generator.store.s3_client`` does), so stores may be pickled, with their credentials, and
-processes may be forked.
+A store does not hold its client (``generator.store.s3_client`` does), so stores may be pickled, with their credentials,
+and processes may be forked.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef, PutObjectOutputTypeDef
 
-_MAX_PAUSE_SECONDS = 2.0  # seconds
+_MAX_PAUSE_SECONDS = 2.0
 
 
 @final
@@ -94,7 +94,7 @@ class S3Store(Store):
             try:
                 return self._read_body(lambda: self._client.get_object(Bucket=self._bucket, Key=full, Range=span))
             except ClientError as error:
-                if status_of(error) == 416:  # beyond the end
+                if status_of(error) == 416:  # after the end
                     return b""
                 raise
 
@@ -106,14 +106,16 @@ class S3Store(Store):
             except ClientError as error:
                 if status_of(error) != 404:
                     raise
-                require_bucket(self._bucket, self._settings)  # a HEAD without a body does not say what is missing
+                require_bucket(
+                    self._bucket, self._settings
+                )  # a HEAD response does not say whether key or bucket is missing
                 return None
         return ObjectInfo(key, facts["ContentLength"], facts["ETag"], facts["LastModified"].astimezone(UTC))
 
     def create(self, key: str, data: bytes) -> str:
         full = self._full_key(key)
-        there = AlreadyExists(f"{self.url}/{key}", "no object yet", "an object")
-        with self._translate_errors(key, there):
+        exists = AlreadyExists(f"{self.url}/{key}", "no object yet", "an object")
+        with self._translate_errors(key, exists):
             return self._send_write(
                 lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*")
             )
@@ -150,14 +152,15 @@ class S3Store(Store):
         return iter(sorted(filter(is_segment, names)))
 
     def check_writable(self) -> None:
-        """Write, overwrite and delete a hidden object, and see that the store refuses what a condition forbids.
+        """Write and delete a hidden object, and check that the service enforces the conditions of writes.
 
-        Law 4 rests on these conditions; a service that ignores them is refused with ``StoreUnavailable``.
+        Law 4 depends on these conditions; a service that ignores them is refused with ``StoreUnavailable``.
         """
         full = f"{self._key_prefix}{PROBE_PREFIX}{secrets.token_hex(8)}"
         with self._translate_errors(""):
             client, bucket = self._client, self._bucket
-            client.put_object(Bucket=bucket, Key=full, Body=b"probe")  # with a condition, a repetition meets itself
+            # Unconditional: a retried conditional put would fail on its own object.
+            client.put_object(Bucket=bucket, Key=full, Body=b"probe")
             try:
                 self._expect_refusal(
                     "If-None-Match",
@@ -171,7 +174,7 @@ class S3Store(Store):
                 client.delete_object(Bucket=bucket, Key=full)
 
     def make_bucket(self) -> bool:
-        """Make the bucket of this store; ``False`` where it is there already. Raises ``StoreError``."""
+        """Create the bucket of this store; ``False`` if it exists already. Raises ``StoreError``."""
         return make_bucket(self._bucket, self._settings)
 
     def rejects_bad_checksum(self) -> bool:
@@ -181,12 +184,12 @@ class S3Store(Store):
         )
 
     def partial_writes(self) -> Iterator[PartialWrite]:
-        """Unfinished uploads below this store's prefix, and probes right there. Raises ``StoreError``."""
+        """Unfinished uploads below this store's prefix, and probes directly below it. Raises ``StoreError``."""
         bucket, settings = self._bucket, self._settings
         for upload in unfinished_uploads(bucket, self._key_prefix, settings):
             where = f"s3://{bucket}/{upload.key} (upload {upload.upload_id})"
             yield PartialWrite("upload", where, 0, upload.started, partial(abort_upload, bucket, upload, settings))
-        for info in self._list_below(PROBE_PREFIX, every=True):
+        for info in self._list_below(PROBE_PREFIX, include_hidden=True):
             remove = partial(self._client.delete_object, Bucket=bucket, Key=f"{self._key_prefix}{info.key}")
             yield PartialWrite("temporary", f"{self.url}/{info.key}", info.size, info.modified, remove)
 
@@ -201,15 +204,15 @@ class S3Store(Store):
     def _full_key(self, key: str) -> str:
         return join_key(self._prefix, check_key(key))
 
-    def _list_below(self, prefix: str, *, every: bool = False) -> Iterator[ObjectInfo]:
-        """Objects whose key, without ``every``, is one that ``check_key`` lets pass."""
+    def _list_below(self, prefix: str, *, include_hidden: bool = False) -> Iterator[ObjectInfo]:
+        """Objects whose keys begin with ``prefix``; by default only those whose keys are valid (``is_key``)."""
         with self._translate_errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._key_prefix + prefix
             )
             for page in pages:
                 for item in page.get("Contents", ()):
-                    if every or is_key(item["Key"]):
+                    if include_hidden or is_key(item["Key"]):
                         yield self._object_info(item)
 
     def _object_info(self, item: ObjectTypeDef) -> ObjectInfo:
@@ -217,20 +220,22 @@ class S3Store(Store):
         return ObjectInfo(key, item["Size"], item["ETag"], item["LastModified"].astimezone(UTC))
 
     def _read_body(self, ask: Callable[[], GetObjectOutputTypeDef]) -> bytes:
-        """The body of an answer; botocore compares its length and checksum, and what was cut is asked for again."""
+        """The body of a response. botocore checks its length and checksum; a truncated body is requested again."""
         attempt = 1
         while True:
             answer = ask()
             try:
                 return answer["Body"].read()
-            except (BotoCoreError, HTTPError) as cut:
+            except (BotoCoreError, HTTPError) as truncated:
                 if attempt == self._settings.max_attempts:
-                    raise StoreUnavailable(self.url, "a whole body", f"{cut} in attempt {attempt}") from cut
+                    raise StoreUnavailable(
+                        self.url, "a complete body", f"{truncated} in attempt {attempt}"
+                    ) from truncated
             _back_off(attempt)
             attempt += 1
 
     def _send_write(self, send: Callable[[], PutObjectOutputTypeDef]) -> str:
-        """The etag of a write, sent again while another conditional write is in progress (HTTP 409)."""
+        """Send a write and return its etag; retried while another conditional write is in progress (HTTP 409)."""
         attempt = 1
         while True:
             try:
@@ -248,8 +253,10 @@ class S3Store(Store):
             if status_of(error) == 412:
                 return
             raise
-        hint = "latentmill needs conditional writes; use a service, or a version of it, that has them"
-        raise StoreUnavailable(self.url, f"a service that honours {condition}", "a write in spite of it", hint)
+        hint = "latentmill needs conditional writes; use a service, or a version of it, that supports them"
+        raise StoreUnavailable(
+            self.url, f"a service that honours {condition}", "a write that violated the condition", hint
+        )
 
     def _translate_errors(self, key: str, refused: StoreError | None = None) -> AbstractContextManager[None]:
         where = f"{self.url}/{key}" if key else self.url

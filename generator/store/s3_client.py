@@ -1,7 +1,7 @@
-"""An S3 service as one process sees it: the client, what its failures mean, and what only an operator asks for.
+"""The S3 client of a process, the translation of its errors, and operator requests (buckets, unfinished uploads).
 
-With ``generator.store.s3`` the only files that import boto3. There is one client per process and settings, made at
-the first use; a forked child makes its own.
+Only this file and ``generator.store.s3`` import boto3. There is one client per process and settings, made at the first
+use; a forked child makes its own.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, SSOError)
 _BAD_CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}  # HTTP 400
 _BUCKET_EXISTS_CODES = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
-_WRONG_CRC32 = "AAAAAA=="  # that of no bytes at all
+_WRONG_CRC32 = "AAAAAA=="  # the CRC of empty input
 
 
 @dataclass(frozen=True)
 class UnfinishedUpload:
-    """A multipart upload that was begun and neither completed nor aborted: invisible, and paid for."""
+    """A multipart upload that was neither completed nor aborted: not listed as an object, but billed."""
 
     key: str  # in the bucket
     upload_id: str
@@ -71,12 +71,12 @@ def client_of(settings: S3Settings) -> S3Client:
     return retry_truncated_answers(client, settings.max_attempts)
 
 
-os.register_at_fork(after_in_child=client_of.cache_clear)  # parent and child would talk over the same sockets
+os.register_at_fork(after_in_child=client_of.cache_clear)  # parent and child would share sockets
 
 
 @lru_cache(maxsize=64)
 def require_bucket(bucket: str, settings: S3Settings) -> None:
-    """Raises ``BucketMissing``; once seen, a bucket is not asked for again."""
+    """Raises ``BucketMissing``. A bucket that was found is not checked again."""
     try:
         client_of(settings).head_bucket(Bucket=bucket)
     except ClientError as error:
@@ -89,13 +89,13 @@ def require_bucket(bucket: str, settings: S3Settings) -> None:
 def translate_errors(
     bucket: str, where: str, settings: S3Settings, refused: StoreError | None = None
 ) -> Iterator[None]:
-    """Inside the block failures of boto3 are a ``StoreError`` about ``where``; a failed condition is ``refused``."""
+    """Translates boto3 errors of the block to a ``StoreError`` about ``where``; ``refused`` if a condition failed."""
     try:
         yield
     except ClientError as error:
         raise _translate(error, bucket, where, settings, refused) from error
     except _NO_CREDENTIALS as error:
-        hint = "give access_key and secret_key, or let boto3's own chain find some"
+        hint = "set access_key and secret_key, or configure credentials for boto3's own chain"
         raise AccessDenied(where, "credentials", str(error), hint) from error
     except BotoCoreError as error:
         attempts = f"after {settings.max_attempts} attempt(s): {error}"
@@ -103,16 +103,16 @@ def translate_errors(
 
 
 def status_of(error: ClientError) -> int:
-    """The HTTP status of a refusal."""
+    """The HTTP status of an error response."""
     return error.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
 def make_bucket(bucket: str, settings: S3Settings) -> bool:
-    """Make the bucket; ``False`` where there is one of this name already. Raises ``StoreError``."""
+    """Create the bucket; ``False`` if a bucket of this name exists already. Raises ``StoreError``."""
     client = client_of(settings)
     with translate_errors(bucket, f"s3://{bucket}", settings):
         try:
-            if settings.region in (None, "us-east-1"):  # the one region that must not be named
+            if settings.region in (None, "us-east-1"):  # the only region that must not be stated
                 client.create_bucket(Bucket=bucket)
             else:
                 place = {"LocationConstraint": settings.region}
@@ -125,7 +125,7 @@ def make_bucket(bucket: str, settings: S3Settings) -> bool:
 
 
 def rejects_bad_checksum(bucket: str, key: str, settings: S3Settings) -> bool:
-    """Whether the service refuses bytes whose checksum is wrong; leaves no object at ``key``. Raises ``StoreError``."""
+    """Whether the service refuses bytes with a wrong checksum; leaves no object at ``key``. Raises ``StoreError``."""
     client = client_of(settings)
     with translate_errors(bucket, f"s3://{bucket}/{key}", settings):
         try:
@@ -139,7 +139,7 @@ def rejects_bad_checksum(bucket: str, key: str, settings: S3Settings) -> bool:
 
 
 def unfinished_uploads(bucket: str, prefix: str, settings: S3Settings) -> Iterator[UnfinishedUpload]:
-    """Multipart uploads to keys that begin with ``prefix``, a page at a time. Raises ``StoreError``."""
+    """Unfinished multipart uploads to keys that begin with ``prefix``, read page by page. Raises ``StoreError``."""
     with translate_errors(bucket, f"s3://{bucket}/{prefix}", settings):
         pages = client_of(settings).get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
@@ -148,7 +148,7 @@ def unfinished_uploads(bucket: str, prefix: str, settings: S3Settings) -> Iterat
 
 
 def abort_upload(bucket: str, upload: UnfinishedUpload, settings: S3Settings) -> None:
-    """Remove what was uploaded so far; nothing happens where the upload has ended. Raises ``StoreError``."""
+    """Delete the uploaded parts; does nothing if the upload has ended. Raises ``StoreError``."""
     gone = ObjectMissing(f"s3://{bucket}/{upload.key}", "an unfinished upload", "none")
     try:
         with translate_errors(bucket, f"s3://{bucket}/{upload.key}", settings, gone):

@@ -1,8 +1,8 @@
-"""No part of an answer passes for the whole of it.
+"""Detects truncated S3 responses and turns them into errors that botocore retries.
 
-A connection that is closed in the middle of an answer is no error to botocore: it takes the headers that arrived for
-all of them, a list of objects that was cut for a short one or for bad XML, and it waits for the rest of a
-``100 Continue`` in a loop that never ends. Here such answers become errors that botocore repeats by itself.
+A connection that closes in the middle of a response is not an error for botocore: it accepts the headers that arrived
+as complete, takes a truncated list of objects for a short one or for bad XML, and waits for the rest of a
+``100 Continue`` in an endless loop.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from botocore.exceptions import ConnectionClosedError
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
-# Answers without a body whose length would tell, and what they say on success.
+# Responses without a body whose length could be checked, and the fields that they have on success.
 _REQUIRED_FIELDS = {"HeadObject": ("ETag", "LastModified", "ContentLength"), "PutObject": ("ETag",)}
-_PAUSE = 0.2  # seconds before such a request is sent again
+_PAUSE = 0.2  # seconds before a retry of such a request
 
 
 def retry_truncated_answers(client: S3Client, max_attempts: int) -> S3Client:
-    """Make ``client`` repeat, up to ``max_attempts`` in all, what was answered in part."""
+    """Make ``client`` retry requests with truncated responses, up to ``max_attempts`` in all."""
     events, endpoint = client.meta.events, client._endpoint  # type: ignore[attr-defined]
     endpoint.http_session = _LengthCheckedSession(endpoint.http_session)
     events.register_last("before-call.s3", _drop_expect_header)
@@ -32,7 +32,7 @@ def retry_truncated_answers(client: S3Client, max_attempts: int) -> S3Client:
 
 
 def _retry_handler(facts: tuple[str, ...], max_attempts: int) -> Callable[..., float | None]:
-    """A handler that sends a request again while its success lacks one of ``facts``."""
+    """A handler that retries a request while its successful response lacks one of the fields ``facts``."""
 
     def pause(response: Any, attempts: int, **_: object) -> float | None:
         if response is None or response[0].status_code != 200:
@@ -48,7 +48,7 @@ def _retry_handler(facts: tuple[str, ...], max_attempts: int) -> Callable[..., f
 
 @final
 class _LengthCheckedSession:
-    """botocore's HTTP session; raises ``ConnectionClosedError`` for an answer that is shorter than it says."""
+    """botocore's HTTP session; raises ``ConnectionClosedError`` for a response that is shorter than its headers say."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -65,14 +65,14 @@ class _LengthCheckedSession:
 
 
 def _is_complete(answer: Any, *, bodiless: bool, read: bool) -> bool:
-    """Whether the headers of a success are whole, and its body as long as they say, as far as it was ``read``."""
+    """Whether a successful response has complete headers and, if its body was ``read``, a body of the stated length."""
     headers = answer.headers
     if not 200 <= answer.status_code < 300 or answer.status_code == 204:
         return True
     if not headers.get("etag", '"').endswith('"') or not headers.get("last-modified", "GMT").endswith("GMT"):
         return False
     length = headers.get("content-length")
-    if bodiless or not length:  # a body in chunks says itself where it ends; one without either ended somewhere
+    if bodiless or not length:  # a chunked body marks its own end; without either, the end is unknown
         return bodiless or headers.get("transfer-encoding") is not None
     return not read or int(length) == len(answer.content)
 

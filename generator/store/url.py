@@ -1,4 +1,4 @@
-"""What a store URL says: ``s3://bucket/prefix``, ``file:///path``, a plain path, ``memory://name/prefix``."""
+"""Parses store URLs: ``s3://bucket/prefix``, ``file:///path``, a plain path, ``memory://name/prefix``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXPECTED_FORMS = "s3://bucket/prefix, file:///path, a path, or memory://name"
 
 
 class StoreLocation(NamedTuple):
-    """A parsed store URL; ``root`` is a bucket, an absolute path, or the name of a memory space."""
+    """A parsed store URL; ``root`` is a bucket, an absolute path, or the name of a memory store."""
 
     scheme: Literal["s3", "file", "memory"]
     root: str
@@ -25,7 +25,7 @@ class StoreLocation(NamedTuple):
 
 
 def parse_url(url: str) -> StoreLocation:
-    """The place ``url`` names. Plain paths may be relative or begin with ``~``. Raises ``SpecError('url', ...)``."""
+    """Parse ``url``. Plain paths may be relative or begin with ``~``. Raises ``SpecError('url', ...)``."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         return StoreLocation("file", _absolute(url, url))
@@ -59,7 +59,7 @@ def _absolute(path: str, url: str) -> str:
         home = Path(path).expanduser()
     except RuntimeError as homeless:
         raise SpecError("url", "a home directory that exists", _redact(url)) from homeless
-    # Links are kept: where /data leads is for its owner to change, and may differ on the worker's machine.
+    # Links are not resolved: their owner may change them, and they may differ on the worker's machine.
     return "/" + os.path.abspath(home).lstrip("/")  # noqa: PTH100
 
 

@@ -1,4 +1,4 @@
-"""``latentmill bench`` as a user calls it."""
+"""The command ``latentmill bench``."""
 
 from __future__ import annotations
 

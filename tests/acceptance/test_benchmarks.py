@@ -1,4 +1,4 @@
-"""The benchmarks run, small: what they say of real data stands in the documentation."""
+"""The benchmarks run at small size; the documentation has their results on real data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(out: Path, *families: str) -> str:
-    words = ["--quick", "--threads", "1", "--out", out, "--work", out / "work", "--samplers", "gaussian", "mixture"]
+    arguments = ["--quick", "--threads", "1", "--out", out, "--work", out / "work", "--samplers", "gaussian", "mixture"]
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/families.py", *words, "--families", *families],
+        [sys.executable, ROOT / "benchmarks/families.py", *arguments, "--families", *families],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -28,9 +28,9 @@ def run(out: Path, *families: str) -> str:
 def test_families_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
     run(tmp_path, "linear")
     before = (tmp_path / "families.jsonl").read_text()
-    told = run(tmp_path, "linear", "stacked")
-    assert "stacked" in told
-    assert "linear" not in told
+    output = run(tmp_path, "linear", "stacked")
+    assert "stacked" in output
+    assert "linear" not in output
     rows = [json.loads(line) for line in (tmp_path / "families.jsonl").read_text().splitlines()]
     assert (tmp_path / "families.jsonl").read_text().startswith(before)
     assert [(row["family"], row["sampler"]) for row in rows] == [
@@ -47,9 +47,9 @@ def test_families_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
 
 
 def test_few_labels_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
-    told = [few_labels(tmp_path, *words) for words in (["--settings", "100"], [])]
-    assert ("seed 0, 100" in told[0], "seed 0, unlabelled" in told[0]) == (True, False)
-    assert ("seed 0, 100" in told[1], "seed 0, unlabelled" in told[1]) == (False, True)
+    output = [few_labels(tmp_path, *arguments) for arguments in (["--settings", "100"], [])]
+    assert ("seed 0, 100" in output[0], "seed 0, unlabelled" in output[0]) == (True, False)
+    assert ("seed 0, 100" in output[1], "seed 0, unlabelled" in output[1]) == (False, True)
     rows = [json.loads(line) for line in (tmp_path / "few_labels.jsonl").read_text().splitlines()]
     assert [row["setting"] for row in rows] == ["100", "unlabelled"]
     assert rows[0]["accuracy"]["real"] == rows[1]["accuracy"]["real"]
@@ -59,18 +59,18 @@ def test_few_labels_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
     assert "| unlabelled | light | " in page
 
 
-def few_labels(out: Path, *words: str) -> str:
-    command = [sys.executable, ROOT / "benchmarks/few_labels.py", "--quick", "--threads", "1", "--out", out, *words]
+def few_labels(out: Path, *arguments: str) -> str:
+    command = [sys.executable, ROOT / "benchmarks/few_labels.py", "--quick", "--threads", "1", "--out", out, *arguments]
     done = subprocess.run([*command, "--work", out / "work"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def test_the_budget_curve_is_measured_once_and_drawn_up(tmp_path: Path) -> None:
-    words = ["--quick", "--threads", "1", "--out", tmp_path, "--work", tmp_path / "work"]
+    arguments = ["--quick", "--threads", "1", "--out", tmp_path, "--work", tmp_path / "work"]
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, ROOT / "benchmarks/budget.py", *words], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, ROOT / "benchmarks/budget.py", *arguments], cwd=ROOT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
     assert "real" not in done.stderr
@@ -97,15 +97,15 @@ def test_throughput_is_measured_and_a_part_anew(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"# Above\n\n{page.read_text()}\nbelow\n")
     throughput(tmp_path, "--parts", "encoders")
-    told = page.read_text()
-    assert told.startswith("# Above\n")
-    assert told.endswith("\nbelow\n")
+    output = page.read_text()
+    assert output.startswith("# Above\n")
+    assert output.endswith("\nbelow\n")
     assert len(read_rows(tmp_path / "throughput.jsonl")) == len(rows)
-    assert told.count("| jpeg, latentmill | ") == 1
+    assert output.count("| jpeg, latentmill | ") == 1
 
 
-def throughput(out: Path, *words: str) -> None:
-    command = [sys.executable, ROOT / "benchmarks/throughput.py", "--quick", "--out", out, "--work", out, *words]
+def throughput(out: Path, *arguments: str) -> None:
+    command = [sys.executable, ROOT / "benchmarks/throughput.py", "--quick", "--out", out, "--work", out, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -129,8 +129,8 @@ def test_the_budget_is_measured_once_and_a_second_opinion_is_added(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["budget.jsonl", "budget.md", "work"]
 
 
-def budget(out: Path, *words: str) -> None:
-    command = [sys.executable, ROOT / "benchmarks/budget.py", "--quick", "--threads", "1", "--out", out, *words]
+def budget(out: Path, *arguments: str) -> None:
+    command = [sys.executable, ROOT / "benchmarks/budget.py", "--quick", "--threads", "1", "--out", out, *arguments]
     done = subprocess.run([*command, "--work", out / "work"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: a real process each time; its exit code, its words, its JSON."""
+"""The command line in real processes: exit codes, text output, JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIGITS = tuple("0123456789")
 
 
 class Cli:
-    """Runs ``latentmill`` in a directory of its own, with settings of its own."""
+    """Runs ``latentmill`` in its own directory, with its own settings."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -32,7 +32,7 @@ class Cli:
         }
 
     def run(self, *words: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The finished command; it must have ended with ``code``, and never shows a traceback."""
+        """The finished command; asserts that it ended with ``code`` and printed no traceback."""
         done = subprocess.run(
             [sys.executable, "-c", "from workers.cli import main; main()", *words],
             cwd=self.home,
@@ -46,7 +46,7 @@ class Cli:
         return done
 
     def facts(self, *words: str, code: int = 0) -> Any:
-        """What the command prints with ``--json``."""
+        """The JSON that the command prints with ``--json``."""
         return json.loads(self.run(*words, "--json", code=code).stdout)
 
     def refusal(self, *words: str, code: int = 2, **environment: str) -> dict[str, str]:
@@ -97,8 +97,8 @@ def test_generate_verify_replay_inspect(cli: Cli) -> None:
     again = cli.facts("replay", "out/tiny", "42", "--bundle", "tiny.bundle", "--out", "again.png")
     assert again["identical"] is True
     assert (cli.home / "again.png").read_bytes().startswith(b"\x89PNG")
-    told = cli.facts("inspect", "tiny.bundle", "--picture", "samples.png", "--no-diagnosis")
-    assert told["classes"] == ["cat", "dog", "owl"]
+    result = cli.facts("inspect", "tiny.bundle", "--picture", "samples.png", "--no-diagnosis")
+    assert result["classes"] == ["cat", "dog", "owl"]
     assert (cli.home / "samples.png").is_file()
     shard = next((cli.home / "out").glob("tiny/builds/*/shards/*.tar"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
@@ -150,15 +150,15 @@ def test_train_makes_a_bundle_that_generates(cli: Cli) -> None:
     ],
 )
 def test_bad_input_is_named_and_ends_with_2(cli: Cli, words: list[str], field: str) -> None:
-    told = cli.refusal(*words)
-    assert told["field"] == field, told
-    assert told["expected"]
+    result = cli.refusal(*words)
+    assert result["field"] == field, result
+    assert result["expected"]
     assert not (cli.home / "b").exists()
 
 
 def test_a_spec_with_a_typo_names_it_in_words(cli: Cli) -> None:
-    told = cli.run("generate", cli.spec(cuont=5), code=2).stderr
-    assert told.startswith("error: cuont: expected one of the known fields (bundle, destination, name")
+    result = cli.run("generate", cli.spec(cuont=5), code=2).stderr
+    assert result.startswith("error: cuont: expected one of the known fields (bundle, destination, name")
     assert not (cli.home / "out").exists()
 
 
@@ -182,14 +182,14 @@ def test_a_wrong_option_is_explained_without_a_traceback(cli: Cli) -> None:
 
 
 def test_the_demo_builds_verifies_and_finds_it_again(cli: Cli) -> None:
-    tiny_bundle(cli.home / "demo" / "digits.bundle", classes=DIGITS)  # stands for a bundle trained before
-    told = cli.facts("demo", "--out", "demo", "--count", "300")
-    assert (told["images"], told["found"]) == (300, False)
-    assert Path(told["preview"]).is_file()
-    assert Path(told["real_beside_generated"]).is_file() or (cli.home / told["real_beside_generated"]).is_file()
-    assert "images_per_second" in told
+    tiny_bundle(cli.home / "demo" / "digits.bundle", classes=DIGITS)  # in place of a trained bundle
+    result = cli.facts("demo", "--out", "demo", "--count", "300")
+    assert (result["images"], result["found"]) == (300, False)
+    assert Path(result["preview"]).is_file()
+    assert Path(result["real_beside_generated"]).is_file() or (cli.home / result["real_beside_generated"]).is_file()
+    assert "images_per_second" in result
     again = cli.facts("demo", "--out", "demo", "--count", "300")
-    assert (again["found"], again["dataset"]) == (True, told["dataset"])
+    assert (again["found"], again["dataset"]) == (True, result["dataset"])
 
 
 def test_up_serves_clients_of_this_user_until_it_is_interrupted(cli: Cli) -> None:
@@ -201,11 +201,11 @@ def test_up_serves_clients_of_this_user_until_it_is_interrupted(cli: Cli) -> Non
         while not (cli.home / "state" / "redis.json").exists():
             assert time.monotonic() < deadline, (cli.home / "up.log").read_text()
             time.sleep(0.1)
-        told = cli.facts("submit", cli.spec(), "--watch")
-        assert (told["state"], told["samples_done"]) == ("committed", 60)
-        assert [job["job"] for job in cli.facts("jobs")] == [told["job"]]
-        assert cli.facts("status", told["job"])["state"] == "committed"
-        assert cli.facts("cancel", told["job"])["state"] == "committed"
+        result = cli.facts("submit", cli.spec(), "--watch")
+        assert (result["state"], result["samples_done"]) == ("committed", 60)
+        assert [job["job"] for job in cli.facts("jobs")] == [result["job"]]
+        assert cli.facts("status", result["job"])["state"] == "committed"
+        assert cli.facts("cancel", result["job"])["state"] == "committed"
         assert cli.facts("health")["healthy"] is True
     finally:
         up.send_signal(signal.SIGINT)

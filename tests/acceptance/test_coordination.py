@@ -1,4 +1,4 @@
-"""The benchmark of coordination runs, small: what it says at full size stands in docs/reliability.md."""
+"""The coordination benchmark runs at small size; docs/reliability.md has its results at full size."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ from workers.schedules.schedule import Schedule, parse_schedule
 from workers.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
+TOP_PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = [*TOP_PAGES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
 EXAMPLE = ROOT / "deploy/.env.example"
 READER_PAGES = [page for page in PAGES if page.name in ("README.md", "how-to.md", "operations.md", "nightly.md")]
 
@@ -40,6 +41,19 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_modules_of_the_code_exist(page: Path) -> None:
+    text = page.read_text()
+    for path, rest in re.findall(r"(?<![\w/.-])((?:generator|workers|tests|benchmarks)/[\w/]+(?:\.py)?)([<*]?)", text):
+        if rest:  # a pattern
+            path = path.rpartition("/")[0]
+        assert (ROOT / path).exists() or (ROOT / f"{path}.py").exists(), path
+    for module in re.findall(r"`+(?:python -m )?((?:generator|workers|tests)(?:\.\w+)+)", text):
+        parent = module.rpartition(".")[0].replace(".", "/")
+        path = ROOT / module.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists() or (ROOT / parent).with_suffix(".py").exists(), module
 
 
 @pytest.mark.parametrize("page", READER_PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""The Redis and workers of one machine: nobody shares them by accident, and nothing of them is left behind."""
+"""Embedded Redis and workers: they are not shared by accident, and leave no processes behind."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MAIN = [sys.executable, "-c", "from workers.cli import main; main()"]
 DIGITS = tuple("0123456789")
 
 
-def until(wanted: Callable[[], bool], told: Callable[[], str] = str, seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], describe: Callable[[], str] = str, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
-    while not wanted():
-        assert time.monotonic() < deadline, told()
+    while not condition():
+        assert time.monotonic() < deadline, describe()
         time.sleep(0.05)
 
 
@@ -50,7 +50,7 @@ def descendants(pid: int) -> set[int]:
 
 
 class Running:
-    """A ``latentmill`` command that runs until it is told to end, in a directory with a space in its name."""
+    """A ``latentmill`` command that runs until it is stopped, in a directory with a space in its name."""
 
     def __init__(self, home: Path, *words: str, **environment: str) -> None:
         self.home, self.state = home, home / "the state"
@@ -66,7 +66,7 @@ class Running:
         self.children: set[int] = set()
 
     def until_served(self, ready: Path) -> None:
-        """Wait for a file that says so, and note every process below."""
+        """Wait for the file that signals readiness, and record all child processes."""
 
         def served() -> bool:
             self.children = descendants(self.process.pid)
@@ -98,7 +98,7 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Running
 
 
 def fake_server(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A redis-server on PATH that misbehaves as real ones do when they cannot start."""
+    """A redis-server on PATH that fails to start as real ones do."""
     directory.mkdir()
     program = directory / "redis-server"
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -224,10 +224,10 @@ def test_a_second_signal_ends_workers_that_do_not_answer(run: Callable[..., Runn
     workers = [pid for pid in up.children if b"redis" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(workers) >= 4
     for pid in workers:
-        os.kill(pid, signal.SIGSTOP)  # deaf to SIGTERM from here on
+        os.kill(pid, signal.SIGSTOP)  # cannot handle SIGTERM from now on
     up.process.send_signal(signal.SIGTERM)
     until(lambda: "stopping" in up.log.read_text())
-    up.process.send_signal(signal.SIGHUP)  # a terminal that closes is no second wish
+    up.process.send_signal(signal.SIGHUP)  # a closing terminal is not a second request
     time.sleep(0.5)
     assert up.process.poll() is None
     up.process.send_signal(signal.SIGINT)

@@ -34,10 +34,10 @@ pytestmark = pytest.mark.skipif(
 
 
 def generate(spec: Path, **environment: str) -> dict[str, Any]:
-    """``latentmill generate`` in a process of its own: exit code and what it said."""
+    """``latentmill generate`` in its own process: exit code and output."""
     command = [sys.executable, "-c", "from workers.cli import main; main()", "generate", str(spec), "--json"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
-    done = subprocess.run(command, env=kept | environment, capture_output=True, text=True)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
+    done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True)
     return {"code": done.returncode} | json.loads(done.stdout or done.stderr)
 
 
@@ -65,7 +65,7 @@ def test_begun_in_one_environment_and_finished_in_another(half: tuple[BuildLocat
     assert (refused["code"], refused["error"]) == (1, "EnvironmentMismatch")
     assert "--new-environment" in refused["hint"]
     assert open_epoch(location.store) == 1
-    with pytest.raises(EnvironmentMismatch, match="opened to leave"):
+    with pytest.raises(EnvironmentMismatch, match="epoch 1 of this build replaces"):
         build(location, bundle, device="cpu")
     assert generate(spec, **other)["code"] == 0
     manifest = build(location, bundle, device="cpu")  # committed: found as it is, in any environment

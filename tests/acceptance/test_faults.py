@@ -39,53 +39,53 @@ def expected(bundle: Path) -> ReferenceBuild:
 
 
 @pytest.fixture(scope="module")
-def whole_scene(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyService]:
+def shared_service(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyService]:
     bucket = s3_server.make_bucket(f"faults-{uuid.uuid4().hex}")
-    with FaultyService(tmp_path_factory.mktemp("faults"), s3_server, bucket) as scene:
-        yield scene
-    assert scene.watcher.left == []
+    with FaultyService(tmp_path_factory.mktemp("faults"), s3_server, bucket) as service:
+        yield service
+    assert service.watcher.left == []
 
 
 @pytest.fixture
-def scene(whole_scene: FaultyService) -> Iterator[FaultyService]:
-    """Calm, with two living workers."""
-    for _ in range(2 - sum(worker.is_alive() for worker in whole_scene.workers)):
-        whole_scene.start_worker()
-    yield whole_scene
-    whole_scene.stop_faults()
+def service(shared_service: FaultyService) -> Iterator[FaultyService]:
+    """The service without faults, with two live workers."""
+    for _ in range(2 - sum(worker.is_alive() for worker in shared_service.workers)):
+        shared_service.start_worker()
+    yield shared_service
+    shared_service.stop_faults()
 
 
 class Job:
-    """One build that is being disturbed."""
+    """One build under faults."""
 
-    def __init__(self, scene: FaultyService, bundle: Path, expected: ReferenceBuild) -> None:
-        self._scene, self._expected = scene, expected
-        destination = f"{scene.bucket}/{uuid.uuid4().hex}"
-        fields = job_fields(bundle, scene.bucket, shards=SHARDS, destination=destination)
-        status = scene.client.submit(fields)
+    def __init__(self, service: FaultyService, bundle: Path, expected: ReferenceBuild) -> None:
+        self._service, self._expected = service, expected
+        destination = f"{service.bucket}/{uuid.uuid4().hex}"
+        fields = job_fields(bundle, service.bucket, shards=SHARDS, destination=destination)
+        status = service.client.submit(fields)
         self.id, self.url = status.job, status.url
 
     def until_done(self, shards: int) -> int:
-        """Wait for so many; how many are done by then."""
-        self._scene.wait_until(lambda: self._scene.client.status(self.id).shards_done >= shards)
-        return self._scene.client.status(self.id).shards_done
+        """Wait until so many shards are done; returns how many are."""
+        self._service.wait_until(lambda: self._service.client.status(self.id).shards_done >= shards)
+        return self._service.client.status(self.id).shards_done
 
     def until_committed(self) -> None:
-        """Wait for the commit, and see that it is what an undisturbed build commits, with nothing beside it."""
-        self._scene.wait_until(lambda: self._scene.client.status(self.id).state in ("committed", "failed"))
-        status = self._scene.client.status(self.id)
-        assert status.state == "committed", f"{status.error}\n{self._scene.logs()}"
+        """Wait for the commit, and compare it with that of a build without faults; there must be no other objects."""
+        self._service.wait_until(lambda: self._service.client.status(self.id).state in ("committed", "failed"))
+        status = self._service.client.status(self.id)
+        assert status.state == "committed", f"{status.error}\n{self._service.logs()}"
         self.is_whole()
 
     def is_whole(self) -> None:
-        outcome = compare_build(self.url, self._scene.settings.s3, self._expected)
+        outcome = compare_build(self.url, self._service.settings.s3, self._expected)
         assert outcome.problems == ()
         assert outcome.equal == outcome.expected > 3 * SHARDS
 
 
 @pytest.fixture
-def submit(scene: FaultyService, bundle: Path, expected: ReferenceBuild):  # type: ignore[no-untyped-def]
-    return lambda: Job(scene, bundle, expected)
+def submit(service: FaultyService, bundle: Path, expected: ReferenceBuild):  # type: ignore[no-untyped-def]
+    return lambda: Job(service, bundle, expected)
 
 
 STORE_FAULTS = {
@@ -101,20 +101,20 @@ STORE_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.FORBIDDEN])  # which no time mends
-def test_a_store_that_fails(scene: FaultyService, submit, fault: Fault) -> None:  # type: ignore[no-untyped-def]
-    met = scene.s3_proxy.counts[fault]
-    scene.s3_proxy.plan = STORE_FAULTS[fault]
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.FORBIDDEN])  # FORBIDDEN is permanent
+def test_a_store_that_fails(service: FaultyService, submit, fault: Fault) -> None:  # type: ignore[no-untyped-def]
+    faults_before = service.s3_proxy.counts[fault]
+    service.s3_proxy.plan = STORE_FAULTS[fault]
     submit().until_committed()
-    assert scene.s3_proxy.counts[fault] > met
+    assert service.s3_proxy.counts[fault] > faults_before
 
 
-def test_a_manifest_whose_answer_is_lost_or_wrong_is_committed_once(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+def test_a_manifest_whose_answer_is_lost_or_wrong_is_committed_once(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
     for fault in (Fault.ANSWER_LOST, Fault.LATE_409):
-        met = scene.s3_proxy.counts[fault]
-        scene.s3_proxy.plan = OneFault(fault, 1.0, where="manifest.json", most=1)
+        faults_before = service.s3_proxy.counts[fault]
+        service.s3_proxy.plan = OneFault(fault, 1.0, where="manifest.json", most=1)
         submit().until_committed()
-        assert scene.s3_proxy.counts[fault] == met + 1
+        assert service.s3_proxy.counts[fault] == faults_before + 1
 
 
 WIRE_FAULTS = {
@@ -127,137 +127,137 @@ WIRE_FAULTS = {
 
 
 def _at_once(wire: TcpProxy, name: str) -> None:
-    """What a wire does by chance, it does now to all of its connections; the rest needs no chance."""
+    """Apply a random fault to all connections now."""
     {"cut": wire.cut, "reset": wire.reset, "silenced": wire.silence}.get(name, int)()
 
 
 @pytest.mark.parametrize("name", list(WIRE_FAULTS))
-def test_a_bad_wire_to_the_store(scene: FaultyService, submit, name: str) -> None:  # type: ignore[no-untyped-def]
-    met = scene.store_tcp_proxy.counts[name]
-    scene.store_tcp_proxy.faults = WIRE_FAULTS[name]
+def test_a_bad_wire_to_the_store(service: FaultyService, submit, name: str) -> None:  # type: ignore[no-untyped-def]
+    faults_before = service.store_tcp_proxy.counts[name]
+    service.store_tcp_proxy.faults = WIRE_FAULTS[name]
     job = submit()
     job.until_done(1)
-    _at_once(scene.store_tcp_proxy, name)
+    _at_once(service.store_tcp_proxy, name)
     job.until_committed()
-    assert scene.store_tcp_proxy.counts[name] > met
+    assert service.store_tcp_proxy.counts[name] > faults_before
 
 
 @pytest.mark.parametrize("name", ["delayed", "throttled", "cut", "reset"])
-def test_a_bad_wire_to_redis(scene: FaultyService, submit, name: str) -> None:  # type: ignore[no-untyped-def]
-    met = scene.redis_proxy.counts[name]
-    scene.store_tcp_proxy.faults, scene.redis_proxy.faults = SLOW, WIRE_FAULTS[name]
+def test_a_bad_wire_to_redis(service: FaultyService, submit, name: str) -> None:  # type: ignore[no-untyped-def]
+    faults_before = service.redis_proxy.counts[name]
+    service.store_tcp_proxy.faults, service.redis_proxy.faults = SLOW, WIRE_FAULTS[name]
     job = submit()
     job.until_done(1)
-    _at_once(scene.redis_proxy, name)
+    _at_once(service.redis_proxy, name)
     job.until_committed()
-    assert scene.redis_proxy.counts[name] > met
+    assert service.redis_proxy.counts[name] > faults_before
 
 
-def test_every_connection_to_redis_is_reset_again_and_again(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_every_connection_to_redis_is_reset_again_and_again(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
     for done in (1, 2, 3):
         job.until_done(done)
-        assert scene.redis_proxy.reset() > 0
+        assert service.redis_proxy.reset() > 0
     job.until_committed()
 
 
-def test_redis_connections_that_fall_silent_are_made_anew(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_redis_connections_that_fall_silent_are_made_anew(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
     job.until_done(1)
-    assert scene.redis_proxy.silence() > 0
+    assert service.redis_proxy.silence() > 0
     job.until_committed()
 
 
-def test_redis_is_away_for_longer_than_a_lease(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_redis_is_away_for_longer_than_a_lease(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
     assert job.until_done(1) < SHARDS
-    scene.redis.kill()
-    time.sleep(scene.settings.lease_seconds + 1.0)
-    scene.restart_redis()
+    service.redis.kill()
+    time.sleep(service.settings.lease_seconds + 1.0)
+    service.restart_redis()
     job.until_committed()
-    assert all(worker.is_alive() for worker in scene.workers[-2:])
+    assert all(worker.is_alive() for worker in service.workers[-2:])
 
 
-def test_a_redis_that_is_full_stops_nothing_for_good(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_a_redis_that_is_full_stops_nothing_for_good(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
     job.until_done(1)
-    with redis_py.Redis.from_url(scene.redis.url) as direct:
+    with redis_py.Redis.from_url(service.redis.url) as direct:
         direct.config_set("maxmemory", "1mb")
         time.sleep(3.0)
         direct.config_set("maxmemory", "0")
     job.until_committed()
-    assert all(worker.is_alive() for worker in scene.workers[-2:])
+    assert all(worker.is_alive() for worker in service.workers[-2:])
 
 
-def test_a_pool_process_that_is_killed_in_its_shard(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_a_pool_process_that_is_killed_in_its_shard(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
     job.until_done(1)
-    worker = _busy(scene)
+    worker = _busy(service)
     send_signal(process_tree(worker)[-1:], signal.SIGKILL)
     job.until_committed()
     assert worker.is_alive()
 
 
-def test_a_main_process_that_is_killed_leaves_no_orphans(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_a_main_process_that_is_killed_leaves_no_orphans(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
     assert job.until_done(1) < SHARDS
-    worker = _busy(scene)
+    worker = _busy(service)
     assert len(process_tree(worker)) > 1
     send_signal([worker.process.pid], signal.SIGKILL)
     assert worker.process.wait() == -signal.SIGKILL
     job.until_committed()
-    scene.wait_until(lambda: process_tree(worker) == [])
+    service.wait_until(lambda: process_tree(worker) == [])
 
 
-def test_a_worker_that_sleeps_past_its_lease_changes_nothing(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_a_worker_that_sleeps_past_its_lease_changes_nothing(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
     assert job.until_done(1) < SHARDS
-    worker = _busy(scene)
+    worker = _busy(service)
     send_signal(process_tree(worker), signal.SIGSTOP)
     try:
-        with redis_py.Redis.from_url(scene.redis.url) as direct:
-            direct.flushall()  # its lease is not even known any more
+        with redis_py.Redis.from_url(service.redis.url) as direct:
+            direct.flushall()  # its lease is unknown now
         job.until_committed()
     finally:
         send_signal(process_tree(worker), signal.SIGCONT)
-    time.sleep(2.0)  # in which it writes what it was about to write
+    time.sleep(2.0)  # it finishes its pending writes meanwhile
     assert worker.is_alive()
     job.is_whole()
 
 
-def test_a_worker_that_is_asked_to_leave_costs_nothing(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_a_worker_that_is_asked_to_leave_costs_nothing(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
     assert job.until_done(1) < SHARDS
-    worker = _busy(scene)
+    worker = _busy(service)
     worker.process.send_signal(signal.SIGTERM)
-    scene.wait_until(lambda: not worker.is_alive(), seconds=30.0)
+    service.wait_until(lambda: not worker.is_alive(), seconds=30.0)
     assert worker.process.returncode == 0
-    scene.wait_until(lambda: process_tree(worker) == [])
+    service.wait_until(lambda: process_tree(worker) == [])
     job.until_committed()
 
 
-def test_tickets_that_are_lost_and_tickets_that_come_twice(scene: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
-    scene.store_tcp_proxy.faults = SLOW
+def test_tickets_that_are_lost_and_tickets_that_come_twice(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
+    service.store_tcp_proxy.faults = SLOW
     job = submit()
-    with redis_py.Redis.from_url(scene.redis.url) as direct:
-        direct.delete(scene.settings.queue)
+    with redis_py.Redis.from_url(service.redis.url) as direct:
+        direct.delete(service.settings.queue)
         job.until_done(1)
-        for ticket in direct.lrange(scene.settings.queue, 0, -1):
-            direct.rpush(scene.settings.queue, ticket, ticket)  # the very same message, three times
+        for ticket in direct.lrange(service.settings.queue, 0, -1):
+            direct.rpush(service.settings.queue, ticket, ticket)  # the same message three times
         for _ in range(20):
-            scene.pool.app.send_task(TICKET_TASK, queue=scene.settings.queue)
-        assert direct.llen(scene.settings.queue) > SHARDS  # more than there is to do
+            service.pool.app.send_task(TICKET_TASK, queue=service.settings.queue)
+        assert direct.llen(service.settings.queue) > SHARDS  # more tickets than shards
     job.until_committed()
 
 
-def _busy(scene: FaultyService) -> WorkerProcess:
-    """A living worker. There are two, and more shards than they can make at once, so it is making one."""
-    return next(worker for worker in reversed(scene.workers) if worker.is_alive())
+def _busy(service: FaultyService) -> WorkerProcess:
+    """A live worker. It is making a shard, since there are more shards than the two workers can make at once."""
+    return next(worker for worker in reversed(service.workers) if worker.is_alive())

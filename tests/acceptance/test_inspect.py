@@ -1,4 +1,4 @@
-"""``latentmill inspect`` as a user meets it: the diagnosis of one bundle, two side by side, and the pictures."""
+"""The command ``latentmill inspect``: the diagnosis of one bundle, of two side by side, and the pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PICTURES = ("map", "centroids", "walks", "neighbours")
 
 
 def inspect(*words: str, code: int = 0) -> Result:
-    """The finished command, within this process."""
+    """The finished command, run in this process."""
     from workers.cli.main import root
 
     done = CliRunner().invoke(root, ["inspect", *words], catch_exceptions=False)
@@ -30,7 +30,7 @@ def inspect(*words: str, code: int = 0) -> Result:
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """``blue`` with 240 + 60 made codes in two dimensions, ``red`` with another decoder and four dimensions."""
+    """``blue`` with 240 + 60 random codes in two dimensions, ``red`` with another decoder and four dimensions."""
     monkeypatch.chdir(tmp_path)
     contents = tiny_contents(dims=2)
     rng = np.random.default_rng(0)
@@ -43,9 +43,9 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_bundle_is_diagnosed_and_drawn(pair: Path) -> None:
-    told = json.loads(inspect("blue", "--pictures", "pictures", "--json").stdout)
-    found = told["diagnosis"]
-    assert told["classes"] == ["cat", "dog", "owl"]
+    result = json.loads(inspect("blue", "--pictures", "pictures", "--json").stdout)
+    found = result["diagnosis"]
+    assert result["classes"] == ["cat", "dog", "owl"]
     assert found["verdict"]["kind"] == "clustered and convex"
     assert found["verdict"]["sampler"] in ("gaussian", "mixture")
     assert [facts["name"] for facts in found["samplers"]] == ["in the bundle", "gaussian", "mixture", "flow"]
@@ -56,9 +56,9 @@ def test_one_bundle_is_diagnosed_and_drawn(pair: Path) -> None:
 
 
 def test_two_bundles_side_by_side(pair: Path) -> None:
-    told = inspect("blue", "red", "--quick", "--pictures", "pictures").stdout
-    assert "blue is better to sample" in told or "red is better to sample" in told or "neither is better" in told
-    assert "not measurable" in told  # six held-out codes are too few for most measures, and that is said
+    result = inspect("blue", "red", "--quick", "--pictures", "pictures").stdout
+    assert "blue is better to sample" in result or "red is better to sample" in result or "neither is better" in result
+    assert "not measurable" in result  # six held-out codes are too few for most measures
     drawn = {path.name for path in (pair / "pictures").iterdir()}
     assert drawn == {f"{side}-{name}.png" for side in ("blue", "red") for name in PICTURES} | {"blue-red.png"}
     both = json.loads(inspect("blue", "red", "--quick", "--json").stdout)

@@ -1,4 +1,4 @@
-"""``latentmill label``: what the judge of a bundle is sure of becomes a source that can be trained on."""
+"""The command ``latentmill label``: images with confident labels become a source for training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(bundle: Path) -> np.ndarray:
-    """What the bundle's own decoder shows."""
+    """Images of the bundle's own decoder."""
     decoder = ResidentDecoder(load_bundle(open_store(str(bundle))), batch=60, dtype="float32", device="cpu")
     return decoder.decode(2.0 * np.random.default_rng(3).normal(size=(60, 4)).astype(np.float32))
 

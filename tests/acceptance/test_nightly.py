@@ -1,4 +1,4 @@
-"""Schedules with real processes: Redis, a worker, schedulers that are killed, and what a training script reads."""
+"""Schedules with real processes: Redis, a worker, killed schedulers, and a training script that reads the result."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def states(home: Path, name: str) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_three_dates_two_schedulers_one_of_them_killed(home: Path) -> None:
-    """Three dates that nobody saw are caught up; two schedulers see to them, and one of them dies on the way."""
+    """Three missed dates are caught up by two schedulers, one of which is killed meanwhile."""
     with cli_sandbox(home) as mill:
         root, now = open_store(str(home / "root")), datetime.now(UTC)
         move_channel(root, "cats", push(open_store(str(home / "tiny.bundle")), root), by="a test")
@@ -60,7 +60,7 @@ def test_three_dates_two_schedulers_one_of_them_killed(home: Path) -> None:
         os.kill(second.pid, signal.SIGKILL)
         mill.wait_until(lambda: states(home, "good").count("promoted") >= 3 and "refused" in states(home, "refused"))
         for name in ("good", "refused"):
-            update_stored(root, name, lambda kept: kept and kept.model_copy(update={"held": True}))
+            update_stored(root, name, lambda stored: stored and stored.model_copy(update={"held": True}))
         mill.wait_until(lambda: not list(live_markers(root)))
 
         made = [run for run in runs(home, "good") if run.state != "skipped"]
@@ -84,7 +84,7 @@ def test_three_dates_two_schedulers_one_of_them_killed(home: Path) -> None:
 
 
 class Commands:
-    """The command line in this process."""
+    """The command line, run in this process."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(home)
@@ -113,8 +113,8 @@ def schedule(home: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
 def test_the_commands_that_declare(home: Path, schedule: Commands) -> None:
     nightly = write_schedule(home, {"name": "nightly", "cron": "30 3 * * *", "timezone": "Europe/Berlin"})
     bad = write_schedule(home, {"name": "bad", "cron": "30 3 31 2 *"})
-    told = schedule.facts("validate", nightly, bad, code=2)
-    assert [facts["valid"] for facts in told] == [True, False]
+    output = schedule.facts("validate", nightly, bad, code=2)
+    assert [facts["valid"] for facts in output] == [True, False]
     assert "cron: expected five fields" in schedule.text("validate", bad, code=2)
     assert schedule.text("list") == "no schedules: latentmill schedule add FILE\n"
     assert schedule.refusal("add", "nowhere.yaml").field == "schedule"
@@ -164,28 +164,31 @@ def test_the_commands_that_begin_runs(home: Path, schedule: Commands) -> None:
     history = schedule.facts("history", "nightly", "--limit", "100")
     assert [each["origin"] for each in history].count("backfill") == 63
     assert history == sorted(history, key=lambda each: each["key"], reverse=True)
-    assert "2025-03-30T03:30+02:00  created" in (told := schedule.text("history", "nightly"))
-    assert "waits for a scheduler" in told
+    assert "2025-03-30T03:30+02:00  created" in (output := schedule.text("history", "nightly"))
+    assert "waits for a scheduler" in output
     assert schedule.facts("remove", "nightly")["removed"]
     assert len(schedule.facts("history", "nightly")) == 20
 
 
 def test_what_up_shows(home: Path) -> None:
-    """The picture in a terminal, and the lines in a log, from what lies in the store."""
+    """The tables in a terminal and the lines in a log, from the objects in the store."""
     from rich.console import Console
 
     from tests.support.simulated_schedules import START, ScheduleSimulation
     from workers.cli.dashboard import DashboardState, change_lines, render
 
-    scene = ScheduleSimulation(home)
-    scene.declare(gates=None)
-    scene.clock.advance(hours=3, minutes=31)
-    scene.ticker().tick()
-    runs_then = tuple(scene.runs())
-    scene.clock.advance(minutes=20)
-    scene.ticker().tick()
+    simulation = ScheduleSimulation(home)
+    simulation.declare(gates=None)
+    simulation.clock.advance(hours=3, minutes=31)
+    simulation.ticker().tick()
+    runs_then = tuple(simulation.runs())
+    simulation.clock.advance(minutes=20)
+    simulation.ticker().tick()
     upcoming = ((START, "2026-01-02T03:30+00:00", "nightly"),)
-    before, after = DashboardState((), (), runs_then), DashboardState((), upcoming, tuple(scene.runs()), "redis: away")
+    before, after = (
+        DashboardState((), (), runs_then),
+        DashboardState((), upcoming, tuple(simulation.runs()), "redis: away"),
+    )
     assert list(change_lines(DashboardState(), before)) == ["nightly 2026-01-01T03:30+00:00: submitted"]
     assert list(change_lines(before, after)) == [
         "nightly 2026-01-01T03:30+00:00: promoted",
@@ -200,23 +203,23 @@ def test_what_up_shows(home: Path) -> None:
 
 
 def test_up_follows_a_run_of_an_old_date_to_its_end(home: Path) -> None:
-    """No date of the last day leads to it any more once nothing is left to do for it."""
+    """A finished run of an older date is still shown, though it has no marker and is not of the last day."""
     from tests.support.simulated_schedules import START, ScheduleSimulation
     from workers.cli.dashboard import DashboardState, read_state
     from workers.client import Client
     from workers.jobs.pool import Pool
     from workers.schedules.manual_runs import start_run
 
-    scene = ScheduleSimulation(home)
-    kept = scene.declare(gates=None)
-    client, pool = Client(scene.pool.settings), Pool(scene.pool.settings)
-    start_run(scene.pool, kept, START - timedelta(days=30), START, "hand")
+    simulation = ScheduleSimulation(home)
+    stored = simulation.declare(gates=None)
+    client, pool = Client(simulation.pool.settings), Pool(simulation.pool.settings)
+    start_run(simulation.pool, stored, START - timedelta(days=30), START, "hand")
     seen, states = DashboardState(), list[list[str]]()
     for hours in (0, 1, 12, 40):
-        scene.clock.time = START + timedelta(hours=hours, minutes=1)
+        simulation.clock.time = START + timedelta(hours=hours, minutes=1)
         for _ in range(min(hours, 2)):
-            scene.ticker().tick()
-        seen = read_state(client, pool, scene.clock.time, seen)
+            simulation.ticker().tick()
+        seen = read_state(client, pool, simulation.clock.time, seen)
         states.append([run.state for run in seen.runs if run.origin == "hand"])
     assert states == [["created"], ["submitted"], ["promoted"], []]
 

@@ -28,14 +28,14 @@ from workers.schedules.runs import Run, live_markers
 from workers.settings import ENV_PREFIX
 
 ROLES = ("reader", "client", "worker", "scheduler")
-HOOK = {"webhooks": [{"url": "http://127.0.0.1:9/hook", "secret": "ops"}]}  # nobody takes it: the message stays
+HOOK = {"webhooks": [{"url": "http://127.0.0.1:9/hook", "secret": "ops"}]}  # nothing listens there: the message stays
 
 
 @pytest.mark.timeout(300)
 def test_a_scheduler_dies_and_redis_forgets(
     redis_server: RedisServer, s3_server: S3Server, bucket: str, tmp_path: Path
 ) -> None:
-    """Each date is built once and promoted once, and readers get the newest, whatever is lost on the way."""
+    """Each date is built once and promoted once, and readers get the newest, in spite of losses."""
     tiny_bundle(tmp_path / "tiny.bundle")
     place, data = f"{bucket}/mill", f"{bucket}/datasets"
     root, dataset = (open_store(url, s3_server.settings) for url in (place, f"{data}/nightly"))
@@ -80,7 +80,7 @@ def test_a_scheduler_dies_and_redis_forgets(
         assert runs[0].spec is not None
         assert latest is not None
         assert (latest.build, latest.logical_date) == (runs[0].spec.build_id, runs[0].date)
-        assert len(list(dataset.children("builds/"))) == 2  # the newest, and the one that a rollback needs
+        assert len(list(dataset.children("builds/"))) == 2  # the newest, and the one for a rollback
         reader = s3_server.settings.model_copy(update={"endpoint_url": roles["reader"][0]})
         assert len(list(open_dataset(dataset.url, s3=reader))) == 60
         assert "promoted" in mill.run("schedule", "history", "nightly").stdout

@@ -1,4 +1,4 @@
-"""The pool as a whole: real workers, real Redis, S3 over HTTP; workers die, Redis forgets, the dataset is the same."""
+"""The whole pool: real workers, Redis, S3 over HTTP. Workers are killed, Redis is flushed; the dataset is the same."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose shards take a few seconds, so that a worker can be killed in the middle of one."""
+    """A bundle whose shards take a few seconds, so that a worker can be killed during one."""
     return tiny_bundle(tmp_path_factory.mktemp("bundles") / "slow", size=128, channels=3, dims=16)
 
 
 def undisturbed(fields: dict[str, object], destination: str) -> Manifest:
-    """The same recipe, built in this process to another place."""
+    """The same recipe, built in this process at another location."""
     spec, bundle = resolve_draft(parse_draft(fields | {"destination": destination}))
     return build(locate_build(spec), load_bundle(bundle, spec.recipe.bundle), device="cpu")
 
@@ -165,13 +165,13 @@ def test_lost_and_duplicated_tickets_are_harmless(service: LiveService, bundle: 
     redis_py.Redis.from_url(service.redis.url).delete(service.settings.queue)  # every ticket is lost
     service.start_worker()
     service.wait_until(lambda: service.client.status(job.job).shards_done >= 1)
-    for _ in range(25):  # and more come than there is work for
+    for _ in range(25):  # and more tickets than shards
         service.pool.app.send_task("latentmill.work", queue=service.settings.queue)
     service.client.wait(job.job, timeout=90)
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://tickets").canonical()
     assert verify_dataset(job.url, service.settings.s3).problems == ()
     assert top_up(service.pool.app, service.pool.ledger, service.settings) == 0
-    assert "SpawnPoolWorker-2" in service.logs()  # a process that has served its time is replaced
+    assert "SpawnPoolWorker-2" in service.logs()  # a process is replaced after its maximum number of shards
 
 
 def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: LiveService, slow_bundle: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: Li
     assert service.client.cancel(job.job).state == "cancelled"
     with pytest.raises(JobFailed, match="cancelled"):
         service.client.wait(job.job, timeout=5)
-    for _ in range(2):  # a worker that has announced itself twice has looked at the store in between
+    for _ in range(2):  # between two announcements, a worker has read the store
         redis_py.Redis.from_url(service.redis.url).flushall()
         service.wait_until(lambda: service.pool.ledger.slots() > 0)
     assert service.client.status(job.job).state == "cancelled"

@@ -1,4 +1,4 @@
-"""docs/promotion.md is run: its gates are the defaults, its receiver verifies, its commands exist."""
+"""Tests of docs/promotion.md: its gates are the defaults, its receiver verifies messages, its commands exist."""
 
 from __future__ import annotations
 

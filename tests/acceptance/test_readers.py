@@ -1,4 +1,4 @@
-"""A build of the real mill, read by others: webdataset, datasets and mlcroissant see what ``open_dataset`` sees."""
+"""A build read by other libraries: webdataset, datasets and mlcroissant give the same as ``open_dataset``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BUILDS: dict[str, tuple[tuple[str, ...], int, ImageSettings]] = {
 
 
 def reader(name: str) -> Any:
-    """The third party's module; where it is missing the test is skipped, but fails in CI."""
+    """The third-party module; if it is missing, the test is skipped, but fails in CI."""
     return importlib.import_module(name) if "CI" in os.environ else pytest.importorskip(name)
 
 
@@ -69,7 +69,7 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def pixels_sha256(image: Any) -> str:
-    """Of a PIL image or an array, with the channel axis of a grey image or without it."""
+    """Digest of a PIL image or an array; a grey image may have a channel axis or not."""
     return sha256_hex(np.ascontiguousarray(np.asarray(image)).tobytes())
 
 
@@ -98,7 +98,7 @@ def webdataset() -> Iterator[Any]:
 
 @pytest.fixture
 def hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """``datasets``, with a cache of its own and without a network."""
+    """``datasets``, with its own cache and without network."""
     datasets = reader("datasets")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -170,7 +170,7 @@ json.dump({"errors": sorted(dataset.metadata.ctx.issues.errors), "records": reco
 
 
 def croissant(file: str, cache: Path, cwd: Path | None = None) -> dict[str, Any]:
-    """What mlcroissant reads from a build, in a process of its own, because its cache is fixed at import."""
+    """The samples that mlcroissant reads from a build, in its own process, since its cache is fixed at import."""
     reader("mlcroissant")
     done = subprocess.run(
         [sys.executable, "-c", READ_CROISSANT, file],
@@ -198,7 +198,7 @@ def test_mlcroissant_reads_every_record(directory: Path, tmp_path: Path) -> None
 
 
 def test_mlcroissant_does_not_mix_builds_and_reads_a_relative_path(tmp_path: Path) -> None:
-    """It keeps unpacked archives by their name in the file; two builds of one dataset must not share it."""
+    """mlcroissant caches unpacked archives by name; two builds of one dataset must not share an archive."""
     for seed in (1, 2):
         directory = made(tmp_path / str(seed), "grey png", seed)
         found = croissant("croissant.json", tmp_path / "cache", cwd=directory)

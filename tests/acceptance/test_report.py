@@ -1,4 +1,4 @@
-"""`latentmill report`, as a user meets it: committed builds, unfinished ones, jobs, and what is no build."""
+"""The command `latentmill report`: committed and unfinished builds, jobs, and arguments that are no build."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.services import ManualService
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a bundle and a dataset that `latentmill generate` made of it."""
+    """A directory with a bundle, and a dataset that `latentmill generate` built from it."""
     home = tmp_path_factory.mktemp("generated")
     tiny_bundle(home / "tiny.bundle")
     cli = Cli(home)
@@ -27,7 +27,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cli(generated: Path, tmp_path: Path) -> Cli:
-    """In a copy of it."""
+    """The command line in a copy of that directory."""
     return Cli(shutil.copytree(generated, tmp_path / "home"))
 
 
@@ -48,8 +48,8 @@ def test_a_dataset_that_was_generated(cli: Cli) -> None:
     assert found["cost_per_million_images"] == pytest.approx(price, rel=0.01)
     (builds(cli)[0] / "reports").mkdir()
     (builds(cli)[0] / "reports/quality.json").write_text("{}")
-    told = cli.run("report", str(builds(cli)[0])).stdout
-    assert all(words in told for words in ("committed", "quality", "decode", "the slowest shards"))
+    output = cli.run("report", str(builds(cli)[0])).stdout
+    assert all(words in output for words in ("committed", "quality", "decode", "the slowest shards"))
 
 
 def test_an_unfinished_build_and_what_anybody_may_have_written(cli: Cli) -> None:
@@ -66,7 +66,7 @@ def test_an_unfinished_build_and_what_anybody_may_have_written(cli: Cli) -> None
         run.unlink()
     found = cli.facts("report", str(build))
     assert (found["cost"], found["bytes"]) == (None, None)
-    assert "no times are kept" in cli.run("report", str(build), "--price-per-hour", "1").stdout
+    assert "no times were recorded" in cli.run("report", str(build), "--price-per-hour", "1").stdout
 
 
 @pytest.mark.parametrize(

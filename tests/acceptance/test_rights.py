@@ -1,4 +1,4 @@
-"""A pool as docs/security.md says: TLS both ways, users of Redis and S3 with few rights, secrets in files."""
+"""A pool set up as in docs/security.md: TLS, Redis and S3 users with minimal rights, secrets in files."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ def test_a_worker_needs_no_more_than_the_page_gives(
             worker.stop(30.0)
         assert (rights_of_client.refused, rights_of_worker.refused) == ([], [])
     refused = [entry for entry in admin.execute_command("ACL", "LOG") if entry["object"] != "client"]
-    assert not refused, refused  # redis-py says CLIENT SETINFO, and goes on without
+    assert not refused, refused  # redis-py tries CLIENT SETINFO, and continues without it
     assert "PASSWORD" not in log.read_text()
     assert s3_server.secret_key not in log.read_text()

@@ -1,4 +1,4 @@
-"""A whole run with secrets that can be told apart, then every log, object, Redis value and answer searched for them."""
+"""A whole run with unique secrets; then all logs, objects, Redis values and responses are searched for them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def leaks(places: Iterator[tuple[str, bytes]]) -> list[str]:
 
 
 def said_by_commands(settings: Settings, job: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bytes]]:
-    """What commands print, with right credentials and with wrong ones, errors and tracebacks too."""
+    """The output of commands, with right and with wrong credentials, including errors and tracebacks."""
     for name, value in worker_environment(settings).items():
         if name.startswith("LATENTMILL_"):
             monkeypatch.setenv(name, value)
@@ -97,9 +97,9 @@ def said_by_commands(settings: Settings, job: str, monkeypatch: pytest.MonkeyPat
     ]
     for arguments in commands * 2:
         done = CliRunner().invoke(root, arguments)
-        told = "".join(traceback.format_exception(done.exception)) if done.exception else ""
-        yield " ".join(arguments), (done.output + told).encode()
-        if arguments == commands[-1]:  # the second time round, nothing is let in
+        error_text = "".join(traceback.format_exception(done.exception)) if done.exception else ""
+        yield " ".join(arguments), (done.output + error_text).encode()
+        if arguments == commands[-1]:  # in the second round, all access is denied
             monkeypatch.setenv("LATENTMILL_REDIS_URL", redis_address(settings).replace("mill:", "other:"))
             monkeypatch.setenv("LATENTMILL_S3_ENDPOINT_URL", "http://127.0.0.1:9")
             monkeypatch.setenv("LATENTMILL_S3_MAX_ATTEMPTS", "1")
@@ -171,7 +171,7 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
 
 
 def remove_bucket(s3: S3Server, url: str) -> None:
-    """Take the bucket away, with what is in it: whoever reads or writes there fails."""
+    """Delete the bucket and its objects, so that every access fails."""
     client = Session(s3.access_key, s3.secret_key, region_name=s3.region).client("s3", endpoint_url=s3.endpoint_url)
     bucket = url.removeprefix("s3://")
     for item in client.list_objects_v2(Bucket=bucket).get("Contents", ()):

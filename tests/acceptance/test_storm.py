@@ -1,4 +1,4 @@
-"""A short storm of three seeds; ``make storm`` runs twenty long ones."""
+"""A short storm (random faults) of three seeds; ``make storm`` runs twenty long ones."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_the_page_tells_of_every_storm_that_was_recorded() -> None:
 
 _LEFT_BEHIND = """
 import subprocess, sys, time
-from tests.faults.process_reaper import Watcher
-with Watcher() as watcher:
+from tests.faults.process_reaper import ProcessReaper
+with ProcessReaper() as watcher:
     marked = subprocess.Popen(["sleep", "600"], start_new_session=True)
     noted = subprocess.Popen(["sleep", "600"], start_new_session=True, env={})
     watcher.note(noted.pid)

@@ -30,13 +30,13 @@ VERSION = version("latentmill")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose shards take long enough for a process to be killed in the middle of one."""
+    """A bundle whose shards take long enough to kill a process during one."""
     return tiny_bundle(tmp_path_factory.mktemp("bundles") / "slow", size=128, channels=3, dims=16)
 
 
 @pytest.fixture
 def settings(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Of a pool on directories; what its processes import is told in their logs."""
+    """Settings of a pool on directories; its processes log their imports."""
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -77,7 +77,7 @@ def running(settings: Settings, home: Path, command: list[str] | None = None) ->
 
 
 def scrape(settings: Settings) -> dict[str, float]:
-    """Samples by name and labels; empty while nobody listens."""
+    """Samples by name and labels; empty while nothing listens."""
     try:
         with urlopen(f"http://127.0.0.1:{settings.metrics_port}/metrics", timeout=10.0) as answer:
             text = answer.read().decode()
@@ -91,7 +91,7 @@ def scrape(settings: Settings) -> dict[str, float]:
 
 
 class Watcher:
-    """Scrapes again and again; what it saw must never go down."""
+    """Scrapes repeatedly; counters must never decrease."""
 
     def __init__(self, settings: Settings) -> None:
         self.seen: list[dict[str, float]] = []
@@ -107,7 +107,7 @@ class Watcher:
         self._thread.join()
 
     def went_down(self) -> list[str]:
-        """Counters that were less, or gone, than they were before."""
+        """Counters that have decreased or disappeared."""
         pairs = zip(self.seen, self.seen[1:], strict=False)
         return [
             f"{name}: {value} -> {after.get(name)}"
@@ -127,13 +127,13 @@ class Watcher:
 def pool_of(worker: int) -> list[int]:
     """The processes of a worker's pool."""
     children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
-    told = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-    return [child for child, line in told.items() if b"spawn_main" in line and b"semaphore_tracker" not in line]
+    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, line in commands.items() if b"spawn_main" in line and b"semaphore_tracker" not in line]
 
 
-def until(wanted: object, log: Path, seconds: float = 60.0) -> None:
+def until(condition: object, log: Path, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
-    while not wanted():  # type: ignore[operator]
+    while not condition():  # type: ignore[operator]
         lines = [line for line in log.read_text().splitlines() if "import time:" not in line]
         assert time.monotonic() < deadline, "\n".join(lines[-60:])
         time.sleep(0.05)
@@ -152,7 +152,7 @@ def test_counts_outlive_a_killed_process_and_a_dead_redis(
         until(lambda: len(pool_of(worker.process.pid)) == 2, log)
         assert client.status(submitted.job).state == "committed"
         assert killed not in pool_of(worker.process.pid)
-        time.sleep(1.2)  # an answer is given again for a second
+        time.sleep(1.2)  # a response is cached for a second
         found = scrape(settings)
         done = found["latentmill_shards_total{outcome=made}"] + found["latentmill_shards_total{outcome=found}"]
         assert done >= SHARDS
@@ -185,30 +185,30 @@ def test_counts_outlive_a_killed_process_and_a_dead_redis(
 
 
 def test_shards_in_the_making_are_counted(settings: Settings, bundle: Path, tmp_path: Path) -> None:
-    """Both processes of a pool are stopped while each makes a shard, so that the count stands still to be looked at."""
-    patient = settings.model_copy(update={"lease_seconds": 120.0})
-    client, log = Client(patient), tmp_path / "worker.log"
+    """Both pool processes are stopped while each makes a shard, so that the count does not change meanwhile."""
+    long_lease = settings.model_copy(update={"lease_seconds": 120.0})
+    client, log = Client(long_lease), tmp_path / "worker.log"
     submitted = client.submit(job(bundle, tmp_path))
-    with running(patient, tmp_path) as worker:
+    with running(long_lease, tmp_path) as worker:
         until(lambda: stopped(worker.process.pid, lambda: client.status(submitted.job).shards_running == 2), log)
         pool = pool_of(worker.process.pid)
         try:
-            until(lambda: scrape(patient).get("latentmill_shards_running") == 2, log)
+            until(lambda: scrape(long_lease).get("latentmill_shards_running") == 2, log)
             assert client.status(submitted.job).shards_running == 2
         finally:
             for process in pool:
                 os.kill(process, signal.SIGCONT)
         until(lambda: client.status(submitted.job).ended, log)
-        until(lambda: scrape(patient).get("latentmill_shards_running") == 0, log)
+        until(lambda: scrape(long_lease).get("latentmill_shards_running") == 0, log)
         assert client.status(submitted.job).state == "committed"
 
 
-def stopped(worker: int, wanted: Callable[[], bool]) -> bool:
-    """Stops the processes of a worker's pool; lets them go on unless ``wanted`` is then the case."""
+def stopped(worker: int, condition: Callable[[], bool]) -> bool:
+    """Stops the processes of a worker's pool; continues them unless ``condition`` holds then."""
     pool = pool_of(worker)
     for process in pool:
         os.kill(process, signal.SIGSTOP)
-    if pool and wanted():
+    if pool and condition():
         return True
     for process in pool:
         os.kill(process, signal.SIGCONT)
@@ -225,15 +225,15 @@ def test_where_metrics_are_off_nothing_listens_and_nothing_is_imported(
         until(lambda: client.status(submitted.job).state == "committed", tmp_path / "worker.log")
         assert scrape(settings) == {}
         assert listening(worker.process.pid) == 0
-    told = (tmp_path / "worker.log").read_text()
-    assert "workers.telemetry" in told
-    assert "generator.production.mill" in told
-    assert "prometheus_client" not in told
+    log = (tmp_path / "worker.log").read_text()
+    assert "workers.telemetry" in log
+    assert "generator.production.mill" in log
+    assert "prometheus_client" not in log
     assert not off.metrics_dir.exists()
 
 
 def listening(pid: int) -> int:
-    """How many TCP sockets a process listens on."""
+    """Number of TCP sockets that a process listens on."""
     held = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return sum(row[3] == "0A" and f"socket:[{row[9]}]" in held for row in rows)
@@ -244,8 +244,8 @@ def test_a_worker_whose_port_is_taken_takes_no_ticket(settings: Settings, tmp_pa
     assert port is not None
     with socket.create_server(("127.0.0.1", port)), running(settings, tmp_path) as worker:
         assert worker.process.wait(60) == 2
-    told = (tmp_path / "worker.log").read_text()
-    assert f"error: LATENTMILL_METRICS_PORT: expected a free port on this machine, got 127.0.0.1:{port}" in told
+    log = (tmp_path / "worker.log").read_text()
+    assert f"error: LATENTMILL_METRICS_PORT: expected a free port on this machine, got 127.0.0.1:{port}" in log
     assert list(settings.metrics_dir.glob("worker-*")) == []
 
 

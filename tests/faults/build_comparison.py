@@ -1,4 +1,4 @@
-"""Whether a dataset came out whole: every byte as in an undisturbed build, and nothing beside it."""
+"""Compares a build with an undisturbed reference build: every object byte-identical, and no others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OUTSIDE_THE_COMMIT = re.compile(r"(runs|reports)/[^/]+")
 
 @dataclass(frozen=True)
 class ReferenceBuild:
-    """The same recipe, built in one process that nothing befell: its objects by key, and its manifest."""
+    """The same recipe, built in one process without faults: its manifest and its store."""
 
     manifest: Manifest
     store: Store
@@ -38,7 +38,7 @@ class ReferenceBuild:
 
 
 def build_reference(fields: dict[str, Any], destination: str) -> ReferenceBuild:
-    """Build ``fields`` here and now, at ``destination``."""
+    """Build the job ``fields`` in this process, at ``destination``."""
     spec, bundle = resolve_draft(parse_draft(fields | {"destination": destination}))
     location = locate_build(spec)
     return ReferenceBuild(build(location, load_bundle(bundle, spec.recipe.bundle), device="cpu"), location.store)
@@ -46,7 +46,7 @@ def build_reference(fields: dict[str, Any], destination: str) -> ReferenceBuild:
 
 @dataclass(frozen=True)
 class BuildComparison:
-    """What is stored: how many objects of the undisturbed build are equal, and what is wrong, in words."""
+    """How many objects equal those of the reference build, of how many, and a text for each problem."""
 
     equal: int
     expected: int
@@ -54,7 +54,7 @@ class BuildComparison:
 
 
 def compare_build(url: str, s3: S3Settings, expected: ReferenceBuild) -> BuildComparison:
-    """Compare the build at ``url``, read without any proxy, with the undisturbed one, object by object."""
+    """Compare the build at ``url``, read without a proxy, with the reference build, object by object."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     stored = {key.removeprefix(f"{prefix}/"): key for key in raw_keys(bucket, s3, f"{prefix}/")}
     store, problems, equal = open_store(url, s3), list[str](), 0
@@ -71,7 +71,7 @@ def compare_build(url: str, s3: S3Settings, expected: ReferenceBuild) -> BuildCo
 
 
 def stray_keys(bucket: str, s3: S3Settings, url: str) -> list[str]:
-    """What lies in the bucket outside the build at ``url`` and is neither a bundle nor a marker of an open build."""
+    """The keys in the bucket outside the build at ``url``, except for bundles and markers."""
     name = bucket.removeprefix("s3://")
     build = url.removeprefix(f"s3://{name}/")
     expected = (f"{build}/", "mill/bundles/", "mill/open/")
@@ -79,7 +79,7 @@ def stray_keys(bucket: str, s3: S3Settings, url: str) -> list[str]:
 
 
 def raw_keys(bucket: str, s3: S3Settings, prefix: str = "") -> list[str]:
-    """All keys of a bucket, also those that a ``Store`` does not list, and unfinished uploads."""
+    """All keys of a bucket, including those that a ``Store`` does not list, and unfinished uploads."""
     client = _client(s3)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
@@ -95,7 +95,7 @@ def _client(s3: S3Settings):  # type: ignore[no-untyped-def]
 
 
 def job_fields(bundle: Path, bucket: str, *, shards: int, samples: int = 10, **more: Any) -> dict[str, Any]:
-    """A job of so many small shards."""
+    """The fields of a job with this many small shards; ``more`` override them."""
     return {
         "bundle": str(bundle),
         "destination": f"{bucket}/datasets",

@@ -1,4 +1,4 @@
-"""A service whose wires can be tampered with: workers reach Redis and S3 through proxies, the observer does not."""
+"""A service for fault tests: workers reach Redis and S3 through proxies that inject faults, the observer does not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.jobs.pool import Pool
 from workers.settings import Settings
 
 NAME = "tiny"
-# Short, so that a test need not wait; a worker that is killed costs one lease, as everywhere.
+# Short times, so that tests do not wait long.
 FAST_SETTINGS: dict[str, Any] = {
     "lease_seconds": 2.0,
     "reconcile_seconds": 0.5,
@@ -36,15 +36,15 @@ FAST_SETTINGS: dict[str, Any] = {
 
 
 class FaultyService:
-    """Redis, two wires, a store proxy, workers; all of it is gone after the block, whatever happened in it.
+    """Redis, two TCP proxies, an S3 proxy and workers; all of them are stopped after the block in any case.
 
-    ``settings``, ``client`` and ``pool`` are the observer's, who meets no fault; ``disturbed`` are the workers'
-    settings. Bytes between a worker and S3 pass ``store_wire``, then ``store`` (which understands HTTP).
+    ``settings``, ``client`` and ``pool`` belong to the observer, who meets no faults; ``worker_settings`` are those of
+    the workers. Bytes between a worker and S3 pass ``store_tcp_proxy``, then ``s3_proxy`` (which parses HTTP).
     """
 
     def __init__(self, home: Path, s3: S3Server, bucket: str, *, seed: int = 0, **settings: Any) -> None:
         self.home, self.bucket, self._s3, self._seed = home, bucket, s3, seed
-        self._given = FAST_SETTINGS | settings
+        self._options = FAST_SETTINGS | settings
         self.workers: list[WorkerProcess] = []
         self._started = 0
 
@@ -68,33 +68,33 @@ class FaultyService:
         self._stack.close()
 
     def stop_faults(self) -> None:
-        """No fault from now on."""
+        """Inject no more faults."""
         self.redis_proxy.faults = self.store_tcp_proxy.faults = NO_FAULTS
         self.s3_proxy.plan = no_faults
 
     def start_worker(self, **settings: Any) -> WorkerProcess:
-        """One more worker behind the proxies."""
+        """Start one more worker behind the proxies, with these settings changed."""
         log = self.home / f"worker-{self._started}.log"
         self._started += 1
-        chosen = self.worker_settings.model_copy(update=settings)
-        worker = WorkerProcess(f"redis://127.0.0.1:{self.redis_proxy.port}/0", chosen, log)
+        changed = self.worker_settings.model_copy(update=settings)
+        worker = WorkerProcess(f"redis://127.0.0.1:{self.redis_proxy.port}/0", changed, log)
         self.workers.append(worker)
         return worker
 
     def restart_redis(self) -> None:
-        """Redis again, on its port and its append-only file."""
+        """Start Redis again, on the same port and append-only file."""
         self.redis.restart()
         self.watcher.note(self.redis.pid)
 
-    def wait_until(self, wanted: Callable[[], bool], *, seconds: float = 90.0) -> None:
-        """Wait until ``wanted`` holds; fail with the workers' last words when it does not."""
+    def wait_until(self, condition: Callable[[], bool], *, seconds: float = 90.0) -> None:
+        """Wait until ``condition()``; fail with the workers' logs after ``seconds``."""
         deadline = time.monotonic() + seconds
-        while not wanted():
+        while not condition():
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.05)
 
     def logs(self) -> str:
-        """The ends of all workers' logs."""
+        """The last lines of all workers' logs."""
         return "\n".join(f"=== {path.name}\n{path.read_text()[-4000:]}" for path in self.home.glob("worker-*.log"))
 
     def _settings(self, redis_port: int, s3_port: int) -> Settings:
@@ -108,11 +108,11 @@ class FaultyService:
             s3_region=self._s3.region,
             s3_access_key=SecretStr(self._s3.access_key),
             s3_secret_key=SecretStr(self._s3.secret_key),
-            **self._given,
+            **self._options,
         )
 
     def _end_workers(self) -> None:
-        """Ask all to leave, then end what is left of them, orphans too."""
+        """Terminate all workers, then kill the remaining processes, including orphans."""
         self.stop_faults()
         for worker in self.workers:
             if worker.is_alive():
@@ -127,7 +127,7 @@ class FaultyService:
 
 
 def process_tree(worker: WorkerProcess) -> list[int]:
-    """The living processes of one worker, its main process first; orphans are still found, by their session."""
+    """The ids of one worker's live processes, the main process first; orphans are found by their session."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and _session(int(entry.name)) == worker.process.pid:
@@ -136,7 +136,7 @@ def process_tree(worker: WorkerProcess) -> list[int]:
 
 
 def send_signal(pids: list[int], number: signal.Signals) -> None:
-    """A signal for each of them that still lives."""
+    """Send a signal to each of these processes that is still alive."""
     for pid in pids:
         try:
             os.kill(pid, number)

@@ -1,9 +1,9 @@
-"""Nothing that a test starts outlives it: every process below it carries a mark, and is ended by its id.
+"""The process reaper: kills every process that a test started, at the end of the test.
 
-The mark is an environment variable, which children, grandchildren and orphans inherit. A program that overwrites its
-environment, as redis-server does for its title, is noted by its id and the moment of its birth instead. ``Watcher``
-ends them all when its block ends; a process of its own, which imports nothing of ours, does so when the test process
-itself is killed.
+Processes are marked by an environment variable, which children, grandchildren and orphans inherit. A program that
+overwrites its environment, as redis-server does for its title, is noted by its id and start time instead.
+``ProcessReaper`` kills them all when its block ends; if the test process itself is killed, a separate guard process,
+which imports nothing of ours, kills them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 
 MARK = "MILL_TEST_MARK"
 
-NotedProcesses = set[tuple[int, int]]  # process ids, and the clock ticks at which they began
+NotedProcesses = set[tuple[int, int]]  # process ids, and their start times in clock ticks
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a living process began, in clock ticks since the machine did; ``None`` for one that has ended."""
+    """The start time of a live process, in clock ticks since boot; ``None`` if it has ended."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -31,37 +31,37 @@ def start_ticks(pid: int) -> int | None:
 
 
 def watched_pids(mark: str, noted: NotedProcesses) -> list[int]:
-    """The living processes that carry ``mark`` or were noted, but this one."""
-    wanted, found = f"{MARK}={mark}".encode(), [pid for pid, birth in noted if start_ticks(pid) == birth]
+    """The live processes that carry ``mark`` or were noted, except for this one."""
+    variable, found = f"{MARK}={mark}".encode(), [pid for pid, started in noted if start_ticks(pid) == started]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+            if variable in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
-        except OSError:  # it has ended, or belongs to somebody else
+        except OSError:  # it has ended, or belongs to another user
             continue
     return found
 
 
-def kill_all(mark: str, noted: NotedProcesses, *, patience: float = 10.0) -> list[int]:
-    """SIGKILL for every process that is watched, until there is none; those that there were."""
-    ended, deadline = set[int](), time.monotonic() + patience
+def kill_all(mark: str, noted: NotedProcesses, *, timeout: float = 10.0) -> list[int]:
+    """Send SIGKILL to all watched processes until none is left or ``timeout`` seconds pass; return their ids."""
+    killed, deadline = set[int](), time.monotonic() + timeout
     while (pids := watched_pids(mark, noted)) and time.monotonic() < deadline:
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        ended |= set(pids)
+        killed |= set(pids)
         time.sleep(0.05)
-    return sorted(ended)
+    return sorted(killed)
 
 
 class ProcessReaper:
-    """Inside the block every process that is started is watched; after it none of them lives.
+    """Watches every process that is started in the block, and kills those that are left at its end.
 
-    ``left`` are the processes that somebody had left behind when the block ended.
+    ``left`` are the ids of the processes that had to be killed.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class ProcessReaper:
         self._noted: NotedProcesses = set()
 
     def __enter__(self) -> ProcessReaper:
-        # Without the mark of an outer watcher, which would end the guard before it has done its work.
+        # Without the mark of an outer reaper, which would kill the guard too early.
         unmarked = {name: value for name, value in os.environ.items() if name != MARK}
         self._guard = subprocess.Popen(
             [sys.executable, "-I", __file__, self.mark], stdin=subprocess.PIPE, start_new_session=True, env=unmarked
@@ -90,26 +90,26 @@ class ProcessReaper:
 
     def note(self, pid: int) -> None:
         """Watch a living process that may overwrite its environment."""
-        birth = start_ticks(pid)
-        if birth is not None:
-            self._noted.add((pid, birth))
+        started = start_ticks(pid)
+        if started is not None:
+            self._noted.add((pid, started))
             assert self._guard.stdin is not None
-            self._guard.stdin.write(f"{pid} {birth}\n".encode())
+            self._guard.stdin.write(f"{pid} {started}\n".encode())
             self._guard.stdin.flush()
 
     def watched(self) -> list[int]:
-        """The living processes that were started in this block."""
+        """The live processes that were started in this block."""
         return watched_pids(self.mark, self._noted)
 
 
 def _guard(mark: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it has to stay until the last moment
+        signal.signal(number, signal.SIG_IGN)  # the guard must outlive the test process
     noted: NotedProcesses = set()
-    for line in sys.stdin:  # until the test process has ended, however it did
-        pid, birth = line.split()
-        noted.add((int(pid), int(birth)))
-    kill_all(mark, noted, patience=120.0)  # whoever is left has no time to keep
+    for line in sys.stdin:  # until the test process has ended in any way
+        pid, started = line.split()
+        noted.add((int(pid), int(started)))
+    kill_all(mark, noted, timeout=120.0)
 
 
 if __name__ == "__main__":

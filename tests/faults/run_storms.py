@@ -1,7 +1,7 @@
-"""Many storms, one after the other: ``python -m tests.faults.run_storms --seeds 20`` (``make storm``).
+"""Runs many storms, one after the other: ``python -m tests.faults.run_storms --seeds 20`` (``make storm``).
 
-Each outcome is a line of JSON, appended as soon as it is known; the table in ``docs/reliability.md`` is written from
-all lines of the file. Exit code 1 if any storm of this run lost anything.
+Each outcome is a line of JSON, appended as soon as its storm has ended; the table in ``docs/reliability.md`` is written
+from all lines of the file. Exit code 1 if any storm of this run had a problem.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ _COLUMNS = {
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description="Storms over a pool, each from its seed.")
-    asked.add_argument("--seeds", type=int, default=20, help="how many storms")
-    asked.add_argument("--first", type=int, default=1, help="the first seed")
-    asked.add_argument("--shards", type=int, default=StormSettings.shards)
-    asked.add_argument("--outcomes", type=Path, default=OUTCOMES, help="file of JSON lines to append to")
-    asked.add_argument("--page", type=Path, default=PAGE, help="page whose table is written anew")
-    given = asked.parse_args()
+    parser = argparse.ArgumentParser(description="Run storms of faults against a pool, one for each seed.")
+    parser.add_argument("--seeds", type=int, default=20, help="number of storms")
+    parser.add_argument("--first", type=int, default=1, help="first seed")
+    parser.add_argument("--shards", type=int, default=StormSettings.shards, help="shards of each job")
+    parser.add_argument("--outcomes", type=Path, default=OUTCOMES, help="file of JSON lines to append to")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page whose table is rewritten")
+    options = parser.parse_args()
     failed = 0
     with ProcessReaper(), tempfile.TemporaryDirectory(prefix="latentmill-storm-") as directory:
         home, s3 = Path(directory), S3Server()
         try:
-            target = StormTarget(tiny_bundle(home / "tiny"), StormSettings(shards=given.shards))
-            for seed in range(given.first, given.first + given.seeds):
+            target = StormTarget(tiny_bundle(home / "tiny"), StormSettings(shards=options.shards))
+            for seed in range(options.first, options.first + options.seeds):
                 outcome = run_storm(seed, target, s3, home / f"storm-{seed}") | {"revision": _revision()}
                 failed += outcome["state"] != "whole"
-                with given.outcomes.open("a") as lines:
+                with options.outcomes.open("a") as lines:
                     lines.write(json.dumps(outcome) + "\n")
-                write_table(given.outcomes, given.page)
+                write_table(options.outcomes, options.page)
                 sys.stdout.write(json.dumps(outcome) + "\n")
                 sys.stdout.flush()
         finally:
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def write_table(outcomes: Path, page: Path) -> None:
-    """Put the table of all ``outcomes`` between the two marks in ``page``; nothing happens without the page."""
+    """Write the table of all ``outcomes`` between the two marks in ``page``, if the page exists."""
     if not page.exists():
         return
     before, _, rest = page.read_text().partition(_BEGIN)
@@ -84,7 +84,7 @@ def table(lines: list[str]) -> str:
 
 def _row(outcome: dict[str, Any]) -> dict[str, object]:
     events, faults = outcome["events"], outcome["faults"]
-    wrong = sum(number for fault, number in faults.items() if fault != Fault.TWICE)
+    failed_requests = sum(number for fault, number in faults.items() if fault != Fault.TWICE)
 
     def times(*kinds: str) -> int:
         return sum(events.get(kind, 0) for kind in kinds)
@@ -102,16 +102,17 @@ def _row(outcome: dict[str, Any]) -> dict[str, object]:
         "redis": times("Redis killed and restarted"),
         "flushed": times("Redis flushed"),
         "tickets": times("tickets lost", "tickets twice"),
-        "faults": f"{wrong} of {outcome['requests']} ({100 * wrong / max(1, outcome['requests']):.0f}%)",
+        "faults": f"{failed_requests} of {outcome['requests']} "
+        f"({100 * failed_requests / max(1, outcome['requests']):.0f}%)",
         "looks": f"{outcome['looks']} ({outcome['whole_looks']})",
         "revision": outcome["revision"],
     }
 
 
 def _revision() -> str:
-    """The commit that is being tested, if this is a checkout."""
-    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return told.stdout.strip() or "unknown"
+    """The commit under test; "unknown" outside a checkout."""
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return git.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""An HTTP proxy before an S3 service that fails as such services do: errors, lost and wrong answers, cut bodies.
+"""An HTTP proxy before an S3 service that injects its faults: errors, lost and wrong responses, cut bodies.
 
-A request is read whole before anything is passed on, so that half of one never reaches the service, as with S3 itself:
-headers up to the empty line that ends them, a body as long as they say.
+A request is forwarded only after it was read completely (headers up to the empty line, body of the stated length), so
+that an incomplete request never reaches the service, as with S3 itself.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
 from typing import Any
 
-_ANSWER_SECONDS = 60.0  # that the service may take
+_ANSWER_SECONDS = 60.0  # time limit of a response of the service
 _HOP = {"connection", "transfer-encoding", "keep-alive", "expect"}
 
 
 class Fault(StrEnum):
-    """What may happen to one request."""
+    """A fault of one request."""
 
-    ERROR_500 = "500"  # not passed on, answered InternalError
-    SLOW_DOWN = "503"  # not passed on, answered SlowDown
-    DROPPED = "request lost"  # not passed on, the connection reset
-    ANSWER_LOST = "answer lost"  # done, the connection reset
-    CUT = "body cut"  # done, half of the answer's body, then the connection closed
-    LATE_412 = "late 412"  # done, and answered as if somebody else had done it
-    LATE_409 = "late 409"  # done, and answered as if somebody else were doing it
-    TWICE = "twice"  # passed on twice; the second answer counts
-    SILENT = "silence"  # done, then nothing more is heard and nothing closed
-    FORBIDDEN = "403"  # not passed on, answered AccessDenied
+    ERROR_500 = "500"  # not forwarded; InternalError
+    SLOW_DOWN = "503"  # not forwarded; SlowDown
+    DROPPED = "request lost"  # not forwarded; the connection is reset
+    ANSWER_LOST = "answer lost"  # forwarded; the connection is reset instead of a response
+    CUT = "body cut"  # forwarded; the connection is closed after half of the response's body
+    LATE_412 = "late 412"  # forwarded; answered as if another client had written first
+    LATE_409 = "late 409"  # forwarded; answered as if another client were writing
+    TWICE = "twice"  # forwarded twice; the second response is returned
+    SILENT = "silence"  # forwarded; no response, and the connection stays open
+    FORBIDDEN = "403"  # not forwarded; AccessDenied
 
 
 ERROR_FAULTS = tuple(fault for fault in Fault if fault not in (Fault.TWICE, Fault.FORBIDDEN))
@@ -54,7 +54,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What a plan may look at: ``number`` counts the requests of a proxy."""
+    """The request that a fault plan decides on; ``number`` counts the requests of a proxy."""
 
     number: int
     method: str
@@ -70,10 +70,10 @@ def no_faults(_: Request) -> None:
 
 @dataclass(frozen=True)
 class RandomFaults:
-    """Each request meets each fault with its chance, drawn from ``seed`` and the request's number.
+    """A fault plan: each fault has its chance at each request, drawn from ``seed`` and the request's number.
 
-    A fault that a request cannot meet (a late 412 of a GET, a cut body of a PUT) is a 500 instead, so that the chances
-    hold for every kind of request.
+    A fault that is impossible for a request (a late 412 of a GET, a cut body of a PUT) becomes a 500, so that the
+    chances hold for every kind of request.
     """
 
     seed: int
@@ -90,10 +90,7 @@ class RandomFaults:
 
 @dataclass
 class OneFault:
-    """One fault for the requests that can meet it and whose path holds ``where``, each with ``chance``.
-
-    No more than ``most`` in all.
-    """
+    """A fault plan: one fault, with ``chance``, for requests whose path contains ``where``; at most ``most`` times."""
 
     fault: Fault
     chance: float
@@ -118,9 +115,9 @@ def _can_meet(fault: Fault, request: Request) -> bool:
 
 
 class S3Proxy(ThreadingHTTPServer):
-    """Listens on a loopback port of its own and passes requests on to ``target``, as ``plan`` has it.
+    """Listens on a loopback port and forwards requests to the port ``target``, with the faults of ``plan``.
 
-    ``plan`` may be exchanged at any moment. ``counts`` are the faults that were met, and ``requests`` in all.
+    ``plan`` may be replaced at any time. ``counts`` holds the number of each injected fault, and of all ``requests``.
     """
 
     daemon_threads = True
@@ -145,7 +142,7 @@ class S3Proxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.port}"
 
     def next_fault(self, method: str, path: str) -> Fault | None:
-        """What the next request meets."""
+        """Count a request; return its fault, if any."""
         with self._lock:
             fault = self.plan(Request(self.counts["requests"], method, path))
             self.counts["requests"] += 1
@@ -154,7 +151,7 @@ class S3Proxy(ThreadingHTTPServer):
         return fault
 
     def stop(self) -> None:
-        """Close everything."""
+        """Close all connections and stop the server."""
         self.stopped.set()
         self.shutdown()
         self._thread.join()
@@ -181,7 +178,7 @@ class S3Proxy(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left in the middle is no news."""
+        """Ignore clients that close the connection early."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +189,7 @@ class _Answer:
 
 
 class _Lines:
-    """A connection that is read; ``last`` is the last line that came. The parser of headers takes an end for theirs."""
+    """Wraps a connection's input and keeps the ``last`` line read, as the header parser accepts a premature end."""
 
     def __init__(self, file: BufferedIOBase) -> None:
         self._file, self.last = file, b""
@@ -305,9 +302,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _fall_silent(self) -> None:
-        """Until the client gives up, or has waited longer than any of ours does."""
-        patience = time.monotonic() + _ANSWER_SECONDS
-        while not self.server.stopped.is_set() and time.monotonic() < patience:
+        """Send nothing until the client gives up, or ``_ANSWER_SECONDS`` have passed."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while not self.server.stopped.is_set() and time.monotonic() < deadline:
             if select.select([self.connection], [], [], 0.1)[0]:
                 break
         self.close_connection = True

@@ -1,8 +1,9 @@
-"""The storm: everything that can happen to a pool happens to it for the whole length of a job, drawn from a seed.
+"""The storm: random faults of every kind, drawn from a seed, during a whole job.
 
-Workers are killed (all of one, its pool process, its main process), asked to leave, and stopped past their lease; Redis
-is killed and restarted, flushed, cut off; tickets are lost and come twice; three in ten requests to the store fail.
-Meanwhile a reader tries to open the dataset. Afterwards every object is compared with those of an undisturbed build.
+Workers are killed (the whole worker, its pool process, its main process), terminated, and stopped for longer than their
+lease; Redis is killed and restarted, flushed, disconnected; tickets are lost and duplicated; three in ten requests to
+the store fail. Meanwhile a reader tries to open the dataset. Afterwards every object is compared with that of an
+undisturbed build.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tests.support.servers import S3Server
 from workers.broker.app import TICKET_TASK
 from workers.embedded import WorkerProcess
 
-# Three in ten requests fail; one in a hundred is done twice besides.
+# Three in ten requests fail; one in a hundred is sent twice.
 FAULT_CHANCES = {
     Fault.ERROR_500: 0.07,
     Fault.SLOW_DOWN: 0.07,
@@ -45,7 +46,7 @@ FAULT_CHANCES = {
     Fault.LATE_409: 0.01,
     Fault.SILENT: 0.01,
 }
-_KINDS = {  # how often each befalls the pool, beside the others
+_KINDS = {  # the relative frequency of each event
     "worker killed": 3,
     "pool process killed": 2,
     "main process killed": 1,
@@ -61,44 +62,44 @@ _FLUSH = "Redis flushed"
 
 @dataclass(frozen=True)
 class StormSettings:
-    """How large the job is, how many workers it has, how often something happens, and for how long at most."""
+    """The size of the job, the number of workers, the mean pause between events, and the time limits."""
 
     shards: int = 200
     samples: int = 10  # in a shard
     workers: int = 3
     concurrency: int = 1
-    pause: float = 3.0  # mean seconds between two events, where a worker starts within 6 s; longer on a slower machine
-    storm_seconds: float = 900.0  # after which only the store goes on failing
+    pause: float = 3.0  # mean seconds between two events if a worker starts within 6 s; longer on a slower machine
+    storm_seconds: float = 900.0  # after that only the store continues to fail
     limit_seconds: float = 1500.0
-    attempts: int = 25  # of a shard, or of the commit: a storm takes more lives than any cluster
+    attempts: int = 25  # of a shard, or of the commit: a storm has many more faults than a real cluster
 
 
 class StormTarget:
-    """What the storm has to come out as: built once, for all seeds."""
+    """The expected result of all storms, built once."""
 
-    def __init__(self, bundle: Path, weather: StormSettings) -> None:
-        self.bundle, self.weather = bundle, weather
+    def __init__(self, bundle: Path, options: StormSettings) -> None:
+        self.bundle, self.options = bundle, options
         home = f"memory://{uuid.uuid4().hex}"
         self.build: ReferenceBuild = build_reference(self.fields("unused"), home)
         self.digest = digest_of_samples(open_dataset(self.build.store.url))
 
     def fields(self, bucket: str) -> dict[str, Any]:
-        """The job, for a destination in ``bucket``."""
-        return job_fields(self.bundle, bucket, shards=self.weather.shards, samples=self.weather.samples)
+        """The fields of the job, for a destination in ``bucket``."""
+        return job_fields(self.bundle, bucket, shards=self.options.shards, samples=self.options.samples)
 
 
 def run_storm(seed: int, target: StormTarget, s3: S3Server, home: Path) -> dict[str, Any]:
-    """One storm; what came of it, as plain JSON. ``problems`` is empty if nothing was lost, twice or wrong."""
+    """Run one storm; return its outcome as plain JSON. ``problems`` is empty if nothing was lost, doubled or wrong."""
     bucket = s3.make_bucket(f"storm-{seed}-{uuid.uuid4().hex[:12]}")
     home.mkdir(parents=True, exist_ok=True)
-    weather = target.weather
+    options = target.options
     with FaultyService(
         home,
         s3,
         bucket,
         seed=seed,
-        concurrency=weather.concurrency,
-        max_shard_attempts=weather.attempts,
+        concurrency=options.concurrency,
+        max_shard_attempts=options.attempts,
         s3_read_timeout=1.5,
     ) as scene:
         outcome = _Storm(seed, target, scene).run()
@@ -108,17 +109,17 @@ def run_storm(seed: int, target: StormTarget, s3: S3Server, home: Path) -> dict[
 
 
 class _Storm:
-    """One storm over one scene."""
+    """One storm on one faulty service."""
 
     def __init__(self, seed: int, target: StormTarget, scene: FaultyService) -> None:
-        self._seed, self._target, self._scene, self._weather = seed, target, scene, target.weather
+        self._seed, self._target, self._scene, self._options = seed, target, scene, target.options
         self._draw = random.Random(seed)
         self._events: Counter[str] = Counter()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._stopped: set[int] = set()  # main processes that sleep
+        self._stopped: set[int] = set()  # main processes that are stopped
         self._redis_away, self._starting = False, 0
-        self._happen: dict[str, Callable[[], bool]] = {  # each says whether it happened
+        self._actions: dict[str, Callable[[], bool]] = {  # each returns whether it happened
             "worker killed": lambda: self._kill(lambda pids: pids),
             "pool process killed": lambda: self._kill(lambda pids: pids[-1:]),
             "main process killed": lambda: self._kill(lambda pids: pids[:1]),
@@ -133,7 +134,7 @@ class _Storm:
 
     def run(self) -> dict[str, Any]:
         scene, begun = self._scene, time.monotonic()
-        for _ in range(self._weather.workers):
+        for _ in range(self._options.workers):
             scene.start_worker()
         job = scene.client.submit(self._target.fields(scene.bucket))
         reader = ReaderProcess([job.url, job.url.partition("/builds/")[0]], scene.settings.s3, self._target.digest)
@@ -151,7 +152,7 @@ class _Storm:
             problems.append("the reader did not read the committed build under both of its URLs")
         return {
             "seed": self._seed,
-            "shards": self._weather.shards,
+            "shards": self._options.shards,
             "seconds": committed_after,
             "pause": round(self._mean_pause, 1),
             "events": dict(sorted(self._events.items())),
@@ -165,27 +166,27 @@ class _Storm:
         }
 
     def _await_a_worker(self) -> None:
-        """The storm is as fast as the machine: blows faster than workers start would only hit workers that start."""
+        """Wait for the first worker; the slower it starts, the longer the pauses, so that workers get to work."""
         begun = time.monotonic()
         self._scene.wait_until(lambda: any(map(_is_ready, self._scene.workers)), seconds=240.0)
-        self._mean_pause = self._weather.pause * max(1.0, (time.monotonic() - begun) / 6.0)
+        self._mean_pause = self._options.pause * max(1.0, (time.monotonic() - begun) / 6.0)
 
     def _rage(self, job: str, url: str, begun: float) -> list[str]:
-        """Until the build is committed, or the time is over."""
-        # Each kind once before any comes a second time, so that no storm is without one of them.
+        """Cause events until the build is committed or the time limit is reached; return the problems."""
+        # Each kind happens once before any kind is repeated.
         deck = [*_KINDS, _FLUSH]
         self._draw.shuffle(deck)
         next_event = begun + self._pause()
         while not self._is_committed(url):
             now = time.monotonic()
-            if now - begun > self._weather.limit_seconds:
+            if now - begun > self._options.limit_seconds:
                 status = self._scene.client.status(job)
                 self._scene.home.joinpath("logs.txt").write_text(self._scene.logs())
                 return [f"not committed: {status.state}, {status.shards_done} shards done; {status.error}"[:600]]
             self._catch_up(now)
-            if now >= next_event and now - begun < self._weather.storm_seconds:
+            if now >= next_event and now - begun < self._options.storm_seconds:
                 kind = deck.pop() if deck else self._draw.choices(list(_KINDS), list(_KINDS.values()))[0]
-                self._events[kind] += self._happen[kind]()
+                self._events[kind] += self._actions[kind]()
                 next_event = time.monotonic() + self._pause()
             time.sleep(0.1)
         return []
@@ -194,10 +195,10 @@ class _Storm:
         return min(self._draw.expovariate(1 / self._mean_pause), 3 * self._mean_pause)
 
     def _catch_up(self, now: float) -> None:
-        """Do what was put off, and replace workers that have ended."""
+        """Run the delayed actions that are due, and replace workers that have ended."""
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
-        if len(self._living()) + self._starting < self._weather.workers:
+        if len(self._living()) + self._starting < self._options.workers:
             self._starting += 1
             self._put_off(self._draw.uniform(0.2, 1.5), self._start_worker)
 
@@ -212,9 +213,9 @@ class _Storm:
         return [worker for worker in self._scene.workers if worker.is_alive()]
 
     def _victim(self) -> WorkerProcess | None:
-        """A worker that is ready for work; the last one only seldom.
+        """A worker that is ready; ``None`` if there is none, and mostly ``None`` if there is only one.
 
-        On a slow machine a storm would meet nothing but workers that are starting, and say nothing about their work.
+        Otherwise, on a slow machine, the storm would hit only workers that are still starting.
         """
         awake = [worker for worker in self._living() if worker.process.pid not in self._stopped]
         ready = list(filter(_is_ready, awake))
@@ -263,7 +264,7 @@ class _Storm:
         return True
 
     def _on_tickets(self, change: Callable[[redis.Redis, str], Any]) -> bool:
-        if self._redis_away:  # a flush must not be missed: it comes when Redis does
+        if self._redis_away:  # wait for Redis, so that the event is not skipped
             self._put_off(1.0, lambda: self._on_tickets(change))
             return True
         with redis.Redis.from_url(self._scene.redis.url) as client:
@@ -271,7 +272,7 @@ class _Storm:
         return True
 
     def _send_again(self, client: redis.Redis, queue: str) -> None:
-        """The very same messages again, those that wait and those that are being worked on; and new ones."""
+        """Publish copies of all messages, waiting or held by workers, and some new ones."""
         again = [*client.lrange(queue, 0, -1)]
         again += [json.dumps(json.loads(held)[0]).encode() for held in client.hvals("unacked")]
         if again:
@@ -289,7 +290,7 @@ class _Storm:
             send_signal(process_tree(worker), signal.SIGCONT)
 
     def _end(self, job: str) -> list[str]:
-        """The job is known to be committed, its marker goes, and zombies have had the time to do what they would."""
+        """Wait until the job is committed and its marker deleted, then for one lease, so that zombies can act."""
         scene, problems = self._scene, []
         if not self._living():
             scene.start_worker()

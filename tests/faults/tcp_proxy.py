@@ -1,7 +1,7 @@
-"""A TCP proxy that delays, throttles, cuts, resets, or goes silent without closing; told so while it runs.
+"""A TCP proxy that delays, throttles, cuts, resets or silences connections; its faults can be changed while it runs.
 
-What is drawn at random is drawn from a seed and the number of the connection, so that a run can be repeated as far
-as the order of connections can.
+Random draws depend on a seed and the number of the connection, so that a run can be repeated as far as the order of
+connections can.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 _CHUNK = 65536
-_TICK = 0.1  # seconds between two looks at whether a waiting thread is still wanted
+_TICK = 0.1  # seconds between two checks of a waiting thread whether it should stop
 
 Ending = Literal["cut", "reset"]
 
 
 @dataclass(frozen=True)
 class NetworkFaults:
-    """What happens to every chunk that passes, in either direction; nothing by default."""
+    """The faults of every chunk, in either direction; none by default."""
 
-    delay: tuple[float, float] = (0.0, 0.0)  # seconds, drawn evenly between the two
-    rate: float | None = None  # bytes a second; None is as fast as it goes
-    cut: float = 0.0  # chance that a chunk is passed on in half and the connection closed (FIN)
-    reset: float = 0.0  # chance that it is swallowed and the connection reset (RST)
-    silent: float = 0.0  # chance that it is swallowed, and all after it, with the connection left open
+    delay: tuple[float, float] = (0.0, 0.0)  # seconds, drawn uniformly between the two
+    rate: float | None = None  # bytes per second; None is unlimited
+    cut: float = 0.0  # chance that half of a chunk is forwarded and the connection closed (FIN)
+    reset: float = 0.0  # chance that a chunk is dropped and the connection reset (RST)
+    silent: float = 0.0  # chance that a chunk and all after it are dropped, with the connection left open
 
 
 NO_FAULTS = NetworkFaults()
 
 
 class Connection:
-    """One connection: two sockets and two threads; ``silent`` swallows whatever comes."""
+    """One connection: two sockets and two threads; while ``silent`` is set, all data are dropped."""
 
     def __init__(self, number: int, near: socket.socket, far: socket.socket) -> None:
         self.number, self.near, self.far = number, near, far
@@ -47,7 +47,7 @@ class Connection:
         self.ended = threading.Event()
 
     def end(self, how: Ending) -> None:
-        """Close both sides: with FIN for ``cut``, with RST for ``reset``. Reading threads notice and leave."""
+        """Close both sides: with FIN for ``cut``, with RST for ``reset``. The threads notice and end."""
         self.ended.set()
         for side in (self.near, self.far):
             with suppress(OSError):
@@ -59,9 +59,9 @@ class Connection:
 
 
 class TcpProxy:
-    """Listens on a loopback port of its own and passes bytes on to ``target``, through ``trouble``.
+    """Listens on a loopback port and forwards bytes to the port ``target``, with the present ``faults``.
 
-    ``target`` may be away: a connection is then closed at once, as a dead server's port would be.
+    If nothing listens on ``target``, a connection is closed at once, as by the port of a dead server.
     """
 
     def __init__(self, target: int, *, seed: int = 0) -> None:
@@ -84,17 +84,17 @@ class TcpProxy:
         self.stop()
 
     def cut(self) -> int:
-        """Close every open connection (FIN); how many there were."""
+        """Close all open connections (FIN); return their number."""
         return self._end_all("cut")
 
     def reset(self) -> int:
-        """Reset every open connection (RST); how many there were."""
+        """Reset all open connections (RST); return their number."""
         return self._end_all("reset")
 
     def silence(self) -> int:
-        """From now on nothing passes over the connections that are open, and none is closed; how many there are.
+        """Drop all further data of the open connections without closing them; return their number.
 
-        New connections work: a firewall or a router has forgotten the old ones.
+        New connections work, as when a firewall or a router has forgotten the old ones.
         """
         links = self._open()
         for link in links:
@@ -107,7 +107,7 @@ class TcpProxy:
         self._stopped.set()
         self._end_all("cut")
         self._threads[0].join()
-        self._end_all("cut")  # one may have been accepted meanwhile
+        self._end_all("cut")  # one may have been accepted in the meantime
         for thread in self._threads[1:]:
             thread.join()
         self._listener.close()
@@ -147,7 +147,7 @@ class TcpProxy:
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link = Connection(number, near, far)
             with self._lock:
-                self._links.add(link)  # from here on it may be closed under our hands
+                self._links.add(link)  # from here on another thread may close it
             for name, source, sink in (("up", near, far), ("down", far, near)):
                 self._begin(lambda link=link, name=name, source=source, sink=sink: self._pass(link, name, source, sink))
             number += 1
@@ -165,7 +165,7 @@ class TcpProxy:
                 if fate == "reset":
                     how = "reset"
                     break
-        except (OSError, ValueError):  # closed under our hands
+        except (OSError, ValueError):  # closed by another thread
             pass
         self._drop(link, how)
 

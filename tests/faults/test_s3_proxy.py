@@ -1,4 +1,4 @@
-"""The proxy that plays a failing S3 passes on whole requests only: what it made up itself would be no fault of S3's."""
+"""The S3 proxy forwards complete requests only, so that it adds no fault that S3 could not have."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_half_a_request_stores_nothing(s3_server: S3Server, headers: list[bytes]
 
 
 def sent(port: int, data: bytes) -> bytes:
-    """What is answered to ``data`` and nothing more."""
+    """The response to ``data``, sent without anything after it."""
     with socket.create_connection(("127.0.0.1", port), timeout=30.0) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)

@@ -1,8 +1,7 @@
-"""A schedule that is due every minute, by the clock on the wall: three builds promoted, each on its own minute.
+"""A schedule that is due every minute of the wall clock: three builds are promoted, each for its own minute.
 
 ``python -m pytest tests/faults/wall_clock_schedule.py`` (with ``make storm``): it takes four minutes, most of them
-asleep, so it is not among the tests that run each time. Two schedulers run; one is killed
-and started again after each build.
+asleep, so it is not part of the regular tests. Two schedulers run; one is killed and started again after each build.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Makes the golden bundle and builds: ``python -m tests.golden.make DIRECTORY``.
 
-Everything is made by the ``latentmill`` command, each time in a process that uses the plainest instructions of the
-processor, so that the bytes are the same on every x86-64 machine with the pinned libraries. ``tests/golden/kept`` was
-made so by the last commit before the files of ``generator`` and ``workers`` were moved; ``digests.json`` lists it.
+Everything is made by the ``latentmill`` command, in a process that uses the plainest instructions of the processor, so
+that the bytes are the same on every x86-64 machine with the pinned libraries. ``tests/golden/kept`` was made so by the
+last commit before the files of ``generator`` and ``workers`` were moved; ``digests.json`` lists it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 BUNDLE = "digits.bundle"
-BUILDS = {
+BUILDS: dict[str, dict[str, Any]] = {
     "plain": {"image": {"format": "png"}},
     "screened": {
         "image": {"format": "jpeg", "quality": 90},
@@ -59,34 +59,42 @@ _TRAIN = (
 )
 
 
+_RUN = """
+import contextlib, io, json, sys
+from workers.cli.main import root
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = root.main([*words, "--json"], standalone_mode=False)
+    assert not code, printed.getvalue()
+    print(json.dumps(json.loads(printed.getvalue())))
+"""
+
+
 def make(directory: Path) -> None:
     """Train the bundle and make every build in ``directory``."""
-    latentmill(directory, *_TRAIN, "--out", BUNDLE)
-    for name, fields in BUILDS.items():
-        build(directory, name, fields)
+    latentmill(directory, [*_TRAIN, "--out", BUNDLE], *(build(directory, name) for name in BUILDS))
 
 
-def build(directory: Path, name: str, fields: dict[str, Any]) -> None:
-    """Make one build below ``directory/builds``, or go on with it."""
+def build(directory: Path, name: str) -> list[str]:
+    """The command that makes one build below ``directory/builds``, or goes on with it; its spec is written."""
     spec = {"bundle": BUNDLE, "destination": "builds", "name": name, "count": 60, "shard_size": 25}
-    (directory / f"{name}.json").write_text(json.dumps(spec | {"seed": 3, "batch": 16} | fields))
-    latentmill(directory, "generate", f"{name}.json", "--device", "cpu", "--compile", "never")
-    (directory / f"{name}.json").unlink()
+    (directory / f"{name}.json").write_text(json.dumps(spec | {"seed": 3, "batch": 16} | BUILDS[name]))
+    return ["generate", f"{name}.json", "--device", "cpu", "--compile", "never"]
 
 
-def latentmill(directory: Path, *words: str) -> Any:
-    """What ``latentmill`` with ``words`` prints with ``--json``; ``CalledProcessError`` where it fails."""
+def latentmill(directory: Path, *commands: list[str]) -> list[Any]:
+    """What each of ``commands``, run in one process, prints with ``--json``; ``CalledProcessError`` if one fails."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
     state = {f"LATENTMILL_{name}": str(directory / ".state") for name in ("ROOT", "STATE_DIR", "CACHE_DIR")}
     done = subprocess.run(
-        [sys.executable, "-c", "from workers.cli import main; main()", *words, "--json"],
+        [sys.executable, "-c", _RUN, json.dumps(commands)],
         cwd=directory,
         env=own | state | PLAINEST,
         stdout=subprocess.PIPE,
         check=True,
         timeout=240,
     )
-    return json.loads(done.stdout)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def digests(directory: Path) -> dict[str, str]:

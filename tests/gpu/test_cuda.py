@@ -1,4 +1,4 @@
-"""The laws on a CUDA device; skipped where there is none."""
+"""The laws of docs/design.md on a CUDA device; skipped without one."""
 
 from __future__ import annotations
 

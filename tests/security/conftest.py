@@ -1,4 +1,4 @@
-"""Whatever a test of hostile input reads, nothing of it is run, and nothing is written outside its directory."""
+"""A check after every test of hostile input: nothing was run, and nothing was written outside its directory."""
 
 from __future__ import annotations
 

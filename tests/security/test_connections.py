@@ -1,4 +1,4 @@
-"""Secrets, encrypted and restricted connections, and the places that a job may reach."""
+"""Secrets, encrypted and restricted connections, and the stores that a job may reach."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from workers.worker.ticket_handler import open_ticket_handler
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """No setting from outside."""
+    """An environment without ``LATENTMILL_`` variables."""
     for name in [name for name in os.environ if name.startswith("LATENTMILL_")]:
         monkeypatch.delenv(name)
     return monkeypatch
@@ -150,7 +150,7 @@ def test_neither_client_nor_worker_writes_outside_of_what_is_allowed(
     with pytest.raises(SettingsError, match="destination"):
         Client(strict).submit(job(bundle, tmp_path / "elsewhere"))
     assert not (tmp_path / "elsewhere").exists()
-    outside = Client(anywhere).submit(job(bundle, tmp_path / "elsewhere"))  # past the client, as an enemy would
+    outside = Client(anywhere).submit(job(bundle, tmp_path / "elsewhere"))  # an attacker's client without the limit
     before = sorted((tmp_path / "elsewhere").rglob("*"))
     worker = open_ticket_handler(strict)
     assert worker.serve().summary.startswith("declined")
@@ -215,7 +215,7 @@ ACL = "on ~latentmill* ~_kombu* ~unacked* &* +@all -@admin -@dangerous +info +co
 
 
 def test_a_user_of_redis_with_few_rights_is_enough(redis_server: RedisServer, bundle: Path, tmp_path: Path) -> None:
-    """The rights that docs/operations.md gives: a whole job, broker and ledger; and nothing beyond."""
+    """The rights in docs/operations.md suffice for a whole job, broker and ledger, and allow nothing else."""
     admin = redis_py.Redis.from_url(redis_server.url)
     admin.execute_command("ACL", "SETUSER", "mill", ">a-password", *ACL.split())
     admin.set("other:secret", "x")

@@ -1,4 +1,4 @@
-"""Bundles that somebody made to do harm: each is refused with a ``BundleError``."""
+"""Malicious bundles: each is refused with a ``BundleError``."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def altered(intact: Path, home: Path, name: str, data: bytes) -> Store:
-    """The bundle with another file, its document made to agree: digests alone would tell."""
+    """The bundle with one file replaced and its document adapted, so that the digests do not reveal the change."""
     target = home / "bundle"
     target.mkdir()
     for file in intact.iterdir():
@@ -79,8 +79,8 @@ def altered(intact: Path, home: Path, name: str, data: bytes) -> Store:
     return open_store(str(target))
 
 
-def _used(store: Store) -> None:
-    """Everything that anybody reads of a bundle."""
+def _load_all(store: Store) -> None:
+    """Load every part of a bundle."""
     bundle = load_bundle(store)
     load_codes(store, bundle.info)
     load_encoder_weights(store, bundle.info)
@@ -91,7 +91,7 @@ def _used(store: Store) -> None:
 @pytest.mark.parametrize("name", ["decoder.safetensors", "latents.safetensors", "codes.safetensors"])
 def test_files_of_a_bundle(intact: Path, tmp_path: Path, name: str, make: Callable[[Path], bytes]) -> None:
     with pytest.raises(BundleError) as refused:
-        _used(altered(intact, tmp_path, name, make(tmp_path)))
+        _load_all(altered(intact, tmp_path, name, make(tmp_path)))
     assert len(str(refused.value)) < 3000
 
 
@@ -118,7 +118,7 @@ def test_documents_of_a_bundle(intact: Path, tmp_path: Path, change: Callable[[d
     store = altered(intact, tmp_path, "decoder.safetensors", (intact / "decoder.safetensors").read_bytes())
     store.put("bundle.json", canonical_json(document))
     with pytest.raises(BundleError):
-        _used(store)
+        _load_all(store)
 
 
 @pytest.mark.parametrize("data", BROKEN_DOCUMENTS.values(), ids=BROKEN_DOCUMENTS.keys())

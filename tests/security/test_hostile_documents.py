@@ -1,4 +1,4 @@
-"""Recipes, receipts, manifests, markers and pointers that somebody made to do harm: each is refused."""
+"""Malicious recipes, receipts, manifests, markers and pointers: each is refused."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_documents_of_many_bytes_are_refused_unread(document: str, tmp_path: Pat
     folder = tmp_path / "small" if document == "pointer" else Path(location.url.removeprefix("file://"))
     (folder / key).parent.mkdir(exist_ok=True)
     with (folder / key).open("wb") as file:
-        file.truncate(2**40)  # a hole: it takes no room
+        file.truncate(2**40)  # a sparse file, which takes no space
     with pytest.raises(LatentmillError, match=str(2**40)):
         read(location)
 
@@ -106,7 +106,7 @@ def test_manifests(name: str) -> None:
     location = committed_build()
     rewritten(location, MANIFESTS[name])
     assert verify_dataset(location.url).problems
-    if "environment" not in name:  # which no reader looks at
+    if "environment" not in name:  # a reader does not use the environments
         with pytest.raises(LatentmillError):
             list(open_dataset(location.url))
 
@@ -129,7 +129,7 @@ RECEIPTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("change", RECEIPTS.values(), ids=RECEIPTS.keys())
 def test_receipts(change: dict[str, Any]) -> None:
-    """Whoever commits looks at every receipt."""
+    """A commit checks every receipt."""
     location = SmallBuild().begin(f"memory://{uuid.uuid4().hex}")
     key = "receipts/000001.json"
     location.store.put(key, canonical_json(json.loads(location.store.get(key)) | change))

@@ -1,4 +1,4 @@
-"""Archives, tables and images that somebody made to do harm: each is refused."""
+"""Malicious archives, tables and images: each is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _member(name: str, kind: bytes = tarfile.REGTYPE, **facts: Any) -> tarfile.T
 
 
 def _size_that_lies(size: bytes) -> bytes:
-    """A header with another size, and a checksum that fits."""
+    """A tar header with another size and a matching checksum."""
     data = bytearray(_tar((_member("000000000.png"), b"x")))
     data[124:136] = size
     data[148:156] = b" " * 8
@@ -57,7 +57,7 @@ def _size_that_lies(size: bytes) -> bytes:
 
 
 def _sparse() -> bytes:
-    """One byte of data that unfolds to a terabyte of zeros (GNU sparse format 1.0)."""
+    """One byte of data that expands to a terabyte of zeros (GNU sparse format 1.0)."""
     facts = {
         "GNU.sparse.major": "1",
         "GNU.sparse.minor": "0",
@@ -93,17 +93,19 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("make", ARCHIVES.values(), ids=ARCHIVES.keys())
 def test_archives(make: Callable[[], bytes]) -> None:
-    """Each planted in a build with all digests made to fit: ``verify`` tells of it, a reader refuses it."""
-    data, place = make(), committed_build()
+    """Each archive is put into a build with matching digests: ``verify`` reports it, a reader refuses it."""
+    data, location = make(), committed_build()
     key = "shards/small-000000.tar"
-    manifest = Manifest.model_validate_json(place.store.get("manifest.json"))
+    manifest = Manifest.model_validate_json(location.store.get("manifest.json"))
     file = StoredFile(key=key, digest=digest_of(data), size=len(data))
     first = manifest.shards[0].model_copy(update={"shard": file})
-    place.store.put(key, data)
-    place.store.put("manifest.json", manifest.model_copy(update={"shards": (first, *manifest.shards[1:])}).canonical())
-    assert key in {problem.where for problem in verify_dataset(place.url).problems}
+    location.store.put(key, data)
+    location.store.put(
+        "manifest.json", manifest.model_copy(update={"shards": (first, *manifest.shards[1:])}).canonical()
+    )
+    assert key in {problem.where for problem in verify_dataset(location.url).problems}
     with pytest.raises(LatentmillError):
-        list(open_dataset(place.url))
+        list(open_dataset(location.url))
     with pytest.raises(IntegrityError):
         list(read_samples(data, field=key))
 

@@ -1,7 +1,7 @@
-"""Specs, keys and messages that somebody made to do harm: each is refused with a typed error.
+"""Malicious specs, keys and messages: each is refused with a typed error.
 
-A case is a name and what is given; nothing of it may climb out of its place, be run, take unbounded memory or time, or
-end in any other exception than ours. Documents, bundles and files: the other ``test_hostile_...``.
+No case may escape its directory, be run, take unbounded memory or time, or raise any other exception than ours. The
+other ``test_hostile_...`` files cover documents, bundles and files.
 """
 
 from __future__ import annotations

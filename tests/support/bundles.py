@@ -1,4 +1,4 @@
-"""A small bundle for tests: random networks and a hand-made mixture, so that nothing has to be trained."""
+"""Small bundles for tests: random networks and a hand-made mixture, so that no training is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from generator.store import open_store
 def tiny_contents(
     *, classes: tuple[str, ...] = ("cat", "dog", "owl"), size: int = 8, channels: int = 1, dims: int = 4, seed: int = 0
 ) -> BundleContents:
-    """Parts of a bundle whose decoder shows something: random weights of a real network, two clusters a class."""
+    """The contents of a small bundle: random weights of a real network, and two clusters for each class."""
     config = VaeConfig(size=size, channels=channels, latent_dim=dims, width=8)
     torch.manual_seed(seed)
     decoder, encoder = build_decoder(config), build_encoder(config)
@@ -62,13 +62,13 @@ def tiny_contents(
 
 
 def tiny_bundle(directory: Path, **shape: object) -> Path:
-    """``tiny_contents`` saved at ``directory``."""
+    """Save ``tiny_contents`` to ``directory``; return ``directory``."""
     save_bundle(directory, tiny_contents(**shape))  # type: ignore[arg-type]
     return directory
 
 
 def screened_bundle(directory: Path, **shape: object) -> Path:
-    """A small bundle with a judge of random opinions, and with a sketch of what its own decoder shows."""
+    """Save a small bundle with a random label judge and a copy index of its own decoder's images."""
     contents = tiny_contents(**shape)  # type: ignore[arg-type]
     config, rng = contents.autoencoder, np.random.default_rng(7)
     plain = load_bundle(open_store(str(tiny_bundle(directory.with_name(f"{directory.name}-plain"), **shape))))
@@ -80,10 +80,10 @@ def screened_bundle(directory: Path, **shape: object) -> Path:
     member.head.weight.div_(logits_NC.std())
     member.head.bias.copy_((member.head.bias - logits_NC.mean(0)) / logits_NC.std())  # no class is preferred
     judge = LabelJudge([member])
-    shares = PassRates(label=(0.75,) * len(contents.classes), novelty=0.75)
+    pass_rates = PassRates(label=(0.75,) * len(contents.classes), novelty=0.75)
     weights = {name: weight.numpy() for name, weight in judge.state_dict().items()}
-    guards = ScreeningData(
-        JudgeSettings(), weights, fit_copy_index(images_NHWC[:150], images_NHWC[150:], seed=0), shares
+    screening = ScreeningData(
+        JudgeSettings(), weights, fit_copy_index(images_NHWC[:150], images_NHWC[150:], seed=0), pass_rates
     )
-    save_bundle(directory, replace(contents, guards=guards))
+    save_bundle(directory, replace(contents, screening=screening))
     return directory

@@ -1,4 +1,4 @@
-"""`latentmill` with a scheduler, as processes of a directory of its own; ended by their process ids."""
+"""A sandbox for the command line: `latentmill` processes in a directory of their own."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LENIENT_GATES: dict[str, Any] = {
 
 
 class CliSandbox:
-    """A directory with a store root, and the processes that were started in it."""
+    """A directory with a store root, and the `latentmill` processes that were started in it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
-        self.environment = kept | {
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
+        self.environment = inherited | {
             "LATENTMILL_ROOT": str(home / "root"),
             "LATENTMILL_STATE_DIR": str(home / "state"),
             "LATENTMILL_CACHE_DIR": str(home / "cache"),
@@ -43,7 +43,7 @@ class CliSandbox:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
-        """A command that runs until it is stopped, with a log named after it."""
+        """Start a command in the background, with a log named after it."""
         with (self.home / f"{words[0]}-{len(self.processes)}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*CLI, *words], cwd=self.home, env=self.environment | environment, stdout=log, stderr=log
@@ -52,7 +52,7 @@ class CliSandbox:
         return process
 
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """A finished command; it never shows a traceback."""
+        """Run a command to its end, and check its exit code and that it shows no traceback."""
         done = subprocess.run(
             [*CLI, *words],
             cwd=self.home,
@@ -67,14 +67,14 @@ class CliSandbox:
         return done
 
     def schedule_folder(self, *declared: dict[str, Any]) -> Path:
-        """A folder with these schedules."""
+        """Write these schedules to a folder; return the folder."""
         for fields in declared:
             write_schedule(self.home / "schedules", fields)
         return self.home / "schedules"
 
-    def wait_until(self, wanted: Callable[[], bool], seconds: float = 270.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 270.0) -> None:
         deadline = time.monotonic() + seconds
-        while not wanted():
+        while not condition():
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.2)
 
@@ -93,25 +93,25 @@ class CliSandbox:
                 process.kill()
 
 
-def write_schedule(place: Path, fields: dict[str, Any]) -> str:
-    """The file of a schedule, due every minute unless ``fields`` say otherwise, for 60 small images in two shards."""
-    place.mkdir(exist_ok=True)
+def write_schedule(folder: Path, fields: dict[str, Any]) -> str:
+    """Write the file of a schedule, due every minute, for 60 small images in two shards; ``fields`` override these."""
+    folder.mkdir(exist_ok=True)
     job = {"bundle": "tiny.bundle", "count": 60, "shard_size": 30, "batch": 16, "destination": "out"}
-    path = place / f"{fields['name']}-{len(list(place.iterdir()))}.yaml"
+    path = folder / f"{fields['name']}-{len(list(folder.iterdir()))}.yaml"
     path.write_text(yaml.safe_dump({"cron": "* * * * *", "job": job, "gates": LENIENT_GATES} | fields))
     return str(path)
 
 
 @contextmanager
 def cli_sandbox(home: Path) -> Iterator[CliSandbox]:
-    """A house whose processes are ended with the block."""
-    found = CliSandbox(home)
+    """A sandbox whose processes are stopped after the block."""
+    sandbox = CliSandbox(home)
     try:
-        yield found
+        yield sandbox
     finally:
-        found.stop()
+        sandbox.stop()
 
 
 def minutes_ago(now: datetime, minutes: int) -> str:
-    """A whole minute as a schedule states it."""
+    """A past whole minute, in ISO format as in a schedule."""
     return (now.replace(second=0, microsecond=0) - timedelta(minutes=minutes)).isoformat()

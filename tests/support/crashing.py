@@ -1,4 +1,4 @@
-"""A store and a pool at which their user dies, before or after a write or a call."""
+"""A store and a schedule service that kill their user, by ``Killed``, before or after a write or a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers.schedules.service import Outcome
 
 
 class CrashingStore(Store):
-    """A store at which its user dies before, or right after, a write: the ``fatal``-th one counted from now."""
+    """A store that raises ``Killed`` before or right after its ``fatal``-th write, counted from 1."""
 
     def __init__(self, store: Store, fatal: int, *, after: bool) -> None:
         self._store, self.writes_left, self._after, self.url = store, fatal, after, store.url
@@ -62,26 +62,26 @@ class CrashingStore(Store):
 
 
 class CrashingService(SimulatedService):
-    """The same simulated pool, through a store at which one dies, or dying on either side of a call."""
+    """A simulated service on another store, that raises ``Killed`` before or after the method named ``call``."""
 
     def __init__(self, pool: SimulatedService, store: Store, call: str = "", *, after: bool = False) -> None:
         super().__init__(store, pool.clock, pool.build_time)
         self.__dict__ |= {name: value for name, value in pool.__dict__.items() if name != "_root"}
         self._call, self._after = call, after
 
-    def _dying(self, name: str, *words: Any) -> Any:
+    def _run(self, name: str, *words: Any) -> Any:
         if name == self._call and not self._after:
             raise Killed
-        done = getattr(super(), name)(*words)
+        result = getattr(super(), name)(*words)
         if name == self._call:
             raise Killed
-        return done
+        return result
 
     def submit(self, spec: JobSpec) -> None:
-        self._dying("submit", spec)
+        self._run("submit", spec)
 
     def check_gates(self, run: Run) -> Outcome:
-        return self._dying("check_gates", run)  # type: ignore[no-any-return]
+        return self._run("check_gates", run)  # type: ignore[no-any-return]
 
     def promote(self, run: Run) -> Outcome:
-        return self._dying("promote", run)  # type: ignore[no-any-return]
+        return self._run("promote", run)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What tests of epochs share: environments, a worker of each, a store in which something happens at one write."""
+"""Helpers for tests of epochs: environments, a worker of an environment, a store that runs a callback at one write."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ on_every_store = pytest.mark.parametrize("kind", ["memory", "local", "s3"])
 
 @dataclass(frozen=True)
 class EpochWorker:
-    """A worker of one environment, step by step. ``mark`` is what its environment does to the bytes of a shard."""
+    """A worker of one environment, step by step. ``mark`` stands for its effect on the bytes of a shard."""
 
     location: BuildLocation
     environment: Environment
     mark: bytes = b""
 
     def make_shard(self, number: int) -> FinishedShard:
-        """The shard as this environment makes it; zero bytes after a tar archive belong to no sample."""
+        """The shard as this environment makes it: one block of zeros follows the archive for each byte of ``mark``."""
         shard = SMALL.shard(self.location, Plan(self.location.recipe).shard(number))
         data = shard.archive + bytes(512 * len(self.mark))
         file = StoredFile(key=shard.receipt.shard.key, digest=digest_of(data), size=len(data))
@@ -44,9 +44,9 @@ class EpochWorker:
         return publish_shard(self.location, self.make_shard(number))
 
     def write_without_receipt(self, number: int) -> None:
-        """Die between the archive and the receipt."""
-        made = self.make_shard(number)
-        self.location.store.create(made.receipt.shard.key, made.archive)
+        """Store the archive only, as a worker that is killed before the receipt."""
+        shard = self.make_shard(number)
+        self.location.store.create(shard.receipt.shard.key, shard.archive)
 
 
 def is_whole(location: BuildLocation, number: int) -> bool:
@@ -56,7 +56,7 @@ def is_whole(location: BuildLocation, number: int) -> bool:
 
 
 class InterruptedStore(Store):
-    """A store in which something happens right before the ``n``-th write."""
+    """A store that calls ``event`` right before its ``n``-th write, counted from 1."""
 
     def __init__(self, store: Store, n: int, event: Callable[[], None]) -> None:
         self._store, self.url, self._left, self._event = store, store.url, n, event

@@ -1,4 +1,4 @@
-"""Stores that fail in chosen ways, around real ones."""
+"""A store that fails in chosen ways, around a real one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from generator.store.base import ObjectInfo, Store
 
 
 class Killed(BaseException):
-    """What a SIGKILL looks like from inside: nothing catches it, nothing runs after it."""
+    """Stands for a SIGKILL: no handler of ``Exception`` catches it."""
 
 
 class FaultyStore(Store):
-    """A store whose user dies after so many ``writes``; ``repeat``: conditional writes are sent twice, and the second
-    answer counts; ``always_changed``: no conditional write ever arrives."""
+    """A store that raises ``Killed`` after this many ``writes``.
+
+    ``repeat``: conditional writes are sent twice, and the second response counts. ``always_changed``: every conditional
+    write is refused. ``gets`` counts the reads of whole objects.
+    """
 
     def __init__(
         self, inner: Store, writes: int = 10**9, *, repeat: bool = False, always_changed: bool = False

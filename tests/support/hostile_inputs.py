@@ -1,4 +1,4 @@
-"""What tests of hostile input share: bytes that are no document of ours, and a trap for whoever unpickles."""
+"""Shared inputs of the tests of hostile input: broken documents, and a trap that detects unpickling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIGEST = "sha256:" + "0" * 64
 
 
 class PickleTrap:
-    """Whoever unpickles this leaves a trace."""
+    """Unpickling this creates the file ``trace``."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace

@@ -1,4 +1,4 @@
-"""The rights in S3 that docs/security.md gives to each role, and a proxy before S3 that lets nothing else pass."""
+"""The S3 rights of each role in docs/security.md, and a proxy before S3 that refuses everything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEEDED = {"GET": "read", "HEAD": "read", "PUT": "write", "DELETE": "delete"}
 
 
 class RolePermissions:
-    """What one role may do, where the root and the destinations are at these URLs. Any bucket may be listed."""
+    """The rights of one role, for a root and a destination at these URLs. Any bucket may be listed."""
 
     def __init__(self, role: str, root: str, destination: str) -> None:
         heads, *rows = re.findall(r"^\| (.+?) \|$", SECURITY_PAGE.read_text().partition("## S3:")[2], re.MULTILINE)
@@ -31,7 +31,7 @@ class RolePermissions:
         self.refused: list[str] = []
 
     def __call__(self, request: Request) -> Fault | None:
-        """A plan of ``StoreProxy``: the fault that the request meets, if any."""
+        """The fault plan of an ``S3Proxy``: FORBIDDEN for a request without the right, else ``None``."""
         where = urlsplit(request.path)
         bucket, _, key = unquote(where.path).lstrip("/").partition("/")
         if not key:
@@ -47,7 +47,7 @@ class RolePermissions:
 
 @contextmanager
 def restricted_s3(server: S3Server, role: str, root: str, destination: str) -> Iterator[tuple[str, RolePermissions]]:
-    """The URL of an S3 that gives ``role`` no more than the page does, and what it refused."""
+    """The URL of an S3 that grants ``role`` only the rights of the page, and those rights with the refused requests."""
     with S3Proxy(server.port) as proxy:
         proxy.plan = rights = RolePermissions(role, root, destination)
         yield proxy.endpoint_url, rights

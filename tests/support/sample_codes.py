@@ -1,4 +1,4 @@
-"""Made codes of known shape, for tests."""
+"""Synthetic latent codes with a known distribution, for tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from generator.models.latents.codes import Codes
 
 
 def _split(codes_ND: np.ndarray, labels_N: np.ndarray | None = None, names: tuple[str, ...] = ()) -> Codes:
-    """All as training codes but every fourth one, which is held out on top of them."""
+    """Split codes: every fourth one is held out, the others are training codes."""
     held = np.arange(len(codes_ND)) % 4 == 0
     if labels_N is None:
         return Codes(codes_ND[~held], None, codes_ND[held], None)

@@ -1,4 +1,4 @@
-"""Real servers for tests, each a process of its own on a free loopback port, ended by its process id."""
+"""Real servers for tests, each a child process on a free loopback port."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from boto3.session import Session
 from generator.store import S3Settings
 
 START_SECONDS = 60
-# moto looks whether an object is there, and writes it, in two steps. With a long switch interval no other thread runs
-# between them unless the first one waits for its socket, so that conditional writes are one step as on real services.
+# moto checks whether an object exists and writes it in two steps. With a long switch interval no other thread runs
+# between them unless the first one waits for its socket, so that conditional writes are atomic as on real services.
 _MOTO = "import sys; sys.setswitchinterval(1.0); from moto.server import main; main(sys.argv[1:])"
 
 
@@ -32,7 +32,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="latentmill-test-"))
         self.log = self.directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        for _ in range(5):  # a free port may be taken by somebody else before the server binds it
+        for _ in range(5):  # another process may take a free port before the server binds it
             self.port = _free_port()
             if self._start():
                 return
@@ -46,7 +46,7 @@ class Server:
         return self._process.pid
 
     def kill(self) -> None:
-        """SIGKILL: no farewell, nothing flushed."""
+        """Send SIGKILL: no graceful shutdown, nothing flushed."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -102,7 +102,7 @@ class S3Server(Server):
 
     @property
     def settings(self) -> S3Settings:
-        """How a store reaches this server."""
+        """The settings of a store on this server."""
         return S3Settings.model_validate(
             {
                 "endpoint_url": self.endpoint_url,
@@ -113,7 +113,7 @@ class S3Server(Server):
         )
 
     def make_bucket(self, name: str) -> str:
-        """Make the bucket; its URL."""
+        """Create the bucket; return its URL."""
         self._client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
@@ -124,7 +124,7 @@ class S3Server(Server):
 
 
 class RedisServer(Server):
-    """A private Redis that appends to its file before it answers on, and evicts nothing."""
+    """A private Redis with an append-only file and without eviction."""
 
     def __init__(self, password: str | None = None) -> None:
         self.password = password

@@ -1,4 +1,4 @@
-"""A whole service for tests: real Redis, a store, real worker processes that can be killed; or one without Celery."""
+"""Services for tests: one with real Redis, S3 and worker processes that can be killed, and one without Celery."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workers.worker.ticket_handler import TicketHandler, open_ticket_handler
 
 
 class LiveService:
-    """Settings, client and workers on one Redis and one S3; ``workers`` are ended when the block ends."""
+    """Settings, client and workers on one Redis and one S3; ``stop`` stops the workers."""
 
     def __init__(self, redis: RedisServer, s3: S3Server, bucket: str, home: Path) -> None:
         self.redis, self.bucket, self.home = redis, bucket, home
@@ -47,7 +47,7 @@ class LiveService:
         self._workers: list[WorkerProcess] = []
 
     def spec(self, bundle: Path, **fields: Any) -> dict[str, Any]:
-        """A job on this service: 12 shards unless ``fields`` say otherwise."""
+        """The fields of a job on this service, with 12 shards; ``fields`` override them."""
         return {
             "bundle": str(bundle),
             "destination": f"{self.bucket}/datasets",
@@ -63,19 +63,19 @@ class LiveService:
         return self._workers[-1]
 
     def kill_worker(self, worker: WorkerProcess) -> None:
-        """SIGKILL for the worker and its children: a machine that is gone."""
+        """Send SIGKILL to the worker and its children, as if the machine were lost."""
         os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
 
-    def wait_until(self, wanted: Callable[[], bool], *, seconds: float = 90.0) -> None:
-        """Wait until ``wanted`` holds; fail with the workers' logs when it does not."""
+    def wait_until(self, condition: Callable[[], bool], *, seconds: float = 90.0) -> None:
+        """Wait until ``condition()``; fail with the workers' logs after ``seconds``."""
         deadline = time.monotonic() + seconds
-        while not wanted():
+        while not condition():
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.05)
 
     def location(self, url: str, name: str) -> BuildLocation:
-        """A build that has begun, by its URL."""
+        """The location of a build that was begun, by its URL."""
         from generator.production.commit import read_build_location
 
         return read_build_location(open_store(url, self.settings.s3), name)
@@ -93,7 +93,7 @@ class LiveService:
 
 @contextmanager
 def running_service(redis: RedisServer, s3: S3Server, bucket: str, home: Path) -> Iterator[LiveService]:
-    """A service without workers yet."""
+    """A service, without workers at first; its workers are stopped after the block."""
     service = LiveService(redis, s3, bucket, home)
     try:
         yield service
@@ -102,7 +102,7 @@ def running_service(redis: RedisServer, s3: S3Server, bucket: str, home: Path) -
 
 
 class ManualService:
-    """A client, a reconciler and one worker process on local directories; nothing happens by itself."""
+    """A client, a reconciler and one ticket handler on local directories; each step is called explicitly."""
 
     def __init__(self, server: RedisServer, bundle: Path, home: Path) -> None:
         redis_py.Redis.from_url(server.url).flushall()
@@ -118,27 +118,27 @@ class ManualService:
         self.client, self.workshop = Client(self.settings), open_ticket_handler(self.settings)
 
     def spec(self, name: str = "tiny", **fields: object) -> dict[str, Any]:
-        """A job of two shards unless ``fields`` say otherwise."""
-        given = {"bundle": str(self.bundle), "destination": str(self.home / "out"), "name": name, "count": 60}
-        return given | {"shard_size": 30, "batch": 16} | fields
+        """The fields of a job with two shards; ``fields`` override them."""
+        defaults = {"bundle": str(self.bundle), "destination": str(self.home / "out"), "name": name, "count": 60}
+        return defaults | {"shard_size": 30, "batch": 16} | fields
 
     def submit(self, name: str = "tiny", **fields: object) -> JobStatus:
         return self.client.submit(self.spec(name, **fields))
 
-    def serve(self, tickets: int, shop: TicketHandler | None = None) -> list[str]:
-        """Serve so many tickets; no back-off keeps anybody waiting."""
-        told = []
+    def serve(self, tickets: int, handler: TicketHandler | None = None) -> list[str]:
+        """Serve this many tickets, and end every back-off before each; returns their summaries."""
+        summaries = []
         for _ in range(tickets):
             for job in self.workshop.pool.ledger.open_jobs():
                 self.redis.delete(f"latentmill:committing:{job}")
                 if waiting := self.redis.zrange(f"latentmill:lease:{job}", 0, -1):
                     self.redis.zadd(f"latentmill:lease:{job}", dict.fromkeys(waiting, 0.0))
                 self.workshop.pool.ledger.free_expired(job, 5)
-            told.append((shop or self.workshop).serve().summary)
-        return told
+            summaries.append((handler or self.workshop).serve().summary)
+        return summaries
 
     def reconcile(self) -> None:
-        """One pass of a reconciler that has seen nothing yet, and whose turn it is."""
+        """Run one pass of a new reconciler that has all duties."""
         for key in self.redis.scan_iter("latentmill:turn:*"):
             self.redis.delete(key)
         Reconciler(self.settings).run_once()

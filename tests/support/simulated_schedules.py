@@ -1,4 +1,4 @@
-"""Simulated time and a simulated pool for schedules; store, bundle, jobs and runs are real ones."""
+"""Simulated time and a simulated service for tests of schedules; store, bundle, jobs and runs are real."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOURCE = "sha256:" + "5" * 64
 
 
 class SimulatedClock(Clock):
-    """Goes where it is told to."""
+    """A clock that is set by the test."""
 
     def __init__(self, now: datetime = START) -> None:
         self.time, self.skew = now, ""
@@ -46,7 +46,7 @@ class SimulatedClock(Clock):
 
 
 class InlineExecutor(Executor):
-    """Long work is done at once."""
+    """An executor that runs each function at once in the calling thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -55,14 +55,14 @@ class InlineExecutor(Executor):
 
 
 class Killed(BaseException):
-    """The process was killed here."""
+    """Stands for a SIGKILL of the process."""
 
 
 class SimulatedService(Service):
-    """Builds each job in ``takes`` of the clock's time, unless Redis is ``away``."""
+    """A service that builds each job in ``build_time`` of the clock; it is unavailable while ``redis_away``."""
 
-    def __init__(self, store: Store, clock: Clock, takes: timedelta = timedelta(minutes=10)) -> None:
-        self._root, self.clock, self.build_time, self.redis_away = store, clock, takes, False
+    def __init__(self, store: Store, clock: Clock, build_time: timedelta = timedelta(minutes=10)) -> None:
+        self._root, self.clock, self.build_time, self.redis_away = store, clock, build_time, False
         self.settings = Settings(root=store.url)
         self.submitted_at: dict[str, datetime] = {}
         self.specs: dict[str, JobSpec] = {}
@@ -124,7 +124,7 @@ class SimulatedService(Service):
 
 
 class ScheduleSimulation:
-    """A store root with a bundle in it, a clock, a simulated pool, and tickers on them."""
+    """A store root with a bundle, a clock, a simulated service, and tickers on them."""
 
     def __init__(self, home: Path, store: Store | None = None, now: datetime = START) -> None:
         self.root = store or open_store(f"memory://scene-{uuid.uuid4().hex}/root")
@@ -132,17 +132,17 @@ class ScheduleSimulation:
         self.clock = SimulatedClock(now)
         self.pool = SimulatedService(self.root, self.clock)
 
-    def ticker(self, hands: Service | None = None, who: str = "") -> Ticker:
-        return Ticker(hands or self.pool, self.clock, InlineExecutor(), who=who)
+    def ticker(self, service: Service | None = None, who: str = "") -> Ticker:
+        return Ticker(service or self.pool, self.clock, InlineExecutor(), holder=who)
 
     def declare(self, **fields: Any) -> StoredSchedule:
-        """A schedule that counts from now on."""
+        """Store a schedule that is declared now; ``fields`` override its defaults."""
         job = {"count": 3, "destination": f"{self.root.url}/out"} | fields.pop("job", {})
-        whole = job if "channel" in job else {"bundle": self.digest} | job
-        given = {"name": "nightly", "cron": "30 3 * * *", "job": whole, "gates": None} | fields
-        kept = StoredSchedule(schedule=Schedule(**given), source=SOURCE, since=self.clock.now(), added=self.clock.now())
-        update_stored(self.root, kept.schedule.name, lambda _: kept)
-        return kept
+        job = job if "channel" in job else {"bundle": self.digest} | job
+        schedule = Schedule(**{"name": "nightly", "cron": "30 3 * * *", "job": job, "gates": None} | fields)
+        stored = StoredSchedule(schedule=schedule, source=SOURCE, since=self.clock.now(), added=self.clock.now())
+        update_stored(self.root, schedule.name, lambda _: stored)
+        return stored
 
     def runs(self, name: str = "nightly") -> list[Run]:
         found = [read_run(self.root, name, date) for date in run_dates(self.root, name)]
@@ -152,14 +152,14 @@ class ScheduleSimulation:
         return {f"{run.date:%m-%d %H:%M}": run.state for run in self.runs(name)}
 
     def tick_until(self, *, until: datetime, step: timedelta) -> None:
-        """One ticker, a pass every ``step``."""
+        """Run one ticker, with a tick every ``step``."""
         ticker = self.ticker()
         while self.clock.time < until:
             ticker.tick()
             self.clock.time += step
 
     def tick_nights(self, first: int, last: int) -> None:
-        """Ticks around the nightly date of these days of January."""
+        """Tick around the nightly date (03:30) of these days of January."""
         ticker = self.ticker()
         for day in range(first, last + 1):
             for minute in (29, 31, 45, 58):
@@ -167,7 +167,7 @@ class ScheduleSimulation:
                 ticker.tick()
 
     def finish_runs(self) -> None:
-        """Other tickers go on until nothing is under way."""
+        """Tick with new tickers, six minutes apart, until all runs have ended."""
         for _ in range(10):
             self.ticker().tick()
             self.clock.advance(minutes=6)

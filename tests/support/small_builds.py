@@ -44,7 +44,7 @@ ENVIRONMENT = Environment(device="cpu/test", dtype="float32", libraries={"pillow
 
 @dataclass(frozen=True)
 class SmallBuild:
-    """What to build: ``counts`` samples a class (one count without classes), ``shard_size`` in a shard."""
+    """A small build of ``counts`` samples per class (one count without classes), ``shard_size`` per shard."""
 
     name: str = "small"
     classes: tuple[str, ...] = ("round", "square")
@@ -67,12 +67,12 @@ class SmallBuild:
         return JobSpec(recipe=recipe, order=Order(destination=destination, name=self.name))
 
     def pixels(self, index: int) -> np.ndarray:
-        """The image of one sample, uint8 HWC: noise in four levels, so that no two are alike."""
+        """The image of one sample, uint8 HWC: random pixels of four levels, so that no two images are equal."""
         rng = np.random.default_rng([self.seed, index])
         return rng.integers(0, 4, (self.size, self.size, self.channels), dtype=np.uint8) * 80
 
     def begin(self, destination: str) -> BuildLocation:
-        """Everything but the commit."""
+        """Publish all shards and fix the environment, without the commit."""
         location = locate_build(self.spec(destination))
         begin(location)
         fix_environment(location, ENVIRONMENT)

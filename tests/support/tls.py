@@ -1,4 +1,4 @@
-"""TLS in front of a server that has none, with an authority of its own."""
+"""A TLS proxy for a plain server, with its own certificate authority."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support.servers import RedisServer
 
 @contextmanager
 def tls_proxy(server: RedisServer, home: Path, *, strict: bool = False) -> Iterator[int]:
-    """TLS in front of a Redis, on a port of its own; the authority's certificate is ``home/ca.pem``.
+    """A TLS proxy for ``server``; yields its port. The authority's certificate is ``home/ca.pem``.
 
-    Who is ``strict`` asks clients for a certificate; the server's own will do.
+    A ``strict`` proxy asks clients for a certificate; the server's own (``home/server.pem``) is accepted.
     """
     _certificates(home)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -55,7 +55,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def _certificates(home: Path) -> None:
-    """An authority, and a certificate that it signed for 127.0.0.1."""
+    """Write the certificates of an authority and of a server on 127.0.0.1, and the server's key, to ``home``."""
     from ipaddress import ip_address
 
     from cryptography import x509

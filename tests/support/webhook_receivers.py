@@ -1,4 +1,4 @@
-"""Receivers of webhooks: real HTTP servers on loopback that behave as they are told, and remember what they got."""
+"""Receivers of webhooks: real HTTP servers on loopback with a given behaviour; they record their requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Behaviour = Callable[[socket.socket], None]
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request as it arrived."""
+    """One recorded request: its first line, headers by lower-case name, and body."""
 
     line: str
     headers: dict[str, str]
@@ -22,7 +22,7 @@ class ReceivedRequest:
 
 @dataclass
 class Receiver:
-    """Answers each connection with ``behave``, after the request is read; ends with ``stop``."""
+    """Reads one request from each connection, then calls ``behave`` with it; ``stop`` ends the server."""
 
     behave: Behaviour
     requests: list[ReceivedRequest] = field(default_factory=list)
@@ -67,35 +67,35 @@ def _request(connection: socket.socket) -> ReceivedRequest:
 
 
 def answer_with(status: int, *lines: str) -> Behaviour:
-    """A whole answer without a body."""
+    """Send a complete response without a body."""
     head = "\r\n".join((f"HTTP/1.1 {status} X", *lines, "content-length: 0", "connection: close", "", ""))
     return lambda connection: connection.sendall(head.encode())
 
 
-def answer_endlessly(begin: bytes, again: bytes) -> Behaviour:
-    """``begin``, then ``again`` until nobody listens any more."""
+def answer_endlessly(first: bytes, repeated: bytes) -> Behaviour:
+    """Send ``first``, then ``repeated`` until the client closes the connection."""
 
     def behave(connection: socket.socket) -> None:
-        connection.sendall(begin)
+        connection.sendall(first)
         while True:
-            connection.sendall(again)
+            connection.sendall(repeated)
 
     return behave
 
 
-def answer_slowly(again: bytes) -> Behaviour:
-    """``again`` every tenth of a second, so that no single read ever waits long."""
+def answer_slowly(repeated: bytes) -> Behaviour:
+    """Send ``repeated`` every tenth of a second, so that no single read times out."""
 
     def behave(connection: socket.socket) -> None:
         pause = threading.Event()
         while True:
-            connection.sendall(again)
+            connection.sendall(repeated)
             pause.wait(0.1)
 
     return behave
 
 
 def never_answer(connection: socket.socket) -> None:
-    """Takes the request and says nothing, until the other side leaves."""
+    """Send nothing until the client closes the connection."""
     while connection.recv(65536):
         pass

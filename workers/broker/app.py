@@ -1,4 +1,4 @@
-"""The Celery application: settings that were learned the hard way (docs/design.md, section 6)."""
+"""The Celery application and its settings; docs/design.md, section 6, gives the reasons for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TICKET_TASK = "latentmill.work"
 
 
 def make_app(settings: Settings) -> Celery:
-    """An application on the configured Redis; nothing is connected yet."""
+    """The Celery application for the configured Redis; it connects on first use."""
     transport.install()
     app = Celery("latentmill", broker=redis_url(settings))
     visibility = {"visibility_timeout": settings.visibility_timeout}
@@ -33,11 +33,11 @@ def make_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_pool_start_method="spawn",  # CUDA cannot be used after fork
-        worker_proc_alive_timeout=300.0,  # a child that still imports torch is not dead
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # the store counts, not the acknowledgement
+        worker_proc_alive_timeout=300.0,  # a child takes long to import torch
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # results depend on the store, not on Redis
         worker_hijack_root_logger=True,
         worker_send_task_events=False,
-        worker_enable_remote_control=False,  # its keys and channels would be open to whoever reaches Redis
+        worker_enable_remote_control=False,  # anyone with access to Redis could use it
         visibility_timeout=settings.visibility_timeout,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -46,7 +46,7 @@ def make_app(settings: Settings) -> Celery:
             "socket_timeout": settings.redis_timeout,
             "socket_connect_timeout": 5.0,
             "socket_keepalive": True,
-            # A poll for tickets that is silent for longer is begun anew: a firewall may forget a connection unsaid.
+            # Check idle connections: a firewall may drop one without notice.
             "health_check_interval": max(1, round(settings.redis_timeout / 2)),
         },
         result_backend_transport_options=visibility,

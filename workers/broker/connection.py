@@ -1,4 +1,4 @@
-"""The connection to Redis, with its failures translated."""
+"""The connection to Redis: its URL, its client, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ADDRESS = re.compile(r"((?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?(?:/\d*)?)(?
 
 
 def redis_url(settings: Settings) -> str:
-    """The configured Redis, or the one that ``latentmill up`` runs on this machine. Raises ``SettingsError``."""
+    """The URL of the configured Redis, or of the one run by ``latentmill up`` here. Raises ``SettingsError``."""
     if settings.redis_url is not None:
         return _with_tls(settings.redis_url.get_secret_value(), settings)
     state = _embedded_state(settings)
@@ -42,37 +42,37 @@ def redis_url(settings: Settings) -> str:
 
 
 def _with_tls(url: str, settings: Settings) -> str:
-    """A ``rediss://`` URL that says how the server is known; redis-py and kombu both look there.
+    """Add the TLS options to a ``rediss://`` URL, where redis-py and kombu both read them.
 
-    The certificate and its host name are always checked. Raises ``SettingsError`` for a URL that says otherwise.
+    The certificate and its host name are always checked. Raises ``SettingsError`` for a URL that turns a check off.
     """
     if not url.startswith("rediss://"):
         return url
-    place, _, query = url.partition("?")
-    given = dict(parse_qsl(query))
-    for name, wanted in (("ssl_cert_reqs", "required"), ("ssl_check_hostname", "true")):
-        if given.get(name, wanted).lower() != wanted:
-            raise SettingsError("LATENTMILL_REDIS_URL", f"{name}={wanted}, or no word of it", redacted_url(url))
+    address, _, query = url.partition("?")
+    options = dict(parse_qsl(query))
+    for name, required in (("ssl_cert_reqs", "required"), ("ssl_check_hostname", "true")):
+        if options.get(name, required).lower() != required:
+            raise SettingsError("LATENTMILL_REDIS_URL", f"{name}={required}, or no {name} at all", redacted_url(url))
     files = {"ssl_ca_certs": "redis_ca_file", "ssl_certfile": "redis_cert_file", "ssl_keyfile": "redis_key_file"}
-    stated = {name: _existing_file(setting, getattr(settings, setting)) for name, setting in files.items()}
-    stated = {name: path for name, path in stated.items() if path}
-    if "ssl_keyfile" in stated and "ssl_certfile" not in stated:
+    paths = {name: _existing_file(setting, getattr(settings, setting)) for name, setting in files.items()}
+    paths = {name: path for name, path in paths.items() if path}
+    if "ssl_keyfile" in paths and "ssl_certfile" not in paths:
         expected = "the certificate that the key in LATENTMILL_REDIS_KEY_FILE belongs to"
         raise SettingsError("LATENTMILL_REDIS_CERT_FILE", expected, "none")
-    return f"{place}?{urlencode({'ssl_cert_reqs': 'required'} | given | stated)}"
+    return f"{address}?{urlencode({'ssl_cert_reqs': 'required'} | options | paths)}"
 
 
 def _existing_file(setting: str, path: Path | None) -> str:
-    """An absolute path, or nothing. Raises ``SettingsError`` for what is no file."""
+    """The absolute path of an existing file, or "" for ``None``. Raises ``SettingsError`` if there is no such file."""
     if path is not None and not path.is_file():
         raise SettingsError(f"LATENTMILL_{setting.upper()}", "a file that can be read", str(path))
     return "" if path is None else str(path.absolute())
 
 
 def embedded_root(settings: Settings) -> str | None:
-    """The store root of the ``latentmill up`` that runs on this machine, as an absolute URL.
+    """The absolute URL of the store root of the ``latentmill up`` that runs on this machine.
 
-    ``None`` where a Redis is configured or none runs: then ``settings.root`` counts.
+    ``None`` if a Redis is configured or no ``latentmill up`` runs: then ``settings.root`` applies.
     """
     if settings.redis_url is not None:
         return None
@@ -81,32 +81,34 @@ def embedded_root(settings: Settings) -> str | None:
 
 
 def is_running(pid: object) -> bool:
-    """Whether a process with this id lives on this machine."""
+    """Whether a process with this id runs on this machine."""
     if not isinstance(pid, int) or pid <= 0:
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it lives, and is somebody else's
+    except PermissionError:  # it runs as another user
         return True
     return True
 
 
 def connect(url: str, timeout: float = _TIMEOUT) -> redis.Redis:
-    """A client of the Redis at ``url``, which is away after ``timeout`` seconds of silence; nothing is sent yet.
+    """A Redis client for ``url`` whose requests time out after ``timeout`` seconds; it connects on first use.
 
-    Raises ``SettingsError`` for a URL that is none, or one whose options the broker's connection does not know.
+    Raises ``SettingsError`` for a malformed URL, or for options that the broker's connection does not support.
     """
-    wrong = SettingsError("LATENTMILL_REDIS_URL", "redis://[:password@]host:port/db or rediss://...", redacted_url(url))
+    malformed = SettingsError(
+        "LATENTMILL_REDIS_URL", "redis://[:password@]host:port/db or rediss://...", redacted_url(url)
+    )
     if url.partition("://")[0] not in _SCHEMES:
-        raise wrong
+        raise malformed
     if any(not name.startswith("ssl_") for name, _ in parse_qsl(url.partition("?")[2])):
         raise SettingsError(
             "LATENTMILL_REDIS_URL",
-            "redis://[:password@]host:port/db or rediss://..., without options but those of TLS (ssl_...)",
-            f"others after {redacted_url(url)}",
-            "LATENTMILL_REDIS_TIMEOUT says after how long a silent Redis counts as away",
+            "redis://[:password@]host:port/db or rediss://..., with no options but those of TLS (ssl_...)",
+            f"other options after {redacted_url(url)}",
+            "set timeouts with LATENTMILL_REDIS_TIMEOUT",
         )
     try:
         client = redis.Redis.from_url(
@@ -119,15 +121,15 @@ def connect(url: str, timeout: float = _TIMEOUT) -> redis.Redis:
             decode_responses=True,
         )
         pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # an unknown option after "?" shows here, not at the first use
+        pool.connection_class(**pool.connection_kwargs)  # fail here, not on first use, for an unknown option
     except (ValueError, TypeError) as cause:
-        raise wrong from cause
+        raise malformed from cause
     return client
 
 
 @contextmanager
 def broker_errors(url: str) -> Iterator[None]:
-    """Inside the block, a Redis that does not answer, or refuses, is ``BrokerUnavailable``."""
+    """Context manager that translates redis-py errors to ``BrokerUnavailable``."""
     try:
         yield
     except redis.AuthenticationError as refused:
@@ -139,14 +141,14 @@ def broker_errors(url: str) -> Iterator[None]:
             "redis", f"a Redis that answers at {redacted_url(url)}", _failure_reason(down), "nothing was written"
         ) from down
     except redis.RedisError as refusal:
-        said = str(refusal).partition(", with args beginning with")[0]  # the arguments of AUTH are a password
+        reason = str(refusal).partition(", with args beginning with")[0]  # the arguments of AUTH are a password
         raise BrokerUnavailable(
-            "redis", f"a Redis at {redacted_url(url)} that does as asked", f"{type(refusal).__name__}: {said}"
+            "redis", f"a Redis at {redacted_url(url)} that accepts the command", f"{type(refusal).__name__}: {reason}"
         ) from refusal
 
 
 def _failure_reason(down: BaseException) -> str:
-    """What kept a connection from being made, where TLS did; the kind of error otherwise."""
+    """Why a connection failed: the TLS error if there is one, else the type of the exception."""
     cause: BaseException | None = down
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
@@ -156,16 +158,16 @@ def _failure_reason(down: BaseException) -> str:
 
 
 def redacted_url(url: str) -> str:
-    """A Redis URL without its credentials. What cannot be told from a password is ``***``; never raises."""
+    """A Redis URL for logs: credentials, and any part that may be one, become ``***``. Never raises."""
     scheme, _, rest = url.partition("://")
-    before, _, place = rest.rpartition("@")
-    found = None if "?" in before or "#" in before else _ADDRESS.fullmatch(place)
+    credentials, _, address = rest.rpartition("@")
+    found = None if "?" in credentials or "#" in credentials else _ADDRESS.fullmatch(address)
     name = scheme if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) and rest else "***"
     return f"{name}://{found[1] if found else '***'}"
 
 
 def _embedded_state(settings: Settings) -> dict[str, object]:
-    """What ``latentmill up`` wrote down, by name; empty where nothing readable is."""
+    """The state file of ``latentmill up``; empty if it is missing or unreadable."""
     try:
         state = json.loads((settings.state_dir / EMBEDDED_STATE_FILE).read_text())
     except (OSError, ValueError):

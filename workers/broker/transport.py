@@ -1,4 +1,4 @@
-"""kombu's Redis transport, with two defects mended: no Redis that is silent, or full, takes a worker with it."""
+"""kombu's Redis transport with two fixes: a silent or full Redis must not stop a worker."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from redis.exceptions import ResponseError
 
 @final
 class QoS(base.QoS):
-    """Forgets a ticket also when Redis does not answer its acknowledgement.
+    """Frees the slot of a ticket even if its acknowledgement to Redis fails.
 
-    kombu counts such a message as held for ever. A worker takes no more than it has slots, so one silence of Redis for
-    each slot leaves it deaf, and alive by every other sign. The ticket stays among Redis's unacknowledged ones and
-    comes again after the visibility timeout, which is harmless (design, law 4).
+    kombu would count such a message as held for ever. A worker holds at most as many messages as it has slots, so one
+    lost acknowledgement for each slot would stop it, though it looks alive. The ticket stays among Redis's
+    unacknowledged ones and is delivered again after the visibility timeout, which is harmless (design, law 4).
     """
 
     def ack(self, delivery_tag: str) -> None:
@@ -40,9 +40,9 @@ class Channel(base.Channel):
 
 @final
 class Transport(base.Transport):
-    """Takes a refusal (Redis is full, or may not write) for a lost connection, which is made again until it works.
+    """Handles an error reply (Redis is full or read-only) like a lost connection: reconnect until it works.
 
-    Celery ends the whole worker at an error of the server that it does not know to be passing.
+    Celery would end the whole worker at a server error that it does not know to be temporary.
     """
 
     Channel: Any = Channel
@@ -51,5 +51,5 @@ class Transport(base.Transport):
 
 
 def install() -> None:
-    """From now on URLs of Redis, plain and over TLS, mean this transport in this process."""
+    """Use this transport for ``redis://`` and ``rediss://`` URLs in this process."""
     TRANSPORT_ALIASES.update(redis=f"{__name__}:Transport", rediss=f"{__name__}:Transport")

@@ -1,4 +1,4 @@
-"""``latentmill``: the command line. Commands are imported when they are called, so that ``--help`` is quick."""
+"""The ``latentmill`` command line. A command's module is imported when it is called, so that ``--help`` is fast."""
 
 from workers.cli.main import main
 

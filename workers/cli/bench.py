@@ -1,4 +1,4 @@
-"""The command that measures this machine: bench."""
+"""The command bench: measures how fast this machine makes images, and what limits it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.argument("bundle", required=False)
 @click.option("--images", default=10_000, show_default=True, type=click.IntRange(min=500), help="Images to make.")
-@click.option("--size", default=64, show_default=True, type=click.IntRange(8, 128), help="Pixels, without a BUNDLE.")
-@click.option("--format", "image", default="jpeg", show_default=True, type=click.Choice(["jpeg", "png"]))
-@click.option("--batch", default=250, show_default=True, type=click.IntRange(1, 8192), help="Images decoded at once.")
+@click.option(
+    "--size", default=64, show_default=True, type=click.IntRange(8, 128), help="Image size in pixels, without a BUNDLE."
+)
+@click.option(
+    "--format",
+    "image",
+    default="jpeg",
+    show_default=True,
+    type=click.Choice(["jpeg", "png"]),
+    help="Image file format.",
+)
+@click.option("--batch", default=250, show_default=True, type=click.IntRange(1, 8192), help="Images per decoder batch.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N.")
 @click.option(
     "--compile",
@@ -30,7 +39,11 @@ if TYPE_CHECKING:
     type=click.Choice(["always", "never"]),
     help="Compile the decoder.",
 )
-@click.option("--price-per-hour", type=click.FloatRange(min=0.0), help="What this machine costs, to know an image's.")
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(min=0.0),
+    help="Price of this machine per hour, for the cost of a million images.",
+)
 @json_option
 def bench_command(
     bundle: str | None,
@@ -43,10 +56,10 @@ def bench_command(
     price_per_hour: float | None,
     as_json: bool,
 ) -> None:
-    """Measure how fast this machine makes images from BUNDLE (or from a network of usual size).
+    """Measure how fast this machine makes images with BUNDLE (by default, with a random network of typical size).
 
-    Decoding alone, each stage alone, and the whole into a directory that is removed again; where the time goes, what
-    share of the limit is reached, and what a worker here should be set to.
+    Measures each stage alone, and a whole build into a temporary directory. Prints the time of each stage, the share
+    of the theoretical limit that the build reaches, and recommended settings for a worker on this machine.
     """
     from generator.drafts import find_bundle
     from generator.models.bundle import load_bundle
@@ -74,32 +87,36 @@ def bench_command(
             }
         )
         compiling = CompileOptions(compiled, settings.compile_cache)  # type: ignore[arg-type]
-        found = profile(
+        profiled = profile(
             recipe, loaded, Path(scratch), device=device, compiling=compiling, price_per_hour=price_per_hour
         )
     if as_json:
-        click.echo(json.dumps(found.model_dump(mode="json"), indent=2))
+        click.echo(json.dumps(profiled.model_dump(mode="json"), indent=2))
     else:
-        _show_profile(found)
+        _show_profile(profiled)
 
 
-def _show_profile(found: Profile) -> None:
-    where = f"{found.device}, {found.cores} core(s), {found.execution}, batches of {found.batch}"
-    show({"machine": where, "image": found.image, "images": found.images}, as_json=False, title="bench")
-    alone = {f"{stage} alone": f"{seconds * 1e6:,.1f} us of a core an image" for stage, seconds in found.alone.items()}
-    show(alone, as_json=False, title="each stage by itself")
-    rates = {
-        "decoding alone": f"{found.decode_rate:,.0f} images/s",
-        "encoding alone": f"{found.encode_rate:,.0f} images/s",
-        "the limit": f"{found.limit:,.0f} images/s",
-        "the whole": f"{found.whole_rate:,.0f} images/s, {found.cores_busy} cores busy",
-        "share of the limit": f"{found.share_of_limit:.1%}",
-        "where the time goes": ", ".join(f"{stage} {share}%" for stage, share in found.share.items() if share >= 0.1),
+def _show_profile(profiled: Profile) -> None:
+    machine = f"{profiled.device}, {profiled.cores} core(s), {profiled.execution}, batches of {profiled.batch}"
+    show({"machine": machine, "image": profiled.image, "images": profiled.images}, as_json=False, title="bench")
+    alone = {
+        f"{stage} alone": f"{seconds * 1e6:,.1f} us of a core per image" for stage, seconds in profiled.alone.items()
     }
-    if found.cost_per_million is not None:
-        rates["a million images cost"] = f"{found.cost_per_million:,.2f}"
-    show(rates, as_json=False, title="together")
-    advice = found.suggestion
+    show(alone, as_json=False, title="each stage alone")
+    rates = {
+        "decoding alone": f"{profiled.decode_rate:,.0f} images/s",
+        "encoding alone": f"{profiled.encode_rate:,.0f} images/s",
+        "limit": f"{profiled.limit:,.0f} images/s",
+        "whole build": f"{profiled.whole_rate:,.0f} images/s, {profiled.cores_busy} cores busy",
+        "share of the limit": f"{profiled.share_of_limit:.1%}",
+        "where the time goes": ", ".join(
+            f"{stage} {share}%" for stage, share in profiled.share.items() if share >= 0.1
+        ),
+    }
+    if profiled.cost_per_million is not None:
+        rates["cost of a million images"] = f"{profiled.cost_per_million:,.2f}"
+    show(rates, as_json=False, title="whole build")
+    advice = profiled.suggestion
     click.echo(
-        f"a worker here: --concurrency {advice.concurrency} --threads {advice.threads} (latentmill worker --tuned)"
+        f"recommended worker: --concurrency {advice.concurrency} --threads {advice.threads} (latentmill worker --tuned)"
     )

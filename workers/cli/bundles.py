@@ -1,4 +1,4 @@
-"""Commands that move bundles: push, pull."""
+"""Commands that copy bundles into and out of the store root: push, pull."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from workers.cli.output import json_option, show
 @click.command("push")
 @click.argument("bundle")
 @click.option("--root", help="Store root; by default the configured one.")
-@click.option("--channel", help="Make it the newest bundle of this line, once it is there.")
+@click.option("--channel", help="Then make it the newest bundle of this channel.")
 @json_option
 def push_command(bundle: str, root: str | None, channel: str | None, as_json: bool) -> None:
-    """Copy BUNDLE into the store root, where workers find it by its digest.
+    """Copy BUNDLE (a directory or URL) into the store root, where workers find it by its digest.
 
-    Pushing again changes nothing, or mends what was damaged there."""
+    Pushing it again changes nothing, or repairs a damaged copy.
+    """
     from generator.models.bundle import bundle_store, push
     from generator.models.bundle.channels import check_channel_name, move_channel
     from generator.store import open_store
@@ -36,11 +37,11 @@ def push_command(bundle: str, root: str | None, channel: str | None, as_json: bo
 
 @click.command("pull")
 @click.argument("digest")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the bundle is written; must be new.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory for the bundle; must not exist.")
 @click.option("--root", help="Store root; by default the configured one.")
 @json_option
 def pull_command(digest: str, out: Path, root: str | None, as_json: bool) -> None:
-    """Copy the bundle DIGEST (sha256:...) from the store root to a directory, verified on the way."""
+    """Copy the bundle DIGEST (sha256:...) from the store root to a directory, and verify it."""
     from generator.models.bundle import pull
     from generator.store import open_store
     from workers.settings import load_settings

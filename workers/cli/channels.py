@@ -1,4 +1,4 @@
-"""The command channels: lines of bundles, each with a pointer to its newest one."""
+"""The command channels: lists, shows and moves channels, the named pointers to the newest bundle of a line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 @click.command("channels")
 @click.argument("line", required=False)
-@click.option("--to", help="Point LINE to this bundle of the store root (sha256:...).")
-@click.option("--rollback", "back", is_flag=True, help="Point LINE to the bundle before.")
+@click.option("--to", help="Point channel LINE to this bundle of the store root (sha256:...).")
+@click.option("--rollback", "roll_back", is_flag=True, help="Point channel LINE to its previous bundle.")
 @click.option("--root", help="Store root; by default the configured one.")
 @json_option
-def channels_command(line: str | None, to: str | None, back: bool, root: str | None, as_json: bool) -> None:
-    """List the channels of the store root, show LINE with its history, or move it.
+def channels_command(line: str | None, to: str | None, roll_back: bool, root: str | None, as_json: bool) -> None:
+    """List the channels of the store root, or show or move the channel LINE.
 
-    `latentmill push BUNDLE --channel LINE` moves it too. Jobs and runs pin the bundle they found: a channel that moves
-    changes nothing about them.
+    A channel is a named pointer to the newest bundle of a line of models. `latentmill push BUNDLE --channel LINE` moves
+    it too. A job or run uses the bundle that the channel pointed to when it was created; moving the channel later does
+    not change it.
     """
     from generator.errors import SpecError
     from generator.models.bundle.channels import load_channel, load_channels, move_channel, roll_back_channel
@@ -35,22 +36,22 @@ def channels_command(line: str | None, to: str | None, back: bool, root: str | N
     settings = load_settings()
     store = open_store(root or embedded_root(settings) or settings.root, settings.s3)
     if line is None:
-        if to or back:
+        if to or roll_back:
             raise SpecError("line", "the channel to move", "none")
         _show_channels(list(load_channels(store)), as_json=as_json)
         return
-    if to and back:
+    if to and roll_back:
         raise SpecError("channels", "--to or --rollback", "both")
-    title = "moved" if to or back else ""
+    title = "moved" if to or roll_back else ""
     if to:
         found = move_channel(store, line, _parse_digest(to), by=current_user())
     else:
-        found = roll_back_channel(store, line, by=current_user()) if back else load_channel(store, line)
+        found = roll_back_channel(store, line, by=current_user()) if roll_back else load_channel(store, line)
     show(channel_facts(found), as_json=as_json, title=title)
 
 
 def channel_facts(channel: Channel) -> dict[str, Any]:
-    """A channel as it is shown."""
+    """A channel as the command line shows it."""
     return {
         "line": channel.line,
         "bundle": channel.bundle,
@@ -65,7 +66,7 @@ def _show_channels(found: list[Channel], *, as_json: bool) -> None:
         click.echo(json.dumps([channel_facts(channel) for channel in found], indent=2))
         return
     if not found:
-        click.echo("no channels; `latentmill push BUNDLE --channel LINE` makes one")
+        click.echo("no channels; create one with `latentmill push BUNDLE --channel LINE`")
     width = max((len(channel.line) for channel in found), default=0)
     for channel in found:
         click.echo(f"{channel.line:<{width}}  {channel.bundle}  {channel.current.at:%Y-%m-%d %H:%M} UTC")
@@ -80,6 +81,6 @@ def _parse_digest(text: str) -> str:
 
     try:
         found: str = TypeAdapter(Digest).validate_python(text)
-    except ValidationError as wrong:
-        raise SpecError("to", "the digest of a bundle: sha256: and 64 hexadecimal digits", short_repr(text)) from wrong
+    except ValidationError as error:
+        raise SpecError("to", "the digest of a bundle: sha256: and 64 hexadecimal digits", short_repr(text)) from error
     return found

@@ -1,7 +1,7 @@
-"""What `latentmill up` shows: what is running, what is next, what became of the last day's runs.
+"""The display of `latentmill up`: unfinished jobs, the next dates of schedules, the runs of the last day.
 
-A thread of its own looks at store and ledger, so that a slow one never keeps Ctrl-C waiting. In a terminal the picture
-stays in its place; elsewhere, in a log say, each change is a line.
+A background thread reads store and ledger, so that slow ones do not delay Ctrl-C. In a terminal, tables are updated in
+place; elsewhere, for example in a log, each change is a line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from workers.schedules.runs import Run, read_run
 from workers.schedules.store import read_stored, schedule_names
 from workers.settings import Settings
 
-_REFRESH_SECONDS = 3.0  # seconds between two looks
+_REFRESH_SECONDS = 3.0  # seconds between two updates
 _MAX_ROWS = 12  # rows of a table
 _DAY = timedelta(days=1)
 _COLOURS = {"promoted": "green", "kept": "green", "refused": "yellow", "skipped": "yellow", "failed": "red"}
@@ -37,28 +37,28 @@ _COLOURS = {"promoted": "green", "kept": "green", "refused": "yellow", "skipped"
 
 @dataclass(frozen=True)
 class DashboardState:
-    """The service at one moment: unfinished jobs, the next date of each schedule, the last day's runs by date."""
+    """The displayed state: unfinished jobs, the next date of each schedule, the runs of the last day by date."""
 
     jobs: tuple[JobStatus, ...] = ()
-    upcoming: tuple[tuple[datetime, str, str], ...] = ()  # when, local text, name
+    upcoming: tuple[tuple[datetime, str, str], ...] = ()  # date, its local text, schedule name
     runs: tuple[Run, ...] = ()
     trouble: str = ""
 
 
 def read_state(client: Client, pool: Pool, now: datetime, before: DashboardState) -> DashboardState:
-    """How things stand. Runs of older dates, begun by hand, are followed from ``before``, so that their end is seen.
+    """The current state. Runs of older dates, which were started by hand, are taken from ``before`` until they end.
 
-    Raises ``OutsideError`` when Redis or the store is away.
+    Raises ``OutsideError`` if Redis or the store is unavailable.
     """
     open_jobs = [marker.job for marker in read_markers(pool.root) if marker.intent in ("open", "paused")]
     jobs = tuple(status for job in open_jobs[:_MAX_ROWS] if not (status := client.status(job)).ended)
     upcoming, runs = list[tuple[datetime, str, str]](), list[Run]()
     for name in schedule_names(pool.root):
-        kept = read_stored(pool.root, name)
-        if kept is None:
+        stored = read_stored(pool.root, name)
+        if stored is None:
             continue
-        schedule = kept.schedule
-        dates = [] if kept.paused else schedule.upcoming(now, 1)
+        schedule = stored.schedule
+        dates = [] if stored.paused else schedule.upcoming(now, 1)
         upcoming += [(date, local_text(date, schedule.timezone), name) for date in dates]
         runs += runs_since(pool.root, name, now - _DAY, now)
     runs += _followed_runs(pool, before, {(run.schedule, run.date) for run in runs}, now - _DAY)
@@ -68,7 +68,7 @@ def read_state(client: Client, pool: Pool, now: datetime, before: DashboardState
 def _followed_runs(
     pool: Pool, before: DashboardState, seen: set[tuple[str, datetime]], since: datetime
 ) -> Iterator[Run]:
-    """The other runs of ``before``, as they are now, but those that ended earlier than ``since``."""
+    """The other runs of ``before`` in their current state, without those that ended earlier than ``since``."""
     for each in before.runs:
         if (each.schedule, each.date) not in seen:
             run = each if each.has_ended else read_run(pool.root, each.schedule, each.date)
@@ -78,7 +78,7 @@ def _followed_runs(
 
 @final
 class Dashboard:
-    """Looks every few seconds while the block runs; ``show`` puts on the screen what was seen last."""
+    """A context manager that reads the state every few seconds; ``show`` displays the last one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -96,56 +96,56 @@ class Dashboard:
         self.stop()
 
     def stop(self) -> None:
-        """Leave the last picture where it is."""
+        """Stop updating; the last display stays on the screen."""
         self._stopped.set()
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def show(self) -> None:
-        """Put the newest picture on the screen, if it is another one."""
-        picture = self._state
-        if picture == self._shown:
+        """Display the newest state, if it has changed."""
+        state = self._state
+        if state == self._shown:
             return
         if self._live is not None:
-            self._live.update(render(picture), refresh=True)
+            self._live.update(render(state), refresh=True)
         elif not self._console.is_terminal:
-            for line in change_lines(self._shown, picture):
+            for line in change_lines(self._shown, state):
                 click.echo(line)
-        self._shown = picture
+        self._shown = state
 
     def _run(self) -> None:
         client, pool = Client(self._settings), Pool(self._settings)
         while True:
             try:
                 self._state = read_state(client, pool, datetime.now(UTC), self._state)
-            except LatentmillError as away:
+            except LatentmillError as error:
                 last = self._state
-                self._state = DashboardState(last.jobs, last.upcoming, last.runs, str(away))
+                self._state = DashboardState(last.jobs, last.upcoming, last.runs, str(error))
             if self._stopped.wait(_REFRESH_SECONDS):
                 return
 
 
-def render(picture: DashboardState) -> Group:
-    """The picture as three tables."""
+def render(state: DashboardState) -> Group:
+    """The state as three tables."""
     running = _table("running", "job", "state", "images", "tenant")
-    for job in picture.jobs:
+    for job in state.jobs:
         running.add_row(job.job, job.state, f"{job.samples_done:,}/{job.samples:,}", job.tenant)
     upcoming = _table("next", "date", "schedule")
-    for _, text, name in picture.upcoming[:_MAX_ROWS]:
+    for _, text, name in state.upcoming[:_MAX_ROWS]:
         upcoming.add_row(text, name)
-    last = _table("the last day", "date", "schedule", "state", "why")
-    for run in reversed(picture.runs[-_MAX_ROWS:]):  # a low terminal cuts the oldest off
+    last = _table("last day", "date", "schedule", "state", "why")
+    for run in reversed(state.runs[-_MAX_ROWS:]):  # newest first: a low terminal cuts the end off
         colour = _COLOURS.get(run.state, "")
         last.add_row(local_text(run.date, run.zone), run.schedule, Text(run.state, style=colour), _reason_text(run))
     tables = [
         each if each.row_count else Text(f"{each.title}: nothing", style="dim") for each in (running, upcoming, last)
     ]
-    return Group(*tables, *([Text(picture.trouble, style="red")] if picture.trouble else []))
+    return Group(*tables, *([Text(state.trouble, style="red")] if state.trouble else []))
 
 
 def change_lines(before: DashboardState, now: DashboardState) -> Iterator[str]:
-    """A line for each run and job that stands otherwise than before, and for trouble that came or went."""
+    """A line for each run and job whose state has changed, and for an error that appeared or went away."""
     runs = {(run.schedule, run.date): (run.state, run.at_risk) for run in before.runs}
     for run in now.runs:
         if runs.get((run.schedule, run.date)) != (run.state, run.at_risk):
@@ -160,7 +160,7 @@ def change_lines(before: DashboardState, now: DashboardState) -> Iterator[str]:
         if (name, date) not in known:
             yield f"{name}: next at {text}"
     if now.trouble != before.trouble:
-        yield now.trouble or "all is well again"
+        yield now.trouble or "no error any more"
 
 
 def _reason_text(run: Run) -> str:

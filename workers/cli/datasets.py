@@ -1,4 +1,4 @@
-"""Commands for datasets: generate, verify, replay."""
+"""Commands that build and check one dataset: generate, verify, replay."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from workers.cli.output import json_option, progress_bar, show
     "--compile",
     "compiled",
     type=click.Choice(["auto", "always", "never"]),
-    help="Compile the decoder: where it pays, always, or never.",
+    help="Compile the decoder: auto where it saves time.",
 )
 @json_option
 def generate_command(spec: str, device: str, compiled: str | None, as_json: bool) -> None:
     """Build the dataset of SPEC (a YAML file) in this process, without Redis or workers.
 
-    An interrupted build goes on where it stopped; a committed one is found and left as it is.
+    An interrupted build continues where it stopped. A build that is committed already is reported and not changed.
     """
     from generator.drafts import read_draft, resolve_draft
     from generator.models.bundle import load_bundle
@@ -41,12 +41,12 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
     if (done := find_manifest(location)) is not None:
         show(_facts(location.url, done), as_json=as_json, title="already committed")
         return
-    clock = time.perf_counter()
+    start = time.perf_counter()
     with progress_bar(job.order.name, job.recipe.total, quiet=as_json) as bar:
         loaded = load_bundle(bundle, job.recipe.bundle)
         compiling = CompileOptions(compiled or settings.compile, settings.compile_cache)  # type: ignore[arg-type]
         manifest = build(location, loaded, device=device, compiling=compiling, on_progress=lambda at: bar(at.samples))
-    seconds = time.perf_counter() - clock
+    seconds = time.perf_counter() - start
     pace = {"seconds": round(seconds, 2), "images_per_second": round(manifest.samples / seconds, 1)}
     show(_facts(location.url, manifest) | pace, as_json=as_json, title="committed")
 
@@ -55,7 +55,7 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
 @click.argument("dataset")
 @json_option
 def verify_command(dataset: str, as_json: bool) -> None:
-    """Re-hash everything in DATASET (a path or URL) and compare it with its manifest. Exit code 1 on any damage."""
+    """Re-hash all files of DATASET (a path or URL) and compare them with its manifest. Exit code 1 on any damage."""
     from generator.datasets.verification import verify_dataset
     from workers.settings import load_settings
 
@@ -81,12 +81,12 @@ def verify_command(dataset: str, as_json: bool) -> None:
 @click.command("replay")
 @click.argument("dataset")
 @click.argument("index", type=click.IntRange(min=0))
-@click.option("--bundle", help="Bundle directory or URL; by default the one of that digest in the store root.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the image here.")
+@click.option("--bundle", help="Bundle directory or URL.  [default: the dataset's bundle, from the store root]")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the image to this file.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N.")
 @json_option
 def replay_command(dataset: str, index: int, bundle: str | None, out: Path | None, device: str, as_json: bool) -> None:
-    """Make sample INDEX of DATASET again and compare it with the stored one. Exit code 1 if a byte differs."""
+    """Make sample INDEX of DATASET again and compare it with the stored one. Exit code 1 if any byte differs."""
     from generator.datasets.replay import recipe_at, replay
     from generator.drafts import find_bundle
     from generator.models.bundle import load_bundle
@@ -95,8 +95,8 @@ def replay_command(dataset: str, index: int, bundle: str | None, out: Path | Non
 
     settings = load_settings()
     recipe = recipe_at(dataset, settings.s3)
-    home = find_bundle(bundle or recipe.bundle, open_store(settings.root, settings.s3), settings.s3)
-    again = replay(dataset, index, load_bundle(home, recipe.bundle), device=device, s3=settings.s3)
+    bundle_location = find_bundle(bundle or recipe.bundle, open_store(settings.root, settings.s3), settings.s3)
+    again = replay(dataset, index, load_bundle(bundle_location, recipe.bundle), device=device, s3=settings.s3)
     if out is not None:
         out.write_bytes(again.data)
     facts = {"index": index, "attempt": again.attempt, "label": again.label, "identical": again.identical}

@@ -1,4 +1,4 @@
-"""``latentmill demo``: the whole job on one machine, from real digits to a verified, committed dataset."""
+"""The command demo: everything on one machine, from real digits to a committed and verified dataset."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     default=Path("latentmill-demo"),
     show_default=True,
-    help="Directory for everything the demo makes.",
+    help="Directory for everything that the demo writes.",
 )
 @click.option("--count", default=10_000, show_default=True, type=click.IntRange(10, 10_000_000), help="Images to make.")
 @json_option
 def demo_command(out: Path, count: int, as_json: bool) -> None:
-    """Train on the bundled digits, start an embedded Redis and a worker, and build 10,000 labelled images.
+    """Train on the bundled digits, start an embedded Redis and a worker, and build a dataset of labelled images.
 
-    Run again, it finds the committed build and says so.
+    A second run finds the committed build and only verifies it.
     """
     from generator.drafts import parse_draft, resolve_draft
     from generator.production.commit import find_manifest, locate_build
@@ -54,13 +54,13 @@ def demo_command(out: Path, count: int, as_json: bool) -> None:
         "preview": f"{dataset}/preview.jpg",
         "real_beside_generated": picture,
     }
-    title = "the committed build of an earlier run was found and verified; nothing was made"
+    title = "found and verified the committed build of an earlier run; built nothing"
     facts |= {"found": found} if as_json else {}
     show(facts, as_json=as_json, title=title if found else "committed and verified")
 
 
 def _settings(out: Path) -> Settings:
-    """A service of its own inside ``out``: it meets no other Redis, root or cache."""
+    """Settings of a separate service inside ``out``: it shares no Redis, root or cache with another one."""
     from workers.settings import Settings
 
     home = out.absolute()
@@ -106,25 +106,25 @@ def _build(fields: dict[str, Any], settings: Settings, *, quiet: bool) -> dict[s
     logs = [settings.state_dir / "worker.log"]
     with StopSignals() as signals, EmbeddedRedis(settings.state_dir / "redis") as server:
         client = Client(settings.model_copy(update={"redis_url": SecretStr(server.url)}))
-        status, clock = client.submit(fields), time.perf_counter()
+        status, start = client.submit(fields), time.perf_counter()
         with running_workers(server.url, settings, logs, signals) as (worker,):
             with progress_bar("worker starts, then makes images", status.samples, quiet=quiet) as bar:
                 first = _follow(client.watch(status.job), worker, signals, bar)
-            seconds = time.perf_counter() - clock
+            seconds = time.perf_counter() - start
     if signals.stop_requested():
         raise click.exceptions.Exit(signals.exit_code)
     pace = {"seconds_with_start_of_worker": round(seconds, 1)}
-    made = seconds - (first - clock)
-    return pace | {"images_per_second": round(status.samples / made)} if made > 0 else pace
+    elapsed = seconds - (first - start)
+    return pace | {"images_per_second": round(status.samples / elapsed)} if elapsed > 0 else pace
 
 
 def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, signals: StopSignals, bar: Any) -> float:
-    """Show progress until the job has ended or is to stop; the moment at which the first shard was claimed."""
+    """Show progress until the job ends or a stop is requested; returns when the first shard was claimed (seconds)."""
     first = time.perf_counter()
     for status in statuses:
         if signals.stop_requested():
             with suppress(OSError):  # the terminal may be gone
-                click.echo("stopping: the same command goes on from here", err=True)
+                click.echo("stopping: run the same command again to continue", err=True)
             break
         if status.shards_running == status.shards_done == 0:
             first = time.perf_counter()
@@ -132,7 +132,7 @@ def _follow(statuses: Iterable[JobStatus], worker: WorkerProcess, signals: StopS
         if status.state in ("failed", "cancelled"):
             raise JobFailed("job", "a committed dataset", f"{status.state}: {status.error}")
         if not worker.is_alive() and not status.ended:
-            raise JobFailed("worker", "a worker that stays", "it ended", f"see {worker.log}")
+            raise JobFailed("worker", "a worker that keeps running", "it ended", f"see {worker.log}")
     return first
 
 
@@ -146,7 +146,7 @@ def _verify(url: str) -> dict[str, Any]:
 
 
 def _draw_comparison(out: Path, bundle: Path) -> Path:
-    """Real digits beside generated ones, one row a class."""
+    """Draw real digits beside generated ones, one row per class; returns the file."""
     from generator.curation.quality.sample_sheets import draw_real_and_generated
     from generator.models.bundle import load_bundle
     from generator.sources import load_source

@@ -1,4 +1,4 @@
-"""A diagnosis as lines for people: one column for a bundle, two for the blue and the red one."""
+"""Prints a diagnosis: one column for one bundle, two for a comparison (blue and red)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SAMPLER_COLUMNS = ("sampler", "log-likelihood", "off support", "told apart", "p
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
-    """The diagnosis of one bundle."""
+    """Print the diagnosis of one bundle."""
     click.secho("\nis this latent space samplable?", bold=True)
     _show_columns([(name, (value,)) for name, value in _measure_rows(diagnosis)])
     _show_samplers(diagnosis)
@@ -22,7 +22,7 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
 
 
 def show_comparison(blue: Diagnosis, red: Diagnosis, comparison: Comparison) -> None:
-    """Two diagnoses side by side, and which bundle is better to sample."""
+    """Print two diagnoses side by side, and which bundle is better to sample."""
     click.secho("\nwhich of the two latent spaces is samplable?", bold=True)
     rows = [
         (name, (first, second))
@@ -51,11 +51,14 @@ def _show_columns(rows: Iterable[tuple[str, tuple[str, ...]]]) -> None:
 
 
 def _measure_rows(of: Diagnosis) -> list[tuple[str, str]]:
-    said, loop = of.intrinsic_dimension, of.loop
+    dimension, ring = of.intrinsic_dimension, of.loop
     return [
         ("measured on", of.shape_measured_on),
         ("dimensions in use", f"{of.active_dims} of {of.latent_dim}"),
-        ("intrinsic dimension", _value_or_reason(said, lambda d: f"{d.dimension:.1f} ({d.low:.1f} to {d.high:.1f})")),
+        (
+            "intrinsic dimension",
+            _value_or_reason(dimension, lambda d: f"{d.dimension:.1f} ({d.low:.1f} to {d.high:.1f})"),
+        ),
         ("neighbours of the same class", _value_or_reason(of.agreement, lambda share: f"{share:.0%}")),
         ("silhouette of classes", _value_or_reason(of.class_silhouette, lambda width: f"{width:.2f}")),
         ("silhouette of clusters", _value_or_reason(of.cluster_silhouette, lambda width: f"{width:.2f}")),
@@ -64,7 +67,7 @@ def _measure_rows(of: Diagnosis) -> list[tuple[str, str]]:
             _value_or_reason(of.hopkins, lambda h: f"{h.against_gaussian:.2f} (one Gaussian: 0.50)"),
         ),
         ("Hopkins, uniform probes", _value_or_reason(of.hopkins, _hopkins_text)),
-        ("ring or hole", _value_or_reason(loop, _ring_text)),
+        ("ring or hole", _value_or_reason(ring, _ring_text)),
         ("classes that are rings", ", ".join(of.ring_classes) or "none"),
         ("midpoints off support", _value_or_reason(of.midpoints, lambda m: f"{m.share:.1%} (codes: 5%)")),
         ("midpoints that return", _value_or_reason(of.midpoints_return, lambda r: f"{r.share:.1%} (codes: 95%)")),
@@ -75,8 +78,8 @@ def _hopkins_text(hopkins: Any) -> str:
     return f"{hopkins.against_uniform:.2f}" + (" (says little in so many dimensions)" if hopkins.caveat else "")
 
 
-def _ring_text(loop: Any) -> str:
-    return f"{'yes' if loop.ring else 'no'}: longest bar {loop.bar:.2f}, without a hole up to {loop.reference:.2f}"
+def _ring_text(ring: Any) -> str:
+    return f"{'yes' if ring.ring else 'no'}: longest bar {ring.bar:.2f}, without a hole up to {ring.reference:.2f}"
 
 
 def _show_samplers(of: Diagnosis) -> None:
@@ -113,16 +116,18 @@ def _show_samplers(of: Diagnosis) -> None:
 def _show_verdict(of: Diagnosis) -> None:
     click.echo()
     click.secho(f"  {of.verdict.sentence}", bold=True)
-    taken = of.verdict.sampler
-    click.echo(f"  of these samplers, take {taken}: {of.verdict.because}" if taken else f"  {of.verdict.because}")
+    recommended = of.verdict.sampler
+    click.echo(
+        f"  of these samplers, take {recommended}: {of.verdict.because}" if recommended else f"  {of.verdict.because}"
+    )
     for remark in of.verdict.remarks:
         click.echo(f"  {remark}")
 
 
-def _value_or_reason(found: Any, told: Any) -> str:
+def _value_or_reason(found: Any, format_value: Any) -> str:
     why = getattr(found, "why", None)
-    return f"not measurable: {why}" if why is not None else str(told(found))
+    return f"not measurable: {why}" if why is not None else str(format_value(found))
 
 
-def _value_or_dash(found: Any, told: Any) -> str:
-    return "-" if getattr(found, "why", None) is not None else str(told(found))
+def _value_or_dash(found: Any, format_value: Any) -> str:
+    return "-" if getattr(found, "why", None) is not None else str(format_value(found))

@@ -1,4 +1,4 @@
-"""The command doctor: is everything that a worker rests on as it has to be?"""
+"""The command doctor: checks settings, Redis, store, bundles, disks and device."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import click
 from generator.errors import SpecError
 from workers.cli.output import json_option
 
-_PARTS = ("settings", "redis", "store", "bundles", "disks", "device")  # as workers.doctor has them
+_PARTS = ("settings", "redis", "store", "bundles", "disks", "device")  # the parts of workers.doctor
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 @click.command("doctor")
-@click.option("--bundle", help="sha256:... of a bundle that has to be in the store root, whole.")
+@click.option("--bundle", help="Check that this bundle (sha256:...) is in the store root and intact.")
 @click.option("--root", help="Store root; by default the configured one.")
-@click.option("--only", multiple=True, type=click.Choice(_PARTS), help="Check this part; may be given again.")
-@click.option("--make-bucket", is_flag=True, help="Make the bucket of the store root first, where it is missing.")
+@click.option("--only", multiple=True, type=click.Choice(_PARTS), help="Check only this part; repeat for more.")
+@click.option("--make-bucket", is_flag=True, help="Create the bucket of the store root first, if it is missing.")
 @json_option
 def doctor_command(
     bundle: str | None, root: str | None, only: tuple[str, ...], make_bucket: bool, as_json: bool
 ) -> None:
-    """Check store, Redis, device, disks and bundles of this machine's settings, and say how to mend what is wrong.
+    """Check settings, Redis, store, bundles, disks and device of this machine, and say how to fix what is wrong.
 
-    Exit code 1 if anything failed; warnings do not count. A few small objects and keys are written and removed.
+    Exit code 1 if a check failed; warnings do not count. Writes and removes a few small objects and keys.
     """
     from generator.store import absolute_url
     from workers.broker.connection import embedded_root

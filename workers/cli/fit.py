@@ -1,4 +1,4 @@
-"""A bundle in, a bundle with another latent distribution out: fit."""
+"""The command fit: fits another latent distribution to a bundle and writes a new bundle."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ _SAMPLERS = ("gaussian", "mixture", "flow", "polar", "auto")
 
 @click.command("fit")
 @click.argument("bundle")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the bundle is written; must be new.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Directory for the new bundle; must not exist."
+)
 @click.option(
     "--sampler",
     type=click.Choice(_SAMPLERS),
     default="auto",
     show_default=True,
-    help="Latent distribution; auto follows the diagnosis of the codes.",
+    help="Latent distribution; auto chooses by the diagnosis of the codes.",
 )
 @add_options(SAMPLER_OPTIONS)
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the fit; by default that of BUNDLE's.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the fit; by default that of BUNDLE.")
 @json_option
 def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json: bool, **given: Any) -> None:
     """Fit another latent distribution to the codes of BUNDLE (a directory or URL), and write a new bundle.
 
-    Decoder, encoder and codes stay as they are.
+    Decoder, encoder and codes are copied unchanged.
     """
     from generator.models.bundle.save import check_new_directory
     from generator.models.learning import refit
@@ -45,7 +47,7 @@ def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json:
     options = {name: value for name, value in given.items() if value is not None}
     store = open_store(bundle, load_settings().s3)
     settings = _sampler_settings(sampler, options, store)
-    began = time.perf_counter()
+    start = time.perf_counter()
     refitted = refit(store, settings, out, seed=seed)
     for notice in refitted.fit.notices:
         click.echo(f"notice: {notice}", err=True)
@@ -55,7 +57,7 @@ def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json:
         "fitted_from": refitted.before,
         "sampler": settings.family,
         "chosen": refitted.fit.chosen if as_json else _chosen_text(refitted.fit.chosen),
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - start, 1),
     }
     show(facts, as_json=as_json, title="bundle written")
 
@@ -67,7 +69,7 @@ def _sampler_settings(sampler: str, options: dict[str, Any], store: Store) -> Sa
         return sampler_settings(sampler, options)
     if options:
         raise SpecError(
-            "sampler", "a named sampler where options are given", "auto", f"or without {', '.join(options)}"
+            "sampler", "a named sampler, since options are given", "auto", f"or leave out {', '.join(options)}"
         )
     from generator.curation.diagnosis.diagnose import recommend_sampler
     from generator.models.bundle import load_codes, read_info

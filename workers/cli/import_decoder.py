@@ -1,4 +1,4 @@
-"""A decoder that was made elsewhere in, a bundle out: import."""
+"""The command import: makes a bundle of an existing decoder."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ _SAMPLERS = ("gaussian", "mixture", "flow", "polar")
 @click.command("import")
 @click.argument("decoder", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
-@click.option("--codes", type=click.Path(path_type=Path), help="A .npz file: codes (N, D), and labels, class_names.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the bundle is written; must be new.")
+@click.option(
+    "--codes", type=click.Path(path_type=Path), help="A .npz file: codes (N, D), optionally labels and class_names."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory for the bundle; must not exist.")
 @click.option(
     "--sampler",
     type=click.Choice(_SAMPLERS),
-    help="Latent distribution that is fitted to the codes.  [default: mixture]",
+    help="Latent distribution to fit to the codes.  [default: mixture]",
 )
 @add_options(SAMPLER_OPTIONS)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the fit.")
@@ -36,9 +38,9 @@ def import_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Make a bundle of a decoder that exists: DECODER says its layers (JSON), WEIGHTS holds them (safetensors).
+    """Make a bundle of an existing decoder: DECODER lists its layers (JSON), WEIGHTS has their weights (safetensors).
 
-    Without --codes it is taken for one that was trained on a standard normal prior, such as a GAN's generator.
+    Without --codes, the latent distribution is a standard normal, as for a GAN's generator.
     """
     from generator.errors import SpecError
     from generator.models.bundle.save import check_new_directory
@@ -78,5 +80,5 @@ def _read_decoder(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(MAX_DOCUMENT_BYTES + 1)
-    except OSError as missing:
-        raise SpecError("decoder", "a JSON file that can be read", f"{path} ({missing.strerror})") from missing
+    except OSError as error:
+        raise SpecError("decoder", "a JSON file that can be read", f"{path} ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""What a bundle is, and whether its latent space is samplable: inspect."""
+"""The command inspect: describes a bundle, and diagnoses whether its latent space is samplable."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @click.argument("bundle")
 @click.argument("other", required=False)
-@click.option("--source", help="The images BUNDLE was trained on, to show the nearest ones beside samples.")
+@click.option("--source", help="The training images of BUNDLE, to show the nearest ones beside samples.")
 @click.option(
-    "--picture", type=click.Path(path_type=Path), help="Also draw samples of every class into this PNG or JPEG file."
+    "--picture", type=click.Path(path_type=Path), help="Also draw samples of every class to this PNG or JPEG file."
 )
 @click.option(
     "--pictures",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Also draw the map of codes, centres of clusters, walks and nearest neighbours into this directory.",
+    help="Also draw a map of the codes, cluster centres, walks and nearest neighbours into this directory.",
 )
-@click.option("--quick", is_flag=True, help="A shorter diagnosis: no flow, two-sample tests, or round trip.")
-@click.option("--no-diagnosis", is_flag=True, help="Only what the bundle says of itself.")
+@click.option("--quick", is_flag=True, help="A shorter diagnosis: without flow, two-sample tests and round trip.")
+@click.option("--no-diagnosis", is_flag=True, help="Only print the facts in the bundle.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of the diagnosis.")
 @json_option
 def inspect_command(
@@ -44,9 +44,9 @@ def inspect_command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """What BUNDLE (a directory or URL) is, and whether its latent space is samplable.
+    """Describe BUNDLE (a directory or URL), and diagnose whether its latent space is samplable.
 
-    With OTHER, the two are set side by side: BUNDLE is the blue network, OTHER the red one.
+    With OTHER, compare two bundles side by side: BUNDLE is the blue network, OTHER the red one.
     """
     from generator.models.bundle import load_bundle
     from generator.store import open_store
@@ -74,7 +74,7 @@ def _training_source(location: str, bundle: Bundle) -> Source:
 
     image = bundle.info.image
     source = load_source(location, size=image.height, channels=image.channels)
-    training_images(source, bundle)  # refused before anything is measured
+    training_images(source, bundle)  # an error shows before anything is measured
     return source
 
 
@@ -95,11 +95,11 @@ def _diagnose_all(loaded: list[tuple[Store, Bundle]], *, seed: int, quick: bool,
 def _draw_pictures(loaded: list[tuple[Store, Bundle]], directory: Path, source: Source | None, seed: int) -> None:
     from generator.curation.diagnosis.pictures import draw_map_pair, draw_pictures, load_picture_inputs
 
-    sitters = [load_picture_inputs(store, bundle, seed) for store, bundle in loaded]
-    if len(sitters) == 1:
-        draw_pictures(sitters[0], directory, source=source, seed=seed)
+    inputs = [load_picture_inputs(store, bundle, seed) for store, bundle in loaded]
+    if len(inputs) == 1:
+        draw_pictures(inputs[0], directory, source=source, seed=seed)
         return
-    blue, red = sitters
+    blue, red = inputs
     same = source is not None and source.fingerprint == red.bundle.info.source.fingerprint
     draw_pictures(blue, directory, prefix="blue-", source=source, seed=seed)
     draw_pictures(red, directory, prefix="red-", source=source if same else None, seed=seed)
@@ -112,12 +112,16 @@ def _show_result(facts: list[dict[str, Any]], diagnoses: list[Diagnosis], *, as_
 
     comparison = compare(diagnoses[0], diagnoses[1]) if len(diagnoses) == 2 else None
     if as_json:
-        told = [
+        documents = [
             one | ({"diagnosis": diagnoses[at].model_dump(mode="json")} if diagnoses else {})
             for at, one in enumerate(facts)
         ]
-        both = {"blue": told[0], "red": told[-1], "comparison": comparison and comparison.model_dump(mode="json")}
-        click.echo(json.dumps(told[0] if len(told) == 1 else both, indent=2, default=str))
+        both = {
+            "blue": documents[0],
+            "red": documents[-1],
+            "comparison": comparison and comparison.model_dump(mode="json"),
+        }
+        click.echo(json.dumps(documents[0] if len(documents) == 1 else both, indent=2, default=str))
         return
     for title, one in zip(("verified bundle",) if len(facts) == 1 else ("blue", "red"), facts, strict=True):
         show(one, as_json=False, title=title)

@@ -1,4 +1,4 @@
-"""Commands for jobs in the pool: submit, jobs, status, watch, pause, resume, cancel."""
+"""Commands for jobs of the pool: submit, jobs, status, watch, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def submit_command(ctx: click.Context, spec: str, follow: bool, as_json: bool) -> None:
-    """Hand the job in SPEC (a YAML file) to the pool.
+    """Submit the job in SPEC (a YAML file) to the pool.
 
-    Submitting the same spec again is the same job. A local bundle is pushed to the store root first.
+    Submitting the same spec again gives the same job. A local bundle is pushed to the store root first.
     """
     from workers.client import Client
 
@@ -30,7 +30,10 @@ def submit_command(ctx: click.Context, spec: str, follow: bool, as_json: bool) -
     if follow and not status.ended:
         ctx.invoke(watch_command, job=status.job, as_json=as_json)
         return
-    titles = {"committed": "already committed", "paused": "submitted before, and paused: `latentmill resume` it"}
+    titles = {
+        "committed": "already committed",
+        "paused": "submitted before, and paused; continue it with `latentmill resume`",
+    }
     show_status(status, as_json=as_json, title=titles.get(status.state, "submitted"))
 
 
@@ -38,7 +41,7 @@ def submit_command(ctx: click.Context, spec: str, follow: bool, as_json: bool) -
 @click.option("--tenant", help="Only this tenant's jobs.")
 @json_option
 def jobs_command(tenant: str | None, as_json: bool) -> None:
-    """List the jobs that the pool knows, the newest first."""
+    """List the jobs of the pool, the newest first."""
     from workers.client import Client
 
     found = Client().jobs(tenant=tenant)
@@ -59,8 +62,7 @@ def jobs_command(tenant: str | None, as_json: bool) -> None:
 @click.argument("job")
 @json_option
 def status_command(job: str, as_json: bool) -> None:
-    """How JOB stands: its state, shards and images, where it is written, how fast and on what the time is spent, and
-    what became of shards that failed."""
+    """Show the state of JOB: shards and images, URL, speed, time of each stage, failed shards and their errors."""
     from workers.client import Client
 
     client = Client()
@@ -86,7 +88,7 @@ def watch_command(job: str, as_json: bool) -> None:
 
 
 def _pace(client: Client, job: str) -> Pace | None:
-    """What is known of it: nothing is lost where the store does not answer."""
+    """The speed of ``job``; ``None`` if it cannot be read. The command does not fail for it."""
     from generator.errors import LatentmillError
 
     try:
@@ -99,7 +101,7 @@ def _pace(client: Client, job: str) -> Pace | None:
 @click.argument("job")
 @json_option
 def pause_command(job: str, as_json: bool) -> None:
-    """Begin no further shard of JOB until it is resumed. Shards that are being made are finished."""
+    """Pause JOB: running shards finish, and no further shard starts until `latentmill resume`."""
     from workers.client import Client
 
     status = Client().pause(job)
@@ -108,20 +110,18 @@ def pause_command(job: str, as_json: bool) -> None:
 
 @click.command("resume")
 @click.argument("job")
-@click.option(
-    "--tenant", default="default", show_default=True, help="Whose job it is, if nothing but its URL is known."
-)
+@click.option("--tenant", default="default", show_default=True, help="Tenant of the job, if only its URL is known.")
 @click.option(
     "--new-environment",
     is_flag=True,
-    help="Let workers of another kind make the shards that are missing: the dataset then lists both environments.",
+    help="Let workers with a different environment (device, versions) make the missing shards; the dataset lists both.",
 )
 @json_option
 def resume_command(job: str, tenant: str, new_environment: bool, as_json: bool) -> None:
-    """Let JOB go on where it stopped: after a pause, a failure whose cause is gone, or a cancellation.
+    """Continue JOB where it stopped: after a pause, after a cancellation, or once the cause of a failure is fixed.
 
-    JOB is the job's name, or the URL of its build (DESTINATION/NAME/builds/ID): its recipe and receipts are enough,
-    also when Redis and the store root have lost everything. Shards that were given up are tried again.
+    JOB is the job's name, or the URL of its build (DESTINATION/NAME/builds/ID); the URL is enough even if Redis and the
+    store root have lost the job. Shards that were given up are tried again.
     """
     from workers.client import Client
 
@@ -132,7 +132,7 @@ def resume_command(job: str, tenant: str, new_environment: bool, as_json: bool) 
 @click.argument("job")
 @json_option
 def cancel_command(job: str, as_json: bool) -> None:
-    """Stop JOB. Finished shards stay; submitting the spec again takes it up where it stopped."""
+    """Stop JOB. Finished shards stay; `latentmill resume` or submitting the spec again continues it."""
     from workers.client import Client
 
     show_status(Client().cancel(job), as_json=as_json)

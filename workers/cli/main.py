@@ -1,4 +1,4 @@
-"""The root of the command line: its commands by section, and how errors reach the user."""
+"""The root of the command line: the table of commands by section, and the printing of errors."""
 
 from __future__ import annotations
 
@@ -48,54 +48,56 @@ _MODULES = {
     "health": "workers.cli.service",
     "bench": "workers.cli.bench",
     "doctor": "workers.cli.doctor",
+    "store": "workers.cli.store",
     "sweep": "workers.cli.sweep",
 }
 _SECTIONS = {
     "Start here": ("demo",),
     "Models": ("train", "import", "fit", "label", "inspect", "push", "pull", "channels"),
     "Datasets": ("generate", "verify", "replay", "measure", "report"),
-    "What readers get": ("builds", "gate", "promote", "rollback", "pin", "unpin", "retain"),
+    "Promotion and retention": ("builds", "gate", "promote", "rollback", "pin", "unpin", "retain"),
     "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
-    "Every night": ("schedule", "scheduler"),
-    "Service": ("bench", "doctor", "up", "worker", "health", "sweep"),
+    "Schedules": ("schedule", "scheduler"),
+    "Service": ("bench", "doctor", "store", "up", "worker", "health", "sweep"),
 }
 _SUMMARIES = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
-    "train": "Real images in, a bundle out.",
-    "import": "A decoder that exists in, a bundle out.",
-    "fit": "Another latent distribution for a bundle.",
-    "label": "Label images as a bundle's judge sees them.",
-    "inspect": "What a bundle is and how it was made.",
+    "train": "Train an autoencoder on real images; writes a bundle.",
+    "import": "Make a bundle of an existing decoder.",
+    "fit": "Fit another latent distribution to a bundle.",
+    "label": "Label images with a bundle's judge.",
+    "inspect": "Describe a bundle and diagnose its latent space.",
     "push": "Copy a bundle into the store root.",
     "pull": "Copy a bundle out of the store root.",
-    "channels": "Lines of bundles, and the newest of each.",
+    "channels": "List, show or move channels (pointers to bundles).",
     "generate": "Build a dataset in this process.",
-    "verify": "Re-hash a whole dataset.",
-    "replay": "Make one sample again and compare it.",
-    "measure": "How good a dataset is, beside real images.",
-    "report": "What a build cost, and where its time went.",
-    "builds": "The builds of a dataset.",
-    "gate": "Do the gates hold for a build?",
-    "promote": "Let readers of a dataset get a build.",
-    "rollback": "Let them get the build before.",
-    "pin": "Keep a build from retention.",
-    "unpin": "Let retention decide again.",
-    "retain": "Delete the builds that nobody needs to keep.",
-    "submit": "Hand a job to the pool.",
+    "verify": "Re-hash a dataset and compare it with its manifest.",
+    "replay": "Make one sample again and compare it with the stored one.",
+    "measure": "Measure the quality of a dataset against real images.",
+    "report": "Show the cost of a build and the time of each stage.",
+    "builds": "List the builds of a dataset.",
+    "gate": "Evaluate gates on a build.",
+    "promote": "Make a build the one that readers get.",
+    "rollback": "Go back to the build promoted before.",
+    "pin": "Protect a build from retention.",
+    "unpin": "Remove the pin of a build.",
+    "retain": "Delete builds that the retention rule does not keep.",
+    "submit": "Submit a job to the pool.",
     "jobs": "List jobs.",
-    "status": "How one job stands.",
+    "status": "Show the state of one job.",
     "watch": "Follow a job until it ends.",
-    "pause": "Let a job wait.",
-    "resume": "Let a job go on.",
+    "pause": "Pause a job.",
+    "resume": "Continue a job.",
     "cancel": "Stop a job.",
-    "schedule": "Datasets that are built again and again.",
-    "scheduler": "Begin what is due, promote what is good.",
-    "up": "Redis, workers and scheduler on this machine.",
-    "worker": "One worker on a given Redis.",
-    "health": "Is the worker on this host alive?",
-    "bench": "How fast is this machine, and what limits it?",
-    "doctor": "Is everything there that a worker needs?",
-    "sweep": "Remove what crashes and given-up builds left.",
+    "schedule": "Add and manage schedules (recurring builds).",
+    "scheduler": "Run the scheduler: starts due builds, promotes good ones.",
+    "up": "Run Redis, workers and a scheduler on this machine.",
+    "worker": "Run one worker on a given Redis.",
+    "health": "Check that the workers on this host are alive.",
+    "bench": "Measure how fast this machine makes images.",
+    "doctor": "Check everything that a worker needs.",
+    "store": "Test a store against the store contract.",
+    "sweep": "Find or remove leftovers of crashes and abandoned builds.",
 }
 
 
@@ -123,7 +125,7 @@ def root() -> None:
     """Synthetic image datasets from a learned latent space.
 
     Learn a decoder and a latent distribution from real images (train), sample and decode novel images (generate here,
-    submit to a pool), and get sharded, labelled, repeatable datasets that say where every image came from.
+    submit to a pool), and get sharded, labelled, reproducible datasets with the provenance of every image.
     """
 
 
@@ -131,7 +133,7 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input."""
     as_json = "--json" in sys.argv
     try:
-        code = root.main(standalone_mode=False)  # what a command raises as click's Exit is returned here
+        code = root.main(standalone_mode=False)  # returns the code of click's Exit
         sys.exit(code if isinstance(code, int) else 0)
     except LatentmillError as error:
         _print_error(error.facts() if as_json else None, f"error: {error}")

@@ -1,4 +1,4 @@
-"""How good a dataset is: measure."""
+"""The command measure: measures the quality of a dataset against real images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 @click.command("measure")
 @click.argument("dataset")
 @click.argument("source")
-@click.option("--test", help="Real images nothing was trained on: `test` for that split of SOURCE, or another source.")
-@click.option("--measures", help="Some of fidelity, coverage, novelty, duplicates, usefulness; by default all.")
-@click.option("--seeds", type=int, help="Classifiers, and choices of images, to repeat with.  [default: 3]")
-@click.option("--seed", type=int, help="Chooses the images.  [default: 0]")
-@click.option("--limit", type=int, help="Images of each set for fidelity and coverage.  [default: 10000]")
+@click.option("--test", help="Real images not used in training: `test` for that split of SOURCE, or another source.")
+@click.option(
+    "--measures", help="Comma-separated: fidelity, coverage, novelty, duplicates, usefulness.  [default: all]"
+)
+@click.option("--seeds", type=int, help="Repetitions, each with its own choice of images and classifier.  [default: 3]")
+@click.option("--seed", type=int, help="Seed of the choice of images.  [default: 0]")
+@click.option("--limit", type=int, help="Maximum images of each set for fidelity and coverage.  [default: 10000]")
 @click.option("--steps", type=int, help="Training steps of each classifier.  [default: 1400]")
-@click.option("--bundle", help="Bundle directory or URL; by default the one of that digest in the store root.")
-@click.option("--skip-bad", is_flag=True, help="As for training, where broken images were left out.")
+@click.option("--bundle", help="Bundle directory or URL.  [default: the dataset's bundle, from the store root]")
+@click.option("--skip-bad", is_flag=True, help="Skip broken images of SOURCE, if training did.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, or cuda:N.")
 @json_option
 def measure_command(
@@ -40,10 +42,10 @@ def measure_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """How good DATASET is beside SOURCE, the real images that it was learned from.
+    """Measure the quality of DATASET against SOURCE, the real images of its training.
 
-    Fidelity and coverage, novelty, duplicates, and usefulness: what classifiers learn from it. Written to
-    reports/quality.json of the build, in place of an earlier report.
+    Measures fidelity, coverage, novelty, duplicates, and usefulness (the accuracy of classifiers trained on it). Writes
+    reports/quality.json of the build, which replaces an earlier report.
     """
     from generator.curation.quality.report import QUALITY_REPORT_KEY, measure
     from generator.curation.quality.subject import load_subject
@@ -61,17 +63,21 @@ def measure_command(
     resolve_device(device)
     settings = load_settings()
     store, manifest = resolve_build(dataset, settings.s3)
-    wanted = _measure_settings(measures, labelled=bool(manifest.classes), given=given)
+    measure_settings = _measure_settings(measures, labelled=bool(manifest.classes), given=given)
     digest = manifest.provenance.bundle
-    home = find_bundle(bundle or digest, open_store(settings.root, settings.s3), settings.s3)
-    _, info = read_info(home, digest)
+    bundle_location = find_bundle(bundle or digest, open_store(settings.root, settings.s3), settings.s3)
+    _, info = read_info(bundle_location, digest)
     store.check_writable()
     say(f"reading {source}")
     real, unseen = _load_sources(source, test, info.image.height, info.image.channels, skip_bad)
     say(f"reading {manifest.samples} images of {store.url}")
     subject = load_subject(store.url, real, info, test=unseen, s3=settings.s3)
     report = measure(
-        subject, wanted, encoder=None if info.classes else _bundle_encoder(home), device=device, on_stage=say
+        subject,
+        measure_settings,
+        encoder=None if info.classes else _bundle_encoder(bundle_location),
+        device=device,
+        on_stage=say,
     )
     store.put(QUALITY_REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
     if as_json:
@@ -90,11 +96,11 @@ def _measure_settings(measures: str | None, *, labelled: bool, given: dict[str, 
     fields = {name: value for name, value in given.items() if value is not None}
     if (steps := fields.pop("steps", None)) is not None:
         fields["budget"] = {"steps": steps}
-    asked = [name.strip() for name in measures.split(",")] if measures else MEASURES
-    for name in asked:
+    names = [name.strip() for name in measures.split(",")] if measures else MEASURES
+    for name in names:
         if name not in MEASURES:
             raise MeasureError("measures", f"some of {', '.join(MEASURES)}", repr(name))
-    fields["measures"] = tuple(name for name in asked if measures or labelled or name != "usefulness")
+    fields["measures"] = tuple(name for name in names if measures or labelled or name != "usefulness")
     return validate(MeasureSettings, fields, field="measure", error=MeasureError)
 
 
@@ -111,7 +117,7 @@ def _load_sources(
     return real, load_source(test, size=size, channels=channels, skip_bad=skip_bad)
 
 
-def _bundle_encoder(home: Any) -> Any:
+def _bundle_encoder(bundle_location: Any) -> Any:
     import numpy as np
     import torch
 
@@ -119,8 +125,8 @@ def _bundle_encoder(home: Any) -> Any:
     from generator.models.bundle import read_info
     from generator.models.bundle.load import load_encoder_weights
 
-    _, info = read_info(home)
-    weights = load_encoder_weights(home, info)
+    _, info = read_info(bundle_location)
+    weights = load_encoder_weights(bundle_location, info)
     return load_encoder(info.autoencoder, {name: torch.from_numpy(np.array(w)) for name, w in weights.items()})
 
 
@@ -128,18 +134,18 @@ def _report_lines(report: QualityReport) -> Iterator[str]:
     facts = report.subject
     yield click.style(f"{facts.synthetic_images} synthetic images, {facts.train_images} training images", bold=True)
     if (found := report.distribution) is not None:
-        looked = "a classifier" if report.features == "classifier" else "an encoder"
-        yield f"  against {found.images} {found.against} images, features of {looked}"
+        network = "a classifier" if report.features == "classifier" else "an encoder"
+        yield f"  against {found.images} {found.against} images, features of {network}"
         yield f"  {'':18}  {'synthetic':>18}  {'real':>18}"
         for name, both in found.values.items():
             yield f"  {name.replace('_', ' '):18}  {_spread_text(both.synthetic):>18}  {_spread_text(both.real):>18}"
-    for space, novel in (report.novelty or {}).items():
-        yield from _novelty_lines(space, novel)
-    if (twice := report.duplicates) is not None:
-        yield f"  duplicates          {twice.exact} exact, {twice.near} near"
-    if (useful := report.usefulness) is not None:
-        yield f"  accuracy on {useful.test_images} real images of classifiers trained on"
-        for name, arm in useful.arms.items():
+    for space, novelty in (report.novelty or {}).items():
+        yield from _novelty_lines(space, novelty)
+    if (duplicates := report.duplicates) is not None:
+        yield f"  duplicates          {duplicates.exact} exact, {duplicates.near} near"
+    if (usefulness := report.usefulness) is not None:
+        yield f"  accuracy on {usefulness.test_images} real images of classifiers trained on"
+        for name, arm in usefulness.arms.items():
             yield f"    {name:16}  {_arm_text(arm)}"
 
 
@@ -147,16 +153,16 @@ def _spread_text(value: Any) -> str:
     return f"{value.mean:.4f}" + ("" if value.spread is None else f" +- {value.spread:.4f}")
 
 
-def _novelty_lines(space: str, novel: Novelty) -> Iterator[str]:
-    guard = novel.protection
-    between = "" if guard.low is None else f" ({guard.low:.3f} to {guard.high:.3f})"
+def _novelty_lines(space: str, novelty: Novelty) -> Iterator[str]:
+    protection = novelty.protection
+    between = "" if protection.low is None else f" ({protection.low:.3f} to {protection.high:.3f})"
     yield f"  novelty by {space}"
-    share = f"{novel.share:.4%}; a perfect generator: 0.1%"
-    yield f"    copies            {novel.copies} ({share}), {novel.identical} identical"
-    if novel.shifted is not None:
-        yield f"    copies, shifted   {novel.shifted.copies} ({novel.shifted.share:.4%}; by up to one pixel)"
-    yield f"    authenticity      {novel.authenticity:.3f} (unseen real images: {novel.holdout_authenticity:.3f})"
-    yield f"    protection        {guard.score:.3f}{between}"
+    share = f"{novelty.share:.4%}; a perfect generator: 0.1%"
+    yield f"    copies            {novelty.copies} ({share}), {novelty.identical} identical"
+    if novelty.shifted is not None:
+        yield f"    copies, shifted   {novelty.shifted.copies} ({novelty.shifted.share:.4%}; by up to one pixel)"
+    yield f"    authenticity      {novelty.authenticity:.3f} (unseen real images: {novelty.holdout_authenticity:.3f})"
+    yield f"    protection        {protection.score:.3f}{between}"
 
 
 def _arm_text(arm: ArmResult) -> str:

@@ -1,4 +1,4 @@
-"""How facts are shown: aligned lines for people, one JSON document for programs."""
+"""Output of commands: aligned lines of text, or one JSON document with ``--json``; progress bars."""
 
 from __future__ import annotations
 
@@ -14,14 +14,8 @@ if TYPE_CHECKING:
     from workers.jobs.status import JobStatus
 
 Step = Callable[[int], None]
-_TRACEBACK_LINES = 20  # of a traceback that people see
-_OPTIONAL_FIELDS = (
-    "waits_for",
-    "error",
-    "dead",
-    "missing",
-    "missing_shards",
-)  # shown only where there is something to show
+_TRACEBACK_LINES = 20  # of a traceback in the text output
+_OPTIONAL_FIELDS = ("waits_for", "error", "dead", "missing", "missing_shards")  # omitted if empty
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,7 +26,7 @@ def json_option(command: F) -> F:
 
 
 def show(facts: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
-    """Facts as ``name  value`` lines below ``title``, or as one JSON object."""
+    """Print facts as ``name  value`` lines below ``title``, or as one JSON object."""
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
@@ -55,9 +49,9 @@ def _value_text(value: Any) -> str:
 def progress_bar(
     label: str, total: int | None, *, quiet: bool, unit: str = "images"
 ) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; yields a function that takes how much is done. Silent when ``quiet`` or no terminal.
+    """A progress bar on standard error, or nothing if ``quiet`` or no terminal; yields a function of the amount done.
 
-    ``total`` is ``None`` while nobody knows it.
+    ``total``: ``None`` if unknown.
     """
     from rich.console import Console
     from rich.progress import (
@@ -78,7 +72,7 @@ def progress_bar(
 
 
 def status_facts(status: JobStatus) -> dict[str, Any]:
-    """A job's status as the CLI shows it; of shards that were given up, the numbers and the errors."""
+    """A job's status as the command line shows it, with the numbers and errors of shards that were given up."""
     from datetime import UTC, datetime
 
     facts = status.model_dump(mode="json", exclude={"submitted", *_OPTIONAL_FIELDS})
@@ -86,7 +80,7 @@ def status_facts(status: JobStatus) -> dict[str, Any]:
         facts["submitted"] = datetime.fromtimestamp(status.submitted, UTC).isoformat(timespec="seconds")
     facts |= {name: getattr(status, name) for name in ("waits_for", "error") if getattr(status, name)}
     if status.dead:
-        facts["dead"] = [letter.model_dump(mode="json") for letter in status.dead]
+        facts["dead"] = [dead.model_dump(mode="json") for dead in status.dead]
     if status.missing_shards:
         facts["missing_shards"] = status.missing_shards
         facts["missing"] = _range_texts(status.missing)
@@ -94,7 +88,7 @@ def status_facts(status: JobStatus) -> dict[str, Any]:
 
 
 def show_status(status: JobStatus, *, as_json: bool, title: str = "", pace: Pace | None = None) -> None:
-    """A job's status and, if known, its pace; below, for people, what became of the shards that were given up."""
+    """Print a job's status and, if known, its pace; as text also the errors of shards that were given up."""
     facts = status_facts(status) | ({} if pace is None else {"pace": pace.model_dump(mode="json")})
     if pace is not None and not as_json:
         facts |= {"pace": _pace_text(pace)}
@@ -103,20 +97,20 @@ def show_status(status: JobStatus, *, as_json: bool, title: str = "", pace: Pace
         return
     facts.pop("dead", None)
     show(facts, as_json=False, title=title)
-    for letter in status.dead:
-        what = "the commit" if letter.shard is None else f"shard {letter.shard}"
-        click.secho(f"  given up: {what}, after {letter.faults} fault(s): {letter.error}", fg="red")
+    for dead in status.dead:
+        name = "the commit" if dead.shard is None else f"shard {dead.shard}"
+        click.secho(f"  given up: {name}, after {dead.faults} fault(s): {dead.error}", fg="red")
     if status.dead and status.dead[-1].traceback:
-        click.echo("  where the last of them happened (all of them with --json):")
+        click.echo("  traceback of the last one (all of them with --json):")
         for line in status.dead[-1].traceback.splitlines()[-_TRACEBACK_LINES:]:
             click.echo(f"    {line}")
     if status.dead and status.state != "committed":
-        click.echo(f"  once the cause is gone: latentmill resume {status.job}")
+        click.echo(f"  once the cause is fixed: latentmill resume {status.job}")
 
 
 def _pace_text(pace: Pace) -> str:
     shares = ", ".join(f"{stage} {share:.0f}%" for stage, share in pace.share.items() if share >= 0.5)
-    return f"{pace.images_per_second:,.0f} images/s a process, {pace.device_seconds_per_image:.2g} s each; {shares}"
+    return f"{pace.images_per_second:,.0f} images/s per process, {pace.device_seconds_per_image:.2g} s each; {shares}"
 
 
 def _range_texts(missing: Iterable[tuple[int, int]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commands below `latentmill schedule`: declare, look at, and begin what a ticker does by itself."""
+"""The command group `latentmill schedule`: add, check, list, show, pause and remove schedules."""
 
 from __future__ import annotations
 
@@ -28,85 +28,88 @@ if TYPE_CHECKING:
 
 @click.group("schedule")
 def schedule_command() -> None:
-    """Datasets that are built again and again: declared in a YAML file, begun by `latentmill scheduler` or `up`."""
+    """Schedules: datasets that are built at regular times.
+
+    A YAML file declares a schedule; `latentmill scheduler` or `latentmill up` starts its runs.
+    """
 
 
 @schedule_command.command("add")
 @click.argument("file", type=click.Path())
-@click.option("--replace", is_flag=True, help="Also where a schedule of this name has other content.")
+@click.option("--replace", is_flag=True, help="Replace a schedule of this name with other content.")
 @json_option
 def add_command(file: str, replace: bool, as_json: bool) -> None:
-    """Keep the schedule in FILE. It counts from now on, or from its start.
+    """Store the schedule in FILE (YAML). Its dates are run from now on, or from its `start`.
 
-    Bundle, channel and the next dates are checked first. A bundle that lies elsewhere is pushed to the store root. Real
-    images that its gates compare with are read by the scheduler, on its machine; whether they lie on this one is said.
+    Checks the bundle or channel and the next dates first, and pushes a bundle outside the store root to it. The
+    scheduler's machine needs the real images that gates compare with; paths missing on this machine are listed.
     """
     from workers.schedules.declare import declare
     from workers.schedules.schedule import read_schedule
     from workers.settings import load_settings
 
     schedule, digest = read_schedule(file)
-    kept = declare(schedule, digest, open_service().root, load_settings(), datetime.now(UTC), replace=replace)
-    show(_facts(kept) | _missing_facts(kept.schedule), as_json=as_json, title="scheduled")
+    stored = declare(schedule, digest, open_service().root, load_settings(), datetime.now(UTC), replace=replace)
+    show(_facts(stored) | _missing_facts(stored.schedule), as_json=as_json, title="scheduled")
 
 
 @schedule_command.command("validate")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH...")
 @json_option
 def validate_command(paths: tuple[str, ...], as_json: bool) -> None:
-    """Check schedules (files, or folders of them) as `add` would, all together; nothing is written.
+    """Check schedule files (or folders of them) as `add` does, without storing anything.
 
-    Exit code 2 if any of them is wrong.
+    Exit code 2 if any of them is invalid.
     """
     from workers.schedules.declare import check_schedule
     from workers.schedules.folder import read_schedules, yaml_files
     from workers.settings import load_settings
 
-    settings, root, now, told = load_settings(), open_service().root, datetime.now(UTC), list[dict[str, Any]]()
-    files = [file for place in paths for file in yaml_files(Path(place)) or [Path(place)]]
-    for path, read in read_schedules(files).items():
+    settings, root, now, results = load_settings(), open_service().root, datetime.now(UTC), list[dict[str, Any]]()
+    files = [file for path_or_folder in paths for file in yaml_files(Path(path_or_folder)) or [Path(path_or_folder)]]
+    for path, result in read_schedules(files).items():
         try:
-            if isinstance(read, LatentmillError):
-                raise read
-            jobs = check_schedule(read[0], root, settings, now)
-        except LatentmillError as wrong:
-            told.append({"file": str(path), "valid": False} | wrong.facts())
-            text = f"{path}: {wrong}"
+            if isinstance(result, LatentmillError):
+                raise result
+            jobs = check_schedule(result[0], root, settings, now)
+        except LatentmillError as error:
+            results.append({"file": str(path), "valid": False} | error.facts())
+            text = f"{path}: {error}"
         else:
             recipe = jobs[0].spec.recipe
             dates = [
-                read[0].timetable.to_local(date).isoformat(timespec="minutes") for date in read[0].upcoming(now, 3)
+                result[0].timetable.to_local(date).isoformat(timespec="minutes") for date in result[0].upcoming(now, 3)
             ]
-            facts = {"file": str(path), "valid": True, "name": read[0].name, "next": dates}
-            missing = _missing_facts(read[0])
-            told.append(facts | {"images": recipe.total, "bundle": recipe.bundle} | missing)
-            text = f"{path}: {read[0].name}, {recipe.total:,} images, next at {', '.join(dates)}"
+            facts = {"file": str(path), "valid": True, "name": result[0].name, "next": dates}
+            missing = _missing_facts(result[0])
+            results.append(facts | {"images": recipe.total, "bundle": recipe.bundle} | missing)
+            text = f"{path}: {result[0].name}, {recipe.total:,} images, next at {', '.join(dates)}"
             text += "".join(f"; not on this machine: {', '.join(places)}" for places in missing.values())
         if not as_json:
-            click.echo(text, err=not told[-1]["valid"])
+            click.echo(text, err=not results[-1]["valid"])
     if as_json:
-        click.echo(json.dumps(told, indent=2))
-    if not all(facts["valid"] for facts in told):
+        click.echo(json.dumps(results, indent=2))
+    if not all(facts["valid"] for facts in results):
         raise click.exceptions.Exit(2)
 
 
 @schedule_command.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """All schedules: when they are due next, and how the last run ended."""
+    """List all schedules with their next date and the state of their last run."""
     from workers.schedules.history import newest_runs
     from workers.schedules.store import read_stored, schedule_names
 
     root, found = open_service().root, list[dict[str, Any]]()
     for name in schedule_names(root):
         try:
-            kept = read_stored(root, name)
-        except SpecError as damaged:
-            click.echo(f"error: {damaged}", err=True)
+            stored = read_stored(root, name)
+        except SpecError as error:
+            click.echo(f"error: {error}", err=True)
             continue
-        if kept is not None:
+        if stored is not None:
             last = newest_runs(root, name, 1)
-            found.append(_facts(kept) | ({"last": _run_text(last[0])} if last else {}))
+            found.append(_facts(stored) | ({"last": _run_text(last[0])} if last else {}))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -116,7 +119,7 @@ def list_command(as_json: bool) -> None:
     width = max(len(facts["name"]) for facts in found)
     click.secho(f"{'name':<{width}}  {'cron':<16}  {'next':<22}  last", bold=True)
     for facts in found:
-        when = "paused" if facts["paused"] else facts["next"][0] if facts["next"] else "never again"
+        when = "paused" if facts["paused"] else facts["next"][0] if facts["next"] else "none"
         click.echo(f"{facts['name']:<{width}}  {facts['cron']:<16}  {when:<22}  {facts.get('last', '')}")
 
 
@@ -124,12 +127,12 @@ def list_command(as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show_command(name: str, as_json: bool) -> None:
-    """Schedule NAME whole: what it says, its next dates, its last runs."""
+    """Show schedule NAME: its fields, next dates and last runs."""
     from workers.schedules.history import newest_runs, run_facts
 
-    hands, kept = find_schedule(name)
-    runs = newest_runs(hands.root, name, 5)
-    facts = _facts(kept) | {"declared": kept.schedule.model_dump(mode="json", exclude_unset=True)}
+    service, stored = find_schedule(name)
+    runs = newest_runs(service.root, name, 5)
+    facts = _facts(stored) | {"declared": stored.schedule.model_dump(mode="json", exclude_unset=True)}
     if as_json:
         show(facts | {"runs": [run_facts(run) for run in runs]}, as_json=True)
         return
@@ -143,11 +146,11 @@ def show_command(name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def remove_command(name: str, as_json: bool) -> None:
-    """Begin no further run of NAME. Its history stays; runs that are going on come to their end."""
+    """Remove schedule NAME. Its history stays, and unfinished runs continue."""
     from workers.schedules.store import remove_schedule
 
-    hands, _ = find_schedule(name)
-    remove_schedule(hands.root, name)
+    service, _ = find_schedule(name)
+    remove_schedule(service.root, name)
     show({"name": name, "removed": True}, as_json=as_json)
 
 
@@ -155,7 +158,7 @@ def remove_command(name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def pause_command(name: str, as_json: bool) -> None:
-    """Skip the dates of NAME, until it is resumed. Runs that are going on come to their end."""
+    """Pause schedule NAME: skip its dates until it is resumed. Unfinished runs continue."""
     _set_paused(name, True, as_json)
 
 
@@ -163,22 +166,22 @@ def pause_command(name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def resume_command(name: str, as_json: bool) -> None:
-    """Let NAME go on with its next date."""
+    """Resume schedule NAME with its next date."""
     _set_paused(name, False, as_json)
 
 
 def _set_paused(name: str, held: bool, as_json: bool) -> None:
     from workers.schedules.store import update_stored
 
-    hands, _ = find_schedule(name)
-    kept = update_stored(hands.root, name, lambda now: now and now.model_copy(update={"held": held}))
-    if kept is None:
-        raise SpecError("schedule", "a schedule that is kept", f"{name}, which somebody has removed")
-    show(_facts(kept), as_json=as_json, title="its file says paused: true" if kept.paused and not held else "")
+    service, _ = find_schedule(name)
+    stored = update_stored(service.root, name, lambda now: now and now.model_copy(update={"held": held}))
+    if stored is None:
+        raise SpecError("schedule", "an existing schedule", f"{name}, which was removed meanwhile")
+    show(_facts(stored), as_json=as_json, title="its file says paused: true" if stored.paused and not held else "")
 
 
-def _facts(kept: StoredSchedule) -> dict[str, Any]:
-    schedule = kept.schedule
+def _facts(stored: StoredSchedule) -> dict[str, Any]:
+    schedule = stored.schedule
     upcoming = schedule.upcoming(datetime.now(UTC), 3)
     dates = [schedule.timetable.to_local(date).isoformat(timespec="minutes") for date in upcoming]
     where = {"channel": schedule.channel} if schedule.channel else {"bundle": schedule.job["bundle"]}
@@ -186,16 +189,16 @@ def _facts(kept: StoredSchedule) -> dict[str, Any]:
         "name": schedule.name,
         "cron": schedule.cron,
         "timezone": schedule.timezone,
-        "paused": kept.paused,
-        "next": [] if kept.paused else dates,
+        "paused": stored.paused,
+        "next": [] if stored.paused else dates,
         **where,
         "destination": schedule.job["destination"],
-        "since": kept.since.isoformat(timespec="seconds"),
+        "since": stored.since.isoformat(timespec="seconds"),
     }
 
 
 def _missing_facts(schedule: Schedule) -> dict[str, Any]:
-    """What a person has to see to: nothing, mostly."""
+    """Reference sources that do not exist on this machine, as a fact; empty if there are none."""
     from workers.schedules.declare import missing_references
 
     places = missing_references(schedule)

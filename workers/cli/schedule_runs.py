@@ -1,11 +1,11 @@
-"""The commands below `latentmill schedule` that are about runs: begin one, begin many, look at what became of them."""
+"""Commands of `latentmill schedule` for runs: run (one date), backfill (many dates), history."""
 
 from __future__ import annotations
 
 import json
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,43 +14,46 @@ from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
     from workers.schedules.runs import Run
+    from workers.schedules.service import PoolService
     from workers.schedules.store import StoredSchedule
 
-_CONFIRM_ABOVE = 30  # runs of a backfill that are begun without asking
+_CONFIRM_ABOVE = 30  # a backfill of more runs asks for confirmation
 
 
-def open_service() -> Any:
-    """The service, by the settings of the environment."""
+def open_service() -> PoolService:
+    """The service with the settings of the environment."""
     from workers.schedules.service import PoolService
     from workers.settings import load_settings
 
     return PoolService(load_settings())
 
 
-def find_schedule(name: str) -> tuple[Any, StoredSchedule]:
+def find_schedule(name: str) -> tuple[PoolService, StoredSchedule]:
     """The service, and the schedule ``name``. Raises ``SpecError``."""
     from workers.schedules.store import require_stored
 
-    hands = open_service()
-    return hands, require_stored(hands.root, name)
+    service = open_service()
+    return service, require_stored(service.root, name)
 
 
 @click.command("run")
 @click.argument("name")
-@click.option("--date", help="A day (2026-03-01) or a moment (2026-03-01T03:30) in the schedule's time zone; else now.")
-@click.option("--fresh", is_flag=True, help="Of a run that ended: pin its job anew, with the bundle of today.")
+@click.option(
+    "--date", help="A day (2026-03-01) or a time (2026-03-01T03:30) in the schedule's time zone.  [default: now]"
+)
+@click.option("--fresh", is_flag=True, help="Resolve the job of an ended run again, with the current bundle.")
 @json_option
 def run_command(name: str, date: str | None, fresh: bool, as_json: bool) -> None:
-    """Begin the run of one date of NAME, or take up one that failed, was refused, or was skipped.
+    """Start the run of one date of schedule NAME, or restart one that ended without a promoted build.
 
-    A ticker takes it further, without waiting for other runs.
+    A running scheduler carries it out; it does not wait for other runs.
     """
     from workers.schedules.history import run_facts
     from workers.schedules.manual_runs import parse_date, start_run
 
-    hands, kept = find_schedule(name)
+    service, stored = find_schedule(name)
     now = datetime.now(UTC)
-    run = start_run(hands, kept, parse_date(kept.schedule, date, now), now, "hand", fresh=fresh)
+    run = start_run(service, stored, parse_date(stored.schedule, date, now), now, "hand", fresh=fresh)
     show(run_facts(run), as_json=as_json, title="begun")
 
 
@@ -58,30 +61,30 @@ def run_command(name: str, date: str | None, fresh: bool, as_json: bool) -> None
 @click.argument("name")
 @click.argument("first", metavar="FROM")
 @click.argument("last", metavar="TO")
-@click.option("--dry-run", is_flag=True, help="Show the dates, begin nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask, however many there are.")
-@click.option("--fresh", is_flag=True, help="Of runs that ended: pin their jobs anew, with the bundle of today.")
+@click.option("--dry-run", is_flag=True, help="Show the dates and start nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--fresh", is_flag=True, help="Resolve the jobs of ended runs again, with the current bundle.")
 @json_option
 def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool, fresh: bool, as_json: bool) -> None:
-    """Begin the runs of all dates of NAME from FROM to TO (days, both included, or moments) that have no dataset yet.
+    """Start the runs of all dates of schedule NAME from FROM to TO that have no dataset yet.
 
-    They are built one after the other, beside those of every night. Dates that failed, were skipped, cancelled or
-    replaced are taken up again; what was promoted, kept or refused is left alone.
+    FROM and TO are days (both included) or times. The runs are built one after the other, beside the scheduled ones.
+    Failed, skipped, cancelled and replaced runs are restarted; unfinished, promoted, kept and refused ones are not.
     """
     from workers.schedules.manual_runs import check_not_future, parse_span, plan_backfill, start_run
 
-    hands, kept = find_schedule(name)
-    schedule, now = kept.schedule, datetime.now(UTC)
-    plan = plan_backfill(hands, schedule, *parse_span(schedule, first, last))
+    service, stored = find_schedule(name)
+    schedule, now = stored.schedule, datetime.now(UTC)
+    plan = plan_backfill(service, schedule, *parse_span(schedule, first, last))
     check_not_future(plan[-1].date, now, "to")
     dates = [each.date for each in plan if each.needs_run]
     images = schedule.job_draft(dates[0], "sha256:" + "0" * 64) if dates else None
     if not dry_run and dates:
-        hands.pin(schedule, dates[0])  # what is wrong with all of them shows before the first is begun
+        service.resolve_job(schedule, dates[0])  # an error of every date shows before the first run is started
         if len(dates) > _CONFIRM_ABOVE and not yes:
             _confirm(len(dates), name)
         for date in dates:
-            start_run(hands, kept, date, now, "backfill", fresh=fresh)
+            start_run(service, stored, date, now, "backfill", fresh=fresh)
     each = images.count or sum((images.counts or {}).values()) if images else 0
     facts = {"name": name, "begun": 0 if dry_run else len(dates), "dry_run": dry_run, "images_each": each}
     found = [schedule.timetable.to_local(date).isoformat(timespec="minutes") for date in dates]
@@ -91,10 +94,10 @@ def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool,
 
 @click.command("history")
 @click.argument("name")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="So many runs.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="Maximum number of runs.")
 @json_option
 def history_command(name: str, limit: int, as_json: bool) -> None:
-    """The last runs of NAME, the newest first; also of a schedule that was removed."""
+    """Show the last runs of schedule NAME, the newest first; also of a removed schedule."""
     from workers.schedules.history import newest_runs, run_facts
     from workers.schedules.store import require_stored
 
@@ -110,15 +113,15 @@ def history_command(name: str, limit: int, as_json: bool) -> None:
 
 def _confirm(count: int, name: str) -> None:
     if not sys.stdin.isatty():
-        hint = "look at them with --dry-run, then say --yes"
+        hint = "check them with --dry-run, then use --yes"
         raise SpecError("backfill", f"at most {_CONFIRM_ABOVE} runs, or --yes", f"{count:,} runs of {name}", hint)
-    if not click.confirm(f"begin {count:,} runs of {name}?"):
-        click.echo("nothing is begun", err=True)
+    if not click.confirm(f"start {count:,} runs of {name}?"):
+        click.echo("nothing was started", err=True)
         raise click.exceptions.Exit(1)
 
 
 def show_runs(runs: list[Run]) -> None:
-    """Runs as lines for people."""
+    """Print runs as lines of text."""
     from workers.schedules.history import local_text
 
     if runs:

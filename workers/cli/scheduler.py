@@ -1,4 +1,4 @@
-"""The command scheduler: a ticker in the foreground."""
+"""The command scheduler: runs a ticker in the foreground."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import click
 
 from generator.errors import SettingsError
 
-_BACKGROUND_THREADS = 2  # builds that are judged, or messages that are sent, at a time
+_BACKGROUND_THREADS = 2  # gates that are evaluated, or other chores, at the same time
 _STUCK_SECONDS = 1800.0
 
 
 @click.command("scheduler")
 def scheduler_command() -> None:
-    """Begin the runs of all schedules when they are due, and see them through, until it is stopped.
+    """Start the runs of all schedules when they are due, and advance them until they end. Runs until stopped.
 
-    Any number may run: they keep nothing, and each date is run once. LATENTMILL_SCHEDULES_DIR names a folder of
-    schedules that is brought into the store and followed.
+    Any number of schedulers may run: their state is in the store, and each date is run once. If
+    LATENTMILL_SCHEDULES_DIR names a folder of schedule files, new and changed ones are copied into the store.
     """
     from workers.doctor import blocking_findings
     from workers.embedded import StopSignals
@@ -38,26 +38,28 @@ def scheduler_command() -> None:
 
     settings = load_settings()
     pool = Pool(settings)
-    _ = pool.ledger  # a URL that is none is refused; Redis itself may come later
+    _ = pool.ledger  # raises for an invalid URL; Redis itself may start later
     folder = ScheduleFolder(settings.schedules_dir, settings) if settings.schedules_dir else None
     logging.basicConfig(level=settings.log_level, format="[%(asctime)s: %(levelname)s] %(message)s")
     for noisy in ("botocore", "boto3", "urllib3", "s3transfer"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     root = pool.root
-    courier = DeliveryThread(root, settings)
-    hands = PoolService(settings, courier.wake)
+    delivery = DeliveryThread(root, settings)
+    service = PoolService(settings, delivery.wake)
     root.check_writable()
     for found in blocking_findings(settings, root.url):
-        raise SettingsError("root", "a store that mixes up nothing", f"{found.check}: {found.found}", found.mend)
-    aside, stopped = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="aside"), threading.Event()
-    ticker = Ticker(hands, SystemClock(), aside, every=settings.tick_seconds, folder=folder)
+        raise SettingsError(
+            "root", "a store that cannot lose or mix up data", f"{found.check}: {found.found}", found.mend
+        )
+    executor, stopped = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="aside"), threading.Event()
+    ticker = Ticker(service, SystemClock(), executor, interval=settings.tick_seconds, folder=folder)
     heartbeat = Heartbeat(settings.heartbeat_dir, lambda: ticker.seconds_since_tick() < _STUCK_SECONDS)
-    told = "Seconds since the scheduler last began to look at its schedules."
-    exporter = Exporter(settings, "scheduler", {"scheduler_silent_seconds": (told, ticker.seconds_since_tick)})
+    help_text = "Seconds since the last pass of the scheduler started."
+    exporter = Exporter(settings, "scheduler", {"scheduler_silent_seconds": (help_text, ticker.seconds_since_tick)})
     exporter.start()
     with StopSignals() as signals:
         heartbeat.start()
-        courier.start()
+        delivery.start()
         thread = threading.Thread(target=ticker.run, args=(stopped,), name="ticker", daemon=True)
         thread.start()
         logging.getLogger(__name__).info("scheduler: the schedules of %s", root.url)
@@ -67,8 +69,8 @@ def scheduler_command() -> None:
         thread.join(settings.grace_seconds)
         heartbeat.stop()
         exporter.stop()
-    # What is being judged is judged again by the next ticker: nobody waits for it.
-    logging.getLogger(__name__).info("scheduler: left")
+    # Do not wait for gates that are being evaluated: the next ticker evaluates them again.
+    logging.getLogger(__name__).info("scheduler: stopped")
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)

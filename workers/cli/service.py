@@ -1,4 +1,4 @@
-"""Commands that run the service: up, worker, health."""
+"""Commands that run and check the service: up, worker, health."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 
 def _settings_with_options(**given: Any) -> Any:
-    """The environment's settings, with the options that were given on the command line in their place."""
+    """The settings of the environment, overridden by options of the command line."""
     from pydantic import ValidationError
 
     from generator.spec.canonical import translate_error
     from workers.settings import Settings, load_settings
 
     settings = load_settings()
-    chosen = {name: value for name, value in given.items() if value is not None}
-    fixed = {name: getattr(settings, name) for name in settings.model_fields_set}
+    options = {name: value for name, value in given.items() if value is not None}
+    from_environment = {name: getattr(settings, name) for name in settings.model_fields_set}
     try:
-        return Settings(**(fixed | chosen))
+        return Settings(**(from_environment | options))
     except ValidationError as invalid:
         raise translate_error(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields)) from invalid
 
 
 def _with_absolute_root(settings: Any, root: str) -> Any:
-    """``settings`` with ``root`` in the form that means the same in every working directory."""
+    """``settings`` with ``root`` as an absolute URL."""
     from generator.store import absolute_url
 
     try:
@@ -44,18 +44,20 @@ def _with_absolute_root(settings: Any, root: str) -> Any:
 
 
 @click.command("worker")
-@click.option("--concurrency", type=int, help="Processes, each with its own decoders.")
+@click.option("--concurrency", type=int, help="Worker processes, each with its own decoders.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
-@click.option("--threads", type=int, help="CPU threads of one process.")
-@click.option("--tuned", is_flag=True, default=None, help="As many processes and threads as suit this machine.")
-@click.option("--root", help="Store root, where bundles and open builds lie.")
+@click.option("--threads", type=int, help="CPU threads per process.")
+@click.option(
+    "--tuned", is_flag=True, default=None, help="Choose the numbers of processes and threads for this machine."
+)
+@click.option("--root", help="Store root, with bundles and open builds.")
 def worker_command(
     concurrency: int | None, device: str | None, threads: int | None, tuned: bool | None, root: str | None
 ) -> None:
     """Run one worker on the Redis in LATENTMILL_REDIS_URL (or the one of `latentmill up`) until it is stopped.
 
-    SIGTERM lets the running shard finish within LATENTMILL_GRACE_SECONDS. What is given here or in the environment
-    goes before --tuned.
+    After SIGTERM, running shards may finish within LATENTMILL_GRACE_SECONDS. Options and environment variables take
+    precedence over --tuned.
     """
     from workers.broker.connection import embedded_root, redis_url
     from workers.doctor import blocking_findings
@@ -68,29 +70,31 @@ def worker_command(
 
     settings = _settings_with_options(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
     settings = tuned_settings(settings) if settings.tuned else settings
-    url, shared = redis_url(settings), embedded_root(settings)
-    settings = _with_absolute_root(settings, root or shared or settings.root)
-    if shared not in (None, settings.root):
-        raise SettingsError("root", f"the root of the running `latentmill up`, {shared}", settings.root)
+    url, embedded = redis_url(settings), embedded_root(settings)
+    settings = _with_absolute_root(settings, root or embedded or settings.root)
+    if embedded not in (None, settings.root):
+        raise SettingsError("root", f"the root of the running `latentmill up`, {embedded}", settings.root)
     check_ports([settings])
     Ledger(url, settings.redis_timeout).ping()
     for found in blocking_findings(settings, settings.root):
-        raise SettingsError("root", "a store that mixes up nothing", f"{found.check}: {found.found}", found.mend)
+        raise SettingsError(
+            "root", "a store that cannot lose or mix up data", f"{found.check}: {found.found}", found.mend
+        )
     arguments = command(settings)
     os.execve(arguments[0], arguments, worker_environment(settings) | {f"{ENV_PREFIX}REDIS_URL": url})
 
 
 @click.command("up")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
-@click.option("--concurrency", type=int, help="Processes of each worker.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of workers.")
+@click.option("--concurrency", type=int, help="Processes per worker.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
-@click.option("--root", help="Store root, where bundles, schedules and open builds lie.")
+@click.option("--root", help="Store root, with bundles, schedules and open builds.")
 def up_command(workers: int, concurrency: int | None, device: str | None, root: str | None) -> None:
-    """Run Redis, workers and a scheduler on this machine until Ctrl-C. Clients of the same user find them.
+    """Run Redis, workers and a scheduler on this machine until Ctrl-C. Commands of the same user find them.
 
-    A terminal shows what is running, what is next, and what became of the last day's runs; elsewhere a line is written
-    for each change. SIGTERM and a closed terminal end it as Ctrl-C does; a second Ctrl-C ends everything at once.
-    Where LATENTMILL_METRICS_PORT is set, the first worker has that port, each further one and the scheduler the next.
+    A terminal shows running jobs, the next dates, and the runs of the last day; elsewhere, each change is one line.
+    SIGTERM or closing the terminal stops it like Ctrl-C; a second Ctrl-C kills everything immediately. With
+    LATENTMILL_METRICS_PORT, the first worker uses that port, and each further worker and the scheduler the next one.
     """
     from pydantic import SecretStr
 
@@ -112,36 +116,37 @@ def up_command(workers: int, concurrency: int | None, device: str | None, root: 
             facts = {"root": settings.root, "workers": workers, "logs": settings.state_dir}
             show(facts, as_json=False, title="running")
             click.echo("submit jobs from another terminal; Ctrl-C stops everything")
-            with Dashboard(settings.model_copy(update={"redis_url": SecretStr(server.url)})) as watch:
-                _wait_until_stopped(running, signals, watch)
+            with Dashboard(settings.model_copy(update={"redis_url": SecretStr(server.url)})) as dashboard:
+                _wait_until_stopped(running, signals, dashboard)
         finally:
             state.unlink(missing_ok=True)
     if signals.kill_requested():
         raise click.exceptions.Exit(signals.exit_code)
 
 
-def _wait_until_stopped(running: list[WorkerProcess], signals: StopSignals, watch: Dashboard) -> None:
-    """Until somebody asks to stop. Raises ``BrokerUnavailable`` when a worker or the scheduler ends by itself."""
+def _wait_until_stopped(running: list[WorkerProcess], signals: StopSignals, dashboard: Dashboard) -> None:
+    """Return when a stop is requested. Raises ``BrokerUnavailable`` if a worker or the scheduler ends by itself."""
     while all(worker.is_alive() for worker in running):
         if signals.stop_requested():
-            watch.stop()
+            dashboard.stop()
             with suppress(OSError):  # the terminal may be gone
-                click.echo(
-                    "stopping: running shards finish or are handed back; Ctrl-C again ends them at once", err=True
-                )
+                click.echo("stopping: running shards finish or are released; Ctrl-C again kills them", err=True)
             return
         with suppress(OSError):
-            watch.show()
+            dashboard.show()
         time.sleep(0.1)
     ended = next(worker for worker in running if not worker.is_alive())
-    raise BrokerUnavailable("worker", "workers and a scheduler that stay", "one that ended", f"see {ended.log}")
+    raise BrokerUnavailable("worker", "workers and a scheduler that keep running", "one that ended", f"see {ended.log}")
 
 
 @click.command("health")
-@click.option("--max-age", default=60.0, show_default=True, help="Seconds since the last heartbeat.")
+@click.option("--max-age", default=60.0, show_default=True, help="Maximum age of a heartbeat in seconds.")
 @json_option
 def health_command(max_age: float, as_json: bool) -> None:
-    """Exit code 0 if every worker on this host showed a heartbeat lately, also while Redis is down."""
+    """Check the heartbeats of the workers on this host. Does not need Redis.
+
+    Exit code 0 if there is a worker and every heartbeat is recent, 1 otherwise.
+    """
     from workers.worker.heartbeat import health
 
     found = health(_settings_with_options().heartbeat_dir)

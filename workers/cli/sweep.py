@@ -1,4 +1,4 @@
-"""The command sweep: take away what crashes and given-up builds left behind."""
+"""The command sweep: finds and removes the leftovers of crashes and abandoned builds."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ if TYPE_CHECKING:
     from generator.curation.retention import Orphan
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_MIN_AGE_SECONDS = 60  # who writes right now is younger
+_MIN_AGE_SECONDS = 60  # objects that are still being written are younger
 _MAX_LISTED = 1000
 
 
 @click.command("sweep")
 @click.argument("places", nargs=-1, required=True, metavar="PLACE...")
-@click.option("--older-than", "age", default="1d", show_default=True, help="Age of what may go: 90s, 30m, 12h, 7d.")
-@click.option("--root", help="Store root whose markers say which builds are wanted; by default the configured one.")
-@click.option("--delete", is_flag=True, help="Remove what was found; without this nothing is changed.")
+@click.option(
+    "--older-than", "age", default="1d", show_default=True, help="Minimum age of a leftover: 90s, 30m, 12h, 7d."
+)
+@click.option("--root", help="Store root with the markers of open builds.  [default: the configured one]")
+@click.option("--delete", is_flag=True, help="Remove the leftovers; without it, only list them.")
 @json_option
 def sweep_command(places: tuple[str, ...], age: str, root: str | None, delete: bool, as_json: bool) -> None:
-    """Find what nobody will read at each PLACE: a store root, a destination, a dataset, or a directory of bundles.
+    """Find leftovers at each PLACE: a store root, a destination, a dataset, or a directory of bundles.
 
-    That is: temporary objects, unfinished uploads, unfinished bundles, and builds that were cancelled, that failed,
-    or that have no marker. Never anything of a committed build, nor of one that is open or paused. Of a build with a
-    marker the recipe stays, so that it can be resumed from its beginning. A build of `latentmill generate` has no
-    marker: it is safe by its age alone, as is one of a pool with another store root.
+    Leftovers are temporary objects, unfinished uploads, unfinished bundles, and builds that were cancelled, that failed
+    or that have no marker. Committed, open and paused builds are never touched. The recipe of a build with a marker
+    stays, so that the job can be resumed from the start. An unfinished build of `latentmill generate`, or of a pool
+    with another store root, has no marker here: only --older-than protects it.
     """
     from generator.curation.retention import find_orphans
     from generator.store import open_store
@@ -43,13 +45,13 @@ def sweep_command(places: tuple[str, ...], age: str, root: str | None, delete: b
 
     settings, before = load_settings(), datetime.now(UTC) - timedelta(seconds=_parse_age(age))
     intents = BuildIntents(open_store(root or embedded_root(settings) or settings.root, settings.s3))
-    told = _SweepReport(delete)
+    report = _SweepReport(delete)
     for place in places:
         for found in find_orphans(open_store(place, settings.s3), before, intents):
-            told.add(found, found.remove() if delete else 0, shown=not as_json)
+            report.add(found, found.remove() if delete else 0, shown=not as_json)
     if intents.root_is_empty:
-        click.echo("the store root holds nothing: no build was touched; --root says where the markers are", err=True)
-    told.finish(intents.unreadable, as_json=as_json)
+        click.echo("the store root is empty: no build was touched; give the root with the markers as --root", err=True)
+    report.finish(intents.unreadable, as_json=as_json)
 
 
 class _SweepReport:
@@ -93,5 +95,5 @@ def _parse_age(age: str) -> int:
     match = re.fullmatch(r"([0-9]{1,9})([smhd])", age)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not _MIN_AGE_SECONDS <= seconds <= 36_500 * 86400:
-        raise SpecError("older-than", "an age from 60s on: 90s, 30m, 12h, 7d", repr(age[:50]))
+        raise SpecError("older-than", "an age of at least 60s: 90s, 30m, 12h, 7d", repr(age[:50]))
     return seconds

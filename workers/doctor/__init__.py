@@ -1,4 +1,4 @@
-"""Is everything that a worker rests on as it has to be? Each finding says what was seen, and how to mend it."""
+"""Diagnostics: checks of settings, Redis, store, bundles, disks and device; each problem comes with its remedy."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PARTS = ("settings", "redis", "store", "bundles", "disks", "device")
 def examine(
     settings: Settings, root: str, *, parts: Sequence[str] = PARTS, bundle: str | None = None
 ) -> Iterator[Finding]:
-    """The checks of ``parts``, one after the other; ``root`` is the store root as an absolute URL.
+    """Run the checks of ``parts`` in the order of ``PARTS``; ``root`` is the store root as an absolute URL.
 
-    ``bundle`` is the digest of one that has to be in the root, whole. A few small objects below ``<root>/doctor/``
-    and a key or two that begin with ``latentmill:doctor:`` are written and removed.
+    ``bundle`` is the digest of a bundle to verify in the root. The checks write and remove a few small objects below
+    ``<root>/doctor/`` and a few Redis keys, most of them below ``latentmill:doctor:``.
     """
-    examined: dict[str, Callable[[], Iterator[Finding]]] = {
+    examinations: dict[str, Callable[[], Iterator[Finding]]] = {
         "settings": lambda: examine_settings(settings),
         "redis": lambda: examine_redis(settings),
         "store": lambda: examine_store(root, settings),
@@ -34,9 +34,9 @@ def examine(
     }
     for part in PARTS:
         if part in parts:
-            yield from examined[part]()
+            yield from examinations[part]()
 
 
 def blocking_findings(settings: Settings, root: str) -> list[Finding]:
-    """Why no worker may start here: what would lose data. Whatever is only away for now is no reason."""
+    """The findings that must keep a worker from starting, as it could lose data; an unavailable store is none."""
     return [found for found in examine_store(root, settings, short=True) if found.loses_data]

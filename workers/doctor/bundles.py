@@ -1,4 +1,4 @@
-"""Bundles in the store root: can they be listed, and is a named one whole?"""
+"""Checks of the bundles in the store root: that they can be listed, and that a named one is intact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_COUNTED = 1000
 
 
 def examine_bundles(root: str, settings: Settings, bundle: str | None) -> Iterator[Finding]:
-    """The bundles below ``root``; ``bundle`` is read whole and verified."""
+    """Count the bundles below ``root``; load and verify the one with the digest ``bundle``, if given."""
     store = open_store(root, settings.s3)
     try:
         count = sum(1 for _ in islice(store.children("bundles/"), _MAX_COUNTED))

@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The finding of one check, and how a set of checks is run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Status = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was seen, and where it is not as it should be, how to mend it."""
+    """The result of one check: what was found and, unless it is ``ok``, how to correct it."""
 
     check: str
     status: Status
     found: str
     mend: str = ""
-    loses_data: bool = False  # a worker that starts in spite of it may lose or mix up data
+    loses_data: bool = False  # a worker that starts nevertheless may lose or mix up data
 
     def facts(self) -> dict[str, Any]:
         """Plain JSON, for ``--json``."""
@@ -42,7 +42,7 @@ def failed(check: str, found: object, mend: str, *, loses_data: bool = False) ->
 
 
 def run_checks(checks: dict[str, Check]) -> Iterator[Finding]:
-    """The findings of all checks; one that cannot be made is a failed one, and the others are made all the same."""
+    """Run all checks; one that raises a ``LatentmillError`` becomes a failed finding and does not stop the others."""
     for name, check in checks.items():
         try:
             yield check()

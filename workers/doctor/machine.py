@@ -1,4 +1,4 @@
-"""This machine: device and driver, room on its disks, and times that fit each other."""
+"""Checks of this machine: consistent time settings, writable directories with free space, device and driver."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def examine_settings(settings: Settings) -> Iterator[Finding]:
-    """Settings that are each allowed, and do not fit together."""
-    if settings.visibility_timeout < 2 * settings.shard_seconds:
-        told = (
-            f"LATENTMILL_VISIBILITY_TIMEOUT {settings.visibility_timeout} s, SHARD_SECONDS {settings.shard_seconds} s"
-        )
-        yield warning("times", told, "let the first be far above the second, or tickets are handed out twice")
-    elif settings.lease_seconds < 1.5 * settings.redis_timeout:
-        told = f"LATENTMILL_LEASE_SECONDS {settings.lease_seconds} s, REDIS_TIMEOUT {settings.redis_timeout} s"
-        yield warning("times", told, "a connection that falls silent once costs the lease; raise the first")
+    """Find time settings that are valid each but inconsistent with each other."""
+    visibility, shard = settings.visibility_timeout, settings.shard_seconds
+    lease, timeout = settings.lease_seconds, settings.redis_timeout
+    if visibility < 2 * shard:
+        found = f"LATENTMILL_VISIBILITY_TIMEOUT {visibility} s, SHARD_SECONDS {shard} s"
+        mend = "raise VISIBILITY_TIMEOUT to at least twice SHARD_SECONDS, or tickets are delivered twice"
+        yield warning("times", found, mend)
+    elif lease < 1.5 * timeout:
+        found = f"LATENTMILL_LEASE_SECONDS {lease} s, REDIS_TIMEOUT {timeout} s"
+        mend = "raise LEASE_SECONDS to at least 1.5 x REDIS_TIMEOUT, or one dead connection loses the lease"
+        yield warning("times", found, mend)
     else:
-        yield ok("times", "lease, shard and visibility times fit together")
+        yield ok("times", "lease, shard and visibility times are consistent")
 
 
 def examine_disks(settings: Settings) -> Iterator[Finding]:
-    """Cache of bundles and state directory: can they be written, by nobody else, and is there room?"""
+    """Check that bundle cache and state directory are writable, not world-writable, and have free space."""
     checks: dict[str, Check] = {
         "bundle cache": lambda: _check_directory(
             "bundle cache", settings.cache_dir, _cache_growth(settings), "CACHE_DIR"
@@ -44,7 +46,7 @@ def examine_disks(settings: Settings) -> Iterator[Finding]:
 
 
 def examine_device(settings: Settings) -> Iterator[Finding]:
-    """The configured device, tried. Imports torch, which takes seconds."""
+    """Try the configured device. Imports torch, which takes seconds."""
     import torch
 
     cuda = torch.version.cuda or "none"
@@ -68,13 +70,13 @@ def _check_device(wanted: str) -> Finding:
         torch.ones(16, device=device).sum().item()
         free, total = torch.cuda.mem_get_info(device)
     except RuntimeError as broken:
-        mend = "see `nvidia-smi`; driver and CUDA version of torch must fit"
+        mend = "see `nvidia-smi`; the driver must support torch's CUDA version"
         return failed("device", f"{device}: {str(broken).splitlines()[0]}", mend)
     memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
-    told = f"{torch.cuda.get_device_name(device)}, {memory}, driver {_driver_version()}"
+    found = f"{torch.cuda.get_device_name(device)}, {memory}, driver {_driver_version()}"
     if free < total / 10:
-        return warning("device", told, "another process holds the memory of this GPU")
-    return ok("device", told)
+        return warning("device", found, "another process uses the memory of this GPU")
+    return ok("device", found)
 
 
 def _driver_version() -> str:
@@ -86,12 +88,12 @@ def _driver_version() -> str:
 
 
 def _cache_growth(settings: Settings) -> int:
-    """What the cache may still grow by."""
+    """The bytes by which the bundle cache may still grow."""
     used = sum(file.stat().st_size for file in settings.cache_dir.rglob("*") if file.is_file())
     return max(0, settings.cache_bytes - used)
 
 
-def _check_directory(check: str, path: Path, wanted: int, variable: str) -> Finding:
+def _check_directory(check: str, path: Path, needed: int, variable: str) -> Finding:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = path / f".doctor-{os.getpid()}"
@@ -99,11 +101,11 @@ def _check_directory(check: str, path: Path, wanted: int, variable: str) -> Find
         probe.unlink()
     except OSError as refused:
         return failed(check, f"{path}: {refused.strerror}", f"make it writable, or set {ENV_PREFIX}{variable}")
-    free, facts = shutil.disk_usage(path).free, path.stat()
-    told = f"{path}, {free / 2**30:.1f} GiB free"
-    if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
+    free, mode = shutil.disk_usage(path).free, path.stat().st_mode
+    found = f"{path}, {free / 2**30:.1f} GiB free"
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         return failed(check, f"{path} can be written by everybody", f"chmod 700 {path}")
-    if free < wanted:
-        mend = f"make room, or lower {ENV_PREFIX}CACHE_BYTES" if variable == "CACHE_DIR" else "make room"
-        return warning(check, f"{told}, and up to {wanted / 2**30:.1f} GiB may be written", mend)
-    return ok(check, told)
+    if free < needed:
+        mend = f"free some space, or lower {ENV_PREFIX}CACHE_BYTES" if variable == "CACHE_DIR" else "free some space"
+        return warning(check, f"{found}, and up to {needed / 2**30:.1f} GiB may be written", mend)
+    return ok(check, found)

@@ -1,4 +1,4 @@
-"""Redis: reachable, new enough, keeping what it is told, and allowed to do what the ledger does."""
+"""Checks of Redis: reachability, version, rights, persistence, eviction, memory, clock."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from workers.settings import Settings
 
 _MIN_VERSION = (6, 2)
 _SKEW_SECONDS = 5.0
-_ABSENT_HINT = "start Redis, or correct LATENTMILL_REDIS_URL; without it, `latentmill up` brings one of its own"
-_TLS_HINT = "give the authority that signed the server's certificate in LATENTMILL_REDIS_CA_FILE (docs/security.md)"
-_USER_HINT = "docs/security.md gives the rights that latentmill's user needs"
+_ABSENT_HINT = "start Redis, or correct LATENTMILL_REDIS_URL; if it is unset, `latentmill up` starts a Redis"
+_TLS_HINT = "set LATENTMILL_REDIS_CA_FILE to the authority that signed the server's certificate (docs/security.md)"
+_USER_HINT = "docs/security.md lists the rights that latentmill's user needs"
 
 
 def examine_redis(settings: Settings) -> Iterator[Finding]:
-    """The checks of the configured Redis; without a connection, one failed finding."""
+    """Run the checks of the configured Redis; without a connection, yield one failed finding."""
     try:
         url = redis_url(settings)
         client: Any = connect(url)
         with broker_errors(url):
-            began = time.perf_counter()
+            started = time.perf_counter()
             client.ping()
     except LatentmillError as away:
         mend = _TLS_HINT if "certificate" in away.got else _ABSENT_HINT
@@ -37,7 +37,7 @@ def examine_redis(settings: Settings) -> Iterator[Finding]:
             mend = away.hint or f"correct {away.field}"
         yield failed("redis", f"expected {away.expected}, got {away.got}", mend)
         return
-    yield ok("redis", f"{redacted_url(url)} answers ({(time.perf_counter() - began) * 1000:.1f} ms)")
+    yield ok("redis", f"{redacted_url(url)} answers ({(time.perf_counter() - started) * 1000:.1f} ms)")
     server = _RedisChecks(client, url)
     checks: dict[str, Check] = {
         "redis connection": lambda: _check_connection(url),
@@ -53,7 +53,7 @@ def examine_redis(settings: Settings) -> Iterator[Finding]:
 
 
 class _RedisChecks:
-    """What Redis says of itself; a user without the right to ask gets a warning, not a failure."""
+    """Checks of one Redis; a check whose commands this user may not run gives a warning, not a failure."""
 
     def __init__(self, client: Any, url: str) -> None:
         self._client, self._url = client, url
@@ -64,7 +64,7 @@ class _RedisChecks:
         if not text:
             return self._unknown("redis version")
         if self._info.get("redis_mode") == "cluster":
-            mend = "use one Redis (with replicas, if you like): the ledger's scripts touch several keys"
+            mend = "use a single Redis (replicas are fine): the ledger's scripts access several keys"
             return failed("redis version", f"{text}, a cluster", mend)
         numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
         if numbers < _MIN_VERSION:
@@ -72,7 +72,7 @@ class _RedisChecks:
         return ok("redis version", text)
 
     def rights(self) -> Finding:
-        """What ledger and broker do, on keys of their own: strings, hashes, lists, sorted sets, bits, scripts."""
+        """Try commands of ledger and broker, on keys of the check's own: scripts, transactions, keys, messages."""
         key = f"latentmill:doctor:{secrets.token_hex(8)}"
         script = "redis.call('SET', KEYS[1], ARGV[1], 'PX', 10000); return redis.call('TIME')"
         with broker_errors(self._url):
@@ -97,7 +97,7 @@ class _RedisChecks:
             return self._unknown("redis persistence")
         if self._info.get("aof_enabled"):
             return ok("redis persistence", "append-only file")
-        mend = "set `appendonly yes`; without it a restart costs quotas, and the time to read the store again"
+        mend = "set `appendonly yes`; without it a restart loses quota counts, and the store has to be read again"
         return warning("redis persistence", "no append-only file", mend)
 
     def eviction(self) -> Finding:
@@ -106,52 +106,52 @@ class _RedisChecks:
             return self._unknown("redis eviction")
         if policy == "noeviction":
             return ok("redis eviction", policy)
-        mend = "set `maxmemory-policy noeviction`: what is evicted of the ledger has to be found in the store again"
+        mend = "set `maxmemory-policy noeviction`: evicted ledger entries have to be read from the store again"
         limited = int(self._info.get("maxmemory", 1)) > 0
         return failed("redis eviction", policy, mend) if limited else warning("redis eviction", policy, mend)
 
     def memory(self) -> Finding:
         if not self._info:
             return self._unknown("redis memory")
-        used, most = int(self._info.get("used_memory", 0)), int(self._info.get("maxmemory", 0))
-        told = f"{used / 2**20:.0f} MiB used, of {f'{most / 2**20:.0f} MiB' if most else 'no limit'}"
-        if most and most - used < 64 * 2**20:
-            return warning("redis memory", told, "raise `maxmemory`: a job of 100,000 shards takes up to 32 MiB")
-        return ok("redis memory", told)
+        used, limit = int(self._info.get("used_memory", 0)), int(self._info.get("maxmemory", 0))
+        found = f"{used / 2**20:.0f} MiB used, limit: {f'{limit / 2**20:.0f} MiB' if limit else 'none'}"
+        if limit and limit - used < 64 * 2**20:
+            return warning("redis memory", found, "raise `maxmemory`: a job of 100,000 shards takes up to 32 MiB")
+        return ok("redis memory", found)
 
     def clock(self) -> Finding:
-        """Leases end by Redis's clock alone, so a difference is no danger; it makes logs hard to read."""
+        """Compare Redis's clock with ours. A difference makes logs hard to read but is safe: leases use Redis's."""
         with broker_errors(self._url):
             before = time.time()
             seconds, micros = self._client.time()
             skew = seconds + micros / 1e6 - (before + time.time()) / 2
         if abs(skew) > _SKEW_SECONDS:
-            return warning("redis clock", f"{skew:+.1f} s beside ours", "run a time service (NTP) on both machines")
-        return ok("redis clock", f"{skew:+.2f} s beside ours")
+            return warning("redis clock", f"{skew:+.1f} s from ours", "run a time service (NTP) on both machines")
+        return ok("redis clock", f"{skew:+.2f} s from ours")
 
     def _config_value(self, name: str) -> str | None:
-        found = self._query(lambda: self._client.config_get(name))
-        return found.get(name) if found else None
+        config = self._query(lambda: self._client.config_get(name))
+        return config.get(name) if config else None
 
-    def _query(self, question: Any) -> Any:
+    def _query(self, command: Any) -> Any:
         with broker_errors(self._url):
             try:
-                return question()
-            except redis.exceptions.ResponseError:  # no right to ask
+                return command()
+            except redis.exceptions.ResponseError:  # this user may not run it
                 return None
 
     def _unknown(self, check: str) -> Finding:
-        return warning(check, "unknown: this user may not ask (INFO)", _USER_HINT)
+        return warning(check, "unknown: this user may not run INFO", _USER_HINT)
 
 
 def _check_connection(url: str) -> Finding:
     parts = urlsplit(url)
-    encrypted, known = parts.scheme == "rediss", bool(parts.password)
-    told = f"{'TLS' if encrypted else 'no TLS'}, {'a password' if known else 'no password'}"
-    if (encrypted and known) or _is_local(parts.hostname or "127.0.0.1"):
-        return ok("redis connection", told)
-    mend = "over a network that others share, use rediss:// and a user with a password (docs/security.md)"
-    return warning("redis connection", told, mend)
+    encrypted, authenticated = parts.scheme == "rediss", bool(parts.password)
+    found = f"{'TLS' if encrypted else 'no TLS'}, {'a password' if authenticated else 'no password'}"
+    if (encrypted and authenticated) or _is_local(parts.hostname or "127.0.0.1"):
+        return ok("redis connection", found)
+    mend = "on a shared network, use rediss:// and a user with a password (docs/security.md)"
+    return warning("redis connection", found, mend)
 
 
 def _is_local(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The store: conditional writes, reading what was written, permissions, checksums, clock."""
+"""Checks of the store: conditional writes, read-after-write consistency, permissions, checksums, clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from generator.store.base import Store
 from workers.doctor.findings import Check, Finding, failed, ok, run_checks, warning
 from workers.settings import Settings
 
-_WRITERS = 8  # writers of one object at once
+_WRITERS = 8  # concurrent writers of one object
 _ROUNDS = 3
 _SKEW_SECONDS = 60.0  # S3 refuses requests that are 15 minutes off; object times are whole seconds
 _CONDITIONS_HINT = "use a service, or a version of it, with atomic conditional writes (If-None-Match and If-Match)"
@@ -22,7 +22,10 @@ _RIGHTS_HINT = "give this user the rights to list the bucket, and to get, put an
 
 
 def examine_store(root: str, settings: Settings, *, short: bool = False) -> Iterator[Finding]:
-    """The checks of the store at ``root``, in ``short`` those that data rest on; without a connection, one finding."""
+    """Run the checks of the store at ``root``; with ``short``, only those whose failure could lose data.
+
+    Without a connection, yield one failed finding.
+    """
     store = open_store(root, settings.s3)
     probe = _Probe(store.at("doctor"))
     try:
@@ -50,20 +53,20 @@ def examine_store(root: str, settings: Settings, *, short: bool = False) -> Iter
 
 @dataclass
 class _Probe:
-    """A few small objects at a place of their own."""
+    """Checks that write a few small objects below ``store``, the folder of the checks."""
 
     store: Store
     _name: str = field(default_factory=lambda: secrets.token_hex(8))
     _keys: set[str] = field(default_factory=set)
 
     def reach(self) -> tuple[datetime, datetime]:
-        """Write the first object; when that began and ended, by our clock."""
+        """Write the first object; return the times before and after, by our clock."""
         began = datetime.now(UTC)
         self.store.put(self._key("first"), b"first")
         return began, datetime.now(UTC)
 
     def conditions(self) -> Finding:
-        """A create over an object and a replacement of another version have to be refused."""
+        """Check that a create of an existing object and a replacement of an outdated version are refused."""
         key = self._key("conditions")
         etag = self.store.put(key, b"one")
         try:
@@ -71,47 +74,48 @@ class _Probe:
         except AlreadyExists:
             pass
         else:
-            return failed("store conditions", "an object was created over another", _CONDITIONS_HINT, loses_data=True)
+            return failed("store conditions", "a create replaced an object", _CONDITIONS_HINT, loses_data=True)
         self.store.put(key, b"three")
         try:
             self.store.replace(key, b"four", etag)
         except Changed:
-            return ok("store conditions", "a conditional write is refused where its condition fails")
+            return ok("store conditions", "a conditional write is refused if its condition fails")
         return failed(
-            "store conditions", "a version was replaced that is no longer there", _CONDITIONS_HINT, loses_data=True
+            "store conditions", "a write for an outdated version was accepted", _CONDITIONS_HINT, loses_data=True
         )
 
     def atomicity(self) -> Finding:
-        """Of several that create one object at once, exactly one may succeed."""
+        """Check that of several concurrent creates of one object at most one succeeds."""
         for number in range(_ROUNDS):
             key = self._key(f"race-{number}")
             with ThreadPoolExecutor(_WRITERS) as pool:
-                won = sum(pool.map(self._try_create, [key] * _WRITERS, range(_WRITERS)))
-            if won > 1:  # none: a win whose answer was lost
-                found = f"{won} of {_WRITERS} writers created one object"
+                created = sum(pool.map(self._try_create, [key] * _WRITERS, range(_WRITERS)))
+            if created > 1:  # 0 is possible: the response of the successful create was lost
+                found = f"{created} of {_WRITERS} writers created one object"
                 return failed("store atomicity", found, _CONDITIONS_HINT, loses_data=True)
-        return ok("store atomicity", f"one of {_WRITERS} writers at once creates an object")
+        return ok("store atomicity", f"one of {_WRITERS} concurrent writers creates an object")
 
     def read_after_write(self) -> Finding:
-        """What was written last is what is read, listed and told of, at once."""
+        """Check that a write is visible at once to reads, range reads, ``head`` and ``list``."""
         key, first, last = self._key("reading"), b"x" * 10, secrets.token_bytes(1000)
         self.store.put(key, first)
         self.store.put(key, last)
         info = self.store.head(key)
-        seen = {
-            "a read": self.store.get(key) == last,
-            "a range": self.store.read(key, 990, 100) == last[990:],
-            "the object's facts": info is not None and info.size == len(last),
-            "the list": any(info.key == key and info.size == len(last) for info in self.store.list()),
+        visible = {
+            "get": self.store.get(key) == last,
+            "a range read": self.store.read(key, 990, 100) == last[990:],
+            "head": info is not None and info.size == len(last),
+            "list": any(info.key == key and info.size == len(last) for info in self.store.list()),
         }
-        stale = [name for name, fresh in seen.items() if not fresh]
+        stale = [name for name, fresh in visible.items() if not fresh]
         if stale:
-            mend = "use a service that is strongly consistent, and no cache between it and the workers"
-            return failed("store read-after-write", f"{', '.join(stale)} did not show it", mend, loses_data=True)
-        return ok("store read-after-write", "what was written is read, listed and told of at once")
+            mend = "use a strongly consistent service, without a cache between it and the workers"
+            found = f"{', '.join(stale)} did not show the last write"
+            return failed("store read-after-write", found, mend, loses_data=True)
+        return ok("store read-after-write", "a write is visible at once to get, head and list")
 
     def permissions(self) -> Finding:
-        """List, put, get and delete, each tried."""
+        """Try put, get, list and delete."""
         key, lacking = self._key("permissions"), list[str]()
         steps: dict[str, Callable[[], object]] = {
             "put": lambda: self.store.put(key, b"x"),
@@ -131,26 +135,26 @@ class _Probe:
         return ok("store permissions", "put, get, list and delete")
 
     def clock(self, began: datetime, ended: datetime) -> Finding:
-        """The time of the first object, by the store's clock, beside ours."""
+        """Compare the store's clock with ours, by the time of the first object."""
         info = self.store.head(self._key("first"))
         if info is None:
             return failed("store clock", "the first object is gone", "nobody else may write below <root>/doctor/")
         skew = (info.modified - began - (ended - began) / 2).total_seconds()
         if abs(skew) > _SKEW_SECONDS:
-            return warning("store clock", f"{skew:+.0f} s beside ours", "run a time service (NTP) on both machines")
-        return ok("store clock", f"{skew:+.1f} s beside ours")
+            return warning("store clock", f"{skew:+.0f} s from ours", "run a time service (NTP) on both machines")
+        return ok("store clock", f"{skew:+.1f} s from ours")
 
     def clear(self) -> None:
-        """Remove the objects; what cannot be removed was told of by the permissions."""
+        """Remove the objects; a missing right to delete is a finding of ``permissions``."""
         for key in sorted(self._keys):
             try:
                 self.store.delete(key)
             except StoreError:
                 return
 
-    def _try_create(self, key: str, racer: int) -> bool:
+    def _try_create(self, key: str, writer: int) -> bool:
         try:
-            self.store.create(key, str(racer).encode())
+            self.store.create(key, str(writer).encode())
         except AlreadyExists:
             return False
         return True
@@ -162,14 +166,14 @@ class _Probe:
 
 
 def _check_checksums(store: Store, settings: Settings) -> Finding:
-    verdict: Callable[[], bool] | None = getattr(store, "rejects_bad_checksum", None)
-    if verdict is None:
+    rejects_bad_checksum: Callable[[], bool] | None = getattr(store, "rejects_bad_checksum", None)
+    if rejects_bad_checksum is None:
         return ok("store checksums", "none: the file system's own")
     mode = f"LATENTMILL_S3_CHECKSUMS={settings.s3_checksums}"
     if settings.s3_checksums == "when_required":
-        mend = "set it to when_supported if the service takes it; `latentmill verify` finds damage after the fact"
-        return warning("store checksums", f"{mode}: what is damaged on the way is not noticed", mend)
-    if verdict():
-        return ok("store checksums", f"{mode}: the service refuses what was damaged on the way")
-    mend = "`latentmill verify` finds damage after the fact; better, use a service that compares checksums"
-    return warning("store checksums", f"{mode}, but the service takes damaged bytes too", mend)
+        mend = "set it to when_supported if the service accepts it; `latentmill verify` finds damage afterwards"
+        return warning("store checksums", f"{mode}: damage in transit is not noticed", mend)
+    if rejects_bad_checksum():
+        return ok("store checksums", f"{mode}: the service rejects data that was damaged in transit")
+    mend = "use a service that compares checksums; `latentmill verify` finds damage afterwards"
+    return warning("store checksums", f"{mode}, but the service accepts damaged data", mend)

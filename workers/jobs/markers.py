@@ -1,7 +1,7 @@
-"""Open builds in the store: ``<root>/open/<job>.json`` says where a build is and what is intended with it.
+"""Markers of unfinished builds: ``<root>/open/<job>.json`` holds the location and the intent of a build.
 
-This is what survives Redis: a pool that lost its ledger finds its work here, a cancelled or paused build stays so, and
-shards that were given up stay given up until somebody resumes the job. The marker goes when the build is committed.
+Markers survive a loss of Redis: open builds are found again, cancelled and paused ones stay so, and shards that were
+given up stay given up until the job is resumed. A marker is deleted when its build is committed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from generator.store.base import ObjectInfo, Store
 log = logging.getLogger(__name__)
 
 Intent = Literal["open", "paused", "cancelled", "failed"]
-MAX_MARKER_BYTES = 16 * 2**20  # most of it, of a job that failed, dead letters
-MAX_TEXT = 4000  # characters of an error or a traceback that are kept
+MAX_MARKER_BYTES = 16 * 2**20  # the dead letters of a failed job take most of them
+MAX_TEXT = 4000  # characters of an error or a traceback that are stored
 MAX_RANGES = 100
 _FOLDER = "open/"
 _TRIES = 10
 
 
 class DeadLetter(FrozenModel):
-    """What became of a shard that was given up, or of the commit (``shard`` is ``None``)."""
+    """The last error of a shard that was given up, or of a failed commit (``shard`` is ``None``)."""
 
     shard: int | None = Field(ge=0, lt=MAX_SHARDS)
     faults: int = Field(ge=1)
@@ -41,7 +41,7 @@ class DeadLetter(FrozenModel):
 
 
 class Marker(FrozenModel):
-    """One unfinished build. ``missing`` are the first ranges of shards, ends included, that a failed one lacks."""
+    """One unfinished build. Of a failed one, ``missing`` are the first ranges (ends included) of its missing shards."""
 
     job: str = Field(pattern=r"^[a-z0-9_-]{1,80}$")
     intent: Intent = "open"
@@ -61,25 +61,25 @@ class Marker(FrozenModel):
 
     @property
     def url(self) -> str:
-        """Where the build is."""
+        """The URL of the build."""
         return f"{self.destination}/{build_prefix(self.name, self.build_id)}"
 
     @property
     def dead_shards(self) -> tuple[int, ...]:
-        """The shards that are not to be tried again."""
+        """The shards that were given up."""
         return tuple(letter.shard for letter in self.dead if letter.shard is not None)
 
     def location(self, s3: S3Settings) -> BuildLocation:
-        """The build, found by its stored recipe. Raises ``DatasetError`` where there is none."""
+        """Read the build's recipe from the store. Raises ``DatasetError`` if there is no build."""
         return read_build_location(open_store(self.url, s3), self.name)
 
     def is_same_build(self, other: Marker) -> bool:
-        """Whether both mean the same build at the same place for the same tenant."""
+        """Whether both are the same build at the same destination for the same tenant."""
         return all(getattr(self, name) == getattr(other, name) for name in ("destination", "name", "recipe", "tenant"))
 
 
 def marker_for_job(spec: JobSpec, shards: int, submitted: float) -> Marker:
-    """The marker of a job that is being submitted."""
+    """A new marker for a job that is being submitted."""
     return Marker(
         job=spec.job_id,
         destination=spec.order.destination,
@@ -95,7 +95,7 @@ def marker_for_job(spec: JobSpec, shards: int, submitted: float) -> Marker:
 
 
 def marker_for_build(location: BuildLocation, destination: str, name: str, tenant: str, submitted: float) -> Marker:
-    """The marker of a build that has begun, from what is stored there."""
+    """A new marker for a build that was begun, from its stored recipe."""
     return Marker(
         job=job_id_of(destination, name, location.recipe_digest),
         destination=destination,
@@ -110,33 +110,34 @@ def marker_for_build(location: BuildLocation, destination: str, name: str, tenan
 
 
 def find_unfinished_build(url: str, s3: S3Settings) -> tuple[str, str, BuildLocation]:
-    """Destination, name and place of the unfinished build at ``<destination>/<name>/builds/<id>``.
+    """Destination, name and location of the unfinished build at ``<destination>/<name>/builds/<id>``.
 
-    Of ``<destination>/<name>`` it is the only unfinished build. Raises ``DatasetError`` where there is none.
+    The URL ``<destination>/<name>`` means its only unfinished build. Raises ``DatasetError`` if there is none, or more
+    than one.
     """
-    whole = absolute_url(url)
-    if "/builds/" not in whole:
-        store = open_store(whole, s3)
+    build_url = absolute_url(url)
+    if "/builds/" not in build_url:
+        store = open_store(build_url, s3)
         found = [build for build in store.children("builds/") if store.head(f"builds/{build}/{MANIFEST_KEY}") is None]
         if len(found) != 1:
-            got = f"{len(found)} at {whole}" + (f": {', '.join(found[:10])}" if found else "")
+            got = f"{len(found)} at {build_url}" + (f": {', '.join(found[:10])}" if found else "")
             raise DatasetError("build", "one unfinished build", got, "give the URL of a build, <dataset>/builds/<id>")
-        whole = f"{whole}/builds/{found[0]}"
-    dataset, _, _ = whole.rpartition("/builds/")
+        build_url = f"{build_url}/builds/{found[0]}"
+    dataset, _, _ = build_url.rpartition("/builds/")
     destination, _, name = dataset.rpartition("/")
-    location = read_build_location(open_store(whole, s3), name)
+    location = read_build_location(open_store(build_url, s3), name)
     if location.url != f"{dataset}/builds/{location.build_id}":
-        raise DatasetError("build", f"the recipe of this build at {whole}", f"that of build {location.build_id}")
+        raise DatasetError("build", f"the recipe of this build at {build_url}", f"that of build {location.build_id}")
     return destination, name, location
 
 
 def new_dead_letter(shard: int | None, faults: int, error: str, traceback: str = "") -> DeadLetter:
-    """A dead letter of bounded length; of a traceback the end is kept, where the error is."""
+    """A dead letter with texts cut to ``MAX_TEXT``; a traceback keeps its end, where the error is."""
     return DeadLetter(shard=shard, faults=max(1, faults), error=error[:MAX_TEXT], traceback=traceback[-MAX_TEXT:])
 
 
 def create_marker(root: Store, marker: Marker) -> Marker:
-    """Store the marker, or find the one that is there; the marker as it stands."""
+    """Store ``marker`` unless the job has one already; return the stored marker."""
     try:
         root.create(_key(marker.job), marker.canonical())
     except AlreadyExists:
@@ -145,7 +146,7 @@ def create_marker(root: Store, marker: Marker) -> Marker:
 
 
 def read_marker(root: Store, job: str) -> Marker | None:
-    """The marker of an unfinished build; ``None`` when it is finished, or never was."""
+    """The marker of ``job``; ``None`` if it has none: committed, or never submitted. Raises ``SpecError``."""
     try:
         data = root.get(_key(job), MAX_MARKER_BYTES)
     except ObjectMissing:
@@ -154,7 +155,7 @@ def read_marker(root: Store, job: str) -> Marker | None:
 
 
 def change_marker(root: Store, job: str, change: Callable[[Marker], Marker]) -> Marker | None:
-    """Change the marker by compare and swap; how it is then, or ``None`` where there is none."""
+    """Change the marker by compare-and-swap; return the new marker, ``None`` if there is none."""
     for _ in range(_TRIES):
         info = root.head(_key(job))
         marker = read_marker(root, job)
@@ -168,60 +169,62 @@ def change_marker(root: Store, job: str, change: Callable[[Marker], Marker]) -> 
         except (Changed, ObjectMissing):
             continue
         return changed
-    raise StoreUnavailable(_key(job), "a marker that holds still", f"{_TRIES} changes by others while we tried")
+    raise StoreUnavailable(
+        _key(job), "a marker without concurrent changes", f"changes by other processes in {_TRIES} attempts"
+    )
 
 
 def set_intent(root: Store, job: str, intent: Intent, error: str = "") -> Marker | None:
-    """Change what is intended with a build; ``None`` where there is no marker."""
+    """Set the intent of a build; return the new marker, ``None`` if there is none."""
     return change_marker(
         root, job, lambda marker: marker.model_copy(update={"intent": intent, "error": error[:MAX_TEXT]})
     )
 
 
 def reopen_marker(root: Store, job: str, **update: object) -> Marker | None:
-    """The build is wanted, and what failed is to be tried again; ``None`` where there is no marker."""
-    fresh = {"intent": "open", "error": "", "dead": (), "missing": (), "missing_shards": 0}
-    return change_marker(root, job, lambda marker: marker.model_copy(update=fresh | update))
+    """Set the intent to ``open`` and clear all failures; return the new marker, ``None`` if there is none."""
+    cleared = {"intent": "open", "error": "", "dead": (), "missing": (), "missing_shards": 0}
+    return change_marker(root, job, lambda marker: marker.model_copy(update=cleared | update))
 
 
 def delete_marker(root: Store, job: str) -> None:
-    """The build is committed: it is no longer open."""
+    """Delete the marker of a committed build."""
     root.delete(_key(job))
 
 
 def read_markers(root: Store) -> Iterator[Marker]:
-    """All unfinished builds. A file that is no marker is passed over with a warning: it must not hide the others."""
+    """The markers of all unfinished builds. A damaged marker is skipped with a warning."""
     for job, _ in list_markers(root):
         if marker := try_read_marker(root, job):
             yield marker
 
 
 def list_markers(root: Store) -> Iterator[tuple[str, ObjectInfo]]:
-    """The jobs that have a marker, and what the store says of it; nothing is read."""
+    """The jobs that have a marker, with the marker's object info; the markers are not read."""
     for info in root.list(_FOLDER):
         yield info.key.removeprefix(_FOLDER).removesuffix(".json"), info
 
 
 def try_read_marker(root: Store, job: str) -> Marker | None:
-    """As ``read_marker``, with a warning instead of an error for what is no marker."""
+    """As ``read_marker``, but ``None`` with a warning for a damaged marker."""
     try:
         return read_marker(root, job)
     except SpecError as damaged:
-        log.warning("%s/%s is no marker of an open build: %s", root.url, _key(job), damaged)
+        log.warning("%s/%s is not a valid marker: %s", root.url, _key(job), damaged)
         return None
 
 
 def ranges(numbers: list[int]) -> tuple[tuple[int, int], ...]:
-    """Ascending numbers as ranges with their ends included, the first ``MAX_RANGES`` of them."""
-    found: list[tuple[int, int]] = []
+    """Ascending numbers as ranges, ends included; at most the first ``MAX_RANGES`` ranges."""
+    result: list[tuple[int, int]] = []
     for number in numbers:
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
-        elif len(found) == MAX_RANGES:
+        if result and result[-1][1] == number - 1:
+            result[-1] = (result[-1][0], number)
+        elif len(result) == MAX_RANGES:
             break
         else:
-            found.append((number, number))
-    return tuple(found)
+            result.append((number, number))
+    return tuple(result)
 
 
 def _key(job: str) -> str:

@@ -1,7 +1,7 @@
-"""What every part of the service needs at hand: settings, ledger, store root, Celery application; and its decisions.
+"""The shared context of the service (settings, ledger, store root, Celery application) and the operations on jobs.
 
-A decision (open, paused, cancelled, failed, a shard given up) is written to the store first and to the ledger second:
-whoever dies in between leaves a ledger that the reconcilers correct.
+Every decision (open, paused, cancelled, failed, a shard given up) is written to the store first, then to the ledger.
+After a crash in between the reconcilers correct the ledger.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from workers.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-MAX_DEAD = 20  # a job with more shards given up has a cause that the others share: it fails at once
-DECLINED_PREFIX = "declined by a worker: "  # begins what is noted of a job that a worker cannot serve
-DISCOVERY_DUTY = "look"  # the reconcilers' duty to look for open builds in the store
+MAX_DEAD = 20  # with more dead shards a job fails at once: its other shards would most likely fail too
+DECLINED_PREFIX = "declined by a worker: "  # of the error of a job that a worker cannot serve
+DISCOVERY_DUTY = "look"  # the reconcilers' duty to search the store for open builds
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The service as one process sees it. Nothing is connected before it is used."""
+    """The service as one process sees it. Connections are opened on first use."""
 
     settings: Settings
 
@@ -54,12 +54,12 @@ class Pool:
 
     @cached_property
     def app(self) -> Celery:
-        from workers.broker.app import make_app  # Celery takes long to import, and who only asks needs none
+        from workers.broker.app import make_app  # Celery is slow to import, and a status query does not need it
 
         return make_app(self.settings)
 
     def top_up(self) -> int:
-        """Publish the tickets that are missing; how many."""
+        """Publish the missing tickets; return their number."""
         from workers.jobs.tickets import top_up
 
         return top_up(self.app, self.ledger, self.settings)
@@ -68,14 +68,14 @@ class Pool:
         return read_marker(self.root, job)
 
     def location(self, marker: Marker) -> BuildLocation:
-        """Where the build is. Raises ``SettingsError`` where this process may not write, ``DatasetError``."""
+        """The location of the build. Raises ``SettingsError`` if we may not write there, ``DatasetError``."""
         self.settings.check_allowed(marker.url)
         return marker.location(self.settings.s3)
 
-    def activate(self, marker: Marker, *, most: int | None = None) -> None:
-        """Put an open build into the ledger as the store knows it: receipts are what is done.
+    def activate(self, marker: Marker, *, max_receipts: int | None = None) -> None:
+        """Add an open build to the ledger; its finished shards are those with a receipt in the store.
 
-        A build with more than ``most`` receipts is left to the reconcilers, as listing them takes its time.
+        A build with more than ``max_receipts`` receipts is left to the reconcilers, as listing them takes long.
         """
         if self.ledger.facts(marker.job).get("state") in ("open", "paused"):
             self._add_to_ledger(marker, set())
@@ -83,18 +83,18 @@ class Pool:
         location = self.location(marker)
         if location.store.head(MANIFEST_KEY) is not None:
             self.mark_committed(marker.job, marker)
-        elif most is not None and sum(1 for _ in islice(location.store.list("receipts/"), most + 1)) > most:
+        elif max_receipts is not None and _has_more_receipts(location, max_receipts):
             self.ledger.free_turn(DISCOVERY_DUTY)
         else:
             self._add_to_ledger(marker, finished_shards(location))
-            self.sync_intent(marker.job)  # it may have been cancelled while we looked
+            self.sync_intent(marker.job)  # it may have been cancelled in the meantime
 
     def correct_ledger(self, marker: Marker) -> None:
-        """The ledger believed in a receipt that is not stored: what the store lists counts."""
+        """Set the ledger's finished shards to those with a receipt in the store."""
         self.ledger.set_finished(marker.job, finished_shards(self.location(marker)))
 
     def sync_intent(self, job: str) -> Marker | None:
-        """The marker of a build that is open in the store; any other is taken off the ledger's open jobs."""
+        """Return the marker if the build is open in the store; else pause or end the job in the ledger."""
         marker = self.marker(job)
         if marker is not None and marker.intent == "open":
             return marker
@@ -109,31 +109,34 @@ class Pool:
         return None
 
     def mark_committed(self, job: str, marker: Marker | None) -> None:
-        """The build is committed: the marker goes, the ledger keeps the facts for a while."""
+        """End a committed job: delete its marker; the ledger keeps its facts for 30 days."""
         delete_marker(self.root, job)
         self.ledger.end(job, "committed", facts=facts_of(marker) if marker else None)
 
     def pause(self, job: str) -> None:
-        """No further shard of an open build is begun, and it is not committed, until somebody resumes it."""
+        """Pause an open build: no shard is started and nothing is committed until it is resumed."""
         marker = change_marker(self.root, job, lambda found: _with_intent(found, "paused", of=("open",)))
         if marker is not None and marker.intent == "paused":
             self.ledger.pause(job)
 
-    def resume(self, job: str, *, most: int | None = None) -> Marker | None:
-        """Whatever kept the build from going on is over: it is open, and shards that were given up are tried again."""
+    def resume(self, job: str, *, max_receipts: int | None = None) -> Marker | None:
+        """Reopen a build; its dead shards are tried again. ``max_receipts`` is as in ``activate``."""
         marker = reopen_marker(self.root, job)
         if marker is not None:
             self.ledger.revive(job)
-            self.activate(marker, most=most)
+            self.activate(marker, max_receipts=max_receipts)
         return marker
 
     def cancel(self, job: str) -> None:
-        """Nobody wants the build any more; what is stored stays."""
+        """Cancel a build; its stored objects are kept."""
         marker = set_intent(self.root, job, "cancelled")
         self.ledger.end(job, "cancelled", facts=facts_of(marker) if marker else None)
 
     def give_up_shard(self, job: str, letter: DeadLetter) -> None:
-        """Give a shard up. The others go on; when nothing else is left, or too many are given up, the job fails."""
+        """Store ``letter`` and give up its shard.
+
+        The job fails once all its unfinished shards are dead, or more than ``MAX_DEAD``.
+        """
         marker = change_marker(self.root, job, lambda found: _with_dead_letter(found, letter))
         if marker is None or letter.shard is None:
             self.sync_intent(job)
@@ -141,19 +144,20 @@ class Pool:
             self.fail_stuck(job, marker)
 
     def fail_stuck(self, job: str, marker: Marker) -> None:
-        """The job has no shard left that could be made: it says which, and why."""
+        """Fail a job because of its dead shards; the error gives their number and the last error."""
         last = marker.dead[-1] if marker.dead else None
-        told = f"; shard {last.shard} failed {last.faults} times, at last: {last.error}" if last else ""
-        self.fail(job, f"{len(marker.dead)} shard(s) were given up{told}")
+        reason = f"; shard {last.shard} failed {last.faults} times, last error: {last.error}" if last else ""
+        self.fail(job, f"{len(marker.dead)} shard(s) were given up{reason}")
 
     def fail(self, job: str, error: str, letter: DeadLetter | None = None) -> None:
-        """The build cannot go on: recorded in the store with what is missing, so that it is not taken up by itself."""
+        """Fail a build: store the error and the missing shards. It continues only when a user resumes it."""
         missing = self._missing_shards(job)
         update = {"error": error[:MAX_TEXT], "missing": ranges(missing), "missing_shards": len(missing)}
 
         def failed(found: Marker) -> Marker:
-            noted = _with_intent(_with_dead_letter(found, letter) if letter else found, "failed", of=("open", "paused"))
-            return noted.model_copy(update=update) if noted.intent == "failed" else found
+            changed = _with_dead_letter(found, letter) if letter else found
+            changed = _with_intent(changed, "failed", of=("open", "paused"))
+            return changed.model_copy(update=update) if changed.intent == "failed" else found
 
         marker = change_marker(self.root, job, failed)
         intent = marker.intent if marker else "failed"
@@ -171,7 +175,7 @@ class Pool:
         )
 
     def _missing_shards(self, job: str) -> list[int]:
-        """Shards of a live job that have no receipt, as far as the ledger knows."""
+        """The shards of a live job that are not finished, according to the ledger."""
         shards = int(self.ledger.facts(job).get("shards", 0))
         done = set(self.ledger.finished_shards(job))
         return [number for number in range(shards) if number not in done]
@@ -181,8 +185,12 @@ class Pool:
         return url is not None and open_store(url, self.settings.s3).head(MANIFEST_KEY) is not None
 
 
+def _has_more_receipts(location: BuildLocation, limit: int) -> bool:
+    return sum(1 for _ in islice(location.store.list("receipts/"), limit + 1)) > limit
+
+
 def facts_of(marker: Marker) -> dict[str, str | int | float]:
-    """What the ledger says of a job to whoever asks."""
+    """The facts of a job that the ledger stores."""
     return {
         "destination": marker.destination,
         "name": marker.name,
@@ -197,10 +205,10 @@ def facts_of(marker: Marker) -> dict[str, str | int | float]:
 
 
 def _with_intent(marker: Marker, intent: str, of: tuple[str, ...]) -> Marker:
-    """``marker`` with another intent, if it has one of those: nobody but a person changes what a person decided."""
+    """``marker`` with ``intent``, if its present one is in ``of``: a user's decision is never overwritten."""
     return marker.model_copy(update={"intent": intent}) if marker.intent in of else marker
 
 
 def _with_dead_letter(marker: Marker, letter: DeadLetter) -> Marker:
-    others = tuple(known for known in marker.dead if known.shard != letter.shard)
+    others = tuple(other for other in marker.dead if other.shard != letter.shard)
     return marker.model_copy(update={"dead": (*others, letter)[-MAX_DEAD - 1 :]})

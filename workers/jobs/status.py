@@ -1,4 +1,4 @@
-"""How a job stands, put together from the ledger and, where that knows nothing, from the store."""
+"""The status of a job, from the ledger or, if the ledger does not know the job, from the store."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NO_WORKER = "a worker (none has announced itself lately)"
 
 
 class JobStatus(FrozenModel):
-    """One job at one moment. ``samples_done`` counts finished shards and what is made of the running ones.
+    """One job at one moment. ``samples_done`` counts finished shards, and the images made so far of running ones.
 
-    ``waits_for`` says why no shard of an open job is being made, as far as the ledger knows.
-    ``dead`` are the shards that were given up, with the last error of each; of a failed job, ``missing`` are the first
+    ``waits_for`` says why no shard of an open job is being made, according to the ledger.
+    ``dead`` are the shards that were given up, with the last error of each. Of a failed job, ``missing`` are the first
     ranges (ends included) of its ``missing_shards`` shards without a receipt.
     """
 
@@ -48,7 +48,7 @@ class JobStatus(FrozenModel):
 
 
 def status_of(pool: Pool, job: str) -> JobStatus:
-    """The status of one job. Raises ``SpecError`` for a job that nobody knows."""
+    """The status of one job. Raises ``SpecError`` for an unknown job."""
     facts = pool.ledger.facts(job)
     if "shards" in facts:
         return _from_ledger(pool, job, facts)
@@ -65,9 +65,9 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
         counts = pool.ledger.counts(job)
         running, done, dead = counts.running, counts.done, counts.dead
         made = counts.made + _samples_in(pool.ledger.finished_shards(job), shards, samples)
-        begun = "running" if running or done else "queued"
         waits_for = _waits_for(pool, facts, counts) if state == "open" else ""
-        state = begun if state == "open" else "paused"
+        active = "running" if running or done else "queued"
+        state = active if state == "open" else "paused"
     else:
         done = shards if state == "committed" else int(facts.get("ended_shards", 0))
         made = samples if state == "committed" else _samples_in(list(range(done)), shards, samples)
@@ -92,7 +92,7 @@ def _from_ledger(pool: Pool, job: str, facts: dict[str, str]) -> JobStatus:
 
 
 def _waits_for(pool: Pool, facts: dict[str, str], counts: JobCounts) -> str:
-    """What keeps an open job from going on; empty while shards of it are being made, or it is being committed."""
+    """What an open job waits for; empty while its shards are being made or it is being committed."""
     if counts.running or counts.committing:
         return ""
     if pool.ledger.slots() == 0:
@@ -111,13 +111,13 @@ def _waits_for(pool: Pool, facts: dict[str, str], counts: JobCounts) -> str:
 def _from_store(pool: Pool, marker: Marker) -> JobStatus:
     try:
         finished = finished_shards(marker.location(pool.settings.s3))
-    except LatentmillError:  # its place is gone or unreachable; what the marker says stands all the same
+    except LatentmillError:  # the build is gone or unreachable; the marker still gives its state
         finished = set()
-    found = "a reconciler to find it in the store" if pool.ledger.slots() else NO_WORKER
-    begun: JobState = "running" if finished else "queued"
+    waits_for = "a reconciler to find it in the store" if pool.ledger.slots() else NO_WORKER
+    active: JobState = "running" if finished else "queued"
     return JobStatus(
         job=marker.job,
-        state=begun if marker.intent == "open" else marker.intent,
+        state=active if marker.intent == "open" else marker.intent,
         name=marker.name,
         tenant=marker.tenant,
         priority=marker.priority,
@@ -128,7 +128,7 @@ def _from_store(pool: Pool, marker: Marker) -> JobStatus:
         samples=marker.samples,
         samples_done=_samples_in(sorted(finished), marker.shards, marker.samples),
         submitted=marker.submitted,
-        waits_for=found if marker.intent == "open" else "",
+        waits_for=waits_for if marker.intent == "open" else "",
         error=marker.error,
         **_failures(marker),
     )
@@ -140,7 +140,7 @@ def _failures(marker: Marker | None) -> dict[str, object]:
 
 
 def _samples_in(finished: list[int], shards: int, samples: int) -> int:
-    """Samples in these shards of an even plan: the first ``samples % shards`` shards hold one more."""
+    """The samples in these shards of the plan; the first ``samples % shards`` shards hold one more than the others."""
     base, extra = divmod(samples, shards)
     return base * len(finished) + sum(number < extra for number in finished)
 

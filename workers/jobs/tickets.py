@@ -1,4 +1,4 @@
-"""Tickets: Celery messages that name no shard. A few for each worker process lie in the broker, the rest waits."""
+"""Tickets: Celery messages that name no shard. The broker holds a few for each worker process, not one per shard."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from workers.broker.app import TICKET_TASK
 from workers.ledger.ledger import Ledger
 from workers.settings import Settings
 
-_MIN_SLOTS = 2  # assumed while no worker has announced itself
+_MIN_SLOTS = 2  # assumed while fewer are registered
 
 
 def top_up(app: Celery, ledger: Ledger, settings: Settings) -> int:
-    """Publish the tickets that are missing; how many. Too many or too few are harmless."""
+    """Publish the missing tickets; return their number. Too many or too few are harmless."""
     missing = ledger.missing_tickets(settings.queue, settings.tickets_per_slot, _MIN_SLOTS)
     try:
         for _ in range(missing):

@@ -1,4 +1,4 @@
-"""Sets of shard numbers as bitmaps, in the order in which Redis counts bits."""
+"""Sets of shard numbers as bitmaps, in Redis's bit order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def pack(numbers: Iterable[int]) -> bytes:
-    """A bitmap with these bits set, as Redis counts them: the first bit of a byte is its highest."""
+    """A bitmap with these bits set, in Redis's order: bit 0 is the highest bit of the first byte."""
     bitmap = bytearray()
     for number in numbers:
         byte, bit = divmod(number, 8)
@@ -17,5 +17,5 @@ def pack(numbers: Iterable[int]) -> bytes:
 
 
 def unpack(bitmap: bytes) -> list[int]:
-    """The numbers of the set bits, ascending."""
+    """The numbers of the bits that are set, ascending."""
     return [8 * byte + bit for byte, value in enumerate(bitmap) if value for bit in range(8) if value & (0x80 >> bit)]

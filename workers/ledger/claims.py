@@ -1,4 +1,4 @@
-"""What the ledger answers: claims, counts, and what an outcome or a refusal means."""
+"""The ledger's return types: claims, job counts and outcomes, quota refusals, a snapshot of the pool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Claim:
-    """A shard that this process may make until ``lease_seconds`` pass without a renewal, of the build at ``url``."""
+    """The lease of one shard of the build at ``url``; it expires after the lease time unless renewed.
+
+    The right to commit a build is a claim too, with ``shard`` -1.
+    """
 
     job: str
     shard: int
@@ -20,16 +23,16 @@ class Claim:
 
 
 class JobCounts(NamedTuple):
-    """How a live job stands: shards free, held (by a worker or a back-off), being made, done and dead, of how many."""
+    """The shards of a live job, counted by state."""
 
     free: int
-    held: int
-    running: int
+    held: int  # leased, or waiting for the end of a back-off
+    running: int  # being made under a valid lease
     done: int
     dead: int
     total: int
     made: int  # images made so far under the running leases
-    committing: bool  # somebody commits it, or waits to try again
+    committing: bool  # a worker commits the job, or a failed commit waits for its back-off
 
     @property
     def is_finished(self) -> bool:
@@ -37,26 +40,26 @@ class JobCounts(NamedTuple):
 
     @property
     def is_stuck(self) -> bool:
-        """Nothing is left of it but shards that were given up."""
+        """Whether all unfinished shards are dead."""
         return self.dead > 0 and self.done + self.dead >= self.total > self.done
 
 
 class Allowance(NamedTuple):
-    """How many shards of a tenant are being made, and how many may be; 0 for any number."""
+    """The number of running shards of a tenant, and its limit; a limit of 0 is none."""
 
     running: int
     limit: int
 
 
 class JobOutcome(NamedTuple):
-    """What the completion or the burial of a shard means for its job."""
+    """The state of a job after one of its shards was completed or given up."""
 
     finished: bool
     stuck: bool
 
 
 class QuotaRefusal(NamedTuple):
-    """Which quota a job is over: how much of it is taken, the limit, and the seconds until midnight UTC."""
+    """The quota that a job exceeds: its name, the amount used, its limit, and the seconds until midnight UTC."""
 
     quota: str
     used: int
@@ -65,8 +68,7 @@ class QuotaRefusal(NamedTuple):
 
 
 class PoolSnapshot(NamedTuple):
-    """The pool at one moment: how many jobs are in each state, processes of workers, tickets that wait in the broker,
-    shards that are being made."""
+    """The pool at one moment: jobs by state, worker processes, tickets waiting in the broker, running shards."""
 
     jobs: Mapping[str, int]
     slots: int
@@ -75,5 +77,5 @@ class PoolSnapshot(NamedTuple):
 
 
 def nonce_prefix(worker: str) -> str:
-    """How the nonces of all leases of the worker with this name begin."""
+    """The prefix of all lease nonces of the worker with this name."""
     return hashlib.sha256(worker.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Keeping a lease while a shard is made or a build committed, and noticing when it is lost."""
+"""The lease keeper: renews a lease while a shard is made or a build committed, and reports when it is lost."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ log = logging.getLogger(__name__)
 
 
 class LeaseLost(Exception):
-    """The lease ran out or the job is no longer live: whoever holds the shard now will make the same bytes."""
+    """The lease expired or the job is no longer live. Stopping is safe: the next holder makes the same bytes."""
 
 
 class LeaseKeeper:
-    """A thread that renews one lease at a third of its length, until the block ends or the lease is lost.
+    """A thread that renews one lease until the block ends or the lease is lost.
 
-    ``renew`` takes the number of images made so far, and says whether the lease is still ours. While Redis is away
-    the work goes on: the store decides what counts, and a second worker makes equal bytes.
+    It renews at a third of the lease's ``seconds``, and every 2 s at least. ``renew`` takes the number of images made
+    so far and returns whether the lease is still ours. While Redis is unavailable the work continues: the store
+    decides which result counts, and a second worker makes equal bytes. ``label`` names the lease in logs and errors.
     """
 
-    def __init__(self, renew: Callable[[int], bool], seconds: float, held: str) -> None:
-        self._renew, self._seconds, self._label = renew, seconds, held
+    def __init__(self, renew: Callable[[int], bool], seconds: float, label: str) -> None:
+        self._renew, self._seconds, self._label = renew, seconds, label
         self._made = 0
         self._ended, self._lost = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._renew_loop, name=f"lease of {held}", daemon=True)
+        self._thread = threading.Thread(target=self._renew_loop, name=f"lease of {label}", daemon=True)
 
     def __enter__(self) -> LeaseKeeper:
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()  # not joined: a renewal that is under way changes nothing after completion or release
+        self._ended.set()  # not joined: a late renewal has no effect after completion or release
 
     def on_batch(self, made: int) -> None:
-        """Record progress. Raises ``LeaseLost`` when the shard is no longer ours to make."""
+        """Record the number of images made so far. Raises ``LeaseLost`` once the lease is lost."""
         self._made = made
         if self._lost.is_set():
             raise LeaseLost(self._label)

@@ -1,4 +1,4 @@
-"""What each tenant may have: its weight beside the others, and its quotas. A YAML file that the workers read."""
+"""The tenants file: a YAML file with the weights and quotas of tenants, read by the workers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class TenantShare(FrozenModel):
     """One tenant's share of the pool. ``None`` is no limit.
 
     While two tenants have shards to make, one of weight 3 gets three shards for each one of a tenant of weight 1.
-    ``running_shards`` are being made at the same time; further ones wait. ``queued_jobs`` are open and unfinished,
-    ``images_per_day`` submitted since midnight UTC; more are refused at ``submit`` with ``QuotaExceeded``.
+    ``running_shards`` limits the shards that run at the same time; further ones wait. ``queued_jobs`` limits the
+    unfinished jobs, ``images_per_day`` the images submitted since midnight UTC; ``submit`` raises ``QuotaExceeded``
+    above these limits.
     """
 
     weight: float = Field(default=1.0, ge=0.001, le=1000.0)
@@ -33,14 +34,14 @@ class TenantShare(FrozenModel):
 
 
 class Tenants(FrozenModel):
-    """The shares of all tenants: ``default`` is that of everyone who is not named."""
+    """The shares of all tenants; ``default`` applies to every tenant that is not named."""
 
     default: TenantShare = TenantShare()
     tenants: dict[Name, TenantShare] = Field(default_factory=dict)
 
 
 def read_tenants(path: Path) -> Tenants:
-    """The shares in a YAML file. Raises ``SettingsError`` naming the field."""
+    """Read the shares from a YAML file. Raises ``SettingsError`` naming the field."""
     try:
         data = path.read_bytes()[: _MAX_BYTES + 1]
     except OSError as missing:

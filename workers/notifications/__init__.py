@@ -1,4 +1,4 @@
-"""Notifications: a line in the log always, and signed webhooks that are delivered at least once."""
+"""Notifications: a log line for every event, and signed webhooks that are delivered at least once."""
 
 from workers.notifications.allowed_hosts import check_hosts
 from workers.notifications.config import EventKind, Notifications, Webhook

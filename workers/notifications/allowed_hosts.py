@@ -1,5 +1,8 @@
-"""Where webhooks may go: a list of hosts, as for stores. Whoever declares a schedule names URLs, and the service calls
-them from inside its own network, so an operator says which."""
+"""The list of hosts that webhooks may call.
+
+Webhook URLs come from the authors of schedules, but the service calls them from inside its own network, so the operator
+decides which hosts are allowed.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
 def check_hosts(notifications: Notifications, settings: Settings) -> None:
-    """Raise ``SettingsError`` for a webhook that may not be called."""
+    """Raise ``SettingsError`` unless the settings allow the hosts of all webhooks."""
     for webhook in notifications.webhooks:
         check_host(webhook.url, settings)
 
 
 def check_host(url: str, settings: Settings) -> None:
-    """Raise ``SettingsError`` unless the settings allow the host of ``url``; the rest of the URL is not shown.
+    """Raise ``SettingsError`` unless the settings allow the host of ``url``; the error shows no more than the host.
 
     Entries are ``host``, ``host:port``, ``*.domain`` (hosts below it) or ``http://host``; without ``http://`` they mean
-    https. Without a list, any host may be called where the store root is on this machine, and none where it is in S3.
+    https. Without a list, any host is allowed if the store root is on this machine, and none if it is in S3.
     """
     allowed = settings.allowed_webhooks
     if allowed is None and not settings.root.startswith("s3://"):
@@ -39,7 +42,7 @@ def check_host(url: str, settings: Settings) -> None:
 
 
 def loggable_host(url: str) -> str:
-    """The part of a URL that may stand in logs: paths and queries of webhooks often are secrets."""
+    """Scheme and host of a URL, for logs: paths and queries of webhooks are often secret."""
     try:
         parts = parse_url(url)
     except LocationParseError:
@@ -54,9 +57,11 @@ def _parse_entry(text: str) -> Url:
         raise SettingsError(ALLOWED_VARIABLE, "hosts, separated by commas", short_repr(text)) from wrong
 
 
-def _matches(url: Url, wanted: Url) -> bool:
+def _matches(url: Url, entry: Url) -> bool:
     port = url.port or _DEFAULT_PORTS.get(url.scheme or "")
-    if (url.scheme, port) != (wanted.scheme, wanted.port or _DEFAULT_PORTS.get(wanted.scheme or "")):
+    if (url.scheme, port) != (entry.scheme, entry.port or _DEFAULT_PORTS.get(entry.scheme or "")):
         return False
-    host, of = (url.host or "").lower(), (wanted.host or "").lower()
-    return host.endswith(of.removeprefix("*")) and host != of[2:] if of.startswith("*.") else host == of
+    host, pattern = (url.host or "").lower(), (entry.host or "").lower()
+    if pattern.startswith("*."):
+        return host.endswith(pattern.removeprefix("*")) and host != pattern[2:]
+    return host == pattern

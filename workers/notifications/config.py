@@ -1,4 +1,4 @@
-"""Who is told what."""
+"""The configuration of notifications: webhooks and the events that each receives."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ EVENT_KINDS: tuple[EventKind, ...] = ("succeeded", "failed", "refused", "at_risk
 
 
 class Webhook(FrozenModel):
-    """One receiver. ``secret``: the name of its secret in the file that LATENTMILL_WEBHOOK_SECRETS_FILE names.
+    """One receiver. ``secret`` is the name of its secret in the file that LATENTMILL_WEBHOOK_SECRETS_FILE names.
 
-    ``events``: those that it is told of; ``refused`` is a build that its gates kept back, ``at_risk`` a deadline that
-    will be missed.
+    ``events`` are the events that it receives; ``refused`` is a build that failed its gates, ``at_risk`` a deadline
+    that will be missed.
     """
 
     url: Annotated[str, Field(min_length=1, max_length=2000)]
@@ -41,6 +41,6 @@ class Webhook(FrozenModel):
 
 
 class Notifications(FrozenModel):
-    """Who is told of a run's end, and of deadlines at risk. A line in the log is written in any case."""
+    """The receivers of a run's end and of deadlines at risk. A log line is written in any case."""
 
     webhooks: tuple[Webhook, ...] = Field(default=(), max_length=10)

@@ -1,4 +1,4 @@
-"""Delivery: what is due is signed and sent, what was not taken is tried again later; in a thread of its own."""
+"""Delivery: signs and sends the messages that are due, and retries failed ones with back-off, in a thread."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _MAX_PER_ROUND = 200  # messages in one round
 
 
 def notify(root: Store, notifications: Notifications, event: Event) -> None:
-    """Tell of ``event``: a line in the log, and a message for each webhook that wants it, left for the couriers.
+    """Log ``event``, and enqueue a message for each webhook that receives its kind.
 
-    Nothing is sent here, so no receiver can hold a run up. Telling twice is telling once as long as the message waits;
-    after that it is sent again, with the same id. Raises ``StoreError``: then tell again.
+    Nothing is sent here, so no receiver can delay a run. Repeated calls have no effect while the message waits; after
+    its delivery, the event is sent again with the same id. Raises ``StoreError``: then call again.
     """
     log.log(logging.INFO if event.kind == "succeeded" else logging.WARNING, "%s", event.sentence)
     for webhook in notifications.webhooks:
@@ -39,96 +39,96 @@ def notify(root: Store, notifications: Notifications, event: Event) -> None:
             enqueue(root, OutboxMessage(event=event, webhook=webhook, due=event.at))
 
 
-def deliver(root: Store, settings: Settings, *, now: datetime | None = None, known: DueCache | None = None) -> int:
-    """Send everything that is due, each message once, at most 200; how many were taken.
+def deliver(root: Store, settings: Settings, *, now: datetime | None = None, cache: DueCache | None = None) -> int:
+    """Try to send each message that is due once, at most 200 of them; return the number of successes.
 
-    A receiver that fails is not asked again in the same round. ``known``: kept from one round to the next, it saves
-    reading what is not due. Raises ``StoreError``.
+    After a failure, further messages to the same URL are left for the next round. ``cache``, kept from one round to the
+    next, saves reading messages that are not due. Raises ``StoreError``.
     """
-    tried, taken, silent = 0, 0, set[str]()
-    for letter, etag in due_messages(root, now or datetime.now(UTC), {} if known is None else known):
-        if letter.webhook.url in silent:
+    tried, sent, failed_urls = 0, 0, set[str]()
+    for message, etag in due_messages(root, now or datetime.now(UTC), {} if cache is None else cache):
+        if message.webhook.url in failed_urls:
             continue
-        if _try_send(root, settings, letter, etag, now):
-            taken += 1
+        if _try_send(root, settings, message, etag, now):
+            sent += 1
         else:
-            silent.add(letter.webhook.url)
+            failed_urls.add(message.webhook.url)
         if (tried := tried + 1) == _MAX_PER_ROUND:
             break
-    return taken
+    return sent
 
 
 def retry_delay(attempts: int) -> timedelta:
-    """How long to wait after so many attempts: exponential, with full jitter, so that many do not come at once.
+    """The delay after so many attempts: exponential back-off with full jitter, so that retries do not coincide.
 
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     return timedelta(seconds=random.uniform(0.0, min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempts, 20))))
 
 
-def _try_send(root: Store, settings: Settings, letter: OutboxMessage, etag: str, now: datetime | None) -> bool:
+def _try_send(root: Store, settings: Settings, message: OutboxMessage, etag: str, now: datetime | None) -> bool:
     at = now or datetime.now(UTC)
-    reserved = reserve(root, letter, etag, at + _RESERVATION)
-    if reserved is None:
+    reserved_etag = reserve(root, message, etag, at + _RESERVATION)
+    if reserved_etag is None:  # another process sends it
         return True
     try:
-        _post_message(settings, letter, at)
-    except (DeliveryFailed, SettingsError) as failed:
-        _record_failure(root, letter, reserved, at, failed)
+        _post_message(settings, message, at)
+    except (DeliveryFailed, SettingsError) as failure:
+        _record_failure(root, message, reserved_etag, at, failure)
         return False
-    root.delete(letter.key)
-    log.info("%s told %s", letter.event.id, loggable_host(letter.webhook.url))
+    root.delete(message.key)
+    log.info("%s delivered to %s", message.event.id, loggable_host(message.webhook.url))
     return True
 
 
-def _post_message(settings: Settings, letter: OutboxMessage, at: datetime) -> None:
-    check_host(letter.webhook.url, settings)
-    body, sent = letter.event.body(), int(at.timestamp())
-    secrets = read_secrets(settings.webhook_secrets_file, letter.webhook.secret)
+def _post_message(settings: Settings, message: OutboxMessage, at: datetime) -> None:
+    check_host(message.webhook.url, settings)
+    body, timestamp = message.event.body(), int(at.timestamp())
+    secrets = read_secrets(settings.webhook_secrets_file, message.webhook.secret)
     headers = {
         "content-type": "application/json",
         "user-agent": "latentmill",
-        "webhook-id": letter.event.id,
-        "webhook-timestamp": str(sent),
-        "webhook-signature": signature(secrets, letter.event.id, sent, body),
+        "webhook-id": message.event.id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature(secrets, message.event.id, timestamp, body),
     }
-    post(letter.webhook.url, headers, body)
+    post(message.webhook.url, headers, body)
 
 
 def _record_failure(
-    root: Store, letter: OutboxMessage, etag: str, at: datetime, why: DeliveryFailed | SettingsError
+    root: Store, message: OutboxMessage, etag: str, at: datetime, failure: DeliveryFailed | SettingsError
 ) -> None:
-    where, told = loggable_host(letter.webhook.url), letter.event.id
-    if (isinstance(why, DeliveryFailed) and why.gone) or at - letter.event.at > GIVE_UP_AFTER:
-        log.error("%s is given up after %d attempt(s): %s: %s", told, letter.attempts + 1, where, why)
-        root.delete(letter.key)
+    host, event_id, attempt = loggable_host(message.webhook.url), message.event.id, message.attempts + 1
+    if (isinstance(failure, DeliveryFailed) and failure.gone) or at - message.event.at > GIVE_UP_AFTER:
+        log.error("%s is given up after %d attempt(s): %s: %s", event_id, attempt, host, failure)
+        root.delete(message.key)
         return
-    log.warning("%s was not taken (attempt %d): %s: %s", told, letter.attempts + 1, where, why)
-    postpone(root, letter, etag, at, retry_delay(letter.attempts), str(why))
+    log.warning("%s was not delivered (attempt %d): %s: %s", event_id, attempt, host, failure)
+    postpone(root, message, etag, at, retry_delay(message.attempts), str(failure))
 
 
 @final
 class DeliveryThread:
-    """A thread that delivers until it is stopped; any number may run, in any number of processes.
+    """A thread that delivers messages until it is stopped; any number may run, in any number of processes.
 
-    ``wake`` makes it look at once. Whatever goes wrong is logged, and does not end it.
+    ``wake`` starts a round at once. Errors are logged and do not stop the thread.
     """
 
     def __init__(self, root: Store, settings: Settings, *, poll_seconds: float = _POLL_SECONDS) -> None:
         self._root, self._settings, self._poll_seconds = root, settings, poll_seconds
         self._woken, self._stopped, self._due_cache = threading.Event(), threading.Event(), DueCache()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to deliver."""
+        """Start a round now, as a new message may be due."""
         self._woken.set()
 
     def stop(self) -> None:
-        """End after the message that is being sent; waits for it no longer than that takes."""
+        """Stop after the present message; wait for it at most ``2 * TOTAL_TIMEOUT`` seconds."""
         self._stopped.set()
         self._woken.set()
         self._thread.join(2 * TOTAL_TIMEOUT)
@@ -137,9 +137,9 @@ class DeliveryThread:
         while not self._stopped.is_set():
             self._woken.clear()
             try:
-                deliver(self._root, self._settings, known=self._due_cache)
-            except LatentmillError as failed:
-                log.warning("messages wait: %s", failed)
+                deliver(self._root, self._settings, cache=self._due_cache)
+            except LatentmillError as error:
+                log.warning("delivery failed; trying again: %s", error)
             except Exception:
-                log.exception("messages wait")
+                log.exception("delivery failed; trying again")
             self._woken.wait(self._poll_seconds)

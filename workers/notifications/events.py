@@ -1,4 +1,4 @@
-"""What is told: one event of a run, and the message that every receiver of it gets."""
+"""Events of runs, and the message body that receivers of an event get."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _SENTENCES: dict[EventKind, str] = {
 
 
 class Event(FrozenModel):
-    """Something that happened to one run. ``run``: a name of the run that no other run has; one run has one event of a
-    kind. ``words``: why, in plain words. ``dataset`` and ``build``: where the result is, as far as there is one."""
+    """One event of one run; a run has at most one event of each kind.
+
+    ``run`` is a unique name of the run, ``words`` the reason in plain words. ``dataset`` and ``build`` locate the
+    result, if there is one.
+    """
 
     kind: EventKind
     run: str = Field(min_length=1, max_length=300)
@@ -33,18 +36,18 @@ class Event(FrozenModel):
 
     @property
     def id(self) -> str:
-        """The same for the same event, whoever tells of it and however often."""
+        """The message id; equal for all notifications of the same event."""
         name = f"{self.run}\n{self.kind}"
         return f"msg_{sha256_hex(name.encode())[:32]}"
 
     @property
     def sentence(self) -> str:
         """The event in one line."""
-        why = f": {' '.join(self.words.split())}" if self.words else ""
-        return f"{self.schedule} of {self.logical_date:%Y-%m-%d %H:%M %Z} {_SENTENCES[self.kind]}{why}"
+        reason = f": {' '.join(self.words.split())}" if self.words else ""
+        return f"{self.schedule} of {self.logical_date:%Y-%m-%d %H:%M %Z} {_SENTENCES[self.kind]}{reason}"
 
     def body(self) -> bytes:
-        """The message: ``type``, ``timestamp`` and ``data`` as Standard Webhooks wants them, ``text`` for people."""
+        """The message body: ``type``, ``timestamp`` and ``data`` as in Standard Webhooks, and ``text`` for people."""
         data = self.model_dump(mode="json", exclude={"at", "kind"})
         message = {"type": f"run.{self.kind}", "timestamp": _iso(self.at), "text": self.sentence, "data": data}
         return canonical_json(message)

@@ -1,7 +1,8 @@
-"""Messages on their way: ``<root>/notifications/<id>-<receiver>.json``, from the event until the receiver has it.
+"""The outbox: messages to webhooks, stored as ``<root>/notifications/<id>-<receiver>.json`` until they are delivered.
 
-They lie in the store, so that a message outlives whoever wrote it: it is delivered at least once, with the same id each
-time. Who wants to send one first moves its ``due`` on by a conditional write, so that two couriers do not send it both.
+Messages survive the process that wrote them, so they are delivered at least once, each time with the same id. Before
+sending, a delivery thread reserves the message by moving its ``due`` with a conditional write, so that no other thread
+sends it at the same time.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ log = logging.getLogger(__name__)
 
 FOLDER = "notifications/"
 MAX_MESSAGE_BYTES = 256 * 1024
-_INVALID_RETRY = timedelta(hours=1)  # at what is no message
+_INVALID_RETRY = timedelta(hours=1)  # between two reads of an invalid message
 
-DueCache = dict[str, tuple[str, datetime]]  # by key: version, and when it is due
+DueCache = dict[str, tuple[str, datetime]]  # by key: etag, and when the message is due
 
 
 class OutboxMessage(FrozenModel):
-    """One message for one receiver. ``due``: not to be sent before that; ``attempts``: so far."""
+    """One message for one receiver. It is not sent before ``due``; ``attempts`` counts the failed ones so far."""
 
     letter_version: Literal[1] = 1
     event: Event
@@ -40,58 +41,58 @@ class OutboxMessage(FrozenModel):
 
     @property
     def key(self) -> str:
-        """Where it lies."""
+        """The key of the message below the root."""
         receiver = sha256_hex(f"{self.webhook.url}\n{self.webhook.secret}".encode())[:12]
         return f"{FOLDER}{self.event.id}-{receiver}.json"
 
 
-def enqueue(root: Store, letter: OutboxMessage) -> None:
-    """Put the letter where couriers find it; nothing happens where it lies there already. Raises ``StoreError``."""
+def enqueue(root: Store, message: OutboxMessage) -> None:
+    """Store a message for the delivery threads; no effect if it is stored already. Raises ``StoreError``."""
     try:
-        root.create(letter.key, letter.canonical())
+        root.create(message.key, message.canonical())
     except AlreadyExists:
         return
 
 
-def due_messages(root: Store, now: datetime, known: DueCache) -> Iterator[tuple[OutboxMessage, str]]:
-    """The letters that are due, with their versions. What is none is passed over with a warning.
+def due_messages(root: Store, now: datetime, cache: DueCache) -> Iterator[tuple[OutboxMessage, str]]:
+    """The messages that are due, with their etags. Invalid messages are skipped with a warning.
 
-    ``known``: what was read before; a version that is not due yet is not read again.
+    ``cache`` is updated: an unchanged message that is not due yet is not read again.
     """
-    there = list(root.list(FOLDER))
-    for key in known.keys() - {info.key for info in there}:
-        del known[key]
-    for info in there:
-        etag, due = known.get(info.key, ("", now))
+    listed = list(root.list(FOLDER))
+    for key in cache.keys() - {info.key for info in listed}:
+        del cache[key]
+    for info in listed:
+        etag, due = cache.get(info.key, ("", now))
         if etag == info.etag and due > now:
             continue
         try:
             data = root.get(info.key, MAX_MESSAGE_BYTES)
             document = read_json(data, field=info.key, error=DatasetError)
-            letter = validate(OutboxMessage, document, field=info.key, error=DatasetError)
+            message = validate(OutboxMessage, document, field=info.key, error=DatasetError)
         except ObjectMissing:  # delivered meanwhile
             continue
-        except (InputError, IntegrityError) as odd:
-            log.warning("%s/%s is no message: %s", root.url, info.key, odd)
-            known[info.key] = (info.etag, now + _INVALID_RETRY)
+        except (InputError, IntegrityError) as invalid:
+            log.warning("%s/%s is not a valid message: %s", root.url, info.key, invalid)
+            cache[info.key] = (info.etag, now + _INVALID_RETRY)
             continue
-        known[info.key] = (info.etag, letter.due)
-        if letter.key == info.key and letter.due <= now:
-            yield letter, info.etag
+        cache[info.key] = (info.etag, message.due)
+        if message.key == info.key and message.due <= now:
+            yield message, info.etag
 
 
-def reserve(root: Store, letter: OutboxMessage, etag: str, until: datetime) -> str | None:
-    """Reserve the letter until then; its new version, ``None`` where somebody else was faster."""
+def reserve(root: Store, message: OutboxMessage, etag: str, until: datetime) -> str | None:
+    """Reserve the message until ``until``; return its new etag, ``None`` if another process was faster."""
     try:
-        return root.replace(letter.key, letter.model_copy(update={"due": until}).canonical(), etag)
+        return root.replace(message.key, message.model_copy(update={"due": until}).canonical(), etag)
     except Changed:
         return None
 
 
-def postpone(root: Store, letter: OutboxMessage, etag: str, now: datetime, delay: timedelta, why: str) -> None:
-    """The receiver did not take it: try again after ``delay``."""
-    update = {"due": now + delay, "attempts": letter.attempts + 1, "last_error": why[:500]}
+def postpone(root: Store, message: OutboxMessage, etag: str, now: datetime, delay: timedelta, error: str) -> None:
+    """Count a failed attempt with its ``error``; the next one is due after ``delay``."""
+    update = {"due": now + delay, "attempts": message.attempts + 1, "last_error": error[:500]}
     try:
-        root.replace(letter.key, letter.model_copy(update=update).canonical(), etag)
-    except Changed:  # it took longer than the reservation, and somebody else has it now
-        log.info("%s is with another courier", letter.event.id)
+        root.replace(message.key, message.model_copy(update=update).canonical(), etag)
+    except Changed:  # the reservation expired, and another process has reserved it
+        log.info("%s is being delivered by another process", message.event.id)

@@ -1,4 +1,4 @@
-"""One POST to a receiver that may be slow, gone or hostile: it costs a few seconds and a few kilobytes, not more."""
+"""One HTTP POST to a receiver that may be slow, gone or hostile, with bounded time and memory."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
-READ_TIMEOUT, TOTAL_TIMEOUT = 10.0, 20.0
+READ_TIMEOUT, TOTAL_TIMEOUT = 10.0, 20.0  # seconds
 
 
 class DeliveryFailed(Exception):
-    """The receiver did not take the message. ``gone``: it never wants another (HTTP 410)."""
+    """The receiver did not accept the message. ``gone``: it wants no further messages (HTTP 410)."""
 
-    def __init__(self, why: str, *, gone: bool = False) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, *, gone: bool = False) -> None:
+        super().__init__(reason)
         self.gone = gone
 
 
-def post(url: str, headers: Mapping[str, str], body: bytes, *, whole_seconds: float = TOTAL_TIMEOUT) -> None:
-    """Send ``body``; raises ``Undelivered`` for any answer but 2xx.
+def post(url: str, headers: Mapping[str, str], body: bytes, *, total_timeout: float = TOTAL_TIMEOUT) -> None:
+    """Send ``body``. Raises ``DeliveryFailed`` for any response but 2xx.
 
-    Of an answer only its status and headers are read, never the body, and redirects are not followed: a receiver cannot
-    send us elsewhere. After ``whole_seconds`` the connection is cut, in whatever state it is.
+    Only the status and headers of a response are read, never its body. Redirects are not followed, so that a receiver
+    cannot redirect us to another host. After ``total_timeout`` seconds the connection is shut down in any state.
     """
     connection = _new_connection(url)
     done = threading.Event()
     threading.Thread(
-        target=_cut_after, args=(connection, done, whole_seconds), name="webhook-watch", daemon=True
+        target=_shut_down_after, args=(connection, done, total_timeout), name="webhook-watch", daemon=True
     ).start()
     try:
         path = parse_url(url).request_uri
@@ -45,8 +45,8 @@ def post(url: str, headers: Mapping[str, str], body: bytes, *, whole_seconds: fl
         done.set()
         connection.close()
     if not 200 <= status < 300:
-        more = ", a redirect, which is not followed" if 300 <= status < 400 else ""
-        raise DeliveryFailed(f"HTTP {status}{more}", gone=status == http.client.GONE)
+        note = ", a redirect, which is not followed" if 300 <= status < 400 else ""
+        raise DeliveryFailed(f"HTTP {status}{note}", gone=status == http.client.GONE)
 
 
 def _new_connection(url: str) -> HTTPConnection:
@@ -57,9 +57,9 @@ def _new_connection(url: str) -> HTTPConnection:
     return HTTPSConnection(host, parts.port, timeout=timeout, ssl_context=ssl.create_default_context())
 
 
-def _cut_after(connection: HTTPConnection, done: threading.Event, whole_seconds: float) -> None:
-    """Cut the connection when its time is over, and again, as it may only be made by then."""
-    pause = whole_seconds
+def _shut_down_after(connection: HTTPConnection, done: threading.Event, timeout: float) -> None:
+    """Shut the connection down after ``timeout`` seconds, repeatedly, as it may be established only after that."""
+    pause = timeout
     while not done.wait(pause):
         with suppress(OSError, AttributeError):
             connection.sock.shutdown(socket.SHUT_RDWR)

@@ -1,1 +1,1 @@
-"""Nightly builds: schedules as declared files, their runs in the store, and the ticker that keeps them going."""
+"""Scheduled builds: schedule files, their runs in the store, and the ticker that starts and advances the runs."""

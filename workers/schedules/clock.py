@@ -1,7 +1,7 @@
-"""What time it is, and whether that can be believed.
+"""The current time, and a check of this machine's clock against the store's.
 
-A machine whose clock runs ahead would begin tomorrow's runs today; one whose clock is behind would not begin them at
-all. So before anything is decided, the time at which the store says that it wrote an object is compared with ours.
+A fast clock would start tomorrow's runs today; a slow one would start today's runs late or skip them. So before a
+ticker decides anything, it writes an object and compares the time that the store gives it with the local clock.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ TOLERANCE = timedelta(minutes=2)
 
 
 class Clock(ABC):
-    """Where a ticker has the time from."""
+    """A ticker's source of the current time."""
 
     @abstractmethod
     def now(self) -> datetime:
-        """The time, in UTC."""
+        """The current time, in UTC."""
 
     @abstractmethod
     def skew_warning(self, root: Store) -> str:
-        """Why the time is not to be believed; empty where it is. Raises ``StoreError``."""
+        """Why this clock cannot be trusted, as text; empty if it can. Raises ``StoreError``."""
 
 
 @final
 class SystemClock(Clock):
-    """The clock of this machine, compared with that of the store. For a directory of this machine the two are one."""
+    """The clock of this machine, compared with that of the store. For a local directory the two are the same clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -39,9 +39,10 @@ class SystemClock(Clock):
         before = self.now()
         root.put(CLOCK_KEY, b"")
         written = root.head(CLOCK_KEY)
-        if written is None:  # somebody sweeps the root this very moment; nothing is known
+        if written is None:  # deleted meanwhile: no conclusion
             return ""
         if before - TOLERANCE <= written.modified <= self.now() + TOLERANCE:
             return ""
-        off = (before - written.modified).total_seconds()
-        return f"the clock of this machine is {abs(off):,.0f} s {'ahead of' if off > 0 else 'behind'} that of the store"
+        offset = (before - written.modified).total_seconds()
+        direction = "ahead of" if offset > 0 else "behind"
+        return f"the clock of this machine is {abs(offset):,.0f} s {direction} that of the store"

@@ -1,4 +1,4 @@
-"""Will a run be done in time? Judged by what it has made so far."""
+"""Estimates whether a run will finish before its deadline, from its progress so far."""
 
 from __future__ import annotations
 
@@ -7,39 +7,37 @@ from typing import NamedTuple
 
 from workers.schedules.runs import Run
 
-_MIN_WORK = timedelta(minutes=1)  # of work, before its pace says anything
-_IDLE_SHARE = 0.5  # of its time, after which a run that has made nothing is at risk
-_UNKNOWN_SHARE = 0.9  # the same, where nobody knows what it has made
+_MIN_WORK = timedelta(minutes=1)  # of work before its pace is extrapolated
+_IDLE_SHARE = 0.5  # of the time up to the deadline, after which a run without any image is at risk
+_UNKNOWN_SHARE = 0.9  # the same for a run whose progress is unknown
 
 
 class Progress(NamedTuple):
-    """Images made, of how many."""
+    """Images made so far, and in total."""
 
     made: int
     total: int
 
 
 def deadline_risk(run: Run, now: datetime, progress: Progress | None) -> str:
-    """Why ``run`` will not be done by its deadline, in words; empty while it may. ``progress``: ``None`` if unknown."""
+    """Why ``run`` will probably miss its deadline, as text; empty otherwise. ``progress``: ``None`` if unknown."""
     if run.deadline is None or run.committed is not None or run.has_ended:
         return ""
     if now >= run.deadline:
-        return f"it was to be done by {_utc_text(run.deadline)}"
-    begun = run.submitted or run.created
-    gone, whole = now - begun, run.deadline - begun
+        return f"the deadline was {_utc_text(run.deadline)}"
+    started = run.submitted or run.created
+    elapsed, available = now - started, run.deadline - started
     if progress is not None and progress.made:
-        left = gone * ((progress.total - progress.made) / progress.made)
-        if gone < _MIN_WORK or now + left <= run.deadline:
+        left = elapsed * ((progress.total - progress.made) / progress.made)
+        if elapsed < _MIN_WORK or now + left <= run.deadline:
             return ""
-        done = f"{progress.made:,} of {progress.total:,} images are made"
-        return (
-            f"{done}; at this pace it ends at {_utc_text(now + left)}, and was to be done by {_utc_text(run.deadline)}"
-        )
+        done = f"{progress.made:,} of {progress.total:,} images made"
+        return f"{done}; at this pace it ends at {_utc_text(now + left)}, after its deadline {_utc_text(run.deadline)}"
     share = _IDLE_SHARE if progress is not None or run.submitted is None else _UNKNOWN_SHARE
-    if whole > timedelta() and gone < share * whole:
+    if available > timedelta() and elapsed < share * available:
         return ""
-    what = "nothing is made yet" if progress is not None or run.submitted is None else "nobody knows how far it is"
-    return f"{what}, and it is to be done by {_utc_text(run.deadline)}"
+    problem = "no image made yet" if progress is not None or run.submitted is None else "its progress is unknown"
+    return f"{problem}, and its deadline is {_utc_text(run.deadline)}"
 
 
 def _utc_text(moment: datetime) -> str:

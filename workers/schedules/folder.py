@@ -1,8 +1,8 @@
-"""A folder of schedules that tickers bring into the store: one YAML file each, for teams that keep them in git.
+"""A folder of schedule files that a ticker copies into the store: one YAML file a schedule, for teams that use git.
 
-A file is brought in when a ticker sees it for the first time, and again whenever it changes; one that is wrong leaves
-the schedule as it was. Taking a file away removes nothing: `latentmill schedule remove` does. Tickers with different
-folders do not fight: each brings in what changed before its own eyes.
+A ticker stores a file when it sees it for the first time, and again whenever it changes; an invalid file leaves the
+stored schedule as it was. Deleting a file removes nothing: use `latentmill schedule remove`. Tickers with different
+folders do not conflict: each stores only the files whose change it saw itself.
 """
 
 from __future__ import annotations
@@ -26,74 +26,74 @@ log = logging.getLogger(__name__)
 
 @final
 class ScheduleFolder:
-    """The files of one folder, and what was seen of them. Raises ``SettingsError`` where there is no folder."""
+    """The files of one folder and their last known versions. Raises ``SettingsError`` if the folder does not exist."""
 
-    def __init__(self, place: Path, settings: Settings) -> None:
-        if not place.is_dir():
-            raise SettingsError("LATENTMILL_SCHEDULES_DIR", "a folder of schedules (YAML files)", place)
-        self._path, self._settings = place, settings
-        self._last_files: dict[Path, FileVersion] | None = None  # the whole folder, when it was looked at last
-        self._synced: dict[Path, FileVersion] = {}  # the files that are in the store as they are
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        if not folder.is_dir():
+            raise SettingsError("LATENTMILL_SCHEDULES_DIR", "a folder of schedules (YAML files)", folder)
+        self._path, self._settings = folder, settings
+        self._last_files: dict[Path, FileVersion] | None = None  # the whole folder, as last listed
+        self._synced: dict[Path, FileVersion] = {}  # the version of each file that is in the store
 
     def sync(self, root: Store, now: datetime) -> list[str]:
-        """Bring in what has changed; the names of those schedules."""
+        """Store the schedules whose files have changed; returns their names."""
         files = {path: version for path in yaml_files(self._path) if (version := _file_version(path)) is not None}
         if files == self._last_files:
             return []
-        names, away = [], False
+        names, unavailable = [], False
         for path, (schedule, digest) in _valid_schedules(read_schedules(list(files))).items():
             if self._synced.get(path) == files[path]:
                 continue
             try:
                 declare(schedule, digest, root, self._settings, now, replace=True)
-            except OutsideError as later:
-                log.warning("%s: not brought in yet: %s", path.name, later)
-                away = True
-            except LatentmillError as wrong:
-                log.error("%s: not brought in: %s", path.name, wrong)
+            except OutsideError as error:
+                log.warning("%s: not stored yet: %s", path.name, error)
+                unavailable = True
+            except LatentmillError as error:
+                log.error("%s: not stored: %s", path.name, error)
             else:
                 self._synced[path] = files[path]
                 names.append(schedule.name)
-        self._last_files = None if away else files
+        self._last_files = None if unavailable else files
         return names
 
 
-FileVersion = tuple[int, int]  # when it changed last, size
+FileVersion = tuple[int, int]  # modification time in nanoseconds, size in bytes
 ReadResults = dict[Path, tuple[Schedule, str] | LatentmillError]
 
 
-def yaml_files(place: Path) -> list[Path]:
-    """The YAML files right in a folder; a file is itself."""
-    if place.is_file():
-        return [place]
-    return sorted(path for path in place.glob("*.y*ml") if path.suffix in (".yaml", ".yml") and path.is_file())
+def yaml_files(folder: Path) -> list[Path]:
+    """The YAML files of a folder, without its subfolders, sorted; a file gives itself."""
+    if folder.is_file():
+        return [folder]
+    return sorted(path for path in folder.glob("*.y*ml") if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
 def read_schedules(paths: list[Path]) -> ReadResults:
-    """What each file declares, with the digest of its bytes, or what is wrong with it: two of one name are wrong."""
+    """The schedule of each file with the digest of its bytes, or its error; two files with one name are errors."""
     found: ReadResults = {}
     for path in paths:
         try:
             data = read_yaml_file(path, "schedule")
             found[path] = (parse_schedule(data, str(path)), digest_of(data))
-        except LatentmillError as wrong:
-            found[path] = wrong
-    places = defaultdict[str, list[Path]](list)
-    for path, read in found.items():
-        if isinstance(read, tuple):
-            places[read[0].name].append(path)
-    for name, paths in places.items():
+        except LatentmillError as error:
+            found[path] = error
+    paths_by_name = defaultdict[str, list[Path]](list)
+    for path, result in found.items():
+        if isinstance(result, tuple):
+            paths_by_name[result[0].name].append(path)
+    for name, paths in paths_by_name.items():
         for path in paths if len(paths) > 1 else ():
             others = ", ".join(str(other) for other in paths if other != path)
-            found[path] = SpecError("name", "a name of its own for each schedule", f"{name}, as in {others}")
+            found[path] = SpecError("name", "a different name for each schedule", f"{name}, as in {others}")
     return found
 
 
 def _valid_schedules(found: ReadResults) -> dict[Path, tuple[Schedule, str]]:
-    for path, read in found.items():
-        if isinstance(read, LatentmillError):
-            log.error("%s: not brought in: %s", path.name, read)
-    return {path: read for path, read in found.items() if isinstance(read, tuple)}
+    for path, result in found.items():
+        if isinstance(result, LatentmillError):
+            log.error("%s: not stored: %s", path.name, result)
+    return {path: result for path, result in found.items() if isinstance(result, tuple)}
 
 
 def _file_version(path: Path) -> FileVersion | None:

@@ -1,4 +1,4 @@
-"""What became of the runs of a schedule, read from the store."""
+"""The runs of a schedule, read from the store, and how the command line shows them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def newest_runs(root: Store, name: str, limit: int) -> list[Run]:
 
 
 def runs_since(root: Store, name: str, since: datetime, now: datetime) -> Iterator[Run]:
-    """Runs with dates from ``since`` to ``now``, and those that are going on, ascending. Older ones cost nothing."""
+    """Runs with dates from ``since`` to ``now``, and unfinished ones, ascending. Older runs are not listed."""
     dates = set[datetime]()
     day = since.date()
     while day <= now.date():
@@ -27,14 +27,14 @@ def runs_since(root: Store, name: str, since: datetime, now: datetime) -> Iterat
             dates.add(parse_date_key(info.key.rpartition("/")[2].removesuffix(".json")))
         day += timedelta(days=1)
     dates = {date for date in dates if since <= date}
-    dates |= {mark.date for mark, _ in live_markers(root) if mark.schedule == name}
+    dates |= {marker.date for marker, _ in live_markers(root) if marker.schedule == name}
     for date in sorted(dates):
         if (run := read_run(root, name, date)) is not None:
             yield run
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """A run as the command line shows it; what there is nothing to say of is left out."""
+    """A run as the command line shows it; empty fields are omitted."""
     facts: dict[str, Any] = {
         "schedule": run.schedule,
         "date": local_text(run.date, run.zone),
@@ -61,5 +61,5 @@ def run_facts(run: Run) -> dict[str, Any]:
 
 
 def local_text(moment: datetime, zone: str) -> str:
-    """A moment by the clocks of its zone, with their offset."""
+    """A moment in local time of ``zone``, with its offset (ISO 8601, minutes)."""
     return Cron("* * * * *", zone).to_local(moment).isoformat(timespec="minutes")

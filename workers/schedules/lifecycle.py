@@ -1,11 +1,11 @@
-"""The life of a run, one conditional write a step; whoever dies between two steps is continued by any ticker.
+"""The state machine of a run: one conditional write per transition, so that any ticker can continue it.
 
 created ─► submitted ─► committed ─► judged ─► promoted
-   │           │            │           └────► kept       its gates hold, ``latest`` stands at a later date
+   │           │            │           └────► kept       its gates hold, ``latest`` did not move
    │           │            └────────────────► refused    its gates do not hold
    └───────────┴─────────────────────────────► failed, cancelled, replaced
 
-Judging and what follows a state may take minutes: such work is done aside, by whoever holds the run for a while.
+Gates and chores may take minutes: they run in a background thread, and the ticker holds the run meanwhile.
 """
 
 from __future__ import annotations
@@ -25,39 +25,41 @@ from workers.schedules.service import Service
 
 log = logging.getLogger(__name__)
 
-HOLD_TIME = timedelta(
-    minutes=1
-)  # for so long, at a time, a ticker holds a run that it works on: so late is it taken over
-_RETRY_AFTER, _RETRY_AFTER_BUG = timedelta(minutes=1), timedelta(minutes=5)  # before somebody tries what failed again
+HOLD_TIME = timedelta(minutes=1)  # of one hold; it is renewed, or expires after a crash
+_RETRY_AFTER, _RETRY_AFTER_BUG = timedelta(minutes=1), timedelta(minutes=5)  # before a failed task is retried
 
 Change = Callable[[Run], Run | None]
 
 
 @final
 class RunLifecycle:
-    """Takes runs further. ``who`` names this ticker; ``aside`` is where long work is done.
+    """Advances runs. ``holder``: name of this ticker; ``executor`` runs the background work.
 
-    ``held``: a run is held for so long at a time, which ``advance`` has to come back within half of.
+    ``hold_time``: duration of one hold; ``advance`` must be called again within half of it.
     """
 
-    def __init__(self, hands: Service, clock: Clock, aside: Executor, who: str, held: timedelta = HOLD_TIME) -> None:
-        self._service, self._clock, self._executor, self._holder, self._hold_time = hands, clock, aside, who, held
-        self._max_hold = max(held, _RETRY_AFTER, _RETRY_AFTER_BUG)
+    def __init__(
+        self, service: Service, clock: Clock, executor: Executor, holder: str, hold_time: timedelta = HOLD_TIME
+    ) -> None:
+        self._service, self._clock, self._executor = service, clock, executor
+        self._holder, self._hold_time = holder, hold_time
+        self._max_hold = max(hold_time, _RETRY_AFTER, _RETRY_AFTER_BUG)
         self._busy: dict[RunMarker, Future[None]] = {}
-        self.background_done = threading.Event()  # work aside has ended
+        self.background_done = threading.Event()  # set when background work has ended
 
-    def advance(self, mark: RunMarker, earlier: Sequence[Run]) -> Run | None:
-        """Take a run as far as it goes now; how it is then. ``earlier``: unfinished runs of its schedule before it.
+    def advance(self, marker: RunMarker, earlier: Sequence[Run]) -> Run | None:
+        """Advance a run as far as possible now; returns the result.
 
-        Raises ``StoreError``; any other trouble is noted in the run.
+        ``earlier``: unfinished runs of its schedule with earlier dates. Raises
+        ``StoreError``; any other error is recorded in the run.
         """
-        run = read_run(self._service.root, mark.schedule, mark.date)
-        if run is None or run.take != mark.take:
-            if run is not None and run.take > mark.take:
-                remove_marker(self._service.root, mark)
+        run = read_run(self._service.root, marker.schedule, marker.date)
+        if run is None or run.take != marker.take:
+            if run is not None and run.take > marker.take:
+                remove_marker(self._service.root, marker)
             return None
-        while (further := self._step(run, earlier)) is not None and further != run:
-            run = further
+        while (advanced := self._step(run, earlier)) is not None and advanced != run:
+            run = advanced
         return run
 
     def _step(self, run: Run, earlier: Sequence[Run]) -> Run | None:
@@ -73,10 +75,10 @@ class RunLifecycle:
             return None
         try:
             return self._next_state(run, earlier)
-        except (OutsideError, SettingsError) as away:
-            return self._note_waiting(run, str(away)[:MAX_TEXT])
-        except LatentmillError as final:
-            return self._end(run, "failed", str(final))
+        except (OutsideError, SettingsError) as error:
+            return self._note_waiting(run, str(error)[:MAX_TEXT])
+        except LatentmillError as error:
+            return self._end(run, "failed", str(error))
 
     def _next_state(self, run: Run, earlier: Sequence[Run]) -> Run | None:
         match run.state:
@@ -96,32 +98,32 @@ class RunLifecycle:
         assert run.spec is not None
         if run.overlap == "replace" and run.origin == "schedule":
             earlier = [each for each in earlier if not self._try_replace(each, run)]
-        ahead = next((each for each in earlier if _must_wait_for(each, run)), None)
-        if ahead is not None:
-            return self._note_waiting(run, f"the run of {ahead.date:%Y-%m-%d %H:%M} UTC is going on")
-        seen = self._service.job_state(run.spec)
-        if seen.state == "committed":
+        blocking = next((each for each in earlier if _must_wait_for(each, run)), None)
+        if blocking is not None:
+            return self._note_waiting(run, f"the run of {blocking.date:%Y-%m-%d %H:%M} UTC has not ended")
+        job = self._service.job_state(run.spec)
+        if job.state == "committed":
             return self._set_state(run, "committed")
-        if seen.state == "unknown" or seen.submitted == run.before:
+        if job.state == "unknown" or job.submitted == run.before:
             self._service.submit(run.spec)
-        further = self._set_state(run, "submitted")
-        if further is not None and further.state == "replaced":  # while we were at it
+        advanced = self._set_state(run, "submitted")
+        if advanced is not None and advanced.state == "replaced":  # by a later run, meanwhile
             self._service.cancel(run.spec.job_id)
-        return further
+        return advanced
 
     def _poll_job(self, run: Run) -> Run | None:
         assert run.spec is not None
-        seen = self._service.job_state(run.spec)
-        if seen.state == "committed":
+        job = self._service.job_state(run.spec)
+        if job.state == "committed":
             return self._set_state(run, "committed")
-        if seen.state == "unknown":  # the store lost it; it is still wanted
+        if job.state == "unknown":  # its marker was lost: submit it again
             self._service.submit(run.spec)
-        elif seen.state in ("cancelled", "failed"):
-            return self._end(run, seen.state, seen.error or f"the job was {seen.state}")
-        return self._note_waiting(run, "the job is paused" if seen.state == "paused" else "")
+        elif job.state in ("cancelled", "failed"):
+            return self._end(run, job.state, job.error or f"the job was {job.state}")
+        return self._note_waiting(run, "the job is paused" if job.state == "paused" else "")
 
     def _note_waiting(self, run: Run, note: str) -> Run | None:
-        """Nothing to do but to look at the clock, and to say what is waited for."""
+        """Record what the run waits for, and whether its deadline is at risk."""
         at_risk = "" if run.at_risk or run.deadline is None else self._deadline_risk(run)
         if not at_risk and note == run.note:
             return None
@@ -139,14 +141,14 @@ class RunLifecycle:
         return deadline_risk(run, self._clock.now(), progress)
 
     def _try_replace(self, older: Run, run: Run) -> bool:
-        """Whether ``older`` has made room."""
+        """End ``older`` in favour of ``run``; ``False`` if it cannot be replaced."""
         assert older.spec is not None
         assert run.spec is not None
         if older.state not in ("created", "submitted") or older.origin != "schedule":
             return False
         if older.spec.job_id != run.spec.job_id and self._service.job_state(older.spec).state in ("open", "paused"):
             self._service.cancel(older.spec.job_id)
-        ended = self._end(older, "replaced", f"the run of {run.date:%Y-%m-%d %H:%M} UTC took its place")
+        ended = self._end(older, "replaced", f"the run of {run.date:%Y-%m-%d %H:%M} UTC replaced it")
         return ended is not None and ended.has_ended
 
     def _check_gates(self, run: Run) -> Change:
@@ -157,7 +159,7 @@ class RunLifecycle:
 
     def _promote(self, run: Run) -> Run | None:
         if not run.promote:
-            return self._end(run, "kept", "this schedule leaves promotion to people")
+            return self._end(run, "kept", "the schedule has promote: false")
         outcome = self._service.promote(run)
         return self._end(run, "promoted" if outcome.ok else "kept", outcome.reason)
 
@@ -167,44 +169,44 @@ class RunLifecycle:
             self._service.do_chore(run, chore)
         except (OutsideError, SettingsError):
             raise
-        except LatentmillError as final:
-            log.error("%s: %s: %s", _run_label(run), chore, final)
+        except LatentmillError as error:
+            log.error("%s: %s: %s", _run_label(run), chore, error)
         left: dict[str, object] = {"held_by": "", "held_until": None}
         return lambda now: now.model_copy(update=left | {"chores": tuple(each for each in now.chores if each != chore)})
 
     def _start_background(self, run: Run, work: Callable[[Run], Change]) -> Run | None:
-        """Hold the run and do ``work`` aside, unless somebody else holds it; its outcome is the next state."""
-        held: dict[str, object] = {"held_by": self._holder, "held_until": self._clock.now() + self._hold_time}
+        """Hold the run and start ``work`` in the background, unless another ticker holds it."""
+        update: dict[str, object] = {"held_by": self._holder, "held_until": self._clock.now() + self._hold_time}
 
         def hold(now: Run) -> Run | None:
             wanted = bool(now.chores) or work != self._do_chore
-            return now.model_copy(update=held) if wanted and not self._is_held(now) else None
+            return now.model_copy(update=update) if wanted and not self._is_held(now) else None
 
-        mine = self._change(run, hold)
-        if mine is None or (mine.held_by, mine.held_until) != tuple(held.values()):
+        held_run = self._change(run, hold)
+        if held_run is None or (held_run.held_by, held_run.held_until) != tuple(update.values()):
             return None
-        self._busy[run.marker] = future = self._executor.submit(self._run_background, mine, work)
+        self._busy[run.marker] = future = self._executor.submit(self._run_background, held_run, work)
         future.add_done_callback(lambda _: self.background_done.set())
         return read_run(self._service.root, run.schedule, run.date) if future.done() else None
 
     def _run_background(self, run: Run, work: Callable[[Run], Change]) -> None:
         try:
             change = work(run)
-        except (OutsideError, SettingsError) as away:
-            log.warning("%s: %s", _run_label(run), away)
-            change = _retry_later(str(away), self._clock.now() + _RETRY_AFTER)
-        except LatentmillError as final:
-            change = self._end_change("failed", str(final))
-        except Exception as bug:
-            log.exception("%s: unexpected", _run_label(run))
-            change = _retry_later(f"{type(bug).__name__}: {bug}", self._clock.now() + _RETRY_AFTER_BUG)
+        except (OutsideError, SettingsError) as error:
+            log.warning("%s: %s", _run_label(run), error)
+            change = _retry_later(str(error), self._clock.now() + _RETRY_AFTER)
+        except LatentmillError as error:
+            change = self._end_change("failed", str(error))
+        except Exception as error:
+            log.exception("%s: unexpected error", _run_label(run))
+            change = _retry_later(f"{type(error).__name__}: {error}", self._clock.now() + _RETRY_AFTER_BUG)
         try:
             self._change(run, change, state=work == self._check_gates)
-        except LatentmillError as away:  # the outcome is lost, the hold runs out, and somebody does it again
-            log.warning("%s: %s", _run_label(run), away)
+        except LatentmillError as error:  # the outcome is lost; the hold expires and the work is done again
+            log.warning("%s: %s", _run_label(run), error)
 
     def _is_busy(self, run: Run) -> bool:
-        """Whether we are at it ourselves; the run is held on then, as long as it takes."""
+        """Whether this ticker is working on the run; if so, its hold is renewed when necessary."""
         future = self._busy.get(run.marker)
         if future is None:
             return False
@@ -217,7 +219,7 @@ class RunLifecycle:
         return True
 
     def _is_held(self, run: Run) -> bool:
-        """Whether somebody is at it; what is held for longer than anybody holds is of a broken clock."""
+        """Whether a ticker holds the run. A hold longer than possible is from a wrong clock, and ignored."""
         now = self._clock.now()
         return run.held_until is not None and now < run.held_until <= now + self._max_hold
 
@@ -238,7 +240,7 @@ class RunLifecycle:
         return ended
 
     def _change(self, run: Run, change: Change, *, state: bool = True) -> Run | None:
-        """Change the run if it is still the same taking-up, and in the ``state`` that we know; how it is then."""
+        """Change the run if its ``take`` and (with ``state``) its state are still the same; returns the result."""
 
         def changed(now: Run) -> Run | None:
             same = now.take == run.take and (now.state == run.state or not state)
@@ -248,7 +250,7 @@ class RunLifecycle:
 
 
 def _must_wait_for(earlier: Run, run: Run) -> bool:
-    """Whether ``run`` waits for ``earlier``: both come by themselves, or both are of a backfill."""
+    """Whether ``run`` waits for ``earlier``: both are of the schedule, or both of a backfill."""
     if run.overlap == "replace" and run.origin == "schedule":
         return False
     return earlier.origin == run.origin != "hand"
@@ -261,7 +263,7 @@ def _chores_after(state: str, run: Run) -> tuple[Chore, ...]:
 
 
 def _retry_later(note: str, until: datetime) -> Change:
-    """Nobody tries again before ``until``."""
+    """A change that releases the hold and allows no retry before ``until``."""
     return lambda now: now.model_copy(update={"note": note[:MAX_TEXT], "held_by": "", "held_until": until})
 
 

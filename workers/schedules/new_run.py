@@ -1,4 +1,4 @@
-"""From a schedule and a date to a run with everything pinned: what moves afterwards changes nothing for it."""
+"""Creates runs: resolves a schedule and a date to a complete job, which later changes do not affect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.settings import Settings
 
 
 class ResolvedJob(NamedTuple):
-    """The whole job of a date; the bundle lies at ``bundle``, found through ``channel`` if that is given."""
+    """The complete job of a date; ``bundle``: where its bundle is stored; ``channel``: where that came from, if any."""
 
     spec: JobSpec
     bundle: Store
@@ -23,9 +23,9 @@ class ResolvedJob(NamedTuple):
 
 
 def resolve_job(schedule: Schedule, date: datetime, root: Store, settings: Settings) -> ResolvedJob:
-    """The job of ``date``, with the digest of its bundle and every default settled.
+    """The job of ``date``, with the digest of its bundle and every default filled in.
 
-    Raises ``InputError`` (a bundle or channel that is not there, a job that does not fit it, a place that is not
+    Raises ``InputError`` (a missing bundle or channel, a job that does not fit the bundle, a destination that is not
     allowed), ``StoreError``.
     """
     line = schedule.job_fields(date).get("channel")
@@ -36,11 +36,11 @@ def resolve_job(schedule: Schedule, date: datetime, root: Store, settings: Setti
 
 
 def new_run(
-    schedule: Schedule, date: datetime, now: datetime, origin: Origin, pinned: ResolvedJob | str, before: float = 0.0
+    schedule: Schedule, date: datetime, now: datetime, origin: Origin, job: ResolvedJob | str, before: float = 0.0
 ) -> Run:
-    """A run that is to be stored: with its job, or failed for the reason given.
+    """A new run, not stored yet. ``job``: its resolved job, or the reason for which it has failed.
 
-    ``before``: when that job had been submitted before, in seconds since the epoch.
+    ``before``: when that job was first submitted, in seconds since the epoch; 0 if it was not.
     """
     common = Run(
         schedule=schedule.name,
@@ -56,6 +56,6 @@ def new_run(
         notifications=schedule.notifications,
         created=now,
     )
-    if isinstance(pinned, str):
-        return common.with_state("failed", now, reason=pinned[:MAX_TEXT], chores=("failed",))
-    return common.model_copy(update={"spec": pinned.spec, "channel": pinned.channel, "before": before})
+    if isinstance(job, str):
+        return common.with_state("failed", now, reason=job[:MAX_TEXT], chores=("failed",))
+    return common.model_copy(update={"spec": job.spec, "channel": job.channel, "before": before})

@@ -1,10 +1,9 @@
 """Runs: one object in the store for each logical date of a schedule, ``<root>/schedules/runs/<name>/<date>.json``.
 
-A run is made by a conditional create and moved on by conditional replaces, so that each date has at most one, whoever
-else is at work, and whoever dies between two states is continued by any ticker. All that a run needs is pinned in it:
-the bundle's digest, the whole job, its gates. While something is left to do for it, a marker lies in
-``<root>/schedules/live/<name>/<date>.<take>``, written before the run and removed after its last chore; tickers find
-their work by listing those.
+Runs are created and changed by conditional writes only: each date has at most one run, however many tickers are
+active, and any ticker can continue a run whose ticker died. A run holds everything it needs: the bundle's digest, the
+whole job, its gates. An unfinished run has a marker ``<root>/schedules/live/<name>/<date>.<take>``, written before the
+run and removed after its last chore; tickers list the markers to find their work.
 """
 
 from __future__ import annotations
@@ -45,11 +44,12 @@ SkipReason = Literal["", "missed", "overlap", "paused"]
 class Run(FrozenModel):
     """One date of one schedule.
 
-    ``take``: how often it was begun, by hand after the first time. ``spec`` is pinned when the run is created; one
-    without it failed before that, or was skipped. ``kept``: its gates hold, and ``latest`` did not move to it, for the
-    ``reason`` given. ``before``: when its job had been submitted for somebody before, in seconds since the epoch; 0 if
-    it had not. ``until``: a skipped run stands for every date from ``date`` to there. ``chores``: what is left to
-    do after a state was reached; ``held_by`` does it or judges, ``held_until`` runs out if it died.
+    ``take``: number of the attempt; a restart increments it. ``spec``: the resolved job, fixed when the run is created;
+    ``None`` if resolving failed or the run was skipped. State ``kept``: the gates hold, but ``latest`` did not move,
+    for the ``reason`` given. ``before``: when the same job had already been
+    submitted, in seconds since the epoch; 0 if it had not. ``until``: a skipped run covers every date from ``date`` to
+    this one. ``chores``: tasks left after a state was reached. ``held_by``: the ticker that works on it in the
+    background; the hold expires at ``held_until``.
     """
 
     run_version: int = 1
@@ -59,9 +59,9 @@ class Run(FrozenModel):
     origin: Origin = "schedule"
     state: State
     take: int = Field(default=1, ge=1, le=999_999)
-    why: SkipReason = ""  # a skipped run was skipped
+    why: SkipReason = ""  # for which a skipped run was skipped
     reason: str = Field(default="", max_length=2 * MAX_TEXT)
-    note: str = Field(default="", max_length=2 * MAX_TEXT)  # what an unfinished one waits for
+    note: str = Field(default="", max_length=2 * MAX_TEXT)  # what an unfinished run waits for
     until: AwareDatetime | None = None
     spec: JobSpec | None = None
     channel: str | None = None
@@ -87,7 +87,7 @@ class Run(FrozenModel):
 
     @property
     def is_done(self) -> bool:
-        """Nothing is left to do."""
+        """Whether it has ended and no chores are left."""
         return self.has_ended and not self.chores
 
     @property
@@ -96,7 +96,7 @@ class Run(FrozenModel):
 
     @property
     def dataset(self) -> str:
-        """URL of the dataset that it builds for; empty before that is known."""
+        """URL of its dataset; empty before that is known."""
         return f"{self.spec.order.destination}/{self.spec.order.name}" if self.spec else ""
 
     @property
@@ -105,15 +105,15 @@ class Run(FrozenModel):
         return f"{self.dataset}/builds/{self.spec.build_id}" if self.spec else ""
 
     def with_state(self, state: State, now: datetime, **update: object) -> Run:
-        """This run in another state, with the time of it noted; nobody holds it any more."""
+        """A copy in another state, with its time recorded and the hold released."""
         clock = state if state in ("submitted", "committed") else "ended" if state in ENDED_STATES else None
         times = {clock: now} if clock else {}
-        free = {"state": state, "note": "", "held_by": "", "held_until": None}
-        return self.model_copy(update=free | times | update)
+        base = {"state": state, "note": "", "held_by": "", "held_until": None}
+        return self.model_copy(update=base | times | update)
 
 
 class RunMarker(NamedTuple):
-    """Names one taking-up of one run."""
+    """Identifies one attempt (``take``) of one run."""
 
     schedule: str
     date: datetime
@@ -121,68 +121,68 @@ class RunMarker(NamedTuple):
 
 
 def create_run(root: Store, run: Run) -> bool:
-    """Store a new run; ``False`` where its date has one already."""
+    """Store a new run; ``False`` if its date has one already."""
     if not run.is_done:
         _create_marker(root, run.marker)
     try:
         root.create(_key(run.schedule, run.date), run.canonical())
     except AlreadyExists:
-        return read_run(root, run.schedule, run.date) == run  # our own write, whose answer was lost
+        return read_run(root, run.schedule, run.date) == run  # True: our own write, whose response was lost
     if not run.is_done:
-        _create_marker(root, run.marker)  # it may have taken us so long that somebody thought we had died
+        _create_marker(root, run.marker)  # again: another ticker may have removed it as stale meanwhile
     return True
 
 
 def update_run(root: Store, name: str, date: datetime, change: Callable[[Run], Run | None]) -> Run | None:
-    """Change a run by compare and swap; ``change`` returns ``None`` to leave it. How it is then, if there is one."""
+    """Change a run, if it exists, by compare and swap; returns the result. ``change`` returns ``None`` to keep it."""
 
-    def decided(data: bytes | None) -> bytes | None:
+    def swap(data: bytes | None) -> bytes | None:
         run = _parse_run(data, name, date)
         wanted = None if run is None else change(run)
         return None if wanted is None else wanted.canonical()
 
-    return _parse_run(pointers.move(root, _key(name, date), decided, MAX_JSON_BYTES), name, date)
+    return _parse_run(pointers.move(root, _key(name, date), swap, MAX_JSON_BYTES), name, date)
 
 
 def restart_run(root: Store, run: Run, fresh: Run) -> bool:
-    """Begin an ended run again as ``fresh``; ``False`` where somebody else has changed it meanwhile."""
+    """Replace an ended run by the new attempt ``fresh``; ``False`` if the run has changed meanwhile."""
     _create_marker(root, fresh.marker)
     return update_run(root, run.schedule, run.date, lambda now: fresh if now == run else None) == fresh
 
 
 def read_run(root: Store, name: str, date: datetime) -> Run | None:
-    """The run of a date. Raises ``SpecError`` for one that is damaged."""
+    """The run of a date, if there is one. Raises ``SpecError`` for a damaged one."""
     return _parse_run(pointers.read(root, _key(name, date), MAX_JSON_BYTES), name, date)
 
 
 def live_markers(root: Store) -> Iterator[tuple[RunMarker, datetime]]:
-    """The runs that something may be left to do for, and when each was marked."""
+    """The markers of runs that may have work left, and when each was written."""
     for info in root.list(LIVE_MARKERS):
         if match := _MARKER_NAME.fullmatch(info.key.removeprefix(LIVE_MARKERS)):
             yield RunMarker(match[1], parse_date_key(match[2]), int(match[3])), info.modified
 
 
-def remove_marker(root: Store, mark: RunMarker) -> None:
-    """Nothing is left to do for this run."""
-    root.delete(_marker_key(mark))
+def remove_marker(root: Store, marker: RunMarker) -> None:
+    """Remove the marker of a run that has no work left."""
+    root.delete(_marker_key(marker))
 
 
 def run_dates(root: Store, name: str) -> Iterator[datetime]:
-    """The dates that have a run, ascending; no run is read."""
+    """The dates that have a run, ascending; reads no run."""
     prefix = f"{RUNS}{name}/"
     for info in root.list(prefix):
         yield parse_date_key(info.key.removeprefix(prefix).removesuffix(".json"))
 
 
-def _create_marker(root: Store, mark: RunMarker) -> None:
+def _create_marker(root: Store, marker: RunMarker) -> None:
     try:
-        root.create(_marker_key(mark), b"")
+        root.create(_marker_key(marker), b"")
     except AlreadyExists:
         return
 
 
-def _marker_key(mark: RunMarker) -> str:
-    return f"{LIVE_MARKERS}{mark.schedule}/{date_key(mark.date)}.{mark.take}"
+def _marker_key(marker: RunMarker) -> str:
+    return f"{LIVE_MARKERS}{marker.schedule}/{date_key(marker.date)}.{marker.take}"
 
 
 def _key(name: str, date: datetime) -> str:

@@ -1,4 +1,4 @@
-"""A schedule as a user declares it: when, what, and what becomes of it. Checked whole before anything happens."""
+"""The schedule file: its model and validation. All of it is checked before anything is stored."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _JOB_FIELDS = (set(JobDraft.model_fields) | {"channel"}) - {"tenant", "priority"
 _TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _DURATION = re.compile(r"(?:([0-9]{1,3})h)?(?:([0-9]{1,4})m)?")
 _SECOND = timedelta(seconds=1)
-_PROBE_DATE = datetime(2028, 2, 29, 23, 59, tzinfo=UTC)  # a date that templates may stumble over
+_PROBE_DATE = datetime(2028, 2, 29, 23, 59, tzinfo=UTC)  # a leap day, late in the evening: a hard case for templates
 
 
 def _check_deadline(text: object) -> object:
-    given = text if isinstance(text, str) else ""  # without quotes, 17:30 is a number to YAML
+    given = text if isinstance(text, str) else ""  # without quotes, YAML reads 17:30 as a number
     spans = _DURATION.fullmatch(given)
     if _TIME_OF_DAY.fullmatch(given) is None and (spans is None or not any(int(part or 0) for part in spans.groups())):
         raise ValueError('a span ("90m", "2h30m") or a time of day ("07:00"), in quotes')
@@ -43,16 +43,16 @@ def _one_line(text: str) -> str:
 
 
 class Schedule(FrozenModel):
-    """What is built when.
+    """What to build, and when.
 
     ``cron`` and ``timezone`` give the logical dates; ``start`` and ``end`` bound them (both included; without an offset
-    they are local). ``job``: the fields of a job, where text may use the date (``workers.schedules.templates``), with
-    ``channel`` in the place of ``bundle`` for the newest bundle of a line. The job's ``name`` is the schedule's unless
-    stated, its ``seed`` a function of schedule and date. ``catch_up`` says what becomes of dates that nobody was there
-    to see: ``none`` skips them, ``latest`` builds the last one, ``all`` builds the last ``catch_up_limit`` of them.
-    ``overlap``: a date that comes while an earlier run is going on is skipped, waits for it, or takes its place.
-    ``deadline``: when the build should be there, after the date or by the clock. ``gates``: what has to hold before
-    ``latest`` moves; none with ``null``. With ``promote: false`` it never moves by itself.
+    they are local). ``job``: the fields of a job; text may contain templates (``workers.schedules.templates``), and
+    ``channel`` may replace ``bundle``, for the newest bundle of a line. The job's ``name`` defaults to the schedule's;
+    its ``seed`` defaults to a function of schedule and date. ``catch_up``: what to do with dates missed while no ticker
+    ran: ``none`` skips them, ``latest`` builds the last one, ``all`` builds the last ``catch_up_limit`` of them.
+    ``overlap``: a date that is due while an earlier run is unfinished is skipped, waits for it, or replaces it.
+    ``deadline``: a time span after the date, or a local time of day. ``gates``: conditions for moving ``latest``;
+    ``null`` for none. With ``promote: false`` only a person moves ``latest``.
     """
 
     name: Name
@@ -77,17 +77,17 @@ class Schedule(FrozenModel):
     def _check_whole(self) -> Schedule:
         unknown = sorted(set(self.job) - _JOB_FIELDS)
         if unknown:
-            where = "top" if unknown[0] in ("tenant", "priority") else ""
+            is_schedule_field = unknown[0] in ("tenant", "priority")
             expected = f"one of the fields of a job ({', '.join(sorted(_JOB_FIELDS))})"
-            hint = f"{unknown[0]} stands beside job, not in it" if where else ""
+            hint = f"{unknown[0]} is a field of the schedule, not of job" if is_schedule_field else ""
             raise SpecError(f"job.{unknown[0]}", expected, f"unknown field {short_repr(unknown[0])}", hint)
         if ("bundle" in self.job) == ("channel" in self.job):
             got = "both" if "bundle" in self.job else "neither"
             raise SpecError("job", "either bundle (a path, a URL, a digest) or channel (a line of bundles)", got)
         try:
             canonical_json(self.job)
-        except (TypeError, ValueError, RecursionError) as odd:
-            raise SpecError("job", "text, numbers, lists and mappings", str(odd), "put dates in quotes") from odd
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SpecError("job", "text, numbers, lists and mappings", str(error), "put dates in quotes") from error
         first, last = self.start_utc, self.end_utc
         if first is not None and last is not None and last < first:
             raise SpecError("end", "a moment after start", short_repr(str(self.end)))
@@ -96,7 +96,7 @@ class Schedule(FrozenModel):
 
     @cached_property
     def timetable(self) -> Cron:
-        """When it is due. Raises ``SpecError``."""
+        """Its dates. Raises ``SpecError``."""
         return Cron(self.cron, self.timezone)
 
     @property
@@ -108,18 +108,18 @@ class Schedule(FrozenModel):
         return self._to_utc(self.end, "end")
 
     def upcoming(self, now: datetime, count: int) -> list[datetime]:
-        """The next ``count`` dates later than ``now``, from ``start`` on; fewer where ``end`` comes before."""
-        begins, ends = self.start_utc, self.end_utc
-        after = now if begins is None else max(now, begins - _SECOND)
-        return [date for date in self.timetable.upcoming(after, count) if ends is None or date <= ends]
+        """The next ``count`` dates later than ``now``, not before ``start``; fewer if ``end`` comes first."""
+        start, end = self.start_utc, self.end_utc
+        after = now if start is None else max(now, start - _SECOND)
+        return [date for date in self.timetable.upcoming(after, count) if end is None or date <= end]
 
     @property
     def channel(self) -> str | None:
-        """The line of bundles, as a template."""
+        """The channel that provides the bundle, as a template."""
         return self.job.get("channel")
 
     def deadline_of(self, date: datetime) -> datetime | None:
-        """When the build of ``date`` should be there; ``None`` if nobody said."""
+        """Deadline of the build of ``date``; ``None`` if the schedule sets none."""
         if self.deadline is None:
             return None
         if clock := _TIME_OF_DAY.fullmatch(self.deadline):
@@ -130,24 +130,24 @@ class Schedule(FrozenModel):
         return date + timedelta(hours=hours, minutes=minutes)
 
     def job_fields(self, date: datetime) -> dict[str, Any]:
-        """The job of ``date`` (UTC) as plain values, with ``channel`` if it names one. Raises ``SpecError``."""
+        """The fields of the job of ``date`` (UTC), without templates, maybe with ``channel``. Raises ``SpecError``."""
         given: dict[str, Any] = {"name": self.name, "seed": seed_of(self.name, date)} | self.job
         local = self.timetable.to_local(date)
         try:
-            made = fill_templates(given, schedule=self.name, date=local)
-        except SpecError as wrong:
-            raise _with_job_prefix(wrong) from wrong
-        return made | {"tenant": self.tenant, "priority": self.priority}
+            fields = fill_templates(given, schedule=self.name, date=local)
+        except SpecError as error:
+            raise _with_job_prefix(error) from error
+        return fields | {"tenant": self.tenant, "priority": self.priority}
 
     def job_draft(self, date: datetime, bundle: str | None = None) -> JobDraft:
-        """The job of ``date``, of ``bundle`` if that is given. Raises ``SpecError`` naming the field."""
-        made = self.job_fields(date)
-        line = made.pop("channel", None)
+        """The job of ``date``, with ``bundle`` in place of its own if given. Raises ``SpecError`` naming the field."""
+        fields = self.job_fields(date)
+        line = fields.pop("channel", None)
         try:
             validate(_ChannelName, {"channel": line} if line is not None else {}, field="", error=SpecError)
-            return validate(JobDraft, made | ({"bundle": bundle or line} if bundle or line else {}), **_SPEC_ERROR)
-        except SpecError as wrong:
-            raise _with_job_prefix(wrong) from wrong
+            return validate(JobDraft, fields | ({"bundle": bundle or line} if bundle or line else {}), **_SPEC_ERROR)
+        except SpecError as error:
+            raise _with_job_prefix(error) from error
 
     def _to_utc(self, moment: datetime | None, field: str) -> datetime | None:
         if moment is None:
@@ -163,12 +163,12 @@ class _ChannelName(FrozenModel):
 _SPEC_ERROR: dict[str, Any] = {"field": "", "error": SpecError}
 
 
-def _with_job_prefix(wrong: SpecError) -> SpecError:
-    return SpecError(f"job.{wrong.field}" if wrong.field else "job", wrong.expected, wrong.got, wrong.hint)
+def _with_job_prefix(error: SpecError) -> SpecError:
+    return SpecError(f"job.{error.field}" if error.field else "job", error.expected, error.got, error.hint)
 
 
 def seed_of(name: str, date: datetime) -> int:
-    """The seed of a date of a schedule: the same whenever it is asked for, another one for every other date."""
+    """The seed of a date of a schedule (63 bits of a digest): stable, and different for every date."""
     text = f"{name}\n{date.astimezone(UTC).isoformat()}"
     return int(digest_of(text.encode())[7:23], 16) >> 1
 
@@ -180,5 +180,5 @@ def read_schedule(path: str | Path) -> tuple[Schedule, Digest]:
 
 
 def parse_schedule(data: bytes, where: str) -> Schedule:
-    """The schedule that YAML from ``where`` declares. Raises ``SpecError`` naming the field."""
+    """The schedule in the YAML bytes ``data``, read from ``where``. Raises ``SpecError`` naming the field."""
     return validate(Schedule, parse_mapping(data, where=where, field="schedule"), field="", error=SpecError)

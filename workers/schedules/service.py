@@ -1,6 +1,6 @@
-"""What a ticker asks of the rest of the service.
+"""The service as a ticker uses it: an interface, and its implementation on pool and store.
 
-The twin for simulated years is in ``tests/support/simulated_schedules.py``.
+Tests use the simulated implementation in ``tests/support/simulated_schedules.py``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class JobState(NamedTuple):
-    """How a job stands in the store. ``begun``: seconds since the epoch at which it was first submitted."""
+    """State of a job in the store. ``submitted``: when it was first submitted, in seconds since the epoch."""
 
     state: Intent | Literal["committed", "unknown"]
     error: str = ""
@@ -46,14 +46,14 @@ class JobState(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Whether it went as wished, and in words."""
+    """Success or not, and the reason."""
 
     ok: bool
     reason: str
 
 
 class Service(ABC):
-    """Every method may raise ``OutsideError`` (try again later) and ``LatentmillError`` (no use to try again)."""
+    """Every method may raise ``OutsideError`` (try again later) and other ``LatentmillError``s (do not try again)."""
 
     @property
     @abstractmethod
@@ -62,44 +62,44 @@ class Service(ABC):
 
     @abstractmethod
     def resolve_job(self, schedule: Schedule, date: datetime) -> ResolvedJob:
-        """The job of a date, as things are now."""
+        """The job of a date, resolved as of now."""
 
     @abstractmethod
     def job_state(self, spec: JobSpec) -> JobState:
-        """How a job stands, as the store knows it; needs no Redis."""
+        """State of a job, from the store; needs no Redis."""
 
     @abstractmethod
     def submit(self, spec: JobSpec) -> None:
-        """Hand a job to the pool; the same job twice is one. From now on its dataset is read through ``latest``."""
+        """Submit a job to the pool; idempotent. From now on readers of its dataset get the promoted build."""
 
     @abstractmethod
     def cancel(self, job: str) -> None:
-        """Nobody wants this job any more."""
+        """Cancel a job."""
 
     @abstractmethod
     def progress(self, job: str) -> Progress | None:
-        """How far a job is; ``None`` if nobody can tell now."""
+        """Progress of a job; ``None`` if unknown at the moment."""
 
     @abstractmethod
     def check_gates(self, run: Run) -> Outcome:
-        """Whether the gates of a run hold for its committed build. May take minutes."""
+        """Evaluate the gates of a run on its committed build. May take minutes."""
 
     @abstractmethod
     def promote(self, run: Run) -> Outcome:
-        """Move ``latest`` to the build of a run, unless it stands at a later date already."""
+        """Move ``latest`` to the build of a run, unless a build of a later date is promoted already."""
 
     @abstractmethod
     def do_chore(self, run: Run, chore: Chore) -> None:
-        """What is left to do after a run has reached a state. May take minutes."""
+        """Do one task that follows a state: apply retention, or send a notification. May take minutes."""
 
 
 @final
 class PoolService(Service):
-    """The real service. Nothing is connected before it is used."""
+    """The service on pool and store. Connects on first use."""
 
-    def __init__(self, settings: Settings, told: Callable[[], None] = lambda: None) -> None:
-        """``told`` is called when there is a message to deliver."""
-        self._wake_delivery = told
+    def __init__(self, settings: Settings, on_message: Callable[[], None] = lambda: None) -> None:
+        """``on_message`` is called when there is a message to deliver."""
+        self._wake_delivery = on_message
         self._settings, self._pool, self._client = settings, Pool(settings), Client(settings)
 
     @property
@@ -107,14 +107,14 @@ class PoolService(Service):
         return self._pool.root
 
     def resolve_job(self, schedule: Schedule, date: datetime) -> ResolvedJob:
-        pinned = resolve_job(schedule, date, self.root, self._settings)
-        if pinned.bundle.url != bundle_store(self.root, pinned.spec.recipe.bundle).url:
-            push(pinned.bundle, self.root)  # it may be gone when the run's turn comes
-        return pinned
+        job = resolve_job(schedule, date, self.root, self._settings)
+        if job.bundle.url != bundle_store(self.root, job.spec.recipe.bundle).url:
+            push(job.bundle, self.root)  # the original may be deleted before the run starts
+        return job
 
     def job_state(self, spec: JobSpec) -> JobState:
         location = locate_build(spec, self._settings.s3).store
-        for _ in range(2):  # a commit takes the marker away between two looks
+        for _ in range(2):  # a commit between the two reads removes the marker
             if location.head(MANIFEST_KEY) is not None:
                 return JobState("committed")
             if (marker := self._pool.marker(spec.job_id)) is not None:
@@ -126,7 +126,7 @@ class PoolService(Service):
         self._client.submit(spec)
 
     def cancel(self, job: str) -> None:
-        with suppress(BrokerUnavailable):  # the store knows it then; the ledger is corrected by the reconcilers
+        with suppress(BrokerUnavailable):  # the store has the intent; the reconcilers correct the ledger
             self._pool.cancel(job)
 
     def progress(self, job: str) -> Progress | None:
@@ -158,9 +158,9 @@ class PoolService(Service):
         if done.is_current:
             return Outcome(True, "")
         current = done.state.current
-        behind = f"a build of a later date, {current.logical_date:%Y-%m-%d %H:%M} UTC" if current else "another build"
-        words = {"older": f"readers get {behind}", "withdrawn": "somebody rolled it back"}
-        return Outcome(False, words.get(done.outcome, done.outcome))
+        newer = f"a build of a later date, {current.logical_date:%Y-%m-%d %H:%M} UTC" if current else "another build"
+        reasons = {"older": f"readers get {newer}", "withdrawn": "it was rolled back"}
+        return Outcome(False, reasons.get(done.outcome, done.outcome))
 
     def do_chore(self, run: Run, chore: Chore) -> None:
         if chore != "retain":

@@ -1,8 +1,8 @@
-"""Schedules in the store: ``<root>/schedules/declared/<name>.json``, and how far each of them has been decided.
+"""Schedules in the store (``<root>/schedules/declared/<name>.json``), and a cursor for each of them.
 
-The cursor ``<root>/schedules/cursors/<name>.json`` only saves work: what keeps a date from being run twice is the
-conditional write of its run (``workers.schedules.runs``). Everything a ticker looks at in each of its passes lies in
-three folders that it lists, so that a pass costs the same whatever there is of history.
+The cursor ``<root>/schedules/cursors/<name>.json`` only saves work: the conditional write of a run is what prevents a
+second run of the same date (``workers.schedules.runs``). A ticker's pass lists three folders and reads what changed in
+them, so its cost does not grow with the history.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 class StoredSchedule(FrozenModel):
-    """A schedule as it is kept. ``source``: digest of the file that it came from. Dates later than ``since`` count.
+    """A schedule as stored. ``source``: digest of the file that it came from. Dates later than ``since`` are run.
 
-    ``held``: somebody said ``pause``. ``added``: when this version of it was declared.
+    ``held``: paused by ``latentmill schedule pause``. ``added``: when this version was declared.
     """
 
     kept_version: int = 1
@@ -54,12 +54,12 @@ class Cursor(FrozenModel):
 
 
 def read_stored(root: Store, name: str) -> StoredSchedule | None:
-    """The schedule ``name``; ``None`` where there is none. Raises ``SpecError`` for one that is damaged."""
+    """The schedule ``name``; ``None`` if there is none. Raises ``SpecError`` for a damaged one."""
     return _parse_stored(name, pointers.read(root, _key(DECLARED, name), MAX_STORED_BYTES))
 
 
 def require_stored(root: Store, name: str) -> StoredSchedule:
-    """As ``read_kept``; raises ``SpecError`` where there is none."""
+    """Like ``read_stored``; raises ``SpecError`` if there is none."""
     found = read_stored(root, name)
     if found is None:
         known = ", ".join(sorted(schedule_names(root))[:10]) or "none yet"
@@ -70,17 +70,17 @@ def require_stored(root: Store, name: str) -> StoredSchedule:
 def update_stored(
     root: Store, name: str, change: Callable[[StoredSchedule | None], StoredSchedule | None]
 ) -> StoredSchedule | None:
-    """Change a schedule by compare and swap; ``change`` returns ``None`` to leave it. How it is then."""
+    """Change a schedule by compare and swap; returns the result. ``change`` returns ``None`` to leave it as it is."""
 
-    def decided(data: bytes | None) -> bytes | None:
-        wanted = change(_parse_stored(name, data))
-        return None if wanted is None else wanted.canonical()
+    def swap(data: bytes | None) -> bytes | None:
+        changed = change(_parse_stored(name, data))
+        return None if changed is None else changed.canonical()
 
-    return _parse_stored(name, pointers.move(root, _key(DECLARED, name), decided, MAX_STORED_BYTES))
+    return _parse_stored(name, pointers.move(root, _key(DECLARED, name), swap, MAX_STORED_BYTES))
 
 
 def remove_schedule(root: Store, name: str) -> None:
-    """Remove a schedule; its runs stay, and those that are going on go on."""
+    """Remove a schedule; its runs stay, and unfinished ones continue."""
     root.delete(_key(DECLARED, name))
     root.delete(_key(CURSORS, name))
 
@@ -91,32 +91,32 @@ def schedule_names(root: Store) -> Iterator[str]:
 
 
 def names_and_etags(root: Store, folder: str) -> Iterator[tuple[str, str]]:
-    """Name and etag of each object in a folder; nothing is read."""
+    """Name and etag of each object in a folder; reads no object."""
     for info in root.list(folder):
         yield info.key.removeprefix(folder).removesuffix(".json"), info.etag
 
 
 def read_cursor(root: Store, name: str) -> datetime | None:
-    """How far the schedule has been decided; ``None`` where that is not known."""
+    """The last date that has been decided; ``None`` if unknown."""
     data = pointers.read(root, _key(CURSORS, name), MAX_STORED_BYTES)
     try:
         return None if data is None else _parse_cursor(name, data).through
-    except SpecError as damaged:
-        log.warning("%s; the schedule is looked at from its beginning", damaged)
+    except SpecError as error:
+        log.warning("%s; all dates of the schedule are checked again", error)
         return None
 
 
 def move_cursor(root: Store, name: str, seen: datetime | None, through: datetime) -> None:
-    """Move the cursor on from ``seen``; nothing happens where somebody else has moved it meanwhile."""
+    """Move the cursor from ``seen`` to ``through``; does nothing if another ticker has moved it meanwhile."""
 
-    def decided(data: bytes | None) -> bytes | None:
+    def swap(data: bytes | None) -> bytes | None:
         try:
-            now = None if data is None else _parse_cursor(name, data).through
+            current = None if data is None else _parse_cursor(name, data).through
         except SpecError:
-            now = None
-        return Cursor(schedule=name, through=through).canonical() if now == seen else None
+            current = None
+        return Cursor(schedule=name, through=through).canonical() if current == seen else None
 
-    pointers.move(root, _key(CURSORS, name), decided, MAX_STORED_BYTES)
+    pointers.move(root, _key(CURSORS, name), swap, MAX_STORED_BYTES)
 
 
 def _parse_cursor(name: str, data: bytes) -> Cursor:
@@ -128,15 +128,15 @@ def _parse_stored(name: str, data: bytes | None) -> StoredSchedule | None:
     if data is None:
         return None
     field = _key(DECLARED, name)
-    kept = validate(StoredSchedule, read_json(data, field=field, error=SpecError), field=field, error=SpecError)
-    if kept.schedule.name != name:
-        raise SpecError(field, f"the schedule {name}", f"that of {kept.schedule.name}")
-    return kept
+    stored = validate(StoredSchedule, read_json(data, field=field, error=SpecError), field=field, error=SpecError)
+    if stored.schedule.name != name:
+        raise SpecError(field, f"the schedule {name}", f"that of {stored.schedule.name}")
+    return stored
 
 
 def _key(folder: str, name: str) -> str:
     try:
         return f"{folder}{_NAME.validate_python(name)}.json"
-    except ValidationError as wrong:
-        expected = "a name of small letters, digits, _ and -, at most 63"
-        raise SpecError("schedule", expected, short_repr(name)) from wrong
+    except ValidationError as error:
+        expected = "a name of at most 63 lowercase letters, digits, _ and -"
+        raise SpecError("schedule", expected, short_repr(name)) from error

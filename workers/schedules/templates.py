@@ -1,8 +1,9 @@
-"""Values of a job that differ from date to date: text with fields in braces, filled in from the logical date.
+"""Templates in the job of a schedule: text with fields in braces, filled in from the logical date.
 
-``{date}`` is the logical date in the schedule's time zone, as ``2026-03-01``; after a colon stand the directives of
-``strftime``: ``{date:%Y%m%d-%H%M}``. ``{schedule}`` is the schedule's name. Braces are doubled to mean themselves. Text
-that held a field and reads as a whole number then is a number, where the job takes one: ``count: "{date:%d}000"``.
+``{date}`` is the logical date in the schedule's time zone, as ``2026-03-01``; after a colon, a format of ``strftime``
+may follow: ``{date:%Y%m%d-%H%M}``. ``{schedule}`` is the schedule's name. Doubled braces are literal braces. Text
+that contained a field and is a whole number afterwards becomes a number, where the job takes one:
+``count: "{date:%d}000"``.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from generator.errors import SpecError
 from generator.spec.canonical import short_repr
 
 TEMPLATE_FIELDS = ("date", "schedule")
-_DIRECTIVES = "YymdHMSjUVGuz%"  # none that depends on the language of the machine
+_DIRECTIVES = "YymdHMSjUVGuz%"  # only those that do not depend on the locale
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _TEXT_FIELDS = frozenset({"bundle", "channel", "destination", "name", "tenant", "dtype"})
 
 
 def fill_templates(fields: Mapping[str, Any], *, schedule: str, date: datetime) -> dict[str, Any]:
-    """``fields`` with every template in them filled in, at any depth. Raises ``SpecError`` naming the field."""
+    """``fields`` with all their templates filled in, at any depth. Raises ``SpecError`` naming the field."""
     return {name: _fill(value, name, schedule, date, name in _TEXT_FIELDS) for name, value in fields.items()}
 
 
@@ -42,22 +43,25 @@ def _fill_text(value: str, where: str, schedule: str, date: datetime, text: bool
         return value
     try:
         parts = list(Formatter().parse(value))
-    except ValueError as broken:
-        raise SpecError(where, "text with fields such as {date}", f"{short_repr(value)} ({broken})") from broken
-    made = "".join(
-        literal + _field_text(name, form, turn, where, schedule, date) for literal, name, form, turn in parts
+    except ValueError as error:
+        raise SpecError(where, "text with fields such as {date}", f"{short_repr(value)} ({error})") from error
+    filled = "".join(
+        literal + _field_text(name, form, conversion, where, schedule, date)
+        for literal, name, form, conversion in parts
     )
-    number = not text and any(name is not None for _, name, _, _ in parts) and _NUMBER.fullmatch(made)
-    return int(made) if number else made
+    number = not text and any(name is not None for _, name, _, _ in parts) and _NUMBER.fullmatch(filled)
+    return int(filled) if number else filled
 
 
-def _field_text(name: str | None, form: str | None, turn: str | None, where: str, schedule: str, date: datetime) -> str:
+def _field_text(
+    name: str | None, form: str | None, conversion: str | None, where: str, schedule: str, date: datetime
+) -> str:
     if name is None:
         return ""
-    if turn or name not in TEMPLATE_FIELDS:
+    if conversion or name not in TEMPLATE_FIELDS:
         known = ", ".join(f"{{{field}}}" for field in TEMPLATE_FIELDS)
-        got = f"{{{name}{'!' + turn if turn else ''}}}"
-        raise SpecError(where, f"one of the fields {known}", short_repr(got), "double the braces to mean braces")
+        got = f"{{{name}{'!' + conversion if conversion else ''}}}"
+        raise SpecError(where, f"one of the fields {known}", short_repr(got), "double the braces for literal ones")
     if name == "schedule":
         if form:
             raise SpecError(where, "{schedule} without a format", short_repr(f"{{schedule:{form}}}"))

@@ -1,7 +1,7 @@
-"""What workers and schedulers tell Prometheus. Nothing here is imported from ``prometheus_client`` unless it is on.
+"""Prometheus metrics of workers and schedulers. ``prometheus_client`` is imported only if metrics are on.
 
-The processes of a worker's pool count what they do (``Meter``) in files that they share with the main process, which
-answers on a port (``Exporter``). Counting never fails a shard.
+The processes of a worker's pool count in files (``Meter``) that the main process reads and serves on a port
+(``Exporter``). An error of a meter never fails a shard.
 """
 
 from __future__ import annotations

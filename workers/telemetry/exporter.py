@@ -1,4 +1,4 @@
-"""What the main process of a worker, or a scheduler, answers to a scrape."""
+"""The exporter: serves the metrics of a worker or a scheduler over HTTP."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Role = Literal["worker", "scheduler"]
-_IDLE_SECONDS = 10.0  # after which a connection that asks nothing is closed
+_IDLE_SECONDS = 10.0  # then a connection without a request is closed
 
 
 @final
 class Exporter:
-    """Prometheus text on ``LATENTMILL_METRICS_PORT``, if that is set; else nothing is opened or imported.
+    """Serves Prometheus text on ``LATENTMILL_METRICS_PORT``; if that is not set, nothing is opened or imported.
 
-    ``more``: gauges of this process, by name: what they are, and how to know. A ``worker`` begins before its pool does.
+    ``extra_gauges``: further gauges of this process, as pairs of help text and value function by name. The exporter of
+    a ``worker`` must be started before its process pool.
     """
 
     def __init__(
-        self, settings: Settings, role: Role, more: Mapping[str, tuple[str, Callable[[], float]]] | None = None
+        self, settings: Settings, role: Role, extra_gauges: Mapping[str, tuple[str, Callable[[], float]]] | None = None
     ) -> None:
-        self._settings, self._role, self._extra_gauges = settings, role, dict(more or {})
+        self._settings, self._role, self._extra_gauges = settings, role, dict(extra_gauges or {})
         self._directory: MultiprocessDir | None = None
         self._server: ThreadingTCPServer | None = None
 
     def start(self) -> None:
-        """Listen. Raises ``SettingsError`` for a port that is taken, or a state directory that is not to be written."""
+        """Start to listen. Raises ``SettingsError`` if the port is taken or the state directory is not writable."""
         if self._settings.metrics_port is None:
             return
         if self._role == "worker":
@@ -54,7 +55,7 @@ class Exporter:
         log.info("metrics on http://%s:%d/metrics", self._settings.metrics_host, self._settings.metrics_port)
 
     def stop(self) -> None:
-        """Listen no longer, and leave nothing behind."""
+        """Stop to listen, and remove the counter files."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -65,8 +66,8 @@ class Exporter:
     def _open_server(self) -> ThreadingTCPServer:
         from prometheus_client import MetricsHandler
 
-        answers = {"registry": self._registry(), "timeout": _IDLE_SECONDS, "server_version": "latentmill"}
-        return bind_server(self._settings, type("Handler", (MetricsHandler,), answers | {"sys_version": ""}))
+        attributes = {"registry": self._registry(), "timeout": _IDLE_SECONDS, "server_version": "latentmill"}
+        return bind_server(self._settings, type("Handler", (MetricsHandler,), attributes | {"sys_version": ""}))
 
     def _registry(self) -> CollectorRegistry:
         from prometheus_client import CollectorRegistry, ProcessCollector
@@ -76,10 +77,10 @@ class Exporter:
 
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        # A scrape is over well before it would be given up, by whoever is as patient as we are with Redis.
-        patience = self._settings.redis_timeout / 2
-        ledger = Ledger(redis_url(self._settings), patience)
-        registry.register(PoolGauges(lambda: ledger.pool_snapshot(self._settings.queue), patience))
+        # A scrape must end well before the timeout of a Prometheus that waits as long as we do for Redis.
+        timeout = self._settings.redis_timeout / 2
+        ledger = Ledger(redis_url(self._settings), timeout)
+        registry.register(PoolGauges(lambda: ledger.pool_snapshot(self._settings.queue), timeout))
         registry.register(ProcessGauges(self._role, version("latentmill"), self._extra_gauges))
         if self._directory is not None:
             registry.register(PoolCounters(MultiProcessCollector(None, str(self._directory.path))))  # type: ignore[no-untyped-call]

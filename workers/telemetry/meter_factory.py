@@ -1,4 +1,4 @@
-"""The meter of one process of the pool: one that counts, if metrics are on."""
+"""Opens the meter of one process of the pool: a Prometheus meter if metrics are on, else a null meter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def open_meter(settings: Settings) -> Meter:
-    """The meter of this process. Where it cannot be opened the log says so, and shards are made uncounted."""
+    """The meter of this process. If it cannot be opened, the error is logged and a null meter returned."""
     if settings.metrics_port is None:
         return NullMeter()
     try:

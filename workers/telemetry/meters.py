@@ -1,4 +1,4 @@
-"""What a process of the pool counts: shards, images, bytes, seconds, faults."""
+"""The meter interface: what a process of the pool counts (shards, images, bytes, seconds, faults)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, final, get_args
 
 from generator.production.pipeline.run_record import RunRecord
 
-# made here; found finished by somebody else; handed back: lost, declined, postponed; ended for good: given up, failed
+# made: by us; found: finished by another worker; lost, declined, postponed: released; given_up, failed: not retried
 ShardOutcome = Literal["made", "found", "lost", "declined", "postponed", "given_up", "failed"]
 CommitOutcome = Literal["committed", "lost", "declined", "postponed", "failed"]
 SHARD_OUTCOMES: tuple[ShardOutcome, ...] = get_args(ShardOutcome)
@@ -15,28 +15,28 @@ COMMIT_OUTCOMES: tuple[CommitOutcome, ...] = get_args(CommitOutcome)
 
 
 class Meter(ABC):
-    """Counts; none of its methods raises."""
+    """Counters of one process. The methods never raise."""
 
     @abstractmethod
     def record_run(self, run: RunRecord) -> None:
-        """A shard was made and published here: one more of outcome ``made``, and all that it took."""
+        """Count a shard of outcome ``made``, with the images, bytes, seconds and memory of its run."""
 
     @abstractmethod
     def count_shard(self, outcome: ShardOutcome) -> None:
-        """A claimed shard came to this."""
+        """Count a claimed shard by its outcome."""
 
     @abstractmethod
     def count_commit(self, outcome: CommitOutcome) -> None:
-        """The commit of a build came to this."""
+        """Count an attempted commit by its outcome."""
 
     @abstractmethod
     def count_fault(self, error: Exception) -> None:
-        """Something went wrong."""
+        """Count an error by its type."""
 
 
 @final
 class NullMeter(Meter):
-    """Metrics are off."""
+    """The meter that counts nothing, for when metrics are off."""
 
     def record_run(self, run: RunRecord) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The port that metrics are served on: whether it is to be had, and who of several on one machine gets which."""
+"""Metrics ports: which process of a machine gets which, whether it is free, and the server that listens on it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ log = logging.getLogger(__name__)
 _LAST_PORT = 65535
 
 
-def with_port(settings: Settings, place: int) -> Settings:
-    """The settings of the process at ``place`` among those that share them: each has a port of its own, if any has."""
+def with_port(settings: Settings, index: int) -> Settings:
+    """``settings`` with a metrics port for the process of this index (from 0): the base port plus ``index``."""
     if settings.metrics_port is None:
         return settings
-    return settings.model_copy(update={"metrics_port": settings.metrics_port + place})
+    return settings.model_copy(update={"metrics_port": settings.metrics_port + index})
 
 
 def check_ports(settings: Iterable[Settings]) -> None:
-    """Raises ``SettingsError`` where somebody else has one of the ports, or they are not to be had."""
+    """Raise ``SettingsError`` if one of the ports is taken or cannot be bound."""
     for each in settings:
         if each.metrics_port is not None:
             bind_server(each, BaseRequestHandler).server_close()
 
 
 def bind_server(settings: Settings, handler: Any) -> ThreadingTCPServer:
-    """A server that listens, and answers nobody yet. Raises ``SettingsError``."""
+    """A listening server that does not answer yet. Raises ``SettingsError`` if the address cannot be bound."""
     host, port = settings.metrics_host, settings.metrics_port or 0
     if port > _LAST_PORT:
         raise SettingsError(f"{ENV_PREFIX}METRICS_PORT", f"a port for each process, up to {_LAST_PORT}", str(port))
@@ -53,5 +53,5 @@ def bind_server(settings: Settings, handler: Any) -> ThreadingTCPServer:
             f"{ENV_PREFIX}METRICS_PORT",
             "a free port on this machine",
             f"{host}:{port} ({taken.strerror})",
-            "each worker and scheduler on a machine needs one of its own",
+            "each worker and scheduler on a machine needs its own port",
         ) from taken

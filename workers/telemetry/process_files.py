@@ -1,8 +1,8 @@
-"""The private directory in which the processes of one worker keep their counts, and a place in it for each of them.
+"""Counter files: a private directory for the processes of one worker, with one numbered set of files for each process.
 
-A place belongs to whoever holds its lock. A process that is killed loses the lock with its life, and the next one takes
-the place and counts on from there: nothing is lost, nothing counts twice, and there are no more files than there were
-processes at once.
+Each process holds the lock of its file set. When a process is killed its lock is freed, and the next process takes over
+the set and continues its counters. So no count is lost or doubled, and there are only as many files as there were
+processes at the same time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from pathlib import Path
 from typing import IO, final
 
 DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client looks for the directory
-_FILE_BYTES = 1 << 16  # prometheus_client's own size; some fifty series take 10 KiB
+_FILE_BYTES = 1 << 16  # prometheus_client's default size; fifty series take about 10 KiB
 _METRIC_KINDS = ("counter", "histogram", "gauge_max")
 
 
 @final
 class MultiprocessDir:
-    """A fresh directory below ``home`` for this process and those it starts; they find it by ``VARIABLE``.
+    """A new directory below ``home`` for this process and its children, which find it by ``DIR_VARIABLE``.
 
-    Those of workers that are no more are removed.
+    Directories of dead workers are removed.
     """
 
     def __init__(self, home: Path) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (home / "lock").open("ab") as alone:  # nobody takes a directory whose lock is not yet held for abandoned
-            fcntl.flock(alone, fcntl.LOCK_EX)
+        # Hold the common lock until our own is held, so that no other worker removes our directory as abandoned.
+        with (home / "lock").open("ab") as home_lock:
+            fcntl.flock(home_lock, fcntl.LOCK_EX)
             for path in home.iterdir():
                 _remove_if_abandoned(path)
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=home))
@@ -38,7 +39,7 @@ class MultiprocessDir:
         os.environ[DIR_VARIABLE] = str(self.path)
 
     def close(self) -> None:
-        """Remove it; a process that still counts does so for nobody."""
+        """Remove the directory; later counts of the children are lost."""
         os.environ.pop(DIR_VARIABLE, None)
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
@@ -47,7 +48,7 @@ class MultiprocessDir:
 
 @final
 class ProcessFiles:
-    """The first free place of the directory that the parent process has made. Raises ``OSError``, ``KeyError``."""
+    """The first free file set of the parent's ``MultiprocessDir``, locked. Raises ``OSError``, ``KeyError``."""
 
     def __init__(self) -> None:
         directory = Path(os.environ[DIR_VARIABLE])
@@ -61,7 +62,7 @@ class ProcessFiles:
 
 
 def _try_lock(path: Path) -> IO[bytes] | None:
-    """The file, with its lock held; ``None`` where somebody else has it."""
+    """The file, locked; ``None`` if another process holds the lock."""
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,7 +81,7 @@ def _remove_if_abandoned(directory: Path) -> None:
 
 
 def _allocate(path: Path) -> None:
-    """A whole file of zeros, or the one that is there. A file with holes would kill who writes it to a full disk."""
+    """Create a fully allocated file of zeros, if missing: writing a sparse one to a full disk kills the process."""
     if path.exists():
         return
     draft = path.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""The meter that Prometheus reads: one update for each shard, in a file that the main process of the worker reads."""
+"""The Prometheus meter: updated once for each shard, in files that the main process of the worker reads."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ log = logging.getLogger(__name__)
 
 TIME_KINDS = ("clock", "processor")
 _BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0)  # seconds
-_OTHER = "other"  # an error that is none of ours: its name could be anything
+_OTHER = "other"  # label of errors that are not ours, as their names are unbounded
 
 
 @final
 class PrometheusMeter(Meter):
-    """Counters in ``registry``; what goes wrong with them is logged."""
+    """Counters in ``registry``; their errors are logged."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, told: str, *labels: str) -> Counter:
-            return Counter(f"latentmill_{name}", told, labels, registry=registry)
+        def counter(name: str, help_text: str, *labels: str) -> Counter:
+            return Counter(f"latentmill_{name}", help_text, labels, registry=registry)
 
-        self._shards = counter("shards", "Claimed shards, by what came of them.", "outcome")
-        self._commits = counter("commits", "Commits of builds that were tried, by what came of them.", "outcome")
+        self._shards = counter("shards", "Claimed shards, by outcome.", "outcome")
+        self._commits = counter("commits", "Attempted commits of builds, by outcome.", "outcome")
         self._faults = counter("faults", "Errors in shards and commits, by their type.", "error")
         self._images = counter("images", "Images made, accepted and stored.")
         self._refused = counter("images_refused", "Images that were refused and drawn again.")
@@ -78,7 +78,7 @@ class PrometheusMeter(Meter):
             self._faults.labels(type(error).__name__ if isinstance(error, LatentmillError) else _OTHER).inc()
 
     def _init_series(self) -> None:
-        """Series that begin at zero: a rate sees the first event too."""
+        """Start all series at zero, so that a rate includes the first event."""
         for outcome in SHARD_OUTCOMES:
             self._shards.labels(outcome)
         for result in COMMIT_OUTCOMES:
@@ -90,10 +90,10 @@ class PrometheusMeter(Meter):
 
 
 def open_prometheus_meter() -> PrometheusMeter:
-    """The meter of this process, in a place of the worker's directory that it has for itself while it lives."""
-    place = ProcessFiles()
-    # By its place, not by its process id: whoever comes after a killed process counts on where that one stopped.
-    values.ValueClass = values.MultiProcessValue(lambda: place.number)  # type: ignore[no-untyped-call]
+    """The meter of this process, on a file set of the worker's directory that it holds while it lives."""
+    files = ProcessFiles()
+    # Files are named by their number, not by process id, so that a new process continues those of a killed one.
+    values.ValueClass = values.MultiProcessValue(lambda: files.number)  # type: ignore[no-untyped-call]
     return PrometheusMeter(CollectorRegistry())
 
 

@@ -1,1 +1,1 @@
-"""A worker process: tasks, tickets, decoder and build caches, heartbeat, reconciler, shutdown."""
+"""The worker: Celery tasks, ticket handler, decoder and build caches, heartbeat, reconciler, shutdown."""

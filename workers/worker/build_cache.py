@@ -1,7 +1,7 @@
-"""The builds that one process works on: what of them need not be asked of the store for every shard.
+"""The build cache of one process: locations and environments of builds, so that the store is not read for every shard.
 
-A recipe never changes, and the environment of a build only when a person opens a new epoch; a worker that learns of
-that a little later does no harm (``generator.production.commit.epochs``).
+A recipe never changes. The environment of a build changes only when a user opens a new epoch, and it is harmless if a
+worker notices that a little later (``generator.production.commit.epochs``).
 """
 
 from __future__ import annotations
@@ -29,31 +29,37 @@ class _CachedBuild:
 
 @dataclass
 class BuildCache:
-    """Places by URL, each remembered for half a minute."""
+    """Build locations by URL; each is cached for ``_TTL_SECONDS``."""
 
     s3: S3Settings
     _cache: OrderedDict[str, _CachedBuild] = field(default_factory=OrderedDict)
 
     @contextmanager
     def use(self, url: str, name: str) -> Iterator[BuildLocation]:
-        """The build at ``url``; it is asked for anew after an error. Raises ``DatasetError`` where there is none."""
-        known = self._cache.get(url)
-        if known is None or known.expires < time.monotonic():
-            known = _CachedBuild(read_build_location(open_store(url, self.s3), name), time.monotonic() + _TTL_SECONDS)
-            self._cache[url] = known
+        """The location of the build at ``url``; an error inside the block removes it from the cache.
+
+        Raises ``DatasetError`` if there is no build.
+        """
+        cached = self._cache.get(url)
+        if cached is None or cached.expires < time.monotonic():
+            cached = _CachedBuild(read_build_location(open_store(url, self.s3), name), time.monotonic() + _TTL_SECONDS)
+            self._cache[url] = cached
         self._cache.move_to_end(url)
         while len(self._cache) > _MAX_BUILDS:
             self._cache.popitem(last=False)
         try:
-            yield known.location
+            yield cached.location
         except BaseException:
             self._cache.pop(url, None)
             raise
 
     def ensure_environment(self, location: BuildLocation, ours: Environment) -> None:
-        """As ``fix_environment``. Raises ``EnvironmentMismatch``."""
-        known = self._cache.get(location.url)
-        if known is None or known.environment != ours:
+        """Fix the build's environment in the store, or check that it equals ``ours``; cached.
+
+        Raises ``EnvironmentMismatch``.
+        """
+        cached = self._cache.get(location.url)
+        if cached is None or cached.environment != ours:
             fix_environment(location, ours)
-        if known is not None:
-            known.environment = ours
+        if cached is not None:
+            cached.environment = ours

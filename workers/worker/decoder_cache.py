@@ -1,4 +1,4 @@
-"""Decoders held by one worker process: loaded when first needed, kept while they fit a number of bytes."""
+"""The decoder cache of one worker process: decoders are loaded on first use and kept within a limit of bytes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from generator.production.pipeline.shard_maker import ShardMaker, open_shard_mak
 from generator.spec.recipe import Execution, Recipe
 from generator.store.base import Store
 
-Key = tuple[str, int, str, Execution]  # bundle digest, batch, dtype
-_MAX_BUILDS = 1000  # whose execution is remembered
+Key = tuple[str, int, str, Execution]  # bundle digest, batch, dtype, execution
+_MAX_BUILDS = 1000  # builds whose execution is cached
 
 
 @dataclass
 class DecoderCache:
-    """The warm decoders of this process; the least recently used one is let go first, the newest always stays."""
+    """The resident decoders of this process. The least recently used one is evicted first, the last one never."""
 
     bundle_cache: BundleCache
     roots: tuple[Store, ...]
@@ -31,22 +31,24 @@ class DecoderCache:
     _executions: OrderedDict[str, Execution] = field(default_factory=OrderedDict)
 
     def maker(self, location: BuildLocation) -> ShardMaker:
-        """A maker for the recipe of ``location``. Raises ``BundleError``, ``SpecError``, ``SettingsError``,
-        ``DeviceExhausted``."""
+        """A shard maker for the build at ``location``.
+
+        Raises ``BundleError``, ``SpecError``, ``SettingsError``, ``DeviceExhausted``.
+        """
         bundle, decoder = self._resident(location.recipe, self._execution(location))
         return open_shard_maker(location, bundle, decoder)
 
     def bundle(self, recipe: Recipe) -> Bundle:
-        """The bundle of a recipe, verified."""
-        held = (bundle for (digest, *_), (bundle, _) in self._decoders.items() if digest == recipe.bundle)
-        return next(held, None) or self.bundle_cache.load(recipe.bundle, self.roots)
+        """The verified bundle of a recipe."""
+        loaded = (bundle for (digest, *_), (bundle, _) in self._decoders.items() if digest == recipe.bundle)
+        return next(loaded, None) or self.bundle_cache.load(recipe.bundle, self.roots)
 
     def forget_execution(self, location: BuildLocation) -> None:
-        """Look again how the build decodes: its environment is not what it seemed."""
+        """Drop the cached execution (eager or compiled) of a build, whose environment differs from what we assumed."""
         self._executions.pop(location.url, None)
 
     def clear(self) -> None:
-        """Nothing is resident any more: the device's memory is free for whatever comes next."""
+        """Evict all decoders, to free the memory of the device."""
         self._decoders.clear()
 
     def _execution(self, location: BuildLocation) -> Execution:
@@ -70,7 +72,7 @@ class DecoderCache:
         return self._decoders[key]
 
     def _load(self, bundle: Bundle, recipe: Recipe, execution: Execution) -> ResidentDecoder:
-        """The decoder on the device; when it does not fit beside the others, they go, and it is tried once more."""
+        """Load the decoder onto the device; if its memory runs out, evict all other decoders and retry once."""
 
         def load() -> ResidentDecoder:
             if execution == "compiled":
@@ -91,5 +93,5 @@ class DecoderCache:
 
     def _bytes(self) -> int:
         decoders: int = sum(decoder.total_bytes for _, decoder in self._decoders.values())
-        guards = {bundle.digest: bundle.screening.nbytes for bundle, _ in self._decoders.values()}
-        return decoders + sum(guards.values())
+        screening = {bundle.digest: bundle.screening.nbytes for bundle, _ in self._decoders.values()}
+        return decoders + sum(screening.values())

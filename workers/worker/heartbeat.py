@@ -1,6 +1,7 @@
-"""A file that each live worker keeps fresh, whatever Redis and the store do; and who looks at it.
+"""Heartbeat files: each live worker touches one, independently of Redis and the store; ``health`` reads them.
 
-A worker holds a lock on its file as long as it lives, so that what a killed one left is told from one that hangs.
+A worker keeps its file locked while it lives. So an old unlocked file belongs to a killed worker, and an old locked one
+to a worker that hangs.
 """
 
 from __future__ import annotations
@@ -17,36 +18,38 @@ from typing import IO, NamedTuple
 log = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 5.0
-_READY_POLL_SECONDS = 0.2  # between two looks whether the worker is ready
+_READY_POLL_SECONDS = 0.2  # between two checks whether the worker is ready
 
 
 class Health(NamedTuple):
-    """The live workers of a state directory, and the age in seconds of the oldest of their heartbeats."""
+    """The number of live workers of a state directory, and the age in seconds of their oldest heartbeat."""
 
     workers: int
     oldest: float
 
 
 class Heartbeat:
-    """A thread that touches ``<directory>/<process id>`` while ``well`` holds, from when the worker is ready on."""
+    """A thread that touches ``<directory>/<process id>`` while ``is_healthy()``, once the worker is ready."""
 
-    def __init__(self, directory: Path, well: Callable[[], bool]) -> None:
-        self._directory, self._is_healthy = directory, well
+    def __init__(self, directory: Path, is_healthy: Callable[[], bool]) -> None:
+        self._directory, self._is_healthy = directory, is_healthy
         self._stopped = threading.Event()
         self._file: IO[bytes] | None = None
 
-    def start(self, ready: Callable[[], bool] = lambda: True) -> None:
-        """Begin, at once or as soon as ``ready`` holds. What dead workers left is removed."""
-        if ready():
+    def start(self, is_ready: Callable[[], bool] = lambda: True) -> None:
+        """Start, at once or as soon as ``is_ready()``. Files of dead workers are removed."""
+        if is_ready():
             self._begin()
         else:
-            threading.Thread(target=self._begin_when_ready, args=(ready,), name="getting ready", daemon=True).start()
+            threading.Thread(
+                target=self._begin_when_ready, args=(is_ready,), name="wait until ready", daemon=True
+            ).start()
 
     def stop(self) -> None:
         self._stopped.set()
 
-    def _begin_when_ready(self, ready: Callable[[], bool]) -> None:
-        while not ready():
+    def _begin_when_ready(self, is_ready: Callable[[], bool]) -> None:
+        while not is_ready():
             if self._stopped.wait(_READY_POLL_SECONDS):
                 return
         self._begin()
@@ -69,13 +72,13 @@ class Heartbeat:
 
 
 def health(directory: Path) -> Health:
-    """How the workers on this host are. Files that nobody holds any more are removed."""
+    """The health of the workers on this host. Unlocked heartbeat files are removed."""
     ages = []
     for path in sorted(directory.glob("*")) if directory.is_dir() else ():
         try:
             with path.open("rb") as file:
                 ages += [] if _remove_if_abandoned(file, path) else [time.time() - path.stat().st_mtime]
-        except FileNotFoundError:  # removed by somebody else who looked
+        except FileNotFoundError:  # another process removed it
             continue
     return Health(len(ages), max(ages, default=0.0))
 

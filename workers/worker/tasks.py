@@ -1,7 +1,7 @@
-"""The Celery side of a worker: ``celery -A workers.worker.tasks worker``. One thin task over plain functions.
+"""The Celery entry point of a worker (``celery -A workers.worker.tasks worker``): one task, and the signal handlers.
 
-torch is imported in the pool's children before they take a ticket, so that the time limit is for the shard alone; and
-never in the main process.
+The child processes import torch before they take a ticket, so that the time limit applies to the shard alone. The main
+process never imports it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workers.worker.ticket_handler import TicketHandler
 
 log = logging.getLogger(__name__)
-for _name in ("botocore", "boto3", "urllib3"):  # at DEBUG they tell whole requests, keys included
+for _name in ("botocore", "boto3", "urllib3"):  # at DEBUG they log whole requests, including keys
     logging.getLogger(_name).setLevel(logging.INFO)
 settings = load_settings()
 app = make_app(settings)
@@ -40,15 +40,15 @@ _exporter = Exporter(settings, "worker")
 
 @app.task(name=TICKET_TASK, bind=True)
 def serve_ticket(self: Task) -> None:
-    """Serve one ticket; after a shard was made, see that there are tickets for what is left.
+    """Serve one ticket; after progress, top up the tickets.
 
-    After anything else that is left to the reconciler, so that work which nobody here can do is not tried in a circle.
+    Without progress the reconciler tops up, so that a job that no worker can serve does not loop.
     """
-    shop = _ticket_handler(self.request.hostname)
-    served = shop.serve()
-    log.info("%s", served.summary)
-    if served.progressed:
-        shop.pool.top_up()
+    handler = _ticket_handler(self.request.hostname)
+    result = handler.serve()
+    log.info("%s", result.summary)
+    if result.progressed:
+        handler.pool.top_up()
 
 
 @cache
@@ -65,7 +65,7 @@ def _meter() -> Meter:
 
 @worker_init.connect
 def _on_worker_init(**_: Any) -> None:
-    """Before the pool is there. Celery passes over errors of whoever it tells, but for those that end the process."""
+    """Start the exporter before the process pool. Celery ignores a handler's errors, except for ``SystemExit``."""
     try:
         _exporter.start()
     except LatentmillError as wrong:
@@ -82,7 +82,7 @@ def _on_process_init(**_: Any) -> None:
 
         torch.set_num_threads(settings.threads)
     _meter()
-    log.info("this process has imported what it needs")
+    log.info("this process is ready for tickets")
 
 
 @worker_ready.connect
@@ -92,7 +92,7 @@ def _on_worker_ready(sender: Any, **_: Any) -> None:
 
 
 def _ready_children(consumer: Any) -> int:
-    """Processes of the pool that have imported what they need, and take tickets; many, where Celery does not say."""
+    """The number of pool processes that are ready for tickets; all of them, if Celery does not tell."""
     pool = getattr(consumer.pool, "_pool", None)
     return len(getattr(pool, "_all_inqueues", range(settings.concurrency)))
 
@@ -100,7 +100,7 @@ def _ready_children(consumer: Any) -> int:
 @worker_shutting_down.connect
 def _on_shutting_down(sender: str, how: str, **_: Any) -> None:
     _reconciler.stop()
-    _shutdown.begin(sender, patient=how == "Warm")
+    _shutdown.begin(sender, warm=how == "Warm")
 
 
 @worker_shutdown.connect

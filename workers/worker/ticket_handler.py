@@ -1,4 +1,4 @@
-"""What one ticket does: claim the next shard, make it, publish it; and commit the build when it was the last one."""
+"""The ticket handler: claims the next shard, makes and publishes it, and commits the build after its last shard."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from workers.telemetry import Meter, NullMeter
 from workers.worker.build_cache import BuildCache
 from workers.worker.decoder_cache import DecoderCache
 
-# What a worker lacks, and another may have: its job waits instead of failing.
+# Errors that another worker may not have: the job waits for one instead of failing.
 _DECLINE_ERRORS = (EnvironmentMismatch, SettingsError, BundleMissing)
-_DECLINED_SECONDS = 60.0  # then it is tried again: the job may have been resumed, the bundle pushed
+_DECLINED_SECONDS = 60.0  # then this worker tries again: the job may have been resumed, the bundle pushed
 
 
 @dataclass(frozen=True)
 class TicketResult:
-    """What came of a ticket, in words; and whether a shard was made or a build committed."""
+    """The result of a ticket: a line for the log, and whether a shard was finished or a build committed."""
 
     summary: str
     progressed: bool = False
@@ -48,9 +48,9 @@ class TicketResult:
 
 @dataclass
 class TicketHandler:
-    """One worker process: its pool, its resident decoders, and the jobs that it cannot serve for now.
+    """Serves the tickets of one worker process, with its resident decoders and the jobs that it declined lately.
 
-    ``worker`` begins the nonce of every lease, so that the main process can hand back what its children hold.
+    Every lease nonce begins with ``nonce_prefix``, so that the main process can release the leases of its children.
     """
 
     pool: Pool
@@ -62,7 +62,7 @@ class TicketHandler:
     _declined: dict[str, float] = field(default_factory=dict)
 
     def serve(self) -> TicketResult:
-        """Serve one ticket. Raises ``BrokerUnavailable`` when Redis is away."""
+        """Serve one ticket. Raises ``BrokerUnavailable`` if Redis is unavailable."""
         claim = self.pool.ledger.claim(
             self.pool.settings.lease_seconds, self._declined_jobs(), worker=self.nonce_prefix
         )
@@ -91,9 +91,9 @@ class TicketHandler:
             return self._postpone(claim, unexpected)
 
     def _make_shard(self, claim: Claim) -> TicketResult:
-        clock, ledger, seconds = time.perf_counter(), self.pool.ledger, self.pool.settings.lease_seconds
-        held, settings = f"{claim.job}, shard {claim.shard},", self.pool.settings
-        keeper = LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, held)
+        started, ledger, settings = time.perf_counter(), self.pool.ledger, self.pool.settings
+        seconds, label = settings.lease_seconds, f"{claim.job}, shard {claim.shard},"
+        keeper = LeaseKeeper(lambda made: ledger.renew(claim, seconds, made), seconds, label)
         with keeper, self.builds.use(settings.check_allowed(claim.url), claim.name) as location:
             if is_shard_finished(location, claim.shard):
                 self.meter.count_shard("found")
@@ -102,21 +102,21 @@ class TicketHandler:
                 self.meter.record_run(
                     self.produce(location, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
                 )
-        count, taken = Plan(location.recipe).size(claim.shard), time.perf_counter() - clock
-        told = f"{claim.job} shard {claim.shard}: {count} images in {taken:.2f} s"
+        count, elapsed = Plan(location.recipe).size(claim.shard), time.perf_counter() - started
+        summary = f"{claim.job} shard {claim.shard}: {count} images in {elapsed:.2f} s"
         outcome = ledger.complete(claim)
         if outcome.finished:
-            told = f"{told}; {self._commit(claim.job).summary}"
+            summary = f"{summary}; {self._commit(claim.job).summary}"
         elif outcome.stuck and (marker := self.pool.sync_intent(claim.job)) is not None:
             self.pool.fail_stuck(claim.job, marker)
-        return TicketResult(told, progressed=True)
+        return TicketResult(summary, progressed=True)
 
     def _matching_maker(self, location: BuildLocation) -> ShardMaker:
-        """A maker in the build's own environment. Raises ``EnvironmentMismatch`` where there is none here."""
+        """A shard maker whose environment is the build's. Raises ``EnvironmentMismatch`` if we cannot match it."""
         maker = self.decoders.maker(location)
         try:
             self.builds.ensure_environment(location, maker.environment)
-        except EnvironmentMismatch:  # another worker was first, and may have fixed but another way to decode
+        except EnvironmentMismatch:  # another worker fixed it first, perhaps with another execution only
             self.decoders.forget_execution(location)
             again = self.decoders.maker(location)
             if again.environment == maker.environment:
@@ -126,7 +126,7 @@ class TicketHandler:
         return maker
 
     def _commit(self, job: str) -> TicketResult:
-        """Commit in the build's own environment only: the preview is encoded here, and must be repeatable."""
+        """Commit the build, in its own environment only: the preview is encoded here and must be reproducible."""
         ledger, seconds = self.pool.ledger, self.pool.settings.lease_seconds
         claim = ledger.claim_commit(job, seconds)
         if claim is None:
@@ -140,7 +140,7 @@ class TicketHandler:
             return TicketResult(f"stopped: {lost} is no longer ours")
         except _DECLINE_ERRORS as unable:
             self.meter.count_commit("declined")
-            ledger.renew_commit(claim, 0.001)  # another worker may be able to, and need not wait
+            ledger.renew_commit(claim, 0.001)  # another worker may be able to commit, and need not wait
             return self._decline(job, unable)
         except ObjectMissing as missing:
             self._correct_ledger(job)
@@ -156,7 +156,7 @@ class TicketHandler:
 
     def _commit_claimed(self, job: str) -> TicketResult:
         if (marker := self.pool.sync_intent(job)) is None:
-            return TicketResult(f"{job} is no longer wanted")
+            return TicketResult(f"{job} is no longer open")
         location = self.pool.location(marker)
         self._matching_maker(location)
 
@@ -170,7 +170,7 @@ class TicketHandler:
         return TicketResult(f"committed {job}: {manifest.samples} images at {location.url}", progressed=True)
 
     def _correct_ledger(self, job: str) -> None:
-        """The ledger believed in a receipt that is not stored."""
+        """Correct a ledger that holds a shard as finished whose receipt is not stored."""
         if (marker := self.pool.sync_intent(job)) is not None:
             self.pool.correct_ledger(marker)
 
@@ -180,26 +180,26 @@ class TicketHandler:
         return list(self._declined)
 
     def _decline(self, job: str, unable: LatentmillError) -> TicketResult:
-        """Another worker may be able to: the job waits for it, and says what this one lacked."""
+        """Leave the job to other workers for ``_DECLINED_SECONDS``; its status gives the reason."""
         self._declined[job] = time.monotonic() + _DECLINED_SECONDS
         self.pool.ledger.record_error(job, f"{DECLINED_PREFIX}{unable}")
         return TicketResult(f"declined {job}: {unable}")
 
     def _postpone(self, claim: Claim, fault: Exception) -> TicketResult:
-        """Try again later, by whoever is free then; after too many faults the shard is given up."""
+        """Release the shard for a later attempt of any worker; after too many faults, give it up."""
         error, trace = _describe(fault), traceback.format_exc()
         if isinstance(fault, DeviceExhausted):
-            self.decoders.clear()  # what other recipes hold on the device may be what was lacking
+            self.decoders.clear()  # decoders of other recipes may occupy the missing memory
         self.meter.count_fault(fault)
         faults = self.pool.ledger.postpone(claim)
-        what = f"shard {claim.shard}, fault {faults}: {error}"
+        description = f"shard {claim.shard}, fault {faults}: {error}"
         given_up = faults >= self.pool.settings.max_shard_attempts
         self.meter.count_shard("given_up" if given_up else "postponed")
         if given_up:
             self.pool.give_up_shard(claim.job, new_dead_letter(claim.shard, faults, error, trace))
-            return TicketResult(f"gave up {claim.job}: {what}")
-        self.pool.ledger.record_error(claim.job, what)
-        return TicketResult(f"postponed {claim.job}: {what}")
+            return TicketResult(f"gave up {claim.job}: {description}")
+        self.pool.ledger.record_error(claim.job, description)
+        return TicketResult(f"postponed {claim.job}: {description}")
 
     def _postpone_commit(self, job: str, fault: Exception) -> TicketResult:
         error, trace = _describe(fault), traceback.format_exc()
@@ -208,8 +208,8 @@ class TicketHandler:
         failed = faults >= self.pool.settings.max_shard_attempts
         self.meter.count_commit("failed" if failed else "postponed")
         if failed:
-            told = f"the commit failed {faults} times; the last error: {error}"
-            return self._fail(job, told, new_dead_letter(None, faults, error, trace))
+            reason = f"the commit failed {faults} times; the last error: {error}"
+            return self._fail(job, reason, new_dead_letter(None, faults, error, trace))
         self.pool.ledger.record_error(job, f"the commit, fault {faults}: {error}")
         return TicketResult(f"postponed {job}: the commit, fault {faults}: {error}")
 
@@ -219,14 +219,14 @@ class TicketHandler:
 
 
 def open_ticket_handler(settings: Settings, worker: str = "", meter: Meter | None = None) -> TicketHandler:
-    """A worker process with nothing resident yet."""
+    """A ticket handler with empty caches; ``worker`` is the prefix of its lease nonces."""
     pool = Pool(settings)
     cache = BundleCache(settings.cache_dir, settings.cache_bytes)
     compiling = CompileOptions(settings.compile, settings.compile_cache)
-    residents = DecoderCache(cache, (pool.root,), settings.device, settings.resident_bytes, compiling)
-    return TicketHandler(pool, residents, BuildCache(settings.s3), worker, meter=meter or NullMeter())
+    decoders = DecoderCache(cache, (pool.root,), settings.device, settings.resident_bytes, compiling)
+    return TicketHandler(pool, decoders, BuildCache(settings.s3), worker, meter=meter or NullMeter())
 
 
 def _describe(fault: Exception) -> str:
-    """One line that says what happened; an unexpected exception with its type."""
+    """The message of an exception; an unexpected one with its type."""
     return str(fault) if isinstance(fault, LatentmillError) else f"{type(fault).__name__}: {fault}"

@@ -1,4 +1,4 @@
-"""Settings that suit the machine a worker runs on. Nothing is measured: `latentmill bench` does that."""
+"""Suggested worker settings for this machine, without a measurement; `latentmill bench` measures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from workers.settings import Settings
 
 
 def tuned_settings(settings: Settings) -> Settings:
-    """``settings`` with the suggested concurrency and threads, where neither is set."""
+    """``settings`` with the suggested concurrency and threads, unless either is set."""
     fixed = settings.model_fields_set & {"concurrency", "threads"}
     if fixed:
         return settings
-    found = suggest_worker(cuda=_uses_cuda(settings.device))
-    return settings.model_copy(
-        update={"concurrency": found.concurrency, "threads": found.threads},
-    )
+    suggestion = suggest_worker(cuda=_uses_cuda(settings.device))
+    return settings.model_copy(update={"concurrency": suggestion.concurrency, "threads": suggestion.threads})
 
 
 def _uses_cuda(device: str) -> bool:
-    """Whether decoders will run on a CUDA device; torch is not imported to know."""
+    """Whether decoders will run on a CUDA device, found without importing torch."""
     return device.startswith("cuda") or (device == "auto" and Path("/proc/driver/nvidia/version").exists())

@@ -1,1 +1,1 @@
-"""Is a latent space samplable? What it looks like, what fits it, and a verdict."""
+"""Diagnosis of a latent space: measures, sampler trials, verdict, pictures."""

@@ -1,4 +1,4 @@
-"""Do codes lie in clusters, and are the clusters the classes?"""
+"""Measures of clustering: Hopkins statistic, silhouette, and agreement of clusters with classes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from generator.spec.canonical import FrozenModel
 
 MIN_CODES = 30
 _PROBES, _NEIGHBOURS = 200, 10
-BOX_DIMS = 5  # in more dimensions nearly all of a box is empty whatever lies in it
+BOX_DIMS = 5  # in more dimensions nearly all of the bounding box is empty for any codes
 
 
 class Hopkins(FrozenModel):
-    """``against_uniform``: the classical statistic, 0.5 for codes spread evenly over their box, towards 1 in clusters.
+    """``against_uniform``: the classical statistic: 0.5 for codes uniform in their bounding box, near 1 for clusters.
 
-    It says little above ``BOX_DIMS`` dimensions, where even one round cloud leaves the box empty and scores near 1.
-    ``against_gaussian``: the same with probes from one Gaussian of the codes' covariance, so that 0.5 means as
-    clustered as one Gaussian; this one means the same in any dimension.
+    It says little above ``BOX_DIMS`` dimensions, where even one Gaussian cloud leaves most of the box empty and scores
+    near 1. ``against_gaussian``: the same with probes from one Gaussian with the codes' covariance, so 0.5 means as
+    clustered as one Gaussian, in any dimension. ``caveat``: a warning for people; empty if there is none.
     """
 
     against_uniform: float
@@ -29,8 +29,10 @@ class Hopkins(FrozenModel):
 
 
 def hopkins(codes_SD: np.ndarray, *, seed: int = 0) -> Hopkins | Unmeasured:
-    """Hopkins & Skellam (Annals of Botany, 1954), distances to the power D as in Cross & Jain (1982); Wright
-    ("Will the real Hopkins statistic please stand up?", R Journal, 2022) shows why that power matters.
+    """The Hopkins statistic: Hopkins & Skellam (Annals of Botany, 1954).
+
+    Distances are taken to the power D as in Cross & Jain (1982). Wright ("Will the real Hopkins statistic please stand
+    up?", R Journal, 2022) shows why that power matters.
     """
     if len(codes_SD) < MIN_CODES:
         return Unmeasured(why=f"{len(codes_SD)} codes, fewer than {MIN_CODES}")
@@ -46,7 +48,7 @@ def hopkins(codes_SD: np.ndarray, *, seed: int = 0) -> Hopkins | Unmeasured:
     return Hopkins(
         against_uniform=_hopkins_ratio(box_P, own_P, dims),
         against_gaussian=float(cloud_P.sum() / (cloud_P.sum() + own_P.sum())),
-        caveat="" if dims <= BOX_DIMS else f"in {dims} dimensions the classical statistic is near 1 whatever the codes",
+        caveat="" if dims <= BOX_DIMS else f"in {dims} dimensions the classical statistic is near 1 for any codes",
     )
 
 
@@ -60,7 +62,8 @@ def _hopkins_ratio(probe_P: np.ndarray, own_P: np.ndarray, power: int) -> float:
 def silhouette(codes_SD: np.ndarray, groups_S: np.ndarray) -> float | Unmeasured:
     """Mean silhouette width, -1 to 1: Rousseeuw, Journal of Computational and Applied Mathematics, 1987.
 
-    Near 1: groups far apart; 0: they overlap; below: codes nearer to another group. Groups of one code are left out.
+    Near 1: groups are far apart; 0: they overlap; below 0: codes are nearer to another group. Groups of one code are
+    left out.
     """
     _, inverse_S, count_G = np.unique(groups_S, return_inverse=True, return_counts=True)
     kept = count_G[inverse_S] > 1
@@ -72,8 +75,9 @@ def silhouette(codes_SD: np.ndarray, groups_S: np.ndarray) -> float | Unmeasured
 def agreement(
     train_ND: np.ndarray, train_labels_N: np.ndarray, codes_SD: np.ndarray, labels_S: np.ndarray
 ) -> float | Unmeasured:
-    """Share of a code's ten nearest training codes that are of its own class, mean over classes: 1 in pure clusters,
-    one over the number of classes where classes are scattered among each other.
+    """Share of a code's ten nearest training codes that have its class, mean over classes.
+
+    1 for pure clusters; 1 / number of classes if the classes are mixed at random.
     """
     classes = np.unique(labels_S)
     if len(classes) < 2:

@@ -1,4 +1,4 @@
-"""Sheets of small images in named rows, marked as synthetic: the form of all pictures that show decoded images."""
+"""Contact sheets: PNG files with named rows of small images, marked as synthetic."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ _GAP, _MARGIN, _HEAD, _CELL, _NAME_CHARS = 8, 22, 40, 48, 18
 
 @dataclass(frozen=True, eq=False)
 class SheetRow:
-    """One row: its name, and groups of uint8 HWC images that stand close together. ``alarm``: (group, image) pairs
-    that get a thick orange frame."""
+    """One row: its name, and groups of uint8 HWC images that are drawn close together.
+
+    ``highlighted``: (group, image) positions that get a thick orange frame.
+    """
 
     name: str
     groups: list[list[np.ndarray]]
     highlighted: frozenset[tuple[int, int]] = field(default_factory=frozenset)
 
 
-def sheet_png(strips: list[SheetRow], title: str) -> bytes:
-    """The rows below a title as PNG bytes. At least one row with an image."""
-    scale = -(-_CELL // strips[0].groups[0][0].shape[0])
-    cell = strips[0].groups[0][0].shape[0] * scale
+def sheet_png(rows: list[SheetRow], title: str) -> bytes:
+    """The rows below a title, as PNG bytes. Needs at least one row with an image."""
+    scale = -(-_CELL // rows[0].groups[0][0].shape[0])
+    cell = rows[0].groups[0][0].shape[0] * scale
     font, head = ImageFont.load_default(size=15), ImageFont.load_default(size=18)
-    names = max((round(font.getlength(_ascii(strip.name))) for strip in strips), default=0)
+    names = max((round(font.getlength(_ascii(row.name))) for row in rows), default=0)
     left = _MARGIN + (names + 12 if names else 0)
-    widest = max(sum(len(group) * (cell + 2) + _GAP for group in strip.groups) for strip in strips)
+    widest = max(sum(len(group) * (cell + 2) + _GAP for group in row.groups) for row in rows)
     width = max(left + widest, 2 * _MARGIN + round(head.getlength(title))) + _MARGIN
-    sheet = Image.new("RGB", (width, _MARGIN + _HEAD + len(strips) * (cell + _GAP) + _MARGIN), BACKGROUND)
+    sheet = Image.new("RGB", (width, _MARGIN + _HEAD + len(rows) * (cell + _GAP) + _MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), title, fill=FOREGROUND, font=head)
-    for row, strip in enumerate(strips):
-        top = _MARGIN + _HEAD + row * (cell + _GAP)
-        draw.text((left - 12, top + cell // 2), _ascii(strip.name), fill=FOREGROUND, font=font, anchor="rm")
-        _draw_row(sheet, draw, strip, (left, top), scale)
+    for row_index, row in enumerate(rows):
+        top = _MARGIN + _HEAD + row_index * (cell + _GAP)
+        draw.text((left - 12, top + cell // 2), _ascii(row.name), fill=FOREGROUND, font=font, anchor="rm")
+        _draw_row(sheet, draw, row, (left, top), scale)
     return image_encoder(PngSettings(), RECIPE_VERSION)(np.array(sheet))
 
 
-def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: SheetRow, at: tuple[int, int], scale: int) -> None:
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, at: tuple[int, int], scale: int) -> None:
     x, top = at
-    for number, group in enumerate(strip.groups):
-        for place, image_HWC in enumerate(group):
+    for number, group in enumerate(row.groups):
+        for position, image_HWC in enumerate(group):
             enlarged = image_HWC.repeat(scale, axis=0).repeat(scale, axis=1)
             side = enlarged.shape[0]
-            alarmed = (number, place) in strip.highlighted
-            colour, thick = (HIGHLIGHT, 3) if alarmed else (FRAME, 1)
+            colour, thick = (HIGHLIGHT, 3) if (number, position) in row.highlighted else (FRAME, 1)
             sheet.paste(Image.fromarray(enlarged if enlarged.shape[2] == 3 else enlarged.repeat(3, axis=2)), (x, top))
             draw.rectangle((x - 1, top - 1, x + side, top + side), outline=colour, width=thick)
             x += side + 2
@@ -58,6 +59,6 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: SheetRow, at
 
 
 def _ascii(name: str) -> str:
-    """The bundled font knows ASCII and little more."""
+    """Pillow's default font has few glyphs besides ASCII."""
     plain = name.encode("ascii", "replace").decode()
     return plain if len(plain) <= _NAME_CHARS else f"{plain[: _NAME_CHARS - 3]}..."

@@ -1,9 +1,9 @@
-"""Does a point between two codes, or a sample, lie where there are codes?
+"""Convexity: the share of midpoints between codes, or of samples, that are off the support of the codes.
 
-A point is *off support* when its distance to the fifth nearest training code of its class, in units of that class's
-own median, exceeds what 95% of held-out codes keep: held-out codes themselves are off support at a rate of 5%. It is
-the distance rule of Kynkaanniemi et al. ("Improved precision and recall", NeurIPS 2019) made relative to the holdout,
-and like every such rule it sees little in many dimensions, where all distances are alike.
+A point is *off support* if its distance to the fifth nearest training code of its class, in units of that class's
+median, exceeds the 95% quantile of held-out codes. So 5% of held-out codes are off support. This is the distance rule
+of Kynkaanniemi et al. ("Improved precision and recall", NeurIPS 2019), calibrated on the holdout. Like every such rule,
+it detects little in many dimensions, where all distances are similar.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MIDPOINTS = 2_000
 
 
 class OffSupport(FrozenModel):
-    """The share of points that lie off support, and the standard error of that share."""
+    """The share of points that are off support, and its standard error."""
 
     share: float
     error: float
@@ -32,14 +32,14 @@ class OffSupport(FrozenModel):
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """Where the codes of each class lie: its training codes, its scale, and the limit common to all."""
+    """The support of the codes: training codes and distance scale of each class, and the common limit."""
 
     codes: dict[int, np.ndarray]
     scale: dict[int, float]
     limit: float
 
     def measure_off_support(self, points_BD: np.ndarray, labels_B: np.ndarray) -> OffSupport | Unmeasured:
-        """The share of ``points_BD`` off the support of their class; classes without one are left out."""
+        """The share of ``points_BD`` off the support of their class. Classes without support are left out."""
         ratio_B = self.distance_ratios(points_BD, labels_B)
         ratio_R = ratio_B[~np.isnan(ratio_B)]
         if not len(ratio_R):
@@ -48,8 +48,10 @@ class Support:
         return OffSupport(share=share, error=float(np.sqrt(share * (1.0 - share) / len(ratio_R))))
 
     def distance_ratios(self, points_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-        """float64 (B,): distance to the K-th training code of the class, in units of the class; NaN for a class that
-        has no support."""
+        """float64 (B,): distance to the K-th nearest training code of the class, in units of the class's scale.
+
+        NaN for a class without support.
+        """
         ratio_B = np.full(len(points_BD), np.nan)
         for label in np.unique(labels_B).tolist():
             if label in self.codes:
@@ -58,18 +60,18 @@ class Support:
         return ratio_B
 
 
-def fit_support(view: CodeSubset) -> Support | Unmeasured:
-    """The support of the training codes, its limit set by the held-out ones."""
+def fit_support(subset: CodeSubset) -> Support | Unmeasured:
+    """The support of the training codes, with its limit calibrated on the held-out codes."""
     codes, scale = {}, {}
-    for label in np.unique(view.train_labels_N).tolist():
-        of_class_ND = view.train_ND[view.train_labels_N == label]
+    for label in np.unique(subset.train_labels_N).tolist():
+        of_class_ND = subset.train_ND[subset.train_labels_N == label]
         if len(of_class_ND) < MIN_CODES:
             continue
         median = float(np.median(k_nearest_others(of_class_ND, NEIGHBOURS)[:, -1]))
         if median > 0.0:
             codes[label], scale[label] = of_class_ND, median
     unlimited = Support(codes, scale, np.inf)
-    ratio_H = unlimited.distance_ratios(view.holdout_HD, view.holdout_labels_H)
+    ratio_H = unlimited.distance_ratios(subset.holdout_HD, subset.holdout_labels_H)
     ratio_R = ratio_H[~np.isnan(ratio_H)]
     if not codes:
         return Unmeasured(why=f"no class has {MIN_CODES} distinct training codes")
@@ -79,7 +81,7 @@ def fit_support(view: CodeSubset) -> Support | Unmeasured:
 
 
 def midpoints(codes_SD: np.ndarray, labels_S: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(points_BD, labels_B): middles of random pairs of codes of one class, classes in their proportions."""
+    """(points_BD, labels_B): midpoints of random pairs of codes of the same class; classes in their proportions."""
     rng = np.random.default_rng(seed)
     first_B = rng.permutation(len(codes_SD))
     first_B = np.tile(first_B, -(-_MIDPOINTS // max(1, len(first_B))))[:_MIDPOINTS]

@@ -1,4 +1,4 @@
-"""All measures of one latent space in one frozen value; and two of them side by side."""
+"""Diagnose a latent space: take all measures, try samplers, and compare two diagnoses."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ from generator.store.base import Store
 
 OnStep = Callable[[str], None]
 IN_BUNDLE = "in the bundle"
-PROGRESS_STEPS = 4  # that ``diagnose`` tells of
+PROGRESS_STEPS = 4  # calls of ``say`` by ``diagnose``
 
 
 class Diagnosis(FrozenModel):
-    """Is this latent space samplable? A measure that cannot be taken says why.
+    """All measures of one latent space, and the verdict. A measure that could not be taken says why.
 
-    ``midpoints``: off support, of points between two codes of a class; ``midpoints_return`` after decoding.
+    ``midpoints``: the off-support share of points between two codes of a class; ``midpoints_return``: the share of
+    them that return after decoding.
     """
 
     seed: int
@@ -65,67 +66,72 @@ class Diagnosis(FrozenModel):
 def diagnose(
     store: Store, bundle: Bundle, *, seed: int = 0, quick: bool = False, say: OnStep = lambda _: None
 ) -> Diagnosis:
-    """Diagnose the bundle in ``store``. ``quick``: without the flow, the two-sample tests and the round trip.
+    """Diagnose the bundle in ``store``. ``quick``: skip the flow, the two-sample tests and the round trip.
 
-    ``say`` is told of each step. Raises ``BundleError`` for a bundle without codes.
+    ``say`` is called with the name of each step. Raises ``BundleError`` for a bundle without codes.
     """
     if CODES_FILE not in bundle.info.files:
-        raise BundleError(CODES_FILE, "a bundle that carries its codes", "one without", "try --no-diagnosis")
+        raise BundleError(CODES_FILE, "a bundle that carries its codes", "a bundle without codes", "use --no-diagnosis")
     codes = load_codes(store, bundle.info)
-    seen, shape, bench = _measure_codes(codes, seed, prior=bundle.info.autoencoder.family == "vae", say=say)
+    subset, shape, context = _measure_codes(codes, seed, prior=bundle.info.autoencoder.family == "vae", say=say)
     say("round trip")
-    carried = Unmeasured(why="left out") if quick else _round_trip(store, bundle, seen)
-    bench = TrialContext(seen, bench.support, carried, seed, tests=not quick)
+    round_trip = Unmeasured(why="left out") if quick else _round_trip(store, bundle, subset)
+    context = TrialContext(subset, context.support, round_trip, seed, tests=not quick)
     say("fitting samplers")
-    tried = fit_candidates(codes, seed, ring=has_hole(shape), flow=not quick)
+    candidates = fit_candidates(codes, seed, ring=has_hole(shape), flow=not quick)
     say("trying samplers")
     own = Candidate(IN_BUNDLE, bundle.info.fitting.settings, bundle.latents)
-    facts = evaluate_candidates([own, *tried], bench)
-    between_BD, _ = midpoints(seen.shape_SD, seen.shape_labels_S, seed=seed)
+    facts = evaluate_candidates([own, *candidates], context)
+    midpoints_BD, _ = midpoints(subset.shape_SD, subset.shape_labels_S, seed=seed)
     return Diagnosis(
         seed=seed,
         training_codes=len(codes.codes_ND),
         holdout_codes=len(codes.holdout_HD),
-        shape_measured_on=seen.shape_source,
+        shape_measured_on=subset.shape_source,
         latent_dim=codes.dims,
         active_dims=shape.active_dims,
-        intrinsic_dimension=two_nn(seen.shape_SD),
+        intrinsic_dimension=two_nn(subset.shape_SD),
         hopkins=shape.hopkins,
         agreement=shape.agreement,
-        class_silhouette=silhouette(seen.shape_SD, seen.shape_labels_S),
-        cluster_silhouette=silhouette(seen.shape_SD, _cluster_labels(_find_mixture(bundle, tried), seen)),
+        class_silhouette=silhouette(subset.shape_SD, subset.shape_labels_S),
+        cluster_silhouette=silhouette(subset.shape_SD, _cluster_labels(_find_mixture(bundle, candidates), subset)),
         loop=shape.loop,
         ring_classes=shape.ring_classes,
         midpoints=shape.midpoints,
-        midpoints_return=carried if isinstance(carried, Unmeasured) else carried.measure_returns(between_BD),
+        midpoints_return=round_trip if isinstance(round_trip, Unmeasured) else round_trip.measure_returns(midpoints_BD),
         samplers=facts,
         verdict=make_verdict(shape, tuple(f for f in facts if f.name != IN_BUNDLE)),
     )
 
 
 def verdict_of_codes(codes: Codes, seed: int = 0, *, quick: bool = False, prior: bool = False) -> Verdict:
-    """The verdict on codes without their networks. ``quick``: without the flow. ``prior``: see ``dimension.active``."""
-    seen, shape, bench = _measure_codes(codes, seed, prior=prior, say=lambda _: None)
-    tried = fit_candidates(codes, seed, ring=has_hole(shape), flow=not quick)
+    """The verdict on codes without their networks.
+
+    ``quick``: skip the flow. ``prior``: see ``active_dimensions``.
+    """
+    subset, shape, context = _measure_codes(codes, seed, prior=prior, say=lambda _: None)
+    candidates = fit_candidates(codes, seed, ring=has_hole(shape), flow=not quick)
     return make_verdict(
-        shape, evaluate_candidates(tried, TrialContext(seen, bench.support, bench.round_trip, seed, tests=False))
+        shape,
+        evaluate_candidates(candidates, TrialContext(subset, context.support, context.round_trip, seed, tests=False)),
     )
 
 
 def recommend_sampler(codes: Codes, seed: int = 0) -> SamplerSettings:
-    """The sampler for these codes: what ``latentmill fit --sampler auto`` takes.
+    """The recommended sampler for these codes; ``latentmill fit --sampler auto`` uses it.
 
-    Decided by the shape of the codes, and by what share of each sampler's samples lies off their support and how
-    likely held-out codes are under it. Raises ``SourceError`` where no sampler can be fitted.
+    Chosen by the shape of the codes, the off-support share of each sampler's samples, and the likelihood of held-out
+    codes. Raises ``SourceError`` if no sampler can be fitted.
     """
-    seen, shape, bench = _measure_codes(codes, seed, prior=False, say=lambda _: None)
-    tried = fit_candidates(codes, seed, ring=has_hole(shape))
+    subset, shape, context = _measure_codes(codes, seed, prior=False, say=lambda _: None)
+    candidates = fit_candidates(codes, seed, ring=has_hole(shape))
     name, _ = choose_sampler(
-        shape, evaluate_candidates(tried, TrialContext(seen, bench.support, bench.round_trip, seed, tests=False))
+        shape,
+        evaluate_candidates(candidates, TrialContext(subset, context.support, context.round_trip, seed, tests=False)),
     )
-    found = next((candidate.settings for candidate in tried if candidate.name == name), None)
+    found = next((candidate.settings for candidate in candidates if candidate.name == name), None)
     if found is None:
-        why = next(c.fitted.why for c in tried if isinstance(c.fitted, Unmeasured))
+        why = next(c.fitted.why for c in candidates if isinstance(c.fitted, Unmeasured))
         raise SourceError("sampler", "codes that a sampler can be fitted to", why)
     return found
 
@@ -133,26 +139,26 @@ def recommend_sampler(codes: Codes, seed: int = 0) -> SamplerSettings:
 def _measure_codes(
     codes: Codes, seed: int, *, prior: bool, say: OnStep
 ) -> tuple[CodeSubset, LatentShape, TrialContext]:
-    seen = choose_codes(codes, seed)
-    shape_SD, labels_S = seen.shape_SD, seen.shape_labels_S
+    subset = choose_codes(codes, seed)
+    shape_SD, labels_S = subset.shape_SD, subset.shape_labels_S
     say("clusters and holes")
-    held_up = fit_support(seen)
+    support = fit_support(subset)
     between = midpoints(shape_SD, labels_S, seed=seed)
-    labelled = len(seen.class_names) > 1
+    labelled = len(subset.class_names) > 1
     shape = LatentShape(
-        active_dims=int(active_dimensions(seen.train_ND, prior=prior).sum()),
-        dims=seen.dims,
+        active_dims=int(active_dimensions(subset.train_ND, prior=prior).sum()),
+        dims=subset.dims,
         labelled=labelled,
-        agreement=agreement(seen.train_ND, seen.train_labels_N, shape_SD, labels_S),
+        agreement=agreement(subset.train_ND, subset.train_labels_N, shape_SD, labels_S),
         hopkins=hopkins(shape_SD, seed=seed),
         loop=measure_loop(shape_SD, seed=seed),
-        ring_classes=tuple(ring_classes(shape_SD, labels_S, seen.class_names, seed=seed)) if labelled else (),
-        midpoints=held_up if isinstance(held_up, Unmeasured) else held_up.measure_off_support(*between),
+        ring_classes=tuple(ring_classes(shape_SD, labels_S, subset.class_names, seed=seed)) if labelled else (),
+        midpoints=support if isinstance(support, Unmeasured) else support.measure_off_support(*between),
     )
-    return seen, shape, TrialContext(seen, held_up, Unmeasured(why="left out"), seed)
+    return subset, shape, TrialContext(subset, support, Unmeasured(why="left out"), seed)
 
 
-def _round_trip(store: Store, bundle: Bundle, seen: CodeSubset) -> RoundTrip | Unmeasured:
+def _round_trip(store: Store, bundle: Bundle, subset: CodeSubset) -> RoundTrip | Unmeasured:
     if ENCODER_FILE not in bundle.info.files:
         return Unmeasured(why="the bundle carries no encoder")
     import torch
@@ -164,50 +170,50 @@ def _round_trip(store: Store, bundle: Bundle, seen: CodeSubset) -> RoundTrip | U
         raise BundleError(ENCODER_FILE, "the weights of the network in bundle.json", mismatch) from mismatch
     decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu")
     return calibrate_round_trip(
-        decoder, encoder, seen.holdout_HD, active_dimensions(seen.train_ND, prior=config.family == "vae")
+        decoder, encoder, subset.holdout_HD, active_dimensions(subset.train_ND, prior=config.family == "vae")
     )
 
 
-def _find_mixture(bundle: Bundle, tried: list[Candidate]) -> Candidate:
-    """The mixture whose clusters are looked at: the bundle's own, or the one on trial."""
+def _find_mixture(bundle: Bundle, candidates: list[Candidate]) -> Candidate:
+    """The mixture whose clusters are measured: the bundle's own or, without one, the fitted candidate."""
     if bundle.info.fitting.settings.family == "mixture":
         return Candidate(IN_BUNDLE, None, bundle.latents)
-    return next(candidate for candidate in tried if candidate.name == "mixture")
+    return next(candidate for candidate in candidates if candidate.name == "mixture")
 
 
-def _cluster_labels(of: Candidate, seen: CodeSubset) -> np.ndarray:
-    """int64 (S,): which cluster of which class each code belongs to; all 0 where there is no mixture."""
-    if isinstance(of.fitted, Unmeasured):
-        return np.zeros(len(seen.shape_SD), dtype=np.int64)
-    located = of.fitted.to_noise(seen.shape_SD, seen.shape_labels_S)
-    cluster_S = of.fitted.sample(located, seen.shape_labels_S).cluster_B.astype(np.int64)
-    clusters_S: np.ndarray = seen.shape_labels_S * (1 + cluster_S.max(initial=0)) + cluster_S
+def _cluster_labels(mixture: Candidate, subset: CodeSubset) -> np.ndarray:
+    """int64 (S,): the cluster of each code, numbered over all classes; all 0 without a mixture."""
+    if isinstance(mixture.fitted, Unmeasured):
+        return np.zeros(len(subset.shape_SD), dtype=np.int64)
+    noise = mixture.fitted.to_noise(subset.shape_SD, subset.shape_labels_S)
+    cluster_S = mixture.fitted.sample(noise, subset.shape_labels_S).cluster_B.astype(np.int64)
+    clusters_S: np.ndarray = subset.shape_labels_S * (1 + cluster_S.max(initial=0)) + cluster_S
     return clusters_S
 
 
 class Comparison(FrozenModel):
-    """Which of two latent spaces is better to sample: ``blue`` (the first), ``red`` (the other), or ``neither``."""
+    """Which of two latent spaces is better to sample: ``blue`` (the first), ``red`` (the second), or ``neither``."""
 
     better: Literal["blue", "red", "neither"]
     reasons: tuple[str, ...]
 
 
 def compare(blue: Diagnosis, red: Diagnosis) -> Comparison:
-    """The lecture's two networks: whose points between codes and whose samples are more often among codes."""
+    """Compare two latent spaces: by off-support, return and separability rates of midpoints and samples."""
     if (blue.active_dims == 0) != (red.active_dims == 0):
         better: Literal["blue", "red"] = "red" if blue.active_dims == 0 else "blue"
-        return Comparison(better=better, reasons=("the other one has collapsed",))
+        return Comparison(better=better, reasons=("the other latent space has collapsed",))
     votes, reasons = 0, []
-    for name, of, higher, least in _CRITERIA:
-        first, second = of(blue), of(red)
-        if first is None or second is None or abs(first - second) < least:
+    for name, value_of, higher_is_better, minimum in _CRITERIA:
+        first, second = value_of(blue), value_of(red)
+        if first is None or second is None or abs(first - second) < minimum:
             continue
-        red_wins = (second > first) == higher
+        red_wins = (second > first) == higher_is_better
         votes += 1 if red_wins else -1
-        winner, at, against = ("red", second, first) if red_wins else ("blue", first, second)
-        reasons.append(f"{name}: {winner} {at:.1%} against {against:.1%}")
+        winner, value, other = ("red", second, first) if red_wins else ("blue", first, second)
+        reasons.append(f"{name}: {winner} {value:.1%} against {other:.1%}")
     found: Literal["blue", "red", "neither"] = "neither" if votes == 0 else "red" if votes > 0 else "blue"
-    return Comparison(better=found, reasons=tuple(reasons) or ("no measure tells them apart",))
+    return Comparison(better=found, reasons=tuple(reasons) or ("no measure differs enough",))
 
 
 def _share_or_none(found: OffSupport | ReturnShare | Unmeasured) -> float | None:
@@ -218,16 +224,17 @@ def _value_or_none(found: float | Unmeasured) -> float | None:
     return None if isinstance(found, Unmeasured) else found
 
 
-def _own_sampler(of: Diagnosis) -> SamplerFacts:
-    """The bundle's own sampler: what a user of the bundle draws from."""
-    return next(facts for facts in of.samplers if facts.name == IN_BUNDLE)
+def _own_sampler(diagnosis: Diagnosis) -> SamplerFacts:
+    """The measures of the sampler in the bundle."""
+    return next(facts for facts in diagnosis.samplers if facts.name == IN_BUNDLE)
 
 
-def _classifier_accuracy(of: Diagnosis) -> float | None:
-    found = _own_sampler(of).classifier
+def _classifier_accuracy(diagnosis: Diagnosis) -> float | None:
+    found = _own_sampler(diagnosis).classifier
     return None if isinstance(found, Unmeasured) else found.accuracy
 
 
+# name, value, whether higher is better, minimum difference that counts
 _Criterion = tuple[str, Callable[[Diagnosis], float | None], bool, float]
 _CRITERIA: tuple[_Criterion, ...] = (
     ("points between codes off support", lambda d: _share_or_none(d.midpoints), False, 0.02),

@@ -1,4 +1,4 @@
-"""How many dimensions the codes really use."""
+"""The intrinsic dimension of the codes, and the active dimensions of the latent space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from generator.curation.diagnosis.unmeasured import Unmeasured
 from generator.spec.canonical import FrozenModel
 
 MIN_CODES = 30
-_DISCARDED_SHARE = 0.1  # share of the largest ratios, as in the paper
+_DISCARDED_SHARE = 0.1  # share of the largest ratios that is discarded, as in the paper
 ACTIVE_VARIANCE = 0.01  # of a posterior mean under a standard normal prior
 _RELATIVE_VARIANCE = 1e-6  # without a prior: of the largest variance
 
@@ -29,7 +29,7 @@ def two_nn(codes_SD: np.ndarray) -> Dimension | Unmeasured:
     neighborhood information", Scientific Reports, 2017.
 
     With mu the ratio of the distances to a code's second and first neighbour, -log(1 - F(mu)) = d log(mu): the slope
-    through the origin over the 90% smallest. It falls short in many dimensions unless codes are very many.
+    through the origin over the 90% smallest. It underestimates in many dimensions unless there are very many codes.
     """
     distance_S2 = k_nearest_others(codes_SD, 2) if len(codes_SD) >= MIN_CODES else np.zeros((0, 2))
     distance_S2 = distance_S2[distance_S2[:, 0] > 0.0]
@@ -40,17 +40,17 @@ def two_nn(codes_SD: np.ndarray) -> Dimension | Unmeasured:
     rise_S = -np.log1p(-np.arange(count) / count)
     square = float(log_mu_S[:kept] @ log_mu_S[:kept])
     if square == 0.0:
-        return Unmeasured(why="codes on a grid: first and second neighbours are equally far")
+        return Unmeasured(why="codes on a grid: first and second neighbours have equal distances")
     slope = float(log_mu_S[:kept] @ rise_S[:kept]) / square
     spread = 1.96 * slope / math.sqrt(kept)
     return Dimension(dimension=slope, low=slope - spread, high=slope + spread)
 
 
 def active_dimensions(codes_SD: np.ndarray, *, prior: bool) -> np.ndarray:
-    """bool (D,): dimensions that carry something of the image.
+    """bool (D,): dimensions that carry information about the image.
 
-    With a standard normal ``prior`` (a variational autoencoder) those whose posterior means have a variance above
-    0.01: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016. Without, all that vary.
+    With a standard normal ``prior`` (variational autoencoder): dimensions whose posterior means have a variance above
+    0.01 (Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", ICLR 2016). Without: all that vary.
     """
     variance_D = codes_SD.var(axis=0)
     least = ACTIVE_VARIANCE if prior else max(_RELATIVE_VARIANCE * float(variance_D.max()), 1e-24)

@@ -1,4 +1,4 @@
-"""Maps of latent spaces: every code a point in the colour of its class, clusters by their centres and outlines."""
+"""Maps of latent spaces: scatter plots of codes, coloured by class, with centres and outlines of clusters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from generator.models.latents.base import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.spec.seeding import Noise
 
-# Paul Tol's "muted" scheme, told apart with any colour vision; every class also carries its name.
+# Paul Tol's "muted" scheme, distinguishable with any colour vision; every class is also labelled with its name.
 COLOURS = (
     "#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#7A7A7A",
 )  # fmt: skip
@@ -31,7 +31,11 @@ _ANGLES = np.linspace(0.0, 2.0 * np.pi, 73)
 
 @dataclass(frozen=True, eq=False)
 class LatentMap:
-    """Codes in the plane. ``centres_M2`` of clusters of class ``of_M``; ``outlines``: (class, line_P2, sigmas)."""
+    """Codes projected to the plane.
+
+    ``centres_M2``: cluster centres, of classes ``centre_labels_M``. ``outlines``: (class, line_P2, sigmas).
+    ``projection``: how the codes were projected, in words.
+    """
 
     points_P2: np.ndarray
     labels_P: np.ndarray
@@ -43,35 +47,42 @@ class LatentMap:
 
 
 def make_map(codes: Codes, fitted: LatentDistribution, seed: int = 0) -> LatentMap:
-    """A map of held-out codes, filled up with training codes where few are held out.
+    """A map of held-out codes, filled up with training codes if few are held out.
 
-    Two dimensions are drawn as they are, one against chance; more are projected by PCA and t-SNE (van der Maaten &
-    Hinton, JMLR 2008), centres of clusters along with the codes, so that distances between groups mean little.
+    Two dimensions are drawn without projection; one dimension is spread at random along the other axis; more are
+    projected by PCA and t-SNE (van der Maaten & Hinton, JMLR 2008) together with the cluster centres. Distances between
+    groups mean little in t-SNE.
     """
-    labels_N, held_labels_H = labels_of(codes)
-    rows = choose_rows(labels_N, max(1, _MAX_POINTS - len(held_labels_H)), seed)
+    labels_N, holdout_labels_H = labels_of(codes)
+    rows = choose_rows(labels_N, max(1, _MAX_POINTS - len(holdout_labels_H)), seed)
     points_PD = np.concatenate([codes.holdout_HD, codes.codes_ND[rows]])[:_MAX_POINTS]
-    labels_P = np.concatenate([held_labels_H, labels_N[rows]])[:_MAX_POINTS]
-    centres_MD, of_M = cluster_centres(fitted)
+    labels_P = np.concatenate([holdout_labels_H, labels_N[rows]])[:_MAX_POINTS]
+    centres_MD, centre_labels_M = cluster_centres(fitted)
     names, outlines = codes.class_names or ("",), ()
     if codes.dims == 2:
         return LatentMap(
-            points_PD, labels_P, names, centres_MD, of_M, _outlines(fitted), "the two dimensions as they are"
+            points_PD, labels_P, names, centres_MD, centre_labels_M, _outlines(fitted), "the two latent dimensions"
         )
     if codes.dims == 1:
         height_P = np.random.default_rng(seed).uniform(-1.0, 1.0, len(points_PD))
         flat_P2 = np.stack([points_PD[:, 0], height_P], axis=1)
         flat_M2 = np.stack([centres_MD[:, 0], np.zeros(len(centres_MD))], axis=1)
         return LatentMap(
-            flat_P2, labels_P, names, flat_M2, of_M, outlines, "one dimension, spread out vertically by chance"
+            flat_P2,
+            labels_P,
+            names,
+            flat_M2,
+            centre_labels_M,
+            outlines,
+            "one dimension, spread vertically at random",
         )
-    both_2, made_by = _project(np.concatenate([points_PD, centres_MD]), seed)
+    projected_2, projection = _project(np.concatenate([points_PD, centres_MD]), seed)
     count = len(points_PD)
-    return LatentMap(both_2[:count], labels_P, names, both_2[count:], of_M, outlines, made_by)
+    return LatentMap(projected_2[:count], labels_P, names, projected_2[count:], centre_labels_M, outlines, projection)
 
 
 def cluster_centres(fitted: LatentDistribution) -> tuple[np.ndarray, np.ndarray]:
-    """(centres_MD, labels_M): where noise of zero leads, for every cluster of every class."""
+    """(centres_MD, labels_M): the codes that zero noise gives, for every cluster of every class."""
     labels_M = np.repeat(np.arange(len(fitted.clusters)), fitted.clusters)
     cluster_M = np.concatenate([np.arange(count) for count in fitted.clusters])
     choice_M = fitted.choice_for_cluster(cluster_M, labels_M)
@@ -79,8 +90,8 @@ def cluster_centres(fitted: LatentDistribution) -> tuple[np.ndarray, np.ndarray]
 
 
 def _outlines(fitted: LatentDistribution) -> tuple[tuple[int, np.ndarray, int], ...]:
-    """Circles of one and two standard deviations of noise, as the sampler maps them: ellipses of Gaussians, bananas
-    of polar ones, whatever a flow makes of them."""
+    """Circles of one and two standard deviations of noise, as the sampler maps them: ellipses for Gaussians, curved
+    shapes for polar samplers and flows."""
     circle_P2, found = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1), []
     for label, count in enumerate(fitted.clusters):
         labels_P = np.full(len(_ANGLES), label)
@@ -111,7 +122,7 @@ def map_png(drawn: LatentMap, title: str) -> bytes:
 
 
 def map_pair_png(blue: LatentMap, red: LatentMap, titles: tuple[str, str]) -> bytes:
-    """The lecture's two networks: blue at the left, red at the right."""
+    """Two maps side by side as PNG bytes: blue at the left, red at the right."""
     figure = Figure(figsize=(13.0, 6.6), dpi=100, facecolor=BACKGROUND, layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_map(left, blue, titles[0], BLUE)
@@ -120,7 +131,7 @@ def map_pair_png(blue: LatentMap, red: LatentMap, titles: tuple[str, str]) -> by
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A figure as PNG bytes, without the date and version that would make them differ."""
+    """A figure as PNG bytes. Omits date and version, so equal figures give equal bytes."""
     out = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(out, format="png", facecolor=BACKGROUND, metadata={"Software": None})
@@ -157,7 +168,7 @@ def _draw_map(axes: Axes, drawn: LatentMap, title: str, colour: str) -> None:
 
 
 def _name_classes(axes: Axes, drawn: LatentMap) -> None:
-    """Each class's name at its code nearest to the middle of its class."""
+    """Write each class name at the code nearest to the median of its class."""
     present = np.unique(drawn.labels_P).tolist()
     for label in present if len(present) <= _MAX_NAMES else []:
         points_R2 = drawn.points_P2[drawn.labels_P == label]

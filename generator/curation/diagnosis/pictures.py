@@ -1,4 +1,4 @@
-"""All pictures of one bundle, and of two beside each other, into a directory."""
+"""Draw the diagnosis pictures of one bundle, or two maps side by side, into a directory."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from generator.sources import Source, split
 from generator.store.base import Store
 
 _ROWS, _CENTRES, _STEPS, _PAIRS = 10, 12, 9, 5
-_MAX_UNLABELLED_ROWS = 8  # rows of an unlabelled bundle
+_MAX_UNLABELLED_ROWS = 8  # rows of centres of an unlabelled bundle
 
 
 @dataclass(frozen=True, eq=False)
 class PictureInputs:
-    """A bundle to be drawn, and what the pictures need of it."""
+    """A bundle, and its codes, decoder and map, from which pictures are drawn."""
 
     bundle: Bundle
     codes: Codes
@@ -35,86 +35,93 @@ class PictureInputs:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Class names; one empty name when unlabelled."""
+        """Class names; one empty name if unlabelled."""
         return self.codes.class_names or ("",)
 
     @property
     def model_title(self) -> str:
-        """The family and size of the code, for titles."""
+        """Family, latent dimensions and training seed, for titles."""
         info = self.bundle.info
         seed = "" if info.training is None else f", seed {info.training.settings.seed}"
         return f"{info.autoencoder.family}, {info.latent_dim} dimensions{seed}"
 
 
 def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0) -> PictureInputs:
-    """Load what the pictures of a bundle need. Raises ``BundleError``."""
+    """Load what the pictures of a bundle need; ``seed`` is that of the map. Raises ``BundleError``."""
     codes = load_codes(store, bundle.info)
     decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu")
     return PictureInputs(bundle, codes, decoder, make_map(codes, bundle.latents, seed))
 
 
 def draw_pictures(
-    sitter: PictureInputs, directory: Path, *, prefix: str = "", source: Source | None = None, seed: int = 0
+    inputs: PictureInputs, directory: Path, *, prefix: str = "", source: Source | None = None, seed: int = 0
 ) -> None:
-    """``map``, ``centroids``, ``walks`` and ``neighbours``, each a PNG in ``directory``. Raises ``SpecError``."""
+    """Write ``map``, ``centroids``, ``walks`` and ``neighbours`` as PNG files. Raises ``SpecError``.
+
+    ``source``: the training images, for ``neighbours``; without it, decoded training codes are drawn.
+    """
     pictures = {
-        "map": map_png(sitter.map, sitter.model_title),
-        "centroids": sheet_png(_centroid_strips(sitter), "decoded centres of clusters"),
-        "walks": sheet_png(_walk_strips(sitter, seed), "from code to code, decoded; orange: off the codes' support"),
-        "neighbours": sheet_png(*_neighbour_strips(sitter, source, seed)),
+        "map": map_png(inputs.map, inputs.model_title),
+        "centroids": sheet_png(_centroid_rows(inputs), "decoded cluster centres"),
+        "walks": sheet_png(
+            _walk_rows(inputs, seed), "decoded interpolations between codes; orange: off the codes' support"
+        ),
+        "neighbours": sheet_png(*_neighbour_rows(inputs, source, seed)),
     }
     for name, data in pictures.items():
         write_picture(directory, f"{prefix}{name}.png", data)
 
 
 def draw_map_pair(blue: PictureInputs, red: PictureInputs, directory: Path) -> None:
-    """``blue-red.png``: the two maps side by side. Raises ``SpecError``."""
+    """Write ``blue-red.png``: the two maps side by side. Raises ``SpecError``."""
     titles = (f"blue: {blue.model_title}", f"red: {red.model_title}")
     write_picture(directory, "blue-red.png", map_pair_png(blue.map, red.map, titles))
 
 
 def write_picture(directory: Path, name: str, data: bytes) -> None:
-    """Write one picture, making the directory. Raises ``SpecError``."""
+    """Write one picture; create the directory if needed. Raises ``SpecError``."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(data)
     except OSError as refused:
-        raise SpecError("pictures", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
+        raise SpecError("pictures", "a writable directory", f"{directory} ({refused.strerror})") from refused
 
 
-def _centroid_strips(sitter: PictureInputs) -> list[SheetRow]:
-    centre_MD, of_M = cluster_centres(sitter.bundle.latents)
-    image_MHWC = decode_in_batches(sitter.decoder, centre_MD)
-    if len(sitter.class_names) == 1:
+def _centroid_rows(inputs: PictureInputs) -> list[SheetRow]:
+    centre_MD, centre_labels_M = cluster_centres(inputs.bundle.latents)
+    image_MHWC = decode_in_batches(inputs.decoder, centre_MD)
+    if len(inputs.class_names) == 1:
         parts = [image_MHWC[begin : begin + _CENTRES] for begin in range(0, len(image_MHWC), _CENTRES)]
         return [SheetRow("", [[image] for image in part]) for part in parts[:_MAX_UNLABELLED_ROWS]]
     return [
-        SheetRow(name, [[image_HWC] for image_HWC in image_MHWC[of_M == label][:_CENTRES]])
-        for label, name in enumerate(sitter.class_names[:_ROWS])
+        SheetRow(name, [[image_HWC] for image_HWC in image_MHWC[centre_labels_M == label][:_CENTRES]])
+        for label, name in enumerate(inputs.class_names[:_ROWS])
     ]
 
 
-def _walk_strips(sitter: PictureInputs, seed: int) -> list[SheetRow]:
-    """Half of the rows between two codes of one class, half between codes of two classes."""
-    seen = choose_codes(sitter.codes, seed)
-    held_up, rng = fit_support(seen), np.random.default_rng(seed)
-    labels = np.unique(seen.shape_labels_S).tolist()
-    strips = []
+def _walk_rows(inputs: PictureInputs, seed: int) -> list[SheetRow]:
+    """Interpolations: half of the rows between two codes of one class, half between codes of two classes."""
+    subset = choose_codes(inputs.codes, seed)
+    support, rng = fit_support(subset), np.random.default_rng(seed)
+    labels = np.unique(subset.shape_labels_S).tolist()
+    rows = []
     for row in range(2 * _PAIRS if len(labels) > 1 else _PAIRS):
         first = labels[(row % _PAIRS) * len(labels) // _PAIRS % len(labels)]
         second = first if row < _PAIRS else labels[(labels.index(first) + 1 + len(labels) // 3) % len(labels)]
-        begin_D, end_D = (_random_code(seen.shape_SD[seen.shape_labels_S == label], rng) for label in (first, second))
-        way_SD = begin_D + np.linspace(0.0, 1.0, _STEPS)[:, None] * (end_D - begin_D)
+        begin_D, end_D = (
+            _random_code(subset.shape_SD[subset.shape_labels_S == label], rng) for label in (first, second)
+        )
+        path_SD = begin_D + np.linspace(0.0, 1.0, _STEPS)[:, None] * (end_D - begin_D)
         name = (
-            sitter.class_names[first]
+            inputs.class_names[first]
             if first == second
-            else f"{sitter.class_names[first]} to {sitter.class_names[second]}"
+            else f"{inputs.class_names[first]} to {inputs.class_names[second]}"
         )
-        off = [] if not isinstance(held_up, Support) else _steps_off_support(held_up, way_SD)
-        strips.append(
-            SheetRow(name, [list(decode_in_batches(sitter.decoder, way_SD))], frozenset((0, step) for step in off))
+        off = [] if not isinstance(support, Support) else _steps_off_support(support, path_SD)
+        rows.append(
+            SheetRow(name, [list(decode_in_batches(inputs.decoder, path_SD))], frozenset((0, step) for step in off))
         )
-    return strips
+    return rows
 
 
 def _random_code(codes_SD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -122,32 +129,32 @@ def _random_code(codes_SD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return one_D
 
 
-def _steps_off_support(held_up: Support, way_SD: np.ndarray) -> list[int]:
-    """Steps that are off the support of every class."""
-    count = len(way_SD)
-    ratio_CS = np.stack([held_up.distance_ratios(way_SD, np.full(count, label)) for label in held_up.codes])
-    return np.flatnonzero(ratio_CS.min(axis=0) > held_up.limit).tolist()
+def _steps_off_support(support: Support, path_SD: np.ndarray) -> list[int]:
+    """The steps of the path that are off the support of every class."""
+    count = len(path_SD)
+    ratio_CS = np.stack([support.distance_ratios(path_SD, np.full(count, label)) for label in support.codes])
+    return np.flatnonzero(ratio_CS.min(axis=0) > support.limit).tolist()
 
 
-def _neighbour_strips(sitter: PictureInputs, source: Source | None, seed: int) -> tuple[list[SheetRow], str]:
-    """Pairs of a sample and what is nearest to it: a training image, or without a source a decoded training code."""
-    labels_B = np.repeat(np.arange(min(_ROWS, len(sitter.class_names))), _PAIRS + 1)
-    z_BD, labels_B = (drawn_[: len(labels_B)] for drawn_ in sample_like_holdout(sitter.bundle.latents, labels_B, seed))
-    image_BHWC = decode_in_batches(sitter.decoder, z_BD)
+def _neighbour_rows(inputs: PictureInputs, source: Source | None, seed: int) -> tuple[list[SheetRow], str]:
+    """Pairs of a sample and the nearest training image or, without a source, the nearest training code decoded."""
+    labels_B = np.repeat(np.arange(min(_ROWS, len(inputs.class_names))), _PAIRS + 1)
+    z_BD, labels_B = (drawn_[: len(labels_B)] for drawn_ in sample_like_holdout(inputs.bundle.latents, labels_B, seed))
+    image_BHWC = decode_in_batches(inputs.decoder, z_BD)
     if source is None:
-        near_BHWC = decode_in_batches(sitter.decoder, _nearest_codes(sitter.codes, z_BD, labels_B))
+        near_BHWC = decode_in_batches(inputs.decoder, _nearest_codes(inputs.codes, z_BD, labels_B))
         title = "pairs: a sample, and the nearest training code decoded"
     else:
-        near_BHWC = _nearest_images(training_images(source, sitter.bundle), image_BHWC)
+        near_BHWC = _nearest_images(training_images(source, inputs.bundle), image_BHWC)
         title = "pairs: a sample, and the nearest training image"
     return [
         SheetRow(name, [[image_BHWC[row], near_BHWC[row]] for row in np.flatnonzero(labels_B == label)])
-        for label, name in enumerate(sitter.class_names[:_ROWS])
+        for label, name in enumerate(inputs.class_names[:_ROWS])
     ], title
 
 
 def training_images(source: Source, bundle: Bundle) -> np.ndarray:
-    """The training images of ``bundle`` (uint8 NHWC). Raises ``SourceError`` where ``source`` is another one."""
+    """The training images of ``bundle`` (uint8 NHWC). Raises ``SourceError`` for another source."""
     if source.fingerprint != bundle.info.source.fingerprint:
         hint = "name the source, size and channels that the bundle was trained on"
         raise SourceError("source", f"the bundle's ({bundle.info.source.fingerprint})", source.fingerprint, hint)
@@ -166,7 +173,7 @@ def _nearest_codes(codes: Codes, z_BD: np.ndarray, labels_B: np.ndarray) -> np.n
 
 
 def _nearest_images(train_NHWC: np.ndarray, image_BHWC: np.ndarray, tile: int = 4096) -> np.ndarray:
-    """The training image least far in pixels, for each image."""
+    """The training image nearest to each image, by Euclidean distance of pixels."""
     query_BP = image_BHWC.reshape(len(image_BHWC), -1).astype(np.float32)
     best_B, row_B = np.full(len(query_BP), np.inf), np.zeros(len(query_BP), dtype=np.int64)
     for begin in range(0, len(train_NHWC), tile):

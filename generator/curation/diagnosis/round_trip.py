@@ -1,9 +1,9 @@
-"""Do images of samples lead back to the samples? z -> decoder -> image -> encoder -> z'.
+"""Round trip: decode a sample, encode the image, compare the two codes: z -> decoder -> image -> encoder -> z'.
 
-A sample *returns* when the way from z to z' is no longer than what 95% of held-out codes make of it, each dimension in
-units of the codes' own spread. A decoder asked outside what it was trained on gives images that the encoder places
-elsewhere: the reading of reconstruction as a test of the manifold in Alain & Bengio ("What regularized auto-encoders
-learn from the data-generating distribution", JMLR 2014).
+A sample *returns* if the distance from z to z' is at most the 95% quantile of held-out codes, with each dimension in
+units of the codes' spread. Outside its training distribution, a decoder gives images that the encoder maps to other
+codes: reconstruction as a test of the manifold, as in Alain & Bengio ("What regularized auto-encoders learn from the
+data-generating distribution", JMLR 2014).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DECODE_BATCH = 128
 
 
 class ReturnShare(FrozenModel):
-    """The share of points that return, and the standard error of that share."""
+    """The share of points that return, and its standard error."""
 
     share: float
     error: float
@@ -34,11 +34,11 @@ class ReturnShare(FrozenModel):
 
 @dataclass(frozen=True, eq=False)
 class RoundTrip:
-    """A bundle's two networks, the codes' spread in each dimension that is in use, and the longest way that returns."""
+    """A bundle's decoder and encoder, the codes' spread in each dimension, and the distance limit for a return."""
 
     decoder: ResidentDecoder
     encoder: nn.Module
-    spread_D: np.ndarray  # 0 where a dimension carries nothing: it is not asked to return
+    spread_D: np.ndarray  # 0 for inactive dimensions, which are ignored
     limit: float
 
     def measure_returns(self, points_BD: np.ndarray) -> ReturnShare | Unmeasured:
@@ -53,33 +53,33 @@ class RoundTrip:
         return ReturnShare(share=share, error=float(np.sqrt(share * (1.0 - share) / len(distance_B))))
 
     def return_distances(self, points_BD: np.ndarray) -> np.ndarray:
-        """float64 (B,): root mean square way over the dimensions in use, in units of their spread."""
+        """float64 (B,): root mean square distance from z to z' over the active dimensions, in units of their spread."""
         used = self.spread_D > 0.0
-        back_BD = encode(self.encoder, decode_in_batches(self.decoder, points_BD)) if len(points_BD) else points_BD
-        way_BU = (back_BD - points_BD)[:, used] / self.spread_D[used]
-        distance_B: np.ndarray = np.sqrt((way_BU**2).mean(axis=1))
+        reencoded_BD = encode(self.encoder, decode_in_batches(self.decoder, points_BD)) if len(points_BD) else points_BD
+        error_BU = (reencoded_BD - points_BD)[:, used] / self.spread_D[used]
+        distance_B: np.ndarray = np.sqrt((error_BU**2).mean(axis=1))
         return distance_B
 
 
 def calibrate_round_trip(
     decoder: ResidentDecoder, encoder: nn.Module, holdout_HD: np.ndarray, active_D: np.ndarray
 ) -> RoundTrip | Unmeasured:
-    """The way of held-out codes as the measure of all others. ``active_D``: bool, dimensions in use."""
+    """Calibrate the distance limit on held-out codes. ``active_D``: bool, the active dimensions."""
     if len(holdout_HD) < MIN_CODES:
         return Unmeasured(why=f"{len(holdout_HD)} held-out codes, fewer than {MIN_CODES}")
     if not active_D.any():
-        return Unmeasured(why="no dimension is in use")
+        return Unmeasured(why="no dimension is active")
     spread_D = np.where(active_D, holdout_HD.std(axis=0), 0.0)
-    whole = RoundTrip(decoder, encoder, spread_D, np.inf)
+    unlimited = RoundTrip(decoder, encoder, spread_D, np.inf)
     try:
-        distance_H = whole.return_distances(holdout_HD[:MAX_POINTS])
+        distance_H = unlimited.return_distances(holdout_HD[:MAX_POINTS])
     except InvalidOutput as invalid:
         return Unmeasured(why=f"the decoder gave {invalid.got} for held-out codes")
     return RoundTrip(decoder, encoder, spread_D, float(np.quantile(distance_H, HOLDOUT_QUANTILE)))
 
 
 def decode_in_batches(decoder: ResidentDecoder, points_BD: np.ndarray) -> np.ndarray:
-    """uint8 images_BHWC of any number of points."""
+    """Decode any number of points: uint8 images_BHWC."""
     z_BD = points_BD.astype(np.float32)
     return np.concatenate(
         [decoder.decode(z_BD[begin : begin + decoder.batch]) for begin in range(0, len(z_BD), decoder.batch)]

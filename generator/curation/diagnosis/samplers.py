@@ -1,4 +1,4 @@
-"""Each sampler on trial: fitted to the codes, drawn from, and its samples held against held-out codes."""
+"""Sampler trials: fit each sampler, draw samples, and compare them with held-out codes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from generator.spec.canonical import FrozenModel
 from generator.spec.seeding import noise
 
 _SAMPLES = 2_000
-_TRIAL_FLOW = FlowSettings(epochs=40, patience=4)  # a shorter training than its usual one, which takes minutes
+_TRIAL_FLOW = FlowSettings(epochs=40, patience=4)  # shorter than the default training, which takes minutes
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A fitted distribution, or why there is none. ``settings`` is what would fit it again."""
+    """A fitted distribution, or why there is none. ``settings``: to fit the sampler again."""
 
     name: str
     settings: SamplerSettings | None
@@ -39,10 +39,11 @@ class Candidate:
 
 
 class SamplerFacts(FrozenModel):
-    """What one sampler does with these codes.
+    """The measures of one sampler on these codes.
 
-    ``log_likelihood``: mean natural log-density of a held-out code of its class. ``behind``: nats a code behind the
-    likeliest of all, with its standard error over codes. ``off_support``, ``returns``: of samples.
+    ``log_likelihood``: mean natural log-density of held-out codes, given their class. ``behind``: how many nats per
+    code this is below the best sampler; ``behind_error``: its standard error over codes. ``off_support``,
+    ``classifier``, ``discrepancy``, ``returns``: of samples.
     """
 
     name: str
@@ -57,7 +58,7 @@ class SamplerFacts(FrozenModel):
 
 @dataclass(frozen=True, eq=False)
 class TrialContext:
-    """What samplers are held against. ``tests``: also the two-sample tests, which take most of the time."""
+    """What samplers are compared with. ``tests``: run the two-sample tests, which take most of the time."""
 
     codes: CodeSubset
     support: Support | Unmeasured
@@ -67,18 +68,18 @@ class TrialContext:
 
 
 def fit_candidates(codes: Codes, seed: int, *, ring: bool, flow: bool = True) -> list[Candidate]:
-    """The samplers of this program with their usual settings, fitted to at most ``views.MAX_FIT`` of ``codes``.
+    """Fit all samplers, with their default settings, to at most ``code_subset.MAX_FIT`` of ``codes``.
 
-    ``polar`` only for a ``ring`` in two dimensions. A sampler that cannot be fitted says why instead.
+    ``polar`` is fitted only for a ``ring`` in two dimensions. If a sampler cannot be fitted, the candidate says why.
     """
     some = limit_codes(codes, seed)
     wanted: list[SamplerSettings] = [GaussianSettings(), MixtureSettings()]
     wanted += [PolarSettings()] if ring and codes.dims == 2 else []
     wanted += [FlowSettings()] if flow else []
-    on_trial = [_TRIAL_FLOW if isinstance(settings, FlowSettings) else settings for settings in wanted]
+    settings_to_fit = [_TRIAL_FLOW if isinstance(settings, FlowSettings) else settings for settings in wanted]
     return [
         Candidate(settings.family, settings, _try_fit(some, tried, seed))
-        for settings, tried in zip(wanted, on_trial, strict=True)
+        for settings, tried in zip(wanted, settings_to_fit, strict=True)
     ]
 
 
@@ -89,20 +90,22 @@ def _try_fit(codes: Codes, settings: SamplerSettings, seed: int) -> LatentDistri
         return Unmeasured(why=str(refused))
 
 
-def evaluate_candidates(tried: list[Candidate], bench: TrialContext) -> tuple[SamplerFacts, ...]:
-    """The facts of each candidate, in the same order."""
-    log_density = {c.name: _log_density(c.fitted, bench.codes) for c in tried}
+def evaluate_candidates(tried: list[Candidate], context: TrialContext) -> tuple[SamplerFacts, ...]:
+    """Measure each candidate; results in the same order."""
+    log_density = {c.name: _log_density(c.fitted, context.codes) for c in tried}
     measured = {name: found_H for name, found_H in log_density.items() if isinstance(found_H, np.ndarray)}
     best_H = max(measured.values(), key=lambda found_H: float(found_H.mean()), default=np.zeros(0))
     facts = []
     for candidate in tried:
         found_H = measured.get(candidate.name)
         gap_H = np.zeros(1) if found_H is None else best_H - found_H
-        said = log_density[candidate.name]
+        log_density_H = log_density[candidate.name]
         facts.append(
-            _measure_candidate(candidate, bench).model_copy(
+            _measure_candidate(candidate, context).model_copy(
                 update={
-                    "log_likelihood": said if isinstance(said, Unmeasured) else float(said.mean()),
+                    "log_likelihood": log_density_H
+                    if isinstance(log_density_H, Unmeasured)
+                    else float(log_density_H.mean()),
                     "behind": float(gap_H.mean()),
                     "behind_error": float(gap_H.std() / np.sqrt(len(gap_H))),
                 }
@@ -111,47 +114,49 @@ def evaluate_candidates(tried: list[Candidate], bench: TrialContext) -> tuple[Sa
     return tuple(facts)
 
 
-def _log_density(fitted: LatentDistribution | Unmeasured, view: CodeSubset) -> np.ndarray | Unmeasured:
+def _log_density(fitted: LatentDistribution | Unmeasured, subset: CodeSubset) -> np.ndarray | Unmeasured:
     if isinstance(fitted, Unmeasured):
         return fitted
-    if not len(view.holdout_HD):
+    if not len(subset.holdout_HD):
         return Unmeasured(why="no held-out codes")
-    return fitted.log_prob(view.holdout_HD, view.holdout_labels_H)
+    return fitted.log_prob(subset.holdout_HD, subset.holdout_labels_H)
 
 
-def _measure_candidate(candidate: Candidate, bench: TrialContext) -> SamplerFacts:
-    fitted, view = candidate.fitted, bench.codes
-    if isinstance(fitted, Unmeasured) or not len(view.holdout_HD):
+def _measure_candidate(candidate: Candidate, context: TrialContext) -> SamplerFacts:
+    fitted, subset = candidate.fitted, context.codes
+    if isinstance(fitted, Unmeasured) or not len(subset.holdout_HD):
         why = fitted if isinstance(fitted, Unmeasured) else Unmeasured(why="no held-out codes")
         return SamplerFacts(
             name=candidate.name, log_likelihood=why, off_support=why, classifier=why, discrepancy=why, returns=why
         )
-    z_BD, labels_B = sample_like_holdout(fitted, view.holdout_labels_H, bench.seed)
-    same_HD = z_BD[: len(view.holdout_HD)]  # as many as there are held-out codes, with their very labels
+    z_BD, labels_B = sample_like_holdout(fitted, subset.holdout_labels_H, context.seed)
+    same_HD = z_BD[: len(subset.holdout_HD)]  # as many as held-out codes, with the same labels
     skipped = Unmeasured(why="left out")
     return SamplerFacts(
         name=candidate.name,
         log_likelihood=0.0,
-        off_support=bench.support
-        if isinstance(bench.support, Unmeasured)
-        else bench.support.measure_off_support(z_BD, labels_B),
-        classifier=_classifier_test(same_HD, bench) if bench.tests else skipped,
-        discrepancy=mmd_test(same_HD, view.holdout_HD, seed=bench.seed) if bench.tests else skipped,
-        returns=bench.round_trip
-        if isinstance(bench.round_trip, Unmeasured)
-        else bench.round_trip.measure_returns(z_BD),
+        off_support=context.support
+        if isinstance(context.support, Unmeasured)
+        else context.support.measure_off_support(z_BD, labels_B),
+        classifier=_classifier_test(same_HD, context) if context.tests else skipped,
+        discrepancy=mmd_test(same_HD, subset.holdout_HD, seed=context.seed) if context.tests else skipped,
+        returns=context.round_trip
+        if isinstance(context.round_trip, Unmeasured)
+        else context.round_trip.measure_returns(z_BD),
     )
 
 
-def _classifier_test(same_HD: np.ndarray, bench: TrialContext) -> Accuracy | Unmeasured:
-    """The classifier also sees how far a point is from the training codes of its class: a fixed function of the point
-    and its label, without which so small a network finds little in many dimensions."""
-    view = bench.codes
-    seen = [
-        _with_support_distance(points_HD, view.holdout_labels_H, bench.support)
-        for points_HD in (same_HD, view.holdout_HD)
+def _classifier_test(same_HD: np.ndarray, context: TrialContext) -> Accuracy | Unmeasured:
+    """The classifier test with one more feature: the distance to the training codes of the class.
+
+    It is a fixed function of the point and its label. Without it, so small a network finds little in many dimensions.
+    """
+    subset = context.codes
+    points = [
+        _with_support_distance(points_HD, subset.holdout_labels_H, context.support)
+        for points_HD in (same_HD, subset.holdout_HD)
     ]
-    return classifier_test(*seen, seed=bench.seed)
+    return classifier_test(*points, seed=context.seed)
 
 
 def _with_support_distance(points_HD: np.ndarray, labels_H: np.ndarray, support: Support | Unmeasured) -> np.ndarray:
@@ -162,7 +167,7 @@ def _with_support_distance(points_HD: np.ndarray, labels_H: np.ndarray, support:
 
 
 def sample_like_holdout(fitted: LatentDistribution, labels_H: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(z_BD, labels_B): samples with the labels of the holdout, which is gone through as often as needed."""
+    """(z_BD, labels_B): at least 2,000 samples, with the labels of the holdout, repeated as often as needed."""
     rows_B = np.arange(max(_SAMPLES, len(labels_H)))
     labels_B = labels_H[rows_B % len(labels_H)]
     return fitted.sample(noise(seed, rows_B, np.zeros_like(rows_B), fitted.dims), labels_B).z_BD, labels_B

@@ -1,4 +1,4 @@
-"""Is there a ring or a hole in the codes? Persistent homology on landmarks, judged against clouds without a hole."""
+"""Rings and holes in the codes: persistent homology on landmarks, compared with Gaussian clouds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from generator.spec.canonical import FrozenModel
 
 MIN_CODES = 40
 LANDMARKS, REFERENCES = 128, 8
-_CLASS_SETTINGS, _MAX_CLASSES = (80, 4), 10  # landmarks and references for one class; the classes looked at
-_OUTLIER_SHARE = 0.1  # share of the codes that are left out as outliers, which landmarks would seek
-MIN_BAR = 0.4  # of the codes' own scale
-MIN_RATIO = 3.0  # of a bar's death to its birth: the hole over the gaps in its rim, which splinters do not have
-MIN_OVER_REFERENCE = 1.5  # times the longest bar of all references
+_CLASS_SETTINGS, _MAX_CLASSES = (80, 4), 10  # landmarks and references for one class; maximum number of classes
+_OUTLIER_SHARE = 0.1  # share of codes left out as outliers, because farthest-first landmarks would select them
+MIN_BAR = 0.4  # in units of the landmarks' scale
+MIN_RATIO = 3.0  # death over birth of a bar: size of the hole over gaps in its rim; small for scattered codes
+MIN_OVER_REFERENCE = 1.5  # relative to the longest bar of all references
 
 
 class Loop(FrozenModel):
-    """``bar``: the longest H1 bar (death minus birth), in units of the landmarks' median distance from their middle.
+    """``bar``: the longest H1 bar (death minus birth), in units of the landmarks' median distance from
+    their median.
 
     ``reference``: the longest such bar in Gaussian clouds of the same covariance, over all repetitions.
     """
@@ -33,11 +34,11 @@ class Loop(FrozenModel):
 def measure_loop(
     codes_SD: np.ndarray, *, seed: int = 0, landmarks: int = LANDMARKS, references: int = REFERENCES
 ) -> Loop | Unmeasured:
-    """Longest bar of H1 of the Vietoris-Rips complex (Edelsbrunner, Letscher & Zomorodian, 2002; Tralie, Saul &
+    """The longest H1 bar of the Vietoris-Rips complex (Edelsbrunner, Letscher & Zomorodian, 2002; Tralie, Saul &
     Bar-On, "Ripser.py", JOSS 2018) on landmarks chosen farthest first (de Silva & Carlsson, 2004).
 
-    Noise makes bars too, so it is called a ring only where the bar is long, and much longer than in any of several
-    Gaussian clouds of as many codes with the same covariance, which have no hole. One dimension has no rings.
+    Noise gives bars too, so ``ring`` is set only if the bar is long, and much longer than in several Gaussian clouds
+    with the same number of codes and the same covariance, which have no hole. One dimension has no rings.
     """
     if codes_SD.shape[1] < 2:
         return Unmeasured(why="one dimension has no rings")
@@ -53,7 +54,7 @@ def measure_loop(
 
 
 def ring_classes(codes_SD: np.ndarray, labels_S: np.ndarray, names: tuple[str, ...], *, seed: int = 0) -> list[str]:
-    """The classes that are rings by themselves, of the ten with most codes, on fewer landmarks and references."""
+    """The classes whose own codes form a ring, among the ten largest, with fewer landmarks and references."""
     count_C = np.bincount(labels_S, minlength=len(names))
     landmarks, references = _CLASS_SETTINGS
     found = []
@@ -65,7 +66,7 @@ def ring_classes(codes_SD: np.ndarray, labels_S: np.ndarray, names: tuple[str, .
 
 
 def _longest_bar(codes_SD: np.ndarray, landmarks: int) -> tuple[float, float]:
-    """The longest bar in units of the landmarks' scale, and its death over its birth; zeros where there is none."""
+    """The longest bar in units of the landmarks' scale, and its death over its birth; zeros without bars."""
     landmark_LD = farthest_first(_drop_outliers(codes_SD), landmarks)
     scale = float(np.median(np.linalg.norm(landmark_LD - np.median(landmark_LD, axis=0), axis=1)))
     bars_B2 = ripser(landmark_LD, maxdim=1)["dgms"][1]
@@ -82,7 +83,7 @@ def _drop_outliers(codes_SD: np.ndarray) -> np.ndarray:
 
 
 def farthest_first(codes_SD: np.ndarray, count: int) -> np.ndarray:
-    """Up to ``count`` codes, each the farthest from those before it; the first is the one nearest to the mean."""
+    """Up to ``count`` codes, each the farthest from those before it; the first is the nearest to the mean."""
     distance_S = np.linalg.norm(codes_SD - codes_SD.mean(axis=0), axis=1)
     rows = [int(distance_S.argmin())]
     distance_S = np.linalg.norm(codes_SD - codes_SD[rows[0]], axis=1)

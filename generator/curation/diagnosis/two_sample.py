@@ -1,4 +1,4 @@
-"""Are samples distinguishable from held-out codes? Two tests, each from its paper."""
+"""Two-sample tests of samples against held-out codes: classifier test and maximum mean discrepancy."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from generator.spec.canonical import FrozenModel
 MIN_CODES = 30
 _FOLDS, _HIDDEN, _STEPS = 5, 20, 80
 _MAX_EACH = 1_000
-_INFLATION = 1.5  # of the accuracy's standard deviation over a binomial's, as folds share their training codes
+_INFLATION = 1.5  # of the accuracy's standard deviation relative to a binomial's, because folds share training codes
 _PERMUTATIONS, _MAX_MMD = 200, 800
 
 
 class Accuracy(FrozenModel):
-    """Of a classifier that tells samples from held-out codes: 0.5 is indistinguishable, 1 told apart always."""
+    """Accuracy of a classifier that separates samples from held-out codes; 0.5 if indistinguishable."""
 
     accuracy: float
     low: float  # 95% interval
     high: float
-    p_value: float  # of an accuracy this high where both are of one distribution
+    p_value: float  # of an accuracy this high if both have the same distribution
 
 
 class Discrepancy(FrozenModel):
-    """Squared maximum mean discrepancy, unbiased (so it may fall below 0), and its permutation p-value."""
+    """Squared maximum mean discrepancy, unbiased (it may be negative), and its permutation p-value."""
 
     mmd2: float
     p_value: float
@@ -42,8 +42,8 @@ class Discrepancy(FrozenModel):
 def classifier_test(samples_BD: np.ndarray, codes_HD: np.ndarray, *, seed: int = 0) -> Accuracy | Unmeasured:
     """Classifier two-sample test: Lopez-Paz & Oquab, "Revisiting classifier two-sample tests", ICLR 2017.
 
-    Their network (one hidden layer of 20 rectifiers; by L-BFGS with weight decay), cross-validated in five folds on
-    standardised codes, as many of the one as of the other.
+    The network of the paper (one hidden layer of 20 rectifiers), trained by L-BFGS with weight decay, cross-validated
+    in five folds on standardised codes, with equal numbers of samples and codes.
     """
     count = min(len(samples_BD), len(codes_HD), _MAX_EACH)
     if count < MIN_CODES:
@@ -70,7 +70,7 @@ def classifier_test(samples_BD: np.ndarray, codes_HD: np.ndarray, *, seed: int =
 def mmd_test(samples_BD: np.ndarray, codes_HD: np.ndarray, *, seed: int = 0) -> Discrepancy | Unmeasured:
     """Maximum mean discrepancy: Gretton et al., "A kernel two-sample test", JMLR 2012, its unbiased estimate (eq. 3).
 
-    Gaussian kernel with the median distance as its width; the p-value is of 200 relabellings.
+    Gaussian kernel with the median distance as its width; the p-value is from 200 permutations.
     """
     count = min(len(samples_BD), len(codes_HD), _MAX_MMD)
     if count < MIN_CODES:
@@ -95,7 +95,7 @@ def _group_signs(count: int) -> np.ndarray:
 
 
 def _mmd2(kernel_NN: np.ndarray, sign_NP: np.ndarray, count: int) -> np.ndarray:
-    """Eq. 3 for each column of signs: within-sample sums by count (count - 1), between-sample ones by count^2."""
+    """Eq. 3 for each column of signs: within-sample sums / (count (count - 1)), between-sample sums / count^2."""
     all_P = np.full(sign_NP.shape[1], kernel_NN.sum())
     signed_P = (sign_NP * (kernel_NN @ sign_NP)).sum(axis=0)  # within minus between
     within_P, between_P = (all_P + signed_P) / 2.0, (all_P - signed_P) / 2.0

@@ -1,4 +1,4 @@
-"""What a measure gives where it cannot be taken."""
+"""The value of a measure that could not be taken, with the reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from generator.spec.canonical import FrozenModel
 
 
 class Unmeasured(FrozenModel):
-    """Not measurable, and why, in a few words for people."""
+    """Not measured. ``why``: the reason, for people."""
 
     measured: Literal[False] = False
     why: str

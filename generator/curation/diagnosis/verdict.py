@@ -1,4 +1,4 @@
-"""From measures to a plain verdict, and to the sampler that ``latentmill fit --sampler auto`` takes."""
+"""The verdict on a latent space, and the choice of a sampler for ``latentmill fit --sampler auto``."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Kind = Literal[
 
 @final
 class Thresholds(FrozenModel):
-    """Where a measure turns into a word, and why there."""
+    """Thresholds of the verdict, with the reasons for their values."""
 
-    convex: float = 0.15  # off-support share of midpoints: three times what held-out codes themselves have (5%)
-    agreement: float = 0.75  # of nearest codes of one's own class: three of four neighbours; chance is 1 / classes
-    blurred: float = 0.60  # agreement below which a sample will often look like another class: two of five differ
-    mingled: float = 0.40  # agreement below which classes are scattered among one another: most neighbours differ
+    convex: float = 0.15  # off-support share of midpoints: three times that of held-out codes (5%)
+    agreement: float = 0.75  # share of neighbours of the same class: three of four; 1 / classes by chance
+    blurred: float = 0.60  # agreement below which samples often look like another class: two of five neighbours differ
+    scattered: float = 0.40  # agreement below which classes are mixed: most neighbours differ
     hopkins: float = 0.60  # against one Gaussian; single Gaussians stay within 0.5 +- 0.06 at 180 codes
-    off_support: float = 0.10  # of samples: twice the holdout's own 5%; below it, samplers are equally safe
+    off_support: float = 0.10  # of samples: twice the 5% of the holdout; below it, samplers are equally safe
     off_support_slack: float = 0.05  # above the best sampler's share: about two standard errors of small holdouts
-    nats: float = 0.05  # a code: smaller differences of held-out likelihood choose nothing
+    nats: float = 0.05  # per code: smaller differences of held-out likelihood are ignored
 
 
 THRESHOLDS = Thresholds()
@@ -42,18 +42,21 @@ _SENTENCES: dict[Kind, str] = {
     "collapsed": "the codes hardly differ, so every sample is the same image; train with a smaller beta or longer",
     "ring-like": "codes lie around a hole that a Gaussian would fill; use flow or polar",
     "clustered and convex": "a point between two codes of a class is among codes; mixture is safe",
-    "one convex cloud": "a point between two codes is among codes, but clusters run into one another; "
+    "one convex cloud": "a point between two codes is among codes, but clusters overlap; "
     "gaussian and mixture are safe, classes may look alike",
     "clustered, not convex": "clusters are bent or broken, so points between codes fall outside; "
     "use flow, or a mixture of many clusters",
     "scattered": "neighbours belong to different classes, or points between codes fall outside; "
-    "no sampler mends that: train vae or adversarial, or with more dimensions",
+    "no sampler corrects that: train vae or adversarial, or with more dimensions",
     "undecided": "whether points between codes are among codes could not be measured; hold out more images",
 }
 
 
 class Verdict(FrozenModel):
-    """``kind`` in two or three words, ``sentence`` with its consequence, ``sampler`` to take (``None``: none fits)."""
+    """``kind``: the shape of the codes; ``sentence``: the kind and what follows from it.
+
+    ``sampler``: the recommended one; ``None`` if none can be fitted. ``because``: why this sampler.
+    """
 
     kind: Kind
     sentence: str
@@ -63,7 +66,7 @@ class Verdict(FrozenModel):
 
 
 class LatentShape(FrozenModel):
-    """The measures of the codes themselves that the verdict rests on. ``ring_classes``: rings by themselves."""
+    """The measures of the codes that the verdict uses. ``ring_classes``: classes whose own codes form a ring."""
 
     active_dims: int
     dims: int
@@ -76,7 +79,7 @@ class LatentShape(FrozenModel):
 
 
 def make_verdict(shape: LatentShape, samplers: tuple[SamplerFacts, ...]) -> Verdict:
-    """The verdict on a latent space whose samplers were tried."""
+    """The verdict on a latent space, from its shape and the measured samplers."""
     kind = kind_of(shape)
     sampler, because = choose_sampler(shape, samplers)
     return Verdict(
@@ -85,13 +88,13 @@ def make_verdict(shape: LatentShape, samplers: tuple[SamplerFacts, ...]) -> Verd
 
 
 def kind_of(shape: LatentShape) -> Kind:
-    """The word for the shape of the codes."""
+    """The kind of the shape of the codes."""
     if shape.active_dims == 0:
         return "collapsed"
     convex = _is_convex(shape)
     if shape.ring_classes or (_has_global_hole(shape) and not (shape.labelled and convex)):
         return "ring-like"
-    if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.mingled:
+    if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.scattered:
         return "scattered"
     if isinstance(shape.midpoints, Unmeasured):
         return "undecided"
@@ -102,21 +105,21 @@ def kind_of(shape: LatentShape) -> Kind:
 
 
 def choose_sampler(shape: LatentShape, samplers: tuple[SamplerFacts, ...]) -> tuple[str | None, str]:
-    """(name, why): of the samplers that stay on the codes' support the likeliest on held-out codes.
+    """(name, why): among the samplers that stay on the codes' support, the one likeliest on held-out codes.
 
-    Where several are as likely as the best, the first in order: the simplest; for a ring those made for it.
+    Among several that are about as likely as the best, the preferred one: the simplest or, for a ring, one made for it.
     """
-    tried = [facts for facts in samplers if not isinstance(facts.log_likelihood, Unmeasured)]
-    if not tried:
+    fitted = [facts for facts in samplers if not isinstance(facts.log_likelihood, Unmeasured)]
+    if not fitted:
         return None, "no sampler can be fitted to these codes"
-    least = min((_off_support_share(facts) for facts in tried), default=0.0)
+    least = min((_off_support_share(facts) for facts in fitted), default=0.0)
     limit = max(THRESHOLDS.off_support, least + THRESHOLDS.off_support_slack)
-    safe = [facts for facts in tried if _off_support_share(facts) <= limit]
-    ahead = min(safe, key=lambda facts: facts.behind)
-    close = [f for f in safe if f.behind - ahead.behind <= max(THRESHOLDS.nats, 2.0 * _gap_error(f, ahead))]
+    safe = [facts for facts in fitted if _off_support_share(facts) <= limit]
+    likeliest = min(safe, key=lambda facts: facts.behind)
+    tied = [f for f in safe if f.behind - likeliest.behind <= max(THRESHOLDS.nats, 2.0 * _gap_error(f, likeliest))]
     order = _preference(shape)
-    taken = min(close, key=lambda facts: order.index(facts.name))
-    return taken.name, _choice_reason(taken, ahead, tried, safe)
+    chosen = min(tied, key=lambda facts: order.index(facts.name))
+    return chosen.name, _choice_reason(chosen, likeliest, fitted, safe)
 
 
 def _preference(shape: LatentShape) -> tuple[str, ...]:
@@ -128,27 +131,27 @@ def _preference(shape: LatentShape) -> tuple[str, ...]:
 
 
 def _choice_reason(
-    taken: SamplerFacts, ahead: SamplerFacts, tried: list[SamplerFacts], safe: list[SamplerFacts]
+    chosen: SamplerFacts, likeliest: SamplerFacts, fitted: list[SamplerFacts], safe: list[SamplerFacts]
 ) -> str:
     parts = []
-    if not isinstance(taken.off_support, Unmeasured):
-        parts.append(f"{taken.off_support.share:.0%} of its samples lie off the codes' support")
-    left = [facts for facts in tried if facts not in safe]
-    parts += [f"{facts.name} has {_off_support_share(facts):.0%} there" for facts in left]
+    if not isinstance(chosen.off_support, Unmeasured):
+        parts.append(f"{chosen.off_support.share:.0%} of its samples lie off the codes' support")
+    rejected = [facts for facts in fitted if facts not in safe]
+    parts += [f"{facts.name} has {_off_support_share(facts):.0%} there" for facts in rejected]
     others = len(safe) - 1
-    if others and taken is ahead:
+    if others and chosen is likeliest:
         parts.append("held-out codes are likeliest under it")
     elif others:
-        parts.append(f"{ahead.name} makes held-out codes no likelier to speak of")
-    return "; ".join(parts) or "the only one that can be fitted"
+        parts.append(f"held-out codes are not noticeably likelier under {likeliest.name}")
+    return "; ".join(parts) or "the only sampler that can be fitted"
 
 
 def _off_support_share(facts: SamplerFacts) -> float:
     return 0.0 if isinstance(facts.off_support, Unmeasured) else facts.off_support.share
 
 
-def _gap_error(facts: SamplerFacts, ahead: SamplerFacts) -> float:
-    return 0.0 if facts is ahead else facts.behind_error
+def _gap_error(facts: SamplerFacts, likeliest: SamplerFacts) -> float:
+    return 0.0 if facts is likeliest else facts.behind_error
 
 
 def _is_convex(shape: LatentShape) -> bool:
@@ -156,7 +159,7 @@ def _is_convex(shape: LatentShape) -> bool:
 
 
 def has_hole(shape: LatentShape) -> bool:
-    """Whether all codes together, or those of some class, lie around a hole."""
+    """Whether all codes together, or the codes of one class, surround a hole."""
     return bool(shape.ring_classes) or _has_global_hole(shape)
 
 
@@ -173,11 +176,11 @@ def _is_clustered(shape: LatentShape) -> bool:
 def _remarks(shape: LatentShape) -> tuple[str, ...]:
     found = []
     if 0 < shape.active_dims < shape.dims:
-        found.append(f"{shape.dims - shape.active_dims} of {shape.dims} dimensions carry nothing")
+        found.append(f"{shape.dims - shape.active_dims} of {shape.dims} dimensions carry no information")
     if _has_global_hole(shape) and shape.labelled and not shape.ring_classes:
         found.append("the classes lie around a hole: sampling within a class is safe, walking across it may not be")
     if shape.ring_classes:
-        found.append(f"rings by themselves: {', '.join(shape.ring_classes)}")
+        found.append(f"classes that form rings: {', '.join(shape.ring_classes)}")
     if not isinstance(shape.agreement, Unmeasured) and shape.agreement < THRESHOLDS.blurred:
         found.append(
             f"only {shape.agreement:.0%} of a code's neighbours are of its class: "

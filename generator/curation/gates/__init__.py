@@ -1,4 +1,4 @@
-"""Gates: a finished build is measured, and promoted only if what was asked for holds. Imports no torch."""
+"""Gates: thresholds that a finished build must meet before it is promoted. Imports no torch."""
 
 from generator.curation.gates.config import Gates, Reference
 from generator.curation.gates.evaluate import evaluate_gates

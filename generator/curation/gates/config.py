@@ -1,4 +1,4 @@
-"""What a build has to hold before readers get it."""
+"""The gates that a build must pass before promotion."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pydantic import Field
 from generator.spec.canonical import FrozenModel
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-# ``auto``: the usual threshold where the gate can be measured, and no gate where it cannot.
+# ``auto``: the default threshold if the gate can be measured, otherwise no gate.
 AutoShare = Share | Literal["auto"] | None
 
 
 class Reference(FrozenModel):
-    """Real images to compare with: the ``source`` that the bundle was learned from, given as for training.
+    """Gates against reference images: the ``source`` that the bundle was trained on, given as for training.
 
-    ``test``: other real images for testing only, or ``test`` for that split of the source. ``copies``: share of images
-    nearer to a training image than the 0.1% quantile of the held-out ones, at most. ``fidelity``: the Fréchet distance,
-    at most so many times that of as many real training images. ``usefulness``: accuracy of a classifier trained on the
-    build over that of one trained on the real images, at least. ``limit``: images of the build that are looked at.
-    ``steps`` and ``seeds``: of the classifiers.
+    ``test``: a source of other real images for testing only, or ``test`` for that split of the source. ``copies``:
+    maximum share of images nearer to a training image than the 0.1% quantile of the held-out ones. ``fidelity``:
+    maximum Fréchet distance, as a multiple of that of as many real training images. ``usefulness``: minimum accuracy of
+    a classifier trained on the build, relative to one trained on the real images. ``limit``: maximum number of images
+    of the build that are measured. ``steps`` and ``seeds``: of the classifiers.
     """
 
     source: str = Field(min_length=1, max_length=1000)
@@ -35,20 +35,22 @@ class Reference(FrozenModel):
 
 
 class Gates(FrozenModel):
-    """The gates of a build; ``None`` (in YAML ``null``) switches one off.
+    """The gates of a build; ``None`` (in YAML ``null``) switches a gate off.
 
-    ``auto`` is the usual threshold where the gate can be measured: ``copies`` 0.01, ``drift`` 0.1, ``confidence_drop``
-    0.2. A gate with a number of its own that cannot be measured does not hold.
+    ``auto`` is the default threshold if the gate can be measured: ``copies`` 0.01, ``drift`` 0.1, ``confidence_drop``
+    0.2; otherwise the gate passes. A gate with an explicit threshold fails if it cannot be
+    measured; ``drift`` and ``confidence_drop`` pass while no build has been promoted.
 
-    ``counts``: every class has exactly the images that the recipe asks for. ``images``: so many in all, at least.
-    ``balance``: the smallest class over the largest, of all classes of the bundle, at least. ``copies``: share of
-    images that lie as near to a training image as the nearest 0.1% of held-out real ones do, by the bundle's sketch, at
-    most. ``duplicates``: share of images that another one of the build equals, at most. ``near_duplicates``: of 1,000
-    images, the share that lies as near to another one as copies do, at most. ``drift``: how unlike the last promoted
-    build, from 0 (alike) to 1 (nothing in common), at most; with it no class that the last promoted build had may be
-    missing. ``confidence_drop``: how much less the bundle's judge believes in the labels of a class than in the last
-    promoted build, at most. ``reference``: measures beside real images. ``limit``: images that are looked at, spread
-    over the build; 1,000 of them for drift. What is looked at has to be as it was committed, in any case.
+    ``counts``: every class must have exactly the number of images in the recipe. ``images``: minimum number of images
+    in the build. ``balance``: minimum size of the smallest class over that of the largest, of all classes of the
+    bundle. ``copies``: maximum share of images as near to a training image as the nearest 0.1% of held-out real ones
+    are, by the bundle's copy index. ``duplicates``: maximum share of images equal to another image of the
+    build. ``near_duplicates``: maximum share, of 1,000 images, that are as near to another one as copies are.
+    ``drift``: maximum difference to the last promoted build, from 0 (same distribution) to 1 (disjoint); with it, every
+    class of the last promoted build must be present. ``confidence_drop``: maximum drop of the judge's mean confidence
+    in the labels of a class, compared with the last promoted build. ``reference``: gates against real images.
+    ``limit``: maximum number of images that are read, spread over the build; 1,000 of them for drift. Shards that are
+    read must be undamaged in any case.
     """
 
     counts: bool = True

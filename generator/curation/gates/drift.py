@@ -1,7 +1,7 @@
-"""How unlike two builds are: a kernel two-sample statistic on their images, and on images with their labels.
+"""Drift between two builds: a kernel two-sample statistic on their images and labels, and the drop of confidence.
 
-Deterministic, on at most 1,000 images of each, reduced to at most 16 pixels a side. Legend: N images of both, half of
-them of each build; P reduced pixels.
+Deterministic, on at most 1,000 images of each build, reduced to at most 16 pixels a side. Legend: N images, half of
+them from each build; P reduced pixels; R groupings of the N images into two halves; M table rows.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from generator.models.screening.copy_index import block_sums
 MAX_IMAGES = 1000
 MIN_IMAGES = 50
 _SIDE, _WIDTH_QUANTILE, _PERMUTATIONS = 16, 0.02, 200
-_MIN_CLASS_ROWS = 30  # rows, to speak of the confidence of a class
+_MIN_CLASS_ROWS = 30  # table rows that the mean confidence of a class needs
 
 
 @dataclass(frozen=True)
 class Drift:
-    """``share``: of what the two builds could have in common, how much they have not: 0 alike, 1 nothing in common.
+    """``share``: drift from 0 (same distribution) to 1 (disjoint).
 
-    ``p_value``: of a share this large where both are of one distribution. ``images`` of each build.
+    ``p_value``: of a share this large if both builds have the same distribution. ``images``: number from each build.
     """
 
     share: float
@@ -33,18 +33,19 @@ class Drift:
     images: int
 
 
-def drift(ours: ImageSubset, theirs: ImageSubset, *, labelled: bool, seed: int = 0) -> Drift | None:
-    """The squared maximum mean discrepancy over its largest possible value; ``None`` for under 50 images of either.
+def drift(current: ImageSubset, promoted: ImageSubset, *, labelled: bool, seed: int = 0) -> Drift | None:
+    """The squared maximum mean discrepancy, normalised to at most 1; ``None`` for fewer than 50 images of either build.
 
     Gretton et al., "A kernel two-sample test", JMLR 2012: the unbiased estimate of equation 3, divided by the sum of
-    its two terms within the builds, so that it ends at 1. The kernel is a Gaussian whose width is the 2% quantile of
-    the distances in ``theirs``; where there are labels, it is 0 between images of two classes. So it sees other images,
-    other shares of the classes, and other labels on the same images. The p-value is of 200 relabellings.
+    its two within-build terms, so that its maximum is 1. The kernel is a Gaussian whose width is the 2% quantile of the
+    distances in ``promoted``; with ``labelled``, it is 0 between images of different classes. So the statistic detects
+    different images, different class shares, and different labels of the same images. The p-value is a permutation
+    test with 200 permutations, seeded by ``seed``.
     """
-    count = min(len(ours), len(theirs), MAX_IMAGES)
+    count = min(len(current), len(promoted), MAX_IMAGES)
     if count < MIN_IMAGES:
         return None
-    chosen = [_with_even_rows(each, count) for each in (ours, theirs)]
+    chosen = [_with_even_rows(each, count) for each in (current, promoted)]
     points_NP = np.concatenate([_reduced_pixels(each.images_NHWC[rows]) for each, rows in chosen])
     labels_N = np.concatenate([each.labels_N[rows] for each, rows in chosen])
     distances_NN = cdist(points_NP, points_NP)
@@ -59,21 +60,23 @@ def drift(ours: ImageSubset, theirs: ImageSubset, *, labelled: bool, seed: int =
     return Drift(share=min(1.0, max(0.0, float(share_R[0]))), p_value=p_value, images=count)
 
 
-def confidence_drop(ours: ImageSubset, theirs: ImageSubset, classes: int) -> tuple[float, int] | None:
-    """The class whose label confidence fell most from ``theirs`` to ``ours``: by how much, and which class.
+def confidence_drop(current: ImageSubset, promoted: ImageSubset, classes: int) -> tuple[float, int] | None:
+    """The largest drop of a class's mean label confidence from ``promoted`` to ``current``, and that class.
 
-    ``None`` where no class has 30 rows of which the judge of the bundle said something in both builds.
+    ``None`` if no class has 30 rows with a confidence in both builds.
     """
-    falls = list[tuple[float, int]]()
+    drops = list[tuple[float, int]]()
     for label in range(max(1, classes)):
-        sure = [each.confidence_M[(each.labels_M == label) & ~np.isnan(each.confidence_M)] for each in (ours, theirs)]
-        if min(map(len, sure)) >= _MIN_CLASS_ROWS:
-            falls.append((float(sure[1].mean(dtype=np.float64) - sure[0].mean(dtype=np.float64)), label))
-    return max(falls, default=None)
+        confidences = [
+            each.confidence_M[(each.labels_M == label) & ~np.isnan(each.confidence_M)] for each in (current, promoted)
+        ]
+        if min(map(len, confidences)) >= _MIN_CLASS_ROWS:
+            drops.append((float(confidences[1].mean(dtype=np.float64) - confidences[0].mean(dtype=np.float64)), label))
+    return max(drops, default=None)
 
 
 def _drift_shares(kernel_NN: np.ndarray, sign_NR: np.ndarray, count: int) -> np.ndarray:
-    """For each column of signs, one for each build: equation 3 over its terms within."""
+    """The drift of each grouping (column of +1 and -1): equation 3 over its within-group terms."""
     rows_N, products_NR = kernel_NN.sum(axis=1), kernel_NN @ sign_NR
     whole, signed_R = rows_N.sum(), (sign_NR * products_NR).sum(axis=0)
     within_R, between_R = (whole + signed_R) / 2.0, (whole - signed_R) / 2.0  # sums over ordered pairs

@@ -1,4 +1,4 @@
-"""One build before its gates: look at it, measure, say in words what holds, and keep the verdict beside the build."""
+"""Evaluate the gates of one build and store the verdict beside it."""
 
 from __future__ import annotations
 
@@ -37,41 +37,42 @@ def evaluate_gates(
     on_stage: OnStage = lambda _: None,
     at: datetime | None = None,
 ) -> Verdict:
-    """Measure the committed build ``build_id`` of ``dataset`` (``<destination>/<name>``), and say whether it may pass.
+    """Evaluate the gates of the committed build ``build_id`` of ``dataset`` (``<destination>/<name>``).
 
-    ``bundle``: the store seen from the bundle that made it, for copies and near duplicates. ``s3``: how a reference's
-    dataset is opened. Drift is measured against the build that readers get now, or that they got before this one. The
-    verdict goes to ``reports/verdict.json`` of the build, outside the commit, in place of an earlier one; so does what
-    is measured beside a reference (``reports/quality.json``). Nothing is promoted here.
+    ``bundle``: a store rooted at the bundle that made the build, for copies and near duplicates. ``s3``: S3 settings to
+    open the dataset for the reference gates. Drift is measured against the build that readers get now or, if that is
+    this build, against the one promoted before it. The verdict is written to ``reports/verdict.json`` of the build,
+    outside the commit, and replaces an earlier one; so does the report of the reference gates
+    (``reports/quality.json``). Nothing is promoted here.
 
-    A build whose shards are not as they were committed does not hold, nor does one that a gate with a number of its own
-    cannot be measured on. Raises ``DatasetError`` for a build that is not committed, ``StoreError`` where the store
-    does not answer: then judge again.
+    The verdict fails if a shard that was read is damaged, or if a gate with an explicit threshold cannot be measured.
+    Raises ``DatasetError`` if the build is not committed, ``StoreError`` if the store does not answer; then the
+    evaluation can be repeated.
     """
     build = build_store(dataset, build_id)
     if not is_committed(build):
-        raise DatasetError("build", f"a committed build of {dataset.url}", f"{build_id}, one that is not")
+        raise DatasetError("build", f"a committed build of {dataset.url}", f"{build_id}, which is not committed")
     manifest, against = read_manifest(build), _last_promoted(dataset, build_id)
-    found, looked = list[Check | None](), None
+    results, subset = list[Check | None](), None
     try:
-        on_stage(f"looking at {build.url}")
-        looked = read_subset(build, manifest, gates.limit)
+        on_stage(f"reading {build.url}")
+        subset = read_subset(build, manifest, gates.limit)
     except (BuildError, ObjectMissing) as damage:
-        found.append(Check(gate="readable", holds=False, words=f"damaged: {damage}"))
-    found += _manifest_checks(manifest, gates)
-    if looked is not None:
-        found += _image_checks(dataset, manifest, looked, gates, bundle, against, on_stage)
-        found += _reference_checks(build, looked, bundle, gates, s3, on_stage)
-    told = tuple(check for check in found if check is not None)
+        results.append(Check(gate="readable", holds=False, words=f"damaged: {damage}"))
+    results += _manifest_checks(manifest, gates)
+    if subset is not None:
+        results += _image_checks(dataset, manifest, subset, gates, bundle, against, on_stage)
+        results += _reference_checks(build, subset, bundle, gates, s3, on_stage)
+    measured_checks = tuple(check for check in results if check is not None)
     verdict = Verdict(
         dataset=dataset.url,
         build=build_id,
         logical_date=logical_date,
         against=against,
-        holds=all(check.holds is not False for check in told),
-        reasons=tuple(f"{check.gate}: {check.words}" for check in told if check.holds is False),
-        checks=told,
-        looked_at=0 if looked is None else len(looked),
+        holds=all(check.holds is not False for check in measured_checks),
+        reasons=tuple(f"{check.gate}: {check.words}" for check in measured_checks if check.holds is False),
+        checks=measured_checks,
+        looked_at=0 if subset is None else len(subset),
         gates=gates,
         judged=at or datetime.now(UTC),
     )
@@ -80,7 +81,7 @@ def evaluate_gates(
 
 
 def _manifest_checks(manifest: Manifest, gates: Gates) -> list[Check | None]:
-    """What the manifest alone says."""
+    """The gates that need only the manifest."""
     return [
         checks.check_counts(manifest) if gates.counts else None,
         None if gates.images is None else checks.check_images(manifest, gates.images),
@@ -91,48 +92,50 @@ def _manifest_checks(manifest: Manifest, gates: Gates) -> list[Check | None]:
 def _image_checks(
     dataset: Store,
     manifest: Manifest,
-    looked: ImageSubset,
+    subset: ImageSubset,
     gates: Gates,
     bundle: Store | None,
     against: str | None,
     on_stage: OnStage,
 ) -> list[Check | None]:
-    """What images and tables say."""
+    """The gates that need images and table rows."""
     on_stage("copies and duplicates")
-    guards = _load_screening(manifest, bundle)
-    passing = guards.pass_rates if guards.copy_index is not None else NO_PASS_RATES
-    found = [
-        checks.check_copies(looked, guards.copy_index, passing, gates.copies),
-        checks.check_duplicates(looked, gates.duplicates),
-        checks.check_near_duplicates(looked, guards.copy_index, gates.near_duplicates),
+    screening = _load_screening(manifest, bundle)
+    pass_rates = screening.pass_rates if screening.copy_index is not None else NO_PASS_RATES
+    results = [
+        checks.check_copies(subset, screening.copy_index, pass_rates, gates.copies),
+        checks.check_duplicates(subset, gates.duplicates),
+        checks.check_near_duplicates(subset, screening.copy_index, gates.near_duplicates),
     ]
     if gates.drift is None and gates.confidence_drop is None:
-        return found
-    theirs = None
+        return results
+    promoted = None
     if against is not None:
         on_stage(f"drift against build {against}")
-        before = build_store(dataset, against)
+        promoted_build = build_store(dataset, against)
         try:
-            earlier = read_manifest(before)
-            theirs = _remap_labels(read_subset(before, earlier, gates.limit), earlier.classes, manifest.classes)
+            promoted_manifest = read_manifest(promoted_build)
+            promoted = _remap_labels(
+                read_subset(promoted_build, promoted_manifest, gates.limit), promoted_manifest.classes, manifest.classes
+            )
         except (BuildError, ObjectMissing) as damage:
             words = f"the last promoted build, {against}, is damaged: {damage}"
-            return [*found, Check(gate="drift", holds=False, words=words)]
-        found.append(None if gates.drift is None else checks.check_classes(manifest, earlier))
-    return [*found, *checks.check_against_promoted(looked, theirs, gates, manifest)]
+            return [*results, Check(gate="confidence" if gates.drift is None else "drift", holds=False, words=words)]
+        results.append(None if gates.drift is None else checks.check_classes(manifest, promoted_manifest))
+    return [*results, *checks.check_against_promoted(subset, promoted, gates, manifest)]
 
 
 def _reference_checks(
-    build: Store, looked: ImageSubset, bundle: Store | None, gates: Gates, s3: S3Settings | None, on_stage: OnStage
+    build: Store, subset: ImageSubset, bundle: Store | None, gates: Gates, s3: S3Settings | None, on_stage: OnStage
 ) -> list[Check]:
     if gates.reference is None:
         return []
     try:
         if bundle is None:
             raise BundleError("bundle", "the bundle that made the build", "none", "push it to the store root")
-        # By name, so that whoever gives no reference never imports torch.
+        # Imported lazily: only the reference gates need torch.
         measured: list[Check] = import_module("generator.curation.gates.reference").check_reference(
-            build, looked, bundle, gates.reference, s3=s3, on_stage=on_stage
+            build, subset, bundle, gates.reference, s3=s3, on_stage=on_stage
         )
     except (InputError, BuildError) as wrong:
         return [Check(gate="reference", holds=False, words=f"not measured: {wrong}")]
@@ -140,7 +143,7 @@ def _reference_checks(
 
 
 def _load_screening(manifest: Manifest, bundle: Store | None) -> ScreeningData:
-    """The guards of the bundle, none where it is not there: then the gates say so."""
+    """The screening data of the bundle; empty if the bundle is missing, which the gates then report."""
     if bundle is None:
         return NO_SCREENING
     try:
@@ -150,17 +153,17 @@ def _load_screening(manifest: Manifest, bundle: Store | None) -> ScreeningData:
 
 
 def _last_promoted(dataset: Store, build_id: str) -> str | None:
-    """The build that readers get, or got before this one, and that is still there."""
-    standing = read_state(dataset) or DatasetState()
-    promoted = (each.build for each in (standing.current, *standing.previous) if each is not None)
-    others = (each for each in promoted if each != build_id and each not in standing.being_deleted)
+    """The last promoted build other than ``build_id`` that still exists."""
+    state = read_state(dataset) or DatasetState()
+    promoted = (each.build for each in (state.current, *state.previous) if each is not None)
+    others = (each for each in promoted if each != build_id and each not in state.being_deleted)
     return next((each for each in others if is_committed(build_store(dataset, each))), None)
 
 
-def _remap_labels(looked: ImageSubset, theirs: tuple[str, ...], ours: tuple[str, ...]) -> ImageSubset:
-    """With labels in the numbering of ``ours``; classes that are not among those come behind."""
-    if theirs == ours or not theirs:
-        return looked
-    strangers = [name for name in theirs if name not in ours]
-    order = np.array([(*ours, *strangers).index(name) for name in theirs], dtype=np.int64)
-    return replace(looked, labels_N=order[looked.labels_N], labels_M=order[looked.labels_M])
+def _remap_labels(subset: ImageSubset, classes: tuple[str, ...], target: tuple[str, ...]) -> ImageSubset:
+    """Change label numbers from ``classes`` to ``target``. Classes missing from ``target`` get numbers after it."""
+    if classes == target or not classes:
+        return subset
+    unknown = [name for name in classes if name not in target]
+    order = np.array([(*target, *unknown).index(name) for name in classes], dtype=np.int64)
+    return replace(subset, labels_N=order[subset.labels_N], labels_M=order[subset.labels_M])

@@ -1,6 +1,6 @@
-"""A bounded look at a committed build: images spread evenly over it, and what their tables say of them.
+"""A bounded, evenly spaced subset of a build's images and table rows.
 
-Which images are looked at depends on their number and the limit alone, so judging twice is judging the same.
+The choice depends only on the sizes of the shards and the limit, so the gates are deterministic.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _COLUMNS = ["label", "label_confidence", "image_sha256"]
 
 @dataclass(frozen=True, eq=False)
 class ImageSubset:
-    """N images of a build and their rows, and the digests of all M images in the shards that they come from."""
+    """N images of a build, and columns of the table rows of all M images in the shards that were read."""
 
     images_NHWC: np.ndarray  # uint8
     labels_N: np.ndarray  # int64; 0 for all without labels
-    confidence_M: np.ndarray  # float32, NaN where no judge looked
+    confidence_M: np.ndarray  # float32, NaN for images without a label check
     labels_M: np.ndarray  # int64
     digests_M: np.ndarray  # uint64: the first 8 bytes of each image's sha256
 
@@ -39,36 +39,40 @@ class ImageSubset:
 
 
 def read_subset(build: Store, manifest: Manifest, limit: int) -> ImageSubset:
-    """Read at most ``limit`` images of the build, from at most 20 of its shards, one shard at a time.
+    """Read about ``limit`` images of the build, from at most 20 of its shards, one shard at a time.
 
-    Raises ``IntegrityError`` and ``ObjectMissing`` where a shard is not as it was committed.
+    Rounding up per shard may add a few images. Large images lower the limit, so that at most 256 MiB are in memory.
+
+    Raises ``IntegrityError`` or ``ObjectMissing`` if a shard or its table is damaged or missing.
     """
     facts = manifest.image
-    each = facts.height * facts.width * facts.channels
-    limit = min(limit, max(_MIN_IMAGES, MAX_BYTES // each))
-    chosen = [manifest.shards[number] for number in _evenly_spaced(len(manifest.shards), MAX_SHARDS)]
-    parts = [_read_shard(build, manifest, receipt, -(-limit // len(chosen))) for receipt in chosen]
+    image_bytes = facts.height * facts.width * facts.channels
+    limit = min(limit, max(_MIN_IMAGES, MAX_BYTES // image_bytes))
+    chosen_receipts = [manifest.shards[number] for number in _evenly_spaced(len(manifest.shards), MAX_SHARDS)]
+    parts = [_read_shard(build, manifest, receipt, -(-limit // len(chosen_receipts))) for receipt in chosen_receipts]
     return ImageSubset(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _read_shard(build: Store, manifest: Manifest, receipt: Receipt, wanted: int) -> tuple[np.ndarray, ...]:
+def _read_shard(build: Store, manifest: Manifest, receipt: Receipt, limit: int) -> tuple[np.ndarray, ...]:
     rows = read_rows(_read_checked(build, receipt.table), field=receipt.table.key, columns=_COLUMNS)
     samples = list(read_samples(_read_checked(build, receipt.shard), field=receipt.shard.key))
     if not len(rows) == len(samples) == receipt.samples:
         got = f"{len(samples)} in the shard, {len(rows)} in its table"
         raise IntegrityError(receipt.shard.key, f"{receipt.samples} samples, as its receipt says", got)
     labels_M, confidence_M, digests_M = _parse_columns(rows, receipt)
-    taken = _evenly_spaced(len(rows), wanted)
-    images = [_decode_checked(manifest, samples[row], rows[row]["image_sha256"], receipt.shard.key) for row in taken]
-    return np.stack(images), labels_M[taken], confidence_M, labels_M, digests_M
+    chosen_rows = _evenly_spaced(len(rows), limit)
+    images = [
+        _decode_checked(manifest, samples[row], rows[row]["image_sha256"], receipt.shard.key) for row in chosen_rows
+    ]
+    return np.stack(images), labels_M[chosen_rows], confidence_M, labels_M, digests_M
 
 
 def _parse_columns(rows: list[dict[str, Any]], receipt: Receipt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     nan = float("nan")
     try:
         labels_M = np.array([row["label"] or 0 for row in rows], dtype=np.int64)
-        sure = [nan if row["label_confidence"] is None else row["label_confidence"] for row in rows]
-        confidence_M = np.array(sure, dtype=np.float32)
+        confidences = [nan if row["label_confidence"] is None else row["label_confidence"] for row in rows]
+        confidence_M = np.array(confidences, dtype=np.float32)
         digests_M = np.array([int(row["image_sha256"][:16], 16) for row in rows], dtype=np.uint64)
         counts = np.bincount(labels_M, minlength=len(receipt.counts)).tolist()
     except (ValueError, TypeError, OverflowError) as odd:
@@ -82,7 +86,7 @@ def _decode_checked(manifest: Manifest, sample: tuple[str, dict[str, bytes]], di
     (key, files), facts = sample, manifest.image
     data = files.get(extension(facts.format))
     if data is None or sha256_hex(data) != digest:
-        raise IntegrityError(f"{field}:{key}", "the image that its table names", "another one, or none")
+        raise IntegrityError(f"{field}:{key}", "the image with the sha256 in the table", "another image, or none")
     image_HWC = decode_image(data, field=f"{field}:{key}")
     if image_HWC.shape != (facts.height, facts.width, facts.channels):
         raise IntegrityError(f"{field}:{key}", f"{(facts.height, facts.width, facts.channels)}", image_HWC.shape)
@@ -96,7 +100,7 @@ def _read_checked(build: Store, file: StoredFile) -> bytes:
     return data
 
 
-def _evenly_spaced(size: int, wanted: int) -> list[int]:
-    """At most ``wanted`` of ``0 .. size - 1``, evenly spread, ascending."""
-    count = min(size, wanted)
-    return [place * size // count for place in range(count)]
+def _evenly_spaced(size: int, limit: int) -> list[int]:
+    """At most ``limit`` of ``0 .. size - 1``, evenly spaced, ascending."""
+    count = min(size, limit)
+    return [position * size // count for position in range(count)]

@@ -1,4 +1,4 @@
-"""Gates beside real images. Imports torch; loaded only where a reference is given."""
+"""Gates against reference images. Imports torch; imported only if a reference is configured."""
 
 from __future__ import annotations
 
@@ -24,43 +24,46 @@ from generator.store.base import Store
 
 def check_reference(
     build: Store,
-    looked: ImageSubset,
+    subset: ImageSubset,
     bundle: Store,
-    wanted: Reference,
+    reference: Reference,
     *,
     s3: S3Settings | None,
     on_stage: Callable[[str], None],
 ) -> list[Check]:
-    """Measure the images ``looked`` at beside the ``wanted`` reference; the report goes to ``reports/quality.json``.
+    """Measure ``subset`` against the reference images. The report is written to ``reports/quality.json``.
 
-    ``build`` is the store seen from the build's prefix, ``bundle`` that of the bundle. Raises ``SourceError``,
-    ``MeasureError`` and ``BundleError`` where the reference does not fit the build.
+    ``build`` and ``bundle``: stores rooted at the build and at the bundle. Raises ``SourceError``, ``MeasureError`` or
+    ``BundleError`` if the reference does not fit the build.
     """
     _, info = read_info(bundle)
-    on_stage(f"reading {wanted.source}")
-    subject = _load_subject(build, looked, info, wanted, s3)
+    on_stage(f"reading {reference.source}")
+    subject = _load_subject(build, subset, info, reference, s3)
     settings = MeasureSettings(
-        measures=_wanted_measures(wanted), seeds=wanted.seeds, limit=wanted.limit, budget=Budget(steps=wanted.steps)
+        measures=_wanted_measures(reference),
+        seeds=reference.seeds,
+        limit=reference.limit,
+        budget=Budget(steps=reference.steps),
     )
     encoder = None if info.classes else _load_encoder(bundle, info)
     report = measure(subject, settings, encoder=encoder, on_stage=on_stage)
     build.put(QUALITY_REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
-    return list(_checks(report, wanted))
+    return list(_checks(report, reference))
 
 
 def _load_subject(
-    build: Store, looked: ImageSubset, info: BundleInfo, wanted: Reference, s3: S3Settings | None
+    build: Store, subset: ImageSubset, info: BundleInfo, reference: Reference, s3: S3Settings | None
 ) -> Subject:
     size, channels = info.image.height, info.image.channels
-    real = load_source(wanted.source, size=size, channels=channels, skip_bad=wanted.skip_bad)
+    real = load_source(reference.source, size=size, channels=channels, skip_bad=reference.skip_bad)
     test: Source | None = None
-    if wanted.test == "test":
-        test = load_source(wanted.source, size=size, channels=channels, split="test")
-    elif wanted.test is not None:
-        test = load_source(wanted.test, size=size, channels=channels)
-    rows = np.arange(min(len(looked), wanted.limit)) * len(looked) // min(len(looked), wanted.limit)
-    sampled = Images(looked.images_NHWC[rows], looked.labels_N[rows])
-    return load_subject(build.url, real, info, test=test, sampled=sampled, s3=s3)
+    if reference.test == "test":
+        test = load_source(reference.source, size=size, channels=channels, split="test")
+    elif reference.test is not None:
+        test = load_source(reference.test, size=size, channels=channels)
+    rows = np.arange(min(len(subset), reference.limit)) * len(subset) // min(len(subset), reference.limit)
+    images = Images(subset.images_NHWC[rows], subset.labels_N[rows])
+    return load_subject(build.url, real, info, test=test, images=images, s3=s3)
 
 
 def _load_encoder(bundle: Store, info: BundleInfo) -> nn.Module:
@@ -68,26 +71,28 @@ def _load_encoder(bundle: Store, info: BundleInfo) -> nn.Module:
     return load_encoder(info.autoencoder, {name: torch.from_numpy(np.array(each)) for name, each in weights.items()})
 
 
-def _wanted_measures(wanted: Reference) -> tuple[Measure, ...]:
-    asked: dict[Measure, object] = {
-        "fidelity": wanted.fidelity,
-        "novelty": wanted.copies,
-        "usefulness": wanted.usefulness,
+def _wanted_measures(reference: Reference) -> tuple[Measure, ...]:
+    thresholds: dict[Measure, object] = {
+        "fidelity": reference.fidelity,
+        "novelty": reference.copies,
+        "usefulness": reference.usefulness,
     }
-    return tuple(name for name, threshold in asked.items() if threshold is not None)
+    return tuple(name for name, threshold in thresholds.items() if threshold is not None)
 
 
-def _checks(report: QualityReport, wanted: Reference) -> Iterator[Check]:
-    if report.novelty is not None and wanted.copies is not None:
+def _checks(report: QualityReport, reference: Reference) -> Iterator[Check]:
+    if report.novelty is not None and reference.copies is not None:
         found = report.novelty["pixels"]
-        what = f"{found.share:.2%} of the images are nearer to a real one than unseen real images are"
-        yield at_most("reference.copies", found.share, wanted.copies, what)
-    if report.distribution is not None and wanted.fidelity is not None:
-        both = report.distribution.values["frechet_distance"]
-        ratio = both.synthetic.mean / max(both.real.mean, 1e-12)
-        what = f"the Fréchet distance is {ratio:.2f} times that of real training images"
-        yield at_most("reference.fidelity", ratio, wanted.fidelity, what)
-    if report.usefulness is not None and wanted.usefulness is not None:
+        description = f"{found.share:.2%} of the images are nearer to a training image than unseen real images are"
+        yield at_most("reference.copies", found.share, reference.copies, description)
+    if report.distribution is not None and reference.fidelity is not None:
+        distance = report.distribution.values["frechet_distance"]
+        ratio = distance.synthetic.mean / max(distance.real.mean, 1e-12)
+        description = f"the Fréchet distance is {ratio:.2f} times that of real training images"
+        yield at_most("reference.fidelity", ratio, reference.fidelity, description)
+    if report.usefulness is not None and reference.usefulness is not None:
         ratio = report.usefulness.arms["synthetic"].ratio
-        what = f"a classifier trained on the build is right {ratio:.3f} times as often as one trained on real images"
-        yield at_least("reference.usefulness", ratio, wanted.usefulness, what)
+        description = (
+            f"a classifier trained on the build has {ratio:.3f} times the accuracy of one trained on real images"
+        )
+        yield at_least("reference.usefulness", ratio, reference.usefulness, description)

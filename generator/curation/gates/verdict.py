@@ -1,4 +1,4 @@
-"""What the gates found: kept beside the build, outside the commit, whether they hold or not."""
+"""The verdict of the gates on a build: stored beside the build, outside the commit, passed or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_VERDICT_BYTES = 4 * 2**20
 
 
 class Check(FrozenModel):
-    """One gate: whether it holds (``None``: it could not be measured, and did not have to be), and that in words."""
+    """The result of one gate. ``holds``: passed; ``None``: it was not measured and did not have to be."""
 
     gate: str
     holds: bool | None
@@ -30,7 +30,7 @@ class Check(FrozenModel):
 class Verdict(FrozenModel):
     """The content of ``reports/verdict.json``. ``against``: the promoted build that drift was measured against.
 
-    ``reasons``: in words, why the build is not to be promoted; empty where ``holds``.
+    ``reasons``: why the build must not be promoted; empty if ``holds``.
     """
 
     kind: Literal["latentmill.verdict"] = "latentmill.verdict"
@@ -48,7 +48,7 @@ class Verdict(FrozenModel):
 
 
 def read_verdict(build: Store) -> Verdict | None:
-    """The last verdict on the build whose prefix ``build`` is seen from; ``None`` without one. ``DatasetError``."""
+    """The verdict on the build; ``None`` without one. ``build`` is rooted at its prefix. Raises ``DatasetError``."""
     data = pointers.read(build, VERDICT_KEY, MAX_VERDICT_BYTES)
     if data is None:
         return None

@@ -1,1 +1,1 @@
-"""How good synthetic images are: fidelity, coverage, novelty, usefulness; and whether a latent space can be sampled."""
+"""Quality measures of synthetic images: fidelity, coverage, novelty, duplicates, usefulness."""

@@ -1,6 +1,7 @@
-"""Are synthetic images among the real ones, and are all kinds of real images among the synthetic ones?
+"""Precision, recall, density and coverage of synthetic images, from k-nearest-neighbour balls.
 
-Both kinds of sets are seen as unions of balls: around each image one that reaches to its k-th nearest in its own set.
+A set of images is represented by balls, one around each image; its radius is the distance to the k-th nearest image of
+the same set.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from generator.curation.quality.validation import check_points
 from generator.models.features.neighbours import nearest_neighbours
 
 _BLOCK = 1024
-_ROUNDING = 1e-10  # of squared distances by a product in float64, as a share of the squared lengths
+_ROUNDING = 1e-10  # rounding error of squared distances by a float64 matrix product, relative to squared lengths
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,17 @@ def coverage(real_ND: np.ndarray, synthetic_MD: np.ndarray, *, k: int = 3, densi
     Precision: the share of synthetic images inside some real ball; recall: of real ones inside some synthetic ball
     (Kynkäänniemi et al., "Improved precision and recall metric for assessing generative models", NeurIPS 2019,
     equation 2; k = 3). Density: by how many real balls a synthetic image is covered, over k; coverage: the share of
-    real balls with a synthetic image in it (Naeem et al., "Reliable fidelity and diversity metrics for generative
+    real balls that contain a synthetic image (Naeem et al., "Reliable fidelity and diversity metrics for generative
     models", ICML 2020, equations 5 and 6; k = 5). All depend on the sizes of the sets: compare equal numbers only.
-    Raises ``MeasureError``, as for fewer images than neighbours.
+    Raises ``MeasureError``, for example for fewer images than neighbours.
     """
-    most = max(k, density_k)
-    real_ND = check_points("real", real_ND, least=most + 1).astype(np.float64)
-    synthetic_MD = check_points("synthetic", synthetic_MD, least=most + 1, like=real_ND).astype(np.float64)
+    max_k = max(k, density_k)
+    real_ND = check_points("real", real_ND, minimum=max_k + 1).astype(np.float64)
+    synthetic_MD = check_points("synthetic", synthetic_MD, minimum=max_k + 1, like=real_ND).astype(np.float64)
     centre_D = real_ND.mean(axis=0)
     real_ND, synthetic_MD = real_ND - centre_D, synthetic_MD - centre_D
-    real_radii_NK = nearest_neighbours(real_ND, real_ND, most, but_Q=np.arange(len(real_ND))).distances_QK
-    radii_M = nearest_neighbours(synthetic_MD, synthetic_MD, k, but_Q=np.arange(len(synthetic_MD))).distances_QK[:, -1]
+    real_radii_NK = nearest_neighbours(real_ND, real_ND, max_k, exclude_Q=np.arange(len(real_ND))).distances_QK
+    radii_M = nearest_neighbours(synthetic_MD, synthetic_MD, k, exclude_Q=np.arange(len(synthetic_MD))).distances_QK[:, -1]
     counts_M, covered_N = _ball_membership(synthetic_MD, real_ND, real_radii_NK[:, density_k - 1])
     return Coverage(
         precision=float((_ball_membership(synthetic_MD, real_ND, real_radii_NK[:, k - 1])[0] > 0).mean()),
@@ -55,13 +56,13 @@ def coverage(real_ND: np.ndarray, synthetic_MD: np.ndarray, *, k: int = 3, densi
 def _ball_membership(
     points_QD: np.ndarray, centres_PD: np.ndarray, radii_P: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """In how many balls each point lies (int64), and which balls have a point in them (bool)."""
+    """counts_Q (int64): the number of balls that contain each point; occupied_P (bool): balls that contain a point."""
     lengths_P = np.einsum("pd,pd->p", centres_PD, centres_PD)
-    counts_Q, hit_P = np.zeros(len(points_QD), dtype=np.int64), np.zeros(len(centres_PD), dtype=bool)
+    counts_Q, occupied_P = np.zeros(len(points_QD), dtype=np.int64), np.zeros(len(centres_PD), dtype=bool)
     for begin in range(0, len(points_QD), _BLOCK):
         block_BD = points_QD[begin : begin + _BLOCK]
         sums_BP = np.einsum("bd,bd->b", block_BD, block_BD)[:, None] + lengths_P
         inside_BP = sums_BP * (1.0 - _ROUNDING) - 2.0 * (block_BD @ centres_PD.T) <= radii_P**2
         counts_Q[begin : begin + _BLOCK] = inside_BP.sum(axis=1)
-        hit_P |= inside_BP.any(axis=0)
-    return counts_Q, hit_P
+        occupied_P |= inside_BP.any(axis=0)
+    return counts_Q, occupied_P

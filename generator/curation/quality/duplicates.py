@@ -1,4 +1,4 @@
-"""Does a dataset say the same thing twice? Equal images, and images too near to one another to count as two."""
+"""Exact and near duplicates within a dataset."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from generator.models.features.neighbours import nearest_neighbours
 
 @dataclass(frozen=True)
 class Duplicates:
-    """``exact``: images whose pixels equal those of an earlier one. ``near``: images with another one nearer than
-    ``threshold``, equal ones included. ``pairs``: rows of the nearest pairs, nearest first, at most 100.
+    """Counts of duplicates.
+
+    ``exact``: images whose pixels equal those of an earlier image. ``near``: images nearer than ``threshold`` to
+    another image, equal ones included. ``pairs``: rows of the nearest pairs, nearest first, at most 100.
     """
 
     images: int
@@ -27,14 +29,14 @@ class Duplicates:
 def duplicates(images_NHWC: np.ndarray, *, threshold: float) -> Duplicates:
     """Duplicates among uint8 ``images_NHWC``; near ones by the Euclidean distance of their pixels.
 
-    A threshold that means something is the one that ``novelty`` calls a copy by. Raises ``MeasureError``.
+    A suitable threshold is ``novelty.copy_threshold``. Raises ``MeasureError``.
     """
     if len(images_NHWC) < 2:
         raise MeasureError("synthetic", "at least 2 images", len(images_NHWC))
     count = len(images_NHWC)
     seen = {hashlib.sha256(np.ascontiguousarray(image_HWC).data).digest() for image_HWC in images_NHWC}
     pixels_ND = images_NHWC.reshape(count, -1)
-    found = nearest_neighbours(pixels_ND, pixels_ND, but_Q=np.arange(count))
+    found = nearest_neighbours(pixels_ND, pixels_ND, exclude_Q=np.arange(count))
     distances_N, others_N = found.distances_QK[:, 0], found.rows_QK[:, 0]
     near_M = np.flatnonzero((distances_N < threshold) | (distances_N == 0.0))
     nearest_first_M = near_M[np.argsort(distances_N[near_M], kind="stable")].tolist()

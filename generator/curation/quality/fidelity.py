@@ -1,4 +1,4 @@
-"""How far apart two sets of images are, as distributions of features. Smaller is better; both are symmetric."""
+"""Fréchet and kernel distance between two sets of images, as distributions of features. Smaller is better."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def frechet_distance(real_ND: np.ndarray, synthetic_MD: np.ndarray) -> float:
     """The squared Fréchet distance of the two Gaussians with the sets' means and covariances.
 
     Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash equilibrium", NeurIPS 2017,
-    equation 6. The trace of (C1 C2)^(1/2) is the sum of the singular values of C1^(1/2) C2^(1/2): no root of a product
-    that is not symmetric, and none of a negative number. It is too large for few images: compare equal numbers only.
-    Raises ``MeasureError``.
+    equation 6. The trace of (C1 C2)^(1/2) is computed as the sum of the singular values of C1^(1/2) C2^(1/2), which
+    avoids the square root of a non-symmetric matrix. Biased upwards for few images: compare equal numbers only.
+    Symmetric. Raises ``MeasureError``.
     """
     (mean1_D, basis1_DD, roots1_D), (mean2_D, basis2_DD, roots2_D) = (
         _gaussian(each)
@@ -30,7 +30,7 @@ def frechet_distance(real_ND: np.ndarray, synthetic_MD: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """Mean and standard deviation of the unbiased estimate over random subsets; near 0, it may be negative."""
+    """Mean and standard deviation of the unbiased estimate over random subsets. The estimate may be negative near 0."""
 
     mean: float
     spread: float
@@ -41,9 +41,9 @@ def kernel_distance(
 ) -> KernelDistance:
     """The squared maximum mean discrepancy with the kernel (x y / D + 1)^3.
 
-    Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, equation 4 and section 3. Unbiased, so that small sets are
-    not judged worse. Each of ``subsets`` takes ``size`` images of both sets, or all of the smaller one. Raises
-    ``MeasureError``.
+    Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, equation 4 and section 3. Unbiased, so it does not
+    depend on the number of images. Each of the ``subsets`` has ``size`` images of both sets, or as many as the smaller
+    set has. Symmetric up to the choice of images. Raises ``MeasureError``.
     """
     real_ND = check_points("real", real_ND)
     synthetic_MD = check_points("synthetic", synthetic_MD, like=real_ND)
@@ -57,7 +57,7 @@ def kernel_distance(
 
 
 def _gaussian(points_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, eigenvectors of the covariance, square roots of its eigenvalues."""
+    """mean_D, eigenvectors of the covariance (basis_DD), and square roots of its eigenvalues (roots_D)."""
     points_ND = points_ND.astype(np.float64)
     mean_D = points_ND.mean(axis=0)
     points_ND -= mean_D

@@ -1,8 +1,8 @@
-"""Are synthetic images new, or copies of training images?
+"""Novelty: how near synthetic images are to training images, calibrated on the holdout.
 
-The holdout says what is normal: real images that were not trained on lie this near to the training set. Copies are
-searched in the whole of it. Distances are Euclidean, on flattened pixels or on features. Legend: N synthetic, T
-training, H held-out images, D dimensions, F folds of the training set.
+Held-out real images show how near to the training set an unseen image is normally. Copies are searched in the whole
+training set. Distances are Euclidean, on flattened pixels or on features. Legend: N synthetic, T training, H held-out
+images, D dimensions, F folds of the training set, Q queries, C copies, R rows.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from generator.models.features.neighbours import nearest_neighbours
 from generator.spec.seeding import permutation
 
 COPY_QUANTILE = 0.001
-_MAX_LISTED = 100  # copies named
-_SHIFT_CANDIDATES = 4  # training images looked at again under shifts
-_MAX_FOLDS = 10  # at most: subsamples of the training set that protection is measured against
+_MAX_LISTED = 100  # copies listed
+_SHIFT_CANDIDATES = 4  # training images compared again under shifts
+_MAX_FOLDS = 10  # subsamples of the training set that protection is measured against
 _CONFIDENCE = 0.95
 
-OnStage = Callable[[str], None]  # called with what is done next
+OnStage = Callable[[str], None]  # called with the name of the next stage
 
 
 @dataclass(frozen=True)
 class Protection:
-    """``score`` is 1 where no more samples lie nearer to training images than to held-out ones, 0 where all do.
+    """Protection from overfitting.
 
-    ``low`` and ``high`` bound it with 95% confidence, where the training set has room for two subsamples or more.
-    ``share``: of the samples, those nearer to a training image. ``size``: images in a subsample.
+    ``score``: 1 if at most half of the samples are nearer to training images than to held-out ones, 0 if all are.
+    ``low`` and ``high``: its 95% confidence interval; ``None`` with fewer than two subsamples. ``share``: the share of
+    samples nearer to a training image. ``subsamples``: of the training set; ``size``: images in each.
     """
 
     score: float
@@ -46,7 +47,7 @@ class Protection:
 
 @dataclass(frozen=True)
 class ShiftedCopies:
-    """Copies that do not mind a shift of one pixel: ``threshold`` and distances are the smallest under any shift."""
+    """Copies by shift-invariant distance: the smallest distance under shifts of up to one pixel."""
 
     threshold: float
     copies: int
@@ -56,11 +57,13 @@ class ShiftedCopies:
 
 @dataclass(frozen=True)
 class Novelty:
-    """``copies``: samples nearer to a training image than ``threshold``, or equal to one, and their ``share``; of a
-    perfect generator it is about 0.001. ``identical``: those at distance 0. ``nearest_copies``: rows of copies, nearest
-    first, at most 100. ``median`` and ``holdout_median``: of the distances to the nearest training image.
-    ``authenticity``: share of samples that are no copies in the sense of Alaa et al.; ``holdout_authenticity``: that of
-    real unseen images.
+    """The novelty of a set of samples.
+
+    ``copies``: samples nearer to a training image than ``threshold``, or equal to one; ``share``: their share, about
+    0.001 for a perfect generator. ``identical``: samples at distance 0. ``nearest_copies``: rows of copies, nearest
+    first, at most 100. ``median``, ``holdout_median``: median distance of samples and of held-out images to the nearest
+    training image. ``authenticity``: share of samples that are not copies as defined by Alaa et al.;
+    ``holdout_authenticity``: the same share of held-out images.
     """
 
     threshold: float
@@ -85,45 +88,50 @@ def novelty(
     shape: ImageShape | None = None,
     on_stage: OnStage = lambda _: None,
 ) -> Novelty:
-    """Copies, authenticity, and protection from overfitting; all three sets in the same dimensions.
+    """Measure copies, authenticity and protection from overfitting. All three sets have the same D.
 
-    Copies: nearer to a training image than the 0.1% quantile of the holdout's own distances. Authenticity: a sample is
-    a copy when it is nearer to its training image than any other training image is (Alaa et al., "How faithful is
-    your synthetic data?", ICML 2022, section 4.3). With ``shape``, (H, W, C) of pixels, copies are searched a second
-    time under shifts of one pixel, among the nearest of a few parts of the training set. Raises ``MeasureError``.
+    A copy is nearer to a training image than the 0.1% quantile of the holdout's distances. For authenticity, a sample
+    is a copy if it is nearer to its nearest training image than any other training image is (Alaa et al., "How faithful
+    is your synthetic data?", ICML 2022, section 4.3). With ``shape``, the (H, W, C) of the pixels, copies are also
+    searched under shifts of one pixel, among the nearest training images of four folds. ``seed`` chooses the folds.
+    Raises ``MeasureError``.
     """
     train_TD = check_points("train", train_TD)
     synthetic_ND = check_points("synthetic", synthetic_ND, like=train_TD)
     holdout_HD = check_points("holdout", holdout_HD, like=train_TD)
     folds = make_folds(len(train_TD), len(holdout_HD), seed)
     on_stage(f"{len(synthetic_ND)} samples against {len(train_TD)} training images")
-    ours = _search_folds(synthetic_ND, train_TD, folds)
+    synthetic_neighbours = _search_folds(synthetic_ND, train_TD, folds)
     on_stage(f"samples and training images against {len(holdout_HD)} held-out ones")
-    theirs = _search_folds(holdout_HD, train_TD, folds)
+    holdout_neighbours = _search_folds(holdout_HD, train_TD, folds)
     to_holdout_N = _holdout_distances(synthetic_ND, holdout_HD, folds, seed)
-    ours_N, theirs_H = ours.distances(), theirs.distances()
-    concerned_R = np.union1d(ours.nearest_rows(), theirs.nearest_rows())
-    on_stage(f"{len(concerned_R)} training images against all others")
-    own_T = _nearest_other(train_TD, concerned_R)
-    threshold = _quantile(theirs_H)
-    copies_C = _copy_rows(ours_N, threshold)
+    synthetic_distances_N, holdout_distances_H = synthetic_neighbours.distances(), holdout_neighbours.distances()
+    needed_R = np.union1d(synthetic_neighbours.nearest_rows(), holdout_neighbours.nearest_rows())
+    on_stage(f"{len(needed_R)} training images against all others")
+    own_T = _nearest_other(train_TD, needed_R)
+    threshold = _quantile(holdout_distances_H)
+    copies_C = _copy_rows(synthetic_distances_N, threshold)
     return Novelty(
         threshold=threshold,
         copies=len(copies_C),
-        share=len(copies_C) / len(ours_N),
-        identical=int((ours_N == 0.0).sum()),
+        share=len(copies_C) / len(synthetic_distances_N),
+        identical=int((synthetic_distances_N == 0.0).sum()),
         nearest_copies=tuple(copies_C[:_MAX_LISTED].tolist()),
-        median=float(np.median(ours_N)),
-        holdout_median=float(np.median(theirs_H)),
-        authenticity=float((ours_N > own_T[ours.nearest_rows()]).mean()),
-        holdout_authenticity=float((theirs_H > own_T[theirs.nearest_rows()]).mean()),
-        protection=protection([near_N < to_holdout_N for near_N in ours.distances_FQ[: len(folds.rows)]], folds.size),
-        shifted=None if shape is None else _shifted_copies((synthetic_ND, ours), (holdout_HD, theirs), train_TD, shape),
+        median=float(np.median(synthetic_distances_N)),
+        holdout_median=float(np.median(holdout_distances_H)),
+        authenticity=float((synthetic_distances_N > own_T[synthetic_neighbours.nearest_rows()]).mean()),
+        holdout_authenticity=float((holdout_distances_H > own_T[holdout_neighbours.nearest_rows()]).mean()),
+        protection=protection(
+            [near_N < to_holdout_N for near_N in synthetic_neighbours.distances_FQ[: len(folds.rows)]], folds.size
+        ),
+        shifted=None
+        if shape is None
+        else _shifted_copies((synthetic_ND, synthetic_neighbours), (holdout_HD, holdout_neighbours), train_TD, shape),
     )
 
 
 def copy_threshold(train_TD: np.ndarray, holdout_HD: np.ndarray) -> float:
-    """The distance below which an image is a copy: the 0.1% quantile of the holdout's own. Raises ``MeasureError``."""
+    """The distance below which an image is a copy: the 0.1% quantile of held-out images. Raises ``MeasureError``."""
     train_TD = check_points("train", train_TD)
     return _quantile(
         nearest_neighbours(check_points("holdout", holdout_HD, like=train_TD), train_TD).distances_QK[:, 0]
@@ -136,7 +144,7 @@ def _quantile(distances_H: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Disjoint random subsamples of ``size`` training images, and the ``rest``."""
+    """Rows of disjoint random subsamples of ``size`` training images, and of the remaining ones (``rest``)."""
 
     size: int
     rows: tuple[np.ndarray, ...]
@@ -144,7 +152,7 @@ class Folds:
 
 
 def make_folds(train: int, holdout: int, seed: int) -> Folds:
-    """As many subsamples of the holdout's size as fit, at most ten; where the holdout is larger, one: everything."""
+    """At most ten subsamples of the size of the holdout; one of the whole training set if the holdout is larger."""
     size = min(train, holdout)
     count = min(_MAX_FOLDS, train // size)
     order_T = permutation(seed, stream=0, size=train)
@@ -155,9 +163,10 @@ def make_folds(train: int, holdout: int, seed: int) -> Folds:
 def protection(nearer: list[np.ndarray], size: int) -> Protection:
     """The score of SDMetrics' DCROverfittingProtection, min(1, 2 (1 - share)), over subsamples of the training set.
 
-    ``nearer``: of each subsample, which samples lie nearer to it than to a holdout of the *same size*. Against a larger
-    training set a perfect generator would lose too: its samples are nearer to whatever is more. The interval is that of
-    a new pair of subsample and holdout: Student's t for a mean of F, widened by what the one holdout adds.
+    ``nearer``: for each subsample a bool array, whether a sample is nearer to it than to a holdout of the *same size*.
+    With a larger training set even a perfect generator would get a low score: the larger set is nearer by chance. The
+    interval is for a new pair of subsample and holdout: Student's t over F subsamples, widened by the variance of the
+    single holdout.
     """
     shares_F = np.array([float(near_N.mean()) for near_N in nearer])
     count, share = len(shares_F), float(shares_F.mean())
@@ -167,19 +176,21 @@ def protection(nearer: list[np.ndarray], size: int) -> Protection:
 
     if count < 2:
         return Protection(score(share), None, None, share, count, size)
-    wide = float(student.ppf(0.5 + _CONFIDENCE / 2, count - 1) * shares_F.std(ddof=1)) * math.sqrt(1.0 + 1.0 / count)
-    return Protection(score(share), score(share + wide), score(share - wide), share, count, size)
+    half_width = float(student.ppf(0.5 + _CONFIDENCE / 2, count - 1) * shares_F.std(ddof=1)) * math.sqrt(
+        1.0 + 1.0 / count
+    )
+    return Protection(score(share), score(share + half_width), score(share - half_width), share, count, size)
 
 
 @dataclass(frozen=True, eq=False)
 class _FoldNeighbours:
-    """Of each query the nearest training image, and the nearest of each fold, of the rest too."""
+    """The nearest training image to each query, in each fold and in the rest."""
 
-    rows_FQ: np.ndarray  # int64
-    distances_FQ: np.ndarray  # float64 distances
+    rows_FQ: np.ndarray  # int64, rows of the training set
+    distances_FQ: np.ndarray  # float64
 
     def distances(self) -> np.ndarray:
-        """distances_Q to the whole training set."""
+        """distances_Q to the nearest image of the whole training set."""
         least_Q: np.ndarray = self.distances_FQ.min(axis=0)
         return least_Q
 
@@ -188,13 +199,13 @@ class _FoldNeighbours:
         return self.candidates(1)[:, 0]
 
     def candidates(self, count: int) -> np.ndarray:
-        """rows_QM: the nearest of the ``count`` best folds, nearest first."""
+        """rows_QM: the nearest training images of the ``count`` nearest folds, nearest first."""
         order_MQ = np.argsort(self.distances_FQ, axis=0, kind="stable")[:count]
         return np.take_along_axis(self.rows_FQ, order_MQ, axis=0).T
 
 
 def _search_folds(queries_QD: np.ndarray, train_TD: np.ndarray, folds: Folds) -> _FoldNeighbours:
-    """One search of the whole training set, in the parts that ``protection`` needs."""
+    """Search the whole training set once, fold by fold, as ``protection`` needs."""
     parts = [fold for fold in (*folds.rows, folds.rest) if len(fold)]
     found = [(fold, nearest_neighbours(queries_QD, train_TD[fold])) for fold in parts]
     return _FoldNeighbours(
@@ -204,14 +215,14 @@ def _search_folds(queries_QD: np.ndarray, train_TD: np.ndarray, folds: Folds) ->
 
 
 def _shifted_copies(
-    ours: tuple[np.ndarray, _FoldNeighbours],
-    theirs: tuple[np.ndarray, _FoldNeighbours],
+    synthetic_neighbours: tuple[np.ndarray, _FoldNeighbours],
+    holdout_neighbours: tuple[np.ndarray, _FoldNeighbours],
     train_TD: np.ndarray,
     shape: ImageShape,
 ) -> ShiftedCopies:
     near_N, near_H = (
         shifted_distances(points, train_TD, found.candidates(_SHIFT_CANDIDATES), shape)
-        for points, found in (ours, theirs)
+        for points, found in (synthetic_neighbours, holdout_neighbours)
     )
     threshold = _quantile(near_H)
     copies_C = _copy_rows(near_N, threshold)
@@ -219,19 +230,19 @@ def _shifted_copies(
 
 
 def _copy_rows(distances_N: np.ndarray, threshold: float) -> np.ndarray:
-    """Rows nearer than ``threshold`` or equal to a training image, nearest first."""
+    """Rows with a distance below ``threshold`` or equal to 0, nearest first."""
     copies_C = np.flatnonzero((distances_N < threshold) | (distances_N == 0.0))
     return copies_C[np.argsort(distances_N[copies_C], kind="stable")]
 
 
 def _holdout_distances(synthetic_ND: np.ndarray, holdout_HD: np.ndarray, folds: Folds, seed: int) -> np.ndarray:
-    """Distances to the holdout, or to as many of it as there are training images."""
+    """distances_N to the nearest held-out image, of at most as many as there are training images."""
     rows_S = np.sort(permutation(seed, stream=1, size=len(holdout_HD))[: folds.size])
     return nearest_neighbours(synthetic_ND, holdout_HD[rows_S]).distances_QK[:, 0]
 
 
 def _nearest_other(train_TD: np.ndarray, rows_R: np.ndarray) -> np.ndarray:
-    """Of the training images ``rows_R`` the distance to their nearest other one; NaN for all others."""
+    """own_T: the distance of training images ``rows_R`` to their nearest other training image; NaN for other rows."""
     own_T = np.full(len(train_TD), np.nan)
-    own_T[rows_R] = nearest_neighbours(train_TD[rows_R], train_TD, but_Q=rows_R).distances_QK[:, 0]
+    own_T[rows_R] = nearest_neighbours(train_TD[rows_R], train_TD, exclude_Q=rows_R).distances_QK[:, 0]
     return own_T

@@ -1,4 +1,4 @@
-"""All measures of one dataset, with their spread, and what each was taken on."""
+"""The quality report: all measures of one dataset with their spread, and the facts of the measured sets."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _REAL, _SYNTHETIC, _BOTH = "real", "synthetic", "real + synthetic"
 
 
 class MeasureSettings(FrozenModel):
-    """What is measured and how. ``seeds``: repeated with so many classifiers and choices of images.
+    """What is measured and how. ``seeds``: number of repetitions with other classifiers and choices of images.
 
-    ``limit``: at most so many images of each set for fidelity and coverage, which compare equal numbers. ``budget``:
-    of every classifier, those for the features included. ``seed`` chooses images, never weights.
+    ``limit``: maximum number of images of each set for fidelity and coverage, which compare equal numbers. ``budget``:
+    of every classifier, including those for features. ``seed`` chooses images, not weights.
     """
 
     measures: tuple[Measure, ...] = MEASURES
@@ -45,7 +45,7 @@ class MeasureSettings(FrozenModel):
 
 
 class Spread(FrozenModel):
-    """One value a seed; ``spread`` is the standard deviation, of two or more."""
+    """One value per seed, and their mean. ``spread``: standard deviation; ``None`` with one seed."""
 
     mean: float
     spread: float | None
@@ -53,14 +53,14 @@ class Spread(FrozenModel):
 
 
 class WithBaseline(FrozenModel):
-    """A measure of the synthetic images, and what as many real training images get: the best that can be hoped for."""
+    """A measure of the synthetic images, and of as many real training images as the best value to expect."""
 
     synthetic: Spread
     real: Spread
 
 
 class Distribution(FrozenModel):
-    """Fidelity and coverage: ``images`` of each set, against real ones (``against``) that nothing was trained on."""
+    """Fidelity and coverage of ``images`` images per set, ``against`` real images that were not trained on."""
 
     images: int
     against: Literal["test", "holdout"]
@@ -68,7 +68,7 @@ class Distribution(FrozenModel):
 
 
 class QualityReport(FrozenModel):
-    """The content of ``reports/quality.json``. ``features``: what fidelity, coverage and half of novelty look at."""
+    """The content of ``reports/quality.json``. ``features``: where features come from."""
 
     kind: Literal["latentmill.quality"] = "latentmill.quality"
     report_version: Literal[1] = 1
@@ -89,34 +89,36 @@ def measure(
     device: str = "cpu",
     on_stage: OnStage = lambda _: None,
 ) -> QualityReport:
-    """Take all the ``settings.measures`` of ``subject``.
+    """Take the ``settings.measures`` of ``subject``.
 
-    Features are those of classifiers trained on the training images; without labels, the codes of ``encoder``. Without
-    labels, usefulness can not be measured. Raises ``MeasureError``, ``SettingsError`` for the device.
+    Features come from classifiers trained on the training images or, without labels, from ``encoder``. Usefulness needs
+    labels. Raises ``MeasureError``; ``SettingsError`` for the device.
     """
-    labelled, wanted = subject.train.labels_N is not None, set(settings.measures)
+    labelled, measures = subject.train.labels_N is not None, set(settings.measures)
     if not labelled and encoder is None:
         raise MeasureError("encoder", "a bundle with an encoder, as the images have no labels", "none")
-    if "usefulness" in wanted:
+    if "usefulness" in measures:
         subject.synthetic.labelled(), subject.unseen.labelled()
     report = QualityReport(subject=subject.facts, settings=settings, features="classifier" if labelled else "encoder")
-    classifiers, facts = list[Classifier](), dict[str, object]()
-    if "usefulness" in wanted:
-        facts["usefulness"] = _usefulness(subject, settings, device, on_stage, classifiers)
-    eyes = _FeatureExtractors(subject, settings, encoder, device, on_stage, classifiers)
-    if wanted & {"fidelity", "coverage"}:
-        facts["distribution"] = _distribution(subject, settings, eyes, on_stage)
-    if "novelty" in wanted:
-        facts["novelty"] = _novelty(subject, settings, eyes.for_seed(0), on_stage)
-    if "duplicates" in wanted:
+    classifiers, results = list[Classifier](), dict[str, object]()
+    if "usefulness" in measures:
+        results["usefulness"] = _usefulness(subject, settings, device, on_stage, classifiers)
+    extractors = _FeatureExtractors(subject, settings, encoder, device, on_stage, classifiers)
+    if measures & {"fidelity", "coverage"}:
+        results["distribution"] = _distribution(subject, settings, extractors, on_stage)
+    if "novelty" in measures:
+        results["novelty"] = _novelty(subject, settings, extractors.for_seed(0), on_stage)
+    if "duplicates" in measures:
         on_stage("duplicates among the synthetic images")
         pixels_TD, pixels_HD = subject.train.pixels(), subject.holdout.pixels()
-        facts["duplicates"] = duplicates(subject.synthetic.images_NHWC, threshold=copy_threshold(pixels_TD, pixels_HD))
-    return report.model_copy(update=facts)
+        results["duplicates"] = duplicates(
+            subject.synthetic.images_NHWC, threshold=copy_threshold(pixels_TD, pixels_HD)
+        )
+    return report.model_copy(update=results)
 
 
 class _FeatureExtractors:
-    """The features of each seed; classifiers that usefulness trained already are not trained again."""
+    """Creates the feature extractor of each seed. Reuses the classifiers that were trained for usefulness."""
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class _FeatureExtractors:
             return encoder_features(self._encoder)
         while len(self._classifiers) <= seed:
             number = len(self._classifiers)
-            self._on_stage(f"classifier for features, seed {number}")
+            self._on_stage(f"training a classifier for features, seed {number}")
             self._classifiers.append(
                 train_on_arm(
                     self._subject.train.labelled(),
@@ -154,12 +156,12 @@ def _usefulness(
 ) -> Usefulness:
     real, synthetic = subject.train.labelled(), subject.synthetic.labelled()
 
-    def on_run(arm: str, seed: int, right: float, classifier: Classifier) -> None:
-        on_stage(f"trained on {arm}, seed {seed}: accuracy {right:.4f}")
+    def on_run(arm: str, seed: int, test_accuracy: float, classifier: Classifier) -> None:
+        on_stage(f"trained on {arm}, seed {seed}: accuracy {test_accuracy:.4f}")
         if arm == _REAL:
             classifiers.append(classifier)
 
-    on_stage("usefulness: classifiers trained on real, synthetic, and both")
+    on_stage("usefulness: training classifiers on real, synthetic, and both")
     return usefulness(
         {_REAL: real, _SYNTHETIC: synthetic, _BOTH: Mixed(real, synthetic)},
         subject.unseen.labelled(),
@@ -173,22 +175,24 @@ def _usefulness(
 
 
 def _distribution(
-    subject: Subject, settings: MeasureSettings, eyes: _FeatureExtractors, on_stage: OnStage
+    subject: Subject, settings: MeasureSettings, extractors: _FeatureExtractors, on_stage: OnStage
 ) -> Distribution:
     count = min(settings.limit, len(subject.synthetic), len(subject.train), len(subject.unseen))
-    ours, theirs = list[dict[str, float]](), list[dict[str, float]]()
+    synthetic_values, real_values = list[dict[str, float]](), list[dict[str, float]]()
     for seed in range(settings.seeds):
-        features = eyes.for_seed(seed)
+        features = extractors.for_seed(seed)
         on_stage(f"fidelity and coverage of {count} images, seed {seed}")
         unseen_ND, synthetic_ND, train_ND = (
             features(_random_subset(images, count, settings.seed + seed, stream))
             for stream, images in enumerate((subject.unseen, subject.synthetic, subject.train))
         )
-        ours.append(_distribution_values(unseen_ND, synthetic_ND, settings.measures, seed))
-        theirs.append(_distribution_values(unseen_ND, train_ND, settings.measures, seed))
+        synthetic_values.append(_distribution_values(unseen_ND, synthetic_ND, settings.measures, seed))
+        real_values.append(_distribution_values(unseen_ND, train_ND, settings.measures, seed))
     values = {
-        name: WithBaseline(synthetic=_spread([one[name] for one in ours]), real=_spread([one[name] for one in theirs]))
-        for name in ours[0]
+        name: WithBaseline(
+            synthetic=_spread([one[name] for one in synthetic_values]), real=_spread([one[name] for one in real_values])
+        )
+        for name in synthetic_values[0]
     }
     return Distribution(images=count, against="holdout" if subject.test is None else "test", values=values)
 
@@ -215,9 +219,9 @@ def _novelty(
         "features": lambda images: features(images.images_NHWC),
     }
     found = dict[str, Novelty]()
-    for name, look in spaces.items():
+    for name, get_points in spaces.items():
         on_stage(f"novelty, by {name}")
-        synthetic_ND, train_TD, holdout_HD = (look(images) for images in sets)
+        synthetic_ND, train_TD, holdout_HD = (get_points(images) for images in sets)
         height, width, channels = subject.synthetic.images_NHWC.shape[1:]
         shape = (height, width, channels) if name == "pixels" else None
         found[name] = novelty(synthetic_ND, train_TD, holdout_HD, seed=settings.seed, shape=shape, on_stage=on_stage)

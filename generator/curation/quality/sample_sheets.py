@@ -1,4 +1,4 @@
-"""Pictures for people: samples of a bundle, and real images beside generated ones."""
+"""Sheets of samples of a bundle, and of real images beside generated ones."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ Samples = list[tuple[np.ndarray, int | None]]
 
 
 def draw_samples(bundle: Bundle, path: Path, *, seed: int = 0) -> None:
-    """Samples of ``bundle``, a row a class, into a PNG or JPEG file. Raises ``SpecError``."""
+    """Write samples of ``bundle``, one row per class, to a PNG or JPEG file. Raises ``SpecError``."""
     _save(_render_sheet(_generated_samples(bundle, seed), bundle.info.classes), path)
 
 
 def draw_real_and_generated(source: Source, bundle: Bundle, path: Path, *, seed: int = 0) -> None:
-    """Real images at the left, samples of ``bundle`` at the right, a row a class, into a PNG or JPEG file."""
+    """Write real images (left) and samples of ``bundle`` (right), one row per class, to a PNG or JPEG file.
+
+    Raises ``SpecError``.
+    """
     sheets = (
         _render_sheet(_real_samples(source), bundle.info.classes),
         _render_sheet(_generated_samples(bundle, seed), bundle.info.classes),
@@ -66,16 +69,16 @@ def _per_class(classes: tuple[str, ...]) -> int:
 
 
 def _add_title(sheet_HWC: np.ndarray, title: str) -> np.ndarray:
-    head = Image.new("RGB", (sheet_HWC.shape[1], _TITLE_HEIGHT), _BACKGROUND)
+    title_bar = Image.new("RGB", (sheet_HWC.shape[1], _TITLE_HEIGHT), _BACKGROUND)
     font = ImageFont.load_default(size=20)
-    ImageDraw.Draw(head).text(
+    ImageDraw.Draw(title_bar).text(
         (sheet_HWC.shape[1] // 2, _TITLE_HEIGHT - 4), title, fill=_FOREGROUND, font=font, anchor="ms"
     )
-    return np.concatenate([np.array(head), sheet_HWC])
+    return np.concatenate([np.array(title_bar), sheet_HWC])
 
 
 def _save(sheet_HWC: np.ndarray, path: Path) -> None:
     try:
         Image.fromarray(sheet_HWC).save(path)
     except (OSError, ValueError) as refused:
-        raise SpecError("picture", "a .png or .jpg path that can be written", f"{path} ({refused})") from refused
+        raise SpecError("picture", "a writable .png or .jpg path", f"{path} ({refused})") from refused

@@ -1,6 +1,6 @@
-"""Distances that do not mind a shift: a training image moved by a pixel is still a copy.
+"""Shift-invariant distances: an image shifted by a pixel is still a copy.
 
-Legend: Q queries, P points, M candidates, S shifts, H rows, W columns, C channels, D = H * W * C.
+Legend: Q queries, B a block of them, P points, M candidates, S shifts, H rows, W columns, C channels, D = H * W * C.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _BLOCK = 256
 def shifted_distances(
     queries_QD: np.ndarray, points_PD: np.ndarray, rows_QM: np.ndarray, shape: ImageShape, *, shift: int = 1
 ) -> np.ndarray:
-    """Of each query the smallest Euclidean distance to its candidates ``points_PD[rows_QM]`` under any shift.
+    """distances_Q (float64): the smallest Euclidean distance of each query to ``points_PD[rows_QM]`` under any shift.
 
-    Queries are moved by up to ``shift`` whole pixels in both directions, their border repeated. Pixels flattened from
-    ``shape``; float64.
+    Queries are shifted by up to ``shift`` whole pixels along both axes, with the border repeated. The pixels (D) are
+    flattened from ``shape``.
     """
     least_Q = np.empty(len(queries_QD))
     for begin in range(0, len(queries_QD), _BLOCK):
@@ -32,7 +32,7 @@ def shifted_distances(
 
 
 def _all_shifts(images_BHWC: np.ndarray, shift: int) -> np.ndarray:
-    """moved_BSD float64: every image under each of the (2 shift + 1)^2 moves."""
+    """moved_BSD float64: every image under each of the (2 shift + 1)^2 shifts."""
     _, height, width, _ = images_BHWC.shape
     padded = np.pad(images_BHWC, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
     span = range(2 * shift + 1)

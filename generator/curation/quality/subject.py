@@ -1,4 +1,4 @@
-"""What is measured: a committed dataset, and the real images behind it, split as the training of its bundle did."""
+"""The subject of a measurement: a committed dataset and the source of its bundle, split as for training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from generator.store import S3Settings
 
 
 class SubjectFacts(FrozenModel):
-    """Which dataset, bundle and source, and how many images of each kind."""
+    """The dataset, bundle and source of a measurement, and the number of images in each set."""
 
     dataset: str
     build: str
@@ -43,19 +43,19 @@ class Images:
         return len(self.images_NHWC)
 
     def pixels(self) -> np.ndarray:
-        """uint8 pixels_ND."""
+        """pixels_ND, uint8."""
         return self.images_NHWC.reshape(len(self.images_NHWC), -1)
 
     def labelled(self) -> LabelledImages:
-        """Raises ``MeasureError`` without labels."""
+        """The images with labels. Raises ``MeasureError`` if there are none."""
         if self.labels_N is None:
-            raise MeasureError("labels", "labelled images", "images without labels", "leave usefulness out")
+            raise MeasureError("labels", "labelled images", "images without labels", "omit usefulness")
         return LabelledImages(self.images_NHWC, self.labels_N)
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Synthetic images, and the real ones: trained on, held out, and (where given) those for testing only."""
+    """Synthetic images, and real ones: for training, held out, and optionally for testing only."""
 
     facts: SubjectFacts
     synthetic: Images
@@ -65,7 +65,7 @@ class Subject:
 
     @property
     def unseen(self) -> Images:
-        """Real images that nothing was trained on: the test images, or else the holdout."""
+        """Real images that were not trained on: the test images or, without them, the holdout."""
         return self.holdout if self.test is None else self.test
 
     @property
@@ -79,26 +79,26 @@ def load_subject(
     bundle: BundleInfo,
     *,
     test: Source | None = None,
-    sampled: Images | None = None,
+    images: Images | None = None,
     s3: S3Settings | None = None,
 ) -> Subject:
-    """Read the committed build at ``url`` into memory, beside the ``source`` that its ``bundle`` was trained on.
+    """Read the committed build at ``url`` into memory, with the ``source`` that its ``bundle`` was trained on.
 
-    With ``sampled``, some of its images with labels in its own numbering, those stand for the build, which is not read.
+    ``images``: a subset of the build's images, with the build's label numbers; then the shards are not read.
 
-    Raises ``DatasetError`` for anything but a committed build, ``SourceError`` where the source is another one than
-    the dataset was made from, ``MeasureError`` where sizes or classes differ, ``IntegrityError`` for damage.
+    Raises ``DatasetError`` if there is no committed build, ``SourceError`` if the dataset was not made from this
+    source, ``MeasureError`` if sizes or classes differ, ``IntegrityError`` for damage.
     """
     dataset = open_dataset(url, s3=s3)
     stated = dataset.manifest.provenance.source_fingerprint
     if not source.fingerprint == stated == bundle.source.fingerprint:
-        hint = "give the same images, at the same size and with the same options as for training"
-        wanted = f"the images behind the dataset ({stated})"
+        hint = "give the same images, with the same size and options as for training"
+        expected = f"the images behind the dataset ({stated})"
         got = source.fingerprint if source.fingerprint != stated else f"a bundle of {bundle.source.fingerprint}"
-        raise SourceError("source", wanted, got, hint)
+        raise SourceError("source", expected, got, hint)
     settings = bundle.training_facts.settings
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
-    synthetic = _with_source_labels(dataset, source, _read_images(dataset) if sampled is None else sampled)
+    synthetic = _with_source_labels(dataset, source, _read_images(dataset) if images is None else images)
     return Subject(
         facts=SubjectFacts(
             dataset=dataset.url,
@@ -131,7 +131,7 @@ def _read_images(dataset: Dataset) -> Images:
 
 
 def _with_source_labels(dataset: Dataset, source: Source, synthetic: Images) -> Images:
-    """The images with the label numbers of ``source``, or without labels."""
+    """The images with the label numbers of ``source``; without labels if the dataset has none."""
     shape = synthetic.images_NHWC.shape[1:]
     if shape != source.images_NHWC.shape[1:]:
         raise MeasureError("synthetic", f"images of the source's shape {source.images_NHWC.shape[1:]}", shape)
@@ -154,11 +154,11 @@ def _test_images(test: Source, source: Source) -> Images:
 
 
 def _remap_labels(field: str, labels_N: np.ndarray, names: tuple[str, ...], source: Source) -> np.ndarray:
-    """``labels_N`` in the order of the source's class names."""
-    strangers = [name for name in names if name not in source.class_names]
-    if strangers:
+    """Change label numbers from ``names`` to the class names of the source."""
+    unknown = [name for name in names if name not in source.class_names]
+    if unknown:
         known = ", ".join(source.class_names[:10]) or "none"
-        raise MeasureError(f"{field}.classes", f"classes of the source ({known})", repr(strangers[0]))
+        raise MeasureError(f"{field}.classes", f"classes of the source ({known})", repr(unknown[0]))
     order = np.array([source.class_names.index(name) for name in names], dtype=np.int64)
     numbers_N: np.ndarray = order[labels_N]
     return numbers_N

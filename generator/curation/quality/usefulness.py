@@ -1,6 +1,7 @@
-"""What are images good for? Train on them, test on real ones that nothing has seen.
+"""Usefulness: train a classifier on the images, test it on unseen real ones.
 
-Every arm of the comparison is the same small network with the same budget: steps, batch, schedule, augmentation, seeds.
+Every arm of the comparison trains the same small network with the same budget: steps, batch, schedule, augmentation,
+seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from generator.models.features.config import Budget
 
 @dataclass(frozen=True)
 class Mixed:
-    """Real images with synthetic ones beside them: ``share`` of every batch is synthetic."""
+    """Real and synthetic images mixed: ``share`` of every batch is synthetic."""
 
     real: LabelledImages
     synthetic: LabelledImages
@@ -32,10 +33,11 @@ Arm = LabelledImages | Mixed
 
 @dataclass(frozen=True)
 class ArmResult:
-    """Accuracies on the test images, one a seed; ``spread`` is their standard deviation, of two seeds or more.
+    """The result of one arm. ``accuracies``: on the test images, one per seed.
 
-    ``ratio``: the mean over that of the reference arm. ``errors_removed``: the share of the reference's errors that
-    this arm does not make; negative where it makes more, ``None`` where the reference makes none.
+    ``spread``: their standard deviation; ``None`` with one seed. ``ratio``: the mean over that of the reference arm.
+    ``errors_removed``: the share of the reference's errors that this arm avoids; negative if it makes more errors,
+    ``None`` if the reference makes none. ``images``: number of training images.
     """
 
     images: int
@@ -67,28 +69,28 @@ def usefulness(
 ) -> Usefulness:
     """Train a classifier on each arm with each of the seeds 0 .. ``seeds`` - 1, and test it.
 
-    ``on_run`` is told arm, seed, accuracy and the trained classifier. Raises ``MeasureError`` for an unknown reference
-    or no seed, and what ``train_classifier`` raises.
+    ``on_run`` is called with arm, seed, accuracy and the trained classifier. Raises ``MeasureError`` for an unknown
+    reference or fewer than one seed, and what ``train_classifier`` raises.
     """
     if reference not in arms or seeds < 1:
-        raise MeasureError("arms", f"one called {reference!r}, and a seed", f"{sorted(arms)}, {seeds} seeds")
+        raise MeasureError("arms", f"one called {reference!r}, and at least one seed", f"{sorted(arms)}, {seeds} seeds")
     for name, arm in arms.items():
-        shape, wanted = _main_images(arm).images_NHWC.shape[1:], test.images_NHWC.shape[1:]
-        if shape != wanted:
-            raise MeasureError(name, f"images of the test images' shape {wanted}", shape)
+        shape, expected = _main_images(arm).images_NHWC.shape[1:], test.images_NHWC.shape[1:]
+        if shape != expected:
+            raise MeasureError(name, f"images of the test images' shape {expected}", shape)
     runs = {
         name: _train_and_test(name, arm, test, classes, budget, seeds, device, on_run) for name, arm in arms.items()
     }
-    standard = mean(runs[reference][0])
+    reference_mean = mean(runs[reference][0])
     return Usefulness(
         test_images=len(test),
         reference=reference,
-        arms={name: _arm_result(arms[name], *run, standard) for name, run in runs.items()},
+        arms={name: _arm_result(arms[name], *run, reference_mean) for name, run in runs.items()},
     )
 
 
 def train_on_arm(arm: Arm, *, classes: int, seed: int, budget: Budget, device: str = "cpu") -> Classifier:
-    """A classifier trained on one arm. Raises what ``train_classifier`` raises."""
+    """Train a classifier on one arm. Raises what ``train_classifier`` raises."""
     real = _main_images(arm)
     beside, share = (arm.synthetic, arm.share) if isinstance(arm, Mixed) else (None, 0.0)
     return train_classifier(
@@ -98,7 +100,7 @@ def train_on_arm(arm: Arm, *, classes: int, seed: int, budget: Budget, device: s
         seed=seed,
         budget=budget,
         device=device,
-        beside=beside,
+        extra=beside,
         share=share,
         probability_NC=real.probability_NC,
     )
@@ -126,14 +128,14 @@ def _train_and_test(
     return accuracies, time.perf_counter() - clock
 
 
-def _arm_result(arm: Arm, accuracies: list[float], seconds: float, standard: float) -> ArmResult:
+def _arm_result(arm: Arm, accuracies: list[float], seconds: float, reference_mean: float) -> ArmResult:
     average = mean(accuracies)
     return ArmResult(
         images=len(arm),
         accuracies=tuple(accuracies),
         mean=average,
         spread=stdev(accuracies) if len(accuracies) > 1 else None,
-        ratio=average / standard if standard else 0.0,
-        errors_removed=None if standard == 1.0 else 1.0 - (1.0 - average) / (1.0 - standard),
+        ratio=average / reference_mean if reference_mean else 0.0,
+        errors_removed=None if reference_mean == 1.0 else 1.0 - (1.0 - average) / (1.0 - reference_mean),
         seconds=seconds,
     )

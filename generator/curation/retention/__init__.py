@@ -1,4 +1,4 @@
-"""What is deleted: builds that retention lets go, and what crashes left behind."""
+"""Deletion of builds by a retention rule, and of orphans left by crashes and abandoned builds."""
 
 from generator.curation.retention.orphans import Intents, Orphan, find_orphans
 from generator.curation.retention.policy import (

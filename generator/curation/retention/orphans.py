@@ -1,9 +1,8 @@
-"""What crashes and given-up builds leave behind: found first, removed only on request.
+"""Orphans: objects left by crashes and abandoned builds. They are found first, and removed only on request.
 
-Never touched: anything of a committed build, anything of a build that is open or paused, lock files, bundles that are
-whole, and whatever latentmill does not know. A build counts as given up when its marker says ``cancelled`` or
-``failed``, or when it has none, and nothing in it is newer than the age that was asked for. Memory is bounded:
-listings are gone through object by object.
+Never touched: objects of a committed, open or paused build, lock files, complete bundles, and every object that
+latentmill does not know. A build is abandoned if its marker says ``cancelled`` or ``failed``, or it has no marker, and
+no object of it is newer than the requested age. Memory is bounded: listings are read object by object.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from generator.store.base import Store
 from generator.store.partial_writes import HasPartialWrites, prune_directories
 
 OrphanKind = Literal["temporary", "upload", "bundle", "build"]
-Intents = Callable[[str], str | None]  # what the marker of a build id says; ``None`` without one
+Intents = Callable[[str], str | None]  # maps a build id to the intent in its marker; ``None`` without a marker
 
 _BUILD_ID = re.compile(r"[0-9a-f]{20}")
 _BUNDLE_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -30,26 +29,26 @@ _ABANDONED = {
     "failed": "a build that failed",
     None: "a build without a marker",
 }
-_CHECK_EVERY = 100  # objects of a build that are removed between two looks at its marker
-# Receipts first: a build that is taken up again meanwhile makes those shards anew, and adopts what is still there.
+_CHECK_EVERY = 100  # objects of a build that are removed between two checks of its marker
+# Receipts first: if the build is resumed meanwhile, it makes those shards again and adopts the objects still there.
 _DELETE_ORDER = ("receipts/", "shards/", "samples/", "")
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """Something that nobody will read. ``remove`` takes it away; how many objects (files, uploads) that were."""
+    """Objects that nobody will read. ``remove`` deletes them and returns the number of objects (files, uploads)."""
 
     kind: OrphanKind
     where: str
     why: str
     objects: int
-    bytes: int  # of uploads nobody knows: 0
-    modified: datetime  # of the newest part
+    bytes: int  # 0 for uploads, whose size is unknown
+    modified: datetime  # of the newest object
     remove: Callable[[], int] = field(repr=False, compare=False)
 
 
 def find_orphans(store: Store, before: datetime, intents: Intents) -> Iterator[Orphan]:
-    """What was left at or below ``store``, untouched since ``before``.
+    """Find the orphans at or below ``store`` that were last modified before ``before``.
 
     ``store`` is a store root, a destination, a dataset, a build, or a directory of bundles. Raises ``StoreError``, and
     whatever ``intents`` raises.
@@ -58,7 +57,7 @@ def find_orphans(store: Store, before: datetime, intents: Intents) -> Iterator[O
     yield from _doctor_probes(store, before)
     for name in store.children("bundles/"):
         if _BUNDLE_DIGEST.fullmatch(name) and store.head(f"bundles/{name}/bundle.json") is None:
-            yield from _if_older(_as_orphan(store.at(f"bundles/{name}"), "bundle", "a push that did not end"), before)
+            yield from _if_older(_as_orphan(store.at(f"bundles/{name}"), "bundle", "an unfinished push"), before)
     for build_id, build in _builds(store):
         yield from _abandoned_build(build, build_id, before, intents)
 
@@ -66,7 +65,7 @@ def find_orphans(store: Store, before: datetime, intents: Intents) -> Iterator[O
 def _unfinished_writes(store: Store, before: datetime) -> Iterator[Orphan]:
     for found in store.partial_writes() if isinstance(store, HasPartialWrites) else ():
         if found.modified < before:
-            why = "an upload that was never completed" if found.kind == "upload" else "a write that did not end"
+            why = "an upload that was never completed" if found.kind == "upload" else "an unfinished write"
             yield Orphan(
                 found.kind, found.where, why, 1, found.bytes, found.modified, partial(_remove_one, found.remove)
             )
@@ -77,11 +76,11 @@ def _doctor_probes(store: Store, before: datetime) -> Iterator[Orphan]:
         if _PROBE_KEY.fullmatch(info.key) and info.modified < before:
             remove = partial(_remove_one, partial(store.delete, info.key))
             where = f"{store.url}/{info.key}"
-            yield Orphan("temporary", where, "a check that did not end", 1, info.size, info.modified, remove)
+            yield Orphan("temporary", where, "an unfinished check", 1, info.size, info.modified, remove)
 
 
 def _builds(store: Store) -> Iterator[tuple[str, Store]]:
-    """The builds at ``store``, or below it where it is a dataset or a destination."""
+    """The build at ``store``, or the builds below it if it is a dataset or a destination."""
     own = store.url.rpartition("/builds/")[2]
     if _BUILD_ID.fullmatch(own) and store.head(RECIPE_KEY) is not None:
         yield own, store
@@ -97,7 +96,7 @@ def _abandoned_build(build: Store, build_id: str, before: datetime, intents: Int
     if build.head(MANIFEST_KEY) is not None or intent not in _ABANDONED:
         return
     found = _as_orphan(build, "build", _ABANDONED[intent])
-    if found.objects - (intent is not None) <= 0:  # of one with a marker the recipe stays: it may be resumed, from zero
+    if found.objects - (intent is not None) <= 0:  # a build with a marker keeps its recipe, so it can be resumed
         return
     remove = partial(_remove_build, build, build_id, before, intents)
     yield from _if_older(
@@ -106,7 +105,7 @@ def _abandoned_build(build: Store, build_id: str, before: datetime, intents: Int
 
 
 def _remove_build(build: Store, build_id: str, before: datetime, intents: Intents) -> int:
-    """Object by object, and not one more once the build is wanted again or committed."""
+    """Delete object by object; stop as soon as the build is no longer abandoned or is committed."""
     removed, last = 0, RECIPE_KEY
     for folder in _DELETE_ORDER:
         for info in build.list(folder):
@@ -127,7 +126,7 @@ def _is_abandoned(build: Store, build_id: str, intents: Intents) -> bool:
 
 
 def _as_orphan(store: Store, kind: OrphanKind, why: str) -> Orphan:
-    """Everything at ``store`` as one leftover."""
+    """All objects at ``store`` as one orphan."""
     objects, size, newest = 0, 0, datetime.min
     for info in store.list():
         objects, size = objects + 1, size + info.size

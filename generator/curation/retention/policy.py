@@ -1,8 +1,8 @@
-"""Retention: which builds of a dataset stay. Whole builds are deleted, manifest first, so that readers see all or none.
+"""Retention: which builds of a dataset are kept. Whole builds are deleted, manifest first: readers see all or none.
 
-Never deleted: the build that readers get, the one that ``rollback`` would go to, pinned ones, those that are not
-finished, and those of an open job. What is to go is first noted in ``latest.json``, by the same conditional write that
-promotes and pins; so nothing is promoted while it is deleted, and what is interrupted is finished by the next one.
+Never deleted: the build that readers get, the build that ``rollback`` would go to, pinned builds, unfinished builds,
+and builds of an open job. Builds are first marked as retiring in ``latest.json``, by the same conditional write that
+promotes and pins, so no build is promoted while it is deleted. The next run resumes an interrupted deletion.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from generator.store.base import ObjectInfo, Store
 from generator.store.partial_writes import prune_directories
 
 _READ_THREADS = 16
-_BATCH = 100  # builds that are noted for deletion in one go
-_CHECK_EVERY = 100  # objects of a build that are removed between two looks at its marker
+_BATCH = 100  # builds that are marked as retiring in one write
+_CHECK_EVERY = 100  # objects of a build that are removed between two checks of its marker
 _WANTED_INTENTS = ("open", "paused", "unknown")
-_UNCOMMITTED_PREFIXES = ("reports/", "runs/")  # of the commit: no sign that somebody makes the build again
-# Receipts first: a build that is taken up again meanwhile makes those shards anew, and adopts what is still there.
+# Not part of the commit: new objects there do not mean that the build is being rebuilt.
+_UNCOMMITTED_PREFIXES = ("reports/", "runs/")
+# Receipts first: if the build is resumed meanwhile, it makes those shards again and adopts the objects still there.
 _DELETE_ORDER = ("receipts/", "shards/", "samples/", "")
 
 
 class Retention(FrozenModel):
-    """What stays: the ``last`` builds, the last of each of so many ``weeks`` (ISO, from Monday) and ``months``.
+    """The retention rule: keep the ``last`` builds, and the last build of each of the latest ``weeks`` and ``months``.
 
-    ``null`` weeks or months are all of them. Counted are weeks and months in which there is a build, in UTC, by logical
-    date. Builds that gates kept back stay as long as they are among the ``last`` by date, and take nobody's place.
+    ``null`` means all weeks (ISO, from Monday) or months. Only weeks and months with a build count; dates are logical
+    dates in UTC. Builds that failed their gates are kept while they are among the ``last`` builds by date; they do not
+    count towards ``last``, ``weeks`` or ``months``.
     """
 
     last: int = Field(default=7, ge=1, le=100_000, strict=True)
@@ -49,9 +51,9 @@ class Retention(FrozenModel):
 
 @dataclass(frozen=True)
 class CommittedBuild:
-    """A committed build: what it is for (or when it was committed), and what stands in the way of deleting it.
+    """A committed build: its logical date (or time of commit), and reasons for or against deleting it.
 
-    ``previous``: the one that ``rollback`` would go to. ``refused``: its gates kept it back, and nobody promoted it.
+    ``previous``: the build that ``rollback`` would go to. ``refused``: it failed its gates, and nobody promoted it.
     """
 
     build: str
@@ -64,7 +66,7 @@ class CommittedBuild:
 
 @dataclass(frozen=True)
 class RetentionPlan:
-    """The builds that stay, each with the reasons, and those that go; the newest first."""
+    """The builds to keep, each with the reasons, and the builds to delete; newest first."""
 
     keep: tuple[tuple[CommittedBuild, tuple[str, ...]], ...]
     delete: tuple[CommittedBuild, ...]
@@ -72,17 +74,19 @@ class RetentionPlan:
 
 @dataclass(frozen=True)
 class RetentionResult:
-    """What was deleted: builds (those of an earlier, interrupted retention too) and objects. ``wanted``: builds that
-    were to go, and that somebody is making again."""
+    """The ids of the deleted builds and the number of deleted objects, including those of an interrupted earlier run.
+
+    ``wanted``: builds that were not deleted, because a job is rebuilding them.
+    """
 
     deleted: tuple[str, ...]
     objects: int
     wanted: tuple[str, ...]
 
 
-def plan_retention(held: Iterable[CommittedBuild], retention: Retention) -> RetentionPlan:
-    """Which of the builds ``held`` stay. A pure function: the same builds give the same plan, in whatever order."""
-    newest = sorted(held, key=lambda each: (each.date, each.build), reverse=True)
+def plan_retention(builds: Iterable[CommittedBuild], retention: Retention) -> RetentionPlan:
+    """Decide which of ``builds`` to keep. A pure function; the order of ``builds`` does not matter."""
+    newest = sorted(builds, key=lambda each: (each.date, each.build), reverse=True)
     counted = [each for each in newest if not each.refused]
     last = {each.build for each in counted[: retention.last]}
     last |= {each.build for each in newest[: retention.last] if each.refused}
@@ -106,65 +110,65 @@ def plan_retention(held: Iterable[CommittedBuild], retention: Retention) -> Rete
 
 
 def read_committed_builds(store: Store) -> tuple[CommittedBuild, ...]:
-    """The committed builds of the dataset ``store``, but those that are being deleted.
+    """The committed builds of the dataset ``store``, except those that are being deleted.
 
-    Raises ``DatasetError`` where ``latest.json`` is damaged, or names a build that is not there: nothing should be
-    deleted beside a pointer that is wrong.
+    Raises ``DatasetError`` if ``latest.json`` is damaged or names a build that is not committed: then nothing may be
+    deleted.
     """
-    standing = read_state(store) or DatasetState(by_promotion=False)
+    state = read_state(store) or DatasetState(by_promotion=False)
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = [each for each in pool.map(lambda name: _read_build(store, name, standing), list_builds(store)) if each]
-    there = {each.build for each in found} - standing.being_deleted
-    back = next((each.build for each in standing.previous if each.build in there - {standing.build}), None)
-    if standing.build is not None and standing.build not in {each.build for each in found}:
-        got = f"build {standing.build}, which {store.url} does not hold"
+        found = [each for each in pool.map(lambda name: _read_build(store, name, state), list_builds(store)) if each]
+    remaining = {each.build for each in found} - state.being_deleted
+    rollback_target = next((each.build for each in state.previous if each.build in remaining - {state.build}), None)
+    if state.build is not None and state.build not in {each.build for each in found}:
+        got = f"build {state.build}, which {store.url} does not hold"
         raise DatasetError(LATEST_KEY, "the id of a committed build", got, "promote another build first")
-    return tuple(replace(each, previous=each.build == back) for each in found if each.build in there)
+    return tuple(replace(each, previous=each.build == rollback_target) for each in found if each.build in remaining)
 
 
 def apply_retention(
     store: Store, plan: RetentionPlan, *, intents: Intents = lambda _: None, at: datetime | None = None
 ) -> RetentionResult:
-    """Delete the builds that ``plan`` has no reason to keep, and what an earlier retention did not get done.
+    """Delete the builds in ``plan.delete``, and finish deletions that an earlier call did not finish.
 
-    ``intents``: what the marker of a build id says; builds that are open or paused (or of which nobody knows) stay.
-    Raises ``BuildConflict`` before anything happens where ``plan`` would delete the build that readers get, or a
-    pinned one; ``StoreError`` in the middle, and then the next call goes on.
+    ``intents`` maps a build id to the intent in its marker; builds with intent ``open``, ``paused`` or ``unknown`` are
+    kept. Raises ``BuildConflict``, before any deletion, if ``plan`` would delete the build that readers get or a pinned
+    build; ``StoreError`` at any point, and the next call resumes.
     """
-    at, waiting = at or datetime.now(UTC), [each.build for each in plan.delete]
-    _check_deletable(read_state(store), waiting)
+    at, pending = at or datetime.now(UTC), [each.build for each in plan.delete]
+    _check_deletable(read_state(store), pending)
     deleted, wanted, objects = list[str](), list[str](), 0
     first = True
-    while waiting or first:
-        for each in _mark_retiring(store, waiting[:_BATCH], at).retiring:
+    while pending or first:
+        for each in _mark_retiring(store, pending[:_BATCH], at).retiring:
             removed = _delete_build(build_store(store, each.build), each, intents)
             (wanted if removed is None else deleted).append(each.build)
             objects += removed or 0
-            update_state(store, lambda standing, done=each: _without_retiring(standing, done))  # type: ignore[misc]
-        waiting, first = waiting[_BATCH:], False
+            update_state(store, lambda state, done=each: _without_retiring(state, done))  # type: ignore[misc]
+        pending, first = pending[_BATCH:], False
     return RetentionResult(tuple(deleted), objects, tuple(wanted))
 
 
 def enforce_retention(
     store: Store, retention: Retention, *, intents: Intents = lambda _: None
 ) -> tuple[RetentionPlan, RetentionResult]:
-    """Look, plan and delete: what a schedule calls once its build is promoted."""
+    """Read the builds, plan and delete. A schedule calls this after it promoted its build."""
     plan = plan_retention(read_committed_builds(store), retention)
     return plan, apply_retention(store, plan, intents=intents)
 
 
-def _read_build(store: Store, name: str, standing: DatasetState) -> CommittedBuild | None:
+def _read_build(store: Store, name: str, state: DatasetState) -> CommittedBuild | None:
     build = build_store(store, name)
     if (info := build.head(MANIFEST_KEY)) is None:
         return None
     approval = read_approval(build)
     verdict = None if approval is not None and approval.logical_date is not None else read_verdict(build)
-    dated = next((each.logical_date for each in (approval, verdict) if each and each.logical_date), None)
+    logical_date = next((each.logical_date for each in (approval, verdict) if each and each.logical_date), None)
     return CommittedBuild(
         build=name,
-        date=(dated or info.modified).astimezone(UTC),
-        latest=name == standing.build,
-        pinned=name in standing.pinned,
+        date=(logical_date or info.modified).astimezone(UTC),
+        latest=name == state.build,
+        pinned=name in state.pinned,
         refused=approval is None and verdict is not None and not verdict.holds,
     )
 
@@ -178,35 +182,35 @@ def _last_of_each(
     return set(islice(first.values(), count))
 
 
-def _check_deletable(standing: DatasetState | None, builds: Iterable[str]) -> None:
-    if standing is None:
+def _check_deletable(state: DatasetState | None, builds: Iterable[str]) -> None:
+    if state is None:
         return
     for build in builds:
-        if build == standing.build or build in standing.pinned:
-            what = "the build that readers get" if build == standing.build else "a pinned build"
-            hint = "plan again: it was promoted or pinned since"
-            raise BuildConflict("retention", "builds that nobody needs", f"{build}, {what}", hint)
+        if build == state.build or build in state.pinned:
+            what = "the build that readers get" if build == state.build else "a pinned build"
+            hint = "plan again: the build was promoted or pinned after the plan was made"
+            raise BuildConflict("retention", "builds that may be deleted", f"{build}, {what}", hint)
 
 
 def _mark_retiring(store: Store, builds: list[str], at: datetime) -> DatasetState:
-    def decide(standing: DatasetState | None) -> DatasetState | None:
-        standing = standing or DatasetState(by_promotion=False)
-        _check_deletable(standing, builds)
-        known = {each.build for each in standing.retiring}
-        fresh = tuple(Retiring(build=build, at=at) for build in builds if build not in known)
-        return standing.model_copy(update={"retiring": (*standing.retiring, *fresh)}) if fresh else None
+    def decide(state: DatasetState | None) -> DatasetState | None:
+        state = state or DatasetState(by_promotion=False)
+        _check_deletable(state, builds)
+        known = {each.build for each in state.retiring}
+        added = tuple(Retiring(build=build, at=at) for build in builds if build not in known)
+        return state.model_copy(update={"retiring": (*state.retiring, *added)}) if added else None
 
     return update_state(store, decide) or DatasetState(by_promotion=False)
 
 
-def _without_retiring(standing: DatasetState | None, done: Retiring) -> DatasetState | None:
-    if standing is None or done not in standing.retiring:
+def _without_retiring(state: DatasetState | None, done: Retiring) -> DatasetState | None:
+    if state is None or done not in state.retiring:
         return None
-    return standing.model_copy(update={"retiring": tuple(each for each in standing.retiring if each != done)})
+    return state.model_copy(update={"retiring": tuple(each for each in state.retiring if each != done)})
 
 
 def _delete_build(build: Store, retiring: Retiring, intents: Intents) -> int | None:
-    """The objects removed; ``None`` where somebody makes the build again, which was not there when it was noted."""
+    """The number of objects removed; ``None`` if a job is rebuilding the build since it was marked as retiring."""
     if _is_wanted(build, retiring, intents):
         return None
     build.delete(MANIFEST_KEY)
@@ -221,17 +225,17 @@ def _delete_build(build: Store, retiring: Retiring, intents: Intents) -> int | N
 
 
 def _is_wanted(build: Store, retiring: Retiring, intents: Intents) -> bool:
-    again = build.head(MANIFEST_KEY)
-    return (again is not None and again.modified > retiring.at) or intents(retiring.build) in _WANTED_INTENTS
+    manifest = build.head(MANIFEST_KEY)
+    return (manifest is not None and manifest.modified > retiring.at) or intents(retiring.build) in _WANTED_INTENTS
 
 
 def _deletable_keys(build: Store, retiring: Retiring) -> Iterator[str]:
-    """What was there when the build was noted, the recipe last: until then a sweep finds the rest."""
+    """The keys that existed when the build was marked as retiring; the recipe last, so a sweep can find the rest."""
 
-    def goes(info: ObjectInfo) -> bool:
+    def is_deletable(info: ObjectInfo) -> bool:
         return info.modified <= retiring.at or info.key.startswith(_UNCOMMITTED_PREFIXES)
 
     for folder in _DELETE_ORDER:
-        yield from (info.key for info in build.list(folder) if goes(info) and info.key != RECIPE_KEY)
-    if all(goes(info) for info in build.list()):
+        yield from (info.key for info in build.list(folder) if is_deletable(info) and info.key != RECIPE_KEY)
+    if all(is_deletable(info) for info in build.list()):
         yield RECIPE_KEY

@@ -1,4 +1,4 @@
-"""Which committed build of a dataset readers get, and which ones are pinned: each decision one conditional write."""
+"""Promotion, rollback and pins of a dataset's builds; each change is one conditional write of ``latest.json``."""
 
 from generator.datasets.promotion.pins import pin, unpin
 from generator.datasets.promotion.promote import promote, read_approval, read_latest, require_promotion, rollback

@@ -1,4 +1,4 @@
-"""Pins: builds that retention leaves alone, for as long as somebody wants them."""
+"""Pins: builds that retention must not delete, until they are unpinned."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from generator.store.base import Store
 
 
 def pin(store: Store, build_id: str, *, by: str, note: str = "", at: datetime | None = None) -> DatasetState:
-    """Keep the committed build from retention, until ``unpin``. Raises ``DatasetError`` as ``promote`` does."""
-    fresh = Pin(build=build_id, by=by, at=at or datetime.now(UTC), note=note)
+    """Protect the committed build from retention until ``unpin``. Raises ``DatasetError`` as ``promote`` does."""
+    new_pin = Pin(build=build_id, by=by, at=at or datetime.now(UTC), note=note)
 
-    def decide(standing: DatasetState | None) -> DatasetState | None:
-        standing = standing or DatasetState(by_promotion=False)
-        check_committed(store, standing, build_id)
-        if build_id in standing.pinned:
+    def decide(state: DatasetState | None) -> DatasetState | None:
+        state = state or DatasetState(by_promotion=False)
+        check_committed(store, state, build_id)
+        if build_id in state.pinned:
             return None
-        pins = validate(DatasetState, {"pins": (*standing.pins, fresh)}, field="pin", error=DatasetError).pins
-        return standing.model_copy(update={"pins": pins})
+        pins = validate(DatasetState, {"pins": (*state.pins, new_pin)}, field="pin", error=DatasetError).pins
+        return state.model_copy(update={"pins": pins})
 
-    found = update_state(store, decide)
-    assert found is not None
-    return found
+    updated = update_state(store, decide)
+    assert updated is not None
+    return updated
 
 
 def unpin(store: Store, build_id: str) -> DatasetState | None:
-    """Let retention decide about the build again; how things stand then, ``None`` where nothing was ever pinned."""
+    """Remove the pin of the build. Returns the new state; ``None`` if the dataset has no ``latest.json``."""
 
-    def decide(standing: DatasetState | None) -> DatasetState | None:
-        if standing is None or build_id not in standing.pinned:
+    def decide(state: DatasetState | None) -> DatasetState | None:
+        if state is None or build_id not in state.pinned:
             return None
-        return standing.model_copy(update={"pins": tuple(each for each in standing.pins if each.build != build_id)})
+        return state.model_copy(update={"pins": tuple(each for each in state.pins if each.build != build_id)})
 
     return update_state(store, decide)

@@ -1,11 +1,11 @@
-"""Promotion: which committed build of a dataset readers get.
+"""Promote and roll back: which committed build of a dataset readers get.
 
-It moves forward by gates or by hand, and back by ``rollback``.
+Gates or a person promote a build; ``rollback`` goes back to an earlier one.
 
-A logical date (the day a scheduled build is for) never goes backwards but by ``rollback``: a late backfill is noted
-and stays behind. What a rollback took back comes again only by hand or by ``undo``, so that a scheduler that repeats
-itself after a crash does not undo what a person decided. Every move is one conditional write of ``latest.json``
-(``generator.datasets.promotion.state``): a crash before it changes nothing, a crash after it loses nothing.
+Only ``rollback`` moves the logical date (the day a scheduled build is for) backwards: a late backfill is approved, but
+not promoted. A rolled-back build is promoted again only with ``again`` or ``undo``, so a scheduler that retries after a
+crash does not undo a person's decision. Each change is one conditional write of ``latest.json``
+(``generator.datasets.promotion.state``): a crash before the write changes nothing, a crash after it loses nothing.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ Outcome = Literal["moved", "already", "older", "withdrawn"]
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """What became of a promotion. ``moved``: readers get the build now; ``already``: they did before.
+    """The outcome of a promotion, and the state of the dataset after it.
 
-    ``older``: it stays behind a build of a later logical date; ``withdrawn``: a person rolled it back.
+    ``moved``: readers get the build from now on; ``already``: they got it before; ``older``: not promoted, the current
+    build has a later logical date; ``withdrawn``: not promoted, a person rolled the build back.
     """
 
     outcome: Outcome
@@ -54,7 +55,7 @@ class PromotionResult:
 
 
 class Approval(FrozenModel):
-    """``reports/promotion.json`` of a build: that it was found worth promoting, whether or not ``latest`` moved."""
+    """The content of ``reports/promotion.json``: the build was approved, whether or not ``latest.json`` was changed."""
 
     build: BuildId
     logical_date: UtcDatetime | None = None
@@ -71,88 +72,88 @@ def promote(
     again: bool = False,
     at: datetime | None = None,
 ) -> PromotionResult:
-    """Let readers of the dataset ``store`` (``<destination>/<name>``) get the committed build ``build_id``.
+    """Promote the committed build ``build_id`` of the dataset ``store`` (``<destination>/<name>``).
 
-    ``logical_date`` (timezone-aware): what the build is for; without one it is the build's own of an earlier promotion,
-    or else that of the build it follows. ``again``: also where it was rolled back. ``by``: who wants it. ``at``: now.
-    Promoting twice changes nothing. Raises ``DatasetError`` for a build that is not committed, or that is being
-    deleted; ``StoreError``. Nothing has moved then.
+    ``logical_date`` (timezone-aware): the date the build is for; default: the date of its last approval, else the date
+    of the build it replaces. ``again``: promote even if the build was rolled back. ``by``: who promotes. ``at``: the
+    time; default: now. Promoting twice changes nothing. Raises ``DatasetError`` if the build is not committed or is
+    being deleted, and ``StoreError``; then nothing has changed.
     """
     build = build_store(store, build_id)
     check_committed(store, read_state(store) or DatasetState(), build_id)
-    wanted = _write_approval(
+    promotion = _write_approval(
         build, Promotion(build=build_id, logical_date=logical_date, by=by, at=at or datetime.now(UTC))
     )
     outcome: Outcome = "moved"
 
-    def decide(standing: DatasetState | None) -> DatasetState | None:
+    def decide(state: DatasetState | None) -> DatasetState | None:
         nonlocal outcome
-        standing = standing or DatasetState()
-        check_committed(store, standing, build_id)
-        if any(_is_same(wanted, each) for each in (standing.current, *standing.previous)):
-            return None  # our own write, whose answer was lost
-        outcome = _decide_outcome(standing, wanted, again=again)
-        return _with_promotion(standing, wanted) if outcome == "moved" else None
+        state = state or DatasetState()
+        check_committed(store, state, build_id)
+        if any(_is_same(promotion, each) for each in (state.current, *state.previous)):
+            return None  # our own write succeeded, but its response was lost
+        outcome = _decide_outcome(state, promotion, again=again)
+        return _with_promotion(state, promotion) if outcome == "moved" else None
 
-    found = update_state(store, decide)
-    assert found is not None
-    return PromotionResult(outcome, found)
+    updated = update_state(store, decide)
+    assert updated is not None
+    return PromotionResult(outcome, updated)
 
 
 def rollback(
     store: Store, *, by: str, to: str | None = None, undo: bool = False, at: datetime | None = None
 ) -> DatasetState:
-    """Let readers get the build that was promoted before, or ``to``, one of those before it; how things stand then.
+    """Go back to the build promoted before the current one, or to the build ``to``. Returns the new state.
 
-    Builds that are no longer there are passed over. ``undo``: take back the last rollback instead. Nothing of the
-    history is lost by either. Raises ``DatasetError`` where there is nothing to go to, ``BuildConflict`` where somebody
-    else has moved ``latest`` meanwhile: two that roll back at once go back one step, not two.
+    Builds that were deleted are skipped. ``undo``: revert the last rollback instead. Both keep the whole history.
+    Raises ``DatasetError`` if there is no build to go to, ``BuildConflict`` if ``latest.json`` was changed
+    concurrently: two concurrent rollbacks go back one step, not two.
     """
-    at, first = at or datetime.now(UTC), read_state(store)
+    at, initial = at or datetime.now(UTC), read_state(store)
 
-    def decide(standing: DatasetState | None) -> DatasetState | None:
-        if standing is None or standing.current is None:
+    def decide(state: DatasetState | None) -> DatasetState | None:
+        if state is None or state.current is None:
             raise DatasetError("dataset", "a promoted build to roll back", f"none at {store.url}")
-        if (standing.current.by, standing.current.at) == (by, at):  # our own write, whose answer was lost
+        if (state.current.by, state.current.at) == (by, at):  # our own write succeeded, but its response was lost
             return None
-        if first is None or first.current != standing.current:
-            got = f"a move to build {standing.build} by {standing.current.by} in between"
-            raise BuildConflict(LATEST_KEY, "nobody else to move it", got, "look again: latentmill promote DATASET")
-        return _undo_rollback(store, standing, by, at) if undo else _roll_back(store, standing, to, by, at)
+        if initial is None or initial.current != state.current:
+            got = f"a concurrent change to build {state.build} by {state.current.by}"
+            raise BuildConflict(LATEST_KEY, "no concurrent change", got, "check it again: latentmill promote DATASET")
+        return _undo_rollback(store, state, by, at) if undo else _roll_back(store, state, to, by, at)
 
-    found = update_state(store, decide)
-    assert found is not None
-    return found
+    updated = update_state(store, decide)
+    assert updated is not None
+    return updated
 
 
 def read_latest(store: Store) -> Promotion | None:
-    """The promotion that readers of the dataset ``store`` follow; ``None`` where there is none. ``DatasetError``."""
-    standing = read_state(store)
-    return None if standing is None else standing.current
+    """The current promotion of the dataset ``store``; ``None`` if nothing is promoted. Raises ``DatasetError``."""
+    state = read_state(store)
+    return None if state is None else state.current
 
 
 def require_promotion(store: Store, *, by: str) -> None:
-    """From now on readers of the dataset get promoted builds only: a schedule calls this before its first build.
+    """From now on readers of the dataset get promoted builds only. A schedule calls this before its first build.
 
-    Else the first build of all would be theirs as the only one there is, gates or not. Where readers get the only
-    build of a dataset now, that one counts as promoted, so that nothing changes for them.
+    Otherwise readers would get the first build, as the only one, even if it fails its gates. If the dataset has exactly
+    one committed build now, that build becomes the promoted one, so nothing changes for readers.
     """
-    if (standing := read_state(store)) is not None and standing.by_promotion:
+    if (state := read_state(store)) is not None and state.by_promotion:
         return
-    ready = [build for build in list_builds(store) if is_committed(build_store(store, build))]
-    first = Promotion(build=ready[0], by=by, at=datetime.now(UTC)) if len(ready) == 1 else None
+    committed = [build for build in list_builds(store) if is_committed(build_store(store, build))]
+    first = Promotion(build=committed[0], by=by, at=datetime.now(UTC)) if len(committed) == 1 else None
 
-    def decide(standing: DatasetState | None) -> DatasetState | None:
-        standing = standing or DatasetState()
-        if standing.current is None:
-            standing = standing.with_current(first, ())
-        return standing.model_copy(update={"by_promotion": True})
+    def decide(state: DatasetState | None) -> DatasetState | None:
+        state = state or DatasetState()
+        if state.current is None:
+            state = state.with_current(first, ())
+        return state.model_copy(update={"by_promotion": True})
 
     update_state(store, decide)
 
 
 def read_approval(build: Store) -> Approval | None:
-    """Whether the build whose prefix ``build`` is seen from was ever found worth promoting. Raises ``DatasetError``."""
+    """The approval of the build; ``None`` without one. ``build`` is rooted at its prefix. Raises ``DatasetError``."""
     data = pointers.read(build, APPROVAL_KEY, MAX_APPROVAL_BYTES)
     if data is None:
         return None
@@ -160,73 +161,74 @@ def read_approval(build: Store) -> Approval | None:
     return validate(Approval, read_json(data, field=field, error=DatasetError), field=field, error=DatasetError)
 
 
-def _write_approval(build: Store, wanted: Promotion) -> Promotion:
-    """Note beside the build what it is for; the promotion with the date that was noted before, if it has none."""
-    noted = read_approval(build)
-    if noted is None or (wanted.logical_date is not None and wanted.logical_date != noted.logical_date):
-        build.put(APPROVAL_KEY, Approval.model_validate(wanted.model_dump()).canonical())
-        return wanted
-    return wanted.model_copy(update={"logical_date": noted.logical_date})
+def _write_approval(build: Store, promotion: Promotion) -> Promotion:
+    """Write the approval of the build. A promotion without a logical date gets that of the earlier approval."""
+    approval = read_approval(build)
+    if approval is None or (promotion.logical_date is not None and promotion.logical_date != approval.logical_date):
+        build.put(APPROVAL_KEY, Approval.model_validate(promotion.model_dump()).canonical())
+        return promotion
+    return promotion.model_copy(update={"logical_date": approval.logical_date})
 
 
-def _is_same(wanted: Promotion, held: Promotion | None) -> bool:
-    return held is not None and (held.build, held.by, held.at) == (wanted.build, wanted.by, wanted.at)
+def _is_same(promotion: Promotion, other: Promotion | None) -> bool:
+    return other is not None and (other.build, other.by, other.at) == (promotion.build, promotion.by, promotion.at)
 
 
-def _decide_outcome(standing: DatasetState, wanted: Promotion, *, again: bool) -> Outcome:
-    if standing.build == wanted.build:
+def _decide_outcome(state: DatasetState, promotion: Promotion, *, again: bool) -> Outcome:
+    if state.build == promotion.build:
         return "already"
-    if wanted.build in standing.withdrawn and not again:
+    if promotion.build in state.withdrawn and not again:
         return "withdrawn"
-    now = standing.current.logical_date if standing.current else None
-    if now is not None and wanted.logical_date is not None and wanted.logical_date < now:
+    current_date = state.current.logical_date if state.current else None
+    if current_date is not None and promotion.logical_date is not None and promotion.logical_date < current_date:
         return "older"
     return "moved"
 
 
-def _with_promotion(standing: DatasetState, wanted: Promotion) -> DatasetState:
-    current = standing.current
-    if wanted.logical_date is None and current is not None:  # or a later backfill would pass it
-        wanted = wanted.model_copy(update={"logical_date": current.logical_date})
-    previous = standing.previous if current is None else (current, *standing.previous)
-    withdrawn = tuple(build for build in standing.withdrawn if build != wanted.build)
-    return standing.with_current(wanted, previous).model_copy(update={"undone": (), "withdrawn": withdrawn})
+def _with_promotion(state: DatasetState, promotion: Promotion) -> DatasetState:
+    current = state.current
+    if promotion.logical_date is None and current is not None:
+        # Otherwise a later backfill with an older date would replace this build.
+        promotion = promotion.model_copy(update={"logical_date": current.logical_date})
+    previous = state.previous if current is None else (current, *state.previous)
+    withdrawn = tuple(build for build in state.withdrawn if build != promotion.build)
+    return state.with_current(promotion, previous).model_copy(update={"undone": (), "withdrawn": withdrawn})
 
 
-def _roll_back(store: Store, standing: DatasetState, to: str | None, by: str, at: datetime) -> DatasetState:
-    current, previous = standing.current, standing.previous
+def _roll_back(store: Store, state: DatasetState, to: str | None, by: str, at: datetime) -> DatasetState:
+    current, previous = state.current, state.previous
     assert current is not None
-    there = (place for place, earlier in enumerate(previous) if _is_available(store, standing, earlier.build, to))
-    if (place := next(there, None)) is not None:
-        target, passed, left = previous[place], (current, *previous[:place]), previous[place + 1 :]
-    elif to is not None and _is_available(store, standing, to, to):
-        noted = read_approval(build_store(store, to))
-        date = None if noted is None else noted.logical_date
-        target, passed, left = Promotion(build=to, logical_date=date, by=by, at=at), (current,), previous
+    available = (i for i, earlier in enumerate(previous) if _is_available(store, state, earlier.build, to))
+    if (position := next(available, None)) is not None:
+        target, reverted, remaining = previous[position], (current, *previous[:position]), previous[position + 1 :]
+    elif to is not None and _is_available(store, state, to, to):
+        approval = read_approval(build_store(store, to))
+        date = None if approval is None else approval.logical_date
+        target, reverted, remaining = Promotion(build=to, logical_date=date, by=by, at=at), (current,), previous
     else:
-        expected = "a build that was promoted before and is still there" if to is None else "another committed build"
+        expected = "an earlier promoted build that still exists" if to is None else "another committed build"
         raise DatasetError("rollback", expected, to or f"none at {store.url}")
-    withdrawn = dict.fromkeys((*(each.build for each in passed), *standing.withdrawn))
+    withdrawn = dict.fromkeys((*(each.build for each in reverted), *state.withdrawn))
     withdrawn.pop(target.build, None)
-    undone = ((*passed,), *standing.undone)[:MAX_HISTORY]
-    back = standing.with_current(target.model_copy(update={"by": by, "at": at}), left)
-    return back.model_copy(update={"undone": undone, "withdrawn": tuple(withdrawn)[:MAX_HISTORY]})
+    undone = ((*reverted,), *state.undone)[:MAX_HISTORY]
+    new_state = state.with_current(target.model_copy(update={"by": by, "at": at}), remaining)
+    return new_state.model_copy(update={"undone": undone, "withdrawn": tuple(withdrawn)[:MAX_HISTORY]})
 
 
-def _undo_rollback(store: Store, standing: DatasetState, by: str, at: datetime) -> DatasetState:
-    if not standing.undone:
-        raise DatasetError("rollback", "a rollback since the last promotion", f"none at {store.url}")
-    step, *left = standing.undone
-    if not _is_available(store, standing, step[0].build, None):
-        raise DatasetError("rollback", "a build that is still there", f"{step[0].build}, which is gone")
-    assert standing.current is not None
-    previous = (*step[1:], standing.current, *standing.previous)
-    withdrawn = tuple(build for build in standing.withdrawn if build not in {each.build for each in step})
-    forward = standing.with_current(step[0].model_copy(update={"by": by, "at": at}), previous)
-    return forward.model_copy(update={"undone": tuple(left), "withdrawn": withdrawn})
+def _undo_rollback(store: Store, state: DatasetState, by: str, at: datetime) -> DatasetState:
+    if not state.undone:
+        raise DatasetError("rollback", "a rollback since the last promotion", f"no such rollback at {store.url}")
+    step, *remaining = state.undone
+    if not _is_available(store, state, step[0].build, None):
+        raise DatasetError("rollback", "a build that still exists", f"{step[0].build}, which was deleted")
+    assert state.current is not None
+    previous = (*step[1:], state.current, *state.previous)
+    withdrawn = tuple(build for build in state.withdrawn if build not in {each.build for each in step})
+    new_state = state.with_current(step[0].model_copy(update={"by": by, "at": at}), previous)
+    return new_state.model_copy(update={"undone": tuple(remaining), "withdrawn": withdrawn})
 
 
-def _is_available(store: Store, standing: DatasetState, build_id: str, wanted: str | None) -> bool:
-    if build_id == standing.build or (wanted is not None and build_id != wanted) or build_id in standing.being_deleted:
+def _is_available(store: Store, state: DatasetState, build_id: str, to: str | None) -> bool:
+    if build_id == state.build or (to is not None and build_id != to) or build_id in state.being_deleted:
         return False
     return is_committed(build_store(store, build_id))

@@ -1,7 +1,7 @@
-"""``latest.json`` whole: which build readers get, which ones came before, which are pinned, which are being deleted.
+"""The state of a dataset (``latest.json``): its current, previous, pinned and retiring builds.
 
-One object holds all decisions about a dataset, so that each is one conditional write and no two can contradict one
-another: a build that is being deleted cannot be promoted or pinned, one that is promoted or pinned cannot be deleted.
+One object holds all decisions about a dataset. Each decision is one conditional write, so no two can contradict each
+other: a build that is being deleted cannot be promoted or pinned, and a promoted or pinned build cannot be deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Actor = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Promotion(FrozenModel):
-    """One move of ``latest``: to which build, for which logical date (``None``: nobody said), by whom and when."""
+    """One promotion: the build, its logical date (``None``: not given), who promoted it and when."""
 
     build: BuildId
     logical_date: UtcDatetime | None = None
@@ -37,7 +37,7 @@ class Promotion(FrozenModel):
 
 
 class Pin(FrozenModel):
-    """A build that is never deleted. ``note``: why."""
+    """A build that retention never deletes. ``note``: the reason."""
 
     build: BuildId
     by: Actor
@@ -46,17 +46,17 @@ class Pin(FrozenModel):
 
 
 class Retiring(FrozenModel):
-    """A build that is being deleted, and since when: what is newer belongs to somebody who makes it again."""
+    """A build that is being deleted, and since when. Newer objects belong to a job that rebuilds it."""
 
     build: BuildId
     at: UtcDatetime
 
 
 class DatasetState(FrozenModel):
-    """The content of ``latest.json``. ``build`` is that of ``current``, for readers.
+    """The content of ``latest.json``. ``build`` repeats ``current.build``, for readers.
 
-    ``previous``: the promotions before, the newest first. ``undone``: what each rollback since the last promotion took
-    back, the last one first. ``withdrawn``: builds that a rollback took back, which only a person promotes again.
+    ``previous``: earlier promotions, newest first. ``undone``: the promotions that each rollback since the last
+    promotion reverted, last rollback first. ``withdrawn``: rolled-back builds, which only a person promotes again.
     ``retiring``: builds that are being deleted. ``by_promotion``: readers get promoted builds only.
     """
 
@@ -72,51 +72,53 @@ class DatasetState(FrozenModel):
 
     @property
     def pinned(self) -> frozenset[str]:
-        """The builds with a pin."""
+        """The ids of the pinned builds."""
         return frozenset(pin.build for pin in self.pins)
 
     @property
     def being_deleted(self) -> frozenset[str]:
-        """The builds that are being deleted."""
+        """The ids of the builds that are being deleted."""
         return frozenset(each.build for each in self.retiring)
 
     def with_current(self, to: Promotion | None, previous: tuple[Promotion, ...]) -> DatasetState:
-        """With ``to`` as what readers get, and ``previous`` behind it."""
+        """A copy with ``to`` as the current promotion and ``previous`` as the earlier ones."""
         build = None if to is None else to.build
         return self.model_copy(update={"build": build, "current": to, "previous": previous[:MAX_HISTORY]})
 
 
 def read_state(store: Store) -> DatasetState | None:
-    """What stands in ``latest.json`` of the dataset ``store``; ``None`` without one. Raises ``DatasetError``."""
+    """The state of the dataset ``store``; ``None`` without ``latest.json``. Raises ``DatasetError``."""
     return _parse_state(store, pointers.read(store, LATEST_KEY, MAX_LATEST_BYTES))
 
 
 def update_state(store: Store, decide: Callable[[DatasetState | None], DatasetState | None]) -> DatasetState | None:
-    """Change ``latest.json`` by compare and swap; how it is then. ``decide`` gives ``None`` to leave it as it is.
+    """Change ``latest.json`` by compare-and-swap. Returns the state after it.
 
-    Raises ``DatasetError`` for a pointer that is none, ``StoreError``, and whatever ``decide`` raises.
+    ``decide`` maps the current state to the new one, or returns ``None`` to change nothing; it may be called several
+    times. Raises ``DatasetError`` if ``latest.json`` is invalid, ``StoreError``, and whatever ``decide`` raises.
     """
 
-    def decided(data: bytes | None) -> bytes | None:
-        wanted = decide(_parse_state(store, data))
-        return None if wanted is None else wanted.canonical()
+    def updated_bytes(data: bytes | None) -> bytes | None:
+        new_state = decide(_parse_state(store, data))
+        return None if new_state is None else new_state.canonical()
 
-    return _parse_state(store, pointers.move(store, LATEST_KEY, decided, MAX_LATEST_BYTES))
+    return _parse_state(store, pointers.move(store, LATEST_KEY, updated_bytes, MAX_LATEST_BYTES))
 
 
-def check_committed(store: Store, standing: DatasetState, build_id: str) -> None:
-    """Raise ``DatasetError`` unless the build is committed, and stays.
+def check_committed(store: Store, state: DatasetState, build_id: str) -> None:
+    """Raise ``DatasetError`` unless the build is committed and not being deleted.
 
-    Asked after ``standing`` was read: whoever deletes the build notes that there first, and our write then fails.
+    Call this after reading ``state``: a concurrent deletion changes ``latest.json`` first, so our conditional write
+    fails.
     """
-    if build_id in standing.being_deleted:
-        raise _not_committed_error(store, build_id, "one that retention is deleting")
+    if build_id in state.being_deleted:
+        raise _not_committed_error(store, build_id, "a build that retention is deleting")
     if not is_committed(build_store(store, build_id)):
         raise _not_committed_error(store, build_id)
 
 
 def _parse_state(store: Store, data: bytes | None) -> DatasetState | None:
-    """Of a pointer that something else wrote, with a ``build`` and fields of its own, the build counts."""
+    """Parse ``latest.json``. If another tool wrote it (no ``latest_version``), only its ``build`` is used."""
     if data is None:
         return None
     field = f"{store.url}/{LATEST_KEY}"
@@ -127,7 +129,7 @@ def _parse_state(store: Store, data: bytes | None) -> DatasetState | None:
     return validate(DatasetState, document, field=field, error=DatasetError)
 
 
-def _not_committed_error(store: Store, build_id: str, got: str = "one that is not") -> DatasetError:
+def _not_committed_error(store: Store, build_id: str, got: str = "which is not committed") -> DatasetError:
     ready = [build for build in list_builds(store) if is_committed(build_store(store, build))]
-    hint = f"committed ones: {', '.join(ready[:10])}" if ready else "wait for the job to end"
+    hint = f"committed builds: {', '.join(ready[:10])}" if ready else "wait for the job to end"
     return DatasetError("build", f"a committed build of {store.url}", f"{build_id}, {got}", hint)

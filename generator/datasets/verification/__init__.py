@@ -1,9 +1,9 @@
-"""Is a committed build still, byte for byte, what its manifest says? Everything is read; no torch is imported.
+"""Verify a committed build byte for byte against its manifest. Reads every object; imports no torch.
 
-What is compared with what: every object's bytes with the digest and size that the manifest states; the manifest with
-the stored recipe, environment and receipts; names, numbers, counts and labels with the plan, which follows from the
-recipe alone; the samples inside a shard with the rows of its table. What nothing else in a build repeats cannot be
-checked: the names of model, sampler and source.
+The checks compare: the bytes of every object with the digest and size in the manifest; the manifest with the stored
+recipe, environment and receipts; names, numbers, counts and labels with the plan, which follows from the recipe alone;
+the samples in a shard with the rows of its table. The names of model, sampler and source are stored only once in a
+build and cannot be checked.
 """
 
 from generator.datasets.verification.findings import Problem

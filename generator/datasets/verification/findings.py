@@ -1,4 +1,4 @@
-"""The list of what is wrong, kept short: the same complaint about many samples of one shard is told once."""
+"""Problems found by verification. The same problem of one object is listed once and counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_CHARS = 200  # characters of a value
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the object ``where``; ``times`` counts it, ``got`` is its first instance."""
+    """A problem of the object ``where``. ``times``: number of occurrences; ``got``: value of the first one."""
 
     where: str  # a key below the build's prefix
     check: str
@@ -29,12 +29,12 @@ class Problem:
         return f"{self.where}: {self.what}"
 
     def facts(self) -> dict[str, Any]:
-        """Plain JSON, for ``--json``."""
+        """The problem as JSON values, for ``--json``."""
         return asdict(self)
 
 
 class Findings:
-    """Collects problems, in the order in which they were first met."""
+    """Collects problems, in the order in which they were first found."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[str, str], tuple[str, str]] = {}
@@ -45,7 +45,7 @@ class Findings:
         return tuple(Problem(*where, *first, self._times[where]) for where, first in self._first.items())
 
     def add(self, key: str, check: str, expected: object, got: object) -> None:
-        """Note a problem."""
+        """Add a problem."""
         where = (key, check)
         self._first.setdefault(where, (_truncated(expected), _truncated(got)))
         self._times[where] = self._times.get(where, 0) + 1
@@ -53,12 +53,12 @@ class Findings:
     def expect_all(
         self, key: str, suffix: str, expected: Mapping[str, object], got: Mapping[str, object], of: str = ""
     ) -> None:
-        """``expect``, as check ``<name><suffix>``, for every name in ``expected``; others in ``got`` do not matter."""
+        """Call ``expect`` for each name in ``expected``, as check ``<name><suffix>``; ignore other names in ``got``."""
         for name, value in expected.items():
             self.expect(key, f"{name}{suffix}", value, got.get(name), of)
 
     def expect(self, key: str, check: str, expected: object, got: object, of: str = "") -> None:
-        """Note a problem unless ``got`` is ``expected``; ``of`` says which part of the object is meant."""
+        """Add a problem unless ``got`` equals ``expected``. ``of``: the part of the object that is checked."""
         if got != expected:
             self.add(key, check, expected, f"{_truncated(got)} ({of})" if of else got)
 

@@ -1,4 +1,4 @@
-"""The inside of one shard: its samples against the plan, against the rows of its table, and as images."""
+"""Checks the samples of one shard: against the plan, against the rows of its table, and as images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from generator.spec.plan import ShardPlan
 from generator.spec.recipe import Recipe
 
 _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
-# In a sample's JSON and in its row:
+# Fields in both the JSON of a sample and its table row:
 _DRAW_FIELDS = ("index", "attempt", "label", "class", "cluster", "log_density")
 _SHARED_FIELDS = (*_DRAW_FIELDS, "label_confidence", "likely_labels", "likely_probabilities")
 _COLUMNS = [*_SHARED_FIELDS, "key", "image_sha256"]
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ShardChecker:
-    """What has to be inside one shard, and where complaints go."""
+    """The expected content of one shard, and the findings to which problems are added."""
 
     recipe: Recipe
     recipe_digest: str
@@ -36,7 +36,7 @@ class ShardChecker:
     findings: Findings
 
     def check_archive(self, key: str, data: bytes) -> list[tuple[str, Files]]:
-        """Compare the archive with the plan; its samples, as far as they can be read."""
+        """Compare the archive with the plan. Returns the samples that can be read."""
         samples = self._read_samples(key, data)
         self.findings.expect(key, "number of samples", len(self.plan), len(samples))
         for (index, label), (name, files) in zip(self._planned_labels(), samples, strict=False):
@@ -48,10 +48,10 @@ class ShardChecker:
         return samples
 
     def check_table(self, key: str, data: bytes) -> list[Row]:
-        """Compare the table with the plan; its rows, as far as they can be read."""
+        """Compare the table with the plan. Returns the rows; none if the table cannot be read."""
         try:
             rows = read_rows(data, field=key, columns=_COLUMNS)
-        except (IntegrityError, ValueError, NotImplementedError) as broken:  # damaged pages fail in many ways
+        except (IntegrityError, ValueError, NotImplementedError) as broken:  # what pyarrow raises for damaged pages
             self.findings.add(key, "format", "a Parquet table", broken)
             return []
         self.findings.expect(key, "number of rows", len(self.plan), len(rows))
@@ -62,7 +62,7 @@ class ShardChecker:
         return rows
 
     def check_agreement(self, key: str, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
-        """Compare each sample of the archive ``key`` with the row of the table at its place."""
+        """Compare each sample of the archive ``key`` with the table row at the same position."""
         for (name, files), row in zip(samples, rows, strict=False):
             digest = sha256_hex(files.get(extension(self.recipe.image.format), b""))
             self.findings.expect(key, "image sha256, as in the table", row["image_sha256"], digest, name)

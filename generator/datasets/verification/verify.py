@@ -1,4 +1,4 @@
-"""One pass over one build, a shard at a time, that stops at nothing."""
+"""Verify one build, shard by shard. Damage does not stop the verification."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from generator.spec.plan import Plan, ShardPlan
 from generator.spec.recipe import Recipe, build_id_of
 from generator.store import S3Settings, Store
 
-OnShard = Callable[[int], None]  # called after each shard with the number of shards looked at so far
+OnShard = Callable[[int], None]  # called after each shard with the number of shards checked so far
 
 _DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
 _EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
 _EPOCH_KEY = re.compile(r"(environments|epochs)/\d{3}\.json")
-_READ_LIMIT = 2**28  # bytes that are read of a file, whatever its stated size
-_UNCOMMITTED_PREFIXES = ("runs/", "reports/")  # not part of the commit: free to come and go
+_READ_LIMIT = 2**28  # bytes read of a file at most, unless its stated size is larger
+_UNCOMMITTED_PREFIXES = ("runs/", "reports/")  # not part of the commit: these objects may change
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a verification saw: the build's URL, all problems, and how many shards, samples and bytes were read."""
+    """The result of a verification: the build's URL, all problems, and the shards, samples and bytes that were read."""
 
     url: str
     problems: tuple[Problem, ...]
@@ -62,7 +62,7 @@ class Verification:
         return not self.problems
 
     def facts(self) -> dict[str, Any]:
-        """Plain JSON, for ``--json``."""
+        """The result as JSON values, for ``--json``."""
         return {
             "url": self.url,
             "ok": self.ok,
@@ -74,10 +74,10 @@ class Verification:
 
 
 def verify_dataset(url: str, s3: S3Settings | None = None, on_shard: OnShard = lambda _: None) -> Verification:
-    """Read the whole committed build at ``url`` (as for ``resolve_build``), and list all damage.
+    """Read the whole committed build at ``url`` (as for ``resolve_build``) and list all damage.
 
-    Raises ``DatasetError`` where there is no committed build, ``StoreError`` where the store does not answer; damage
-    is never an exception.
+    Raises ``DatasetError`` if there is no committed build, ``StoreError`` if the store does not answer. Damage never
+    raises.
     """
     store = find_build(url, s3)
     findings = Findings()
@@ -112,7 +112,7 @@ class _Verifier:
     def _check_documents(self) -> None:
         expect, manifest = self._findings.expect, self._manifest
         stored = {key: self._read_object(key, limit) for key, limit in _DOCUMENTS.items()}
-        for key, data in stored.items():  # the manifest's own digest stands nowhere, but its form is fixed
+        for key, data in stored.items():  # no object stores the manifest's digest, but it must be canonical JSON
             expect(key, "canonical JSON", True, data is None or _is_canonical(data))
         self._check_environments()
         expect(MANIFEST_KEY, "digest of recipe", manifest.recipe_digest, digest_of(canonical_json(manifest.recipe)))
@@ -121,7 +121,7 @@ class _Verifier:
             expect(RECIPE_KEY, "digest", manifest.recipe_digest, digest_of(recipe))
 
     def _check_environments(self) -> None:
-        """Every environment that the manifest names is stored; one that wrote no shard may be stored beside them."""
+        """Every environment in the manifest must be stored. An environment that wrote no shard may be stored too."""
         expect, named = self._findings.expect, self._manifest.environments
         for digest, environment in named.items():
             expect(MANIFEST_KEY, "digest of environment", digest, digest_of(canonical_json(environment)))
@@ -129,19 +129,19 @@ class _Verifier:
             key: data for key in self._epoch_keys() if (data := self._read_object(key, MAX_EPOCH_BYTES)) is not None
         }
         digests = {key: digest_of(data) for key, data in stored.items()}
-        lost = sorted(named.keys() - set(digests.values()))
-        if lost and named.keys() >= {digest for key, digest in digests.items() if key.startswith("env")}:
-            self._findings.add(MANIFEST_KEY, "stored environments", lost, "nothing")
+        missing = sorted(named.keys() - set(digests.values()))
+        if missing and named.keys() >= {digest for key, digest in digests.items() if key.startswith("env")}:
+            self._findings.add(MANIFEST_KEY, "stored environments", missing, "nothing")
         for key, data in stored.items():
             expect(key, "canonical JSON", True, _is_canonical(data))
             if key.startswith("epochs/"):
                 self._check_parses(EpochOpening, key, data)
             elif digests[key] not in named:
-                expect(key, "digest", f"one of {lost}" if lost else digests[key], digests[key])
+                expect(key, "digest", f"one of {missing}" if missing else digests[key], digests[key])
                 self._check_parses(Environment, key, data)
 
     def _epoch_keys(self) -> list[str]:
-        """Environments and openings that are stored, and the environment that every build has."""
+        """The keys of the environment that every build has, and of the other stored environments and epochs."""
         stored = (info.key for folder in ("environments/", "epochs/") for info in self._store.list(folder))
         return [ENVIRONMENT_KEY, *(key for key in stored if _EPOCH_KEY.fullmatch(key))]
 
@@ -192,7 +192,7 @@ class _Verifier:
 
     def _check_shard(self, shard: ShardPlan, recipe: Recipe) -> None:
         stated = self._receipts.get(shard.number)
-        if stated is not None:  # a receipt that the manifest lacks was told of with the shard numbers
+        if stated is not None:  # a receipt missing from the manifest was already reported with the shard numbers
             self._check_receipt(shard, stated, recipe)
         archive_key, rows_key = (
             shard_key(self._manifest.name, shard.number),
@@ -200,10 +200,10 @@ class _Verifier:
         )
         archive = self._read_file(archive_key, stated.shard if stated else None)
         table = self._read_file(rows_key, stated.table if stated else None)
-        contents = ShardChecker(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
-        samples = contents.check_archive(archive_key, archive) if archive is not None else []
-        rows = contents.check_table(rows_key, table) if table is not None else []
-        contents.check_agreement(archive_key, samples, rows)
+        checker = ShardChecker(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
+        samples = checker.check_archive(archive_key, archive) if archive is not None else []
+        rows = checker.check_table(rows_key, table) if table is not None else []
+        checker.check_agreement(archive_key, samples, rows)
         self._shards += archive is not None
         self._samples += len(samples)
 
@@ -247,7 +247,7 @@ class _Verifier:
                 and not info.key.startswith(_UNCOMMITTED_PREFIXES)
                 and not _EPOCH_KEY.fullmatch(info.key)
             ):
-                self._findings.add(info.key, "object", "nothing: it belongs to no build of this recipe", "an object")
+                self._findings.add(info.key, "object", "no object: the build does not contain this key", "an object")
 
     def _read_file(self, key: str, stated: StoredFile | None) -> bytes | None:
         data = self._read_object(key, max(stated.size, _READ_LIMIT) if stated is not None else _READ_LIMIT)
@@ -272,7 +272,7 @@ class _Verifier:
 def _is_canonical(data: bytes) -> bool:
     try:
         return canonical_json(read_json(data, field="", error=DatasetError)) == data
-    except (DatasetError, ValueError):  # ValueError: NaN, which canonical JSON does not have
+    except (DatasetError, ValueError):  # ValueError: canonical JSON has no NaN
         return False
 
 

@@ -1,0 +1,1 @@
+"""Autoencoders: settings, networks, families, training, and imported decoders."""

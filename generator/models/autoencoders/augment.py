@@ -1,7 +1,7 @@
-"""Images after random changes: shifts, affine warps, elastic deformations, mirror images.
+"""Random image augmentation: shifts, affine warps, elastic deformations, mirroring.
 
-Every number drawn depends on the seed and the step alone, so all arms of a comparison that share both get the same
-changes, on whatever device. Sides of length H = W are in pixels; x_BCHW is float32 in [0, 1].
+All random numbers depend on the seed and the step alone, so arms of a comparison that share both get the same changes,
+on any device. H = W is the side in pixels; x_BCHW is float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from generator.models.autoencoders.augmentation import Augmentation
 
 
 def augment(x_BCHW: Tensor, augmentation: Augmentation, *, seed: int, step: int) -> Tensor:
-    """``x_BCHW`` after the random changes of ``step``; what comes in from outside repeats the border."""
-    draws = _generator(seed, step)
+    """``x_BCHW`` after the random changes of ``step``; pixels from outside the image repeat the border."""
+    generator = _generator(seed, step)
     if augmentation.mirror:
-        mirrored_B = torch.rand(len(x_BCHW), generator=draws).to(x_BCHW.device) < 0.5
+        mirrored_B = torch.rand(len(x_BCHW), generator=generator).to(x_BCHW.device) < 0.5
         x_BCHW = torch.where(mirrored_B[:, None, None, None], x_BCHW.flip(3), x_BCHW)
     if augmentation.shift:
-        x_BCHW = _shifted(x_BCHW, augmentation.shift, draws)
+        x_BCHW = _shift(x_BCHW, augmentation.shift, generator)
     if augmentation.has_warp:
-        x_BCHW = _warped(x_BCHW, augmentation, draws)
+        x_BCHW = _warp(x_BCHW, augmentation, generator)
     return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
@@ -45,51 +45,51 @@ def augmented_copies(
 
 
 def _generator(seed: int, step: int) -> torch.Generator:
-    """On the CPU, so that a GPU sees the same changes."""
+    """A generator on the CPU, so that all devices get the same changes."""
     digest = hashlib.sha256(f"latentmill augmentation 1\n{seed}\n{step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _shifted(x_BCHW: Tensor, shift: int, draws: torch.Generator) -> Tensor:
-    """Each image moved by whole pixels, exactly: rows and columns are picked, nothing is interpolated."""
+def _shift(x_BCHW: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Each image shifted by whole pixels, without interpolation."""
     count, _, size, _ = x_BCHW.shape
-    moves_2B = torch.randint(-shift, shift + 1, (2, count), generator=draws).to(x_BCHW.device)
+    moves_2B = torch.randint(-shift, shift + 1, (2, count), generator=generator).to(x_BCHW.device)
     rows_BH, columns_BW = (torch.arange(size, device=x_BCHW.device) + moves_2B[..., None]).clamp_(0, size - 1)
     images_B11 = torch.arange(count, device=x_BCHW.device)[:, None, None]
     return x_BCHW.permute(0, 2, 3, 1)[images_B11, rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _warped(x_BCHW: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
-    """One bilinear resampling for the affine map about the centre and the elastic displacement together."""
+def _warp(x_BCHW: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """The affine map about the centre and the elastic displacement, in one bilinear resampling."""
     count, _, size, _ = x_BCHW.shape
     grid_BHW2 = functional.affine_grid(
-        _affine_maps(count, augmentation, draws), [count, 1, size, size], align_corners=False
+        _affine_maps(count, augmentation, generator), [count, 1, size, size], align_corners=False
     )
     if augmentation.elastic:
-        grid_BHW2 = grid_BHW2 + _displacement(count, size, augmentation, draws) * (2.0 / size)
+        grid_BHW2 = grid_BHW2 + _displacement(count, size, augmentation, generator) * (2.0 / size)
     return functional.grid_sample(x_BCHW, grid_BHW2.to(x_BCHW.device), padding_mode="border", align_corners=False)
 
 
-def _affine_maps(count: int, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
-    """B maps of two rows and three columns: rotation times shear times scale, which differs by axis."""
-    angle_B, shear_B, wide_B, high_B = 2.0 * torch.rand(4, count, generator=draws) - 1.0
+def _affine_maps(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """(B, 2, 3): rotation times shear times scale (one scale per axis)."""
+    angle_B, shear_B, scale_x_B, scale_y_B = 2.0 * torch.rand(4, count, generator=generator) - 1.0
     angle_B, shear_B = angle_B * math.radians(augmentation.rotation), shear_B * math.radians(augmentation.shear)
-    wide_B, high_B = 1.0 + augmentation.scale * wide_B, 1.0 + augmentation.scale * high_B
+    scale_x_B, scale_y_B = 1.0 + augmentation.scale * scale_x_B, 1.0 + augmentation.scale * scale_y_B
     cosine_B, sine_B, slope_B, zero_B = angle_B.cos(), angle_B.sin(), shear_B.tan(), torch.zeros(count)
     rows = (
-        torch.stack([cosine_B * wide_B, (cosine_B * slope_B - sine_B) * high_B, zero_B], dim=1),
-        torch.stack([sine_B * wide_B, (sine_B * slope_B + cosine_B) * high_B, zero_B], dim=1),
+        torch.stack([cosine_B * scale_x_B, (cosine_B * slope_B - sine_B) * scale_y_B, zero_B], dim=1),
+        torch.stack([sine_B * scale_x_B, (sine_B * slope_B + cosine_B) * scale_y_B, zero_B], dim=1),
     )
     return torch.stack(rows, dim=1)
 
 
-def _displacement(count: int, size: int, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+def _displacement(count: int, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """(B, H, W, 2) in pixels: white noise, smoothed along rows and columns.
 
-    Every row of the kernel has length one, so that the standard deviation is the same at the border as inside.
+    Every row of the kernel has norm 1, so that the standard deviation at the border is the same as inside.
     """
-    place_H = torch.arange(size, dtype=torch.float32)
-    kernel_HH = torch.exp(-0.5 * ((place_H[:, None] - place_H) / augmentation.smoothness) ** 2)
+    position_H = torch.arange(size, dtype=torch.float32)
+    kernel_HH = torch.exp(-0.5 * ((position_H[:, None] - position_H) / augmentation.smoothness) ** 2)
     kernel_HH = functional.normalize(kernel_HH, dim=1)
-    noise_2BHW = torch.randn(2, count, size, size, generator=draws)
+    noise_2BHW = torch.randn(2, count, size, size, generator=generator)
     return (kernel_HH @ noise_2BHW @ kernel_HH.T).mul_(augmentation.elastic).permute(1, 2, 3, 0)

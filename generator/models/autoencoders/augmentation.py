@@ -1,4 +1,4 @@
-"""Small changes that leave an image in its class: how far they go. Importing this file does not import torch."""
+"""Settings of the image augmentation. Importing this file does not import torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from generator.spec.canonical import FrozenModel
 
 
 class Augmentation(FrozenModel):
-    """How far images are changed; all zero is none. Each number is the largest change, drawn uniformly from both sides.
+    """Random changes that keep an image in its class; none by default. Each number is the maximum of a uniform change.
 
     ``shift``: whole pixels. ``rotation`` and ``shear``: degrees. ``scale``: share of the size, 0.1 for 0.9 to 1.1.
     ``elastic``: standard deviation, in pixels, of a random displacement of every pixel, smoothed by a Gaussian of
     ``smoothness`` pixels (Simard, Steinkraus & Platt, "Best practices for convolutional neural networks applied to
-    visual document analysis", ICDAR 2003). ``mirror``: left and right are changed in half of the images; not for
+    visual document analysis", ICDAR 2003). ``mirror``: half of the images are mirrored left to right; not for
     digits, letters or signs.
     """
 

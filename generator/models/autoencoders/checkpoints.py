@@ -1,6 +1,6 @@
-"""The state of an unfinished training in one file: safetensors, with JSON in its header. Nothing is unpickled.
+"""Training checkpoints: one safetensors file with JSON in its header. Nothing is unpickled.
 
-There is no state of a random number generator in it: what is random in an epoch depends on the seed and the epoch.
+No state of a random number generator is stored: random numbers depend on the seed and the epoch alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from generator.models.autoencoders.settings import EpochRecord
 from generator.spec.canonical import FrozenModel, read_json, validate
 
 _METADATA_KEY = "latentmill"
-HINT = "delete the file to begin anew, or name another one"
+HINT = "delete the file to start again, or give another path"
 
 
 class _Header(FrozenModel):
@@ -30,7 +30,7 @@ class _Header(FrozenModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training between two epochs. ``identity``: digest of its config, settings and source."""
+    """The state of a training after an epoch. ``identity``: digest of its config, settings and source."""
 
     identity: str
     history: tuple[EpochRecord, ...]
@@ -39,27 +39,29 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
 
 
-def write(path: Path, snapshot: Checkpoint) -> None:
-    """Replace the checkpoint at ``path``: at any moment it holds the old one or the new one, whole."""
-    header = _Header(version=1, identity=snapshot.identity, history=snapshot.history)
-    groups = {"current": snapshot.current, "best": snapshot.best, "optimizer": snapshot.optimizer}
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint at ``path`` atomically. Raises ``SettingsError``."""
+    header = _Header(version=1, identity=checkpoint.identity, history=checkpoint.history)
+    groups = {"current": checkpoint.current, "best": checkpoint.best, "optimizer": checkpoint.optimizer}
     tensors = {
-        f"{group}/{name}": value.contiguous().cpu() for group, of in groups.items() for name, value in of.items()
+        f"{group}/{name}": value.contiguous().cpu()
+        for group, group_tensors in groups.items()
+        for name, value in group_tensors.items()
     }
     data = save(tensors, metadata={_METADATA_KEY: header.canonical().decode()})
-    beside = path.with_name(f"{path.name}.new")
+    temporary = path.with_name(f"{path.name}.new")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as refused:
         raise SettingsError("checkpoint", "a path that can be written", f"{path} ({refused})") from refused
 
 
 def read(path: Path, identity: str) -> Checkpoint:
-    """The checkpoint at ``path``. Raises ``SettingsError`` if it is none, or not of the training ``identity``."""
+    """The checkpoint at ``path``. Raises ``SettingsError`` if it is invalid, or not of the training ``identity``."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -70,7 +72,7 @@ def read(path: Path, identity: str) -> Checkpoint:
     header = validate(_Header, document, field="checkpoint", error=SettingsError)
     if header.identity != identity:
         expected = "a checkpoint of the same model, settings and source"
-        raise SettingsError("checkpoint", expected, f"another training's ({path})", HINT)
+        raise SettingsError("checkpoint", expected, f"one of another training ({path})", HINT)
     groups: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "optimizer": {}}
     for name, value in tensors.items():
         group, _, rest = name.partition("/")

@@ -1,7 +1,7 @@
-"""Which autoencoder: one frozen model per family, told apart by ``family``. Importing this file does not import torch.
+"""Autoencoder configurations, one model per family. Importing this file does not import torch.
 
 ``size``: height and width in pixels. ``channels``: 1 grey, 3 RGB. ``latent_dim``: dimensions of a code. ``width``:
-feature maps at half the image's resolution; they double with each halving, up to eight times.
+feature maps at half the image's resolution; doubled at each halving of the side, up to eight times ``width``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Width = Annotated[int, Field(ge=4, le=256, strict=True)]
 class LinearConfig(FrozenModel):
     """One hidden layer without a non-linearity, on all pixels, or on patches of ``patch`` x ``patch`` pixels.
 
-    With patches, one pair of weights serves all of them, and ``latent_dim`` is shared out evenly among them.
+    Patches share their weights, and each has the same number of latent dimensions.
     """
 
     family: Literal["linear"] = "linear"
@@ -47,7 +47,7 @@ class LinearConfig(FrozenModel):
 
 
 class StackedConfig(FrozenModel):
-    """Convolutional, deterministic, encoder and decoder trained together from end to end."""
+    """Convolutional, deterministic, trained end to end."""
 
     family: Literal["stacked"] = "stacked"
     size: Size
@@ -59,7 +59,7 @@ class StackedConfig(FrozenModel):
 class LayerwiseConfig(FrozenModel):
     """As ``stacked``, but each layer is first trained alone on the codes of the layer below.
 
-    ``pretraining``: the share of all steps spent on that, evenly among the layers; the rest is fine-tuning.
+    ``pretraining``: the share of all steps for that, equal for all layers; the rest is fine-tuning.
     """
 
     family: Literal["stacked-layerwise"] = "stacked-layerwise"
@@ -71,7 +71,7 @@ class LayerwiseConfig(FrozenModel):
 
 
 class DenoisingConfig(FrozenModel):
-    """As ``stacked``, but it sees a noisy image and must return the clean one.
+    """As ``stacked``, but it reconstructs the clean image from a noisy one.
 
     ``noise``: ``gaussian`` of standard deviation ``amount``, ``masking`` (the share ``amount`` of pixels black), or
     ``salt-and-pepper`` (that share black or white).
@@ -89,9 +89,9 @@ class DenoisingConfig(FrozenModel):
 class VaeConfig(FrozenModel):
     """A convolutional variational autoencoder.
 
-    ``beta``: weight of the Kullback-Leibler term against the reconstruction (1 is the evidence lower bound); it is
-    reached after ``warmup`` of all steps, growing from zero. ``free_bits``: what each latent dimension may carry for
-    nothing, in nats.
+    ``beta``: weight of the Kullback-Leibler term relative to the reconstruction (1 is the evidence lower bound). It
+    grows from zero during the share ``warmup`` of all steps. ``free_bits``: divergence of each latent dimension that is
+    not penalised, in nats.
     """
 
     family: Literal["vae"] = "vae"
@@ -105,9 +105,9 @@ class VaeConfig(FrozenModel):
 
 
 class AdversarialConfig(FrozenModel):
-    """A discriminator draws the codes to the prior; ``adversary`` is its weight against the reconstruction.
+    """A discriminator pulls the codes towards the prior; ``adversary``: its weight relative to the reconstruction.
 
-    ``conditioned``: the discriminator also sees the label, and the prior has a Gaussian for every class.
+    ``conditioned``: the label is also an input of the discriminator, and the prior has one Gaussian per class.
     """
 
     family: Literal["adversarial"] = "adversarial"
@@ -122,8 +122,8 @@ class AdversarialConfig(FrozenModel):
 class RegularizedConfig(FrozenModel):
     """Deterministic, with a penalty on the codes (``code_penalty`` times |z|^2 / 2) and one on the decoder.
 
-    ``decoder_penalty``: ``l2`` (of its weights), ``gradient`` (of its output by the code), or ``spectral``
-    (normalised layers); ``decoder_weight`` is its weight (without effect on ``spectral``).
+    ``decoder_penalty``: ``l2`` (norm of its weights), ``gradient`` (norm of its Jacobian), or ``spectral`` (normalised
+    layers). ``decoder_weight``: the weight of this penalty (no effect on ``spectral``).
     """
 
     family: Literal["regularized"] = "regularized"
@@ -151,14 +151,15 @@ AutoencoderConfig = Annotated[
     Field(discriminator="family"),
 ]
 _MODELS = {model.model_fields["family"].default: model for model in get_args(get_args(AutoencoderConfig)[0])}
-FAMILIES: tuple[str, ...] = tuple(name for name, model in _MODELS.items() if model is not LayersConfig)  # trained here
+# the families that can be trained
+FAMILIES: tuple[str, ...] = tuple(name for name, model in _MODELS.items() if model is not LayersConfig)
 
 
 def default_config(size: int, channels: int, family: str = "vae", **options: Any) -> AutoencoderConfig:
-    """The configuration for images of ``size`` x ``size`` pixels with 1 or 3 ``channels``, whatever they show.
+    """The configuration for images of ``size`` x ``size`` pixels with 1 or 3 ``channels``.
 
-    What else a source asks for, ``generator.models.learning.recommended_model`` knows.
-    ``options`` replace single fields. Raises ``SpecError`` for what cannot be built, naming the field.
+    ``generator.models.learning.recommended_model`` also considers other properties of the source.
+    ``options`` replace single fields. Raises ``SpecError`` naming the invalid field.
     """
     latent_dim = (16 if size < 16 else 24 if size < 48 else 48) * (2 if channels == 3 else 1)
     shape: dict[str, Any] = {"family": family, "size": size, "channels": channels, "latent_dim": latent_dim}
@@ -177,7 +178,7 @@ def parse_config(value: Any, *, field: str = "model", error: type[InputError] = 
 
 
 def side_lengths(size: int) -> tuple[int, ...]:
-    """Side lengths from ``size`` down to the coarsest grid (at most 4), each half of the last, rounded up."""
+    """Side lengths from ``size`` down to the coarsest grid (at most 4), each half of the one before, rounded up."""
     sides = [size]
     while sides[-1] > _COARSEST:
         sides.append((sides[-1] + 1) // 2)

@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""Resolves the name of a device."""
 
 from __future__ import annotations
 

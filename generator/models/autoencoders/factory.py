@@ -1,4 +1,4 @@
-"""The two networks of each family, with fresh weights or trained ones."""
+"""Builds the encoder and decoder of any family, with fresh or trained weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from generator.models.autoencoders.networks import Decoder, Encoder, GaussianEnc
 def build_encoder(config: AutoencoderConfig) -> nn.Module:
     """x_BCHW -> z_BD, with fresh weights from torch's global generator, in channels_last layout, in training mode.
 
-    Raises ``BundleError`` for a decoder that was imported: nobody knows how images were encoded for it.
+    Raises ``BundleError`` for an imported decoder, which has no encoder.
     """
     if isinstance(config, LayersConfig):
-        raise BundleError("encoder", "an autoencoder that was trained here", "a decoder that was imported")
+        raise BundleError("encoder", "an autoencoder trained by latentmill", "an imported decoder")
     if isinstance(config, LinearConfig):
         return LinearEncoder(config)
     return channels_last(GaussianEncoder(config) if isinstance(config, VaeConfig) else Encoder(config))

@@ -1,4 +1,4 @@
-"""Trained networks at work: images to codes, and images to their reconstructions."""
+"""Inference with trained networks: encode, decode, and reconstruct images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from generator.models.autoencoders.networks import to_input
 
 @torch.inference_mode()
 def encode(encoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.ndarray:
-    """codes_ND float64 (whole float32 numbers) of uint8 images; of a variational encoder the posterior means."""
+    """codes_ND of uint8 images, float64 (converted from float32); posterior means for a variational encoder."""
     device = next(encoder.parameters()).device
     parts = [
         encoder(to_input(images_NHWC[begin : begin + batch], device)).cpu().numpy()
@@ -22,7 +22,7 @@ def encode(encoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.
 
 @torch.inference_mode()
 def reconstruct(encoder: nn.Module, decoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.ndarray:
-    """uint8 images_NHWC after one way down to their codes and up again, rounded to the nearest level and clamped."""
+    """uint8 reconstructions of images_NHWC: encoded, decoded, rounded to the nearest level and clamped."""
     device = next(encoder.parameters()).device
     parts = []
     for begin in range(0, len(images_NHWC), batch):

@@ -1,9 +1,9 @@
-"""The convolutional networks of all families but the linear one: images down to codes, and codes up to images.
+"""The convolutional encoders and decoders of all families except the linear one.
 
-Legend: B batch, C channels, H = W = size, D latent dimensions. Images are float32 in [0, 1], NCHW, best stored as
-``torch.channels_last``. Both networks halve or double the side with each block along ``config.ladder``, so that any
-size from 8 to 128 works and comes out exactly. In ``eval`` mode no row depends on its neighbours; every batch
-normalisation follows a linear or convolutional layer without a bias, so that it can be folded into its weights.
+Legend: B batch, C channels, H = W = size, D latent dimensions. Images are float32 in [0, 1], NCHW, preferably in
+``torch.channels_last`` layout. Each block of a network halves or doubles the side along ``side_lengths``, so every size
+from 8 to 128 is supported exactly. In ``eval`` mode no row depends on other rows. Every batch normalisation follows a
+linear or convolutional layer without a bias, so that it can be folded into the weights of that layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 class NetworkShape(Protocol):
-    """The part of a family's configuration that shapes its networks."""
+    """The part of a family's configuration that determines the shape of its networks."""
 
     @property
     def size(self) -> int: ...
@@ -96,12 +96,12 @@ class Decoder(nn.Module):
 
 
 def to_input(images_BHWC: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 images as the networks take them: float32 in [0, 1], NCHW in channels_last layout, on ``device``."""
+    """uint8 images as input of the networks: float32 in [0, 1], NCHW in channels_last layout, on ``device``."""
     return torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(device).permute(0, 3, 1, 2).float().div_(255.0)
 
 
 def channels_last(network: N) -> N:
-    """``network`` itself, its convolutions stored channels-last: on CPU up to half as fast again."""
+    """``network`` itself, with its convolutions stored channels-last: up to 1.5 times as fast on CPU."""
     for weight in network.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -109,14 +109,14 @@ def channels_last(network: N) -> N:
 
 
 def _trunk(config: NetworkShape) -> tuple[nn.Sequential, int]:
-    """Down to the coarsest grid, flattened; and how many features that are."""
+    """(layers down to the coarsest grid, flattened; number of output features)."""
     sides, maps = side_lengths(config.size), _channel_counts(config)
     blocks = [_down_block(before, after, norm=i > 0) for i, (before, after) in enumerate(pairwise(maps))]
     return nn.Sequential(*blocks, nn.Flatten()), maps[-1] * sides[-1] ** 2
 
 
 def _channel_counts(config: NetworkShape) -> tuple[int, ...]:
-    """Feature maps on each rung of the ladder, from the image down."""
+    """Number of feature maps at each of ``side_lengths``, from the image down."""
     return (config.channels, *(config.width * min(2**i, 8) for i in range(len(side_lengths(config.size)) - 1)))
 
 
@@ -127,7 +127,7 @@ def _down_block(before: int, after: int, *, norm: bool) -> nn.Module:
 
 
 def _up_block(before: int, after: int, side: int, target: int, *, last: bool) -> nn.Module:
-    """Side s -> 2s by a kernel of 4, or -> 2s - 1 by a kernel of 3."""
+    """Side s -> 2s with a kernel of 4, or 2s - 1 with a kernel of 3."""
     kernel = 4 if target == 2 * side else 3
     grow = nn.ConvTranspose2d(before, after, kernel, stride=2, padding=1, bias=last)
     with torch.no_grad():
@@ -136,10 +136,10 @@ def _up_block(before: int, after: int, side: int, target: int, *, last: bool) ->
 
 
 def _checkerboard_free(kernel_IOHW: Tensor) -> Tensor:
-    """A first kernel of stride 2 that turns a flat input into a flat output, without the checkerboard of a random one.
+    """An initial kernel of stride 2 that maps a constant input to a constant output, without checkerboard artifacts.
 
-    Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017, carried over to transposed convolutions:
-    along each axis the taps that meet in even and in odd output pixels add up to the same.
+    Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017, adapted to transposed convolutions: along
+    each axis, the taps that contribute to even and to odd output pixels have the same sum.
     """
     if kernel_IOHW.shape[-1] == 4:
         return kernel_IOHW[..., ::2, ::2].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)

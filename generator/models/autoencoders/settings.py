@@ -1,4 +1,4 @@
-"""How to train, and what an epoch came to. Plain values: importing this file does not import torch."""
+"""Training settings, and the record of an epoch. Importing this file does not import torch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from generator.errors import InputError, SpecError
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.spec.canonical import FrozenModel, validate
 
-_MIN_STEPS = 1500  # at least, so that a small source is learned as well
+_MIN_STEPS = 1500  # minimum number of steps for a small source
 
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")]
 
 
 class TrainSettings(FrozenModel):
-    """How to train any family; everything here but the device goes into the digest that a checkpoint must agree with.
+    """Settings for training any family. All except the device are part of the digest that a checkpoint must match.
 
-    ``epochs`` passes over the training images at most, in batches of ``batch``. ``learning_rate``: the peak of the
+    At most ``epochs`` passes over the training images, in batches of ``batch``. ``learning_rate``: the peak of the
     schedule. ``reconstruction``: binary cross-entropy (``bce``), or the squared error of a Gaussian of variance 0.05
-    (``mse``), summed over pixels. ``feature_loss`` and ``patch_loss``: weights of the two ways to sharpen images
-    (``generator.models.autoencoders.sharpening``). ``holdout``: share of the images kept for early stopping and for the
-    fit of the latent distribution. Training stops once the holdout has not improved for ``patience`` epochs.
-    ``device``: ``auto`` takes CUDA where there is one.
+    (``mse``), summed over pixels. ``feature_loss`` and ``patch_loss``: weights of the sharpening losses
+    (``generator.models.autoencoders.sharpening``). ``holdout``: share of the images held out for early stopping and
+    for the fit of the latent distribution. Training stops once the holdout has not improved for ``patience`` epochs.
+    ``device``: ``auto`` uses CUDA if available.
 
-    ``augmentation``: changes made to the images while training, new ones in every step. None by default: shifted or
-    turned images are then generated as such, and for digits, letters and signs a mirrored image belongs to another
-    class or none. With few images it pays: the codes learn to reach images that were not seen.
+    ``augmentation``: random changes of the training images, new in every step. None by default, as the model also
+    generates what it sees in training (shifted or rotated images), and mirrored digits, letters and signs belong to
+    another class or none. With few images it helps: the model generalises to images that it was not trained on.
     """
 
     epochs: int = Field(default=8, ge=1, le=10_000, strict=True)
@@ -46,7 +46,7 @@ class TrainSettings(FrozenModel):
 
 
 class EpochRecord(FrozenModel):
-    """What one epoch came to. Losses are means over images, in nats; ``best`` if the holdout never did better."""
+    """The result of one epoch. Losses are means over images, in nats; ``best``: the lowest holdout loss so far."""
 
     epoch: int = Field(ge=1)
     train_loss: float
@@ -56,15 +56,15 @@ class EpochRecord(FrozenModel):
 
 
 def default_settings(images: int, epochs: int | None = None) -> TrainSettings:
-    """The settings for ``images`` real images: about as many steps for few images as for many.
+    """The settings for ``images`` real images, with about the same number of steps for few images as for many.
 
-    ``epochs`` instead of as many as that takes; a longer training is more patient too, since its rate falls later.
-    What else a source asks for, ``generator.models.learning.recommended_settings`` knows.
+    ``epochs`` replaces the default number. A longer training has more patience, as its learning rate falls later.
+    ``generator.models.learning.recommended_settings`` also considers other properties of the source.
     """
     batch = min(128, max(16, images // 10))
-    enough = min(400, max(16, math.ceil(_MIN_STEPS / max(1, images // batch))))
-    patience = max(10, max(enough, epochs or 0) // 5)
-    return TrainSettings(epochs=enough if epochs is None else epochs, batch=batch, patience=patience)
+    default_epochs = min(400, max(16, math.ceil(_MIN_STEPS / max(1, images // batch))))
+    patience = max(10, max(default_epochs, epochs or 0) // 5)
+    return TrainSettings(epochs=default_epochs if epochs is None else epochs, batch=batch, patience=patience)
 
 
 def parse_settings(value: Any, *, field: str = "train", error: type[InputError] = SpecError) -> TrainSettings:

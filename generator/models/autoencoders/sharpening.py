@@ -1,9 +1,9 @@
-"""Two ways to sharper images for any family: losses on its reconstructions, which the training loop adds to its own.
+"""Two losses for sharper images, for any family; the training loop adds them to the loss of the family.
 
-``feature_loss``: the maps of a frozen classifier must be the same for an image and its reconstruction (Johnson, Alahi &
-Fei-Fei, "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016). ``patch_loss``: late in the
-training a small discriminator of patches learns to tell reconstructions from images (PatchGAN; Isola, Zhu, Zhou &
-Efros, "Image-to-image translation with conditional adversarial networks", CVPR 2017).
+``feature_loss``: the difference between a frozen classifier's feature maps of an image and of its reconstruction
+(Johnson, Alahi & Fei-Fei, "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016).
+``patch_loss``: late in the training, a small patch discriminator learns to distinguish reconstructions from images
+(PatchGAN; Isola, Zhu, Zhou & Efros, "Image-to-image translation with conditional adversarial networks", CVPR 2017).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch.nn import functional
 from generator.errors import SpecError
 from generator.models.autoencoders.settings import TrainSettings
 
-PATCH_LOSS_START = 0.6  # share of all steps before the patch discriminator is switched on
+PATCH_LOSS_START = 0.6  # share of all steps after which the patch discriminator is used
 _GRADIENT_PENALTY = 1.0
 _WIDTH = 32
 
 
 class FeatureNetwork(Protocol):
-    """A frozen network on the device of the training; gradients pass through it to its input."""
+    """A frozen network on the training device; its output is differentiable in its input."""
 
     def maps(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of images in [0, 1], on one or more levels."""
@@ -32,14 +32,14 @@ class FeatureNetwork(Protocol):
 
 @final
 class SharpeningLosses(nn.Module):
-    """The patch discriminator, where there is one, is the only state; the feature network is none of it.
+    """The only state is the patch discriminator, if there is one; the feature network is not part of it.
 
-    ``settled``: as for a family. A discriminator's judgement is no measure and the holdout's loss rises when it is
-    switched on, so that with one the last epoch counts, whatever its loss.
+    ``holdout_valid_from``: as in ``Autoencoder``. With a patch discriminator the holdout loss is not comparable over
+    time (it rises when the discriminator is switched on), so the last epoch is used, whatever its loss.
     """
 
     def __init__(self, settings: TrainSettings, channels: int, features: FeatureNetwork | None = None) -> None:
-        """Fresh weights come from torch's global generator. Raises ``SpecError`` for ``feature_loss`` alone."""
+        """Fresh weights come from torch's global generator. Raises ``SpecError`` if ``features`` are missing."""
         super().__init__()
         if settings.feature_loss and features is None:
             raise SpecError("train.feature_loss", "a feature network, or 0", settings.feature_loss)
@@ -49,44 +49,47 @@ class SharpeningLosses(nn.Module):
         self.holdout_valid_from = 1.0 if settings.patch_loss else 0.0
 
     def training_loss(self, x_BCHW: Tensor, output_BCHW: Tensor, progress: float) -> Tensor:
-        """What training adds to the losses of the family: a scalar with a gradient."""
+        """The loss that is added to that of the family in training: a scalar with a gradient."""
         total = self._feature_loss * self.feature_distance(x_BCHW, output_BCHW)
         if self.discriminator is not None and progress >= PATCH_LOSS_START:
             total = total + self._adversarial_loss(self.discriminator, x_BCHW, output_BCHW)
         return total
 
     def holdout_loss(self, x_BCHW: Tensor, output_BCHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is added on the holdout, deterministic, and its terms by name."""
+        """The deterministic loss that is added on the holdout, and its terms by name."""
         distance = self.feature_distance(x_BCHW, output_BCHW)
         return self._feature_loss * distance, {"features": distance} if self._features else {}
 
     def feature_distance(self, x_BCHW: Tensor, output_BCHW: Tensor) -> Tensor:
-        """Mean squared difference of the feature maps as a share of their mean square; a mean over levels; a scalar."""
+        """Mean squared difference of the feature maps relative to their mean square, averaged over levels; a scalar."""
         levels = []
         for features in self._features:
             with torch.no_grad():
-                wanted = features.maps(x_BCHW)
-            for want_BFHW, got_BFHW in zip(wanted, features.maps(output_BCHW), strict=True):
-                levels.append((got_BFHW - want_BFHW).square().mean() / want_BFHW.square().mean().clamp_min(1e-6))
+                target_maps = features.maps(x_BCHW)
+            for target_BFHW, output_BFHW in zip(target_maps, features.maps(output_BCHW), strict=True):
+                levels.append((output_BFHW - target_BFHW).square().mean() / target_BFHW.square().mean().clamp_min(1e-6))
         return torch.stack(levels).mean() if levels else torch.zeros((), device=x_BCHW.device)
 
     def _adversarial_loss(self, discriminator: nn.Module, x_BCHW: Tensor, output_BCHW: Tensor) -> Tensor:
-        """The family's term, which sees the discriminator's weights detached, and the discriminator's, which sees the
-        images detached; the latter pays for its slope at real ones (R1; Mescheder, Geiger & Nowozin, ICML 2018)."""
+        """The sum of the family's term (with detached discriminator weights) and the discriminator's (with detached
+        images and a gradient penalty at real images: R1; Mescheder, Geiger & Nowozin, ICML 2018)."""
         frozen = {name: weight.detach() for name, weight in discriminator.named_parameters()}
-        taken_B1PP = functional_call(discriminator, frozen, (output_BCHW,))
-        deceived = functional.softplus(-taken_B1PP).sum() / len(x_BCHW)  # as the reconstruction, summed over the image
+        output_logits_B1PP = functional_call(discriminator, frozen, (output_BCHW,))
+        # summed over the image, like the reconstruction loss
+        generator_loss = functional.softplus(-output_logits_B1PP).sum() / len(x_BCHW)
         real_BCHW = x_BCHW.detach().requires_grad_()
-        real_B1PP, made_B1PP = discriminator(real_BCHW), discriminator(output_BCHW.detach())
-        told_apart = functional.softplus(-real_B1PP).mean() + functional.softplus(made_B1PP).mean()
-        (slope_BCHW,) = torch.autograd.grad(real_B1PP.sum(), real_BCHW, create_graph=True)
-        steepness: Tensor = slope_BCHW.square().sum() / real_B1PP.numel()
-        contest: Tensor = self._patch_loss * deceived + told_apart + 0.5 * _GRADIENT_PENALTY * steepness
-        return contest
+        real_B1PP, fake_B1PP = discriminator(real_BCHW), discriminator(output_BCHW.detach())
+        classification_loss = functional.softplus(-real_B1PP).mean() + functional.softplus(fake_B1PP).mean()
+        (gradient_BCHW,) = torch.autograd.grad(real_B1PP.sum(), real_BCHW, create_graph=True)
+        squared_gradient: Tensor = gradient_BCHW.square().sum() / real_B1PP.numel()
+        total: Tensor = (
+            self._patch_loss * generator_loss + classification_loss + 0.5 * _GRADIENT_PENALTY * squared_gradient
+        )
+        return total
 
 
 def _patch_discriminator(channels: int) -> nn.Module:
-    """x_BCHW -> one logit for each patch of 10 x 10 pixels, every fourth one: how much more likely it is real."""
+    """x_BCHW -> the logit that a patch is real, for patches of 10 x 10 pixels with a stride of 4."""
     return nn.Sequential(
         nn.Conv2d(channels, _WIDTH, 4, stride=2, padding=1),
         nn.LeakyReLU(0.2),

@@ -1,8 +1,8 @@
-"""The one training loop of all families.
+"""The training loop of all autoencoder families.
 
-Everything random is a pure function of the seed and the epoch: the order of the images, and the noise of the loss. So
-a run that was killed and resumed from its last checkpoint takes the same steps as one that was not, and on CPU with
-the same number of threads ends with the same weights, bit for bit.
+The order of the images and the noise of the loss are pure functions of the seed and the epoch. So a training that was
+killed and resumed from its last checkpoint takes the same steps as an uninterrupted one. On CPU with the same number of
+threads it ends with the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from generator.models.autoencoders.sharpening import FeatureNetwork, SharpeningL
 from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.seeding import permutation
 
-_WARMUP = 0.03  # share of all steps in which the learning rate climbs to its peak
+_WARMUP = 0.03  # share of all steps in which the learning rate rises to its peak
 _FINAL_RATE = 0.02  # the learning rate at the end, as a share of its peak
 _EVALUATION_BATCH = 512
 
@@ -44,7 +44,7 @@ class TrainedAutoencoder:
     config: AutoencoderConfig
     encoder_state: dict[str, Tensor]
     decoder_state: dict[str, Tensor]
-    history: tuple[EpochRecord, ...]  # facts that the seed and the images determine; no clock
+    history: tuple[EpochRecord, ...]  # determined by the seed and the images; no wall-clock times
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the training is: step ``step`` of ``steps`` in epoch ``epoch`` of at most ``epochs``, both from 1."""
+    """Progress of a training: step ``step`` of ``steps`` in epoch ``epoch`` of at most ``epochs``, both from 1."""
 
     epoch: int
     epochs: int
@@ -86,30 +86,30 @@ def train_autoencoder(
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainedAutoencoder:
-    """Train on images of ``config``'s size and channels, with labels in 0 .. ``classes`` - 1 where there are any.
+    """Train on images of ``config``'s size and channels, with labels in 0 .. ``classes`` - 1 if labelled.
 
-    ``features``: the network whose maps ``settings.feature_loss`` compares, the same one in a run that is taken up.
-    With ``checkpoint``, the state is written there after each epoch, and a run that finds one goes on from it; it must
-    come from the same config, settings, source ``fingerprint`` and number of images. Raises ``SourceError`` for images
-    that do not fit, ``SpecError`` for a model or setting without the labels or features it needs, ``SettingsError`` for
-    a device that is not there or a foreign checkpoint, ``TrainingDiverged`` when the loss is no number,
-    ``DeviceExhausted`` when the device runs out of memory.
+    ``features``: the network whose maps ``settings.feature_loss`` compares; a resumed training needs the same one.
+    ``checkpoint``: the state is written to this path after each epoch, and training resumes from it if it exists; it
+    must come from the same config, settings, source ``fingerprint`` and number of images. Raises ``SourceError`` for
+    images that do not fit, ``SpecError`` for a model or setting without the labels or features it needs,
+    ``SettingsError`` for an unavailable device or a checkpoint of another training, ``TrainingDiverged`` if the loss is
+    not finite, and ``DeviceExhausted`` if the device runs out of memory.
     """
     device = resolve_device(settings.device)
-    for name, examples, least in (("train", training, 2), ("holdout", holdout, 1)):
-        _check_images(name, examples.images_NHWC, config, least)
-    run = _Trainer(config, settings, device, training, holdout, classes, features)
+    for name, examples, min_count in (("train", training, 2), ("holdout", holdout, 1)):
+        _check_images(name, examples.images_NHWC, config, min_count)
+    trainer = _Trainer(config, settings, device, training, holdout, classes, features)
     identity = _identity(config, settings, fingerprint, len(training), len(holdout))
     if checkpoint is not None and checkpoint.exists():
-        run.restore(checkpoints.read(checkpoint, identity))
+        trainer.restore(checkpoints.read(checkpoint, identity))
     with _translate_out_of_memory(device):
-        while not run.is_finished:
-            record = run.train_epoch(on_step)
+        while not trainer.is_finished:
+            record = trainer.train_epoch(on_step)
             if checkpoint is not None:
-                checkpoints.write(checkpoint, run.to_checkpoint(identity))
+                checkpoints.write(checkpoint, trainer.to_checkpoint(identity))
             if on_epoch is not None:
                 on_epoch(record)
-    return run.result()
+    return trainer.result()
 
 
 class _Trainer:
@@ -133,7 +133,7 @@ class _Trainer:
             torch.manual_seed(_derive_seed(settings.seed, "weights"))
             self._network = new_autoencoder(config, settings, classes).to(device)
             self._sharpening = SharpeningLosses(settings, config.channels, features).to(device)
-        self._network.add_module("sharpening", self._sharpening)  # trained, saved and restored with it
+        self._network.add_module("sharpening", self._sharpening)  # so that it is trained, saved and restored too
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -146,11 +146,11 @@ class _Trainer:
         if not self._history:
             return False
         since_best = len(self._history) - max((record.epoch for record in self._history if record.best), default=0)
-        spent = self._is_holdout_valid(len(self._history)) and since_best >= self._settings.patience
-        return len(self._history) >= self._settings.epochs or spent
+        patience_exhausted = self._is_holdout_valid(len(self._history)) and since_best >= self._settings.patience
+        return len(self._history) >= self._settings.epochs or patience_exhausted
 
     def _is_holdout_valid(self, epoch: int) -> bool:
-        """Does the holdout's loss after this epoch (from 1) say how good the network is?"""
+        """Whether the holdout loss after this epoch (from 1) is meaningful (``holdout_valid_from``)."""
         return (
             epoch >= max(self._network.holdout_valid_from, self._sharpening.holdout_valid_from) * self._settings.epochs
         )
@@ -171,14 +171,14 @@ class _Trainer:
         return self._finish_epoch(number + 1, total / self._steps)
 
     def _train_step(self, epoch: int, step: int, rows_B: np.ndarray, noise: torch.Generator) -> float:
-        done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
+        progress = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * self._network.learning_rate_factor * _lr_schedule(done)
+            group["lr"] = self._settings.learning_rate * self._network.learning_rate_factor * _lr_schedule(progress)
         batch = self._augment(self._training.batch(rows_B, self._device), epoch * self._steps + step)
-        losses = self._network.losses(batch, progress=done, noise=noise)
+        losses = self._network.losses(batch, progress=progress, noise=noise)
         total = losses.total
         if self._has_sharpening and losses.output_BCHW is not None:
-            total = total + self._sharpening.training_loss(batch.x_BCHW, losses.output_BCHW, done)
+            total = total + self._sharpening.training_loss(batch.x_BCHW, losses.output_BCHW, progress)
         loss = total.item()
         if not math.isfinite(loss):
             hint = "try a smaller learning_rate"
@@ -189,7 +189,7 @@ class _Trainer:
         return loss
 
     def _augment(self, batch: Batch, step: int) -> Batch:
-        """``batch`` after the augmentation of this step, counted from the first epoch on."""
+        """``batch`` after the augmentation of this step, counted from the first epoch."""
         if not self._settings.augmentation.is_active:
             return batch
         seed = _derive_seed(self._settings.seed, "augmentation")
@@ -199,8 +199,8 @@ class _Trainer:
         holdout_loss, terms = self._holdout_losses()
         if not math.isfinite(holdout_loss):
             raise TrainingDiverged("holdout loss", "a number", f"{holdout_loss} after epoch {epoch}")
-        rivals = [record.holdout_loss for record in self._history if self._is_holdout_valid(record.epoch)]
-        best = self._is_holdout_valid(epoch) and all(holdout_loss < rival for rival in rivals)
+        earlier_losses = [record.holdout_loss for record in self._history if self._is_holdout_valid(record.epoch)]
+        best = self._is_holdout_valid(epoch) and all(holdout_loss < earlier_loss for earlier_loss in earlier_losses)
         if best:
             self._best_state = _copy_state(self._network)
         record = EpochRecord(
@@ -217,11 +217,11 @@ class _Trainer:
         for begin in range(0, count, _EVALUATION_BATCH):
             batch = self._holdout.batch(slice(begin, begin + _EVALUATION_BATCH), self._device)
             losses = self._network.losses(batch, progress=1.0, noise=None)
-            assert losses.output_BCHW is not None  # all steps are done
-            added, also = self._sharpening.holdout_loss(batch.x_BCHW, losses.output_BCHW)
+            assert losses.output_BCHW is not None  # not ``None`` at progress 1
+            extra_loss, extra_terms = self._sharpening.holdout_loss(batch.x_BCHW, losses.output_BCHW)
             share = len(batch.x_BCHW) / count
-            total += share * (losses.total + added).item()
-            terms = {n: terms.get(n, 0.0) + share * value.item() for n, value in (losses.terms | also).items()}
+            total += share * (losses.total + extra_loss).item()
+            terms = {n: terms.get(n, 0.0) + share * value.item() for n, value in (losses.terms | extra_terms).items()}
         return total, terms
 
     def to_checkpoint(self, identity: str) -> Checkpoint:
@@ -230,26 +230,29 @@ class _Trainer:
         )
 
     def _optimizer_state(self) -> dict[str, Tensor]:
-        """The optimiser's state, one tensor per parameter and moment; zeros where it has not been trained yet."""
+        """The optimiser's state, one tensor per parameter and moment; zeros for parameters without state yet."""
         tensors = dict[str, Tensor]()
         for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
-            zeros, also = torch.zeros_like(parameter), torch.zeros_like(parameter)  # a file holds no tensor twice
-            fresh = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": also}
+            zeros, more_zeros = (
+                torch.zeros_like(parameter),
+                torch.zeros_like(parameter),
+            )  # safetensors does not save shared tensors
+            fresh = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": more_zeros}
             state = self._optimizer.state.get(parameter) or fresh
             tensors |= {f"{index}.{name}": value for name, value in state.items()}
         return tensors
 
-    def restore(self, snapshot: Checkpoint) -> None:
-        """Go on from ``snapshot``. Raises ``SettingsError`` where it holds another network, as of an older release."""
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Resume from ``checkpoint``. Raises ``SettingsError`` if its weights are of another network."""
         try:
-            self._network.load_state_dict(snapshot.current)
-            self._restore_optimizer(snapshot.optimizer)
-        except (KeyError, RuntimeError) as misfit:
-            raise SettingsError("checkpoint", "the weights of this network", misfit, checkpoints.HINT) from misfit
-        self._history, self._best_state = list(snapshot.history), snapshot.best
+            self._network.load_state_dict(checkpoint.current)
+            self._restore_optimizer(checkpoint.optimizer)
+        except (KeyError, RuntimeError) as error:
+            raise SettingsError("checkpoint", "the weights of this network", error, checkpoints.HINT) from error
+        self._history, self._best_state = list(checkpoint.history), checkpoint.best
 
     def _restore_optimizer(self, optimizer: dict[str, Tensor]) -> None:
-        """Moments take the memory layout of their parameters, as if they had never been written."""
+        """Moments get the memory layout of their parameters, which safetensors does not store."""
         for index, parameter in enumerate(self._optimizer.param_groups[0]["params"]):
             values = {name: optimizer[f"{index}.{name}"] for name in ("exp_avg", "exp_avg_sq")}
             self._optimizer.state[parameter] = {
@@ -267,23 +270,23 @@ class _Trainer:
         return TrainedAutoencoder(self._config, encoder, decoder, tuple(self._history))
 
 
-def _lr_schedule(done: float) -> float:
+def _lr_schedule(progress: float) -> float:
     """The learning rate as a share of its peak: a linear rise, then half a cosine (Loshchilov & Hutter, ICLR 2017)."""
-    rise = min(1.0, (done + 1e-3) / _WARMUP)
-    return rise * (_FINAL_RATE + (1.0 - _FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * done)))
+    rise = min(1.0, (progress + 1e-3) / _WARMUP)
+    return rise * (_FINAL_RATE + (1.0 - _FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def _check_images(name: str, images_NHWC: np.ndarray, config: AutoencoderConfig, least: int) -> None:
+def _check_images(name: str, images_NHWC: np.ndarray, config: AutoencoderConfig, min_count: int) -> None:
     wanted = (config.size, config.size, config.channels)
     if images_NHWC.dtype != np.uint8 or images_NHWC.shape[1:] != wanted:
         got = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"
         raise SourceError(f"{name} images", f"uint8 of shape (N, {', '.join(map(str, wanted))})", got)
-    if len(images_NHWC) < least:
-        raise SourceError(f"{name} images", f"at least {least}", len(images_NHWC))
+    if len(images_NHWC) < min_count:
+        raise SourceError(f"{name} images", f"at least {min_count}", len(images_NHWC))
 
 
 def _identity(config: AutoencoderConfig, settings: TrainSettings, fingerprint: str, *counts: int) -> str:
-    """Digest of all that determines the weights but the machine: what a checkpoint must agree with."""
+    """Digest of everything but the machine that determines the weights; a checkpoint must have the same."""
     facts = {
         "config": config.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json", exclude={"device"}),
@@ -294,7 +297,7 @@ def _identity(config: AutoencoderConfig, settings: TrainSettings, fingerprint: s
 
 
 def _derive_seed(seed: int, purpose: str) -> int:
-    """63 bits for one purpose: unlike seed + 1, no two purposes of any two seeds share their numbers."""
+    """A 63-bit seed for one purpose, derived by hashing; unlike seed + 1, it differs for every seed and purpose."""
     digest = hashlib.sha256(f"latentmill training 1\n{seed}\n{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -312,5 +315,5 @@ def _translate_out_of_memory(device: torch.device) -> Iterator[None]:
     try:
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             yield
-    except torch.OutOfMemoryError as exhausted:
-        raise DeviceExhausted("batch", f"a batch that fits into the memory of {device}", str(exhausted)) from exhausted
+    except torch.OutOfMemoryError as error:
+        raise DeviceExhausted("batch", f"a batch that fits into the memory of {device}", str(error)) from error

@@ -1,4 +1,4 @@
-"""Bundles: decoder, encoder, latent distribution and reference codes as one immutable, content-addressed directory."""
+"""Bundles: decoder, encoder, latent distribution and reference codes in an immutable, content-addressed directory."""
 
 from generator.models.bundle.cache import BundleCache
 from generator.models.bundle.format import (

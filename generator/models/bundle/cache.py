@@ -1,4 +1,4 @@
-"""Bundles kept on the disk of a worker's host, up to a number of bytes; the least recently used one goes first."""
+"""A cache of bundles on the disk of a worker's host, with a size limit; the least recently used are removed first."""
 
 from __future__ import annotations
 
@@ -23,62 +23,62 @@ _ENTRY_NAME = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class BundleCache:
-    """Bundles under ``directory``, named by digest, at most ``max_bytes`` together (one always fits).
+    """Bundles in ``directory``, named by digest, at most ``max_bytes`` in total (but always at least one bundle).
 
-    Processes of one host may share the directory without a lock: what was pulled is loaded under a name of its own
-    before the others see it, entries come and go by renaming, and an entry that is damaged, or that another process
-    takes away while it is read, is pulled again.
+    Processes of one host may share the directory without a lock: a pulled bundle is verified under a hidden name before
+    it becomes an entry; entries are added and removed by renaming; and an entry that is damaged, or removed by another
+    process while it is read, is pulled again.
     """
 
     directory: Path
     max_bytes: int
 
     def load(self, digest: str, roots: Sequence[Store]) -> Bundle:
-        """The bundle ``digest``, verified: from here, or else pulled from the first root that has it.
+        """The bundle ``digest``, verified: from the cache, or else pulled from the first root that has it.
 
-        Raises ``BundleMissing`` where no root has it, ``BundleError`` where a root's is altered, ``StoreError``.
+        Raises ``BundleMissing`` if no root has it, ``BundleError`` if a root's copy is altered, and ``StoreError``.
         """
-        home = self.directory / digest.removeprefix("sha256:")
+        entry = self.directory / digest.removeprefix("sha256:")
         try:
-            bundle = load_bundle(open_store(str(home)), digest)
+            bundle = load_bundle(open_store(str(entry)), digest)
         except (BundleError, StoreError):
-            bundle = self._pull(digest, roots, home)
-        with suppress(FileNotFoundError):  # another process needed the room
-            os.utime(home)
-        self._evict(keep=home)
+            bundle = self._pull(digest, roots, entry)
+        with suppress(FileNotFoundError):  # another process has evicted it
+            os.utime(entry)
+        self._evict(keep=entry)
         return bundle
 
-    def _pull(self, digest: str, roots: Sequence[Store], home: Path) -> Bundle:
-        self._remove(home)
+    def _pull(self, digest: str, roots: Sequence[Store], entry: Path) -> Bundle:
+        self._remove(entry)
         files = _fetch_from_roots(digest, roots)
-        fresh = self.directory / self._hidden_name()
+        temporary = self.directory / self._hidden_name()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(fresh, files)
+            write_atomically(temporary, files)
         except (OSError, BundleError) as refused:
             got = f"{self.directory} ({refused.__cause__ or refused})"
             raise StoreUnavailable("bundle cache", "a directory that can be written", got) from refused
         try:
-            bundle = load_bundle(open_store(str(fresh)), digest)
+            bundle = load_bundle(open_store(str(temporary)), digest)
             with suppress(OSError):  # another process of this host was faster
-                fresh.rename(home)
+                temporary.rename(entry)
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         return bundle
 
     def _evict(self, keep: Path) -> None:
-        homes = [home for home in self.directory.iterdir() if _ENTRY_NAME.fullmatch(home.name) and home.is_dir()]
+        entries = [entry for entry in self.directory.iterdir() if _ENTRY_NAME.fullmatch(entry.name) and entry.is_dir()]
         used = _usage(keep)[1]
-        for _, size, home in sorted(((*_usage(home), home) for home in homes if home != keep), reverse=True):
+        for _, size, entry in sorted(((*_usage(entry), entry) for entry in entries if entry != keep), reverse=True):
             used += size
             if used > self.max_bytes:
-                self._remove(home)
+                self._remove(entry)
 
-    def _remove(self, home: Path) -> None:
-        gone = self.directory / self._hidden_name()
+    def _remove(self, entry: Path) -> None:
+        hidden = self.directory / self._hidden_name()
         with suppress(OSError):  # another process was faster
-            home.rename(gone)
-            shutil.rmtree(gone)
+            entry.rename(hidden)
+            shutil.rmtree(hidden)
 
     @staticmethod
     def _hidden_name() -> str:
@@ -93,9 +93,9 @@ def _fetch_from_roots(digest: str, roots: Sequence[Store]) -> dict[str, bytes]:
     raise BundleMissing("bundle", f"{digest} in a configured root", f"not found in {known}", "push it first")
 
 
-def _usage(home: Path) -> tuple[float, int]:
-    """When the entry was last used, and its bytes; nothing where another process has just taken it away."""
+def _usage(entry: Path) -> tuple[float, int]:
+    """Time of the last use and size in bytes; zeros if another process has just removed the entry."""
     try:
-        return home.stat().st_mtime, sum(file.stat().st_size for file in home.iterdir())
+        return entry.stat().st_mtime, sum(file.stat().st_size for file in entry.iterdir())
     except OSError:
         return 0.0, 0

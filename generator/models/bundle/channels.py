@@ -1,6 +1,6 @@
-"""Channels: ``<root>/channels/<line>.json`` points to the newest bundle of a line. Who builds pins the digest it finds.
+"""Channels: ``<root>/channels/<name>.json`` points to the current bundle. A build pins the digest that it points to.
 
-A bundle never changes; what moves is the pointer, by conditional writes, with its history kept for ``roll_back``.
+A bundle never changes. The channel moves by conditional writes and keeps its history for ``roll_back_channel``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ChannelMove(FrozenModel):
 
 
 class Channel(FrozenModel):
-    """The content of ``<root>/channels/<line>.json``. ``previous``: the moves before, the newest first."""
+    """The content of ``<root>/channels/<name>.json``. ``line``: the name. ``previous``: newest move first."""
 
     channel_version: Literal[1] = 1
     line: Name
@@ -47,110 +47,117 @@ class Channel(FrozenModel):
         return self.current.bundle
 
 
-def read_channel_digest(root: Store, line: str) -> str:
-    """The digest of the newest bundle of ``line``. Raises ``BundleMissing`` where there is no such channel."""
-    return load_channel(root, line).bundle
+def read_channel_digest(root: Store, name: str) -> str:
+    """The digest of the bundle that the channel points to. Raises ``BundleMissing`` if there is no such channel."""
+    return load_channel(root, name).bundle
 
 
-def load_channel(root: Store, line: str) -> Channel:
-    """The whole channel. Raises ``BundleMissing``, ``BundleError`` for one that is damaged, ``SpecError``."""
-    found = _parse(root, line, pointers.read(root, _key(line), MAX_CHANNEL_BYTES))
-    if found is None:
+def load_channel(root: Store, name: str) -> Channel:
+    """The whole channel. Raises ``BundleMissing``, ``BundleError`` if it is damaged, ``SpecError`` for the name."""
+    channel = _parse(root, name, pointers.read(root, _key(name), MAX_CHANNEL_BYTES))
+    if channel is None:
         known = ", ".join(channel_names(root)) or "none"
-        raise BundleMissing("channel", f"one of {root.url}: {known}", short_repr(line), "push a bundle with --channel")
-    return found
+        raise BundleMissing("channel", f"one of {root.url}: {known}", short_repr(name), "push a bundle with --channel")
+    return channel
 
 
 def channel_names(root: Store) -> list[str]:
     """The names of all channels, ascending."""
     keys = (info.key.removeprefix(_PREFIX).removesuffix(".json") for info in root.list(_PREFIX))
-    return [line for line in keys if _is_name(line)]
+    return [name for name in keys if _is_name(name)]
 
 
 def load_channels(root: Store) -> Iterator[Channel]:
-    """All channels, ascending by name. Raises as ``show_channel`` does."""
-    return (load_channel(root, line) for line in channel_names(root))
+    """All channels, ascending by name. Raises as ``load_channel`` does."""
+    return (load_channel(root, name) for name in channel_names(root))
 
 
-def move_channel(root: Store, line: str, digest: str, *, by: str, at: datetime | None = None) -> Channel:
-    """Point ``line`` to the bundle ``digest``, which lies in ``root``; the channel as it is then.
+def move_channel(root: Store, name: str, digest: str, *, by: str, at: datetime | None = None) -> Channel:
+    """Point the channel to the bundle ``digest``, which must be in ``root``; returns the new state of the channel.
 
-    Nothing happens where it points there already. Raises ``BundleMissing``, ``SpecError`` for the name of the line.
+    No change if it already points there. Raises ``BundleMissing``, and ``SpecError`` for the name.
     """
     read_info(bundle_store(root, digest), digest)
-    wanted = ChannelMove(bundle=digest, by=by, at=at or datetime.now(UTC))
+    move = ChannelMove(bundle=digest, by=by, at=at or datetime.now(UTC))
 
     def decide(channel: Channel | None) -> Channel | None:
         if channel is None:
-            return Channel(line=line, current=wanted)
-        if wanted in (channel.current, *channel.previous) or channel.bundle == digest:
+            return Channel(line=name, current=move)
+        if move in (channel.current, *channel.previous) or channel.bundle == digest:
             return None
         return channel.model_copy(
-            update={"current": wanted, "previous": (channel.current, *channel.previous)[:MAX_MOVES]}
+            update={"current": move, "previous": (channel.current, *channel.previous)[:MAX_MOVES]}
         )
 
-    return _update(root, line, decide)
+    return _update(root, name, decide)
 
 
-def roll_back_channel(root: Store, line: str, *, by: str, at: datetime | None = None) -> Channel:
-    """Point ``line`` to the bundle before, if that still lies in ``root``; the channel as it is then.
+def roll_back_channel(root: Store, name: str, *, by: str, at: datetime | None = None) -> Channel:
+    """Point the channel to the previous bundle, which must still be in ``root``; returns the new state of the channel.
 
-    The move goes on top of the history, and takes nothing from it: rolling back twice goes back and forth. Raises
-    ``BundleMissing`` where there is no bundle to go to, ``BundleError`` where somebody else moves it meanwhile.
+    The roll-back is recorded as a new move, so rolling back twice returns to the first bundle. Raises ``BundleMissing``
+    if there is no previous bundle, and ``BundleError`` if another client moves the channel at the same time.
     """
-    first, at = load_channel(root, line), at or datetime.now(UTC)
-    earlier = next((move.bundle for move in first.previous if move.bundle != first.bundle), None)
+    before, at = load_channel(root, name), at or datetime.now(UTC)
+    earlier = next((move.bundle for move in before.previous if move.bundle != before.bundle), None)
     if earlier is None:
-        raise BundleMissing("channel", "a bundle that the channel pointed to before", f"none in {line}")
+        raise BundleMissing("channel", "a bundle that the channel pointed to before", f"none in {name}")
     read_info(bundle_store(root, earlier), earlier)
-    wanted = ChannelMove(bundle=earlier, by=by, at=at)
+    new_move = ChannelMove(bundle=earlier, by=by, at=at)
 
     def decide(channel: Channel | None) -> Channel | None:
-        if channel is not None and wanted in (channel.current, *channel.previous):
+        if channel is not None and new_move in (channel.current, *channel.previous):
             return None
-        if channel is None or channel.current != first.current:
-            raise BundleError("channel", "nobody else to move it", f"a move of {line} in between", "look again")
+        if channel is None or channel.current != before.current:
+            raise BundleError(
+                "channel",
+                "no other move at the same time",
+                f"another move of {name}",
+                "check the channel and try again",
+            )
         return channel.model_copy(
-            update={"current": wanted, "previous": (channel.current, *channel.previous)[:MAX_MOVES]}
+            update={"current": new_move, "previous": (channel.current, *channel.previous)[:MAX_MOVES]}
         )
 
-    return _update(root, line, decide)
+    return _update(root, name, decide)
 
 
-def _update(root: Store, line: str, decide: Callable[[Channel | None], Channel | None]) -> Channel:
-    def decided(data: bytes | None) -> bytes | None:
-        wanted = decide(_parse(root, line, data))
-        return None if wanted is None else wanted.canonical()
+def _update(root: Store, name: str, decide: Callable[[Channel | None], Channel | None]) -> Channel:
+    def decide_bytes(data: bytes | None) -> bytes | None:
+        channel = decide(_parse(root, name, data))
+        return None if channel is None else channel.canonical()
 
-    found = _parse(root, line, pointers.move(root, _key(line), decided, MAX_CHANNEL_BYTES))
-    assert found is not None
-    return found
+    updated = _parse(root, name, pointers.move(root, _key(name), decide_bytes, MAX_CHANNEL_BYTES))
+    assert updated is not None
+    return updated
 
 
-def _parse(root: Store, line: str, data: bytes | None) -> Channel | None:
+def _parse(root: Store, name: str, data: bytes | None) -> Channel | None:
     if data is None:
         return None
-    field = f"{root.url}/{_key(line)}"
+    field = f"{root.url}/{_key(name)}"
     channel = validate(Channel, read_json(data, field=field, error=BundleError), field=field, error=BundleError)
-    if channel.line != line:
-        raise BundleError(field, f"the channel {line}", f"that of {channel.line}")
+    if channel.line != name:
+        raise BundleError(field, f"the channel {name}", f"the channel {channel.line}")
     return channel
 
 
-def check_channel_name(line: str) -> str:
-    """``line``, if it may name a channel. Raises ``SpecError``."""
-    if not _is_name(line):
-        raise SpecError("channel", "a name of small letters, digits, _ and -, at most 63", short_repr(line))
-    return line
+def check_channel_name(name: str) -> str:
+    """``name``, if it is a valid channel name. Raises ``SpecError``."""
+    if not _is_name(name):
+        raise SpecError(
+            "channel", "a name of lower-case letters, digits, _ and -, at most 63 characters", short_repr(name)
+        )
+    return name
 
 
-def _key(line: str) -> str:
-    return f"{_PREFIX}{check_channel_name(line)}.json"
+def _key(name: str) -> str:
+    return f"{_PREFIX}{check_channel_name(name)}.json"
 
 
-def _is_name(line: str) -> bool:
+def _is_name(name: str) -> bool:
     try:
-        _NAME.validate_python(line)
+        _NAME.validate_python(name)
     except ValidationError:
         return False
     return True

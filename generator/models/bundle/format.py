@@ -1,7 +1,7 @@
-"""``bundle.json``: everything a bundle says of itself, and the digests of the files beside it.
+"""The format of ``bundle.json``: the description of a bundle, and the digests of its other files.
 
-The bundle's digest is the sha256 of the stored bytes of ``bundle.json``; through the file digests it covers every byte.
-Tensors are safetensors files; nothing in a bundle is ever unpickled.
+The bundle's digest is the sha256 of the stored bytes of ``bundle.json``; because of the file digests it covers every
+byte. Tensors are safetensors files; nothing in a bundle is ever unpickled.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class ImageShape(FrozenModel):
 
 
 class SourceFacts(FrozenModel):
-    """The real images behind the bundle: how many were trained on, how many held out.
+    """The source of the bundle: the number of training images and of held-out images.
 
-    Of an imported decoder they are the codes that came with it, and ``fingerprint`` is theirs.
+    For an imported decoder, counts and ``fingerprint`` are those of the codes imported with it.
     """
 
     name: str
@@ -71,14 +71,14 @@ class SourceFacts(FrozenModel):
 
 
 class TrainingFacts(FrozenModel):
-    """How the autoencoder was trained: settings, and one record an epoch. No wall-clock facts."""
+    """How the autoencoder was trained: settings, and one record per epoch. No wall-clock times."""
 
     settings: TrainSettings
     history: tuple[EpochRecord, ...]
 
 
 class FittingFacts(FrozenModel):
-    """How the latent distribution was fitted to the codes: settings, seed, and what was chosen on the way."""
+    """How the latent distribution was fitted to the codes: settings, seed, and what the fit chose."""
 
     settings: SamplerSettings
     seed: int = Field(ge=0, lt=2**31)
@@ -88,8 +88,8 @@ class FittingFacts(FrozenModel):
 class BundleInfo(FrozenModel):
     """The content of ``bundle.json``.
 
-    ``training`` is that of an autoencoder that was trained here; an imported decoder has none.
-    ``judge``: how the classifiers that doubt labels were made, if it has any; ``passing``: how many samples they pass.
+    ``training`` is ``None`` for an imported decoder. ``judge``: settings of the label judge, if there is one.
+    ``passing``: the shares of samples that pass the label check and the copy check.
     """
 
     kind: Literal["latentmill.bundle"] = "latentmill.bundle"
@@ -108,27 +108,33 @@ class BundleInfo(FrozenModel):
 
     @property
     def training_facts(self) -> TrainingFacts:
-        """How it was trained. Raises ``BundleError`` for an imported decoder."""
+        """``training``; raises ``BundleError`` for an imported decoder."""
         if self.training is None:
-            raise BundleError("bundle", "an autoencoder that was trained here", "a decoder that was imported")
+            raise BundleError("bundle", "an autoencoder trained by latentmill", "an imported decoder")
         return self.training
 
     @model_validator(mode="after")
     def _check_parts(self) -> BundleInfo:
-        made = (self.autoencoder.size, self.autoencoder.channels, self.autoencoder.latent_dim)
-        said = (self.image.height, self.image.channels, self.latent_dim)
-        if made != said:
-            raise ValueError(f"autoencoder (size, channels, latent_dim) {made} must agree with the bundle's {said}")
+        model_shape = (self.autoencoder.size, self.autoencoder.channels, self.autoencoder.latent_dim)
+        bundle_shape = (self.image.height, self.image.channels, self.latent_dim)
+        if model_shape != bundle_shape:
+            raise ValueError(
+                f"autoencoder (size, channels, latent_dim) {model_shape} must agree with the bundle's {bundle_shape}"
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes with distinct names")
-        for needed in (DECODER_FILE, LATENTS_FILE):
-            if needed not in self.files:
-                raise ValueError(f"files must name {needed}")
-        judged = len(self.classes) if self.judge else 0
-        if (self.judge is None) != (JUDGE_FILE not in self.files) or judged == 1 or len(self.passing.label) != judged:
+        for required in (DECODER_FILE, LATENTS_FILE):
+            if required not in self.files:
+                raise ValueError(f"files must name {required}")
+        judged_classes = len(self.classes) if self.judge else 0
+        if (
+            (self.judge is None) != (JUDGE_FILE not in self.files)
+            or judged_classes == 1
+            or len(self.passing.label) != judged_classes
+        ):
             raise ValueError(
-                f"a judge must come with {JUDGE_FILE}, at least two classes, and the share that passes of each"
+                f"a judge needs {JUDGE_FILE}, at least two classes, and the share of samples of each class that passes"
             )
         if (COPY_INDEX_FILE in self.files) != (self.passing.novelty is not None):
-            raise ValueError(f"{COPY_INDEX_FILE} must come with the share of samples that passes")
+            raise ValueError(f"{COPY_INDEX_FILE} needs the share of samples that passes, and the share needs the file")
         return self

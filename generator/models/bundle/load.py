@@ -1,4 +1,4 @@
-"""From stored bytes to a usable bundle: every digest, shape and number is checked before anything is used."""
+"""Loads bundles from stores. Every digest, shape and number is checked before use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: what sampling, decoding and screening need. ``decoder``: float arrays by parameter name."""
+    """A verified bundle: the parts to sample, decode and screen. ``decoder``: float arrays by parameter name."""
 
     digest: str
     info: BundleInfo
@@ -44,19 +44,19 @@ class Bundle:
 def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
     """Digest and content of ``bundle.json`` in ``store``; no other file is read.
 
-    Raises ``BundleMissing`` where there is no ``bundle.json``, and ``BundleError`` where it is not as ``expected``.
+    Raises ``BundleMissing`` if there is no ``bundle.json``, and ``BundleError`` if its digest is not ``expected``.
     """
     data = read_info_bytes(store, expected)
     return digest_of(data), parse_info(data)
 
 
 def read_info_bytes(store: Store, expected: str | None = None) -> bytes:
-    """The bytes of ``bundle.json``, of which the bundle's digest is taken. Raises as ``read_info`` does."""
-    held = store.head(INFO_FILE)
-    if held is None:
+    """The bytes of ``bundle.json``; their sha256 is the bundle's digest. Raises as ``read_info`` does."""
+    stored = store.head(INFO_FILE)
+    if stored is None:
         raise BundleMissing("bundle", "a bundle (a directory with bundle.json)", f"none at {store.url}")
-    if held.size > MAX_JSON_BYTES:
-        raise BundleError(INFO_FILE, f"at most {MAX_JSON_BYTES} bytes of JSON", f"{held.size} bytes")
+    if stored.size > MAX_JSON_BYTES:
+        raise BundleError(INFO_FILE, f"at most {MAX_JSON_BYTES} bytes of JSON", f"{stored.size} bytes")
     data = store.get(INFO_FILE, MAX_JSON_BYTES)
     if expected is not None and digest_of(data) != expected:
         raise BundleError("bundle", f"bundle.json with digest {expected}", digest_of(data), "the bundle was altered")
@@ -70,10 +70,8 @@ def parse_info(data: bytes) -> BundleInfo:
 
 
 def load_bundle(store: Store, expected: str | None = None) -> Bundle:
-    """The bundle in ``store``, verified whole; ``expected`` pins its digest. Raises ``BundleError``."""
-    from generator.models.latents.load import (
-        load_distribution,  # clients that only ask what a bundle is wait for none of its parts
-    )
+    """The bundle in ``store``, with all files verified; ``expected`` pins its digest. Raises ``BundleError``."""
+    from generator.models.latents.load import load_distribution  # imported late: read_info does not need it
 
     digest, info = read_info(store, expected)
     latents = load_distribution(info.latents, _read_tensors(store, info, LATENTS_FILE))
@@ -91,32 +89,32 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
 
 def _load_screening(store: Store, info: BundleInfo) -> ScreeningData:
     judge_weights = _read_tensors(store, info, JUDGE_FILE) if JUDGE_FILE in info.files else None
-    sketch = None
+    copy_index = None
     if COPY_INDEX_FILE in info.files:
         from generator.models.screening.copy_index import load_copy_index
 
         tensors = _read_tensors(store, info, COPY_INDEX_FILE)
-        sketch = load_copy_index(tensors, size=info.image.height, channels=info.image.channels)
-    return ScreeningData(info.judge, judge_weights, sketch, info.passing)
+        copy_index = load_copy_index(tensors, size=info.image.height, channels=info.image.channels)
+    return ScreeningData(info.judge, judge_weights, copy_index, info.passing)
 
 
 def load_encoder_weights(store: Store, info: BundleInfo) -> Tensors:
-    """The encoder's parameters. Raises ``BundleError`` where the bundle carries no encoder."""
+    """The encoder's parameters. Raises ``BundleError`` if the bundle has no encoder."""
     return _read_tensors(store, info, ENCODER_FILE)
 
 
 def load_codes(store: Store, info: BundleInfo) -> Codes:
-    """The codes of training images and of held-out ones. Raises ``BundleError`` where they do not fit the bundle."""
+    """The codes of training images and of held-out images. Raises ``BundleError`` if they do not fit the bundle."""
     tensors = _read_tensors(store, info, CODES_FILE)
     labels = {"labels": "codes", "holdout_labels": "holdout"} if info.classes else {}
     if set(tensors) != {"codes", "holdout", *labels}:
         raise BundleError(CODES_FILE, f"the tensors {sorted({'codes', 'holdout', *labels})}", sorted(tensors))
     for name in ("codes", "holdout"):
         _check_array(name, tensors[name], np.float32, (len(tensors[name]), info.latent_dim))
-    for name, of in labels.items():
-        _check_array(name, tensors[name], np.int64, (len(tensors[of]),))
+    for name, codes_name in labels.items():
+        _check_array(name, tensors[name], np.int64, (len(tensors[codes_name]),))
         if np.any((tensors[name] < 0) | (tensors[name] >= len(info.classes))):
-            raise BundleError(f"{CODES_FILE}:{name}", f"labels 0 .. {len(info.classes) - 1}", "others")
+            raise BundleError(f"{CODES_FILE}:{name}", f"labels 0 .. {len(info.classes) - 1}", "other labels")
     codes_ND, holdout_HD = (tensors[name].astype(np.float64) for name in ("codes", "holdout"))
     return Codes(codes_ND, tensors.get("labels"), holdout_HD, tensors.get("holdout_labels"), info.classes)
 
@@ -128,14 +126,14 @@ def _check_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ..
 
 
 def read_file(store: Store, info: BundleInfo, name: BundleFile) -> bytes:
-    """One file of a bundle, of the size and digest that ``info`` gives it. Raises ``BundleError`` naming the file."""
+    """One file of a bundle, with the size and digest stated in ``info``. Raises ``BundleError`` naming the file."""
     entry = info.files.get(name)
     if entry is None:
-        raise BundleError(name, f"a bundle that carries {name}", "a bundle without it")
-    held = store.head(name)
-    if held is not None and held.size != entry.size:  # never read more than the document speaks of
+        raise BundleError(name, f"a bundle with {name}", "a bundle without it")
+    stored = store.head(name)
+    if stored is not None and stored.size != entry.size:  # never read more than the stated size
         raise BundleError(
-            name, f"{entry.size} bytes, as in {INFO_FILE}", f"{held.size} bytes", "the bundle was altered"
+            name, f"{entry.size} bytes, as in {INFO_FILE}", f"{stored.size} bytes", "the bundle was altered"
         )
     try:
         data = store.get(name, entry.size)

@@ -1,4 +1,4 @@
-"""From trained parts to a bundle directory, which appears whole or not at all."""
+"""Writes a bundle directory, atomically."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from generator.spec.canonical import digest_of
 
 @dataclass(frozen=True)
 class BundleContents:
-    """The parts of a bundle. ``codes``: of training images and held-out ones, to fit again and to judge by.
+    """The parts of a bundle. ``codes``: of training and held-out images, for ``refit`` and for measurements.
 
-    ``encoder`` and ``training`` are ``None`` for an imported decoder. ``guards``: what its images are screened with.
+    ``encoder`` and ``training`` are ``None`` for an imported decoder. ``screening``: the label judge and copy index.
     """
 
     autoencoder: AutoencoderConfig
@@ -55,7 +55,7 @@ class BundleContents:
 
 
 def save_bundle(directory: Path, contents: BundleContents) -> str:
-    """Write a bundle to ``directory``, which must not exist yet; its digest. Raises ``BundleError``."""
+    """Write a bundle to ``directory``, which must not exist yet; returns its digest. Raises ``BundleError``."""
     check_new_directory(directory)
     latents_config, latents_tensors = contents.latents.state()
     files: dict[BundleFile, bytes] = {
@@ -65,11 +65,11 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
     }
     if contents.encoder is not None:
         files[ENCODER_FILE] = _to_safetensors(contents.encoder)
-    guards = contents.screening
-    if guards.judge_weights is not None:
-        files[JUDGE_FILE] = _to_safetensors(guards.judge_weights)
-    if guards.copy_index is not None:
-        files[COPY_INDEX_FILE] = _to_safetensors(guards.copy_index.tensors())
+    screening = contents.screening
+    if screening.judge_weights is not None:
+        files[JUDGE_FILE] = _to_safetensors(screening.judge_weights)
+    if screening.copy_index is not None:
+        files[COPY_INDEX_FILE] = _to_safetensors(screening.copy_index.tensors())
     config = contents.autoencoder
     info = BundleInfo(
         image=ImageShape(height=config.size, width=config.size, channels=config.channels),
@@ -80,8 +80,8 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         source=contents.source,
         training=contents.training,
         fitting=contents.fitting,
-        judge=guards.judge,
-        passing=guards.pass_rates,
+        judge=screening.judge,
+        passing=screening.pass_rates,
         files={name: FileEntry(digest=digest_of(data), size=len(data)) for name, data in files.items()},
     )
     write_atomically(directory, {INFO_FILE: info.canonical(), **{str(name): data for name, data in files.items()}})
@@ -96,16 +96,17 @@ def _code_tensors(codes: Codes) -> dict[str, np.ndarray]:
 
 
 def _to_safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """A safetensors file. Strided arrays (channels-last weights) are copied first: the format would scramble them."""
+    """The bytes of a safetensors file. Strided arrays (channels-last weights) are made contiguous first: ``save`` would
+    write them in the wrong order."""
     return safetensors_bytes({name: np.asarray(array, order="C") for name, array in tensors.items()})
 
 
 def check_new_directory(directory: Path) -> None:
-    """Raise ``BundleError`` where something is already at ``directory``, or where it cannot be made and written."""
+    """Raise ``BundleError`` if ``directory`` already exists, or if it cannot be created and written."""
     try:
         if directory.exists() or directory.is_symlink():
             hint = "bundles are immutable"
-            raise BundleError("out", "a path where nothing is yet", f"{directory}, which exists", hint)
+            raise BundleError("out", "a path that does not exist yet", f"{directory}, which exists", hint)
         parent = next(path for path in directory.absolute().parents if path.exists())
         if not parent.is_dir():
             raise BundleError("out", "a path below a directory", f"{directory}, where {parent} is a file")
@@ -115,19 +116,19 @@ def check_new_directory(directory: Path) -> None:
 
 
 def write_atomically(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write a directory of files under a hidden name, then rename it: it appears whole or not at all."""
+    """Write a directory of files under a hidden name, then rename it, so that it appears complete or not at all."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = _make_temporary(directory, directory.parent)
+        temporary = _make_temporary(directory, directory.parent)
     except OSError as refused:
         raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
     try:
         for name, data in files.items():
-            (unfinished / name).write_bytes(data)
-        unfinished.chmod(0o755)
-        unfinished.rename(directory)
+            (temporary / name).write_bytes(data)
+        temporary.chmod(0o755)
+        temporary.rename(directory)
     except OSError as refused:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise BundleError("out", "a directory that can be written", f"{directory} ({refused.strerror})") from refused
 
 

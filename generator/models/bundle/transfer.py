@@ -1,4 +1,4 @@
-"""Bundles in a store root: ``<root>/bundles/<digest>/``, written once, found by digest alone."""
+"""Bundles in a store root: push and pull ``<root>/bundles/<digest>/``, which is written once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from generator.store.put_once import put_once
 
 
 def bundle_store(root: Store, digest: str) -> Store:
-    """Where the bundle ``digest`` lies below a store root."""
+    """The location of the bundle ``digest`` in a store root."""
     return root.at(f"bundles/{digest.removeprefix('sha256:')}")
 
 
 def push(bundle: Store, root: Store) -> str:
-    """Copy a verified bundle into a store root, ``bundle.json`` last; its digest.
+    """Copy a verified bundle into a store root, ``bundle.json`` last; returns its digest.
 
-    What is there already is verified: pushing an intact bundle again changes nothing, an object that was lost or
-    altered is written again. Raises ``BundleError``, which names the altered object where ``bundle`` cannot mend it.
+    Existing objects are verified: pushing an intact bundle again changes nothing, and objects that are missing or
+    altered are written again. Raises ``BundleError``, naming the altered object if ``bundle`` is damaged itself.
     """
     document = read_info_bytes(bundle)
     digest, info = digest_of(document), parse_info(document)
@@ -32,17 +32,17 @@ def push(bundle: Store, root: Store) -> str:
         try:
             load_bundle(bundle, digest)
             files = fetch(bundle, digest)
-        except BundleError as ours:
-            raise _repair_error(target, faults, ours) from ours
+        except BundleError as error:
+            raise _repair_error(target, faults, error) from error
         for name, altered in faults.items():
             _write(target, name, files[name], altered=altered)
     return digest
 
 
 def pull(root: Store, digest: str, directory: Path) -> None:
-    """Copy the bundle ``digest`` from a store root to ``directory``, which must not exist yet; verified on the way.
+    """Copy the bundle ``digest`` from a store root to ``directory``, which must not exist yet; all files are verified.
 
-    Raises ``BundleMissing`` where the root has no such bundle, and ``BundleError``.
+    Raises ``BundleMissing`` if the root has no such bundle, and ``BundleError``.
     """
     check_new_directory(directory)
     write_atomically(directory, fetch(bundle_store(root, digest), digest))
@@ -57,25 +57,25 @@ def fetch(bundle: Store, digest: str) -> dict[str, bytes]:
 
 
 def _find_faults(target: Store, info: BundleInfo, document: bytes) -> dict[str, bool]:
-    """The objects that have to be written, in order: is it there, but altered (``True``), or missing (``False``)?"""
+    """The objects that must be written, in order: ``True`` for altered objects, ``False`` for missing ones."""
     wanted = {str(name): (entry.size, entry.digest) for name, entry in info.files.items()}
     wanted[INFO_FILE] = (len(document), digest_of(document))
     faults = {}
     for name, (size, digest) in wanted.items():
-        held = target.head(name)
-        if held is None:
+        stored = target.head(name)
+        if stored is None:
             faults[name] = False
-        elif held.size != size or digest_of(target.get(name, size)) != digest:
+        elif stored.size != size or digest_of(target.get(name, size)) != digest:
             faults[name] = True
     return faults
 
 
-def _repair_error(target: Store, faults: dict[str, bool], ours: BundleError) -> BundleError:
-    altered = [f"{target.url}/{name}" for name, there in faults.items() if there]
+def _repair_error(target: Store, faults: dict[str, bool], error: BundleError) -> BundleError:
+    altered = [f"{target.url}/{name}" for name, is_altered in faults.items() if is_altered]
     if not altered:
-        return ours
-    hint = f"delete it and push an intact bundle: the one given cannot mend it ({ours})"
-    return BundleError(altered[0], "the bundle's own bytes", "altered ones", hint)
+        return error
+    hint = f"delete it and push an intact bundle: the given one is damaged ({error})"
+    return BundleError(altered[0], "the bytes stated in bundle.json", "altered bytes", hint)
 
 
 def _write(target: Store, name: str, data: bytes, *, altered: bool) -> None:
@@ -85,5 +85,5 @@ def _write(target: Store, name: str, data: bytes, *, altered: bool) -> None:
     try:
         put_once(target, name, data)
     except BuildConflict as conflict:
-        hint = "something else was written there meanwhile: delete it and push again"
+        hint = "another client wrote different bytes there: delete it and push again"
         raise BundleError(conflict.field, conflict.expected, conflict.got, hint) from conflict

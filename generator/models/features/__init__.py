@@ -1,1 +1,1 @@
-"""What images look like to a network: features of a classifier or an encoder; and what is near what."""
+"""Image features from a classifier or an encoder, and exact nearest-neighbour search."""

@@ -1,5 +1,5 @@
-"""A small classifier: its features measure images, its feature maps sharpen them, its accuracy says what they are
-good for. One network and one way to train it, for every arm of every comparison.
+"""A small classifier. Its features serve the quality measures, its feature maps the feature loss, and its accuracy the
+usefulness score. Network and training are the same for every arm of every comparison.
 
 Legend: B batch, C channels, H = W = size, F features. Images are uint8 NHWC outside, float32 in [0, 1] NCHW inside.
 """
@@ -22,19 +22,19 @@ from generator.models.autoencoders.networks import channels_last, to_input
 from generator.models.features.config import Budget
 from generator.spec.seeding import permutation
 
-WIDTH = 16  # feature maps of the first block, by default
-_WARMUP = 0.15  # share of the steps in which the learning rate climbs to its peak
+WIDTH = 16  # default number of feature maps of the first block
+_WARMUP = 0.15  # share of the steps in which the learning rate rises to its peak
 _EVALUATION_BATCH = 1000
-_SECOND_STREAM = 1 << 32  # apart from the streams of the first set of images
+_SECOND_STREAM = 1 << 32  # keeps the random streams of the second set apart from those of the first
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
     """``images_NHWC`` uint8 with ``labels_N`` int64, one each, 0 .. classes - 1.
 
-    ``probability_NC`` float32, rows that sum to 1: how likely each class is, as a judge sees it. Where it is given, it
-    is what a classifier learns, instead of the labels (Hinton, Vinyals & Dean, "Distilling the knowledge in a neural
-    network", 2015).
+    ``probability_NC`` float32, rows that sum to 1: the class probabilities given by a judge. If present, a classifier
+    is trained on them instead of the labels (Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network",
+    2015).
     """
 
     images_NHWC: np.ndarray
@@ -47,9 +47,9 @@ class LabelledImages:
 
 @final
 class Classifier(nn.Module):
-    """Three blocks of convolution and pooling with ``width``, twice and four times as many maps, one linear layer.
+    """Three blocks of convolution and pooling with ``width``, 2 ``width`` and 4 ``width`` maps, and one linear layer.
 
-    With the default width about 34,000 parameters at 32 pixels.
+    About 34,000 parameters with the default width at 32 pixels.
     """
 
     def __init__(self, size: int, channels: int, classes: int, *, width: int = WIDTH) -> None:
@@ -64,11 +64,11 @@ class Classifier(nn.Module):
         return logits_BC
 
     def features(self, x_BCHW: Tensor) -> Tensor:
-        """features_BF, all >= 0: what the linear layer sees. F is 4 * width * (size // 8) ** 2."""
+        """features_BF, all >= 0: the input of the linear layer. F is 4 * width * (size // 8) ** 2."""
         return self.maps(x_BCHW)[-1].flatten(1)
 
     def maps(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """The maps after each block, the finest first; sides size // 2, // 4, // 8. Gradients reach the input."""
+        """The maps after each block, the finest first; sides size // 2, // 4, // 8. Differentiable in the input."""
         maps = []
         for block in self.blocks:
             x_BCHW = block(x_BCHW)
@@ -84,51 +84,53 @@ def train_classifier(
     seed: int,
     budget: Budget,
     device: str = "cpu",
-    beside: LabelledImages | None = None,
+    extra: LabelledImages | None = None,
     share: float = 0.5,
     width: int = WIDTH,
     probability_NC: np.ndarray | None = None,
 ) -> Classifier:
     """A classifier trained on uint8 ``images_NHWC`` with int64 ``labels_N`` in 0 .. ``classes`` - 1; frozen, ``eval``.
 
-    SGD with momentum; the rate climbs and falls in straight lines (Smith & Topin, "Super-convergence", 2018). Order,
-    weights and augmentation depend on ``seed`` and step alone. With ``beside``, every batch has ``share`` of its images
-    from there, and the number of steps is the same. Fewer images than a batch holds come several times in each.
-    ``width``: feature maps of the first block, 1 or more. ``probability_NC``: learned instead of the labels.
+    SGD with momentum; the learning rate rises and falls linearly (Smith & Topin, "Super-convergence", 2018). Order,
+    weights and augmentation depend on ``seed`` and step alone. With ``extra``, every batch takes ``share`` of its
+    images from it; the number of steps stays the same. A set smaller than its part of a batch is repeated in it.
+    ``width``: feature maps of the first block, 1 or more. ``probability_NC``: targets instead of the labels.
     Raises ``SourceError`` for images or labels that do not fit, ``SettingsError`` for the device, ``TrainingDiverged``.
     """
-    given, where = LabelledImages(images_NHWC, labels_N, probability_NC), resolve_device(device)
-    sets = (given,) if beside is None else (given, beside)
-    for each in sets:
-        _check(each, like=given, classes=classes)
+    labelled, torch_device = LabelledImages(images_NHWC, labels_N, probability_NC), resolve_device(device)
+    sets = (labelled,) if extra is None else (labelled, extra)
+    for dataset in sets:
+        _check(dataset, reference=labelled, classes=classes)
     targets = _targets(sets, classes)
-    drawn = 0 if beside is None else round(share * budget.batch)
-    decks = [_RowSampler(len(given), budget.batch - drawn, seed, 0)]
-    decks += [] if beside is None else [_RowSampler(len(beside), drawn, seed, _SECOND_STREAM)]
+    extra_count = 0 if extra is None else round(share * budget.batch)
+    samplers = [_RowSampler(len(labelled), budget.batch - extra_count, seed, 0)]
+    samplers += [] if extra is None else [_RowSampler(len(extra), extra_count, seed, _SECOND_STREAM)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = channels_last(Classifier(images_NHWC.shape[1], images_NHWC.shape[3], classes, width=width)).to(where)
+        network = channels_last(Classifier(images_NHWC.shape[1], images_NHWC.shape[3], classes, width=width)).to(
+            torch_device
+        )
     optimizer = torch.optim.SGD(network.parameters(), budget.peak_rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     for step in range(budget.steps):
-        rows = [deck.rows(step) for deck in decks]
-        images_BHWC = np.concatenate([each.images_NHWC[r] for each, r in zip(sets, rows, strict=True)])
-        targets_B = np.concatenate([each[r] for each, r in zip(targets, rows, strict=True)])
-        x_BCHW = augment(to_input(images_BHWC, where), budget.augmentation, seed=seed, step=step)
+        rows = [sampler.rows(step) for sampler in samplers]
+        images_BHWC = np.concatenate([dataset.images_NHWC[r] for dataset, r in zip(sets, rows, strict=True)])
+        targets_B = np.concatenate([target[r] for target, r in zip(targets, rows, strict=True)])
+        x_BCHW = augment(to_input(images_BHWC, torch_device), budget.augmentation, seed=seed, step=step)
         optimizer.param_groups[0]["lr"] = _learning_rate(step, budget)
-        _train_step(network, optimizer, x_BCHW, torch.from_numpy(targets_B).to(where), step)
+        _train_step(network, optimizer, x_BCHW, torch.from_numpy(targets_B).to(torch_device), step)
     return network.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
 def accuracy(network: Classifier, test: LabelledImages) -> float:
-    """Share of ``test``, images of the size and channels trained on, that ``network`` names rightly."""
+    """Share of ``test`` (images of the size and channels trained on) that ``network`` classifies correctly."""
     device = next(network.parameters()).device
-    right = 0
+    correct = 0
     for begin in range(0, len(test), _EVALUATION_BATCH):
         rows = slice(begin, begin + _EVALUATION_BATCH)
-        told_B = network(to_input(test.images_NHWC[rows], device)).argmax(1).cpu().numpy()
-        right += int((told_B == test.labels_N[rows]).sum())
-    return right / len(test)
+        predicted_B = network(to_input(test.images_NHWC[rows], device)).argmax(1).cpu().numpy()
+        correct += int((predicted_B == test.labels_N[rows]).sum())
+    return correct / len(test)
 
 
 def _block(before: int, after: int) -> nn.Sequential:
@@ -137,11 +139,13 @@ def _block(before: int, after: int) -> nn.Sequential:
 
 
 def _targets(sets: tuple[LabelledImages, ...], classes: int) -> list[np.ndarray]:
-    """What each set's images are to be told as: int64 labels, or float32 probabilities for all where any has some."""
-    if all(each.probability_NC is None for each in sets):
-        return [each.labels_N for each in sets]
-    sure_CC = np.eye(classes, dtype=np.float32)
-    return [sure_CC[each.labels_N] if each.probability_NC is None else each.probability_NC for each in sets]
+    """Training targets of each set: int64 labels, or float32 probabilities for all sets if any has them."""
+    if all(dataset.probability_NC is None for dataset in sets):
+        return [dataset.labels_N for dataset in sets]
+    one_hot_CC = np.eye(classes, dtype=np.float32)
+    return [
+        one_hot_CC[dataset.labels_N] if dataset.probability_NC is None else dataset.probability_NC for dataset in sets
+    ]
 
 
 def _learning_rate(step: int, budget: Budget) -> float:
@@ -163,7 +167,7 @@ def _train_step(
 
 @final
 class _RowSampler:
-    """Rows of one batch after the other, in a new order each epoch, without end; a remainder is left out."""
+    """The rows of batch after batch, without end, in a new order each epoch; a remainder is left out."""
 
     def __init__(self, count: int, batch: int, seed: int, stream: int) -> None:
         self._count, self._batch, self._seed, self._stream = count, batch, seed, stream
@@ -171,12 +175,12 @@ class _RowSampler:
         self._epoch, self._order_N = -1, np.empty(0, dtype=np.int64)
 
     def rows(self, step: int) -> np.ndarray:
-        at, end, parts = step * self._batch, (step + 1) * self._batch, [np.empty(0, dtype=np.int64)]
-        while at < end:
-            epoch, first = divmod(at, self._usable)
-            take = min(end - at, self._usable - first)
+        position, end, parts = step * self._batch, (step + 1) * self._batch, [np.empty(0, dtype=np.int64)]
+        while position < end:
+            epoch, first = divmod(position, self._usable)
+            take = min(end - position, self._usable - first)
             parts.append(self._order(epoch)[first : first + take])
-            at += take
+            position += take
         return np.concatenate(parts)
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -186,11 +190,15 @@ class _RowSampler:
         return self._order_N
 
 
-def _check(given: LabelledImages, *, like: LabelledImages, classes: int) -> None:
-    images_NHWC, labels_N = given.images_NHWC, given.labels_N
-    if images_NHWC.ndim != 4 or images_NHWC.dtype != np.uint8 or images_NHWC.shape[1:] != like.images_NHWC.shape[1:]:
+def _check(labelled_images: LabelledImages, *, reference: LabelledImages, classes: int) -> None:
+    images_NHWC, labels_N = labelled_images.images_NHWC, labelled_images.labels_N
+    if (
+        images_NHWC.ndim != 4
+        or images_NHWC.dtype != np.uint8
+        or images_NHWC.shape[1:] != reference.images_NHWC.shape[1:]
+    ):
         got = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"
-        raise SourceError("images", f"uint8 of shape (N, {', '.join(map(str, like.images_NHWC.shape[1:]))})", got)
+        raise SourceError("images", f"uint8 of shape (N, {', '.join(map(str, reference.images_NHWC.shape[1:]))})", got)
     if len(images_NHWC) < 1 or images_NHWC.shape[1] < 8:
         raise SourceError("images", "at least one, of at least 8 pixels", f"shape {images_NHWC.shape}")
     if labels_N.shape != (len(images_NHWC),) or labels_N.dtype != np.int64:
@@ -198,8 +206,8 @@ def _check(given: LabelledImages, *, like: LabelledImages, classes: int) -> None
     if labels_N.min() < 0 or labels_N.max() >= classes:
         outside = f"{labels_N.min()} .. {labels_N.max()}"
         raise SourceError("labels", f"0 .. {classes - 1}, as there are {classes} classes", outside)
-    if given.probability_NC is not None:
-        _check_probability(given.probability_NC, (len(labels_N), classes))
+    if labelled_images.probability_NC is not None:
+        _check_probability(labelled_images.probability_NC, (len(labels_N), classes))
 
 
 def _check_probability(probability_NC: np.ndarray, shape: tuple[int, int]) -> None:
@@ -207,4 +215,4 @@ def _check_probability(probability_NC: np.ndarray, shape: tuple[int, int]) -> No
         got = f"{probability_NC.dtype} of shape {probability_NC.shape}"
         raise SourceError("probability", f"float32 of shape {shape}, one row per image", got)
     if not (np.all(probability_NC >= 0.0) and np.allclose(probability_NC.sum(axis=1), 1.0, atol=1e-3)):
-        raise SourceError("probability", "rows of numbers from 0 on that sum to 1", "others")
+        raise SourceError("probability", "rows of numbers >= 0 that sum to 1", "other values")

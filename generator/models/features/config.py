@@ -1,4 +1,4 @@
-"""What training a classifier may cost. Importing this file does not import torch."""
+"""The training budget of a classifier. Importing this file does not import torch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from generator.spec.canonical import FrozenModel
 
 
 class Budget(FrozenModel):
-    """What every arm of a comparison gets: ``steps`` of ``batch`` images, the peak of the learning rate, the changes
-    made to images while training."""
+    """``steps`` of ``batch`` images, the peak learning rate, and the augmentation of the training images.
+
+    The same for every arm of a comparison.
+    """
 
     steps: int = Field(default=1400, ge=1, le=1_000_000, strict=True)
     batch: int = Field(default=128, ge=2, le=65_536, strict=True)

@@ -1,4 +1,4 @@
-"""Images to features, by a classifier or, where nothing is labelled, by an encoder."""
+"""Feature extractors: a classifier, or an encoder if there are no labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCH = 512
 
 
 def classifier_features(classifier: Classifier) -> FeatureExtractor:
-    """Penultimate features of ``classifier``: what its linear layer sees, >= 0."""
+    """Penultimate features of ``classifier``: the input of its linear layer, >= 0."""
 
     @torch.inference_mode()
     def features(images_NHWC: np.ndarray) -> np.ndarray:
@@ -33,5 +33,5 @@ def classifier_features(classifier: Classifier) -> FeatureExtractor:
 
 
 def encoder_features(encoder: nn.Module) -> FeatureExtractor:
-    """Codes of ``encoder`` (of a variational one the posterior means): features that need no labels."""
+    """Codes of ``encoder`` (posterior means of a variational one): features that need no labels."""
     return lambda images_NHWC: encode(encoder, images_NHWC, _BATCH).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Latent distributions: fitted values that sample codes and know their density."""
+"""Latent distributions: fitted values that sample codes and give their log-density."""
 
 from generator.models.latents.base import LatentDistribution, SampledCodes
 

@@ -1,8 +1,8 @@
-"""What a latent distribution is: a fitted value that samples codes and knows their density.
+"""The interface of a fitted latent distribution: sampling codes, and their log-density.
 
 Legend: B batch, D latent dimensions, C classes (1 when unlabelled). Every distribution is batch-invariant bit for
-bit: a row's result depends on that row's noise and label alone, whatever the batch, its order and its size. BLAS and
-reductions whose order depends on the batch break this; ``generator.models.latents.kernels`` has what may be used.
+bit: a row's result depends on that row's noise and label alone, not on the size or order of the batch. BLAS and
+reductions whose order depends on the batch break this; use ``generator.models.latents.kernels`` instead.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class LatentDistribution(ABC):
     @property
     @abstractmethod
     def classes(self) -> int:
-        """Number of classes; 0 when the codes it was fitted to had no labels (every label is then 0)."""
+        """Number of classes; 0 if it was fitted to codes without labels (every label is then 0)."""
 
     @property
     def clusters(self) -> tuple[int, ...]:
-        """Number of clusters of each class (one entry when unlabelled). A family with more than one in a class keeps
-        these numbers as ``clusters`` in the JSON of its state, where recipes are checked against them."""
+        """Number of clusters of each class (one entry when unlabelled). A family with more than one in a class stores
+        these numbers as ``clusters`` in the JSON of its state; recipes are checked against them."""
         return (1,) * max(1, self.classes)
 
     def choice_for_cluster(self, cluster_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-        """float64 (B,): a ``choice_B`` with which ``sample`` takes these clusters (int64) of these classes."""
+        """float64 (B,): values of ``choice_B`` for which ``sample`` selects these clusters (int64) of these classes."""
         return np.full(np.broadcast(cluster_B, labels_B).shape, 0.5)
 
     @abstractmethod
@@ -60,19 +60,20 @@ class LatentDistribution(ABC):
 
     @abstractmethod
     def to_noise(self, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
-        """The noise from which ``sample`` makes these codes of these classes, up to rounding.
+        """Inverse of ``sample``: the noise that gives these codes for these labels, up to rounding.
 
-        The cluster is the one most responsible for the code; ``choice_B`` is the middle of its share of (0, 1).
+        The cluster is the one with the highest responsibility for the code; ``choice_B`` is the middle of its interval
+        in (0, 1).
         """
 
     @abstractmethod
     def density_floor(self, quantile: float) -> np.ndarray:
-        """float64 (C,): the log-density that this share of a class's held-out codes falls below, or this share of its
-        samples where that is lower. So at most this share of samples is refused.
+        """float64 (C,): each class's quantile of the log-density of held-out codes, or of samples where that is lower.
 
-        ``quantile`` in [0, 1]; between the stored points it is interpolated linearly.
+        So at most this share of samples is rejected. ``quantile`` in [0, 1], interpolated linearly between the stored
+        points.
         """
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """(plain JSON, arrays): what ``generator.models.latents.load`` needs to make this value again, bit for bit."""
+        """(plain JSON, arrays): what ``load_distribution`` needs to restore this value, bit for bit."""

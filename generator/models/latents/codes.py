@@ -1,4 +1,4 @@
-"""The codes that a latent distribution is fitted to, and those it is judged by."""
+"""The codes that a latent distribution is fitted to, and the held-out codes that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes of training images and of held-out ones, float64; labels int64 in 0 .. C - 1, ``None`` when unlabelled."""
+    """Codes of training images and of held-out ones, float64; labels int64 in 0 .. C - 1, ``None`` if unlabelled."""
 
     codes_ND: np.ndarray
     labels_N: np.ndarray | None
@@ -23,7 +23,7 @@ class Codes:
         return int(self.codes_ND.shape[1])
 
     def by_class(self) -> list[ClassCodes]:
-        """The codes class by class; all of them as one where there are no labels."""
+        """The codes of each class; without labels, all codes as one class."""
         if self.labels_N is None or self.holdout_labels_H is None:
             return [ClassCodes("all images", self.codes_ND, self.holdout_HD)]
         return [

@@ -1,4 +1,4 @@
-"""Which latent distribution is fitted, and how. Plain values: importing this file does not import torch."""
+"""Settings of the latent distributions, one model per family. Importing this file does not import torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Criterion = Literal["likelihood", "bic"]
 
 
 class GaussianSettings(FrozenModel):
-    """One Gaussian a class. ``covariance``: ``full``, ``diagonal``, or ``tied`` (one matrix for all classes)."""
+    """One Gaussian per class. ``covariance``: ``full``, ``diagonal``, or ``tied`` (one matrix for all classes)."""
 
     family: Literal["gaussian"] = "gaussian"
     covariance: Covariance = "full"
 
 
 class MixtureSettings(FrozenModel):
-    """A Gaussian mixture a class.
+    """One Gaussian mixture per class.
 
     ``covariance``: a ``full`` matrix per cluster, its ``diagonal`` alone, or one ``tied`` matrix per class.
-    ``clusters`` fixes their number a class; ``None`` chooses it on held-out codes by ``clusters_by``.
+    ``clusters``: number of clusters of each class; ``None`` chooses it on held-out codes by ``clusters_by``.
     """
 
     family: Literal["mixture"] = "mixture"
@@ -37,8 +37,8 @@ class FlowSettings(FrozenModel):
     """A normalizing flow of affine coupling layers, conditional on the label.
 
     ``transforms`` layers, each with two hidden layers of ``hidden`` units; at most ``epochs`` passes over the codes in
-    batches of ``batch``, stopped once held-out codes have not become likelier for ``patience`` epochs. ``weight_decay``
-    (decoupled, as a share of the learning rate) keeps the flow from learning the codes by heart.
+    batches of ``batch``, stopped once the likelihood of held-out codes has not improved for ``patience`` epochs.
+    ``weight_decay`` (decoupled, as a share of the learning rate) limits overfitting.
     """
 
     family: Literal["flow"] = "flow"
@@ -52,9 +52,9 @@ class FlowSettings(FrozenModel):
 
 
 class PolarSettings(FrozenModel):
-    """Two-dimensional codes on a ring: a mixture in polar coordinates around the centre of all codes.
+    """For two-dimensional codes on a ring: one mixture per class in polar coordinates around the centre of all codes.
 
-    ``clusters`` a class as in ``MixtureSettings``.
+    ``clusters`` as in ``MixtureSettings``.
     """
 
     family: Literal["polar"] = "polar"

@@ -1,10 +1,10 @@
-"""How the components of a mixture are spread around their means: a full, a diagonal, or a shared covariance matrix.
+"""The covariances of a mixture's components: full, diagonal, or shared (tied) matrices.
 
-Component m is N(mean_m, L_m L_m^T). Each kind stores no more than it needs and computes no more than it stores: per
-component and row, a full factor takes D^2 / 2 multiplications, a diagonal one D, and of a shared one, by which each row
-is whitened once, D as well. All of it float64 and batch-invariant (``generator.models.latents.kernels``).
+Component m is N(mean_m, L_m L_m^T). Each kind stores and computes only what it needs: per component and row, a full
+factor takes D^2 / 2 multiplications and a diagonal one D. A shared factor also takes D, as each row is whitened only
+once. Everything is float64 and batch-invariant (``generator.models.latents.kernels``).
 
-Legend: B and R rows, M components in all, K those of one class, D dimensions, F shared factors.
+Legend: B and R rows, M components in total, K components of one class, D dimensions, F shared factors.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Covariances(ABC):
 
     @abstractmethod
     def whiten(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
-        """normal_BD from which ``affine`` makes ``z_BD``, up to rounding."""
+        """Inverse of ``affine``: the normal_BD that gives ``z_BD``, up to rounding."""
 
     @abstractmethod
     def squared_distances(self, part: slice, z_RD: np.ndarray) -> np.ndarray:
-        """(K, R): squared Mahalanobis distance of each row to each component of one class, ``part``."""
+        """(K, R): squared Mahalanobis distance of each row to each component in ``part`` (one class)."""
 
 
 class FullCovariances(Covariances):
@@ -82,26 +82,28 @@ class DiagonalCovariances(Covariances):
 
 
 class TiedCovariances(Covariances):
-    """``factor_FDD`` as of ``FullSpread``; ``owner_M`` (int64) says which one a component has, one within a class."""
+    """``factor_FDD`` as in ``FullCovariances``; ``factor_index_M`` (int64): factor of each component, one a class."""
 
-    def __init__(self, mean_MD: np.ndarray, factor_FDD: np.ndarray, owner_M: np.ndarray) -> None:
-        self._mean_MD, self._owner_M, self._columns = mean_MD, owner_M, kernels.factor_columns(factor_FDD)
+    def __init__(self, mean_MD: np.ndarray, factor_FDD: np.ndarray, factor_index_M: np.ndarray) -> None:
+        self._mean_MD, self._factor_index_M, self._columns = mean_MD, factor_index_M, kernels.factor_columns(factor_FDD)
 
     def log_determinants(self) -> np.ndarray:
-        determinant_M: np.ndarray = kernels.log_determinants(self._columns)[self._owner_M]
+        determinant_M: np.ndarray = kernels.log_determinants(self._columns)[self._factor_index_M]
         return determinant_M
 
     def affine(self, component_B: np.ndarray, normal_BD: np.ndarray) -> np.ndarray:
-        return kernels.affine(self._mean_MD[component_B], self._columns, self._owner_M[component_B], normal_BD)
+        return kernels.affine(self._mean_MD[component_B], self._columns, self._factor_index_M[component_B], normal_BD)
 
     def whiten(self, component_B: np.ndarray, z_BD: np.ndarray) -> np.ndarray:
-        return kernels.solve(self._columns, self._owner_M[component_B], z_BD - self._mean_MD[component_B])
+        return kernels.solve(self._columns, self._factor_index_M[component_B], z_BD - self._mean_MD[component_B])
 
     def squared_distances(self, part: slice, z_RD: np.ndarray) -> np.ndarray:
-        """Rows and means are whitened from the first mean on, so that a shift of all codes costs no digits."""
+        """Rows and means are whitened relative to the first mean, so that a common offset costs no precision."""
         origin_D, mean_KD = self._mean_MD[part][0], self._mean_MD[part]
         white_RD, white_KD = (
-            kernels.solve(self._columns, np.full(len(of_XD), self._owner_M[part.start]), of_XD - origin_D)
-            for of_XD in (z_RD, mean_KD)
+            kernels.solve(
+                self._columns, np.full(len(points_XD), self._factor_index_M[part.start]), points_XD - origin_D
+            )
+            for points_XD in (z_RD, mean_KD)
         )
         return np.stack([kernels.sum_of_squares(white_RD - white_D) for white_D in white_KD])

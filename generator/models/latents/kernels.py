@@ -1,9 +1,9 @@
-"""Linear algebra whose result for a row does not depend on the other rows, bit for bit.
+"""Batch-invariant linear algebra: the result for a row does not depend on the other rows, bit for bit.
 
-BLAS picks its blocking, and with it the order of its sums, by the shape of the whole batch. Here every sum is an
-explicit loop over latent dimensions of elementwise operations, each of which IEEE 754 rounds the same way wherever it
-stands in an array; so these results do not depend on the processor either. ``np.exp`` and ``np.log`` take different
-code paths for strided input: they see contiguous arrays only.
+BLAS chooses its blocking, and so the order of its sums, by the shape of the whole batch. Here every sum is an explicit
+loop over latent dimensions of elementwise operations. IEEE 754 rounds these the same way at every position of an array,
+so the results do not depend on the processor either. ``np.exp`` and ``np.log`` take different code paths for strided
+input, so they are given contiguous arrays only.
 
 Legend: B rows, K components, D latent dimensions. All arrays are float64.
 """
@@ -18,14 +18,14 @@ _TILE = 256  # rows at a time: the working set of a tile stays in the cache
 
 
 def factor_columns(factor_KDD: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Column j of each lower-triangular factor without its zeros: D contiguous arrays of shape (K, D - j)."""
+    """The columns of lower-triangular factors without the zeros: D contiguous arrays, the j-th of shape (K, D - j)."""
     return tuple(np.ascontiguousarray(factor_KDD[:, j:, j]) for j in range(factor_KDD.shape[-1]))
 
 
 def affine(
     mean_BD: np.ndarray, columns: tuple[np.ndarray, ...], factor_B: np.ndarray, normal_BD: np.ndarray
 ) -> np.ndarray:
-    """z_BD = mean + L[k] @ normal, with k the row's factor in ``factor_B`` and L[k] given by ``columns_of``."""
+    """z_BD = mean + L[k] @ normal, with k the row's factor in ``factor_B`` and L[k] as ``factor_columns``."""
     z_BD = mean_BD.copy()
     for begin in range(0, len(normal_BD), _TILE):
         rows = slice(begin, begin + _TILE)
@@ -36,7 +36,7 @@ def affine(
 
 
 def solve(columns: tuple[np.ndarray, ...], factor_B: np.ndarray, centred_BD: np.ndarray) -> np.ndarray:
-    """normal_BD with L[k] @ normal = centred, with k the row's factor, by forward substitution."""
+    """normal_BD that solves L[k] @ normal = centred by forward substitution; k: the row's factor in ``factor_B``."""
     normal_BD = np.empty_like(centred_BD)
     for begin in range(0, len(centred_BD), _TILE):
         rows = slice(begin, begin + _TILE)
@@ -78,7 +78,7 @@ def log_determinants(columns: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def sum_of_squares(value_BD: np.ndarray) -> np.ndarray:
-    """(B,): the squares of each row, added from the first dimension to the last."""
+    """(B,): sum of squares of each row, added from the first dimension to the last."""
     total_B = np.zeros(len(value_BD))
     for value_B in np.ascontiguousarray(value_BD.T):
         total_B += value_B * value_B
@@ -86,7 +86,7 @@ def sum_of_squares(value_BD: np.ndarray) -> np.ndarray:
 
 
 def log_sum_exp(value_KB: np.ndarray) -> np.ndarray:
-    """(B,): log of the sum over components of exp(value), added in the order of the components."""
+    """(B,): log of the sum of exp(value) over components, added in the order of the components."""
     highest_B = np.ascontiguousarray(value_KB[0])
     for value_B in value_KB[1:]:
         highest_B = np.maximum(highest_B, value_B)
@@ -98,5 +98,5 @@ def log_sum_exp(value_KB: np.ndarray) -> np.ndarray:
 
 
 def inverse_cdf(cumulative_K: np.ndarray, choice_B: np.ndarray) -> np.ndarray:
-    """int64 (B,): inverse CDF of a discrete distribution with upper ends ``cumulative_K`` at ``choice_B`` in (0, 1)."""
+    """int64 (B,): inverse CDF, at ``choice_B`` in (0, 1), of a discrete distribution with CDF ``cumulative_K``."""
     return np.minimum(np.searchsorted(cumulative_K, choice_B, side="right"), len(cumulative_K) - 1)

@@ -1,4 +1,4 @@
-"""A stored distribution becomes a value again, whatever its family."""
+"""Loads a stored latent distribution of any family."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOADERS: dict[str, _Loader] = {
 
 
 def load_distribution(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> LatentDistribution:
-    """The distribution whose ``state()`` this was. Raises ``BundleError`` for anything that does not fit together."""
+    """The distribution with this ``state()``. Raises ``BundleError`` for values that do not fit together."""
     family = config.get("family")
     if not isinstance(family, str) or family not in _LOADERS:
         raise BundleError("latents.family", f"one of {', '.join(_LOADERS)}", repr(family))

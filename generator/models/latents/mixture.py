@@ -1,7 +1,7 @@
-"""A Gaussian mixture per class, float64; with one component a class it is the family ``gaussian``.
+"""A Gaussian mixture per class, float64; with one component per class it is the family ``gaussian``.
 
-p(z | y) = sum_k w_yk N(z; m_yk, L_yk L_yk^T). Components lie one class after the other in flat arrays; ``clusters[c]``
-says how many belong to class c. It is fitted by ``generator.models.latents.fitting.mixture``.
+p(z | y) = sum_k w_yk N(z; m_yk, L_yk L_yk^T). Flat arrays hold the components class by class; ``clusters[c]`` is the
+number of components of class c. ``generator.models.latents.fitting.mixture`` fits it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from generator.spec.seeding import Noise
 
 
 class MixtureConfig(FrozenModel):
-    """The JSON half of a stored mixture. ``classes`` is 0 when unlabelled, and ``clusters`` then has one entry.
+    """The JSON part of a stored mixture. ``classes`` is 0 if unlabelled; ``clusters`` then has one entry.
 
-    ``tied``: one covariance matrix per class, and of a ``gaussian`` one for all classes.
+    ``tied``: one covariance matrix per class; for ``gaussian``, one for all classes.
     """
 
     family: Literal["gaussian", "mixture"] = "mixture"
@@ -37,9 +37,9 @@ class MixtureConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _check_clusters(self) -> MixtureConfig:
-        wanted = max(1, self.classes)
-        if len(self.clusters) != wanted or min(self.clusters) < 1:
-            raise ValueError(f"clusters must be {wanted} positive numbers, one per class")
+        expected = max(1, self.classes)
+        if len(self.clusters) != expected or min(self.clusters) < 1:
+            raise ValueError(f"clusters must be {expected} positive numbers, one per class")
         if self.family == "gaussian" and max(self.clusters) > 1:
             raise ValueError("clusters of a gaussian must all be 1")
         return self
@@ -56,9 +56,9 @@ class MixtureConfig(FrozenModel):
 class GaussianMixture(LatentDistribution):
     """See the module. Built from checked arrays by ``from_state`` or by the fit; immutable afterwards.
 
-    With M components in all: ``weight_M`` adds up to 1 within a class, ``mean_MD``, ``factor`` of the config's
-    ``factor_shape``: lower-triangular matrices with a positive diagonal, or for ``diagonal`` standard deviations;
-    ``quantile_CQ`` as of ``generator.models.latents.quantiles``.
+    For M components in total: ``weight_M`` sums to 1 within a class; ``mean_MD``; ``factor`` of shape
+    ``config.factor_shape``: lower-triangular matrices with a positive diagonal, or standard deviations for
+    ``diagonal``; ``quantile_CQ`` as in ``generator.models.latents.quantiles``.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class GaussianMixture(LatentDistribution):
         return log_density_B
 
     def joint_log_prob(self, label: int, z_RD: np.ndarray) -> np.ndarray:
-        """joint_KR: log of weight times density of each component of a class."""
+        """joint_KR: log of weight times density of each row under each component of a class."""
         part = self._class_slices[label]
         joint_KR: np.ndarray = self._log_scale_M[part, None] - 0.5 * self._covariances.squared_distances(part, z_RD)
         return joint_KR
@@ -129,7 +129,7 @@ class GaussianMixture(LatentDistribution):
         return self.to_noise_in(cluster_B, z_BD, labels_B)
 
     def to_noise_in(self, cluster_B: np.ndarray, z_BD: np.ndarray, labels_B: np.ndarray) -> Noise:
-        """The noise from which ``sample`` makes these codes in these clusters (int64) of their classes."""
+        """Inverse of ``sample`` for given clusters (int64) of the classes: the noise that gives these codes."""
         component_B = np.empty(len(z_BD), dtype=np.int64)
         for label, rows_R in _rows_by_label(labels_B):
             component_B[rows_R] = cluster_B[rows_R] + self._class_slices[label].start
@@ -158,7 +158,7 @@ class GaussianMixture(LatentDistribution):
 
 
 def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> GaussianMixture:
-    """A mixture from untrusted stored values. Raises ``BundleError`` for anything that is no Gaussian mixture."""
+    """A mixture from untrusted stored values. Raises ``BundleError`` for values that do not describe one."""
     checked = validate(MixtureConfig, dict(config), field="latents", error=BundleError)
     shapes = {
         "weight": (sum(checked.clusters),),
@@ -187,8 +187,8 @@ def _component_covariances(config: MixtureConfig, mean_MD: np.ndarray, factor: n
         return FullCovariances(mean_MD, factor)
     if config.covariance == "diagonal":
         return DiagonalCovariances(mean_MD, factor)
-    owners = [0] * len(config.clusters) if config.family == "gaussian" else range(len(config.clusters))
-    return TiedCovariances(mean_MD, factor, np.repeat(np.array(owners, dtype=np.int64), config.clusters))
+    factor_indices = [0] * len(config.clusters) if config.family == "gaussian" else range(len(config.clusters))
+    return TiedCovariances(mean_MD, factor, np.repeat(np.array(factor_indices, dtype=np.int64), config.clusters))
 
 
 def _check_weights(weight_M: np.ndarray, clusters: tuple[int, ...]) -> None:

@@ -1,14 +1,15 @@
-"""Codes on a ring: a Gaussian mixture per class in polar coordinates, the closed-form transformation of the lecture.
+"""A Gaussian mixture per class in polar coordinates, for two-dimensional codes on a ring (closed-form transformation).
 
-Two-dimensional codes only. With c the centre of all codes, z = c + e^u (cos t, sin t). The pair (u, t) has a Gaussian
-mixture whose second coordinate is wrapped around the circle, so that there is no seam:
+With c the centre of all codes, z = c + e^u (cos t, sin t). The pair (u, t) has a Gaussian mixture distribution whose
+second coordinate is wrapped around the circle, so that the density has no discontinuity:
 
     p(z | y) = e^(-2 u) sum_w sum_k w_yk N((u, t + 2 pi w); m_yk, S_yk),   w = -W .. W
 
-e^(-2 u) is the Jacobian of the transformation (dz = e^(2 u) du dt). Wrapping a Gaussian is exact for all integers w;
-W is so large that what is left out is below 10^-12.
+e^(-2 u) is the Jacobian of the transformation (dz = e^(2 u) du dt). Wrapping a Gaussian is exact with all integers w;
+W is large enough for the omitted terms to be below 10^-12.
 
-Elementary functions come from ``math``, row by row: numpy's may take another path for a row by what is beside it.
+Elementary functions come from ``math``, row by row: numpy may take another code path for a row, depending on its
+neighbours.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from generator.spec.seeding import Noise
 TURN = 2.0 * math.pi
 MAX_WINDINGS = 8
 _REACH = 8.0  # standard deviations
-_MIN_RADIUS = 1e-150  # the centre itself has no angle
+_MIN_RADIUS = 1e-150  # keeps the log radius of the centre itself finite
 
 
 class PolarConfig(MixtureConfig):
-    """The JSON half of a stored polar distribution: that of its mixture in (log radius, angle)."""
+    """The JSON part of a stored polar distribution: that of its mixture in (log radius, angle)."""
 
     family: Literal["polar"] = "polar"  # type: ignore[assignment]
     dims: Literal[2] = 2
@@ -64,9 +65,9 @@ class PolarMixture(LatentDistribution):
         return self._mixture.choice_for_cluster(cluster_B, labels_B)
 
     def sample(self, noise: Noise, labels_B: np.ndarray) -> SampledCodes:
-        drawn = self._mixture.sample(noise, labels_B)
-        z_BD = np.array([_to_cartesian(u, t) for u, t in drawn.z_BD.tolist()]).reshape(-1, 2) + self._centre_D
-        return SampledCodes(z_BD=z_BD, cluster_B=drawn.cluster_B)
+        sampled = self._mixture.sample(noise, labels_B)
+        z_BD = np.array([_to_cartesian(u, t) for u, t in sampled.z_BD.tolist()]).reshape(-1, 2) + self._centre_D
+        return SampledCodes(z_BD=z_BD, cluster_B=sampled.cluster_B)
 
     def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         polar_B2 = to_polar(z_BD, self._centre_D)
@@ -87,7 +88,7 @@ class PolarMixture(LatentDistribution):
         return self._mixture.to_noise_in(cluster_B, polar_B2, labels_B)
 
     def _joint_log_prob(self, label: int, polar_R2: np.ndarray) -> np.ndarray:
-        """((2 W + 1) K, R): of each winding and component, log of weight times density in (u, t)."""
+        """((2 W + 1) K, R): log of weight times density in (u, t), for each winding and component."""
         turns = range(-self._windings, self._windings + 1)
         return np.concatenate(
             [self._mixture.joint_log_prob(label, polar_R2 + np.array([0.0, TURN * turn])) for turn in turns]
@@ -106,14 +107,16 @@ class PolarMixture(LatentDistribution):
 
 
 def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> PolarMixture:
-    """A polar distribution from untrusted stored values. Raises ``BundleError`` for anything that is none."""
+    """A polar distribution from untrusted stored values. Raises ``BundleError`` for values that do not describe one."""
     checked = validate(PolarConfig, dict(config), field="latents", error=BundleError)
-    centre = {name: array for name, array in tensors.items() if name == "centre"}
-    centre_D = state_checks.check_arrays(centre, {"centre": (2,)})["centre"]
-    inner = {name: array for name, array in tensors.items() if name != "centre"}
-    mixture = mixture_from_state(checked.model_dump(mode="json") | {"family": "mixture"}, inner)
-    if np.abs(inner["mean"][:, 1]).max() > math.pi or count_windings(mixture) > MAX_WINDINGS:
-        raise BundleError("latents.mean", f"angles from -pi to pi that spread over {MAX_WINDINGS} turns", "others")
+    centre_tensors = {name: array for name, array in tensors.items() if name == "centre"}
+    centre_D = state_checks.check_arrays(centre_tensors, {"centre": (2,)})["centre"]
+    mixture_tensors = {name: array for name, array in tensors.items() if name != "centre"}
+    mixture = mixture_from_state(checked.model_dump(mode="json") | {"family": "mixture"}, mixture_tensors)
+    if np.abs(mixture_tensors["mean"][:, 1]).max() > math.pi or count_windings(mixture) > MAX_WINDINGS:
+        raise BundleError(
+            "latents.mean", f"angles from -pi to pi that spread over at most {MAX_WINDINGS} turns", "other angles"
+        )
     return PolarMixture(centre_D, mixture)
 
 
@@ -124,10 +127,10 @@ def to_polar(z_BD: np.ndarray, centre_D: np.ndarray) -> np.ndarray:
 
 
 def count_windings(mixture: GaussianMixture) -> int:
-    """W: turns in both directions within which the angles of all components lie, as good as surely."""
+    """W: windings in each direction that contain all components within ``_REACH`` standard deviations."""
     factor_MDD = mixture.state()[1]["factor"]
-    widest = float(np.hypot(factor_MDD[:, 1, 0], factor_MDD[:, 1, 1]).max())
-    return math.ceil((TURN + _REACH * widest) / TURN)
+    max_angle_std = float(np.hypot(factor_MDD[:, 1, 0], factor_MDD[:, 1, 1]).max())
+    return math.ceil((TURN + _REACH * max_angle_std) / TURN)
 
 
 def _to_cartesian(u: float, t: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What the loaders of all families check: names, types, shapes and numbers of stored arrays. ``BundleError`` if not."""
+"""Common checks of stored arrays: names, types, shapes and values. All raise ``BundleError``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ _NO_TYPES: Mapping[str, type] = {}
 def check_arrays(
     tensors: Mapping[str, np.ndarray], shapes: Shapes, types: Mapping[str, type] = _NO_TYPES
 ) -> dict[str, np.ndarray]:
-    """``tensors`` as contiguous arrays: those of ``shapes`` and no others, all numbers finite; float64 but for
-    ``types``."""
+    """``tensors`` as contiguous arrays: exactly those of ``shapes``, finite, of dtype ``types`` (default float64)."""
     if set(tensors) != set(shapes):
         raise BundleError("latents", f"the tensors {sorted(shapes)}", sorted(tensors))
     return {
@@ -26,19 +25,19 @@ def check_arrays(
 
 
 def check_quantiles(quantile_CQ: np.ndarray) -> None:
-    """Ascending in each row."""
+    """Each row must be ascending."""
     if np.any(np.diff(quantile_CQ, axis=1) < 0.0):
-        raise BundleError("latents.quantile", "ascending values in each row", "values that fall")
+        raise BundleError("latents.quantile", "ascending values in each row", "descending values")
 
 
 def check_positive(name: str, value: np.ndarray) -> None:
-    """Every number above zero."""
+    """All numbers must be above zero."""
     if not np.all(value > 0.0):
         raise BundleError(f"latents.{name}", "positive numbers", f"{value.min()}")
 
 
 def check_factors(factor_FDD: np.ndarray) -> None:
-    """Lower triangular with a positive diagonal."""
+    """Factors must be lower triangular with a positive diagonal."""
     if np.any(np.triu(factor_FDD, 1)):
         raise BundleError("latents.factor", "lower-triangular factors", "numbers above the diagonal")
     diagonal_FD = np.diagonal(factor_FDD, axis1=1, axis2=2)

@@ -1,7 +1,7 @@
-"""Many small pieces of numpy work on all cores: one thread a piece, and BLAS without threads of its own.
+"""Runs numpy work in tiles on all cores: one thread per tile, with single-threaded BLAS.
 
-BLAS with threads of its own makes small products many times slower where several callers meet [measured: a flow of
-24 dimensions takes 200 microseconds of processor time a code with them, 7 without].
+Multi-threaded BLAS makes small products many times slower when several threads call it [measured: a flow of 24
+dimensions takes 200 microseconds of processor time per code with it, 7 without].
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 _LOCK = threading.Lock()
-_STATE: dict[str, Any] = {"inside": 0, "limit": None}
+_STATE: dict[str, Any] = {"callers": 0, "limit": None}
 
 
 def run_in_tiles(tile: Callable[[slice], None], rows: int, size: int) -> None:
-    """Run ``tile`` on all ``rows``, ``size`` at a time; numpy leaves Python to others while it computes."""
+    """Run ``tile`` on all ``rows``, ``size`` at a time, in threads; numpy releases the GIL while it computes."""
     tiles = [slice(begin, begin + size) for begin in range(0, rows, size)]
     with _single_threaded_blas():
         if len(tiles) < 2:
-            for only in tiles:
-                tile(only)
+            for only_tile in tiles:
+                tile(only_tile)
             return
         with ThreadPoolExecutor(min(len(tiles), os.cpu_count() or 1)) as pool:
             for _ in pool.map(tile, tiles):
@@ -35,17 +35,17 @@ def run_in_tiles(tile: Callable[[slice], None], rows: int, size: int) -> None:
 
 @contextmanager
 def _single_threaded_blas() -> Iterator[None]:
-    """The setting is the process's: the first to come makes it, the last to go takes it back."""
+    """The limit is process-wide: set by the first caller, restored by the last."""
     with _LOCK:
-        if _STATE["inside"] == 0:
+        if _STATE["callers"] == 0:
             _STATE["limit"] = _controller().limit(limits=1, user_api="blas")
-        _STATE["inside"] += 1
+        _STATE["callers"] += 1
     try:
         yield
     finally:
         with _LOCK:
-            _STATE["inside"] -= 1
-            if _STATE["inside"] == 0:
+            _STATE["callers"] -= 1
+            if _STATE["callers"] == 0:
                 _STATE["limit"].restore_original_limits()
 
 

@@ -1,4 +1,4 @@
-"""Bundles come to be: learned from real images, refitted from a bundle, imported from a decoder that exists."""
+"""Creating bundles: train from real images, refit an existing bundle, or import a decoder."""
 
 from generator.models.learning.decoder_import import import_decoder, read_codes, read_weights
 from generator.models.learning.defaults import recommended_model, recommended_sampler, recommended_settings

@@ -1,7 +1,7 @@
-"""What is learned, and how, where the owner of a source asks for nothing else.
+"""Default model, training settings and sampler for a source.
 
-Many images in colour are taken for photographs: their classes are no clumps, and what tells them apart is texture,
-which an error of pixels hardly sees. Figures: docs/decisions/0008-photographs.md.
+Colour sources with many images are treated as photographs: their codes do not form clusters, and their classes differ
+by texture, which a pixel loss hardly measures. Figures: docs/decisions/0008-photographs.md.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from generator.models.autoencoders.settings import TrainSettings, default_settin
 from generator.models.latents.config import FlowSettings, MixtureSettings, SamplerSettings
 from generator.sources import Source
 
-MIN_PHOTOGRAPHS = 10_000  # images; fewer, and a flow or a code of so many dimensions learns them by heart
+MIN_PHOTOGRAPHS = 10_000  # images; with fewer, a flow or codes of so many dimensions overfit
 _SIZE = 32  # pixels, at least
 _LATENT_DIM = 128
 _FEATURE_LOSS = 1000.0
 
 
 def recommended_model(source: Source, family: str = "vae", **options: Any) -> AutoencoderConfig:
-    """As ``default_config``, for the images of ``source``; a ``vae`` has longer codes for photographs."""
+    """As ``default_config``, for the images of ``source``; a ``vae`` for photographs has more latent dimensions."""
     if family == "vae" and _is_photographic(source):
         options = {"latent_dim": _LATENT_DIM} | options
     return default_config(source.size, source.channels, family, **options)
 
 
 def recommended_settings(source: Source, family: str = "vae", epochs: int | None = None) -> TrainSettings:
-    """As ``default_settings``; a ``vae`` of photographs of two classes or more is sharpened by a feature loss."""
+    """As ``default_settings``; a ``vae`` for photographs with two classes or more has a feature loss."""
     settings = default_settings(len(source), epochs)
     if family == "vae" and _is_photographic(source) and len(source.class_names) > 1:
         return settings.model_copy(update={"feature_loss": _FEATURE_LOSS})
@@ -35,7 +35,7 @@ def recommended_settings(source: Source, family: str = "vae", epochs: int | None
 
 
 def recommended_sampler(source: Source) -> SamplerSettings:
-    """A flow for photographs, otherwise a mixture."""
+    """A flow for photographs, a mixture otherwise."""
     return FlowSettings() if _is_photographic(source) else MixtureSettings()
 
 

@@ -1,4 +1,4 @@
-"""From a bundle to another one with the same decoder and another latent distribution. Bundles are immutable."""
+"""Creates a new bundle from an existing one, with the same decoder and a new latent distribution."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from generator.store.base import Store
 
 @dataclass(frozen=True)
 class RefitResult:
-    """What ``refit`` made: the digests of the old bundle and of the new one, and how the fit went."""
+    """Result of ``refit``: the digests of the old and the new bundle, and the fit."""
 
     before: str
     digest: str
@@ -39,9 +39,9 @@ class RefitResult:
 
 
 def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None = None) -> RefitResult:
-    """Fit ``sampler`` to the codes that the bundle in ``store`` keeps, and write the bundle ``out``, which must be new.
+    """Fit ``sampler`` to the codes in the bundle at ``store``; write the bundle ``out``, which must not exist yet.
 
-    All but the latent distribution is as in the old bundle, ``seed`` as well, unless given.
+    Everything except the latent distribution and the pass rates is taken from the old bundle, also ``seed`` by default.
     Raises ``BundleError``, ``SourceError`` for codes that cannot be fitted to, and ``TrainingDiverged``.
     """
     check_new_directory(out)
@@ -50,8 +50,8 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
     encoder = load_encoder_weights(store, bundle.info) if ENCODER_FILE in bundle.info.files else None
     seed = bundle.info.fitting.seed if seed is None else seed
     fitted = fit(codes, sampler, seed=seed)
-    guards = _update_screening(bundle, fitted.distribution)
-    fitted = replace(fitted, notices=(*fitted.notices, *guards.pass_rates.notices(bundle.info.classes)))
+    screening = _update_screening(bundle, fitted.distribution)
+    fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(bundle.info.classes)))
     contents = BundleContents(
         autoencoder=bundle.info.autoencoder,
         decoder=bundle.decoder,
@@ -62,13 +62,13 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
         source=bundle.info.source,
         training=bundle.info.training,
         fitting=FittingFacts(settings=sampler, seed=seed, chosen=fitted.chosen),
-        screening=guards,
+        screening=screening,
     )
     return RefitResult(bundle.digest, save_bundle(out, contents), fitted)
 
 
 def _update_screening(bundle: Bundle, latents: LatentDistribution) -> ScreeningData:
-    """Judge and sketch as they were; what passes them is another share now."""
+    """The same label judge and copy index, with pass rates for the new latent distribution."""
     info, judge = bundle.info, None
     if info.judge is not None and bundle.screening.judge_weights is not None:
         shape = {"size": info.image.height, "channels": info.image.channels, "classes": len(info.classes)}

@@ -1,4 +1,4 @@
-"""From real images to a bundle: split, train the autoencoder, fit the latent distribution to its codes, save."""
+"""Trains a bundle from real images: split, train the autoencoder, fit the latent distribution to its codes, save."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from generator.sources import Source, Split, split
 from generator.spec.seeding import permutation
 
 DEFAULT_SAMPLER = MixtureSettings()
-FEATURE_BUDGET = Budget(steps=600)  # of the classifier whose feature maps sharpen images
-MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's reference codes
+FEATURE_BUDGET = Budget(steps=600)  # of the classifier for the feature loss
+MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's stored codes
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What ``learn`` made: the bundle's digest, images trained on and held out, history, and how the fit went."""
+    """The bundle's digest, the number of training and held-out images, the training history, and the fit."""
 
     digest: str
     trained_on: int
@@ -50,7 +50,7 @@ class TrainResult:
 
 
 def checkpoint_path(out: Path) -> Path:
-    """Where the training for the bundle ``out`` keeps its checkpoint while it runs."""
+    """The path of the checkpoint while the bundle ``out`` is trained."""
     return out.with_name(f"{out.name}.checkpoint")
 
 
@@ -68,17 +68,17 @@ def train_bundle(
 ) -> TrainResult:
     """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
 
-    ``judge``: the classifiers that will doubt labels of samples, for a source with two classes or more.
+    ``judge``: settings of the label judge, for a source with two classes or more.
 
-    A run that was killed is taken up again from ``checkpoint_of(out)``; that file goes when the bundle is there.
-    Only one run at a time works towards ``out``.
+    A training that was interrupted resumes from ``checkpoint_path(out)``, which is deleted once the bundle is written.
+    Only one training at a time may write ``out``.
     Raises ``BundleError`` for ``out``, ``SourceError``, ``SpecError``, ``SettingsError``, ``TrainingDiverged``.
     """
     check_new_directory(out)
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
     checkpoint = checkpoint_path(out)
     with _training_lock(out):
-        check_new_directory(out)  # another run may have ended between the first look and the lock
+        check_new_directory(out)  # another training may have ended before the lock was taken
         trained = train_autoencoder(
             config,
             settings,
@@ -92,14 +92,14 @@ def train_bundle(
             on_epoch=on_epoch,
         )
         on_fit()
-        learned = _fit_and_save(source, parts, trained, settings, sampler, judge, out)
+        result = _fit_and_save(source, parts, trained, settings, sampler, judge, out)
         checkpoint.unlink(missing_ok=True)
-    return learned
+    return result
 
 
 @contextmanager
 def _training_lock(out: Path) -> Iterator[None]:
-    """Hold ``<out>.checkpoint.lock``, gone afterwards. Raises ``BundleError`` where another run holds it."""
+    """Hold ``<out>.checkpoint.lock``; deletes it afterwards. Raises ``BundleError`` if another training holds it."""
     path = out.with_name(f"{checkpoint_path(out).name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def _training_lock(out: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile shares the lock: closing is not enough
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough if a child process inherited the lock
     finally:
         os.close(descriptor)
 
@@ -120,13 +120,17 @@ def _training_lock(out: Path) -> Iterator[None]:
 def _acquire_lock(descriptor: int, path: Path, out: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ours = os.path.samestat(path.stat(), os.fstat(descriptor))  # not where its holder has just ended
+        is_current = os.path.samestat(
+            path.stat(), os.fstat(descriptor)
+        )  # False if the previous holder has just deleted the file
     except (BlockingIOError, FileNotFoundError):
-        ours = False
+        is_current = False
     except OSError as refused:
         raise BundleError("out", "a directory with file locks", f"{out} ({refused.strerror})") from refused
-    if not ours:
-        raise BundleError("out", "a path that no other training works on", f"{out}, which one does", "wait for it")
+    if not is_current:
+        raise BundleError(
+            "out", "a path that no other training is writing", f"{out}, locked by another training", "wait for it"
+        )
 
 
 def _examples(source: Source, rows_N: np.ndarray) -> Examples:
@@ -134,7 +138,7 @@ def _examples(source: Source, rows_N: np.ndarray) -> Examples:
 
 
 def _train_feature_network(source: Source, parts: Split, settings: TrainSettings) -> Classifier | None:
-    """What ``feature_loss`` compares images by: a classifier of the training images, the same one in every run."""
+    """The classifier whose feature maps ``feature_loss`` compares; deterministic, so that a resumed training agrees."""
     if settings.feature_loss == 0.0:
         return None
     if source.labels_N is None:
@@ -159,8 +163,8 @@ def _fit_and_save(
     codes = _encode_source(encoder, source, parts)
     fitted = fit(codes, sampler, seed=settings.seed)
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
-    guards = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
-    fitted = replace(fitted, notices=(*fitted.notices, *guards.pass_rates.notices(source.class_names)))
+    screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
+    fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
@@ -176,7 +180,7 @@ def _fit_and_save(
         ),
         training=TrainingFacts(settings=settings, history=trained.history),
         fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
-        screening=guards,
+        screening=screening,
     )
     return TrainResult(save_bundle(out, contents), len(parts.train_N), len(parts.holdout_N), trained.history, fitted)
 
@@ -191,7 +195,7 @@ def _fit_screening(
 ) -> ScreeningData:
     examples, holdout_HHWC = _examples(source, parts.train_N), source.images_NHWC[parts.holdout_N]
     images_NHWC, labels_N = examples.images_NHWC, examples.labels_N
-    made, sketch = train_screening(
+    trained_judge, copy_index = train_screening(
         images_NHWC if labels_N is None else LabelledImages(images_NHWC, labels_N),
         holdout_HHWC,
         judge,
@@ -199,7 +203,9 @@ def _fit_screening(
         seed=settings.seed,
         device=settings.device,
     )
-    return make_screening(load_decoder(trained.config, trained.decoder_state), latents, judge, made, sketch)
+    return make_screening(
+        load_decoder(trained.config, trained.decoder_state), latents, judge, trained_judge, copy_index
+    )
 
 
 def _encode_source(encoder: nn.Module, source: Source, parts: Split) -> Codes:
@@ -211,16 +217,16 @@ def _encode_source(encoder: nn.Module, source: Source, parts: Split) -> Codes:
 
 
 def _limit_codes(codes: Codes, seed: int) -> Codes:
-    """The codes a bundle keeps: all of them, or of a very large source a random choice, in their order."""
+    """The codes that a bundle stores: all of them, or a random subset (in order) for a very large source."""
     limit = MAX_CODE_BYTES // (4 * codes.dims)
-    train, held = (
+    train_rows, holdout_rows = (
         np.sort(permutation(seed, stream=stream, size=count)[:limit])
         for stream, count in enumerate((len(codes.codes_ND), len(codes.holdout_HD)))
     )
     return Codes(
-        codes.codes_ND[train],
-        None if codes.labels_N is None else codes.labels_N[train],
-        codes.holdout_HD[held],
-        None if codes.holdout_labels_H is None else codes.holdout_labels_H[held],
+        codes.codes_ND[train_rows],
+        None if codes.labels_N is None else codes.labels_N[train_rows],
+        codes.holdout_HD[holdout_rows],
+        None if codes.holdout_labels_H is None else codes.holdout_labels_H[holdout_rows],
         codes.class_names,
     )

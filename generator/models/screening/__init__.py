@@ -1,1 +1,1 @@
-"""What a bundle knows of its source that decoded images can be held against: its classes, and its images."""
+"""Screening of decoded images: the label check and the copy check."""

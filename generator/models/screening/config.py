@@ -1,4 +1,4 @@
-"""How a judge is made, and how much passes it. Importing this file does not import torch."""
+"""Settings of the label judge, and the pass rates of each check. Importing this file does not import torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.features.config import Budget
 from generator.spec.canonical import FrozenModel
 
-LABEL_FLOOR, NOVELTY_FLOOR = 0.5, 0.001  # what a spec has unless it says otherwise
-MIN_PASS_RATE = 0.5  # share of samples; where fewer pass, a floor more than doubles the work, and must be asked for
+LABEL_FLOOR, NOVELTY_FLOOR = 0.5, 0.001  # defaults of a spec
+MIN_PASS_RATE = 0.5  # share of samples; below it, a floor would more than double the work, so it is off by default
 
 
 class PassRates(FrozenModel):
-    """Shares of a bundle's own samples that pass at the default floors: the judge by class, and the sketch.
+    """Shares of a bundle's own samples that pass at the default floors.
 
-    Empty, and ``None``, where there is no judge, and no sketch.
+    ``label``: the label check by class, empty without a judge. ``novelty``: the copy check, ``None`` without an index.
     """
 
     label: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = ()
@@ -25,34 +25,34 @@ class PassRates(FrozenModel):
 
     @property
     def label_floor(self) -> float | None:
-        """The default: none where too few samples of some class pass."""
+        """The default floor; ``None`` if fewer than ``MIN_PASS_RATE`` of some class pass."""
         return LABEL_FLOOR if self.label and min(self.label) >= MIN_PASS_RATE else None
 
     @property
     def novelty_floor(self) -> float | None:
-        """The default: none where too few samples pass."""
+        """The default floor; ``None`` if fewer than ``MIN_PASS_RATE`` pass."""
         return NOVELTY_FLOOR if self.novelty is not None and self.novelty >= MIN_PASS_RATE else None
 
     def notices(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
-        """What a user should know of floors that are off."""
-        told = []
+        """A notice for the user about each floor that is off by default."""
+        notices = []
         if self.label and self.label_floor is None:
-            least, name = min(zip(self.label, class_names, strict=True))
-            told.append(
-                f"the judge knows {least:.0%} of the samples of class {name!r}: label_floor is off unless asked for"
+            lowest, name = min(zip(self.label, class_names, strict=True))
+            notices.append(
+                f"the judge confirms only {lowest:.0%} of the samples of class {name!r}: label_floor is off by default"
             )
         if self.novelty is not None and self.novelty_floor is None:
-            told.append(
-                f"{self.novelty:.0%} of the samples are new beyond doubt: novelty_floor is off unless asked for"
+            notices.append(
+                f"only {self.novelty:.0%} of the samples pass the copy check: novelty_floor is off by default"
             )
-        return tuple(told)
+        return tuple(notices)
 
 
 NO_PASS_RATES = PassRates()
 
 
 class JudgeSettings(FrozenModel):
-    """A committee of ``members`` classifiers of ``width``, each trained with ``budget`` from a seed of its own."""
+    """An ensemble of ``members`` classifiers of ``width``, each trained with ``budget`` and its own seed."""
 
     members: int = Field(default=1, ge=1, le=16, strict=True)
     width: int = Field(default=16, ge=4, le=512, strict=True)
@@ -60,5 +60,5 @@ class JudgeSettings(FrozenModel):
 
 
 def default_judge(size: int) -> JudgeSettings:
-    """The judge that we recommend for images of ``size`` pixels: one small network, shifts of a sixteenth."""
+    """The recommended judge for images of ``size`` pixels: one small network, shifts of up to a sixteenth."""
     return JudgeSettings(budget=Budget(steps=600, augmentation=Augmentation(shift=size // 16)))

@@ -1,4 +1,4 @@
-"""What a bundle holds to screen images with. Importing this file does not import torch."""
+"""The parts of a bundle that screen images. Importing this file does not import torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ScreeningData:
-    """A judge's settings and weights, a sketch of the training images, and how many samples pass them; or not."""
+    """The label judge's settings and weights, the copy index, and the pass rates; each may be absent."""
 
     judge: JudgeSettings | None = None
     judge_weights: Mapping[str, np.ndarray] | None = None
@@ -25,7 +25,7 @@ class ScreeningData:
 
     @property
     def nbytes(self) -> int:
-        """What they take in memory."""
+        """Bytes in memory."""
         weights = sum(weight.nbytes for weight in (self.judge_weights or {}).values())
         return weights + (0 if self.copy_index is None else self.copy_index.nbytes)
 

@@ -1,4 +1,4 @@
-"""From real images, a decoder and a latent distribution to the guards of a bundle."""
+"""Trains the label judge, fits the copy index, and measures their pass rates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from generator.models.screening.data import ScreeningData
 from generator.models.screening.label_judge import LabelJudge, train_judge
 from generator.spec.seeding import noise
 
-_SAMPLES_PER_CLASS, _MAX_SAMPLES, _BATCH = (
-    200,
-    20_000,
-    1000,
-)  # samples of each class, of many classes together, in memory
+_SAMPLES_PER_CLASS, _MAX_SAMPLES = 200, 20_000  # for the pass rates; the maximum is for all classes together
+_BATCH = 1000  # samples in memory
 
 
 def train_screening(
@@ -30,7 +27,7 @@ def train_screening(
     seed: int,
     device: str,
 ) -> tuple[LabelJudge | None, CopyIndex | None]:
-    """Of uint8 training images, with labels or without; no judge without settings or with fewer than two classes.
+    """The judge and the copy index of uint8 training images; no judge without settings, labels, or two classes.
 
     Raises what ``train_judge`` raises.
     """
@@ -46,32 +43,34 @@ def make_screening(
     latents: LatentDistribution,
     settings: JudgeSettings | None,
     judge: LabelJudge | None,
-    sketch: CopyIndex | None,
+    copy_index: CopyIndex | None,
 ) -> ScreeningData:
-    """What the bundle of ``decoder`` and ``latents`` holds, with how much of its own samples passes."""
-    passing = _pass_rates(decoder, latents, judge, sketch)
+    """The screening data of a bundle, with the pass rates of samples from ``latents`` decoded by ``decoder``."""
+    pass_rates = _pass_rates(decoder, latents, judge, copy_index)
     if judge is None:
-        return ScreeningData(copy_index=sketch, pass_rates=passing)
+        return ScreeningData(copy_index=copy_index, pass_rates=pass_rates)
     weights = {name: weight.cpu().numpy() for name, weight in judge.state_dict().items()}
-    return ScreeningData(settings, weights, sketch, passing)
+    return ScreeningData(settings, weights, copy_index, pass_rates)
 
 
 def _pass_rates(
-    decoder: nn.Module, latents: LatentDistribution, judge: LabelJudge | None, sketch: CopyIndex | None
+    decoder: nn.Module, latents: LatentDistribution, judge: LabelJudge | None, copy_index: CopyIndex | None
 ) -> PassRates:
     classes = max(1, latents.classes)
     labels_N = np.arange(classes * max(1, min(_SAMPLES_PER_CLASS, _MAX_SAMPLES // classes))) % classes
-    drawn = noise(0, np.arange(len(labels_N)), np.zeros_like(labels_N), latents.dims)
-    z_ND = latents.sample(drawn, labels_N).z_BD
-    sure_N, new_N = np.zeros(len(labels_N), dtype=bool), np.zeros(len(labels_N), dtype=bool)
+    sample_noise = noise(0, np.arange(len(labels_N)), np.zeros_like(labels_N), latents.dims)
+    z_ND = latents.sample(sample_noise, labels_N).z_BD
+    label_passes_N, novelty_passes_N = np.zeros(len(labels_N), dtype=bool), np.zeros(len(labels_N), dtype=bool)
     for begin in range(0, len(labels_N), _BATCH):
         rows = slice(begin, begin + _BATCH)
         images_BHWC, labels_B = decode(decoder, z_ND[rows]), labels_N[rows]
         if judge is not None:
-            sure_N[rows] = judge.probabilities(images_BHWC)[np.arange(len(labels_B)), labels_B] >= LABEL_FLOOR
-        if sketch is not None:
-            new_N[rows] = ~sketch.is_copy(images_BHWC, NOVELTY_FLOOR)
+            label_passes_N[rows] = judge.probabilities(images_BHWC)[np.arange(len(labels_B)), labels_B] >= LABEL_FLOOR
+        if copy_index is not None:
+            novelty_passes_N[rows] = ~copy_index.is_copy(images_BHWC, NOVELTY_FLOOR)
     return PassRates(
-        label=() if judge is None else tuple(float(sure_N[labels_N == label].mean()) for label in range(classes)),
-        novelty=None if sketch is None else float(new_N.mean()),
+        label=()
+        if judge is None
+        else tuple(float(label_passes_N[labels_N == label].mean()) for label in range(classes)),
+        novelty=None if copy_index is None else float(novelty_passes_N.mean()),
     )

@@ -1,4 +1,4 @@
-"""Does an image show the class it is labelled with? A committee of classifiers, trained on the source, says how likely.
+"""The label check: an ensemble of classifiers, trained on the source, gives an image's class probabilities.
 
 Legend: B batch, C classes. Images are uint8 NHWC.
 """
@@ -17,12 +17,12 @@ from generator.models.autoencoders.networks import to_input
 from generator.models.features.classifier import Classifier, LabelledImages, train_classifier
 from generator.models.screening.config import JudgeSettings
 
-_SEED_STRIDE = 104_729  # a prime, so that the members of neighbouring seeds are not the same
+_SEED_STRIDE = 104_729  # a prime, so that judges with neighbouring seeds share no members
 
 
 @final
 class LabelJudge(nn.Module):
-    """A committee; its opinion is the mean of its members' class probabilities."""
+    """An ensemble; its output is the mean of its members' class probabilities."""
 
     def __init__(self, members: list[Classifier]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class LabelJudge(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, images_NHWC: np.ndarray, *, batch: int = 256) -> np.ndarray:
-        """float32 (N, C), always in whole batches: a short one is padded, so that no kernel depends on its length."""
+        """float32 (N, C). A short batch is padded, so that results do not depend on its length."""
         device, parts = next(self.parameters()).device, []
         for begin in range(0, len(images_NHWC), batch):
             part_BHWC = images_NHWC[begin : begin + batch]
@@ -51,26 +51,26 @@ class LabelJudge(nn.Module):
 
 
 def train_judge(
-    given: LabelledImages,
+    labelled: LabelledImages,
     settings: JudgeSettings,
     *,
     classes: int,
     seed: int,
     device: str = "cpu",
-    beside: LabelledImages | None = None,
+    extra: LabelledImages | None = None,
     share: float = 0.5,
 ) -> LabelJudge:
-    """A judge trained on ``given``; its members differ by their seeds. With ``beside``, ``share`` of every batch comes
-    from there. Raises what ``train_classifier`` raises."""
+    """A judge trained on ``labelled``; its members differ by their seeds. With ``extra``, ``share`` of every batch is
+    taken from it. Raises what ``train_classifier`` raises."""
     members = [
         train_classifier(
-            given.images_NHWC,
-            given.labels_N,
+            labelled.images_NHWC,
+            labelled.labels_N,
             classes=classes,
             seed=(seed + _SEED_STRIDE * number) % 2**31,
             budget=settings.budget,
             device=device,
-            beside=beside,
+            extra=extra,
             share=share,
             width=settings.width,
         )
@@ -82,10 +82,10 @@ def train_judge(
 def load_judge(
     settings: JudgeSettings, weights: Mapping[str, np.ndarray], *, size: int, channels: int, classes: int
 ) -> LabelJudge:
-    """The judge of a bundle, on the CPU. Raises ``BundleError`` where weights and settings do not fit."""
+    """The judge of a bundle, on the CPU. Raises ``BundleError`` if weights and settings do not fit together."""
     judge = LabelJudge([Classifier(size, channels, classes, width=settings.width) for _ in range(settings.members)])
     try:
         judge.load_state_dict({name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()})
-    except RuntimeError as mismatch:
-        raise BundleError("judge.safetensors", "the weights of the judge in bundle.json", mismatch) from mismatch
+    except RuntimeError as error:
+        raise BundleError("judge.safetensors", "the weights of the judge in bundle.json", error) from error
     return judge.eval().requires_grad_(False)

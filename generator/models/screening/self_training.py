@@ -1,7 +1,7 @@
-"""Many images, few labels: a judge of the labelled images says what the others show, and a further judge learns both.
+"""Self-training: a judge of the labelled images labels the others, and a second judge is trained on both.
 
-Self-training with a confidence threshold and a changed image for the pupil: Xie, Luong, Hovy & Le, "Self-training with
-noisy student improves ImageNet classification", CVPR 2020.
+With a confidence threshold and augmented images for the student: Xie, Luong, Hovy & Le, "Self-training with noisy
+student improves ImageNet classification", CVPR 2020.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from generator.models.screening.label_judge import LabelJudge, train_judge
 
 
 def pseudo_label(judge: LabelJudge, images_NHWC: np.ndarray, *, floor: float) -> LabelledImages:
-    """Those of uint8 ``images_NHWC`` whose likeliest class is at least ``floor`` likely, in their order.
+    """The uint8 ``images_NHWC`` whose most likely class has a probability of at least ``floor``, in their order.
 
-    Labels are the likeliest classes; what the judge makes of all classes comes along.
+    Labels are the most likely classes; ``probability_NC`` holds the judge's probabilities of all classes.
     """
     probability_NC = judge.probabilities(images_NHWC)
-    sure_N = probability_NC.max(axis=1) >= floor
-    return LabelledImages(images_NHWC[sure_N], probability_NC[sure_N].argmax(axis=1), probability_NC[sure_N])
+    confident_N = probability_NC.max(axis=1) >= floor
+    return LabelledImages(
+        images_NHWC[confident_N], probability_NC[confident_N].argmax(axis=1), probability_NC[confident_N]
+    )
 
 
 def self_train_judge(
     judge: LabelJudge,
-    given: LabelledImages,
+    labelled: LabelledImages,
     unlabelled_NHWC: np.ndarray,
     settings: JudgeSettings,
     *,
@@ -35,11 +37,15 @@ def self_train_judge(
     seed: int,
     device: str = "cpu",
 ) -> LabelJudge:
-    """A judge trained on ``given`` and, for ``share`` of every batch, on what ``judge`` is ``confident`` of.
+    """A judge trained on ``labelled`` and, for ``share`` of every batch, on images that ``pseudo_label`` selects.
 
-    Raises ``SourceError`` where ``judge`` is sure of no image, and what ``train_classifier`` raises.
+    Raises ``SourceError`` if it selects none, and what ``train_classifier`` raises.
     """
-    found = pseudo_label(judge, unlabelled_NHWC, floor=floor)
-    if not len(found):
-        raise SourceError("unlabelled images", f"some that the judge is sure of by {floor}", "none", "a lower floor")
-    return train_judge(given, settings, classes=judge.classes, seed=seed, device=device, beside=found, share=share)
+    pseudo_labelled = pseudo_label(judge, unlabelled_NHWC, floor=floor)
+    if not len(pseudo_labelled):
+        raise SourceError(
+            "unlabelled images", f"some with a class of probability {floor} or more", "none", "try a lower floor"
+        )
+    return train_judge(
+        labelled, settings, classes=judge.classes, seed=seed, device=device, extra=pseudo_labelled, share=share
+    )

@@ -1,4 +1,4 @@
-"""The commit protocol: how shards of many workers and environments become one build, or none. Imports no torch."""
+"""The commit protocol: many workers and environments write one build, which is committed whole. Imports no torch."""
 
 from generator.production.commit.epochs import current_epoch, open_epoch, read_environments
 from generator.production.commit.publish import (

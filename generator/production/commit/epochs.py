@@ -1,12 +1,12 @@
-"""Epochs: the environments that wrote one build, one after the other.
+"""Epochs: the sequence of environments that write one build.
 
-The first worker of a build fixes its environment (``environment.json``, epoch 0). When nobody of that kind is left,
-a person opens the next epoch: the shards without a receipt are then for workers of another environment, which the
-first of them fixes. Both steps are conditional writes, so that everybody sees the same epochs, whoever was faster.
+The first worker of a build fixes its environment (``environment.json``, epoch 0). If no worker of that kind is left, an
+operator opens the next epoch: the shards without a receipt are then for workers of another environment, which the
+first of them fixes. Both steps are conditional writes, so all processes see the same epochs.
 
-A worker of an epoch that is over, and that does not know it yet, does no harm. It only ever creates objects. If its
-receipt is the first one, the shard is its own: whole, and under the name of an environment of this build. If not, it
-finds the place taken, and leaves (``generator.production.commit.publish``).
+A worker of an earlier epoch may still be running. It does no harm, because it only creates objects. Either its receipt
+is the first one: then the shard is its own, complete, and names an environment of this build. Or it finds the key
+taken and stops (``generator.production.commit.publish``).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from generator.store.base import Store
 from generator.store.put_once import put_once
 
 MAX_EPOCHS = 1000
-MAX_EPOCH_BYTES = 64 * 1024  # of an environment, and of an opening
+MAX_EPOCH_BYTES = 64 * 1024  # size limit of an environment and of an epoch opening
 
 _EPOCHS_PREFIX = "epochs/"
 _EPOCH_KEY = re.compile(r"epochs/(\d{3})\.json")
 
 
 class EpochOpening(FrozenModel):
-    """``epochs/<number>.json``: the decision that epoch ``epoch`` begins, for any environment but ``leaves``."""
+    """``epochs/<number>.json``: opens epoch ``epoch`` for any environment except ``leaves``."""
 
     opening_version: Literal[1] = 1
     epoch: int = Field(ge=1, lt=MAX_EPOCHS)
@@ -42,24 +42,24 @@ class EpochOpening(FrozenModel):
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of a build; ``environment`` is ``None`` until its first worker has come."""
+    """One epoch of a build; ``environment`` is ``None`` until its first worker has fixed it."""
 
     number: int
     environment: Environment | None
 
 
 def epoch_key(number: int) -> str:
-    """Where the decision to begin epoch ``number`` (1 or more) stands."""
+    """The key of the opening of epoch ``number`` (1 or more)."""
     return f"{_EPOCHS_PREFIX}{number:03d}.json"
 
 
 def environment_key(number: int) -> str:
-    """Where the environment of epoch ``number`` stands: ``environment.json`` of the first one."""
+    """The key of the environment of epoch ``number``; that of epoch 0 is ``environment.json``."""
     return f"environments/{number:03d}.json" if number else ENVIRONMENT_KEY
 
 
 def epoch_numbers(store: Store) -> range:
-    """The epochs of the build whose prefix ``store`` is seen from: 0, and those that were opened."""
+    """The epochs of the build at ``store``: 0 and those that were opened."""
     found = (_EPOCH_KEY.fullmatch(info.key) for info in store.list(_EPOCHS_PREFIX))
     return range(1 + max((int(match[1]) for match in found if match), default=0))
 
@@ -77,15 +77,15 @@ def read_environments(store: Store) -> dict[str, Environment]:
 
 
 def open_epoch(store: Store) -> int:
-    """``resume --new-environment``: begin the next epoch of the unfinished build at ``store``; the epoch's number.
+    """``resume --new-environment``: open the next epoch of the unfinished build at ``store``. Returns its number.
 
-    Shards with a receipt stay as they are. The others, and the commit, are from now on for workers of another
-    environment than the newest epoch's: the first of them fixes it (``fix_environment``); those that differ from it,
-    and the ones of the environment that was left, get ``EnvironmentMismatch`` and let the job be. Whoever keeps a
-    list of jobs that it declined has to try again once the number has changed.
+    Shards with a receipt stay as they are. The other shards and the commit are then for workers of a new environment;
+    the first of them fixes it (``fix_environment``). Workers of a different environment, including the replaced one,
+    get ``EnvironmentMismatch`` and skip the job. Callers that cache declined jobs must retry when the number changes.
 
-    Nothing happens where nobody has begun the newest epoch yet (so that opening twice, or by two people at once,
-    opens one), and where the build is committed. Raises ``SpecError`` after 999 epochs, ``StoreError``.
+    Does nothing if no worker has fixed the newest epoch yet (so opening twice, or from two processes at once, opens
+    one epoch), or if the build is committed; the number is then that of the newest epoch. Raises ``SpecError`` after
+    999 epochs, ``StoreError``.
     """
     current = current_epoch(store)
     if current.environment is None or store.head(MANIFEST_KEY) is not None:
@@ -98,7 +98,10 @@ def open_epoch(store: Store) -> int:
 
 
 def fix_environment(store: Store, ours: Environment) -> Epoch:
-    """Make ``ours`` the environment of the newest epoch, or find it so. Raises ``EnvironmentMismatch``."""
+    """Make ``ours`` the environment of the newest epoch if it has none.
+
+    Raises ``EnvironmentMismatch`` if the epoch has a different one.
+    """
     number = epoch_numbers(store)[-1]
     theirs = read_environment(store, number)
     if theirs is None:
@@ -119,7 +122,7 @@ def fix_environment(store: Store, ours: Environment) -> Epoch:
 
 
 def read_environment(store: Store, number: int) -> Environment | None:
-    """The environment of an epoch; ``None`` before its first worker has come. Raises ``DatasetError``."""
+    """The environment of an epoch; ``None`` until its first worker has fixed it. Raises ``DatasetError``."""
     key = environment_key(number)
     try:
         data = store.get(key, MAX_EPOCH_BYTES)
@@ -137,9 +140,9 @@ def _refuse_previous_environment(store: Store, number: int, ours: Environment) -
     if ours.digest == opening.leaves:
         raise EnvironmentMismatch(
             "environment",
-            f"another environment than {opening.leaves}: epoch {number} of this build was opened to leave that one",
-            "this worker's, which is the one",
-            "run a worker of another kind",
+            f"an environment other than {opening.leaves}, which epoch {number} of this build replaces",
+            "this worker's, which is the replaced one",
+            "run a worker with another device kind or other versions",
         )
 
 

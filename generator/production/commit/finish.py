@@ -1,4 +1,4 @@
-"""From all receipts to the commit: the manifest, and the card, Croissant file and preview that it lists."""
+"""Finishes a build: from all receipts to the manifest, with the card, Croissant file and preview that it lists."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ from generator.production.shards import read_samples
 from generator.spec.canonical import read_json
 from generator.spec.plan import Plan
 
-_MAX_READERS = 16  # receipts that are read at once
-PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are looked at for the preview
+_MAX_READERS = 16  # parallel reads of receipts
+PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are decoded for the preview
 
 
 def finish_build(
     location: BuildLocation, info: BundleInfo, *, before_commit: Callable[[], None] = lambda: None
 ) -> Manifest:
-    """Commit a build whose shards all have receipts. Raises ``IntegrityError`` where receipts and plan disagree.
+    """Commit a build whose shards all have receipts. Raises ``IntegrityError`` if receipts and plan disagree.
 
-    A large build takes minutes to read its receipts; what ``before_commit`` raises after them prevents the commit.
+    Reading the receipts of a large build takes minutes. ``before_commit`` is called after that; if it raises, nothing
+    is committed.
     """
     sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in location.store.list(folder)}
-    with ThreadPoolExecutor(
-        _MAX_READERS
-    ) as pool:  # a slow store must not keep a whole build waiting, receipt by receipt
+    with ThreadPoolExecutor(_MAX_READERS) as pool:  # reading receipts one by one takes too long on a remote store
         receipts = tuple(
             pool.map(
                 lambda number: _read_checked_receipt(location, number, sizes), range(Plan(location.recipe).shard_count)
@@ -75,7 +74,7 @@ def _read_checked_receipt(location: BuildLocation, number: int, sizes: Mapping[s
                 file.key,
                 f"{file.size} bytes, as its receipt says",
                 f"{sizes[file.key]} bytes" if file.key in sizes else "no object",
-                f"delete {location.url}/{receipt_key(number)} and {file.key}, and submit again: the shard is made anew",
+                f"delete {location.url}/{receipt_key(number)} and {file.key}, and submit again to remake the shard",
             )
     return receipt
 
@@ -112,7 +111,7 @@ def _make_manifest(location: BuildLocation, info: BundleInfo, receipts: tuple[Re
 
 
 def used_environments(location: BuildLocation, receipts: tuple[Receipt, ...]) -> dict[str, Any]:
-    """The environments that wrote the shards; epochs that wrote none are not told of."""
+    """The environments that wrote shards, by digest; epochs without a shard are left out."""
     epochs = read_environments(location.store)
     for receipt in receipts:
         if receipt.environment not in epochs:

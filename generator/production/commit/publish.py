@@ -1,8 +1,8 @@
-"""The commit protocol: recipe first, then shards with receipts, the manifest last; every write a conditional one.
+"""Writes of the commit protocol: recipe first, then shards with receipts, manifest last; all writes are conditional.
 
-Whoever writes, however often, whatever died before: an object is created once, and whoever finds it there already
-compares digests. Equal is success, unequal is a loud conflict; only what a worker of an earlier epoch left without a
-receipt is replaced (``generator.production.commit.takeover``). Readers see nothing before the manifest.
+Every object is created at most once. A writer that finds it there compares digests: equal is success, different is a
+``BuildConflict``. Only objects that a worker of an earlier epoch left without a receipt are replaced
+(``generator.production.commit.takeover``). Readers see nothing before the manifest exists.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _RECEIPT_KEY = re.compile(r"receipts/(\d{6})\.json")
 
 @dataclass(frozen=True)
 class BuildLocation:
-    """One build in one place: the store seen from the build's prefix, and the recipe as it is stored."""
+    """One build at one destination: the store at the build's prefix, and the recipe as it is stored."""
 
     store: Store
     name: str
@@ -72,59 +72,59 @@ class FinishedShard:
 
 
 def locate_build(spec: JobSpec, s3: S3Settings | None = None) -> BuildLocation:
-    """Where the build of ``spec`` belongs. Nothing is read or written."""
+    """The location of the build of ``spec``. Nothing is read or written."""
     destination = open_store(spec.order.destination, s3)
     store = destination.at(build_prefix(spec.order.name, spec.build_id))
     return BuildLocation(store, spec.order.name, spec.recipe, spec.recipe.canonical())
 
 
 def read_build_location(store: Store, name: str) -> BuildLocation:
-    """The build whose prefix ``store`` is seen from, by its stored recipe. Raises ``DatasetError``."""
+    """The location of the build at ``store``, with its stored recipe. Raises ``DatasetError``."""
     try:
         data = store.get(RECIPE_KEY, MAX_RECIPE_BYTES)
     except ObjectMissing as missing:
         raise DatasetError("build", f"a build with a {RECIPE_KEY}", f"none at {store.url}") from missing
     document = read_json(data, field=RECIPE_KEY, error=DatasetError)
     location = BuildLocation(store, name, validate(Recipe, document, field=RECIPE_KEY, error=DatasetError), data)
-    own = store.url.rpartition("/builds/")[2]
-    if _BUILD_ID.fullmatch(own) and own != location.build_id:
+    build_id = store.url.rpartition("/builds/")[2]
+    if _BUILD_ID.fullmatch(build_id) and build_id != location.build_id:
         raise DatasetError(
-            f"{store.url}/{RECIPE_KEY}", f"the recipe of build {own}", f"that of build {location.build_id}"
+            f"{store.url}/{RECIPE_KEY}", f"the recipe of build {build_id}", f"that of build {location.build_id}"
         )
     return location
 
 
 def begin(location: BuildLocation) -> None:
-    """Store the recipe, or find it stored already. Raises ``BuildConflict`` where another recipe lies there."""
+    """Store the recipe, unless it is stored already. Raises ``BuildConflict`` if another recipe is stored there."""
     try:
         put_once(location.store, RECIPE_KEY, location.recipe_bytes)
     except BuildConflict as conflict:
         raise BuildConflict(
             "destination",
-            f"a free place or the build of recipe {location.recipe_digest}",
-            f"a build of another spec at {location.url} (recipe {conflict.got})",
+            f"an empty prefix or the build of recipe {location.recipe_digest}",
+            f"the build of another recipe at {location.url} (recipe {conflict.got})",
             "choose another name or destination",
         ) from conflict
 
 
 def fix_environment(location: BuildLocation, ours: Environment) -> Epoch:
-    """Make ``ours`` the environment of the build's newest epoch, or find it so. Raises ``EnvironmentMismatch``."""
+    """Make ``ours`` the environment of the build's newest epoch if it has none. Raises ``EnvironmentMismatch``."""
     return fix_newest_environment(location.store, ours)
 
 
-def publish_shard(location: BuildLocation, made: FinishedShard) -> Receipt:
-    """Data first, receipt last; the receipt that stands: ours, or that of a worker of another epoch who was faster.
+def publish_shard(location: BuildLocation, shard: FinishedShard) -> Receipt:
+    """Store a shard, data first, receipt last. Returns the stored receipt: ours, or that of another epoch's worker.
 
-    What a dead writer left is adopted if it is equal. If it is not, it is replaced where a later epoch has begun, and
-    else a ``BuildConflict``. Raises ``EnvironmentMismatch`` where the later epoch is not ours.
+    Objects that a dead writer left are adopted if they are equal. If they differ, they are replaced if a later epoch
+    has begun, and are a ``BuildConflict`` otherwise. Raises ``EnvironmentMismatch`` if the later epoch is not ours.
     """
-    receipt = made.receipt
+    receipt = shard.receipt
     try:
-        put_once(location.store, receipt.shard.key, made.archive)
-        put_once(location.store, receipt.table.key, made.table)
+        put_once(location.store, receipt.shard.key, shard.archive)
+        put_once(location.store, receipt.table.key, shard.table)
         put_once(location.store, receipt_key(receipt.number), receipt.canonical())
     except BuildConflict as conflict:
-        return _resolve_conflict(location, made, conflict)
+        return _resolve_conflict(location, shard, conflict)
     return receipt
 
 
@@ -160,46 +160,49 @@ def find_manifest(location: BuildLocation) -> Manifest | None:
 
 
 def commit(location: BuildLocation, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
-    """Store the extras, then the manifest that lists them: from here on the build exists for readers.
+    """Store the extras, then the manifest that lists them; from then on the build exists for readers.
 
-    Extras depend on the environment, if little. What a worker of an earlier epoch stored of them stays, so that two
-    that commit at once agree on the manifest.
+    Extras depend slightly on the environment. Extras that a worker of an earlier epoch stored are kept, so that two
+    workers that commit at once write the same manifest.
     """
     stored = {key: _store_extra(location, key, data) for key, data in extras.items()}
     files = tuple(StoredFile(key=key, digest=digest_of(data), size=len(data)) for key, data in stored.items())
-    whole = manifest.model_copy(update={"extras": files})
-    put_once(location.store, MANIFEST_KEY, whole.canonical())
-    return whole
+    complete = manifest.model_copy(update={"extras": files})
+    put_once(location.store, MANIFEST_KEY, complete.canonical())
+    return complete
 
 
 def write_run_record(location: BuildLocation, lease: str, facts: Mapping[str, Any]) -> None:
-    """Wall-clock facts of one lease, outside the commit: ``runs/<lease>.json``."""
+    """Store the run record of one lease at ``runs/<lease>.json``, outside the commit."""
     location.store.put(f"runs/{lease}.json", canonical_json(dict(facts)))
 
 
-def _resolve_conflict(location: BuildLocation, made: FinishedShard, conflict: BuildConflict) -> Receipt:
-    """The place is taken by other bytes than ours: whose they are, and what follows."""
-    ours = made.receipt
-    stands = _find_receipt(location, ours.number)
-    if stands is None or isinstance(stands, Reservation):
+def _resolve_conflict(location: BuildLocation, shard: FinishedShard, conflict: BuildConflict) -> Receipt:
+    """Other bytes than ours are stored: accept another worker's receipt, take the shard over, or raise."""
+    ours = shard.receipt
+    stored = _find_receipt(location, ours.number)
+    if stored is None or isinstance(stored, Reservation):
         epoch = current_epoch(location.store)
         if epoch.environment is None or epoch.environment.digest != ours.environment:
             raise EnvironmentMismatch(
-                "environment", f"that of epoch {epoch.number} of this build", ours.environment, "a later epoch began"
+                "environment",
+                f"that of epoch {epoch.number} of this build",
+                ours.environment,
+                "a later epoch has begun",
             ) from conflict
         if epoch.number > 0:
-            files = {ours.shard.key: made.archive, ours.table.key: made.table}
-            stands = take_over(location.store, ours, files)
-            if stands == ours:
+            files = {ours.shard.key: shard.archive, ours.table.key: shard.table}
+            stored = take_over(location.store, ours, files)
+            if stored == ours:
                 return ours
     epochs = read_environments(location.store)
-    if isinstance(stands, Receipt) and stands.environment != ours.environment and stands.environment in epochs:
-        return stands
+    if isinstance(stored, Receipt) and stored.environment != ours.environment and stored.environment in epochs:
+        return stored
     raise BuildConflict(
         conflict.field,
         f"{conflict.expected}, as made in environment {ours.environment}",
-        f"{conflict.got}, written before under this build's environments {', '.join(epochs) or '(none fixed)'}",
-        "one of the two is not deterministic; keep both for comparison and build under a new revision",
+        f"{conflict.got}, stored before, under this build's environments {', '.join(epochs) or '(none fixed)'}",
+        "one of the two writers is not deterministic; keep both for comparison and build under a new revision",
     ) from conflict
 
 

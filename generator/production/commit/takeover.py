@@ -1,18 +1,18 @@
-"""Replacing what a worker of an earlier epoch left: bytes of a shard without a receipt, made in another environment.
+"""Takeover of an unfinished shard: replaces objects without a receipt that an earlier epoch's worker left.
 
-Within one epoch such bytes are a conflict: somebody is not deterministic. After an epoch was opened they are what a
-dead worker of the one before left, or what a living one is still writing. The receipt's key decides between the two,
-because both need it and only one can create it:
+Within one epoch different bytes are a conflict: a writer is not deterministic. In a later epoch they belong to a worker
+of an earlier one, which is dead or still writing. The receipt's key decides who finishes the shard, because both
+workers need it and only one can create it:
 
-1. A *reservation* is created under the receipt's key. Who finds a receipt there instead has come too late: the shard
-   is done, by a worker of another epoch. From here on no other environment can finish the shard.
+1. A *reservation* is created under the receipt's key. If a receipt is there already, the shard is finished by a worker
+   of another epoch. After this step no other environment can finish the shard.
 2. Archive and table are created, or replaced by compare and swap.
 3. The reservation is replaced by the receipt.
 
-Workers of earlier epochs only create objects, and nothing is created over a reservation or a replaced object. Whoever
-else replaces objects of this shard holds the same reservation, so is of the same environment and writes the same
-bytes. A reservation of another environment is never lifted: its holder may be asleep between two requests. A person
-who knows that it is dead removes it.
+Workers of earlier epochs only create objects, and creating fails for a reserved key or a replaced object. Any other
+worker that replaces objects of this shard holds the same reservation, so it has the same environment and writes the
+same bytes. A reservation of another environment is never removed automatically, because its holder may only be paused
+between two requests. An operator who knows that the holder is dead deletes it.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _TRIES = 10
 
 
 class Reservation(FrozenModel):
-    """Under a receipt's key: the shard belongs to workers of ``environment``, and has no receipt yet."""
+    """Stored under a receipt's key: only workers of ``environment`` may finish the shard."""
 
     kind: Literal["reserved"] = "reserved"
     environment: Digest
 
 
-# All reservations have one size, and a receipt, which names four digests, is larger: a listing tells the two apart.
+# All reservations have the same size; a receipt is larger, as it holds four digests. A listing can tell them apart.
 RESERVATION_BYTES = len(Reservation(environment=digest_of(b"")).canonical())
 
 
 def read_receipt_or_reservation(store: Store, number: int) -> Receipt | Reservation:
-    """What stands under the key of a receipt. Raises ``ObjectMissing``, ``DatasetError``, ``IntegrityError``."""
+    """The object under a receipt's key. Raises ``ObjectMissing``, ``DatasetError``, ``IntegrityError``."""
     key = receipt_key(number)
     data = store.get(key, MAX_RECEIPT_BYTES)
     document = read_json(data, field=key, error=DatasetError)
@@ -62,10 +62,10 @@ def read_receipt_or_reservation(store: Store, number: int) -> Receipt | Reservat
 
 
 def take_over(store: Store, receipt: Receipt, files: Mapping[str, bytes]) -> Receipt:
-    """Store ``files`` and ``receipt`` in place of what an earlier epoch left; the receipt that stands in the end.
+    """Store ``files`` and ``receipt`` in place of what an earlier epoch left. Returns the receipt that is stored.
 
-    That is another one than ``receipt`` where its worker was alive, and faster. Raises ``BuildConflict`` where the
-    shard is reserved by another environment, ``StoreError``.
+    That is not ``receipt`` if the earlier worker was alive and finished first. Raises ``BuildConflict`` if the shard
+    is reserved by another environment, ``StoreError``.
     """
     for _ in range(_TRIES):
         held = _reserve(store, receipt)
@@ -76,7 +76,9 @@ def take_over(store: Store, receipt: Receipt, files: Mapping[str, bytes]) -> Rec
         ):
             return receipt
     where = f"{store.url}/{receipt_key(receipt.number)}"
-    raise StoreUnavailable(where, "a shard that holds still", f"{_TRIES} changes by others while we tried")
+    raise StoreUnavailable(
+        where, "a shard that no other writer changes", f"{_TRIES} changes by others in {_TRIES} tries"
+    )
 
 
 def _reserve(store: Store, receipt: Receipt) -> Receipt | Reservation:
@@ -92,14 +94,14 @@ def _reserve(store: Store, receipt: Receipt) -> Receipt | Reservation:
         raise BuildConflict(
             f"{store.url}/{receipt_key(receipt.number)}",
             "a shard that this environment may replace",
-            f"one that environment {held.environment} began to replace in an earlier epoch",
-            f"when none of its workers is left, delete {names}, and resume the job",
+            f"a shard that environment {held.environment} began to replace in an earlier epoch",
+            f"if no worker of that environment is running, delete {names} and resume the job",
         )
     return held
 
 
 def _try_replace_file(store: Store, key: str, data: bytes) -> bool:
-    """Whether ``key`` holds ``data`` now; if not, somebody moved at the same time."""
+    """Store ``data`` under ``key``. Returns ``False`` if another writer changed the object at the same time."""
     info = store.head(key)
     try:
         if info is None:
@@ -112,7 +114,7 @@ def _try_replace_file(store: Store, key: str, data: bytes) -> bool:
 
 
 def _try_replace_reservation(store: Store, receipt: Receipt) -> bool:
-    """Whether the receipt stands in place of the reservation; if not, look again: it may, by a lost answer."""
+    """Replace the reservation by the receipt. ``False`` may follow a lost answer, so the caller must look again."""
     key = receipt_key(receipt.number)
     info = store.head(key)
     if info is None or info.size != RESERVATION_BYTES:

@@ -1,4 +1,4 @@
-"""Decoders on a device: latent points to uint8 images, resident, compiled or not, in batches of one fixed size."""
+"""Resident decoders: latent points to uint8 images, eager or compiled, in batches of one fixed size."""
 
 from generator.production.decoding.resident import ResidentDecoder, retry_on_oom
 

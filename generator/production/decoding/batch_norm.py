@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the layer before it: in ``eval`` mode it is one more affine map.
+"""Folds batch normalisation into the layer before it: in ``eval`` mode it is an affine map.
 
 Markuš, "Fusing batch normalization and convolution in runtime", 2018; done by torch's own ``torch.nn.utils.fusion``.
 """
@@ -14,7 +14,10 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """``module`` itself, in ``eval`` mode, without the normalisations that follow a layer in a ``Sequential``."""
+    """``module`` itself, changed in place: normalisations after a layer of a ``Sequential`` are folded into the layer.
+
+    ``module`` must be in ``eval`` mode.
+    """
     for child in module.children():
         fold_batch_norm(child)
     if isinstance(module, nn.Sequential):

@@ -1,7 +1,7 @@
-"""Decoders compiled by torch's inductor, with a cache on this host that processes share and that survives them.
+"""Compiles decoders with torch's inductor; processes of this host share a persistent cache directory.
 
-What inductor keeps is loaded as code and unpickled: so the cache is a directory of its own, which belongs to this user
-and which nobody else may read or write; it is refused otherwise. It is never sent anywhere, nor fetched.
+Inductor loads its cache as code and unpickles it. The cache must therefore be a directory of its own that is owned by
+this user and has mode 0700; any other is refused. It is never copied to or from another host.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ log = logging.getLogger(__name__)
 CompileSetting = Literal["auto", "always", "never"]
 
 _HINT = "install a C++ compiler (Debian: apt-get install g++), or set LATENTMILL_COMPILE=never"
-_MIN_COMPILE_SECONDS = 600.0  # of decoding by one process: compiling takes up to a minute, and saves about a fifth
+# Compile if one process decodes at least this long: compiling takes up to a minute and saves about 20%.
+_MIN_COMPILE_SECONDS = 600.0
 
 
 def default_cache_directory() -> Path:
-    """Where compiled decoders are kept unless a setting says otherwise."""
+    """The default cache directory for compiled decoders."""
     return Path(platformdirs.user_cache_dir("latentmill")) / "compiled"
 
 
 def missing_compiler(device: str) -> str:
-    """What this process lacks for compiling on torch device ``device``; empty if nothing."""
+    """Why this process cannot compile for torch device ``device``; empty if it can."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -52,35 +53,35 @@ def missing_compiler(device: str) -> str:
 
 
 def resolve_execution(setting: CompileSetting, fixed: Execution | None, device: str, seconds: float) -> Execution:
-    """How to decode: as the build's environment has ``fixed`` it, and for a new build as ``setting`` says.
+    """How to decode: as ``fixed`` by the build's environment, or for a new build according to ``setting``.
 
-    ``auto`` compiles where ``seconds`` of decoding in all are ahead and there is a compiler; where there is none, it
-    says so in a warning. Raises ``SettingsError`` where compiling is asked for and cannot be done.
+    ``auto`` compiles if the expected ``seconds`` of decoding are enough and there is a compiler; without a compiler it
+    logs a warning. Raises ``SettingsError`` if compiling is required and cannot be done, or is not allowed.
     """
-    wanted = fixed or _preferred_execution(setting, seconds)
-    if wanted == "eager":
+    execution = fixed or _preferred_execution(setting, seconds)
+    if execution == "eager":
         return "eager"
     if setting == "never":
-        raise SettingsError("compile", "auto or always, as this build is decoded by a compiled decoder", "never")
-    lack = missing_compiler(device)
-    if lack and fixed is None and setting == "auto":
-        log.warning("decoding without compiling, which is slower: %s; %s", lack, _HINT)
+        raise SettingsError("compile", "auto or always, because this build uses a compiled decoder", "never")
+    missing = missing_compiler(device)
+    if missing and fixed is None and setting == "auto":
+        log.warning("decoding without compiling, which is slower: %s; %s", missing, _HINT)
         return "eager"
-    if lack:
-        raise SettingsError("compile", "a compiler, as decoding is to be compiled", lack, _HINT)
+    if missing:
+        raise SettingsError("compile", "a compiler, because this decoder must be compiled", missing, _HINT)
     return "compiled"
 
 
 def compile_network(network: nn.Module, cache: Path, threads: int) -> Any:
-    """``network`` compiled for the shapes it is first called with, by callers of so many CPU threads.
+    """``network``, compiled for the shapes of its first call, for callers with ``threads`` CPU threads.
 
-    On a CPU all of it becomes one C++ function, which lets go of Python's lock: pieces called from Python would hold
-    it, and lanes wait for one another. Raises ``SettingsError`` where ``cache`` is not this user's alone.
+    On a CPU the whole network becomes one C++ function, which releases the GIL; separate kernels called from Python
+    would hold it and make lanes wait for each other. Raises ``SettingsError`` if ``cache`` is not private to this user.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(ensure_private_directory(cache))
-    whole = all(weight.device.type == "cpu" for weight in network.parameters())
+    on_cpu = all(weight.device.type == "cpu" for weight in network.parameters())
     options: dict[str, Any] = {
-        "cpp_wrapper": whole,
+        "cpp_wrapper": on_cpu,
         "compile_threads": 1,
         "cpp.threads": threads,
         "fx_graph_cache": True,
@@ -90,22 +91,22 @@ def compile_network(network: nn.Module, cache: Path, threads: int) -> Any:
 
 @contextmanager
 def translate_compile_errors() -> Iterator[None]:
-    """The block in which compiled code is called first, and so compiled. Raises ``SettingsError`` when that fails."""
+    """Wraps the first call of a compiled network, which compiles it. Raises ``SettingsError`` if that fails."""
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import CppCompileError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of parts of itself, which it imports only now
+            warnings.simplefilter("ignore")  # torch warns about its own modules, which it imports here
             yield
     except (TorchDynamoException, CppCompileError) as failed:
-        told = str(failed).strip().splitlines()
+        lines = str(failed).strip().splitlines()
         hint = "set LATENTMILL_COMPILE=never for new builds"
-        raise SettingsError("compile", "a decoder that compiles", " ".join(told[:2])[:300], hint) from failed
+        raise SettingsError("compile", "a decoder that compiles", " ".join(lines[:2])[:300], hint) from failed
 
 
 def ensure_private_directory(path: Path) -> Path:
-    """``path``, made if need be: a directory of this user's alone. Raises ``SettingsError``."""
+    """``path`` as a directory that only this user can access, created if it is missing. Raises ``SettingsError``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -113,12 +114,12 @@ def ensure_private_directory(path: Path) -> Path:
     except OSError as wrong:
         raise _cache_error(path, wrong.strerror or "an error") from wrong
     if not stat.S_ISDIR(found.st_mode):
-        raise _cache_error(path, "no directory" if not stat.S_ISLNK(found.st_mode) else "a symbolic link")
+        raise _cache_error(path, "not a directory" if not stat.S_ISLNK(found.st_mode) else "a symbolic link")
     if found.st_uid != os.getuid():
         raise _cache_error(path, f"a directory of user {found.st_uid}")
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise _cache_error(
-            path, f"mode {stat.S_IMODE(found.st_mode):04o}", f"chmod 700 {path}, if you trust what is in it"
+            path, f"mode {stat.S_IMODE(found.st_mode):04o}", f"chmod 700 {path}, if you trust its contents"
         )
     return path
 
@@ -132,4 +133,4 @@ def _preferred_execution(setting: CompileSetting, seconds: float) -> Execution:
 def _cache_error(
     path: Path, got: str, hint: str = "set LATENTMILL_COMPILE_CACHE to a directory of your own"
 ) -> SettingsError:
-    return SettingsError("compile_cache", "a directory of this user's with mode 0700", f"{path} ({got})", hint)
+    return SettingsError("compile_cache", "a directory owned by this user with mode 0700", f"{path} ({got})", hint)

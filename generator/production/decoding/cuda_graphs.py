@@ -1,8 +1,8 @@
-"""A fixed batch on a CUDA device: recorded once, replayed for every batch, copies beside computing.
+"""CUDA graphs for batches of one fixed size: captured once, replayed for every batch; copies overlap computation.
 
-Each slot has its own recorded graph, its own tensors on the device, and pinned memory on the host for what goes in and
-comes out; all graphs share one pool of memory, as they run one after the other on one stream. While one slot's images
-are copied back on a second stream, the next slot's batch is computed. Threads take whichever slot is free.
+Each buffer set has its own captured graph, its own tensors on the device, and pinned host memory for input and output.
+All graphs share one memory pool, as they run one after the other on one stream. While the images of one buffer set are
+copied back on a second stream, the batch of the next one is computed. A thread takes any buffer set that is free.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_BUFFER_SETS = 2  # one that computes, one that copies
-_WARM_UPS = 3  # before recording, as torch asks for: libraries choose their kernels and take their workspace
+_BUFFER_SETS = 2  # one computes while the other copies
+_WARM_UPS = 3  # runs before capture, as torch requires: libraries choose their kernels and allocate workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class _BufferSet:
 
 @final
 class CudaGraphRunner:
-    """``run`` (z float32 on the device -> images, finite) for batches of shape ``(batch, dims)``."""
+    """Runs ``run`` (z float32 on the device -> images, finite) as a CUDA graph, for batches of shape (batch, dims)."""
 
     def __init__(
         self, run: Callable[[Tensor], tuple[Tensor, Tensor]], batch: int, dims: int, device: torch.device
@@ -49,33 +49,33 @@ class CudaGraphRunner:
                 self._free.put(self._record(run, batch, dims))
 
     def __call__(self, z_BD: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Images (uint8, BHWC) of float32 ``z_BD``, which has exactly ``batch`` rows; and whether all was finite."""
-        slot = self._free.get()
+        """Images (uint8, BHWC) of float32 ``z_BD`` with exactly ``batch`` rows, and whether all values were finite."""
+        buffers = self._free.get()
         try:
-            slot.host_latents.copy_(torch.from_numpy(z_BD))
+            buffers.host_latents.copy_(torch.from_numpy(z_BD))
             with self._lock, torch.cuda.device(self._device):
-                copied = self._launch(slot)
-            copied.synchronize()  # other threads go on meanwhile
-            return slot.host_images.numpy().copy(), bool(slot.host_finite)
+                copied = self._launch(buffers)
+            copied.synchronize()  # other threads continue meanwhile
+            return buffers.host_images.numpy().copy(), bool(buffers.host_finite)
         finally:
-            self._free.put(slot)
+            self._free.put(buffers)
 
     def _record(self, run: Callable[[Tensor], tuple[Tensor, Tensor]], batch: int, dims: int) -> _BufferSet:
-        """What a slot gives lies in the shared memory too, but stays taken: no other graph is recorded over it."""
-        given = torch.zeros((batch, dims), dtype=torch.float32, device=self._device)
+        """Outputs lie in the shared memory pool too, but stay allocated, so no other graph overwrites them."""
+        latents = torch.zeros((batch, dims), dtype=torch.float32, device=self._device)
         self._compute_stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._compute_stream):
             for _ in range(_WARM_UPS):
-                run(given)
+                run(latents)
         torch.cuda.current_stream().wait_stream(self._compute_stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(
             graph, pool=self._memory_pool, stream=self._compute_stream, capture_error_mode="thread_local"
         ):
-            images, finite = run(given)
+            images, finite = run(latents)
         return _BufferSet(
             graph,
-            given,
+            latents,
             images,
             finite,
             torch.zeros((batch, dims), dtype=torch.float32, pin_memory=True),
@@ -83,16 +83,16 @@ class CudaGraphRunner:
             torch.empty((), dtype=torch.bool, pin_memory=True),
         )
 
-    def _launch(self, slot: _BufferSet) -> torch.cuda.Event:
+    def _launch(self, buffers: _BufferSet) -> torch.cuda.Event:
         computed = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # who waits leaves its core to others
+        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # waiting yields the core
         with torch.cuda.stream(self._compute_stream):
-            slot.latents.copy_(slot.host_latents, non_blocking=True)
-            slot.graph.replay()
+            buffers.latents.copy_(buffers.host_latents, non_blocking=True)
+            buffers.graph.replay()
             computed.record()
         with torch.cuda.stream(self._copy_stream):
             self._copy_stream.wait_event(computed)
-            slot.host_images.copy_(slot.images, non_blocking=True)
-            slot.host_finite.copy_(slot.finite, non_blocking=True)
+            buffers.host_images.copy_(buffers.images, non_blocking=True)
+            buffers.host_finite.copy_(buffers.finite, non_blocking=True)
             copied.record()
         return copied

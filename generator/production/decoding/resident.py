@@ -1,8 +1,8 @@
-"""The resident decoder: latent points to uint8 images, in batches of one fixed size, on one device.
+"""The resident decoder: maps latent points to uint8 images, in batches of one fixed size, on one device.
 
 The batch is part of the recipe: short batches are padded with zeros, never shrunk, because a kernel chosen for another
-batch size may round differently. Its output for a row does not depend on the other rows, nor on how many threads
-decode side by side.
+batch size may round differently. The output of a row does not depend on the other rows or on the number of threads
+that decode in parallel.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from generator.production.decoding.uint8_output import Uint8Output, images_per_p
 from generator.spec.recipe import Execution
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_MAX_DEVICE_LANES = 8  # threads that draw, wait for the device, and encode
-_MAX_LANE_BYTES = 2**31  # what the batches of all lanes may take of the CPU's memory
+_MAX_DEVICE_LANES = 8  # maximum of lanes per GPU: threads that draw, wait for the device, and encode
+_MAX_LANE_BYTES = 2**31  # host memory for the batches of all lanes, on a CPU
 
 
 @dataclass(frozen=True)
 class LaneLayout:
-    """How many threads decode side by side, and how many threads each of them computes with."""
+    """How many lanes decode in parallel, and how many threads each of them computes with."""
 
     count: int
     threads: int
 
 
 class ResidentDecoder:
-    """A decoder held on a device, warm: frozen, normalisations folded, channels last, its output proven by a batch.
+    """A warm decoder on a device: frozen, batch norms folded, channels last, its output shape checked with a batch.
 
-    ``peak_bytes`` is what a batch takes of the device's memory at its peak; on a CPU it is what the largest layer
-    takes in and gives. Raises ``BundleError`` when the decoder's output is not the bundle's image, ``SettingsError``
-    where it cannot be compiled, ``DeviceExhausted`` when out of memory.
+    ``peak_bytes``: peak device memory of a batch; on a CPU, the input and output bytes of the largest layer. Raises
+    ``BundleError`` if the decoder's output has not the shape of the bundle's images, ``SettingsError`` if it cannot be
+    compiled, ``DeviceExhausted`` if out of memory.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class ResidentDecoder:
             self._graph_runner = CudaGraphRunner(self._forward, batch, self.dims, self.device)
 
     def decode(self, z_BD: np.ndarray) -> np.ndarray:
-        """``z_BD`` (float32, up to ``batch`` rows) to images (uint8, BHWC, RGB or grey, 0 to 255, rounded to nearest).
+        """Decode ``z_BD`` (float32, up to ``batch`` rows) to images (uint8, BHWC, RGB or grey, rounded to nearest).
 
-        Raises ``InvalidOutput`` on NaN or infinity, ``DeviceExhausted`` when memory ran out twice.
+        Raises ``InvalidOutput`` on NaN or infinity, ``DeviceExhausted`` if memory runs out twice.
         """
         padded_BD = np.zeros((self.batch, self.dims), dtype=np.float32)
         padded_BD[: len(z_BD)] = z_BD
@@ -90,16 +90,16 @@ class ResidentDecoder:
 
     @contextmanager
     def lanes(self) -> Iterator[tuple[int, Callable[[], None]]]:
-        """How many threads should decode side by side, and what each calls first.
+        """How many threads should decode in parallel, and a function that each must call first.
 
-        On a CPU each takes its batches alone: one thread each, that never waits for others in the middle of a layer.
-        There is one more than there are threads to compute with: while one waits for Python's lock, another computes.
+        On a CPU each lane decodes whole batches by itself, with one thread, so it never waits for others inside a
+        layer. There is one lane more than there are torch threads, to keep cores busy while a lane waits for the GIL.
         """
         threads = torch.get_num_threads()
         try:
             yield self._lane_layout.count, lambda: torch.set_num_threads(self._lane_layout.threads)
         finally:
-            torch.set_num_threads(threads)  # setting it in a thread sets what new threads begin with
+            torch.set_num_threads(threads)  # setting it in a thread also sets the default of new threads
 
     def _choose_lanes(self, peak_bytes: int) -> LaneLayout:
         if self.device.type != "cpu":
@@ -121,10 +121,10 @@ class ResidentDecoder:
         return self._move_to_device(fold_batch_norm(module))
 
     def _move_to_device(self, network: nn.Module) -> nn.Module:
-        """A folded network on the device, with the rounding behind it."""
+        """The folded network on the device, followed by rounding to uint8."""
         image, cuda = self._image, self.device.type == "cuda"
-        whole = cuda or self.execution == "compiled"
-        rows = self.batch if whole else images_per_pass(image.height, image.width, image.channels)
+        whole_batch = cuda or self.execution == "compiled"
+        rows = self.batch if whole_batch else images_per_pass(image.height, image.width, image.channels)
         network.to(device=self.device, dtype=self._dtype)
         return Uint8Output(network.to(memory_format=torch.channels_last), rows)  # type: ignore[call-overload]
 
@@ -135,9 +135,9 @@ class ResidentDecoder:
         before = torch.cuda.memory_allocated(self.device) if cuda else 0
         with _record_layer_bytes(self._module) as layers:
             images = self._decode_zeros()
-        wanted = (self._image.height, self._image.width, self._image.channels)
-        if images.shape[1:] != wanted:
-            raise BundleError("decoder", f"images of height, width, channels {wanted}", images.shape[1:])
+        expected = (self._image.height, self._image.width, self._image.channels)
+        if images.shape[1:] != expected:
+            raise BundleError("decoder", f"images of height, width, channels {expected}", images.shape[1:])
         return torch.cuda.max_memory_allocated(self.device) - before if cuda else max(layers, default=0)
 
     def _decode_zeros(self) -> np.ndarray:
@@ -161,11 +161,11 @@ class ResidentDecoder:
 
 @contextmanager
 def _record_layer_bytes(module: nn.Module) -> Iterator[list[int]]:
-    """What each layer that is called in the block takes in and gives, in bytes."""
+    """The input and output bytes of each layer that is called in the block."""
     found: list[int] = []
 
-    def note(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        tensors = [value for value in (*given, made) if isinstance(value, Tensor)]
+    def note(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        tensors = [value for value in (*inputs, output) if isinstance(value, Tensor)]
         found.append(sum(tensor.nbytes for tensor in tensors))
 
     leaves = [layer for layer in module.modules() if not any(layer.children())]
@@ -178,9 +178,9 @@ def _record_layer_bytes(module: nn.Module) -> Iterator[list[int]]:
 
 
 def retry_on_oom(run: Callable[[], np.ndarray], batch: int) -> np.ndarray:
-    """What ``run`` returns; out of the device's memory, caches are freed and it gets one more chance.
+    """The result of ``run``. If the device runs out of memory, caches are freed and ``run`` is tried once more.
 
-    Raises ``DeviceExhausted``.
+    Raises ``DeviceExhausted`` if that fails too.
     """
     try:
         return run()
@@ -190,7 +190,7 @@ def retry_on_oom(run: Callable[[], np.ndarray], batch: int) -> np.ndarray:
         return run()
     except torch.OutOfMemoryError as exhausted:
         _free_caches()
-        got = "out of memory, also after freeing caches"
+        got = "out of memory, even after freeing caches"
         raise DeviceExhausted("batch", f"a batch of {batch} that fits the device", got) from exhausted
 
 
@@ -201,7 +201,7 @@ def _free_caches() -> None:
 
 
 def _fix_kernels() -> None:
-    """The same kernels every time, at full precision: TF32 and autotuning would make bytes depend on the moment."""
+    """Use the same kernels in every run, at full precision: TF32 or autotuning could change bytes between runs."""
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False

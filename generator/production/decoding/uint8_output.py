@@ -1,4 +1,4 @@
-"""The end of every decoder: float images to levels, on the device, in the layout that encoders take.
+"""The last step of every decoder: float images to uint8, on the device, in the layout of the encoders (BHWC).
 
 Legend: B batch, C channels.
 """
@@ -10,13 +10,16 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-_CACHE_BYTES = 2**19  # of float32 values at a time: several passes over what stays in the cache
+_CACHE_BYTES = 2**19  # float32 bytes rounded at a time, so that all passes over them stay in the processor cache
 
 
 @final
 class Uint8Output(nn.Module):
-    """A network z_BD -> x_BCHW in [0, 1], and behind it the rounding: uint8 BHWC, 0 to 255, to nearest; and whether
-    every value was finite (a bool tensor of no dimension). ``rows`` images are rounded at a time."""
+    """A network z_BD -> x_BCHW in [0, 1], followed by rounding to the nearest of 0 to 255 (uint8 BHWC).
+
+    Also returns whether every value was finite (a bool tensor without dimensions). ``rows`` images are rounded at a
+    time.
+    """
 
     def __init__(self, network: nn.Module, rows: int) -> None:
         super().__init__()
@@ -24,7 +27,7 @@ class Uint8Output(nn.Module):
 
     def forward(self, z_BD: Tensor) -> tuple[Tensor, Tensor]:
         x_BCHW = self.network(z_BD).float()
-        finite = torch.isfinite(x_BCHW.sum())  # one NaN or infinity makes the sum one; sums of images are far from both
+        finite = torch.isfinite(x_BCHW.sum())  # a NaN or infinity makes the sum one; finite images cannot overflow it
         if len(x_BCHW) <= self.images_per_pass:
             return _to_uint8(x_BCHW), finite
         return torch.cat([_to_uint8(part) for part in x_BCHW.split(self.images_per_pass)]), finite

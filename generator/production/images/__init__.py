@@ -1,4 +1,4 @@
-"""Pixels to image files and back; every file says that it is synthetic."""
+"""Image encoders and decoding; every encoded file is marked as synthetic."""
 
 from generator.production.images.codec import decode_image, extension, image_encoder
 from generator.production.images.encoder import ImageEncoder

@@ -14,7 +14,7 @@ from generator.production.images.png import PngEncoder
 from generator.production.images.xmp import xmp_packet
 from generator.spec.recipe import JpegSettings, PngSettings
 
-MAX_PIXELS = 2**24  # of an image that is decoded; ours have 1024 x 1024 at most
+MAX_PIXELS = 2**24  # maximum of an image to decode; ours have at most 1024 x 1024
 _EXTENSIONS = {"png": "png", "jpeg": "jpg"}
 
 
@@ -24,7 +24,7 @@ def extension(image_format: str) -> str:
 
 
 def image_encoder(settings: PngSettings | JpegSettings, recipe_version: int) -> ImageEncoder:
-    """From images to marked file bytes, deterministic in one environment."""
+    """The encoder of ``settings``: images to marked file bytes, deterministic within one environment."""
     packet = xmp_packet(recipe_version)
     if settings.format == "png":
         return PngEncoder(settings.level, packet)

@@ -1,4 +1,4 @@
-"""What an image encoder is: uint8 pixels in, the bytes of a marked file out."""
+"""The interface of image encoders: uint8 pixels to the bytes of a marked file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class ImageEncoder(ABC):
-    """Encodes images one by one or many at once, with the same bytes either way. Safe to use from several threads."""
+    """Encodes one image or many; the bytes are the same either way. Safe to use from several threads."""
 
     @abstractmethod
     def encode_many(self, images_BHWC: np.ndarray) -> list[bytes]:

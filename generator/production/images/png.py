@@ -1,10 +1,10 @@
-"""PNG files with an XMP packet: filtered by numpy many images at a time, deflated by ISA-L.
+"""The PNG encoder: rows filtered by numpy, many images at a time; deflated by ISA-L; with an XMP packet.
 
 W3C, "Portable Network Graphics Specification (Third Edition)", 2025: chunks in 5, filters in 9.2, ``iTXt`` in 11.3.3.
 
 [measured: 64 x 64 RGB, smooth with a little noise: Paeth's filter for all rows and ISA-L at level 1 take 105
-microseconds an image, Pillow at level 6 takes 440 and its files are 0.5% smaller; with the average filter 46
-microseconds, and files 10% larger. zlib at levels 6 and 9 makes filtered pictures no smaller than ISA-L does.]
+microseconds per image; Pillow at level 6 takes 440, and its files are 0.5% smaller. The average filter takes 46
+microseconds, and its files are 10% larger. zlib at levels 6 and 9 makes filtered images no smaller than ISA-L does.]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from generator.production.images.encoder import ImageEncoder
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NONE, _AVERAGE, _PAETH = 0, 3, 4  # filter types
 _GREY, _RGB = 0, 2  # colour types
-_TILE_VALUES = 65_536  # values at a time, so that what is computed of them stays in the cache
+_TILE_VALUES = 65_536  # values processed at a time, so that intermediate results stay in the processor cache
 _KEYWORD = b"XML:com.adobe.xmp"
 
 
@@ -33,7 +33,9 @@ class PngEncoder(ImageEncoder):
     def __init__(self, level: int, packet: bytes) -> None:
         self._filter = _filter_type(level)
         self._deflate = _compressor(level)
-        self._xmp_chunk = _chunk(b"iTXt", _KEYWORD + bytes(5) + packet)  # not compressed, no language, no other keyword
+        self._xmp_chunk = _chunk(
+            b"iTXt", _KEYWORD + bytes(5) + packet
+        )  # not compressed, no language, no translated keyword
 
     def encode_many(self, images_BHWC: np.ndarray) -> list[bytes]:
         _, height, width, channels = images_BHWC.shape
@@ -47,7 +49,7 @@ class PngEncoder(ImageEncoder):
         ]
 
     def _filter_rows(self, images_BHWC: np.ndarray) -> np.ndarray:
-        """Filtered rows, uint8 (B, H, 1 + W * C): each begins with the type of its filter."""
+        """Filtered rows, uint8 (B, H, 1 + W * C); the first byte of a row is its filter type."""
         count, height, width, channels = images_BHWC.shape
         rows_BHR = np.empty((count, height, 1 + width * channels), dtype=np.uint8)
         rows_BHR[:, :, 0] = self._filter
@@ -55,21 +57,21 @@ class PngEncoder(ImageEncoder):
         if self._filter == _NONE:
             rows_BHR[:, :, 1:] = flat_BHV
             return rows_BHR
-        framed = np.zeros((count, height + 1, (width + 1) * channels), dtype=np.uint8)
-        framed[:, 1:, channels:] = flat_BHV
-        left, up = framed[:, 1:, :-channels], framed[:, :-1, channels:]
+        padded = np.zeros((count, height + 1, (width + 1) * channels), dtype=np.uint8)
+        padded[:, 1:, channels:] = flat_BHV
+        left, up = padded[:, 1:, :-channels], padded[:, :-1, channels:]
         if self._filter == _AVERAGE:
-            guess = (left & up) + ((left ^ up) >> 1)  # the floor of the mean, without a ninth bit
+            predicted = (left & up) + ((left ^ up) >> 1)  # the floor of the mean, without a ninth bit
         else:
-            guess = _paeth(left, up, framed[:, :-1, :-channels])
-        np.subtract(flat_BHV, guess, out=rows_BHR[:, :, 1:])  # modulo 256, as the specification wants
+            predicted = _paeth(left, up, padded[:, :-1, :-channels])
+        np.subtract(flat_BHV, predicted, out=rows_BHR[:, :, 1:])  # modulo 256, as the specification requires
         return rows_BHR
 
 
 def _paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """Whichever neighbour lies nearest to left + up - corner; of equals left, then up. All uint8."""
+    """Of three neighbours the nearest to left + up - corner; ties go to left, then up. All uint8."""
     wide = corner.astype(np.int16)
-    by_left, by_up = up - wide, left - wide  # how far the estimate lies from left, and from up
+    by_left, by_up = up - wide, left - wide  # distance of the estimate from left and from up
     by_corner = np.abs(by_left + by_up)
     np.abs(by_left, out=by_left)
     np.abs(by_up, out=by_up)
@@ -84,7 +86,7 @@ def _filter_type(level: int) -> int:
 
 
 def _compressor(level: int) -> Callable[[np.ndarray], bytes]:
-    """Bytes of a zlib stream; from level 7 on whatever is smaller, ISA-L's or zlib's."""
+    """A function that compresses to a zlib stream; from level 7 on, the smaller of ISA-L's and zlib's output."""
     if level == 0:
         return lambda rows: zlib.compress(rows.data, 0)
     if level <= 6:

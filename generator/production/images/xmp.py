@@ -1,7 +1,7 @@
-"""The mark of a synthetic image: IPTC's digital source type, in an XMP packet.
+"""The XMP packet that marks an image as synthetic with IPTC's digital source type.
 
 IPTC, "Digital Source Type" NewsCodes: ``trainedAlgorithmicMedia`` is media created by a model trained on sampled
-content. The packet names the recipe version, not the release: it is part of the bytes that a build promises to repeat.
+content. The packet names the recipe version, not the release, because it is part of the reproducible bytes of a build.
 """
 
 from __future__ import annotations

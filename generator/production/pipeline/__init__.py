@@ -1,1 +1,4 @@
-"""The line from noise to uploaded shards. Imports nothing here: ``runs`` and ``timing`` are read without torch."""
+"""The pipeline from noise to uploaded shards.
+
+This file imports nothing, so that ``run_records``, ``run_costs`` and ``stage_times`` can be used without torch.
+"""

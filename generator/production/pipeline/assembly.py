@@ -1,4 +1,4 @@
-"""A shard on its way: which samples come next, and the archive that grows, in the order of the plan."""
+"""One shard being assembled: its next batch, and the archive, written in the order of the plan."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from generator.spec.recipe import Recipe
 
 @final
 class ShardAssembly:
-    """One shard while it is made, ``begun`` at a moment of its lanes.
+    """One shard being assembled. ``started``: the lane pool's ``snapshot`` at its start.
 
-    Used by one thread; the batches that it asks for may be made by any other.
+    Used by one thread; its batches may be made by other threads.
     """
 
-    def __init__(self, recipe: Recipe, shard: ShardPlan, dims: int, begun: tuple[float, float]) -> None:
-        self.started = begun
+    def __init__(self, recipe: Recipe, shard: ShardPlan, dims: int, started: tuple[float, float]) -> None:
+        self.started = started
         self.shard, self.times, self.writer = shard, StageTimes(), TarWriter()
         self.slots = SampleSlots(recipe, shard, dims)
         self._screens = recipe.label_floor is not None or recipe.novelty_floor is not None
@@ -36,33 +36,33 @@ class ShardAssembly:
         return self.slots.accepted == len(self.shard)
 
     def next_slots(self) -> np.ndarray:
-        """Places of the next batch, int64; empty when none can be begun now.
+        """The slots of the next batch, int64; empty if none can be started now.
 
-        A batch that is not full waits for those under way where images may be refused, as these would fill it.
+        If images may be refused, a partial batch waits for the batches in flight, whose refused samples may fill it.
         """
         if self.slots.available < self._batch and self._in_flight and self._screens:
             return np.empty(0, dtype=np.int64)
-        places_B = self.slots.next_slots()
-        self._in_flight += len(places_B) > 0
-        return places_B
+        slots_B = self.slots.next_slots()
+        self._in_flight += len(slots_B) > 0
+        return slots_B
 
-    def prepare_batch(self, make: Callable[..., Batch], places_B: np.ndarray) -> Callable[[], Batch]:
-        """What makes the batch of ``places_B``."""
-        indices_B, labels_B = self.shard.indices_N[places_B], self.shard.labels_N[places_B]
-        attempts_B = self.slots.rows.attempts_N[places_B]
+    def prepare_batch(self, make: Callable[..., Batch], slots_B: np.ndarray) -> Callable[[], Batch]:
+        """A function that makes the batch of ``slots_B``."""
+        indices_B, labels_B = self.shard.indices_N[slots_B], self.shard.labels_N[slots_B]
+        attempts_B = self.slots.rows.attempts_N[slots_B]
         return lambda: make(indices_B, attempts_B, labels_B, self.times)
 
-    def add_batch(self, places_B: np.ndarray, batch: Batch) -> None:
-        """A batch is made: what passed goes into the archive as soon as all before it is there.
+    def add_batch(self, slots_B: np.ndarray, batch: Batch) -> None:
+        """Add a finished batch. A sample that passed is written once all samples before it are in the archive.
 
         Raises ``RejectionExhausted``.
         """
         self._in_flight -= 1
-        self.slots.record_batch(places_B, batch.draw, batch.screened)
+        self.slots.record_batch(slots_B, batch.draw, batch.screened)
         with self.times.measure("write"):
             for row, block in batch.blocks.items():
-                self._pending_blocks[int(places_B[row])] = block, batch.hashes[row]
-            for place in self.slots.writable_slots():
-                block, image_hash = self._pending_blocks.pop(place)
+                self._pending_blocks[int(slots_B[row])] = block, batch.hashes[row]
+            for slot in self.slots.writable_slots():
+                block, image_hash = self._pending_blocks.pop(slot)
                 self.writer.append_block(block)
                 self.slots.hashes.append(image_hash)

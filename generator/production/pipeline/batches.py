@@ -1,6 +1,6 @@
-"""One batch of samples, from indices to what stands in the archive: latent points, images, screen, files, members.
+"""One batch of samples, from indices to tar members: latent points, images, screening, encoded files.
 
-A row depends on its index and attempt alone, so batches may be made in any order, side by side, and of any samples.
+A row depends only on its index and attempt, so batches may be made in any order, in parallel, and of any samples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from generator.spec.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B samples: what was drawn and seen, and for each that passed its tar members and the sha256 of its image."""
+    """B samples: the draw, the screening result, and for each sample that passed its tar members and image sha256."""
 
     draw: Draw
     screened: ScreenResult
@@ -34,7 +34,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Batcher:
-    """What makes batches of one recipe. Safe to use from several threads."""
+    """Makes the batches of one recipe. Safe to use from several threads."""
 
     recipe: Recipe
     recipe_digest: str
@@ -44,34 +44,34 @@ class Batcher:
     encoder: ImageEncoder
 
     def make(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray, times: StageTimes) -> Batch:
-        """Samples ``indices_B`` from ``attempts_B`` on (all int64), with at most ``recipe.batch`` rows."""
+        """Make the samples ``indices_B``, starting at ``attempts_B`` (all int64, at most ``recipe.batch`` rows)."""
         with times.measure("latents"):
             draw = self.sampler.draw(indices_B, attempts_B, labels_B)
         with times.measure("decode"):
             images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32))
         with times.measure("screen"):
-            looked = self.screen.check(images_BHWC, labels_B)
-        rows = np.flatnonzero(looked.passed_B)
+            screened = self.screen.check(images_BHWC, labels_B)
+        rows = np.flatnonzero(screened.passed_B)
         with times.measure("encode"):
             files = self.encoder.encode_many(images_BHWC if len(rows) == len(images_BHWC) else images_BHWC[rows])
         with times.measure("write"):
-            return self.pack(files, indices_B, labels_B, draw, looked)
+            return self.pack(files, indices_B, labels_B, draw, screened)
 
     def pack(
-        self, files: list[bytes], indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: ScreenResult
+        self, files: list[bytes], indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, screened: ScreenResult
     ) -> Batch:
-        """``files``, one for each row that passed, with their hashes and in their tar members."""
-        rows = np.flatnonzero(looked.passed_B)
+        """The batch of ``files``, one for each row that passed: their hashes, and their tar members."""
+        rows = np.flatnonzero(screened.passed_B)
         hashes = {row: sha256_hex(file) for row, file in zip(rows.tolist(), files, strict=True)}
-        facts = self._sample_json(rows, indices_B, labels_B, draw, looked)
+        facts = self._sample_json(rows, indices_B, labels_B, draw, screened)
         blocks = {
             row: self._tar_block(int(indices_B[row]), int(labels_B[row]), file, fact)
             for row, file, fact in zip(hashes, files, facts, strict=True)
         }
-        return Batch(draw, looked, blocks, hashes)
+        return Batch(draw, screened, blocks, hashes)
 
     def remake(self, index: int, attempt: int, label: int) -> bytes:
-        """One sample's image file again, from the attempt in its row: nothing is decided anew."""
+        """One sample's image file again, from the attempt in its row; no filter is applied."""
         draw = self.sampler.draw_attempt(np.array([index]), np.array([attempt]), np.array([label]))
         return self.encoder(self.decoder.decode(draw.z_BD.astype(np.float32))[0])
 
@@ -81,9 +81,9 @@ class Batcher:
         return sample_block(sample_key(index), [*members, Member("json", facts)])
 
     def _sample_json(
-        self, rows: np.ndarray, indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, looked: ScreenResult
+        self, rows: np.ndarray, indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, screened: ScreenResult
     ) -> list[bytes]:
-        """The canonical JSON of each row in ``rows``. Written out: ``json`` takes several times as long."""
+        """The canonical JSON of each row in ``rows``, by string formatting: ``json`` takes several times as long."""
         if not np.isfinite(draw.log_density_B[rows]).all():
             raise InvalidOutput("log_density", "finite log-densities", "NaN or infinity")
         named = [canonical_json(name).decode() for name in self.recipe.classes]
@@ -92,9 +92,9 @@ class Batcher:
             draw.clusters_B[rows].tolist(),
             indices_B[rows].tolist(),
             labels_B[rows].tolist(),
-            looked.confidence_B[rows].tolist(),
-            looked.likely_BK.labels_NK[rows].tolist(),
-            looked.likely_BK.probability_NK[rows].tolist(),
+            screened.confidence_B[rows].tolist(),
+            screened.likely_BK.labels_NK[rows].tolist(),
+            screened.likely_BK.probability_NK[rows].tolist(),
             draw.log_density_B[rows].tolist(),
             strict=True,
         )

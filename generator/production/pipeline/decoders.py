@@ -1,4 +1,4 @@
-"""The decoder of one build, as the build wants it: compiled or not is fixed by its environment, like the device."""
+"""Opens the decoder of a build; the build's environment fixes its device kind and execution (eager or compiled)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from generator.production.decoding import ResidentDecoder
 from generator.production.decoding.compilation import CompileSetting, default_cache_directory, resolve_execution
 from generator.spec.recipe import Execution, Recipe
 
-_SMALL_BUILD = 20_000  # images: nothing is measured for a build that is over sooner than a decoder is compiled
+_SMALL_BUILD = 20_000  # images; smaller builds are decoded eagerly without measuring, as compiling takes longer
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """Whether decoders are compiled, and the directory of this host's where compiled ones are kept."""
+    """Whether decoders are compiled, and the cache directory for compiled decoders on this host."""
 
     setting: CompileSetting = "auto"
     cache: Path | None = None
@@ -32,7 +32,7 @@ class CompileOptions:
 
 
 def fixed_execution(location: BuildLocation) -> Execution | None:
-    """How the newest epoch of the build decodes; ``None`` while that is open."""
+    """The execution that the newest epoch of the build has fixed; ``None`` if it has not fixed one yet."""
     environment = current_epoch(location.store).environment
     return None if environment is None else environment.execution
 
@@ -40,8 +40,8 @@ def fixed_execution(location: BuildLocation) -> Execution | None:
 def choose_execution(
     location: BuildLocation, eager: Callable[[], ResidentDecoder], device: str, compiling: CompileOptions
 ) -> Execution:
-    """How this process decodes the build; where nothing is fixed, ``eager`` gives a decoder that tells how much there
-    is to do. Raises ``SettingsError``."""
+    """How this process decodes the build. If the build has not fixed it, the decoder from ``eager`` may be used to
+    estimate the time that decoding takes. Raises ``SettingsError``."""
     fixed, seconds = fixed_execution(location), 0.0
     if fixed is None and compiling.setting == "auto" and location.recipe.total >= _SMALL_BUILD:
         seconds = estimate_decoding_seconds(location.recipe, eager())
@@ -50,12 +50,12 @@ def choose_execution(
 
 def open_decoder(location: BuildLocation, bundle: Bundle, device: str, compiling: CompileOptions) -> ResidentDecoder:
     """The decoder for a build. Raises ``BundleError``, ``SettingsError``, ``DeviceExhausted``."""
-    recipe, made = location.recipe, list[ResidentDecoder]()
+    recipe, opened = location.recipe, list[ResidentDecoder]()
 
     def eager() -> ResidentDecoder:
-        if not made:
-            made.append(ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device))
-        return made[0]
+        if not opened:
+            opened.append(ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device=device))
+        return opened[0]
 
     if choose_execution(location, eager, device, compiling) == "eager":
         return eager()
@@ -63,7 +63,7 @@ def open_decoder(location: BuildLocation, bundle: Bundle, device: str, compiling
 
 
 def open_compiled_decoder(recipe: Recipe, bundle: Bundle, device: str, compiling: CompileOptions) -> ResidentDecoder:
-    """A compiled decoder for ``recipe``, from the cache where it was compiled on this host before."""
+    """A compiled decoder for ``recipe``; from the cache, if it was compiled on this host before."""
     return ResidentDecoder(
         bundle,
         batch=recipe.batch,
@@ -75,7 +75,7 @@ def open_compiled_decoder(recipe: Recipe, bundle: Bundle, device: str, compiling
 
 
 def estimate_decoding_seconds(recipe: Recipe, decoder: ResidentDecoder) -> float:
-    """How long one process would decode for ``recipe``, by one batch."""
+    """Estimated decoding seconds of ``recipe`` in one process, extrapolated from one batch."""
     with decoder.lanes() as (count, _):
         clock = time.process_time()
         decoder.decode(np.zeros((recipe.batch, decoder.dims), dtype=np.float32))

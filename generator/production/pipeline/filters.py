@@ -1,7 +1,8 @@
-"""What is refused, and drawn again at the next attempt of the same index.
+"""The filters after decoding: refused samples are drawn again at the next attempt of the same index.
 
-Before decoding: samples below the density floor. After decoding: images that show nothing, that the judge doubts to
-show their class, or that may be copies of a training image.
+Refused are images of a single value, images that fail the label check (the judge gives their label a probability below
+the floor), and images that fail the copy check (they may be copies of a training image). The density floor, which is
+checked before decoding, is in ``sampling``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from generator.spec.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class ScreenResult:
-    """What was seen in B images: bool ``passed_B``, float32 ``confidence_B``, the judge's probability of each image's
-    label (NaN without a judge), and ``likely_BK``, its K most likely labels (K is 0 without a judge)."""
+    """The screening result of B images: bool ``passed_B``; float32 ``confidence_B``, the judge's probability of each
+    image's label (NaN without a judge); ``likely_BK``, the K most likely labels (K is 0 without a judge)."""
 
     passed_B: np.ndarray
     confidence_B: np.ndarray
@@ -31,10 +32,10 @@ class ScreenResult:
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """Holds decoded images against what the bundle knows, as far as the recipe asks for it.
+    """Screens decoded images with the label check and the copy check, as far as the recipe asks for them.
 
-    The judge looks at padded batches of the recipe's size, as the decoder does, so that no opinion depends on how many
-    images are looked at; the sketch decides in whole numbers.
+    The judge runs on padded batches of the recipe's size, like the decoder, so its result for an image does not depend
+    on the number of images; the copy index uses integer arithmetic.
     """
 
     recipe: Recipe
@@ -42,14 +43,14 @@ class Screen:
     copy_index: CopyIndex | None
 
     def check(self, images_BHWC: np.ndarray, labels_B: np.ndarray) -> ScreenResult:
-        """At uint8 images with int64 labels. Raises ``DeviceExhausted``."""
+        """Screen uint8 images with int64 labels. Raises ``DeviceExhausted``."""
         passed_B, confidence_B = valid_images(images_BHWC), np.full(len(images_BHWC), np.nan, dtype=np.float32)
         likely_BK = SoftLabels.empty(len(images_BHWC))
         if self.judge is not None and self.recipe.label_floor is not None:
             judge, batch = self.judge, self.recipe.batch
-            said_BC = retry_on_oom(lambda: judge.probabilities(images_BHWC, batch=batch), batch)
-            confidence_B = said_BC[np.arange(len(labels_B)), labels_B]
-            likely_BK = SoftLabels.from_probabilities(said_BC)
+            probability_BC = retry_on_oom(lambda: judge.probabilities(images_BHWC, batch=batch), batch)
+            confidence_B = probability_BC[np.arange(len(labels_B)), labels_B]
+            likely_BK = SoftLabels.from_probabilities(probability_BC)
             passed_B &= confidence_B >= self.recipe.label_floor
         if self.copy_index is not None and self.recipe.novelty_floor is not None:
             passed_B[passed_B] = ~self.copy_index.is_copy(images_BHWC[passed_B], self.recipe.novelty_floor)
@@ -57,8 +58,8 @@ class Screen:
 
 
 def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Screen:
-    """A screen beside ``decoder``, on its device. Raises ``SpecError`` where the bundle lacks what the recipe asks for,
-    and ``BundleError``."""
+    """The screen of ``recipe``, on the device of ``decoder``. Raises ``SpecError`` if the bundle lacks a part that the
+    recipe needs, ``BundleError`` if the part is broken."""
     judge, info = None, bundle.info
     if recipe.label_floor is not None:
         if info.judge is None or bundle.screening.judge_weights is None:
@@ -72,19 +73,19 @@ def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Scr
             classes=len(info.classes),
         ).to(decoder.device)
     if recipe.novelty_floor is not None and bundle.screening.copy_index is None:
-        raise SpecError("novelty_floor", "a bundle with a sketch, or no novelty_floor", recipe.novelty_floor)
+        raise SpecError("novelty_floor", "a bundle with a copy index, or no novelty_floor", recipe.novelty_floor)
     return Screen(recipe, judge, bundle.screening.copy_index if recipe.novelty_floor is not None else None)
 
 
 def valid_images(images_BHWC: np.ndarray) -> np.ndarray:
-    """Which images (uint8) are worth keeping, bool (B,): an image of one single value everywhere is not."""
+    """Which uint8 images are valid, bool (B,): an image with the same value everywhere is not."""
     flat_BP = images_BHWC.reshape(len(images_BHWC), -1)
     varied_B: np.ndarray = flat_BP.min(axis=1) != flat_BP.max(axis=1)
     return varied_B
 
 
 def check_attempts(attempts_N: np.ndarray, limit: int, *, accepted: int, drawn: int) -> None:
-    """Raise ``RejectionExhausted`` when a sample would need attempt number ``limit`` (they count from 0)."""
+    """Raise ``RejectionExhausted`` if a sample would need attempt number ``limit`` (attempts are numbered from 0)."""
     if len(attempts_N) and int(attempts_N.max()) >= limit:
         rate = accepted / max(drawn, 1)
         raise RejectionExhausted(

@@ -1,9 +1,9 @@
-"""Batches made side by side, on a fixed number of threads, for one shard after the other.
+"""The lane pool: a fixed number of threads (lanes) that make the batches of one shard after the other.
 
-A batch is one piece of work from its noise to its tar members: so there is nothing to hand over between stages, and
-every thread is busy as long as there are batches. On a device beside the CPU one thread waits for the device while
-others draw and encode. At most two shards are open at a time and two batches a lane are under way, so memory does not
-grow with the job; shards come out in the order they went in, as fast as they are taken.
+One thread takes a batch through all stages, from its noise to its tar members, so there are no queues between stages,
+and every thread is busy as long as there are batches. On a GPU, one thread waits for the device while others draw and
+encode. At most two shards are open at a time, and two batches per lane are in flight, so memory does not grow with the
+job. Shards come out in the order they went in; a slow consumer slows the lanes down.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ import numpy as np
 from generator.production.pipeline.assembly import ShardAssembly
 from generator.production.pipeline.batches import Batch
 
-_MAX_OPEN_SHARDS = 2  # shards: the lanes begin the next one where the last batches of one are too few for them
-_BATCHES_PER_LANE = 2  # batches for each lane: one that is made, one that waits
+_MAX_OPEN_SHARDS = 2  # lanes start the next shard when the last batches of one are too few for all of them
+_BATCHES_PER_LANE = 2  # one in progress, one waiting
 
 
 @dataclass(frozen=True, eq=False)
 class _PendingBatch:
     assembly: ShardAssembly
-    places_B: np.ndarray
+    slots_B: np.ndarray
     batch: Future[Batch]
 
 
 @final
 class LanePool:
-    """``count`` threads that make batches with ``make``, each after it has called ``enter``."""
+    """``count`` threads that make batches with ``make``; each thread first calls ``enter``."""
 
     def __init__(self, make: Callable[..., Batch], count: int, enter: Callable[[], None]) -> None:
         self._make, self.count, self._enter = make, count, enter
         self._lock, self._busy_seconds = threading.Lock(), 0.0
 
     def snapshot(self) -> tuple[float, float]:
-        """This moment, as ``time.perf_counter`` counts; and the seconds that lanes have worked so far, together."""
+        """The time now, as ``time.perf_counter`` counts, and the busy seconds of all lanes so far."""
         with self._lock:
             return time.perf_counter(), self._busy_seconds
 
-    def idle_since(self, moment: tuple[float, float]) -> float:
-        """Seconds that lanes stood idle since then, together; to the length of a batch."""
-        (clock, busy), (then, before) = self.snapshot(), moment
+    def idle_since(self, start: tuple[float, float]) -> float:
+        """Idle seconds of all lanes since the snapshot ``start``, accurate to one batch."""
+        (clock, busy), (then, before) = self.snapshot(), start
         return max(0.0, self.count * (clock - then) - (busy - before))
 
-    def run(self, assemblies: Iterator[ShardAssembly], settled: Callable[[int], None]) -> Generator[ShardAssembly]:
-        """Each of ``assemblies``, whole, in order. ``settled`` is told after each batch how many images it gave.
+    def run(self, assemblies: Iterator[ShardAssembly], on_accepted: Callable[[int], None]) -> Generator[ShardAssembly]:
+        """Yields each of ``assemblies`` when complete, in order. After each batch, ``on_accepted`` is called with the
+        number of images that it added.
 
-        Whatever is raised by a batch or by ``settled`` ends all of it: nothing is begun any more, and what is under
-        way is waited for.
+        An error of a batch or of ``on_accepted`` stops the pool: no new batch is started, running ones are awaited.
         """
-        flying, open_ = deque[_PendingBatch](), deque[ShardAssembly]()
+        pending, open_shards = deque[_PendingBatch](), deque[ShardAssembly]()
         with ThreadPoolExecutor(self.count, thread_name_prefix="lane", initializer=self._enter) as pool:
             try:
-                while self._submit_batches(pool, assemblies, open_, flying):
-                    flight = flying.popleft()
-                    before = flight.assembly.slots.accepted
-                    flight.assembly.add_batch(flight.places_B, flight.batch.result())
-                    settled(flight.assembly.slots.accepted - before)
-                    while open_ and open_[0].is_complete:
-                        yield open_.popleft()
+                while self._submit_batches(pool, assemblies, open_shards, pending):
+                    oldest = pending.popleft()
+                    before = oldest.assembly.slots.accepted
+                    oldest.assembly.add_batch(oldest.slots_B, oldest.batch.result())
+                    on_accepted(oldest.assembly.slots.accepted - before)
+                    while open_shards and open_shards[0].is_complete:
+                        yield open_shards.popleft()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -73,33 +73,34 @@ class LanePool:
         self,
         pool: ThreadPoolExecutor,
         assemblies: Iterator[ShardAssembly],
-        open_: deque[ShardAssembly],
-        flying: deque[_PendingBatch],
+        open_shards: deque[ShardAssembly],
+        pending: deque[_PendingBatch],
     ) -> bool:
-        """Begin as many batches as fit; whether any is under way."""
-        while len(flying) < _BATCHES_PER_LANE * self.count and (found := _next_batch(assemblies, open_)) is not None:
-            assembly, places_B = found
-            work = assembly.prepare_batch(self._make, places_B)
-            flying.append(_PendingBatch(assembly, places_B, pool.submit(self._run_timed, work)))
-        return bool(flying)
+        """Start as many batches as fit. Returns whether any batch is in flight."""
+        limit = _BATCHES_PER_LANE * self.count
+        while len(pending) < limit and (found := _next_batch(assemblies, open_shards)) is not None:
+            assembly, slots_B = found
+            make_batch = assembly.prepare_batch(self._make, slots_B)
+            pending.append(_PendingBatch(assembly, slots_B, pool.submit(self._run_timed, make_batch)))
+        return bool(pending)
 
-    def _run_timed(self, work: Callable[[], Batch]) -> Batch:
+    def _run_timed(self, make_batch: Callable[[], Batch]) -> Batch:
         clock = time.perf_counter()
         try:
-            return work()
+            return make_batch()
         finally:
             with self._lock:
                 self._busy_seconds += time.perf_counter() - clock
 
 
 def _next_batch(
-    assemblies: Iterator[ShardAssembly], open_: deque[ShardAssembly]
+    assemblies: Iterator[ShardAssembly], open_shards: deque[ShardAssembly]
 ) -> tuple[ShardAssembly, np.ndarray] | None:
-    """The next batch of the first open shard that has one; another shard is opened where none has."""
-    for assembly in open_:
-        if len(places_B := assembly.next_slots()):
-            return assembly, places_B
-    if len(open_) < _MAX_OPEN_SHARDS and (fresh := next(assemblies, None)) is not None:
-        open_.append(fresh)
+    """The next batch of the first open shard that has one; if none has, another shard is opened."""
+    for assembly in open_shards:
+        if len(slots_B := assembly.next_slots()):
+            return assembly, slots_B
+    if len(open_shards) < _MAX_OPEN_SHARDS and (fresh := next(assemblies, None)) is not None:
+        open_shards.append(fresh)
         return fresh, fresh.next_slots()
     return None

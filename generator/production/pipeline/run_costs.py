@@ -1,4 +1,4 @@
-"""What shards took, added up: where the time of a build went, and how fast it was made. Imports no torch."""
+"""Sums of run records: the time and the speed of a build, by stage. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from generator.production.pipeline.stage_times import STAGES, Stage
 from generator.spec.canonical import FrozenModel
 from generator.store.base import Store
 
-_QUICK_READ, _QUICK_LISTED = 200, 1000  # runs that are looked at while somebody waits, of so many
+_QUICK_READ, _QUICK_LISTED = 200, 1000  # interactive callers read at most so many run records of the first so many
 _MAX_SLOWEST, _MAX_DEVICES = 5, 10
-_MIN_SECONDS = 1e-6  # seconds; shorter than that no clock tells
+_MIN_SECONDS = 1e-6  # seconds; avoids division by zero
 
 
 class Pace(FrozenModel):
-    """``shards`` shards together: images a second of one worker process, seconds of decoding for an image that was
-    accepted, and the share of the time that each stage took, in percent."""
+    """The speed of ``shards`` shards: images per second of one worker process, seconds of decoding per accepted image,
+    and each stage's share of the time in percent."""
 
     shards: int
     images_per_second: float
@@ -28,7 +28,7 @@ class Pace(FrozenModel):
 
 
 class StageCost(FrozenModel):
-    """One stage: seconds of the clock, lanes added up; their share in percent; seconds of processor time."""
+    """One stage: wall-clock seconds, summed over lanes; their share in percent; processor seconds."""
 
     seconds: float
     share: float
@@ -36,7 +36,7 @@ class StageCost(FrozenModel):
 
 
 class SlowShard(FrozenModel):
-    """A shard that took long: seconds from its first batch to its receipt, and the stage that took most of them."""
+    """A slow shard: seconds from its first batch to its receipt, and the stage that took most of them."""
 
     shard: int
     seconds: float
@@ -44,13 +44,13 @@ class SlowShard(FrozenModel):
 
 
 class RunCosts(FrozenModel):
-    """What ``runs`` runs took together.
+    """The sum of ``runs`` run records.
 
-    A shard is made again where its first worker was lost or late: its images count once among ``samples``, and again
-    among those ``made``; its seconds count again. So do ``shards`` and ``bytes`` count once, ``refused`` again.
-    ``began`` to ``ended`` is the clock on the wall, pauses included. ``process_seconds`` are those in which worker
-    processes had a shard to make: the time that is paid for. ``images_per_second`` are those that one process made in
-    that time; ``device_seconds_per_image`` are of those that count. ``processes``: how many took part (0: not told).
+    A shard has several records if its first worker was lost or late. ``samples``, ``shards`` and ``bytes`` count each
+    shard once; ``made`` (images), ``refused`` and all seconds count every record. ``began`` to ``ended`` is wall-clock
+    time, pauses included. ``process_seconds``: time in which worker processes worked on a shard, which is the time that
+    is paid for. ``images_per_second``: ``made`` per process second. ``device_seconds_per_image``: seconds of decoding
+    per image of ``samples``. ``processes``: number of worker processes (0: unknown).
     """
 
     runs: int
@@ -72,36 +72,36 @@ class RunCosts(FrozenModel):
 
     @property
     def wall_seconds(self) -> float | None:
-        """Seconds of the clock from the first batch to the last receipt."""
+        """Wall-clock seconds from the first batch to the last receipt; ``None`` if unknown."""
         if self.began is None or self.ended is None:
             return None
         return (self.ended - self.began).total_seconds()
 
     def price_per_million(self, per_hour: float) -> float:
-        """What a million accepted images cost, where an hour of one worker process costs ``per_hour``."""
+        """The price of a million accepted images if an hour of one worker process costs ``per_hour``."""
         return 1e6 * per_hour * self.process_seconds / 3600.0 / self.samples
 
 
 def sum_costs(runs: Sequence[RunRecord]) -> RunCosts | None:
-    """The sum of ``runs``; ``None`` without any."""
+    """The sum of ``runs``; ``None`` if there are none."""
     if not runs:
         return None
-    kept = {run.shard: run for run in runs}.values()
+    one_per_shard = {run.shard: run for run in runs}.values()
     samples, made, process_seconds = (
-        sum(run.samples for run in kept),
+        sum(run.samples for run in one_per_shard),
         sum(run.samples for run in runs),
         _process_seconds(runs),
     )
     ends = [(run.ended.timestamp() - run.elapsed_seconds, run.ended.timestamp()) for run in runs if run.ended]
-    kinds = dict.fromkeys(printable(f"{run.device} {run.execution}".strip()) for run in runs if run.device)
+    devices = dict.fromkeys(printable(f"{run.device} {run.execution}".strip()) for run in runs if run.device)
     slowest = sorted(runs, key=lambda run: (-run.elapsed_seconds, run.shard))[:_MAX_SLOWEST]
     return RunCosts(
         runs=len(runs),
-        shards=len(kept),
+        shards=len(one_per_shard),
         samples=samples,
         made=made,
         refused=sum(run.refused for run in runs),
-        bytes=sum(run.bytes for run in kept),
+        bytes=sum(run.bytes for run in one_per_shard),
         began=_clamped_datetime(min(begin for begin, _ in ends)) if ends else None,
         ended=_clamped_datetime(max(end for _, end in ends)) if ends else None,
         process_seconds=round(process_seconds, 3),
@@ -109,15 +109,15 @@ def sum_costs(runs: Sequence[RunRecord]) -> RunCosts | None:
         images_per_second=round(made / process_seconds, 1),
         device_seconds_per_image=round(sum(run.device_seconds for run in runs) / samples, 7),
         peak_device_bytes=max(run.peak_device_bytes for run in runs),
-        devices=tuple(kinds)[:_MAX_DEVICES],
+        devices=tuple(devices)[:_MAX_DEVICES],
         stages=_stage_costs(runs),
         slowest=tuple(_slow_shard(run) for run in slowest),
     )
 
 
 def pace(build: Store) -> Pace | None:
-    """The pace of the build whose prefix ``build`` is seen from; of a large one that of some shards. ``None`` where
-    nothing is known."""
+    """The pace of the build at the store ``build``; for a large build, that of a part of its shards. ``None`` if there
+    are no run records."""
     cost = sum_costs(read_run_records(build, most=_QUICK_READ, listed=_QUICK_LISTED).records)
     if cost is None:
         return None
@@ -130,8 +130,11 @@ def pace(build: Store) -> Pace | None:
 
 
 def _process_seconds(runs: Iterable[RunRecord]) -> float:
-    """Seconds in which processes had a shard in the making. One process may make two at once: the next is begun while
-    this one is uploaded; such seconds count once. Runs that name no process, or no end, are taken one by one."""
+    """Seconds during which a process worked on at least one shard, summed over processes.
+
+    A process may work on two shards at once, as it starts the next one during an upload; such seconds count once. The
+    seconds of records without a process or an end are simply added.
+    """
     alone, spans = 0.0, defaultdict[str, list[tuple[float, float]]](list)
     for run in runs:
         if run.ended is None or not run.process:
@@ -143,7 +146,7 @@ def _process_seconds(runs: Iterable[RunRecord]) -> float:
 
 
 def _covered_seconds(spans: Iterable[tuple[float, float]]) -> float:
-    """How much of a line is covered by ``spans``, which are sorted."""
+    """The length of the union of ``spans``, which are sorted."""
     covered, until = 0.0, float("-inf")
     for begin, end in spans:
         covered += max(0.0, end - max(begin, until))
@@ -170,10 +173,10 @@ def _slow_shard(run: RunRecord) -> SlowShard:
 
 
 def printable(text: str) -> str:
-    """``text`` that anybody may have written, without what would move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    """Untrusted ``text`` with unprintable characters, such as terminal escapes, replaced by ``?``."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _clamped_datetime(seconds: float) -> datetime:
-    """Whoever wrote them: what lies outside of the calendar is its end."""
+    """Run records are untrusted: times outside the range of ``datetime`` are clamped to it."""
     return datetime.fromtimestamp(min(max(seconds, -6e10), 2.5e11), UTC)

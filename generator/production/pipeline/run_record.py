@@ -1,4 +1,4 @@
-"""What one shard took, as it lies in ``runs/<lease>.json``. Imports no torch."""
+"""The run record of one shard: the time it took, stored as ``runs/<lease>.json``. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from generator.spec.recipe import MAX_SAMPLES, MAX_SHARDS
 
 MAX_RUN_RECORD_BYTES = 64 * 1024
 
-# Whoever may write beside the build may write anything here; sums of what is believed stay finite.
+# Run records are untrusted: anybody who can write beside the build can write them. The bounds keep sums finite.
 Seconds = Annotated[float, Field(ge=0.0, le=1e9)]
 Size = Annotated[int, Field(ge=0, le=10**15)]
 
@@ -21,10 +21,10 @@ Size = Annotated[int, Field(ge=0, le=10**15)]
 class RunRecord(BaseModel):
     """One shard, made and published under one lease.
 
-    ``seconds`` are of the clock, added up over ``lanes`` that work side by side, and ``wait`` is when these stood idle;
-    ``processor_seconds`` are of the threads that did the work. ``elapsed_seconds`` are from the first batch to the
-    receipt, which ``ended`` is the moment of. ``bytes`` are of archive and table; ``peak_device_bytes`` is how much of
-    the device's memory a batch took. ``process`` tells the worker processes apart, and nothing else of them.
+    ``seconds``: wall-clock seconds by stage, summed over the ``lanes`` that work in parallel; stage ``wait`` is their
+    idle time. ``processor_seconds``: processor time of the working threads. ``elapsed_seconds``: from the first batch
+    to the receipt, which was written at ``ended``. ``bytes``: size of archive and table. ``peak_device_bytes``: device
+    memory of one batch. ``process``: a random token that only tells the worker processes apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -49,11 +49,11 @@ class RunRecord(BaseModel):
 
     @property
     def device_seconds(self) -> float:
-        """Seconds of decoding, all lanes together."""
+        """Seconds of decoding, summed over all lanes."""
         return self.seconds.get("decode", 0.0)
 
     def facts(self) -> dict[str, Any]:
-        """What is stored: these fields, and the two rates that people look for."""
+        """The stored JSON: the fields, and two rates for human readers."""
         return self.model_dump(mode="json") | {
             "images_per_second": round(self.images_per_second, 2),
             "device_seconds_per_image": round(self.device_seconds / self.samples, 7),
@@ -62,5 +62,5 @@ class RunRecord(BaseModel):
 
 @cache
 def process_token() -> str:
-    """A name for this process that says nothing about the machine."""
+    """A random token for this process; it says nothing about the machine."""
     return secrets.token_hex(6)

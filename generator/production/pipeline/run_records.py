@@ -1,6 +1,6 @@
-"""What lies in ``runs/`` of a build, read. Imports no torch.
+"""Reads the run records below ``runs/`` of a build. Imports no torch.
 
-Wall-clock facts are hints: they may be lacking, or be anybody's; what does not parse is passed over.
+Run records are hints: they may be missing or forged. Records that do not parse are skipped.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from generator.errors import IntegrityError, StoreError, StoreUnavailable
 from generator.production.pipeline.run_record import MAX_RUN_RECORD_BYTES, RunRecord
 from generator.store.base import Store
 
-_READERS = 16  # at once
+_READERS = 16  # parallel reads
 
 
 class RunRecords(NamedTuple):
-    """Runs of a build: what was read, ``looked`` at so many, of ``found``; or of ``more`` than that."""
+    """The run records of a build: the ``records`` that parsed, of ``looked_at`` objects read, of ``found`` listed.
+
+    ``truncated``: there are more objects than were listed.
+    """
 
     records: tuple[RunRecord, ...]
     looked_at: int
@@ -30,22 +33,22 @@ class RunRecords(NamedTuple):
 
     @property
     def is_partial(self) -> bool:
-        """Whether there are others that were not looked at."""
+        """Whether there are run records that were not read."""
         return self.truncated or self.looked_at < self.found
 
 
 def read_run_records(build: Store, *, most: int, listed: int) -> RunRecords:
-    """Runs of the build whose prefix ``build`` is seen from: ``most`` of the first ``listed`` of them.
+    """The run records of the build at the store ``build``: at most ``most`` of the first ``listed`` ones.
 
-    Where there are more than ``most``, they are taken evenly: keys are random, but begin with who made the shard. The
-    first and the last one written are among them. Raises ``StoreError``.
+    If there are more than ``most``, they are chosen evenly from the sorted keys: a key is random, but begins with the
+    worker that made the shard. The first and the last one written are always included. Raises ``StoreError``.
     """
     infos = [(info.key, info.modified) for info in islice(build.list("runs/"), listed + 1)]
-    more, infos = len(infos) > listed, infos[:listed]
+    truncated, infos = len(infos) > listed, infos[:listed]
     keys = _choose_keys(infos, most)
     with ThreadPoolExecutor(_READERS) as pool:
         read = tuple(run for run in pool.map(lambda key: _read_record(build, key), keys) if run is not None)
-    return RunRecords(read, len(keys), len(infos), more)
+    return RunRecords(read, len(keys), len(infos), truncated)
 
 
 def _choose_keys(infos: Sequence[tuple[str, datetime]], most: int) -> list[str]:

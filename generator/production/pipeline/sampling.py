@@ -1,7 +1,7 @@
-"""Seeding to accepted latent points: for each index, the first attempt whose density reaches the floor.
+"""From noise to accepted latent points: for each index, the first attempt whose density reaches the floor.
 
-The recipe's ``draw`` and ``temperature`` act on the noise, before the latent distribution makes codes of it; so they
-hold for every family of distributions, and a row stays a pure function of (index, attempt).
+The recipe's ``draw`` and ``temperature`` act on the noise, before the latent distribution maps it to codes. They
+therefore work for every family of distributions, and a row stays a pure function of (index, attempt).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from generator.spec.seeding import Noise, noise
 
 @dataclass(frozen=True)
 class Draw:
-    """Accepted latent points of B samples, and how many draws were refused on the way."""
+    """Accepted latent points of B samples, and how many draws were refused before them."""
 
     z_BD: np.ndarray  # float64
     attempts_B: np.ndarray  # int64
@@ -31,7 +31,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws from one latent distribution as one recipe asks. Every row is a pure function of (index, attempt)."""
+    """Draws from one latent distribution as the recipe says. Every row is a pure function of (index, attempt)."""
 
     recipe: Recipe
     latents: LatentDistribution
@@ -40,9 +40,9 @@ class Sampler:
         check_draw(self.recipe, self.latents.dims, self.latents.clusters)
 
     def draw(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray) -> Draw:
-        """For each index the first acceptable attempt, from ``attempts_B`` (int64) on.
+        """For each index the first acceptable attempt, starting at ``attempts_B`` (int64).
 
-        Raises ``RejectionExhausted`` once a sample has used up ``max_attempts``.
+        Raises ``RejectionExhausted`` when a sample has used all of its ``max_attempts``.
         """
         found = self.draw_attempt(indices_B, attempts_B, labels_B)
         floor_B = self._density_floors(labels_B)
@@ -54,14 +54,14 @@ class Sampler:
         return found
 
     def draw_attempt(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray) -> Draw:
-        """What each index draws at exactly this attempt, accepted or not."""
+        """The draw of each index at exactly this attempt, accepted or not."""
         own = noise(self.recipe.seed, indices_B, attempts_B, self.latents.dims)
         drawn = self._sample_codes(Noise(own.choice_B, own.normal_BD * self.recipe.temperature), labels_B)
         log_density_B = self.latents.log_prob(drawn.z_BD, labels_B)
         return Draw(drawn.z_BD, attempts_B.copy(), drawn.cluster_B, log_density_B, 0)
 
     def _sample_codes(self, own: Noise, labels_B: np.ndarray) -> SampledCodes:
-        """Codes from the samples' own noise, as the recipe's ``draw`` asks."""
+        """Codes from the samples' own noise, according to the recipe's ``draw``."""
         draw = self.recipe.draw
         if isinstance(draw, ClusterDraw):
             choice_B = self.latents.choice_for_cluster(np.full(len(own), draw.cluster), labels_B)
@@ -74,7 +74,7 @@ class Sampler:
         return self.latents.sample(own, labels_B)
 
     def _sample_between(self, draw: BetweenDraw, own: Noise, labels_B: np.ndarray) -> SampledCodes:
-        """The cluster is that of the point on the line, so the uniform word is free to say how far along it lies."""
+        """Codes on the line. The point decides the cluster, so the uniform word can give the position on the line."""
         share_B1 = own.choice_B[:, None]
         line_BD = (1.0 - share_B1) * np.array(draw.start) + share_B1 * np.array(draw.end)
         middle = self.latents.to_noise(line_BD, labels_B)
@@ -84,7 +84,7 @@ class Sampler:
 
     @cached_property
     def _centre(self) -> Noise:
-        """The noise of the code to sample around, one row for each class (C rows): the same for every batch."""
+        """The noise of the code to sample around, one row per class (C rows); it is the same for every batch."""
         assert isinstance(self.recipe.draw, AroundDraw)
         rows = max(1, self.latents.classes)
         return self.latents.to_noise(np.tile(np.array(self.recipe.draw.code), (rows, 1)), np.arange(rows))
@@ -97,9 +97,9 @@ class Sampler:
 
 
 def _blend_noise(middle: Noise, own: Noise, distance: float) -> Noise:
-    """Noise in the cluster of ``middle``: normals that keep their own measure when both inputs have it."""
-    kept = sqrt(1.0 - distance * distance)
-    return Noise(middle.choice_B, kept * middle.normal_BD + distance * own.normal_BD)
+    """Noise in the cluster of ``middle``; its normals are standard normal if those of both inputs are."""
+    weight = sqrt(1.0 - distance * distance)
+    return Noise(middle.choice_B, weight * middle.normal_BD + distance * own.normal_BD)
 
 
 def replace_rows(draw: Draw, rows: np.ndarray, fresh: Draw) -> Draw:

@@ -1,4 +1,4 @@
-"""Shards: batches side by side, put together in the order of the plan; archive, table and receipt."""
+"""Makes shards: archive, table and receipt, from batches that are made in parallel and put in plan order."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ OnBatch = Callable[[int], None]  # called with the number of images made so far;
 
 @dataclass(frozen=True, eq=False)
 class TimedShard:
-    """A shard in memory, and what making it took, since ``begun`` (as ``time.perf_counter`` counts).
+    """A finished shard in memory, with its stage times. ``started``: its start, as ``time.perf_counter`` counts.
 
-    ``lanes`` worked side by side, on a device that had ``peak_bytes`` of its memory taken by a batch.
+    ``lanes``: number of threads that made it. ``peak_bytes``: device memory of one batch.
     """
 
     finished: FinishedShard
@@ -47,7 +47,7 @@ class TimedShard:
 
 @dataclass(frozen=True, eq=False)
 class ShardMaker:
-    """All that is resident for one recipe in one process; a shard is a pure function of its number."""
+    """Everything resident for one recipe in one process; a shard is a pure function of its number."""
 
     batcher: Batcher
     environment: Environment
@@ -60,26 +60,26 @@ class ShardMaker:
     def make_all(
         self, shards: Iterable[ShardPlan], name: str, on_batch: OnBatch = lambda _: None
     ) -> Generator[TimedShard]:
-        """``shards`` one after the other; while one is taken the next ones are made.
+        """Make ``shards`` in order; while the caller uses one, the next ones are made.
 
-        Samples whose image was refused come first in the next batch, at their next attempt, so that batches are full.
+        Samples whose image was refused come first in the next batch, at their next attempt, so batches stay full.
         """
-        dims, made = self.sampler.latents.dims, 0
+        dims, total = self.sampler.latents.dims, 0
 
-        def settled(count: int) -> None:
-            nonlocal made
-            made += count
-            on_batch(made)
+        def on_accepted(count: int) -> None:
+            nonlocal total
+            total += count
+            on_batch(total)
 
         with self.decoder.lanes() as (count, enter):
             lanes = LanePool(self.batcher.make, count, enter)
             opened = (ShardAssembly(self.recipe, shard, dims, lanes.snapshot()) for shard in shards)
-            with closing(lanes.run(opened, settled)) as assemblies:
+            with closing(lanes.run(opened, on_accepted)) as assemblies:
                 for assembly in assemblies:
                     yield self._finish(assembly, name, lanes)
 
     def remake(self, index: int, attempt: int, label: int) -> bytes:
-        """One sample's image file again, from the attempt in its row: nothing is decided anew."""
+        """One sample's image file again, from the attempt in its row; no filter is applied."""
         return self.batcher.remake(index, attempt, label)
 
     @property
@@ -99,23 +99,23 @@ class ShardMaker:
         return self.batcher.screen
 
     def _finish(self, assembly: ShardAssembly, name: str, lanes: LanePool) -> TimedShard:
-        made = self._add_receipt(assembly, name)
+        finished = self._add_receipt(assembly, name)
         assembly.times.add("wait", lanes.idle_since(assembly.started))
-        begun, _ = assembly.started
-        return TimedShard(made, assembly.times, begun, lanes.count, self.environment, self.decoder.peak_bytes)
+        started, _ = assembly.started
+        return TimedShard(finished, assembly.times, started, lanes.count, self.environment, self.decoder.peak_bytes)
 
     def _add_receipt(self, assembly: ShardAssembly, name: str) -> FinishedShard:
-        shard, filling = assembly.shard, assembly.slots
+        shard, slots = assembly.shard, assembly.slots
         with assembly.times.measure("write"):
             archive = assembly.writer.finish()
-            table = table_bytes(filling.rows, filling.hashes, self.recipe.classes)
+            table = table_bytes(slots.rows, slots.hashes, self.recipe.classes)
         receipt = Receipt(
             recipe=self.batcher.recipe_digest,
             environment=self.environment.digest,
             number=shard.number,
             samples=len(shard),
             counts=tuple(np.bincount(shard.labels_N, minlength=len(self.recipe.counts)).tolist()),
-            refused=filling.refused,
+            refused=slots.refused,
             shard=StoredFile(
                 key=shard_key(name, shard.number), digest=f"sha256:{assembly.writer.sha256}", size=len(archive)
             ),
@@ -125,7 +125,7 @@ class ShardMaker:
 
 
 def open_shard_maker(location: BuildLocation, bundle: Bundle, decoder: ResidentDecoder) -> ShardMaker:
-    """Everything resident for the recipe of ``location``. Raises ``SpecError`` where bundle and recipe do not fit."""
+    """The shard maker for the recipe of ``location``. Raises ``SpecError`` if bundle and recipe do not match."""
     recipe = location.recipe
     if bundle.digest != recipe.bundle:
         raise SpecError("bundle", f"the bundle {recipe.bundle}", bundle.digest)

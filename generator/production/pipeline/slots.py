@@ -1,4 +1,4 @@
-"""Which samples of a shard are drawn next, and what is known of those that are done."""
+"""The sample slots of one shard: which are drawn next, and the table rows of those that are done."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from generator.spec.recipe import Recipe
 
 @final
 class SampleSlots:
-    """A shard on its way: places 0 .. N - 1 of its samples, each drawn again until its image is accepted.
+    """The sample slots 0 .. N - 1 of one shard; each is drawn until its image is accepted.
 
-    ``rows`` is whole once all are done; ``hashes`` are those of the image files written so far, in order.
+    ``rows`` is complete when all slots are done. ``hashes``: sha256 of the image files written so far, in order.
     """
 
     def __init__(self, recipe: Recipe, shard: ShardPlan, dims: int) -> None:
@@ -42,47 +42,50 @@ class SampleSlots:
 
     @property
     def accepted(self) -> int:
-        """Samples with an accepted image."""
+        """Number of slots with an accepted image."""
         return int(self._accepted_N.sum())
 
     @property
     def available(self) -> int:
-        """Samples that may be drawn now."""
+        """Number of slots that can be drawn now."""
         return len(self._retry_M) + len(self._accepted_N) - self._next_new
 
     def next_slots(self) -> np.ndarray:
-        """Places of the next batch, int64: refused ones first, then new ones. Empty when all are drawn."""
-        again_B = self._retry_M[: self._recipe.batch]
-        end = min(self._next_new + self._recipe.batch - len(again_B), len(self._accepted_N))
-        places_B = np.concatenate([again_B, np.arange(self._next_new, end)])
-        self._retry_M, self._next_new = self._retry_M[len(again_B) :], end
-        return places_B
+        """The slots of the next batch, int64: refused ones first, then new ones. Empty when none can be drawn."""
+        retry_B = self._retry_M[: self._recipe.batch]
+        end = min(self._next_new + self._recipe.batch - len(retry_B), len(self._accepted_N))
+        slots_B = np.concatenate([retry_B, np.arange(self._next_new, end)])
+        self._retry_M, self._next_new = self._retry_M[len(retry_B) :], end
+        return slots_B
 
-    def record_batch(self, places_B: np.ndarray, draw: Draw, looked: ScreenResult) -> None:
-        """Note what was drawn for a batch: what passed is done, the rest goes to its next attempt.
+    def record_batch(self, slots_B: np.ndarray, draw: Draw, screened: ScreenResult) -> None:
+        """Record the result of a batch: slots that passed are done, the others go to their next attempt.
 
-        Raises ``RejectionExhausted`` for a sample that has none left.
+        Raises ``RejectionExhausted`` if a slot has no attempt left.
         """
-        self.rows.attempts_N[places_B] = draw.attempts_B
-        self.rows.clusters_N[places_B] = draw.clusters_B
-        self.rows.log_density_N[places_B] = draw.log_density_B
-        self.rows.confidence_N[places_B] = looked.confidence_B
-        self.rows.likely_NK.labels_NK[places_B] = looked.likely_BK.labels_NK
-        self.rows.likely_NK.probability_NK[places_B] = looked.likely_BK.probability_NK
-        self.rows.latents_ND[places_B] = draw.z_BD
-        self._accepted_N[places_B[looked.passed_B]] = True
-        again_M = places_B[~looked.passed_B]
-        self.refused += draw.refused + len(again_M)
-        self.rows.attempts_N[again_M] += 1
+        self.rows.attempts_N[slots_B] = draw.attempts_B
+        self.rows.clusters_N[slots_B] = draw.clusters_B
+        self.rows.log_density_N[slots_B] = draw.log_density_B
+        self.rows.confidence_N[slots_B] = screened.confidence_B
+        self.rows.likely_NK.labels_NK[slots_B] = screened.likely_BK.labels_NK
+        self.rows.likely_NK.probability_NK[slots_B] = screened.likely_BK.probability_NK
+        self.rows.latents_ND[slots_B] = draw.z_BD
+        self._accepted_N[slots_B[screened.passed_B]] = True
+        refused_M = slots_B[~screened.passed_B]
+        self.refused += draw.refused + len(refused_M)
+        self.rows.attempts_N[refused_M] += 1
         check_attempts(
-            self.rows.attempts_N[again_M],
+            self.rows.attempts_N[refused_M],
             self._recipe.max_attempts,
             accepted=self.accepted,
             drawn=self.accepted + self.refused,
         )
-        self._retry_M = np.concatenate([self._retry_M, again_M])
+        self._retry_M = np.concatenate([self._retry_M, refused_M])
 
     def writable_slots(self) -> Iterator[int]:
-        """Places that can be written now: done, and all before them as well. Each must be written before the next."""
+        """The slots that can be written now: done, like all slots before them.
+
+        The caller must append to ``hashes`` for each slot before it asks for the next one.
+        """
         while len(self.hashes) < len(self._accepted_N) and self._accepted_N[len(self.hashes)]:
             yield len(self.hashes)

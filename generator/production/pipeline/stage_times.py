@@ -1,4 +1,4 @@
-"""Where the time of a shard goes: seconds by stage, of the clock and of the processor. Never part of a commit."""
+"""Stage times of a shard: wall-clock and processor seconds by stage. Never part of a commit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 @final
 class StageTimes:
-    """Adds up what stages take, from any number of threads.
+    """Sums the time of each stage over any number of threads.
 
-    ``processor`` counts the calling threads alone: what a stage computes in threads of its own (BLAS, OpenMP) is not
-    among it.
+    ``processor`` counts the calling threads only, not the threads that a stage starts itself (BLAS, OpenMP).
     """
 
     def __init__(self) -> None:
@@ -26,7 +25,7 @@ class StageTimes:
 
     @contextmanager
     def measure(self, stage: Stage) -> Iterator[None]:
-        """Measure a block as part of ``stage``."""
+        """Add the time of the block to ``stage``."""
         clock, processor = time.perf_counter(), time.thread_time()
         try:
             yield
@@ -34,19 +33,19 @@ class StageTimes:
             self.add(stage, time.perf_counter() - clock, time.thread_time() - processor)
 
     def add(self, stage: Stage, clock: float, processor: float = 0.0) -> None:
-        """``clock`` and ``processor`` are seconds."""
+        """Add ``clock`` and ``processor`` seconds to ``stage``."""
         with self._lock:
             self._clock[stage] += clock
             self._processor[stage] += processor
 
     @property
     def clock(self) -> dict[Stage, float]:
-        """Seconds of the clock by stage; threads that work side by side each count."""
+        """Wall-clock seconds by stage, summed over threads."""
         with self._lock:
             return dict(self._clock)
 
     @property
     def processor(self) -> dict[Stage, float]:
-        """Seconds of processor time by stage."""
+        """Processor seconds by stage."""
         with self._lock:
             return dict(self._processor)

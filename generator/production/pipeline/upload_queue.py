@@ -1,4 +1,4 @@
-"""Shards into the store, beside the making of the next ones; and what each took, into ``runs/``."""
+"""Uploads shards while the next ones are made, and writes their run records to ``runs/``."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from generator.production.commit import BuildLocation, publish_shard, write_run_
 from generator.production.pipeline.run_record import RunRecord, process_token
 from generator.production.pipeline.shard_maker import TimedShard
 
-_MAX_WAITING = 1  # shards that wait while one is uploaded: a slow store slows the making down instead of filling memory
+# Shards queued behind the current upload: a slow store slows production down instead of filling memory.
+_MAX_WAITING = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """One shard on its way into the store, under one lease."""
+    """One shard to upload, made under one lease."""
 
     shard: TimedShard
     lease: str
 
     def publish(self, location: BuildLocation) -> RunRecord:
-        """Publish the shard; what it took. Raises what ``publish_shard`` raises."""
+        """Publish the shard and write its run record, which is returned. Raises the errors of ``publish_shard``."""
         with self.shard.times.measure("upload"):
             publish_shard(location, self.shard.finished)
         run = self._run_record()
-        with suppress(StoreError):  # the shard is done; nobody makes it again for want of its times
+        with suppress(StoreError):  # a missing run record must not fail a finished shard
             write_run_record(location, self.lease, run.facts())
         return run
 
     def _run_record(self) -> RunRecord:
-        made, times = self.shard.finished.receipt, self.shard.times
+        receipt, times = self.shard.finished.receipt, self.shard.times
         return RunRecord(
-            shard=made.number,
-            samples=made.samples,
-            refused=made.refused,
-            bytes=made.shard.size + made.table.size,
+            shard=receipt.number,
+            samples=receipt.samples,
+            refused=receipt.refused,
+            bytes=receipt.shard.size + receipt.table.size,
             ended=datetime.now(UTC),
             elapsed_seconds=round(time.perf_counter() - self.shard.started, 6),
             lanes=self.shard.lanes,
@@ -56,21 +57,21 @@ class Upload:
 
 @final
 class UploadQueue:
-    """A thread that uploads one shard after the other. Leaving the block waits for all of them.
+    """A context manager with one thread that uploads shards in order. Its exit waits for all uploads.
 
-    An upload that failed raises at the next ``hand``, or at the end.
+    The error of a failed upload is raised by a later ``submit``, or at the exit.
     """
 
     def __init__(self, location: BuildLocation) -> None:
-        self._place = location
+        self._location = location
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._pending = deque[Future[RunRecord]]()
 
     def submit(self, upload: Upload) -> None:
-        """Upload it as soon as those before it are; waits while there are too many of them."""
+        """Queue ``upload``. Blocks while the queue is full."""
         while len(self._pending) > _MAX_WAITING or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
-        self._pending.append(self._thread.submit(upload.publish, self._place))
+        self._pending.append(self._thread.submit(upload.publish, self._location))
 
     def __enter__(self) -> UploadQueue:
         return self

@@ -1,1 +1,4 @@
-"""How fast this machine makes images, and what the limit is. Imports nothing here: ``suggestion`` needs no torch."""
+"""Measures how fast this machine makes images, and what limits it.
+
+This file imports nothing, so that ``suggestion`` can be used without torch.
+"""

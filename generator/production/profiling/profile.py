@@ -1,7 +1,8 @@
-"""Each stage alone, decoding alone, and the whole: what a machine could do, and how much of that it does.
+"""Measures each stage alone, decoding alone, and the whole pipeline, and compares throughput with the limit.
 
-The limit is min(images a second of the decoder alone, cores / processor seconds per image of all necessary stages, each
-measured alone). The share of the limit is what is lost to everything else: waiting, handing over, memory.
+The limit is min(images per second of the decoder alone, cores / processor seconds per image of all necessary stages,
+each measured alone). The whole pipeline reaches only a share of it: the rest is lost to waiting, to handing over
+between threads, and to memory.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from generator.spec.canonical import FrozenModel
 from generator.spec.plan import Plan
 from generator.spec.recipe import Execution, JobSpec, Order, Recipe
 
-_MIN_SECONDS = 1.0  # that each stage is measured for, at least, and at least twice
+_MIN_SECONDS = 1.0  # minimum measuring time of a stage
 
 
 class Profile(FrozenModel):
-    """What was measured. Rates are images a second; ``alone`` is processor seconds of an image in each stage, measured
-    by itself; ``share`` is the share of each stage in the time of the whole, in percent."""
+    """Measurements of one machine. Rates are images per second. ``alone``: processor seconds per image of each stage,
+    measured by itself. ``share``: each stage's share of the time of the whole pipeline, in percent."""
 
     device: str
     execution: Execution
@@ -62,7 +63,7 @@ def profile(
     compiling: CompileOptions | None = None,
     price_per_hour: float | None = None,
 ) -> Profile:
-    """Measure ``recipe`` on this machine; shards go below ``scratch``. Raises what ``build`` raises."""
+    """Measure ``recipe`` on this machine; shards are written below ``scratch``. Raises the errors of ``build``."""
     spec = JobSpec(recipe=recipe, order=Order(destination=str(scratch / "whole"), name="bench"))
     location, compiling = locate_build(spec), compiling or CompileOptions()
     decoder = open_decoder(location, bundle, device, compiling)
@@ -74,9 +75,8 @@ def profile(
         before = _measure_decode_rate(maker, lanes, enter)
     times, rate, busy = _measure_build(maker, location)
     with decoder.lanes() as (lanes, enter):
-        decode_rate = max(
-            before, _measure_decode_rate(maker, lanes, enter)
-        )  # what others on this machine do only slows
+        # Other processes can only slow decoding down, so the faster measurement counts.
+        decode_rate = max(before, _measure_decode_rate(maker, lanes, enter))
     limit = min(decode_rate, cores / sum(alone.values()))
     cuda = decoder.device.type == "cuda"
     feeding = decode_rate * (sum(alone.values()) - alone["decode"])
@@ -104,7 +104,7 @@ def profile(
 
 
 def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
-    """Processor seconds of an image in each stage. On a device beside the CPU decoding costs what its caller spends."""
+    """Processor seconds per image of each stage. On a GPU, decoding counts the processor time of the calling thread."""
     batcher, recipe = maker.batcher, maker.recipe
     shard = Plan(recipe).shard(0)
     rows = slice(0, min(recipe.batch, len(shard)))
@@ -113,33 +113,33 @@ def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
     draw = batcher.sampler.draw(indices_B, attempts_B, labels_B)
     z_BD = draw.z_BD.astype(np.float32)
     images_BHWC = batcher.decoder.decode(z_BD)
-    looked = batcher.screen.check(images_BHWC, labels_B)
-    passed_BHWC = images_BHWC[looked.passed_B]
+    screened = batcher.screen.check(images_BHWC, labels_B)
+    passed_BHWC = images_BHWC[screened.passed_B]
     files = batcher.encoder.encode_many(passed_BHWC)
     with maker.decoder.lanes() as (_, enter), ThreadPoolExecutor(1, initializer=enter) as lane:
 
         def cost(run: Callable[[], Any], images: int) -> float:
             return lane.submit(_min_processor_seconds, run).result() / images
 
-        found: dict[Stage, float] = {
+        costs: dict[Stage, float] = {
             "latents": cost(lambda: batcher.sampler.draw(indices_B, attempts_B, labels_B), len(indices_B)),
             "decode": cost(lambda: batcher.decoder.decode(z_BD), len(z_BD)),
             "screen": cost(lambda: batcher.screen.check(images_BHWC, labels_B), len(z_BD)),
             "encode": cost(lambda: batcher.encoder.encode_many(passed_BHWC), len(files)),
-            "write": cost(lambda: batcher.pack(files, indices_B, labels_B, draw, looked), len(files)),
+            "write": cost(lambda: batcher.pack(files, indices_B, labels_B, draw, screened), len(files)),
         }
-    made = maker.make(shard, "bench")
+    finished = maker.make(shard, "bench")
     clock, number = time.process_time(), 0
     while number < 2 or time.process_time() - clock < _MIN_SECONDS / 4:
         order = Order(destination=f"{destination}-{number}", name="bench")
-        publish_shard(locate_build(JobSpec(recipe=recipe, order=order)), made)
+        publish_shard(locate_build(JobSpec(recipe=recipe, order=order)), finished)
         number += 1
-    found["upload"] = (time.process_time() - clock) / (number * len(shard))
-    return found
+    costs["upload"] = (time.process_time() - clock) / (number * len(shard))
+    return costs
 
 
 def _min_processor_seconds(run: Callable[[], Any]) -> float:
-    """The least processor seconds of several runs: what others on this machine do only adds."""
+    """The minimum processor seconds of several runs: other processes can only add to them."""
     costs, end = list[float](), time.perf_counter() + _MIN_SECONDS
     run()
     while len(costs) < 3 or time.perf_counter() < end:
@@ -150,7 +150,7 @@ def _min_processor_seconds(run: Callable[[], Any]) -> float:
 
 
 def _measure_decode_rate(maker: ShardMaker, lanes: int, enter: Callable[[], None]) -> float:
-    """Images a second of the decoder alone, with all lanes."""
+    """Images per second of the decoder alone, with all lanes."""
     z_BD = np.zeros((maker.recipe.batch, maker.decoder.dims), dtype=np.float32)
     with ThreadPoolExecutor(lanes, initializer=enter) as pool:
         list(pool.map(maker.decoder.decode, [z_BD] * lanes))
@@ -162,15 +162,15 @@ def _measure_decode_rate(maker: ShardMaker, lanes: int, enter: Callable[[], None
 
 
 def _measure_build(maker: ShardMaker, location: BuildLocation) -> tuple[dict[Stage, float], float, float]:
-    """Seconds by stage, images a second, and cores that were busy, of the whole recipe into ``location``."""
+    """Build the whole recipe at ``location``. Returns seconds by stage, images per second, mean busy cores."""
     seconds = dict.fromkeys(STAGES, 0.0)
-    clock, processor, shards = time.perf_counter(), time.process_time(), []
-    with UploadQueue(location) as uploads, closing(maker.make_all(Plan(maker.recipe), location.name)) as line:
-        for number, shard in enumerate(line):
+    clock, processor, shard_times = time.perf_counter(), time.process_time(), []
+    with UploadQueue(location) as uploads, closing(maker.make_all(Plan(maker.recipe), location.name)) as timed_shards:
+        for number, shard in enumerate(timed_shards):
             uploads.submit(Upload(shard, f"bench-{number}"))
-            shards.append(shard.times)
+            shard_times.append(shard.times)
     elapsed, used = time.perf_counter() - clock, time.process_time() - processor
-    for times in shards:
+    for times in shard_times:
         for stage, taken in times.clock.items():
             seconds[stage] += taken
     return seconds, maker.recipe.total / elapsed, used / elapsed

@@ -1,4 +1,7 @@
-"""A bundle of random weights, to measure a machine without one of your own: its images show nothing, at full cost."""
+"""A bundle with random weights, for measuring a machine without a trained bundle.
+
+Its images show nothing, but cost as much to decode as those of a trained bundle.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ _CLASSES, _DIMS, _CLUSTERS = 10, 64, 1
 
 
 def random_bundle(directory: Path, size: int) -> Bundle:
-    """RGB images of ``size`` pixels a side, 64 latent dimensions, ten classes with one cluster each."""
+    """A bundle for RGB images of ``size`` x ``size`` pixels: 64 latent dimensions, ten classes, one cluster each."""
     config = StackedConfig(size=size, channels=3, latent_dim=_DIMS, width=32)
     torch.manual_seed(0)
     decoder, encoder, rng = build_decoder(config), build_encoder(config), np.random.default_rng(0)

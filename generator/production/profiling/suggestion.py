@@ -1,4 +1,4 @@
-"""How many processes and threads a worker should have on this machine. Imports no torch."""
+"""Suggests how many processes and threads a worker should have on this machine. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from pathlib import Path
 
 from generator.spec.canonical import FrozenModel
 
-_PROCESS_BYTES = 10**9  # of one process that holds a decoder: 0.6 GB with torch alone [measured], and its batches
-_MIN_PER_DEVICE = 2  # processes for one GPU at least: one shard is uploaded while the next is decoded
-_BUSY_CORES = 0.7  # of a core that a process beside a GPU can keep busy before its threads wait for Python
+_PROCESS_BYTES = 10**9  # memory of a process that holds a decoder: 0.6 GB with torch alone [measured], and its batches
+_MIN_PER_DEVICE = 2  # minimum of processes for one GPU: one uploads a shard while another decodes
+_BUSY_CORES = 0.7  # cores that one process on a GPU can keep busy before its threads wait for the GIL
 
 
 class WorkerSuggestion(FrozenModel):
-    """``concurrency`` processes of one worker with ``threads`` CPU threads each."""
+    """Settings of one worker: ``concurrency`` processes with ``threads`` CPU threads each."""
 
     concurrency: int
     threads: int
 
 
 def suggest_worker(*, cuda: bool, cores: int | None = None, feeding: float = 0.0) -> WorkerSuggestion:
-    """For a worker on ``cores`` (all that this process may use), on one CUDA device or none.
+    """The suggestion for a worker with ``cores`` (default: all that this process may use), with or without a GPU.
 
-    On a CPU one process a core, of one thread: they never wait for each other, neither in a layer nor for Python. On a
-    GPU as many as it takes to keep up with it: ``feeding`` is how many cores all but decoding takes at its full speed.
+    On a CPU: one process per core, with one thread each, so that none waits for another inside a layer or for the GIL.
+    On a GPU: as many processes as keep the GPU busy. ``feeding``: how many cores all other stages need when the GPU
+    decodes at full speed. Memory limits both.
     """
     cores = cores or usable_cores()
-    most = max(1, available_memory() // _PROCESS_BYTES)
+    memory_limit = max(1, available_memory() // _PROCESS_BYTES)
     wanted = max(_MIN_PER_DEVICE, ceil(feeding / _BUSY_CORES)) if cuda else cores
-    concurrency = max(1, min(wanted, cores, most))
+    concurrency = max(1, min(wanted, cores, memory_limit))
     return WorkerSuggestion(concurrency=concurrency, threads=max(1, cores // concurrency))
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory() -> int:
-    """Memory that is free or can be freed; much, where the system does not say."""
+    """Bytes of memory that are free or can be freed; 2**40 if the system does not report them."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

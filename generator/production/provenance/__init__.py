@@ -1,1 +1,1 @@
-"""What a build says about itself: per-sample table, receipts, manifest, card, Croissant file, preview."""
+"""The metadata of a build: per-sample table, receipts, manifest, environment, card, Croissant file, preview."""

@@ -1,4 +1,4 @@
-"""The dataset card: ``README.md``, which the Hugging Face hub shows and which a person opens first.
+"""The dataset card ``README.md``, which the Hugging Face hub shows.
 
 Front matter: https://huggingface.co/docs/hub/datasets-cards. A pure function of the manifest.
 """
@@ -22,7 +22,7 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B")
 
 
 def card_bytes(manifest: Manifest) -> bytes:
-    """``README.md`` as UTF-8, a pure function of the manifest; its ``extras`` are not looked at."""
+    """``README.md`` as UTF-8, a pure function of the manifest without its ``extras``."""
     front = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True, width=1000)
     sections = (
         _intro_section(manifest),
@@ -49,7 +49,7 @@ def _front_matter(manifest: Manifest) -> dict[str, Any]:
 
 
 def _features(manifest: Manifest) -> list[dict[str, Any]]:
-    """What `datasets` finds in a sample; without it, it would guess, and know no class names."""
+    """The features of a sample for the `datasets` library, which would otherwise guess them without class names."""
     names = {str(label): name for label, name in enumerate(manifest.classes)}
     labelled = bool(names)
     facts = {
@@ -82,11 +82,11 @@ def _size_category(samples: int) -> str:
 def _intro_section(manifest: Manifest) -> str:
     image = manifest.image
     kind = "grey" if image.channels == 1 else "colour"
-    sorts = f", in {len(manifest.classes)} classes" if manifest.classes else ""
+    classes = f", in {len(manifest.classes)} classes" if manifest.classes else ""
     return f"""
 # {manifest.name}
 
-{manifest.samples:,} **synthetic** {kind} images of {image.height} x {image.width} pixels{sorts}. None of them was
+{manifest.samples:,} **synthetic** {kind} images of {image.height} x {image.width} pixels{classes}. None of them was
 photographed, scanned or drawn: each is a random point of a latent space that a model learned from real images,
 decoded. Every image file says so itself, in its XMP packet: IPTC digital source type
 [`trainedAlgorithmicMedia`]({SOURCE_TYPE}).
@@ -143,17 +143,17 @@ def _classes_section(manifest: Manifest) -> str:
         f"| {label} | {_escape_markdown(name)} | {count:,} |"
         for label, (name, count) in enumerate(rows[:MAX_CLASS_ROWS])
     ]
-    if more := rows[MAX_CLASS_ROWS:]:
-        lines.append(f"| ... | {len(more)} more classes | {sum(count for _, count in more):,} |")
+    if rest := rows[MAX_CLASS_ROWS:]:
+        lines.append(f"| ... | {len(rest)} more classes | {sum(count for _, count in rest):,} |")
     return "\n".join(["## Classes", "", "| label | class | images |", "|---:|---|---:|", *lines, ""])
 
 
 def _origin_section(manifest: Manifest) -> str:
-    made, recipe = manifest.provenance, Recipe.model_validate(manifest.recipe)
+    provenance, recipe = manifest.provenance, Recipe.model_validate(manifest.recipe)
     facts = {
-        "real images": f"{_escape_markdown(made.source)}, fingerprint `{made.source_fingerprint}`",
-        "model": f"{_escape_markdown(made.model)}, in bundle `{made.bundle}`",
-        "sampler": _escape_markdown(made.sampler),
+        "real images": f"{_escape_markdown(provenance.source)}, fingerprint `{provenance.source_fingerprint}`",
+        "model": f"{_escape_markdown(provenance.model)}, in bundle `{provenance.bundle}`",
+        "sampler": _escape_markdown(provenance.sampler),
         "recipe": f"`{manifest.recipe_digest}`, whole in [{RECIPE_KEY}]({RECIPE_KEY})",
         "seed": str(recipe.seed),
         "drawn from": _describe_draw(recipe),
@@ -201,5 +201,5 @@ def _image_extension(manifest: Manifest) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    """``text`` as Markdown that shows exactly it, inside a table too."""
+    """``text`` escaped for Markdown, also inside a table."""
     return re.sub(r"([\\`*_{}\[\]<>|~&$])", r"\\\1", text)

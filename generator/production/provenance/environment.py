@@ -1,7 +1,7 @@
-"""Where a build's bytes come from: the facts of a process that can change a pixel or a compressed byte.
+"""The environment of a process: everything that can change a pixel or a compressed byte of a build.
 
-The first process of a build fixes them with a conditional put; a process that differs writes no shard of that build.
-The release of latentmill is not among them: what it may change is covered by ``recipe_version``.
+The first process of a build fixes its environment with a conditional put; a process that differs writes no shard of
+that build. The release of latentmill is not included: changes by a release are covered by ``recipe_version``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Environment(FrozenModel):
 
 
 def describe_differences(ours: Environment, theirs: Environment) -> str:
-    """What differs, as a person reads it: ``torch 2.13.0 instead of 2.12.1, ...``."""
+    """The differences as text: ``torch 2.13.0 instead of 2.12.1, ...``."""
     one, two = _flatten(ours), _flatten(theirs)
     names = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
     return ", ".join(f"{name} {one.get(name, 'absent')} instead of {two.get(name, 'absent')}" for name in names)

@@ -1,4 +1,4 @@
-"""The environment of this process. The only file of its package that imports torch."""
+"""The environment of this process. The only file of this package that imports torch."""
 
 from __future__ import annotations
 

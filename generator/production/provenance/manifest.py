@@ -1,4 +1,4 @@
-"""Receipts (one per finished shard) and the manifest (the commit), with the names of everything in a build.
+"""Receipts (one per finished shard), the manifest (the commit), and the keys of all objects of a build.
 
 Both are pure functions of recipe, environment and dataset name: no time, no host, no worker.
 """
@@ -21,8 +21,8 @@ CROISSANT_KEY = "croissant.json"
 PREVIEW_KEY = "preview.jpg"
 
 MAX_RECIPE_BYTES = MAX_JSON_BYTES
-MAX_RECEIPT_BYTES = 8 * 2**20  # most of it, if there are many classes, the counts
-MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, the preview
+MAX_RECEIPT_BYTES = 8 * 2**20  # with many classes, most of it is the counts
+MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, and the preview, each
 MAX_MANIFEST_BYTES = 2**30  # 999,999 receipts of few classes
 
 Size = Annotated[int, Field(ge=0, lt=2**53)]
@@ -30,7 +30,7 @@ ShardNumber = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
 
 
 def build_prefix(name: str, build_id: str) -> str:
-    """Where a build lies below its destination."""
+    """The prefix of a build below its destination."""
     return f"{name}/builds/{build_id}"
 
 
@@ -55,21 +55,21 @@ class StoredFile(FrozenModel):
 
 
 class Receipt(FrozenModel):
-    """One finished shard. Its existence says that shard and table are stored, whole, with these digests."""
+    """One finished shard. If it exists, archive and table are stored completely, with these digests."""
 
     receipt_version: Literal[1] = 1
     recipe: Digest
     environment: Digest
     number: ShardNumber
-    samples: Annotated[int, Field(ge=0, le=100_000, strict=True)]  # no shard has more
+    samples: Annotated[int, Field(ge=0, le=100_000, strict=True)]  # the maximum of a shard
     counts: tuple[Size, ...]  # per class; a single count when unlabelled
-    refused: Size  # draws that the filters refused on the way to these samples
+    refused: Size  # draws that the filters refused before these samples
     shard: StoredFile
     table: StoredFile
 
 
 class Provenance(FrozenModel):
-    """Where the decoder and the latent distribution came from."""
+    """The origin of the decoder and the latent distribution."""
 
     bundle: Digest
     model: str
@@ -79,7 +79,7 @@ class Provenance(FrozenModel):
 
 
 class ImageFacts(FrozenModel):
-    """What every image of the build is: height and width in pixels, 1 (grey) or 3 (RGB) channels, file format."""
+    """The format of all images of the build: height and width in pixels, 1 (grey) or 3 (RGB) channels, file format."""
 
     height: int
     width: int
@@ -109,6 +109,6 @@ class Manifest(FrozenModel):
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """The manifest in the stored bytes ``data``. Raises ``DatasetError`` naming what is wrong with it."""
+    """Parse the stored bytes ``data`` of a manifest. Raises ``DatasetError`` naming the wrong field."""
     document = read_json(data, field=MANIFEST_KEY, error=DatasetError, limit=MAX_MANIFEST_BYTES)
     return validate(Manifest, document, field=MANIFEST_KEY, error=DatasetError)

@@ -1,7 +1,7 @@
-"""The preview of a build: some of its images on one sheet, itself marked synthetic.
+"""The preview of a build: a contact sheet of some of its images, itself marked as synthetic.
 
-Labelled: one row a class, its name at the left. Unlabelled: a grid. Small images are enlarged by whole factors, with
-hard pixel edges, so that what is seen is what is stored; large ones are reduced by whole factors.
+Labelled: one row per class, with its name at the left. Unlabelled: a grid. Small images are enlarged by integer
+factors without interpolation, so that the stored pixels are visible; large ones are reduced by integer factors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def preview_bytes(
 ) -> bytes:
     """A contact sheet as a marked JPEG, from (image uint8 HWC of C in {1, 3}, label or ``None``); at least one sample.
 
-    The first ``PER_ROW`` images of the first ``ROWS`` classes that occur; without classes the first ``GRID`` squared.
+    The first ``PER_ROW`` images of the first ``ROWS`` classes that occur. Without classes, the first
+    ``GRID_SIDE`` squared images.
     """
     rows = _class_rows(samples, classes) if classes else _grid_rows(samples)
     return image_encoder(JpegSettings(quality=92), recipe_version)(_contact_sheet(rows))
@@ -76,7 +77,7 @@ def _scale_image(image_HWC: np.ndarray) -> Image.Image:
 
 
 def _row_title(name: str, label: int) -> str:
-    """``name`` in ASCII, which is all that the bundled font has: without its accents, or as a number."""
+    """``name`` in ASCII, as the bundled font has no other characters: without accents, or replaced by the label."""
     plain = "".join(char for char in unicodedata.normalize("NFKD", name) if not unicodedata.combining(char))
     if not plain.isascii():
         return f"class {label}"

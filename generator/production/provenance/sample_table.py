@@ -1,11 +1,11 @@
-"""The per-sample table of a shard: one row for every image, enough to make it again and to check it.
+"""The per-sample table of a shard: one row per image, with everything needed to make it again and to check it.
 
 Columns: ``index`` int64, ``attempt`` int32, ``key`` string, ``label`` int32 (null when unlabelled), ``class`` string
 (null when unlabelled), ``cluster`` int32, ``log_density`` float64 (natural logarithm, given the label),
-``label_confidence`` float32 (the judge's probability of the label; null where no judge looked),
-``likely_labels`` list of int32 and ``likely_probabilities`` list of float64 (its most likely labels, 16 at most, the
-most likely one first; null where no judge looked),
-``image_sha256`` string (64 hex digits), ``latent`` fixed-size list of float32: exactly what the decoder received.
+``label_confidence`` float32 (the judge's probability of the label; null without a label check),
+``likely_labels`` list of int32 and ``likely_probabilities`` list of float64 (the judge's most likely labels, at most
+16, most likely first; null without a label check),
+``image_sha256`` string (64 hex digits), ``latent`` fixed-size list of float32: the exact input of the decoder.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from generator.errors import IntegrityError
 from generator.models.screening.soft_labels import SoftLabels
 
-MAX_ROWS = 100_000  # of a table, as a shard has no more samples
-_ROW_BYTES = 8192  # a latent point of 512 numbers, a class name, a digest; and as much again
+MAX_ROWS = 100_000  # the maximum of samples in a shard
+_ROW_BYTES = 8192  # twice the size of a latent point with 512 numbers, a class name, and a digest
 _OVERHEAD_BYTES = 2**20
 
 
@@ -33,13 +33,13 @@ class SampleRows:
     labels_N: np.ndarray  # int64
     clusters_N: np.ndarray  # int32
     log_density_N: np.ndarray  # float64
-    confidence_N: np.ndarray  # float32, NaN where no judge looked
-    likely_NK: SoftLabels  # K is 0 where no judge looked
+    confidence_N: np.ndarray  # float32, NaN without a label check
+    likely_NK: SoftLabels  # K is 0 without a label check
     latents_ND: np.ndarray  # float32
 
 
 def sample_key(index: int) -> str:
-    """The name of sample ``index`` inside a shard: nine digits or more."""
+    """The key of sample ``index`` inside a shard: at least nine digits."""
     return f"{index:09d}"
 
 
@@ -82,8 +82,8 @@ def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> l
     try:
         file = pq.ParquetFile(io.BytesIO(data))
         _check_table_size(file.metadata, field)
-        if lacking := set(columns or ()) - set(file.schema_arrow.names):
-            raise IntegrityError(field, f"the columns {columns}", f"none called {', '.join(sorted(lacking))}")
+        if missing := set(columns or ()) - set(file.schema_arrow.names):
+            raise IntegrityError(field, f"the columns {columns}", f"none called {', '.join(sorted(missing))}")
         rows: list[dict[str, Any]] = file.read(columns=columns).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as broken:
         raise IntegrityError(field, "a Parquet table", f"bytes that do not parse ({broken})") from broken
@@ -91,7 +91,7 @@ def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> l
 
 
 def _check_table_size(metadata: Any, field: str) -> None:
-    """A few bytes may unfold to any number of rows, and one row to any number of bytes."""
+    """Guard against decompression bombs: check the number of rows and the uncompressed size before reading."""
     groups = [metadata.row_group(number) for number in range(min(metadata.num_row_groups, MAX_ROWS))]
     rows, size = metadata.num_rows, sum(group.total_byte_size for group in groups)
     if not 0 <= rows <= MAX_ROWS or not 0 <= size <= _OVERHEAD_BYTES + rows * _ROW_BYTES:

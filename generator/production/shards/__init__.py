@@ -1,4 +1,4 @@
-"""Shard formats: each one writer and one reader. WebDataset tar is the default."""
+"""Shard formats, each with a writer and a reader. WebDataset tar is the default."""
 
 from generator.production.shards.webdataset import Member, TarWriter, read_samples, sample_block
 

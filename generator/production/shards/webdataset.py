@@ -34,9 +34,9 @@ class Member:
 
 
 class TarWriter:
-    """Collects samples in memory, hashing them as they come; ``finish`` gives the whole archive.
+    """Collects samples in memory and hashes them as they are added; ``finish`` returns the archive.
 
-    Memory is bounded by the shard.
+    It needs as much memory as the shard.
     """
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class TarWriter:
         self.append_block(sample_block(key, members))
 
     def append_block(self, block: bytes) -> None:
-        """Append one sample as ``sample_block`` gives it."""
+        """Append one sample in the form that ``sample_block`` returns."""
         self._blocks.append(block)
         self._size += len(block)
         self._hash.update(block)
 
     def finish(self) -> bytes:
-        """The archive: two zero blocks, then padding to a whole record. Once."""
+        """The archive, ended by two zero blocks and padded to a whole record. Must be called only once."""
         size = self._size + 2 * _BLOCK
         self.append_block(bytes(2 * _BLOCK + -size % _RECORD))
         blocks, self._blocks = self._blocks, []
@@ -61,12 +61,12 @@ class TarWriter:
 
     @property
     def sha256(self) -> str:
-        """Of all bytes so far, 64 hexadecimal digits."""
+        """sha256 of all bytes so far, 64 hexadecimal digits."""
         return self._hash.hexdigest()
 
 
 def sample_block(key: str, members: list[Member]) -> bytes:
-    """One sample as it stands in an archive: each member behind its header, filled up to whole blocks."""
+    """The archive bytes of one sample: each member after its header, padded to whole blocks."""
     parts = []
     for member in members:
         size = len(member.data)
@@ -75,7 +75,7 @@ def sample_block(key: str, members: list[Member]) -> bytes:
 
 
 def ustar_header(name: str, size: int) -> bytes:
-    """512 bytes, equal to what ``tarfile`` writes for a plain ``name`` (up to 100 ASCII characters), much sooner."""
+    """The 512 bytes that ``tarfile`` writes for ``name`` (at most 100 ASCII characters), but faster."""
     plain, size_field = name.encode("ascii"), b"%011o\0" % size
     assert len(plain) <= 100
     assert len(size_field) == 12
@@ -86,7 +86,7 @@ def ustar_header(name: str, size: int) -> bytes:
 def read_samples(data: bytes, *, field: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of one archive as (key, {extension: bytes}), in order. Raises ``IntegrityError`` naming ``field``.
 
-    Read is what ``TarWriter`` writes and nothing else: no links, no extended headers, no names that lead elsewhere.
+    Only archives as ``TarWriter`` writes them are read: no links, no extended headers, no paths in names.
     """
     key, files = "", dict[str, bytes]()
     for stem, extension, content in _read_members(data, field):
@@ -111,11 +111,11 @@ def _read_members(data: bytes, field: str) -> Iterator[tuple[str, str, bytes]]:
         yield stem, extension, data[place : place + size]
         place += size + -size % _BLOCK
     if len(data) - place < 2 * _BLOCK or data[place:].strip(b"\0"):
-        raise IntegrityError(field, "a tar archive that ends in blocks of zeros", "something else at its end")
+        raise IntegrityError(field, "a tar archive that ends in blocks of zeros", "other bytes at its end")
 
 
 def _parse_header(header: bytes, field: str, place: int) -> tuple[str, int]:
-    """Name and size in a header that is, byte for byte, one of ours."""
+    """Name and size of a header that must equal, byte for byte, one that ``ustar_header`` writes."""
     name = _MEMBER_NAME.match(header)
     size = _OCTAL_SIZE.fullmatch(header[_SIZE])
     if name is None or size is None or header != ustar_header(name[1].decode(), int(size[1], 8)):

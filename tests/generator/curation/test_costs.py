@@ -1,4 +1,4 @@
-"""What a build cost: sums that hold by arithmetic, samples of many runs, and what anybody may have written."""
+"""Costs of a build: sums, partial reads of many run records, and untrusted run records and reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def run(number: int, begin: float, end: float, *, process: str = "a", **changes: object) -> RunRecord:
-    """100 images in 10,000 bytes, begun and ended so many seconds after midnight; half of the time is decoding."""
+    """A record of 100 images in 10,000 bytes; begin and end in seconds after midnight; half of the time is decoding."""
     seconds = dict.fromkeys(STAGES, 0.0) | {"decode": (end - begin) / 2, "encode": (end - begin) / 2}
     facts = {
         "shard": number,

@@ -1,4 +1,4 @@
-"""``open_dataset``: which build a URL means, and every sample exactly once under any split of the work."""
+"""``open_dataset``: resolving a URL to a build, and every sample exactly once for any number of ranks and workers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from generator.store import open_store
 from tests.support.small_builds import SmallBuild
 
 pytestmark = [
-    # More workers than cores, on purpose.
+    # These tests use more workers than cores on purpose.
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
-    # Python 3.12 and later warn of every fork while there are threads; forking is what DataLoader does on Linux.
+    # Python 3.12 and later warn if a process with threads forks. DataLoader forks on Linux.
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
 
@@ -51,8 +51,8 @@ def indices(samples: Iterable[Any]) -> list[int]:
     return [sample.provenance["index"] for sample in samples]
 
 
-def through(dataset: Dataset, **settings: Any) -> Iterator[Sample]:
-    """The samples as a DataLoader hands them out, one by one."""
+def load_all(dataset: Dataset, **settings: Any) -> Iterator[Sample]:
+    """The samples, one by one, as a DataLoader yields them."""
     yield from DataLoader(dataset, batch_size=None, **settings)
 
 
@@ -86,7 +86,7 @@ def test_an_unlabelled_dataset_has_the_label_minus_one_and_collates(tmp_path: Pa
 
 
 def test_soft_labels_need_a_judge(url: str) -> None:
-    with pytest.raises(DatasetError, match=r"soft_labels: .*a judge looked at"):
+    with pytest.raises(DatasetError, match=r"soft_labels: .*labels a judge checked"):
         open_dataset(url, soft_labels=True)
 
 
@@ -115,7 +115,7 @@ def test_a_transform_is_called_with_the_image(url: str) -> None:
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_every_sample_exactly_once_under_any_number_of_workers(url: str, workers: int, shuffle: bool) -> None:
     dataset = open_dataset(url, shuffle=shuffle)
-    assert sorted(indices(through(dataset, num_workers=workers))) == list(range(13))
+    assert sorted(indices(load_all(dataset, num_workers=workers))) == list(range(13))
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -145,7 +145,7 @@ def test_ranks_share_an_epoch_and_differ_by_at_most_one_sample(url: str, world_s
 
 def test_ranks_and_workers_together(url: str) -> None:
     shares = [open_dataset(url, rank=rank, world_size=2) for rank in range(2)]
-    assert sorted(chain(*(indices(through(share, num_workers=3)) for share in shares))) == list(range(13))
+    assert sorted(chain(*(indices(load_all(share, num_workers=3)) for share in shares))) == list(range(13))
 
 
 def test_shuffling_is_a_function_of_seed_and_epoch(url: str) -> None:
@@ -217,7 +217,7 @@ def test_reads_other_stores(bucket: str, s3_settings: Any) -> None:
     for info in source.list():
         target.put(info.key, source.get(info.key))
     dataset = open_dataset(f"{bucket}/small", s3=s3_settings)
-    assert sorted(indices(through(dataset, num_workers=2))) == list(range(13))
+    assert sorted(indices(load_all(dataset, num_workers=2))) == list(range(13))
 
 
 def test_several_builds_need_a_choice(tmp_path: Path) -> None:

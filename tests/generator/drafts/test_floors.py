@@ -1,4 +1,4 @@
-"""The floors of a spec: what ``auto`` means for a bundle, and what a bundle cannot measure."""
+"""The floors of a draft: what ``auto`` means for a bundle, and floors that a bundle does not support."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support.bundles import screened_bundle, tiny_bundle, tiny_contents
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return screened_bundle(tmp_path_factory.mktemp("guarded") / "bundle")
+def screening_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return screened_bundle(tmp_path_factory.mktemp("screened") / "bundle")
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_floors_are_what_the_bundle_can_tell(
-    guarded: Path, given: dict[str, Any], label_floor: float | None, novelty_floor: float | None
+    screening_bundle: Path, given: dict[str, Any], label_floor: float | None, novelty_floor: float | None
 ) -> None:
-    draft = parse_draft({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **given})
+    draft = parse_draft({"bundle": str(screening_bundle), "count": 9, "destination": "out", "name": "n", **given})
     recipe = resolve_draft(draft)[0].recipe
     assert (recipe.label_floor, recipe.novelty_floor) == (label_floor, novelty_floor)
 
 
-@pytest.mark.parametrize(("field", "part"), [("label_floor", "judge"), ("novelty_floor", "sketch")])
+@pytest.mark.parametrize(("field", "part"), [("label_floor", "judge"), ("novelty_floor", "copy index")])
 def test_a_floor_that_the_bundle_cannot_measure_is_refused(tmp_path: Path, field: str, part: str) -> None:
     plain = {"bundle": str(tiny_bundle(tmp_path / "b")), "count": 9, "destination": "out", "name": "n"}
     recipe = resolve_draft(parse_draft(plain))[0].recipe
@@ -57,17 +57,19 @@ def test_a_floor_that_the_bundle_cannot_measure_is_refused(tmp_path: Path, field
         {"novelty_floor": -1},
     ],
 )
-def test_a_floor_outside_its_range_is_refused(guarded: Path, wrong: dict[str, Any]) -> None:
+def test_a_floor_outside_its_range_is_refused(screening_bundle: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=next(iter(wrong))):
-        resolve_draft(parse_draft({"bundle": str(guarded), "count": 9, "destination": "out", "name": "n", **wrong}))
+        resolve_draft(
+            parse_draft({"bundle": str(screening_bundle), "count": 9, "destination": "out", "name": "n", **wrong})
+        )
 
 
-def test_floors_that_would_refuse_most_samples_are_off_unless_asked_for(guarded: Path, tmp_path: Path) -> None:
-    store = open_store(str(guarded))
+def test_floors_that_would_refuse_most_samples_are_off_unless_asked_for(screening_bundle: Path, tmp_path: Path) -> None:
+    store = open_store(str(screening_bundle))
     bundle = load_bundle(store)
     poor = PassRates(label=(0.9, 0.2, 0.9), novelty=0.3)
-    guards = replace(bundle.screening, passing=poor)
-    save_bundle(tmp_path / "poor", replace(tiny_contents(), guards=guards))
+    screening = replace(bundle.screening, pass_rates=poor)
+    save_bundle(tmp_path / "poor", replace(tiny_contents(), screening=screening))
     fields = {"bundle": str(tmp_path / "poor"), "count": 9, "destination": "out", "name": "n"}
     recipe = resolve_draft(parse_draft(fields))[0].recipe
     assert (recipe.label_floor, recipe.novelty_floor) == (None, None)

@@ -1,4 +1,4 @@
-"""Laws 1 and 2 on the whole path: a sample is a function of (index, attempt), a shard of its number, byte for byte."""
+"""Laws 1 and 2 on the whole pipeline: samples are functions of (index, attempt), shards of their number, bytewise."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return load_bundle(open_store(str(screened_bundle(tmp_path_factory.mktemp("b") / "guarded", size=16, channels=3))))
+def screening_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(open_store(str(screened_bundle(tmp_path_factory.mktemp("b") / "screened", size=16, channels=3))))
 
 
 def screened(bundle: Bundle, **changes: object) -> Recipe:
@@ -56,13 +56,13 @@ def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
     return Recipe.model_validate({"bundle": bundle.digest, "density_floor": 0.5, **fields, **changes})
 
 
-def place_for(recipe: Recipe, name: str) -> BuildLocation:
+def location_for(recipe: Recipe, name: str) -> BuildLocation:
     return locate_build(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="laws")))
 
 
 def maker_for(bundle: Bundle, recipe: Recipe, name: str = "maker") -> ShardMaker:
     decoder = ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device="cpu")
-    return open_shard_maker(place_for(recipe, name), bundle, decoder)
+    return open_shard_maker(location_for(recipe, name), bundle, decoder)
 
 
 @given(st.permutations(range(24)), st.sampled_from([1, 3, 7, 24]))
@@ -134,7 +134,7 @@ def test_a_row_of_the_decoder_does_not_depend_on_its_neighbours(bundle: Bundle, 
 
 def test_every_image_can_be_replayed_from_its_row(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
-    location = place_for(recipe, "replayed")
+    location = location_for(recipe, "replayed")
     manifest = build(location, bundle, device="cpu")
     row = next(
         row for row in read_rows(location.store.get(manifest.shards[2].table.key), field="t") if row["attempt"] > 0
@@ -159,15 +159,15 @@ def test_every_image_can_be_replayed_from_its_row(bundle: Bundle) -> None:
 )
 def test_every_way_to_draw_is_built_verified_and_replayed(bundle: Bundle, draw: dict[str, object]) -> None:
     recipe = recipe_for(bundle, draw=draw, temperature=0.8, density_floor=0.01)
-    location = place_for(recipe, f"drawn-{draw['mode']}")
+    location = location_for(recipe, f"drawn-{draw['mode']}")
     manifest = build(location, bundle, device="cpu")
     assert not verify_dataset(location.url).problems
     rows = [row for made in manifest.shards for row in read_rows(location.store.get(made.table.key), field="t")]
-    plain = build(place_for(recipe_for(bundle), "plain"), bundle, device="cpu")
+    plain = build(location_for(recipe_for(bundle), "plain"), bundle, device="cpu")
     assert not {row["image_sha256"] for row in rows} & {
         row["image_sha256"]
         for made in plain.shards
-        for row in read_rows(place_for(recipe_for(bundle), "plain").store.get(made.table.key), field="t")
+        for row in read_rows(location_for(recipe_for(bundle), "plain").store.get(made.table.key), field="t")
     }
     again = [maker_for(bundle, recipe).make(shard, "laws").receipt for shard in reversed(list(Plan(recipe)))]
     assert tuple(reversed(again)) == manifest.shards
@@ -176,7 +176,7 @@ def test_every_way_to_draw_is_built_verified_and_replayed(bundle: Bundle, draw: 
 
 def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
-    whole, broken = place_for(recipe, "whole"), place_for(recipe, "broken")
+    whole, broken = location_for(recipe, "whole"), location_for(recipe, "broken")
     build(whole, bundle, device="cpu")
     maker = maker_for(bundle, recipe)
     begin(broken)
@@ -193,9 +193,9 @@ def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle) -> None:
     assert stored[0] == stored[1]
 
 
-def test_bytes_that_nobody_here_would_make_are_a_loud_conflict(bundle: Bundle) -> None:
+def test_foreign_bytes_are_a_conflict(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
-    location = place_for(recipe, "conflict")
+    location = location_for(recipe, "conflict")
     location.store.create(shard_key("laws", 1), b"what is this?")
     with pytest.raises(BuildConflict, match="environment") as caught:
         build(location, bundle, device="cpu")
@@ -205,7 +205,7 @@ def test_bytes_that_nobody_here_would_make_are_a_loud_conflict(bundle: Bundle) -
 
 
 def test_another_environment_writes_nothing(bundle: Bundle) -> None:
-    location = place_for(recipe_for(bundle), "elsewhere")
+    location = location_for(recipe_for(bundle), "elsewhere")
     other = Environment(device="cuda/other", dtype="float32", libraries={})
     location.store.create(ENVIRONMENT_KEY, other.canonical())
     with pytest.raises(EnvironmentMismatch, match="cuda/other"):
@@ -215,12 +215,13 @@ def test_another_environment_writes_nothing(bundle: Bundle) -> None:
 
 def test_a_revision_is_another_build_of_the_same_images(bundle: Bundle) -> None:
     first, second = (
-        build(place_for(recipe_for(bundle, revision=number), "revisions"), bundle, device="cpu") for number in (0, 1)
+        build(location_for(recipe_for(bundle, revision=number), "revisions"), bundle, device="cpu") for number in (0, 1)
     )
     assert first.build_id != second.build_id
     tables = [
         read_rows(
-            place_for(recipe_for(bundle, revision=number), "revisions").store.get(made.shards[0].table.key), field="t"
+            location_for(recipe_for(bundle, revision=number), "revisions").store.get(made.shards[0].table.key),
+            field="t",
         )
         for number, made in enumerate((first, second))
     ]
@@ -229,14 +230,14 @@ def test_a_revision_is_another_build_of_the_same_images(bundle: Bundle) -> None:
 
 def test_manifest_and_extras_name_no_time_and_no_place(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
-    here, there = place_for(recipe, "here"), place_for(recipe, "there")
+    here, there = location_for(recipe, "here"), location_for(recipe, "there")
     assert build(here, bundle, device="cpu").canonical() == build(there, bundle, device="cpu").canonical()
     for key in ("README.md", "croissant.json", "preview.jpg"):
         assert here.store.get(key) == there.store.get(key)
 
 
 def test_the_golden_latents(bundle: Bundle) -> None:
-    """A gate for refactoring: which attempt of which index gives which code, promised to ``recipe_version`` 1."""
+    """Guards refactoring: ``recipe_version`` 1 promises which attempt of which index gives which code."""
     labels, first = np.arange(64) % 3, np.zeros(64, dtype=np.int64)
     drawn = Sampler(recipe_for(bundle), bundle.latents).draw(np.arange(64), first, labels)
     assert "".join(map(str, drawn.attempts_B)) == GOLDEN_ATTEMPTS
@@ -247,48 +248,50 @@ GOLDEN_ATTEMPTS = "0000000000011010000000110000000010010000000000001000000000000
 GOLDEN_LATENTS = "sha256:b7420149f2a7d5a5c7cd2d642f5368571fbe6bd0880f02e9a9aa174db66a9452"
 
 
-def test_screened_shards_are_the_same_in_any_order(guarded: Bundle) -> None:
-    recipe = screened(guarded)
+def test_screened_shards_are_the_same_in_any_order(screening_bundle: Bundle) -> None:
+    recipe = screened(screening_bundle)
     plan = Plan(recipe)
-    forward = [maker_for(guarded, recipe).make(shard, "laws") for shard in plan]
-    maker = maker_for(guarded, recipe)
+    forward = [maker_for(screening_bundle, recipe).make(shard, "laws") for shard in plan]
+    maker = maker_for(screening_bundle, recipe)
     backward = [maker.make(plan.shard(number), "laws") for number in reversed(range(plan.shard_count))]
     assert [made.archive for made in forward] == [made.archive for made in reversed(backward)]
     assert [made.table for made in forward] == [made.table for made in reversed(backward)]
     assert sum(made.receipt.refused for made in forward) > recipe.total / 4
 
 
-def test_what_is_screened_passes_at_the_first_attempt_that_does(guarded: Bundle) -> None:
-    recipe = screened(guarded)
-    location = place_for(recipe, "screened")
-    manifest = build(location, guarded, device="cpu")
-    maker, refused = maker_for(guarded, recipe), 0
+def test_what_is_screened_passes_at_the_first_attempt_that_does(screening_bundle: Bundle) -> None:
+    recipe = screened(screening_bundle)
+    location = location_for(recipe, "screened")
+    manifest = build(location, screening_bundle, device="cpu")
+    maker, refused = maker_for(screening_bundle, recipe), 0
     for receipt in manifest.shards:
         for row in read_rows(location.store.get(receipt.table.key), field="t"):
             label = np.array([row["label"]])
             for attempt in range(row["attempt"] + 1):
                 draw = maker.sampler.draw_attempt(np.array([row["index"]]), np.array([attempt]), label)
                 images_BHWC = maker.decoder.decode(draw.z_BD.astype(np.float32))
-                looked = maker.screen.check(images_BHWC, label)
-                assert looked.passed_B[0] == (attempt == row["attempt"])
-                refused += not looked.passed_B[0]
-            assert row["label_confidence"] == pytest.approx(looked.confidence_B[0])
+                result = maker.screen.check(images_BHWC, label)
+                assert result.passed_B[0] == (attempt == row["attempt"])
+                refused += not result.passed_B[0]
+            assert row["label_confidence"] == pytest.approx(result.confidence_B[0])
             assert row["label_confidence"] >= recipe.label_floor
             likely = dict(zip(row["likely_labels"], row["likely_probabilities"], strict=True))
             assert likely[row["label"]] == pytest.approx(row["label_confidence"], abs=1e-4)
             assert sorted(likely.values(), reverse=True) == row["likely_probabilities"]
-            assert not guarded.screening.copy_index.is_copy(images_BHWC, 0.1)[0]
+            assert not screening_bundle.screening.copy_index.is_copy(images_BHWC, 0.1)[0]
     assert refused == manifest.refused
     for _, target_C, provenance in open_dataset(location.url, soft_labels=True):
         assert target_C.sum() == pytest.approx(1.0)
         assert target_C[provenance["label"]] == pytest.approx(provenance["label_confidence"], abs=1e-3)
     assert not verify_dataset(location.url).problems
-    assert replay(location.url, row["index"], guarded, device="cpu").identical
+    assert replay(location.url, row["index"], screening_bundle, device="cpu").identical
 
 
-def test_refused_samples_fill_the_batches_that_follow(guarded: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = screened(guarded, counts=(100, 100, 100), shard_size=300)
-    maker, sizes = maker_for(guarded, recipe), list[int]()
+def test_refused_samples_fill_the_batches_that_follow(
+    screening_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = screened(screening_bundle, counts=(100, 100, 100), shard_size=300)
+    maker, sizes = maker_for(screening_bundle, recipe), list[int]()
     decode = maker.decoder.decode
     monkeypatch.setattr(maker.decoder, "decode", lambda z_BD: sizes.append(len(z_BD)) or decode(z_BD))
     made = maker.make(Plan(recipe).shard(0), "laws")
@@ -297,13 +300,13 @@ def test_refused_samples_fill_the_batches_that_follow(guarded: Bundle, monkeypat
     assert sizes[: full - 8] == [recipe.batch] * (full - 8)
 
 
-def test_a_screen_that_nothing_passes_is_an_error_with_the_rate(guarded: Bundle) -> None:
-    recipe = screened(guarded, label_floor=0.999, max_attempts=3)
+def test_a_screen_that_nothing_passes_is_an_error_with_the_rate(screening_bundle: Bundle) -> None:
+    recipe = screened(screening_bundle, label_floor=0.999, max_attempts=3)
     with pytest.raises(RejectionExhausted, match=r"within 3 attempts.*acceptance rate 0\.00%"):
-        maker_for(guarded, recipe).make(Plan(recipe).shard(0), "laws")
+        maker_for(screening_bundle, recipe).make(Plan(recipe).shard(0), "laws")
 
 
-@pytest.mark.parametrize(("floor", "part"), [("label_floor", "judge"), ("novelty_floor", "sketch")])
+@pytest.mark.parametrize(("floor", "part"), [("label_floor", "judge"), ("novelty_floor", "copy index")])
 def test_a_floor_that_the_bundle_cannot_measure_is_refused(bundle: Bundle, floor: str, part: str) -> None:
     with pytest.raises(SpecError, match=rf"{floor}.*a bundle with a {part}"):
         maker_for(bundle, recipe_for(bundle, **{floor: 0.05}))

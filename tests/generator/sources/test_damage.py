@@ -1,4 +1,4 @@
-"""Whatever bytes a source is made of: a source, or a SourceError. Nothing else escapes."""
+"""Damaged bytes give a source or a SourceError, and no other exception."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WHOLE = {suffix: encoded(kind) for suffix, kind in PICTURES.items()} | {"npz": a
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A few bytes changed, and perhaps the end cut off."""
+    """A few bytes changed, and possibly truncated."""
     content = bytearray(whole)
     for _ in range(draw(st.integers(0, 6))):
         content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))

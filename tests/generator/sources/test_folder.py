@@ -1,4 +1,4 @@
-"""Class-folder trees: what is found, what is refused, what is skipped."""
+"""Class-folder trees: images that are loaded, refused, and skipped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def picture(path: Path, seed: int = 0, *, size: tuple[int, int] = (16, 12), mode
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Two cats and three dogs of five sizes."""
+    """Two cats and three dogs, in five sizes."""
     root = tmp_path / "pets"
     for seed, name in enumerate(["cat/b.png", "cat/a.jpg", "dog/1.png", "dog/2.webp", "dog/10.bmp"]):
         picture(root / name, seed, size=(20 + 7 * seed, 40 - 5 * seed))
@@ -46,7 +46,7 @@ def test_classes_and_files_come_in_the_order_of_their_names(tree: Path) -> None:
     np.testing.assert_array_equal(load_source(str(only_a), size=16).images_NHWC, source.images_NHWC[:2])
 
 
-def test_folders_come_at_64_and_unlabelled_ones_without_names(tree: Path) -> None:
+def test_folders_are_resized_to_64_and_unlabelled_ones_have_no_names(tree: Path) -> None:
     source = load_source(str(tree / "dog"))
     assert source.images_NHWC.shape == (3, 64, 64, 3)
     assert source.labels_N is None
@@ -69,7 +69,7 @@ def test_one_picture_in_colour_makes_all_of_them_rgb(tmp_path: Path) -> None:
     assert load_source(str(tmp_path), channels=1).channels == 1
 
 
-def test_hidden_and_other_files_are_passed_over(tree: Path) -> None:
+def test_hidden_and_other_files_are_ignored(tree: Path) -> None:
     before = load_source(str(tree)).fingerprint
     (tree / "README.txt").write_text("not an image")
     (tree / "cat" / "notes.csv").write_text("1,2")
@@ -180,7 +180,7 @@ def test_train_and_test_folders_do_not_become_classes(tree: Path, tmp_path: Path
     shutil.copytree(tree, tmp_path / "both" / "test")
     refused = refusal(tmp_path / "both")
     assert refused.field == "both/test"
-    assert "children are the classes" in refused.hint
+    assert "subfolders are the classes" in refused.hint
 
 
 def test_a_class_that_loses_all_its_images_is_refused(tree: Path) -> None:

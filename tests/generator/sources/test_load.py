@@ -1,4 +1,4 @@
-"""What a location names, what may be asked of it, and the bundled digits."""
+"""Loading sources by location, the options of each kind, and the bundled digits."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_sources_are_values() -> None:
 
 
 def test_real_images_come_in_without_torch() -> None:
-    """And without the readers of kinds that were not asked for."""
+    """Nor are the readers of other kinds of sources imported."""
     code = (
         "import sys; from generator.sources import load_source, split; "
         "assert not {'sklearn', 'pyarrow'} & set(sys.modules); load_source('digits'); assert 'torch' not in sys.modules"

@@ -1,4 +1,4 @@
-"""NumPy archives, good and bad."""
+"""NumPy archives, valid and invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hugging Face image Parquet, good and bad."""
+"""Hugging Face image Parquet, valid and invalid."""
 
 from __future__ import annotations
 

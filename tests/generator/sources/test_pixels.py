@@ -1,4 +1,4 @@
-"""Orientation, modes, transparency, depth and cropping of single pictures, through real files."""
+"""Orientation, modes, transparency, bit depth and cropping of single images, through real files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from generator.sources.pixels import open_image, strict_pillow, to_square
 ORIENTATION = 0x0112
 GREY_HW = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
 
-# EXIF 2.32, tag 274: which visual side the stored row 0 and column 0 are. From the upright image to the stored one.
+# EXIF 2.32, tag 274: the visual side of the stored row 0 and column 0. From the upright image to the stored one.
 STORED = {
     1: lambda u: u,
     2: lambda u: u[:, ::-1],
@@ -136,8 +136,8 @@ def test_bilevel_is_black_and_white(tmp_path: Path) -> None:
 
 
 def test_sixteen_bits_keep_their_order_and_range(tmp_path: Path) -> None:
-    deep_HW = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    Image.fromarray(deep_HW).save(tmp_path / "deep.png")
+    values_HW = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values_HW).save(tmp_path / "deep.png")
     got_N = read(tmp_path / "deep.png", 8, 1).ravel().astype(int)
     assert (got_N[0], got_N[-1]) == (0, 255)
     assert (np.diff(got_N) > 0).all()
@@ -195,7 +195,7 @@ def test_resizing_keeps_a_smooth_picture_in_place(tmp_path: Path, size: int) -> 
 
 @pytest.mark.filterwarnings("default")
 def test_a_decompression_bomb_is_refused_at_its_header(tmp_path: Path) -> None:
-    for side in (10_000, 20_000):  # Pillow warns of the first and refuses the second
+    for side in (10_000, 20_000):  # Pillow warns about the first and raises for the second
         folder = tmp_path / str(side)
         folder.mkdir()
         Image.new("1", (side, side)).save(folder / "bomb.png")
@@ -206,7 +206,7 @@ def test_a_decompression_bomb_is_refused_at_its_header(tmp_path: Path) -> None:
 
 
 def test_only_picture_formats_are_opened(tmp_path: Path) -> None:
-    """EPS would be handed to Ghostscript."""
+    """EPS would be passed to Ghostscript."""
     Image.new("RGB", (16, 16)).save(tmp_path / "drawing.eps")
     (tmp_path / "drawing.eps").rename(tmp_path / "drawing.png")
     with pytest.raises(SourceError, match=r"drawing\.png: .* no known image format"):

@@ -1,4 +1,4 @@
-"""Real photographs in mixed sizes and modes, and the benchmark sets where they are at hand."""
+"""Real photographs in mixed sizes and modes, and the benchmark datasets if they are available."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def benchmark(name: str) -> str:
-    """Where a benchmark set lies. Missing ones fail in CI and skip elsewhere."""
+    """The path of a benchmark dataset. A missing one fails in CI and skips elsewhere."""
     path = Path(os.environ.get("LATENTMILL_DATA", ROOT.parent / "shared" / "data")) / name
     if path.exists():
         return str(path)

@@ -1,4 +1,4 @@
-"""Laws of the train and holdout split."""
+"""Properties of the split into training and holdout images."""
 
 from __future__ import annotations
 

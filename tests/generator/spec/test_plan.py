@@ -1,4 +1,4 @@
-"""Law: a plan deals every sample to exactly one shard, evenly, class by class, as a pure function of the recipe."""
+"""Law: a plan assigns every sample to exactly one shard, evenly by class, as a pure function of the recipe."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def test_shards_have_six_digits_and_a_refusal_names_the_least_size_that_would_do
         with pytest.raises(SpecError) as caught:
             validate(Recipe, recipe | {"shard_size": shard_size}, field="", error=SpecError)
         assert caught.value.field == "shard_size"
-        least = next(int(word) for word in caught.value.expected.replace(",", "").split() if word.isdigit())
-        assert least > shard_size
+        minimum = next(int(word) for word in caught.value.expected.replace(",", "").split() if word.isdigit())
+        assert minimum > shard_size
         with pytest.raises(SpecError, match="shard_size"):
-            validate(Recipe, recipe | {"shard_size": least - 1}, field="", error=SpecError)
-        shard_size = least
+            validate(Recipe, recipe | {"shard_size": minimum - 1}, field="", error=SpecError)
+        shard_size = minimum
     plan = Plan(validate(Recipe, recipe | {"shard_size": shard_size}, field="", error=SpecError))
     assert len(plan.shard(plan.shard_count - 1).padded_number) == 6
 

@@ -1,4 +1,4 @@
-"""Recipes, orders and drafts: what is refused, what identifies a build, what a draft becomes."""
+"""Recipes, orders and drafts: validation, the identity of a build, and the resolution of drafts."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def test_a_bundle_that_lacks_what_is_referred_to_is_named(tmp_path: Path, missin
 def test_a_reference_is_resolved_without_torch(bundle: Path) -> None:
     draw = {"mode": "between", "start": {"reference": 3}, "end": {"code": [1, 2, 3, 4]}}
     code = (
-        "import sys; from generator.drafts import draft_of, resolve; "
-        f"resolve(draft_of({fields(bundle=str(bundle), draw=draw)!r})); sys.exit('torch' in sys.modules)"
+        "import sys; from generator.drafts import parse_draft, resolve_draft; "
+        f"resolve_draft(parse_draft({fields(bundle=str(bundle), draw=draw)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
@@ -213,7 +213,7 @@ def test_one_count_for_each_class() -> None:
 
 
 class Counted:
-    """Counts how often it is written out."""
+    """Counts calls of ``repr``."""
 
     times = 0
 
@@ -273,7 +273,7 @@ def test_stored_bytes_are_what_is_hashed() -> None:
 
 
 def test_the_digest_of_a_recipe_is_what_it_was() -> None:
-    """A gate: the same recipe must name the same build in every release."""
+    """The same recipe must identify the same build in every release."""
     recipe = Recipe(bundle=BUNDLE, classes=("a", "b"), counts=(3, 4), seed=5)
     assert recipe.digest == "sha256:4f6de7a46c7bb6bd195b602f4f0d431a21f04dc7752191a1dde783ca1983a2dd"
 
@@ -311,7 +311,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_draft(tmp_path / "absent.yaml")
 
 
-def written(path: Path, text: str) -> SpecError:
+def read_error(path: Path, text: str) -> SpecError:
     path.write_text(text)
     with pytest.raises(SpecError) as caught:
         read_draft(path)
@@ -320,10 +320,10 @@ def written(path: Path, text: str) -> SpecError:
 
 def test_aliases_are_refused_before_anything_is_made_of_them(tmp_path: Path) -> None:
     bomb = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True))
-    refused = written(tmp_path / "spec.yaml", bomb)
+    refused = read_error(tmp_path / "spec.yaml", bomb)
     assert (refused.field, refused.expected) == ("spec", "YAML without aliases")
     assert refused.got == "the alias *a in line 2"
-    assert "alias" in written(tmp_path / "spec.yaml", "name: n\nimage: &i {format: png}\ncount: *i\n").got
+    assert "alias" in read_error(tmp_path / "spec.yaml", "name: n\nimage: &i {format: png}\ncount: *i\n").got
 
 
 @pytest.mark.parametrize(
@@ -335,16 +335,16 @@ def test_aliases_are_refused_before_anything_is_made_of_them(tmp_path: Path) -> 
     ],
 )
 def test_a_key_that_is_given_twice_is_named_with_its_line(tmp_path: Path, text: str, key: str, line: int) -> None:
-    refused = written(tmp_path / "spec.yaml", text)
+    refused = read_error(tmp_path / "spec.yaml", text)
     assert (refused.field, refused.expected) == (key, "each key once")
     assert refused.got == f"a second {key!r} in line {line}"
 
 
 def test_a_number_of_many_digits_in_a_file_is_refused(tmp_path: Path) -> None:
     text = f"bundle: b\ndestination: out\nname: n\ncount: 0x{'f' * 5000}\n"
-    assert written(tmp_path / "spec.yaml", text).field == "count"
-    refused = written(tmp_path / "spec.yaml", f"name: n\ncount: {'1:' * 20_000}1\n")
-    assert (refused.field, refused.got) == ("spec", "one of 40001 in line 2")
+    assert read_error(tmp_path / "spec.yaml", text).field == "count"
+    refused = read_error(tmp_path / "spec.yaml", f"name: n\ncount: {'1:' * 20_000}1\n")
+    assert (refused.field, refused.got) == ("spec", "a number of 40001 characters in line 2")
 
 
 def test_yaml_and_python_are_one_spec(tmp_path: Path, bundle: Path) -> None:

@@ -1,4 +1,4 @@
-"""Law 1, the noise: what (seed, index, attempt) draws depends on nothing else, however the rows are batched."""
+"""Law 1 for noise: it depends only on (seed, index, attempt), for any batching of the rows."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_noise_has_the_distributions_it_claims() -> None:
 
 
 def test_noise_is_what_it_was() -> None:
-    """A gate for refactoring: these numbers are promised to every recipe with ``recipe_version`` 1."""
+    """Guards refactoring: ``recipe_version`` 1 promises these numbers to every recipe."""
     made = noise(7, np.array([0, 123_456_789]), np.array([0, 5]), 2)
     assert [value.hex() for value in made.choice_B] == GOLDEN_CHOICE
     assert np.allclose(made.normal_BD, GOLDEN_NORMAL, rtol=1e-14)

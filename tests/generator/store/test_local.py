@@ -1,4 +1,4 @@
-"""What only a directory can do wrong: crashes, links, full disks, files in the way."""
+"""Faults of the local store: crashes, links, full disks, files in place of directories."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_cannot_take_it_keeps_nothing_of_it(store: Store, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
     store.put("a", b"old")
     for write in (lambda: store.create("b", b"x" * 100_000), lambda: store.put("a", b"x" * 100_000)):
         with _files_of_at_most(50_000), pytest.raises(StoreUnavailable) as failed:
@@ -140,7 +140,7 @@ def test_a_file_and_a_directory_cannot_share_a_name(store: Store) -> None:
     assert [info.key for info in store.list()] == ["a", "d/e"]
 
 
-def test_links_lead_nowhere(store: Store, tmp_path: Path) -> None:
+def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_bytes(b"secret")
@@ -189,7 +189,7 @@ def test_the_root_may_be_a_link(tmp_path: Path) -> None:
 def test_a_new_version_is_never_taken_for_an_old_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Same size, inodes used again, and a clock that stands still: versions differ all the same."""
+    """Versions differ even with the same size, reused inodes, and a clock that does not advance."""
     monkeypatch.setattr(time, "time_ns", lambda: 1_800_000_000_000_000_000)
     etags, times = [store.create("a", b"0")], [(tmp_path / "root" / "a").stat().st_mtime_ns]
     for number in range(1, 10):
@@ -231,7 +231,7 @@ def test_two_processes_never_both_replace_one_version(store: Store, tmp_path: Pa
     assert store.get("n") == b"100"
 
 
-def test_tidying_removes_directories_in_which_nothing_is_left(tmp_path: Path) -> None:
+def test_pruning_removes_empty_directories(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "root"))
     for key in ("builds/a/shards/1.tar", "builds/a/runs/x.json", "builds/b/manifest.json"):
         store.put(key, b"x")
@@ -246,14 +246,14 @@ def test_tidying_removes_directories_in_which_nothing_is_left(tmp_path: Path) ->
     prune_directories(open_store(f"memory://{uuid.uuid4().hex}"))
 
 
-def test_tidying_takes_nothing_from_those_who_write_at_the_same_time(tmp_path: Path) -> None:
+def test_pruning_does_not_disturb_concurrent_writers(tmp_path: Path) -> None:
     root, stop = open_store(str(tmp_path)), threading.Event()
 
-    def tidied() -> None:
-        while not stop.wait(0.01):  # in a tight loop it would starve the others
+    def prune_repeatedly() -> None:
+        while not stop.wait(0.01):  # a tight loop would starve the writers
             prune_directories(root.at("a"))
 
-    def written(writer: int) -> None:
+    def write_repeatedly(writer: int) -> None:
         for number in range(60):
             key = f"a/b{number % 3}/{writer}"
             root.create(key, b"1")
@@ -263,10 +263,10 @@ def test_tidying_takes_nothing_from_those_who_write_at_the_same_time(tmp_path: P
             root.delete(key)
 
     with ThreadPoolExecutor(5) as threads:
-        broom = threads.submit(tidied)
+        pruning = threads.submit(prune_repeatedly)
         try:
-            for done in [threads.submit(written, writer) for writer in range(3)]:
+            for done in [threads.submit(write_repeatedly, writer) for writer in range(3)]:
                 done.result(timeout=120)
         finally:
             stop.set()
-        broom.result(timeout=60)
+        pruning.result(timeout=60)

@@ -1,4 +1,4 @@
-"""The in-memory twin is as strict as the stores it stands for, also when threads are switched at every step."""
+"""The in-memory store is as strict as the other stores, even with very frequent thread switches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WRITERS, ROUNDS = 8, 120
 
 
 @pytest.fixture
-def hasty_threads() -> Iterator[None]:
+def frequent_thread_switches() -> Iterator[None]:
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.usefixtures("frequent_thread_switches")
 def test_a_check_and_its_write_are_one_step() -> None:
     store = open_store("memory://hasty")
     start = Barrier(WRITERS)

@@ -1,4 +1,4 @@
-"""S3 when it fails: wrong places, wrong credentials, cut bodies, slow and conflicting answers, over real sockets."""
+"""S3 faults over real sockets: wrong buckets or credentials, truncated bodies, slow and conflicting answers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Gives the next answer written down for its method; the last one for ever."""
+    """Gives the next scripted answer for its method, and repeats the last one."""
 
     protocol_version = "HTTP/1.1"
-    server: Scripted
+    server: ScriptedServer
 
     def do(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -46,8 +46,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class Scripted(ThreadingHTTPServer):
-    """A small HTTP server on a loopback port that answers as it was told."""
+class ScriptedServer(ThreadingHTTPServer):
+    """A small HTTP server on a loopback port that gives scripted answers."""
 
     daemon_threads = True
 
@@ -82,7 +82,7 @@ def reset(handler: Handler) -> None:
 
 
 def silence(handler: Handler) -> None:
-    """Half an answer, then nothing for longer than the reader waits."""
+    """Half an answer, then silence for longer than the reader's time-out."""
     handler.send_response(200)
     handler.send_header("Content-Length", "10")
     handler.end_headers()
@@ -107,8 +107,8 @@ def refuse(status: int, code: str, message: str = "because") -> Answer:
 
 
 @pytest.fixture(scope="module")
-def one_server() -> Iterator[Scripted]:
-    with Scripted() as server:
+def one_server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server
@@ -117,14 +117,14 @@ def one_server() -> Iterator[Scripted]:
 
 
 @pytest.fixture
-def scripted(one_server: Scripted) -> Scripted:
-    """The server without answers yet."""
+def scripted(one_server: ScriptedServer) -> ScriptedServer:
+    """The server, reset to no answers."""
     for memory in (one_server.answers, one_server.asked, one_server.callers):
         memory.clear()
     return one_server
 
 
-def impatient(endpoint_url: str, max_attempts: int = 3, **more: object) -> S3Settings:
+def quick_settings(endpoint_url: str, max_attempts: int = 3, **more: object) -> S3Settings:
     return S3Settings.model_validate(
         {
             "endpoint_url": endpoint_url,
@@ -140,18 +140,18 @@ def impatient(endpoint_url: str, max_attempts: int = 3, **more: object) -> S3Set
     )
 
 
-def store_of(server: Scripted, max_attempts: int = 3) -> Store:
-    return open_store("s3://some-bucket/prefix", impatient(f"http://127.0.0.1:{server.server_port}", max_attempts))
+def store_of(server: ScriptedServer, max_attempts: int = 3) -> Store:
+    return open_store("s3://some-bucket/prefix", quick_settings(f"http://127.0.0.1:{server.server_port}", max_attempts))
 
 
 @pytest.mark.parametrize("failure", [ok(b"0123456789", sent=5), ok(b"0123456789", sent=0), reset, silence])
-def test_a_cut_body_is_read_again(scripted: Scripted, failure: Answer) -> None:
+def test_a_truncated_body_is_read_again(scripted: ScriptedServer, failure: Answer) -> None:
     scripted.answers["GET"] = [failure, failure, ok(b"0123456789")]
     assert store_of(scripted).get("a") == b"0123456789"
     assert scripted.asked["GET"] == 3
 
 
-def test_a_body_that_is_always_cut_is_given_up(scripted: Scripted) -> None:
+def test_a_body_that_is_always_truncated_is_an_error(scripted: ScriptedServer) -> None:
     scripted.answers["GET"] = [ok(b"0123456789", sent=5)]
     with pytest.raises(StoreUnavailable):
         store_of(scripted).get("a")
@@ -165,13 +165,13 @@ def test_a_body_that_is_always_cut_is_given_up(scripted: Scripted) -> None:
     "failure",
     [refuse(503, "SlowDown"), refuse(409, "ConditionalRequestConflict"), refuse(500, "InternalError")],
 )
-def test_a_write_that_is_put_off_is_sent_again(scripted: Scripted, failure: Answer) -> None:
+def test_a_delayed_write_is_sent_again(scripted: ScriptedServer, failure: Answer) -> None:
     scripted.answers["PUT"] = [failure, failure, ok()]
     assert store_of(scripted).create("a", b"x") == '"etag"'
     assert scripted.asked["PUT"] == 3
 
 
-def test_a_server_that_stays_slow_is_given_up(scripted: Scripted) -> None:
+def test_a_server_that_stays_slow_is_an_error(scripted: ScriptedServer) -> None:
     scripted.answers["PUT"] = [refuse(503, "SlowDown", "Please reduce your request rate.")]
     with pytest.raises(StoreUnavailable, match="SlowDown"):
         store_of(scripted, max_attempts=2).create("a", b"x")
@@ -182,8 +182,8 @@ def test_a_server_that_stays_slow_is_given_up(scripted: Scripted) -> None:
     assert scripted.asked["PUT"] == 4
 
 
-def test_a_write_whose_answer_was_lost_meets_itself(scripted: Scripted) -> None:
-    """The second attempt finds what the first one wrote: 412, and put_once reads back and sees its own bytes."""
+def test_a_retried_write_finds_its_own_object(scripted: ScriptedServer) -> None:
+    """The retry gets 412 for the object of the first attempt; put_once reads it back and finds its own bytes."""
 
     def lost(handler: Handler) -> None:
         handler.connection.close()
@@ -196,7 +196,7 @@ def test_a_write_whose_answer_was_lost_meets_itself(scripted: Scripted) -> None:
     assert put_once(store_of(scripted), "a", b"mine") is False
 
 
-def test_a_412_is_typed_by_its_condition(scripted: Scripted) -> None:
+def test_a_412_is_typed_by_its_condition(scripted: ScriptedServer) -> None:
     scripted.answers["PUT"] = [refuse(412, "PreconditionFailed")]
     with pytest.raises(AlreadyExists):
         store_of(scripted).create("a", b"x")
@@ -218,7 +218,7 @@ def test_a_412_is_typed_by_its_condition(scripted: Scripted) -> None:
         (400, "AuthorizationHeaderMalformed"),  # a wrong region
     ],
 )
-def test_refused_credentials_are_named_and_never_shown(scripted: Scripted, status: int, code: str) -> None:
+def test_refused_credentials_are_named_and_never_shown(scripted: ScriptedServer, status: int, code: str) -> None:
     for method in ("GET", "PUT", "HEAD"):
         scripted.answers[method] = [refuse(status, code)]
     store = store_of(scripted)
@@ -232,12 +232,12 @@ def test_refused_credentials_are_named_and_never_shown(scripted: Scripted, statu
     for call in calls:
         with pytest.raises(AccessDenied, match=code) as refused:
             call()
-        said = "".join(traceback.format_exception(refused.value)) + repr(refused.value.facts()) + repr(store)
-        assert SECRET not in said
-        assert TOKEN not in said
+        text = "".join(traceback.format_exception(refused.value)) + repr(refused.value.facts()) + repr(store)
+        assert SECRET not in text
+        assert TOKEN not in text
 
 
-def test_a_service_without_conditional_writes_is_refused(scripted: Scripted) -> None:
+def test_a_service_without_conditional_writes_is_refused(scripted: ScriptedServer) -> None:
     scripted.answers.update({"PUT": [ok()], "DELETE": [ok()]})
     with pytest.raises(StoreUnavailable, match="If-None-Match"):
         store_of(scripted).check_writable()
@@ -251,8 +251,8 @@ def test_a_service_without_conditional_writes_is_refused(scripted: Scripted) -> 
 def test_a_closed_port_is_no_answer() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{probe.getsockname()[1]}"  # bound, but nobody listens
-        store = open_store("s3://some-bucket", impatient(endpoint, max_attempts=2))
+        endpoint = f"http://127.0.0.1:{probe.getsockname()[1]}"  # bound, but not listening
+        store = open_store("s3://some-bucket", quick_settings(endpoint, max_attempts=2))
         for call in (lambda: store.get("a"), lambda: store.create("a", b"x"), lambda: list(store.list())):
             with pytest.raises(StoreUnavailable, match=re.escape(endpoint)):
                 call()
@@ -278,7 +278,7 @@ def test_an_unknown_bucket_is_named(s3_settings: S3Settings) -> None:
         assert missing.value.field == "s3://nobody-made-this-bucket"
 
 
-def test_credentials_that_nobody_has_are_asked_for(
+def test_missing_credentials_are_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s3_settings: S3Settings
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
@@ -303,7 +303,7 @@ def test_foreign_objects_are_not_listed(bucket: str, s3_settings: S3Settings) ->
     assert list(store.children()) == ["a", "sub"]
 
 
-def test_a_list_goes_on_after_its_first_page(scripted: Scripted) -> None:
+def test_a_list_goes_on_after_its_first_page(scripted: ScriptedServer) -> None:
     def page(key: str, rest: str) -> Answer:
         facts = "<ETag>&quot;e&quot;</ETag><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified>"
         contents = f"<Contents><Key>prefix/{key}</Key>{facts}</Contents>"
@@ -328,7 +328,7 @@ def test_a_spawned_process_reaches_the_same_objects(bucket: str, s3_settings: S3
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_process_talks_over_its_own_connection(scripted: Scripted) -> None:
+def test_a_forked_process_talks_over_its_own_connection(scripted: ScriptedServer) -> None:
     scripted.answers["GET"] = [ok(b"x")]
     store = store_of(scripted)
     assert store.get("a") == store.get("a") == b"x"

@@ -1,4 +1,4 @@
-"""An answer of S3 that is cut at any byte is never taken for the whole answer."""
+"""S3 responses that are truncated at any byte are never accepted as complete."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def listing(prefix: str) -> bytes:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers in raw bytes; the first answer for each key ends where the key's number says, with its connection."""
+    """Answers in raw bytes; the first answer for each key is truncated at the byte that the key names, and closed."""
 
     protocol_version = "HTTP/1.1"
-    server: Cutting
+    server: TruncatingServer
 
     def do(self) -> None:
         if self.headers.get("Expect"):
@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class Cutting(ThreadingHTTPServer):
+class TruncatingServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
@@ -64,8 +64,8 @@ class Cutting(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def server() -> Iterator[Cutting]:
-    with Cutting() as server:
+def server() -> Iterator[TruncatingServer]:
+    with TruncatingServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server
@@ -73,14 +73,14 @@ def server() -> Iterator[Cutting]:
         thread.join()
 
 
-def store_of(server: Cutting, attempts: int) -> Store:
+def store_of(server: TruncatingServer, attempts: int) -> Store:
     endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     given = {"endpoint_url": endpoint, "region": "us-east-1", "access_key": "a", "secret_key": "b"}
     return open_store("s3://some-bucket", S3Settings.model_validate(given | {"max_attempts": attempts}))
 
 
 def ask_all(store: Store, lengths: dict[str, int], step: int) -> dict[str, object]:
-    """What each request gives, by the key that tells the server where to cut."""
+    """The result of each request, by its key, which tells the server where to truncate."""
     asked: dict[str, Callable[[str], object]] = {
         "get": store.get,
         "head": lambda key: (info := store.head(key)) and (info.etag, info.size),
@@ -100,7 +100,7 @@ def ask_all(store: Store, lengths: dict[str, int], step: int) -> dict[str, objec
     return dict(zip([key for _, key in cuts], given, strict=True))
 
 
-# Nobody misses the last line's end of an answer without a body.
+# Without a body, the last line ends of a response may be missing.
 LENGTHS = {
     "get": len(with_body(b"0123456789")),
     "head": len(with_body(b"")) - 5,
@@ -109,14 +109,14 @@ LENGTHS = {
 }
 
 
-def test_what_was_cut_is_asked_for_again(server: Cutting) -> None:
+def test_a_truncated_answer_is_requested_again(server: TruncatingServer) -> None:
     expected: dict[str, object] = {"get": b"0123456789", "head": ('"etag"', 0), "put": '"etag"'}
     for key, given in ask_all(store_of(server, 3), LENGTHS, step=17).items():
         kind = key.partition("-")[0]
         assert given == (expected.get(kind) or [(f"{key}/a", 1), (f"{key}/b", 1)]), key
-    assert server.waited == []  # botocore would wait for the rest of a cut "100 Continue" for ever
+    assert server.waited == []  # botocore would wait forever for the rest of a truncated "100 Continue"
 
 
-def test_what_is_always_cut_is_no_answer(server: Cutting) -> None:
+def test_an_answer_that_is_always_truncated_is_an_error(server: TruncatingServer) -> None:
     server.always = True
     assert set(ask_all(store_of(server, 1), LENGTHS, step=29).values()) == {StoreUnavailable}

@@ -1,4 +1,4 @@
-"""Store URLs, and how an S3 service is reached."""
+"""Store URLs, and the settings of S3 services."""
 
 from __future__ import annotations
 

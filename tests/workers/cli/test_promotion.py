@@ -1,4 +1,4 @@
-"""The commands about what readers get, as a person uses them: promote, rollback, gate, pin, retain, channels."""
+"""The commands promote, rollback, gate, pin, retain and channels, on real builds."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATENTMILL_STATE_DIR", str(tmp_path / "state"))
 
 
-def run(*words: str) -> Result:
-    return CliRunner().invoke(root, words)
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(root, arguments)
 
 
-def facts(*words: str, code: int = 0) -> Any:
-    found = run(*words, "--json")
+def facts(*arguments: str, code: int = 0) -> Any:
+    found = run(*arguments, "--json")
     assert (found.exit_code, found.exception if code == 0 else None) == (code, None), found.output
     return json.loads(found.stdout)
 
 
 @pytest.fixture
 def nights(tmp_path: Path) -> list[str]:
-    """Three builds of one dataset, in the order of their promotion below."""
+    """The ids of three builds of one dataset."""
     return [SmallBuild(seed=seed).commit(str(tmp_path))[1].build_id for seed in range(3)]
 
 
@@ -80,8 +80,8 @@ def test_bad_words_are_typed_errors_and_move_nothing(tmp_path: Path, nights: lis
         (("channels", "cats", "--to", "sha256:x"), SpecError),
         (("channels", "--rollback"), SpecError),
     ]
-    for words, kind in wrong:
-        assert isinstance(run(*words).exception, kind), words
+    for arguments, kind in wrong:
+        assert isinstance(run(*arguments).exception, kind), arguments
     assert open_store(url).head("latest.json") is None
 
 
@@ -93,14 +93,14 @@ def test_gates_by_hand(tmp_path: Path, nights: list[str]) -> None:
     refused = facts("gate", f"{url}/builds/{nights[1]}", str(gates), "--promote", code=1)
     assert [reason.partition(":")[0] for reason in refused["reasons"]] == ["images"]
     assert resolve_build(url)[1].build_id == nights[0]
-    kept = read_verdict(open_store(f"{url}/builds/{nights[1]}"))
-    assert kept is not None
-    assert not kept.holds
+    verdict = read_verdict(open_store(f"{url}/builds/{nights[1]}"))
+    assert verdict is not None
+    assert not verdict.holds
     shown = run("gate", url, str(gates), "--build", nights[1])
     assert shown.exit_code == 1
     assert "FAILS" in shown.output
     by_hand = run("promote", url, nights[1])
-    assert (by_hand.exit_code, "kept it back: images" in by_hand.stderr) == (0, True)
+    assert (by_hand.exit_code, "its gates refused it: images" in by_hand.stderr) == (0, True)
     assert facts("rollback", url)["build"] == nights[0]
     gates.write_text("drifft: 0.1\n")
     assert isinstance(run("gate", url, str(gates)).exception, SpecError)
@@ -114,8 +114,8 @@ def test_pins_and_retention(tmp_path: Path, nights: list[str]) -> None:
         facts("promote", url, build, "--date", f"2026-07-0{day + 1}")
     assert facts("pin", url, nights[0], "--note", "the paper")["pinned"] == [nights[0]]
     rule = ("--last", "1", "--weeks", "0", "--months", "0")
-    kept = {each["build"]: each["why"] for each in facts("retain", url, *rule)["keep"]}
-    assert (kept[nights[0]], kept[nights[1]]) == (["pinned"], ["rollback goes there"])
+    reasons = {each["build"]: each["why"] for each in facts("retain", url, *rule)["keep"]}
+    assert (reasons[nights[0]], reasons[nights[1]]) == (["pinned"], ["rollback goes there"])
     assert facts("unpin", url, nights[0][:4])["pinned"] == []
     planned = facts("retain", url, *rule, "--dry-run")
     assert ([each["build"] for each in planned["delete"]], planned["deleted"]) == ([nights[0]], [])

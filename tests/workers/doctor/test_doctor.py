@@ -1,4 +1,4 @@
-"""``latentmill doctor`` on real services, whole and broken: what is wrong is found, told of and comes with its mend."""
+"""``latentmill doctor`` on intact and broken real services: every problem is found and comes with a remedy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_healthy_machine_has_no_failure(
     found = by_check(examine(settings_for(server, tmp_path, s3_settings), root, bundle=digest))
     assert {finding.status for finding in found.values()} <= {"ok", "warning"}, found
     assert [name for name, finding in found.items() if finding.status == "warning"] == (
-        ["store checksums"] if kind == "s3" else []  # moto takes bytes with a wrong checksum
+        ["store checksums"] if kind == "s3" else []  # moto accepts bytes with a wrong checksum
     )
     assert {info.key for info in open_store(root, s3_settings).list()} == before
     assert redis_py.Redis.from_url(server.url).keys("latentmill:doctor*") == []
@@ -92,37 +92,37 @@ def test_a_bucket_that_is_missing_says_how_to_make_it(s3_settings: S3Settings, t
     assert "--make-bucket" in found[0].mend
 
 
-class _Forgetful(BaseHTTPRequestHandler):
-    """Hands requests on to a real S3, without the conditions: a service that never heard of them."""
+class _UnconditionalHandler(BaseHTTPRequestHandler):
+    """Forwards requests to a real S3 without their conditions, like a service that ignores them."""
 
     protocol_version = "HTTP/1.1"
     target: str
 
-    def _hand_on(self) -> None:
+    def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        kept = {name: value for name, value in self.headers.items() if not name.lower().startswith("if-")}
-        inner = http.client.HTTPConnection(self.target, timeout=30)
-        inner.request(self.command, self.path, body=body, headers=kept)
-        answer = inner.getresponse()
-        data = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
+        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("if-")}
+        upstream = http.client.HTTPConnection(self.target, timeout=30)
+        upstream.request(self.command, self.path, body=body, headers=headers)
+        response = upstream.getresponse()
+        data = response.read()
+        self.send_response(response.status)
+        for name, value in response.getheaders():
             if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
                 self.send_header(name, value)
-        self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(data)))
+        self.send_header("Content-Length", response.getheader("Content-Length") or str(len(data)))
         self.end_headers()
         self.wfile.write(data)
-        inner.close()
+        upstream.close()
 
-    do_GET = do_PUT = do_DELETE = do_HEAD = do_POST = _hand_on
+    do_GET = do_PUT = do_DELETE = do_HEAD = do_POST = _forward
 
     def log_message(self, *_: Any) -> None:
-        """Silence."""
+        """Log nothing."""
 
 
 @contextmanager
-def forgetful(s3: S3Server) -> Iterator[S3Settings]:
-    handler = type("Handler", (_Forgetful,), {"target": f"127.0.0.1:{s3.port}"})
+def unconditional_s3(s3: S3Server) -> Iterator[S3Settings]:
+    handler = type("Handler", (_UnconditionalHandler,), {"target": f"127.0.0.1:{s3.port}"})
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
@@ -135,7 +135,7 @@ def forgetful(s3: S3Server) -> Iterator[S3Settings]:
 def test_a_service_without_conditional_writes_is_refused_also_by_a_worker(
     s3_server: S3Server, bucket: str, server: RedisServer, tmp_path: Path
 ) -> None:
-    with forgetful(s3_server) as s3:
+    with unconditional_s3(s3_server) as s3:
         settings = settings_for(server, tmp_path, s3, root=f"{bucket}/mill")
         found = by_check(examine(settings, f"{bucket}/mill", parts=["store"]))
         assert found["store conditions"].status == "failed"
@@ -155,8 +155,8 @@ def test_a_store_that_is_only_away_is_no_reason_not_to_start(tmp_path: Path) -> 
     assert blocking_findings(settings_for(None, tmp_path, nowhere), "s3://bucket") == []
 
 
-def test_a_store_that_looks_before_it_writes_is_found_out(tmp_path: Path) -> None:
-    """As SeaweedFS did until 4.16: the condition is checked, but not in one step with the write."""
+def test_a_store_whose_conditional_writes_are_not_atomic_is_detected(tmp_path: Path) -> None:
+    """As in SeaweedFS until 4.16: the condition is checked in a separate step before the write."""
     inner = open_store(f"memory://{uuid.uuid4().hex}")
 
     class TwoSteps(type(inner)):  # type: ignore[misc]
@@ -171,7 +171,7 @@ def test_a_store_that_looks_before_it_writes_is_found_out(tmp_path: Path) -> Non
     assert _Probe(inner).atomicity().status == "ok"
 
 
-def test_a_store_that_shows_what_was_there_before_is_found_out() -> None:
+def test_a_store_with_stale_reads_is_detected() -> None:
     inner = open_store(f"memory://{uuid.uuid4().hex}")
 
     class Stale(type(inner)):  # type: ignore[misc]
@@ -264,13 +264,13 @@ def test_times_that_do_not_fit_each_other(tmp_path: Path) -> None:
 
 
 def command(arguments: list[str], settings: Settings) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LATENTMILL_", "AWS_"))}
-    whole = [sys.executable, "-c", "from workers.cli import main; main()", *arguments]
-    return subprocess.run(whole, env=kept | environment(settings), capture_output=True, text=True, timeout=120)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LATENTMILL_", "AWS_"))}
+    words = [sys.executable, "-c", "from workers.cli import main; main()", *arguments]
+    return subprocess.run(words, env=inherited | environment(settings), capture_output=True, text=True, timeout=120)
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables that give these settings."""
+    """The environment variables of these settings."""
     return {name: value for name, value in worker_environment(settings).items() if name.startswith("LATENTMILL_")}
 
 

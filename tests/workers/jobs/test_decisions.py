@@ -1,6 +1,6 @@
-"""What people decide about jobs, and what the pool decides: pause, resume, cancel, give a shard up; and who may submit.
+"""Decisions about jobs, of users and of the pool: pause, resume, cancel, give up a shard, refuse a submission.
 
-One worker process without Celery around it, on a real Redis: whatever Redis forgets, the decision stands in the store.
+One worker process without Celery, on a real Redis. Decisions are in the store, so they survive a loss of Redis.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from workers.worker.ticket_handler import TicketHandler
 
 
 def obstacle(bench: ManualService, job: JobStatus, shard: int) -> Path:
-    """A directory where the shard should be: every attempt to write it fails until it is removed."""
+    """Create a directory at the shard's key: every attempt to write the shard fails until it is removed."""
     path = bench.home / "out" / job.name / "builds" / job.url.rpartition("/")[2] / f"shards/{job.name}-{shard:06d}.tar"
     path.mkdir(parents=True)
     return path
 
 
 def impatient(bench: ManualService, error: Exception) -> TicketHandler:
-    """A worker process that cannot make anything, and gives a shard up after the first fault."""
+    """A ticket handler that always fails, and gives up a shard after the first fault."""
     settings = bench.settings.model_copy(update={"max_shard_attempts": 1})
     return replace(bench.workshop, pool=Pool(settings), produce=_raising(error))
 
 
 def is_the_same_dataset(bench: ManualService, job: JobStatus, **fields: Any) -> bool:
-    """Whether the committed dataset is, byte for byte, the one that this process would have built undisturbed."""
+    """Whether the committed dataset is byte-identical to one that this process builds without interruption."""
     spec, _ = resolve_draft(
         parse_draft(bench.spec(job.name, **fields) | {"destination": f"memory://{bench.home.name}"})
     )
@@ -69,7 +69,7 @@ def test_a_paused_job_waits_also_when_redis_forgets_it(bench: ManualService) -> 
     bench.reconcile()
     assert bench.serve(1) == ["nothing to do"]
     assert bench.state(job) == "paused"
-    assert bench.submit(count=90).state == "paused"  # who submits it again does not know why it was paused
+    assert bench.submit(count=90).state == "paused"  # submitting again does not resume a paused job
     assert bench.client.resume(job.job).state == "running"
     bench.serve(3)
     assert bench.state(job) == "committed"
@@ -92,17 +92,17 @@ def test_a_job_that_is_paused_at_its_end_is_not_committed(bench: ManualService) 
 def test_a_shard_is_given_up_and_the_others_are_made(bench: ManualService) -> None:
     job = bench.submit(count=150)
     path = obstacle(bench, job, 1)
-    told = bench.serve(9)
-    assert sum(line.startswith("postponed") for line in told) == 4
+    summaries = bench.serve(9)
+    assert sum(line.startswith("postponed") for line in summaries) == 4
     status = bench.client.status(job.job)
     assert (status.state, status.shards_done, status.missing_shards, status.missing) == ("failed", 4, 1, ((1, 1),))
-    (letter,) = status.dead
-    assert (letter.shard, letter.faults) == (1, 5)
-    assert "tiny-000001.tar" in letter.error
-    assert "Traceback" in letter.traceback
-    assert len(letter.traceback) <= 4000
+    (dead_letter,) = status.dead
+    assert (dead_letter.shard, dead_letter.faults) == (1, 5)
+    assert "tiny-000001.tar" in dead_letter.error
+    assert "Traceback" in dead_letter.traceback
+    assert len(dead_letter.traceback) <= 4000
     bench.redis.flushall()
-    bench.reconcile()  # a failed job is not taken up by itself
+    bench.reconcile()  # does not reopen a failed job
     assert bench.client.status(job.job).dead == status.dead
     path.rmdir()
     assert bench.client.resume(job.job).dead == ()
@@ -113,9 +113,9 @@ def test_a_shard_is_given_up_and_the_others_are_made(bench: ManualService) -> No
 
 def test_what_was_given_up_stays_given_up_when_redis_forgets(bench: ManualService) -> None:
     job = bench.submit(count=150)
-    shop = impatient(bench, OSError("the disk is on fire"))
-    told = bench.serve(1, shop)[0]
-    assert told.startswith("gave up")
+    handler = impatient(bench, OSError("the disk is on fire"))
+    summary = bench.serve(1, handler)[0]
+    assert summary.startswith("gave up")
     assert (bench.state(job), len(bench.client.status(job.job).dead)) == ("queued", 1)
     bench.redis.flushall()
     bench.reconcile()
@@ -128,8 +128,8 @@ def test_what_was_given_up_stays_given_up_when_redis_forgets(bench: ManualServic
 
 def test_a_job_of_which_too_much_fails_is_failed_at_once(bench: ManualService) -> None:
     job = bench.submit(count=25, shard_size=1)
-    told = bench.serve(23, impatient(bench, OSError("the disk is on fire")))
-    assert sum(line.startswith("gave up") for line in told) == 21
+    summaries = bench.serve(23, impatient(bench, OSError("the disk is on fire")))
+    assert sum(line.startswith("gave up") for line in summaries) == 21
     status = bench.client.status(job.job)
     assert (status.state, status.missing_shards, status.missing) == ("failed", 25, ((0, 24),))
     assert "OSError: the disk is on fire" in status.error
@@ -140,8 +140,10 @@ def test_a_job_of_which_too_much_fails_is_failed_at_once(bench: ManualService) -
 
 def test_what_no_retry_would_mend_fails_at_once(bench: ManualService) -> None:
     job = bench.submit()
-    shop = replace(bench.workshop, produce=_raising(InvalidOutput("decoder", "finite pixel values", "NaN or infinity")))
-    assert bench.serve(1, shop)[0].startswith("failed")
+    handler = replace(
+        bench.workshop, produce=_raising(InvalidOutput("decoder", "finite pixel values", "NaN or infinity"))
+    )
+    assert bench.serve(1, handler)[0].startswith("failed")
     status = bench.client.status(job.job)
     assert (status.state, status.dead[0].faults, status.dead[0].shard) == ("failed", 1, 0)
     assert "NaN" in status.dead[0].error
@@ -150,9 +152,9 @@ def test_what_no_retry_would_mend_fails_at_once(bench: ManualService) -> None:
 def test_a_device_without_memory_hands_the_shard_back_with_a_typed_error(bench: ManualService) -> None:
     job = bench.submit()
     bench.serve(1)
-    shop = replace(bench.workshop, produce=_raising(DeviceExhausted("batch", "a batch of 16 that fits cpu", "none")))
-    assert "postponed" in bench.serve(1, shop)[0]
-    assert not bench.workshop.decoders._decoders  # what other recipes hold may be what was lacking
+    handler = replace(bench.workshop, produce=_raising(DeviceExhausted("batch", "a batch of 16 that fits cpu", "none")))
+    assert "postponed" in bench.serve(1, handler)[0]
+    assert not bench.workshop.decoders._decoders  # evicted, as they may occupy the missing memory
     assert "batch of 16" in bench.client.status(job.job).error
     bench.serve(1)
     assert bench.state(job) == "committed"
@@ -197,8 +199,8 @@ def test_a_build_goes_on_in_another_environment_when_a_person_says_so(bench: Man
     location.store.create(ENVIRONMENT_KEY, other.canonical())
     assert "declined" in bench.serve(1)[0]
     bench.client.resume(job.job, new_environment=True)
-    shop = replace(bench.workshop, _declined={})
-    bench.serve(2, shop)
+    handler = replace(bench.workshop, _declined={})
+    bench.serve(2, handler)
     assert bench.state(job) == "committed"
     manifest = find_manifest(location)
     assert manifest is not None
@@ -221,7 +223,7 @@ def test_of_two_tenants_with_one_build_the_second_is_told_so(bench: ManualServic
     assert (caught.value.field, ours.job in caught.value.got) == ("tenant", True)
     assert bench.submit(tenant="theirs", revision=1).tenant == "theirs"
     bench.serve(4)
-    assert bench.submit(tenant="theirs").state == "committed"  # what is there is there, for whoever may read it
+    assert bench.submit(tenant="theirs").state == "committed"  # a committed build is returned to any tenant
 
 
 def test_a_destination_means_the_same_in_every_working_directory(
@@ -274,9 +276,9 @@ def test_shares_are_read_by_the_reconciler_and_a_broken_file_leaves_them(bench: 
 
 
 def test_a_large_job_is_submitted_at_once(bench: ManualService) -> None:
-    clock = time.perf_counter()
+    started = time.perf_counter()
     job = bench.submit(count=100_000, shard_size=1)
-    assert time.perf_counter() - clock < 20  # a fraction of a second here; what is told apart is minutes
+    assert time.perf_counter() - started < 20  # it takes a fraction of a second; the failure to detect takes minutes
     assert (job.shards, job.state) == (100_000, "queued")
     assert bench.redis.llen(bench.settings.queue) <= 4
     used = sum(bench.redis.memory_usage(key) or 0 for key in bench.redis.scan_iter("latentmill:*"))
@@ -285,13 +287,13 @@ def test_a_large_job_is_submitted_at_once(bench: ManualService) -> None:
 
 def test_a_ledger_that_is_behind_the_store_is_corrected(bench: ManualService) -> None:
     done, gone, paused = bench.submit("done"), bench.submit("gone"), bench.submit("paused")
-    kept = {key: bench.redis.dump(key) for key in bench.redis.scan_iter("latentmill:*")}
+    backup = {key: bench.redis.dump(key) for key in bench.redis.scan_iter("latentmill:*")}
     bench.client.cancel(gone.job)
     bench.client.pause(paused.job)
     bench.serve(2)
     assert bench.state(done) == "committed"
     bench.redis.flushall()
-    for key, value in kept.items():  # a Redis that was restored from a backup
+    for key, value in backup.items():
         bench.redis.restore(key, 0, value)
     bench.reconcile()
     assert [bench.state(job) for job in (done, gone, paused)] == ["committed", "cancelled", "paused"]
@@ -315,22 +317,22 @@ def test_the_command_line_shows_what_was_given_up_and_resumes_it(
     assert bench.settings.redis_url is not None
     monkeypatch.setenv("LATENTMILL_REDIS_URL", bench.settings.redis_url.get_secret_value())
     job = bench.submit()
-    assert "paused" in _told("pause", job.job)
-    assert "queued" in _told("resume", job.job)
+    assert "paused" in _run_cli("pause", job.job)
+    assert "queued" in _run_cli("resume", job.job)
     bench.serve(2, impatient(bench, OSError("the disk is on fire")))
-    text = _told("status", job.job)
+    text = _run_cli("status", job.job)
     assert "given up: shard 0, after 1 fault(s): OSError: the disk is on fire" in text
     assert "Traceback" in text
     assert f"latentmill resume {job.job}" in text
-    facts = json.loads(_told("status", job.job, "--json"))
-    assert (facts["missing"], [letter["shard"] for letter in facts["dead"]]) == (["0-1"], [0, 1])
-    assert "not paused" in _told("pause", job.job)
-    _told("resume", job.url)
+    facts = json.loads(_run_cli("status", job.job, "--json"))
+    assert (facts["missing"], [dead_letter["shard"] for dead_letter in facts["dead"]]) == (["0-1"], [0, 1])
+    assert "not paused" in _run_cli("pause", job.job)
+    _run_cli("resume", job.url)
     bench.serve(2)
-    assert json.loads(_told("status", job.job, "--json"))["state"] == "committed"
+    assert json.loads(_run_cli("status", job.job, "--json"))["state"] == "committed"
 
 
-def _told(*words: str) -> str:
+def _run_cli(*words: str) -> str:
     done = CliRunner().invoke(root, words, catch_exceptions=False)
     assert done.exit_code == 0
     return done.output

@@ -1,4 +1,4 @@
-"""What a job says of itself, on real servers: how it stands, and what it waits for."""
+"""The status of a job on real servers: its state, and what it waits for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def explained(waits_for: str) -> bool:
-    """Whether the page for operators has a row for this."""
+    """Whether docs/operations.md has a row for this."""
     page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
     row = re.sub(r"tenant [a-z]+, which has its \d+", "tenant T, which has its N", waits_for)
     return f"\n| `{row.partition(': ')[0]}" in page
@@ -58,7 +58,7 @@ def test_a_job_says_what_it_waits_for(bench: ManualService) -> None:
 
 
 def test_a_job_whose_workers_are_all_lost_says_so(bench: ManualService) -> None:
-    """Nobody is left to free the lease of a killed worker: the shard is not shown as being made for ever."""
+    """No reconciler frees the lease of a killed worker, but its shard must not be shown as running for ever."""
     job, ledger = bench.submit(), bench.workshop.pool.ledger
     ledger.register_worker("killed", 1, 0.01)
     claim = ledger.claim(60.0)
@@ -103,16 +103,16 @@ def test_a_job_that_nobody_is_left_to_commit_says_so(bench: ManualService) -> No
 def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
     bench: ManualService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest is there, so readers have the dataset: nobody is told that it was cancelled."""
-    job, told = bench.submit(), list[str]()
+    """The manifest is stored, so readers see the dataset, and the job must not be shown as cancelled."""
+    job, states = bench.submit(), list[str]()
 
     def cancelled_meanwhile(location: BuildLocation, manifest: Manifest, extras: Mapping[str, bytes]) -> Manifest:
-        told.append(bench.client.cancel(job.job).state)
+        states.append(bench.client.cancel(job.job).state)
         return commit(location, manifest, extras)
 
     monkeypatch.setattr("generator.production.commit.finish.commit", cancelled_meanwhile)
     bench.serve(2)
-    assert told == ["cancelled"]
+    assert states == ["cancelled"]
     assert bench.client.status(job.job).state == "committed"
     assert bench.client.cancel(job.job).state == "committed"
     assert bench.client.resume(job.job).state == "committed"
@@ -123,7 +123,7 @@ def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
 def test_a_decision_while_the_receipts_are_read_keeps_the_build_from_being_committed(
     bench: ManualService, monkeypatch: pytest.MonkeyPatch, decision: str
 ) -> None:
-    """A sweep may already be taking away the shards of a job that was cancelled minutes ago."""
+    """A sweep may already be deleting the shards of a job that was cancelled minutes ago."""
     job = bench.submit()
 
     def decided_meanwhile(location: BuildLocation, info: BundleInfo, **hooks: Any) -> Manifest:

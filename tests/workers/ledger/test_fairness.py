@@ -1,4 +1,4 @@
-"""Who is served next: tenants by weight, jobs by priority; and what quotas refuse."""
+"""Fairness of the ledger: tenants are served by weight, jobs by priority; and quotas."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_running_shards_are_limited_and_the_others_are_served(ledger: Ledger) ->
 def test_queued_jobs_are_limited_also_when_clients_race(ledger: Ledger) -> None:
     shares(ledger, us=TenantShare(queued_jobs=3))
     add(ledger, "open", "us")
-    assert ledger.admit("us", "open", 1, fresh=False) is None  # submitted again: it is counted already
+    assert ledger.admit("us", "open", 1, fresh=False) is None  # submitted again, so it is counted already
     with ThreadPoolExecutor(8) as threads:
         refusals = list(threads.map(lambda number: ledger.admit("us", f"j{number}", 1, fresh=True), range(16)))
     assert refusals.count(None) == 2

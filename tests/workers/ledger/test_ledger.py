@@ -1,4 +1,4 @@
-"""The ledger on a real Redis: who may make which shard, and what is known to be done."""
+"""The ledger on a real Redis: claims, leases, outcomes, and corrections."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_last_completion_says_so(ledger: Ledger) -> None:
     assert ledger.complete(first) == (False, False)
     assert ledger.complete(second).finished
     assert ledger.finished_shards("a") == [0, 1, 2]
-    assert ledger.complete(second).finished  # told twice, done once
+    assert ledger.complete(second).finished  # a repeated completion changes nothing
     assert ledger.counts("a").is_finished
 
 
@@ -102,20 +102,20 @@ def test_a_zombie_changes_nothing_but_what_is_done(ledger: Ledger) -> None:
     ledger.release(zombie)
     assert ledger.postpone(zombie) == 0
     assert ledger.renew(again, 60.0, made=1)
-    ledger.complete(zombie)  # its receipt is stored: the shard is done, whoever made it
+    ledger.complete(zombie)  # its receipt is stored, so the shard is done
     assert ledger.finished_shards("a") == [zombie.shard]
-    assert ledger.renew(again, 60.0, made=2)  # and the holder may finish: it makes the same bytes
+    assert ledger.renew(again, 60.0, made=2)  # the new holder may finish: it makes the same bytes
 
 
 def test_a_released_shard_is_free_at_once_and_a_postponed_one_later(ledger: Ledger) -> None:
     add(ledger, "a", 1)
     ledger.release(claimed(ledger))
     assert [ledger.postpone(claimed_after(ledger), base=0.01, cap=0.01) for _ in range(3)] == [1, 2, 3]
-    assert not ledger.counts("a").is_finished  # it waits, and is neither free nor leased nor done
+    assert not ledger.counts("a").is_finished  # the shard waits for the end of its back-off
 
 
 def claimed_after(ledger: Ledger) -> Claim:
-    """The next claim, once back-off is over."""
+    """The next claim, after the back-off."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         ledger.free_expired("a", 5)
@@ -197,7 +197,7 @@ def test_a_worker_lost_with_its_lease_counts_as_a_fault_and_the_shard_is_given_u
     assert claimed(ledger, lease=0.01).shard == lost.shard
     time.sleep(0.05)
     assert ledger.free_expired("a", 2) == (0, [lost.shard])
-    assert ledger.claim(60.0) is None  # it waits to be buried, and is nobody's
+    assert ledger.claim(60.0) is None  # the caller has to give it up
     assert ledger.give_up("a", lost.shard).stuck
     assert ledger.counts("a").is_stuck
     assert ledger.claim(60.0) is None
@@ -213,7 +213,7 @@ def test_the_others_go_on_when_a_shard_is_given_up(ledger: Ledger) -> None:
     assert {first.shard, second.shard}.isdisjoint({dead.shard})
     assert ledger.complete(first) == (False, False)
     assert ledger.complete(second).stuck
-    assert ledger.complete(dead).finished  # its worker was slow, and got there in the end
+    assert ledger.complete(dead).finished  # its slow worker finished it after all
 
 
 def test_a_paused_job_is_not_claimed_and_what_is_being_made_is_finished(ledger: Ledger) -> None:

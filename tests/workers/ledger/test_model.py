@@ -1,7 +1,7 @@
-"""The ledger beside a simple model of it, driven by Hypothesis on a real Redis.
+"""The ledger compared with a simple model of it, by a Hypothesis state machine on a real Redis.
 
-Claims are never thrown away: each of them comes back later as a zombie, a duplicate, or after the job has ended, was
-added again or Redis has forgotten it. Time is moved by hand: a lease runs out when the machine says so.
+Claims are never dropped: each one may be used again later, as a zombie, as a duplicate, or after its job has ended, was
+added again or was lost by Redis. A lease expires only when the state machine makes it expire.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ some = st.sets(shards, max_size=SHARDS)
 
 @dataclass
 class Job:
-    """What the ledger should know of a live job. A lease without a nonce is a back-off."""
+    """The model of a live job. A lease without a nonce is a back-off."""
 
     paused: bool = False
     done: set[int] = field(default_factory=set)
@@ -52,7 +52,7 @@ class Job:
 
 class LedgerMachine(RuleBasedStateMachine):
     server: RedisServer
-    compared = 0  # times that ledger and model were found alike, in all examples
+    compared = 0  # how often ledger and model were compared, in all examples
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.claims: list[Claim] = []
 
     def held(self, claim: Claim) -> Job | None:
-        """The job, if this claim still holds its shard."""
+        """The job if this claim still holds its shard, else ``None``."""
         job = self.live.get(claim.job)
         return job if job and job.leases.get(claim.shard) == claim.nonce else None
 
@@ -84,7 +84,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if claim is not None:
             assert claim.job in servable
             assert claim.shard in self.live[claim.job].free
-            assert claim.nonce not in {known.nonce for known in self.claims}
+            assert claim.nonce not in {other.nonce for other in self.claims}
             self.live[claim.job].leases[claim.shard] = claim.nonce
             self.claims.append(claim)
 
@@ -113,12 +113,12 @@ class LedgerMachine(RuleBasedStateMachine):
         job.faults[claim.shard] = job.faults.get(claim.shard, 0) + 1
         assert faults == job.faults[claim.shard]
         job.leases[claim.shard] = ""
-        self.redis.zadd(f"latentmill:lease:{claim.job}", {claim.shard: LATER})  # whatever the dice said
+        self.redis.zadd(f"latentmill:lease:{claim.job}", {claim.shard: LATER})  # replaces the random back-off
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def complete(self, data: st.DataObject) -> None:
-        """By its holder, by a zombie, or told twice: the receipt is stored, so the shard is done."""
+        """Complete a shard, by its holder, by a zombie, or repeatedly: the receipt is stored, so the shard is done."""
         claim = data.draw(st.sampled_from(self.claims))
         held, outcome = self.held(claim), self.ledger.complete(claim)
         if held:
@@ -133,53 +133,53 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(job=jobs, late=some)
     def expire(self, job: str, late: set[int]) -> None:
-        """Time passes for some leases and back-offs, and a reconciler looks."""
-        known = self.live.get(job, Job())
-        late &= known.leases.keys()
+        """Some leases and back-offs expire, and a reconciler frees them."""
+        model = self.live.get(job, Job())
+        late &= model.leases.keys()
         for shard in late:
             self.redis.zadd(f"latentmill:lease:{job}", {shard: 0})
         freed, lost = self.ledger.free_expired(job, MAX_FAULTS)
         given_up, free = set[int](), 0
         for shard in late:
-            was_held = known.leases.pop(shard) != ""
-            if shard in known.done:
+            was_held = model.leases.pop(shard) != ""
+            if shard in model.done:
                 continue
-            known.faults[shard] = known.faults.get(shard, 0) + was_held
-            if was_held and known.faults[shard] >= MAX_FAULTS:
+            model.faults[shard] = model.faults.get(shard, 0) + was_held
+            if was_held and model.faults[shard] >= MAX_FAULTS:
                 given_up.add(shard)
-                known.leases[shard] = ""
+                model.leases[shard] = ""
                 self.redis.zadd(f"latentmill:lease:{job}", {shard: LATER})
             else:
                 free += 1
         assert (freed, set(lost)) == (free, given_up)
 
     @rule(job=jobs, shard=shards)
-    def bury(self, job: str, shard: int) -> None:
-        outcome, known = self.ledger.give_up(job, shard), self.live.get(job)
-        if known is None or shard in known.done:
+    def give_up(self, job: str, shard: int) -> None:
+        outcome, model = self.ledger.give_up(job, shard), self.live.get(job)
+        if model is None or shard in model.done:
             assert outcome == (False, False)
             return
-        known.leases.pop(shard, None)
-        known.dead.add(shard)
-        assert outcome == known.outcome
+        model.leases.pop(shard, None)
+        model.dead.add(shard)
+        assert outcome == model.outcome
 
     @rule(job=jobs)
     def revive(self, job: str) -> None:
         self.ledger.revive(job)
-        if known := self.live.get(job):
-            known.dead, known.faults = set(), {}
+        if model := self.live.get(job):
+            model.dead, model.faults = set(), {}
 
     @rule(job=jobs, done=some)
     def correct(self, job: str, done: set[int]) -> None:
         self.ledger.set_finished(job, done)
-        if known := self.live.get(job):
-            known.done = set(done)
+        if model := self.live.get(job):
+            model.done = set(done)
 
     @rule(job=jobs)
     def pause(self, job: str) -> None:
         self.ledger.pause(job)
-        if known := self.live.get(job):
-            known.paused = True
+        if model := self.live.get(job):
+            model.paused = True
 
     @rule(job=jobs, state=st.sampled_from(("cancelled", "failed", "committed")))
     def end(self, job: str, state: str) -> None:
@@ -187,8 +187,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.live.pop(job, None)
 
     @rule(worker=st.sampled_from(WORKERS))
-    def leave(self, worker: str) -> None:
-        """A worker hands back what it holds; of paused jobs its leases run out by themselves."""
+    def release_all(self, worker: str) -> None:
+        """A worker releases its shards; its leases of paused jobs are left to expire."""
         count = 0
         for job in self.live.values():
             ours = [shard for shard, nonce in job.leases.items() if nonce.startswith(worker) and not job.paused]
@@ -220,7 +220,7 @@ class LedgerMachine(RuleBasedStateMachine):
         LedgerMachine.compared += 1
 
     def teardown(self) -> None:
-        """Whatever happened: every shard of every open job can still be made, each by one holder, until all is done."""
+        """After any history, every unfinished shard of every live job can be claimed and completed."""
         for name in self.live:
             self.ledger.add(name, {}, SHARDS)
             self.ledger.revive(name)

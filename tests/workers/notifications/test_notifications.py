@@ -1,4 +1,4 @@
-"""Webhooks against real receivers: signed, retried with one id, bounded whatever a receiver does; and where they go."""
+"""Webhooks to real receivers: signatures, retries with one id, bounded cost of hostile receivers, allowed hosts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def receive() -> Iterator[Callable[[Behaviour], Receiver]]:
-    """Starts receivers, and stops them."""
+    """A function that starts receivers; they are stopped after the test."""
     started = list[Receiver]()
 
     def start(behave: Behaviour) -> Receiver:
@@ -67,8 +67,8 @@ def receive() -> Iterator[Callable[[Behaviour], Receiver]]:
         receiver.stop()
 
 
-def told(**fields: object) -> Event:
-    plain = {
+def event(**fields: object) -> Event:
+    defaults = {
         "kind": "refused",
         "run": "nightly/2026-07-01T04:00Z/1",
         "schedule": "nightly",
@@ -76,7 +76,7 @@ def told(**fields: object) -> Event:
         "at": NOW,
         "words": "drift: 0.41 unlike the last promoted build",
     }
-    return Event.model_validate(plain | fields)
+    return Event.model_validate(defaults | fields)
 
 
 def hooks(*urls: str, **fields: object) -> Notifications:
@@ -89,7 +89,7 @@ def waiting(root: Store) -> list[OutboxMessage]:
 
 def test_a_receiver_can_verify_what_it_got(root: Store, settings: Settings, receive: Callable[..., Receiver]) -> None:
     receiver = receive(OK)
-    notify(root, hooks(receiver.url), told())
+    notify(root, hooks(receiver.url), event())
     assert deliver(root, settings, now=NOW) == 1
     (got,) = receiver.requests
     assert got.line.startswith("POST /hook?token=very-secret-token ")
@@ -125,17 +125,17 @@ def test_a_receiver_that_fails_is_tried_again_with_the_same_id(
     root: Store, settings: Settings, receive: Callable[..., Receiver]
 ) -> None:
     receiver = receive(answer_with(500))
-    notify(root, hooks(receiver.url), told())
+    notify(root, hooks(receiver.url), event())
     now = NOW
     for attempt in range(1, 5):
         assert deliver(root, settings, now=now) == 0
-        (letter,) = waiting(root)
-        assert letter.attempts == attempt
-        assert "HTTP 500" in letter.last_error
-        assert now <= letter.due <= now + timedelta(seconds=LONGEST_DELAY)
-        assert deliver(root, settings, now=letter.due - timedelta(microseconds=1)) == 0
+        (message,) = waiting(root)
+        assert message.attempts == attempt
+        assert "HTTP 500" in message.last_error
+        assert now <= message.due <= now + timedelta(seconds=LONGEST_DELAY)
+        assert deliver(root, settings, now=message.due - timedelta(microseconds=1)) == 0
         assert len(receiver.requests) == attempt
-        now = letter.due
+        now = message.due
     receiver.behave = OK
     assert deliver(root, settings, now=now) == 1
     assert len({got.headers["webhook-id"] for got in receiver.requests}) == 1
@@ -143,13 +143,13 @@ def test_a_receiver_that_fails_is_tried_again_with_the_same_id(
     assert waiting(root) == []
 
 
-def test_telling_twice_leaves_one_message_and_another_event_another(root: Store) -> None:
+def test_repeated_notifications_leave_one_message_for_each_event(root: Store) -> None:
     for _ in range(3):
-        notify(root, hooks("https://example.org/a"), told())
-    notify(root, hooks("https://example.org/a"), told(kind="at_risk"))
-    notify(root, hooks("https://example.org/a", events=["succeeded"]), told(kind="failed"))
-    assert sorted(letter.event.kind for letter in waiting(root)) == ["at_risk", "refused"]
-    assert len({letter.event.id for letter in waiting(root)}) == 2
+        notify(root, hooks("https://example.org/a"), event())
+    notify(root, hooks("https://example.org/a"), event(kind="at_risk"))
+    notify(root, hooks("https://example.org/a", events=["succeeded"]), event(kind="failed"))
+    assert sorted(message.event.kind for message in waiting(root)) == ["at_risk", "refused"]
+    assert len({message.event.id for message in waiting(root)}) == 2
 
 
 def test_back_off_grows_and_is_jittered() -> None:
@@ -161,14 +161,14 @@ def test_back_off_grows_and_is_jittered() -> None:
         assert min(delays) < ceiling / 2
 
 
-def test_what_a_courier_took_and_did_not_deliver_is_delivered_by_another(
+def test_a_message_that_was_reserved_and_not_delivered_is_delivered_by_another_process(
     root: Store, settings: Settings, receive: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first dies after it reserved the message, before or after it was sent: nobody knows."""
+    """The first process dies after it reserved the message; whether it was sent is unknown."""
     receiver = receive(OK)
-    notify(root, hooks(receiver.url), told())
-    with monkeypatch.context() as dying:
-        dying.setattr("workers.notifications.delivery.post", _killed)
+    notify(root, hooks(receiver.url), event())
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.notifications.delivery.post", _killed)
         with pytest.raises(KeyboardInterrupt):
             deliver(root, settings, now=NOW)
     assert deliver(root, settings, now=NOW) == 0  # reserved
@@ -180,12 +180,12 @@ def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_many_couriers_send_each_message_once(
+def test_concurrent_deliveries_send_each_message_once(
     root: Store, settings: Settings, receive: Callable[..., Receiver]
 ) -> None:
     receiver = receive(OK)
     for night in range(10):
-        notify(root, hooks(receiver.url), told(run=f"nightly/{night}"))
+        notify(root, hooks(receiver.url), event(run=f"nightly/{night}"))
     threads = [threading.Thread(target=deliver, args=(root, settings), kwargs={"now": NOW}) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -213,7 +213,7 @@ HOSTILE: dict[str, Behaviour] = {
 def test_a_hostile_receiver_costs_an_attempt_and_nothing_else(name: str, receive: Callable[..., Receiver]) -> None:
     receiver = receive(HOSTILE[name])
     with pytest.raises(DeliveryFailed):
-        post(receiver.url, {"content-type": "application/json"}, b"{}", whole_seconds=1.0)
+        post(receiver.url, {"content-type": "application/json"}, b"{}", total_timeout=1.0)
 
 
 def test_an_endless_body_is_not_read(receive: Callable[..., Receiver]) -> None:
@@ -228,7 +228,7 @@ def test_an_endless_body_is_not_read(receive: Callable[..., Receiver]) -> None:
         left.set()
 
     receiver = receive(until_left)
-    post(receiver.url, {}, b"{}", whole_seconds=20.0)
+    post(receiver.url, {}, b"{}", total_timeout=20.0)
     assert left.wait(20.0)
     assert len(receiver.requests) == 1
 
@@ -236,7 +236,7 @@ def test_an_endless_body_is_not_read(receive: Callable[..., Receiver]) -> None:
 def test_a_redirect_is_not_followed(root: Store, settings: Settings, receive: Callable[..., Receiver]) -> None:
     elsewhere = receive(OK)
     receiver = receive(answer_with(302, f"location: {elsewhere.url}"))
-    notify(root, hooks(receiver.url), told())
+    notify(root, hooks(receiver.url), event())
     assert deliver(root, settings, now=NOW) == 0
     assert "redirect" in waiting(root)[0].last_error
     assert elsewhere.requests == []
@@ -246,8 +246,8 @@ def test_a_receiver_that_is_gone_is_left_alone(
     root: Store, settings: Settings, receive: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver, tired = receive(answer_with(410)), receive(answer_with(503))
-    notify(root, hooks(receiver.url), told())
-    notify(root, hooks(tired.url), told(run="old", at=NOW - GIVE_UP_AFTER - timedelta(seconds=1)))
+    notify(root, hooks(receiver.url), event())
+    notify(root, hooks(tired.url), event(run="old", at=NOW - GIVE_UP_AFTER - timedelta(seconds=1)))
     deliver(root, settings, now=NOW)
     assert waiting(root) == []
     assert caplog.text.count("given up") == 2
@@ -258,10 +258,10 @@ def test_one_bad_receiver_does_not_keep_the_others_waiting(
 ) -> None:
     bad, good = receive(answer_with(500)), receive(OK)
     for night in range(5):
-        notify(root, hooks(bad.url, good.url), told(run=f"nightly/{night}"))
+        notify(root, hooks(bad.url, good.url), event(run=f"nightly/{night}"))
     assert deliver(root, settings, now=NOW) == 5
     assert len(bad.requests) == 1  # once a round
-    assert {letter.webhook.url for letter in waiting(root)} == {bad.url}
+    assert {message.webhook.url for message in waiting(root)} == {bad.url}
 
 
 def test_what_is_not_due_is_not_read_again_and_again(
@@ -270,15 +270,15 @@ def test_what_is_not_due_is_not_read_again_and_again(
     receiver = receive(answer_with(500))
     counted = FaultyStore(root)
     for night in range(20):
-        notify(counted, hooks(receiver.url), told(run=f"nightly/{night}", at=NOW + timedelta(hours=1)))
-    known: DueCache = {}
+        notify(counted, hooks(receiver.url), event(run=f"nightly/{night}", at=NOW + timedelta(hours=1)))
+    cache: DueCache = {}
     for minute in range(5):
-        assert deliver(counted, settings, now=NOW + timedelta(minutes=minute), known=known) == 0
+        assert deliver(counted, settings, now=NOW + timedelta(minutes=minute), cache=cache) == 0
     assert counted.gets == 20
     receiver.behave = OK
-    assert deliver(counted, settings, now=NOW + timedelta(hours=2), known=known) == 20
-    assert deliver(counted, settings, now=NOW + timedelta(hours=2), known=known) == 0
-    assert known == {}
+    assert deliver(counted, settings, now=NOW + timedelta(hours=2), cache=cache) == 20
+    assert deliver(counted, settings, now=NOW + timedelta(hours=2), cache=cache) == 0
+    assert cache == {}
 
 
 def test_a_certificate_that_nobody_signed_gets_nothing(
@@ -326,7 +326,7 @@ def test_a_host_that_is_allowed_no_more_is_not_called(
     root: Store, settings: Settings, receive: Callable[..., Receiver]
 ) -> None:
     receiver = receive(OK)
-    notify(root, hooks(receiver.url), told())
+    notify(root, hooks(receiver.url), event())
     narrowed = settings.model_copy(update={"allowed_webhooks": "hooks.example.org"})
     assert deliver(root, narrowed, now=NOW) == 0
     assert receiver.requests == []
@@ -366,7 +366,7 @@ def test_a_secret_that_is_none_is_named_and_never_shown(
         read_secrets(path, "ops")
     assert "plain-text" not in str(wrong.value)
     receiver = receive(OK)
-    notify(root, hooks(receiver.url), told())
+    notify(root, hooks(receiver.url), event())
     assert deliver(root, Settings(root="memory://x", webhook_secrets_file=path), now=NOW) == 0
     assert (receiver.requests, len(waiting(root))) == ([], 1)  # nothing goes out unsigned, and nothing is lost
     assert "plain-text" not in caplog.text
@@ -377,9 +377,9 @@ def test_logs_tell_the_event_and_no_secret(
 ) -> None:
     caplog.set_level(logging.INFO)
     receiver = receive(OK)
-    notify(root, Notifications(), told())
+    notify(root, Notifications(), event())
     assert "nightly of 2026-07-01 04:00 UTC was kept back by its gates: drift" in caplog.text
-    notify(root, hooks(receiver.url), told())
+    notify(root, hooks(receiver.url), event())
     receiver.behave = answer_with(500)
     deliver(root, settings, now=NOW)
     receiver.behave = OK
@@ -389,7 +389,7 @@ def test_logs_tell_the_event_and_no_secret(
     assert SECRET not in caplog.text
 
 
-def test_a_courier_delivers_until_it_is_stopped(
+def test_a_delivery_thread_delivers_until_it_is_stopped(
     root: Store, settings: Settings, receive: Callable[..., Receiver]
 ) -> None:
     receiver, arrived = receive(OK), threading.Event()
@@ -400,10 +400,10 @@ def test_a_courier_delivers_until_it_is_stopped(
         arrived.set()
 
     receiver.behave = behave
-    courier = DeliveryThread(root, settings)
-    courier.start()
-    notify(root, hooks(receiver.url), told(at=datetime.now(UTC)))
-    courier.wake()
+    delivery = DeliveryThread(root, settings)
+    delivery.start()
+    notify(root, hooks(receiver.url), event(at=datetime.now(UTC)))
+    delivery.wake()
     assert arrived.wait(60)
-    courier.stop()
+    delivery.stop()
     assert [info.key for info in root.list(FOLDER)] == [f"{FOLDER}odd.json"]

@@ -1,4 +1,4 @@
-"""Cron dates through a year of clock changes: nothing is lost, nothing comes twice, wherever the reading begins."""
+"""Cron dates over a year with clock changes: none is missing or doubled, wherever the iteration starts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from generator.errors import SpecError
 from workers.schedules.dates import Cron, date_key, parse_date_key
 from workers.schedules.due_dates import newest_dates
 
-BEGIN, END = datetime(2025, 12, 31, 12, tzinfo=UTC), datetime(2027, 1, 1, 12, tzinfo=UTC)
-ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe")  # the last one turns by half an hour, in the south
+START, END = datetime(2025, 12, 31, 12, tzinfo=UTC), datetime(2027, 1, 1, 12, tzinfo=UTC)
+ZONES = (
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",
+)  # the last one changes by half an hour, in the southern hemisphere
 EXPRESSIONS = (
     "30 2 * * *",
     "15 1,2 * * *",
@@ -30,13 +34,13 @@ EXPRESSIONS = (
 @pytest.mark.parametrize("time", [(1, 30), (2, 0), (2, 15), (2, 30), (3, 0)])
 def test_a_named_time_comes_once_on_every_day_of_a_year(zone: str, time: tuple[int, int]) -> None:
     cron = Cron(f"{time[1]} {time[0]} * * *", zone)
-    local = [cron.to_local(date) for date in cron.between(BEGIN, END)]
+    local = [cron.to_local(date) for date in cron.between(START, END)]
     days = [moment.date() for moment in local if moment.year == 2026]
     assert len(days) == len(set(days)) == 365
-    moved = [moment for moment in local if (moment.hour, moment.minute) != time]
-    assert len(moved) <= 1  # the day on which clocks go forward over it
+    shifted = [moment for moment in local if (moment.hour, moment.minute) != time]
+    assert len(shifted) <= 1  # the day on which clocks go forward over it
     assert all(timedelta() < moment.replace(tzinfo=None) - moment.replace(tzinfo=None, hour=time[0], minute=time[1])
-               <= timedelta(hours=1) for moment in moved)  # fmt: skip
+               <= timedelta(hours=1) for moment in shifted)  # fmt: skip
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -49,7 +53,7 @@ def test_with_a_star_for_the_hour_real_time_goes_on(zone: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("zone", "expression", "day", "told"),
+    ("zone", "expression", "day", "expected"),
     [
         ("Europe/Berlin", "30 2 * * *", "2026-03-29", ["03:00+0200"]),
         ("Europe/Berlin", "30 2 * * *", "2026-10-25", ["02:30+0200"]),
@@ -61,21 +65,21 @@ def test_with_a_star_for_the_hour_real_time_goes_on(zone: str) -> None:
         ("Africa/Cairo", "0 0 * * *", "2026-04-24", ["01:00+0300"]),
     ],
 )
-def test_days_on_which_clocks_change(zone: str, expression: str, day: str, told: list[str]) -> None:
+def test_days_on_which_clocks_change(zone: str, expression: str, day: str, expected: list[str]) -> None:
     cron = Cron(expression, zone)
-    begin = datetime.fromisoformat(day).replace(tzinfo=UTC) - timedelta(days=1)
-    local = [cron.to_local(date) for date in cron.between(begin, begin + timedelta(days=3))]
-    assert [f"{moment:%H:%M%z}" for moment in local if f"{moment:%Y-%m-%d}" == day] == told
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC) - timedelta(days=1)
+    local = [cron.to_local(date) for date in cron.between(start, start + timedelta(days=3))]
+    assert [f"{moment:%H:%M%z}" for moment in local if f"{moment:%Y-%m-%d}" == day] == expected
 
 
 @settings(max_examples=60)
 @given(st.sampled_from(ZONES), st.sampled_from(EXPRESSIONS), st.integers(0, 366 * 24 * 60), st.integers(1, 6000))
 def test_any_beginning_gives_the_same_dates(zone: str, expression: str, minute: int, length: int) -> None:
-    cron, begin = Cron(expression, zone), BEGIN + timedelta(minutes=minute)
-    end = begin + timedelta(minutes=length)
-    dates = list(cron.between(begin - timedelta(days=2), end))
+    cron, start = Cron(expression, zone), START + timedelta(minutes=minute)
+    end = start + timedelta(minutes=length)
+    dates = list(cron.between(start - timedelta(days=2), end))
     assert dates == sorted(set(dates))
-    assert list(cron.between(begin, end)) == [date for date in dates if date > begin]
+    assert list(cron.between(start, end)) == [date for date in dates if date > start]
     assert all(date.tzinfo is UTC and parse_date_key(date_key(date)) == date for date in dates)
 
 

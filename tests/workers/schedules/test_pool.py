@@ -1,4 +1,4 @@
-"""Runs on the real pool: jobs, gates, promotion and messages; Redis flushed, and Redis gone for a night."""
+"""Runs on the real pool: jobs, gates, promotion and messages; with Redis flushed, and Redis down for a night."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ NIGHT = datetime(2026, 3, 1, 3, 30, tzinfo=UTC)
 
 
 class Night:
-    """A bench whose jobs come from a schedule; nothing happens by itself."""
+    """A manual service with a schedule and a ticker; tests advance time and serve tickets by hand."""
 
     def __init__(self, bench: ManualService) -> None:
-        self.bench, self.told = bench, 0
-        self.hands = PoolService(bench.settings, self._told)
+        self.bench, self.messages = bench, 0
+        self.service = PoolService(bench.settings, self._on_message)
         self.clock = SimulatedClock(NIGHT - timedelta(hours=1))
-        self.ticker = Ticker(self.hands, self.clock, InlineExecutor())
+        self.ticker = Ticker(self.service, self.clock, InlineExecutor())
 
     def declare(self, **fields: Any) -> StoredSchedule:
         job = {"bundle": str(self.bench.bundle), "count": 60, "shard_size": 30, "batch": 16}
         job |= {"destination": str(self.bench.home / "out")}
         schedule = Schedule(**({"name": "nightly", "cron": "30 3 * * *", "job": job, "gates": LENIENT_GATES} | fields))
-        return declare(schedule, "sha256:" + "1" * 64, self.hands.root, self.bench.settings, self.clock.now())
+        return declare(schedule, "sha256:" + "1" * 64, self.service.root, self.bench.settings, self.clock.now())
 
     def run(self, date: datetime = NIGHT) -> Run:
-        run = read_run(self.hands.root, "nightly", date)
+        run = read_run(self.service.root, "nightly", date)
         assert run is not None
         return run
 
-    def _told(self) -> None:
-        self.told += 1
+    def _on_message(self) -> None:
+        self.messages += 1
 
 
 @pytest.fixture
@@ -75,17 +75,17 @@ def test_a_night_with_everything(night: Night, tmp_path: Path) -> None:
     assert latest is not None
     assert (latest.build, latest.logical_date) == (run.spec.build_id, run.date)
     builds = [each.spec.build_id for day in range(3) if (each := night.run(NIGHT + timedelta(days=day))).spec]
-    assert sorted(dataset.children("builds/")) == sorted(builds[1:])  # the newest, and the one that a rollback needs
+    assert sorted(dataset.children("builds/")) == sorted(builds[1:])  # the newest, and the one for a rollback
     verdict = read_verdict(dataset.at(f"builds/{run.spec.build_id}"))
     assert verdict is not None
     assert (verdict.holds, verdict.logical_date) == (True, run.date)
-    assert night.told == 3
-    letters = [
-        OutboxMessage.model_validate_json(night.hands.root.get(info.key)) for info in night.hands.root.list(FOLDER)
+    assert night.messages == 3
+    messages = [
+        OutboxMessage.model_validate_json(night.service.root.get(info.key)) for info in night.service.root.list(FOLDER)
     ]
-    assert {letter.event.kind for letter in letters} == {"succeeded"}
-    assert {letter.event.build for letter in letters} == set(builds)
-    assert len({letter.event.id for letter in letters}) == 3
+    assert {message.event.kind for message in messages} == {"succeeded"}
+    assert {message.event.build for message in messages} == set(builds)
+    assert len({message.event.id for message in messages}) == 3
 
 
 def test_a_gate_keeps_a_build_back(night: Night) -> None:
@@ -126,13 +126,13 @@ def test_redis_is_gone_for_a_night(bundle: Path, tmp_path: Path) -> None:
         night.ticker.tick()
         assert (night.run().state, "redis" in night.run().note) == ("created", True)
         night.clock.advance(hours=3)
-        Ticker(night.hands, night.clock, InlineExecutor()).tick()  # another one, after a restart
-        assert "nothing is made yet" in night.run().at_risk
+        Ticker(night.service, night.clock, InlineExecutor()).tick()  # a new ticker, as after a restart
+        assert "no image made yet" in night.run().at_risk
         server.restart()
         night.ticker.tick()
         assert night.run().state == "submitted"
         night.bench.serve(3)
-        server.kill()  # what is built is judged and promoted without Redis
+        server.kill()  # gates and promotion need no Redis
         night.ticker.tick()
         assert night.run().state == "promoted"
     finally:
@@ -148,7 +148,7 @@ def test_a_job_that_a_person_cancels(night: Night) -> None:
     night.bench.client.cancel(spec.job_id)
     night.ticker.tick()
     assert night.run().state == "cancelled"
-    again = start_run(night.hands, night.declare(), NIGHT, night.clock.now(), "hand")
+    again = start_run(night.service, night.declare(), NIGHT, night.clock.now(), "hand")
     assert (again.take, again.spec) == (2, spec)
     night.ticker.tick()
     night.bench.serve(3)
@@ -176,7 +176,7 @@ def test_a_job_that_fails_says_why(night: Night) -> None:
     night.ticker.tick()
     run = night.run()
     assert run.spec is not None
-    assert night.hands.progress(run.spec.job_id) == (0, 60)
+    assert night.service.progress(run.spec.job_id) == (0, 60)
     night.bench.workshop.pool.fail(run.spec.job_id, "the disk is full")
     night.ticker.tick()
     assert (night.run().state, night.run().reason) == ("failed", "the disk is full")
@@ -188,7 +188,7 @@ def test_a_lost_marker_is_a_job_that_is_still_wanted(night: Night) -> None:
     night.ticker.tick()
     run = night.run()
     assert run.spec is not None
-    night.hands.root.delete(f"open/{run.spec.job_id}.json")
+    night.service.root.delete(f"open/{run.spec.job_id}.json")
     night.bench.redis.flushall()
     night.ticker.tick()
     night.bench.serve(3)
@@ -202,9 +202,9 @@ def test_what_another_ticker_holds_is_left_to_it(night: Night) -> None:
     night.ticker.tick()
     night.bench.serve(3)
     held = {"state": "committed", "held_by": "another", "held_until": NIGHT + timedelta(minutes=4)}
-    update_run(night.hands.root, "nightly", NIGHT, lambda run: run.model_copy(update=held))
+    update_run(night.service.root, "nightly", NIGHT, lambda run: run.model_copy(update=held))
     night.ticker.tick()
     assert night.run().state == "committed"
-    night.clock.advance(minutes=5)  # it has died
+    night.clock.advance(minutes=5)  # the hold has expired
     night.ticker.tick()
     assert night.run().state == "promoted"

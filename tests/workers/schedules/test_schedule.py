@@ -1,4 +1,4 @@
-"""Schedules as they are declared: what is wrong with one shows before anything happens."""
+"""Schedule files: errors are found before anything is stored."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_every_format_that_the_page_names_is_known() -> None:
     page = (Path(__file__).parents[3] / "docs/nightly.md").read_text()
     (named,) = re.findall(r"`(%Y %y [^`]*)`", page)
     for form in named.split():
-        made = fill_templates(
+        filled = fill_templates(
             {"count": f"{{date:{form}}}"}, schedule="cats", date=datetime(2026, 3, 1, 4, 30, tzinfo=UTC)
         )
-        assert str(made["count"])
+        assert str(filled["count"])
 
 
 def test_each_date_has_a_seed_of_its_own_and_keeps_it() -> None:
@@ -84,14 +84,14 @@ def test_each_date_has_a_seed_of_its_own_and_keeps_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"cron": "0 0 31 2 *"}, "cron: expected five fields"),
         ({"timezone": "Berlin"}, "timezone: expected a time zone"),
         ({"name": "Not a name"}, "name: expected"),
         ({"colour": "red"}, "unknown field 'colour'"),
         ({"job": JOB | {"colour": "red"}}, r"job\.colour: expected one of the fields of a job"),
-        ({"job": JOB | {"tenant": "x"}}, "stands beside job"),
+        ({"job": JOB | {"tenant": "x"}}, "tenant is a field of the schedule, not of job"),
         ({"job": JOB | {"channel": "cats"}}, "either bundle .* or channel .*, got both"),
         ({"job": {"count": 3, "destination": "out"}}, "got neither"),
         ({"job": JOB | {"count": "{date:%d}x"}}, r"job\.count: expected"),
@@ -112,8 +112,8 @@ def test_each_date_has_a_seed_of_its_own_and_keeps_it() -> None:
         ({"job": "many"}, "job: expected a mapping"),
     ],
 )
-def test_what_is_wrong_is_named(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_what_is_wrong_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         parse_schedule(text(**fields), "a file")
 
 
@@ -134,12 +134,12 @@ def test_deadlines_are_spans_or_times_of_the_zone(deadline: str, date: str, due:
 def test_declaring_makes_it_self_contained_and_twice_is_once(root: Store, settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "nightly.yaml").write_bytes(text())
     schedule, digest = read_schedule("nightly.yaml")
-    kept = declare(schedule, digest, root, settings, NOW)
-    assert kept.schedule.job["bundle"].startswith("sha256:")
-    assert kept.schedule.job["destination"] == str(tmp_path / "out")
-    assert read_stored(root, "nightly") == kept
-    assert declare(schedule, digest, root, settings, NOW + timedelta(days=3)) == kept
-    assert [job.spec.recipe.total for job in check_schedule(kept.schedule, root, settings, NOW)] == [30, 30, 30]
+    stored = declare(schedule, digest, root, settings, NOW)
+    assert stored.schedule.job["bundle"].startswith("sha256:")
+    assert stored.schedule.job["destination"] == str(tmp_path / "out")
+    assert read_stored(root, "nightly") == stored
+    assert declare(schedule, digest, root, settings, NOW + timedelta(days=3)) == stored
+    assert [job.spec.recipe.total for job in check_schedule(stored.schedule, root, settings, NOW)] == [30, 30, 30]
 
 
 def test_the_images_that_gates_compare_with_are_found_from_everywhere(
@@ -163,7 +163,7 @@ def test_a_second_schedule_of_one_name_is_refused(root: Store, settings: Setting
     assert read_stored(root, "nightly") == first
     later = NOW + timedelta(days=1)
     replaced = declare(other, "sha256:" + "2" * 64, root, settings, later, replace=True)
-    assert (replaced.schedule.job["count"], replaced.since) == (31, first.since)  # due at the same times as before
+    assert (replaced.schedule.job["count"], replaced.since) == (31, first.since)  # its dates have not changed
     moved = declare(
         parse_schedule(text(cron="0 5 * * *"), "c"), "sha256:" + "3" * 64, root, settings, later, replace=True
     )
@@ -207,30 +207,30 @@ def test_a_channel_is_read_when_a_date_comes(root: Store, settings: Settings, tm
 def test_a_folder_is_followed(
     root: Store, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = tmp_path / "schedules"
+    folder_path = tmp_path / "schedules"
     with pytest.raises(SettingsError, match="LATENTMILL_SCHEDULES_DIR"):
-        ScheduleFolder(place, settings)
-    place.mkdir()
-    (place / "good.yaml").write_bytes(text())
-    (place / "bad.yml").write_bytes(text(name="bad", cron="never"))
-    (place / "one.yaml").write_bytes(text(name="twin"))
-    (place / "two.yaml").write_bytes(text(name="twin", cron="0 0 * * *"))
-    (place / "notes.txt").write_text("no schedule")
-    folder = ScheduleFolder(place, settings)
+        ScheduleFolder(folder_path, settings)
+    folder_path.mkdir()
+    (folder_path / "good.yaml").write_bytes(text())
+    (folder_path / "bad.yml").write_bytes(text(name="bad", cron="never"))
+    (folder_path / "one.yaml").write_bytes(text(name="twin"))
+    (folder_path / "two.yaml").write_bytes(text(name="twin", cron="0 0 * * *"))
+    (folder_path / "notes.txt").write_text("no schedule")
+    folder = ScheduleFolder(folder_path, settings)
     assert folder.sync(root, NOW) == ["nightly"]
-    assert "bad.yml: not brought in: cron: expected" in caplog.text
-    assert "a name of its own for each schedule, got twin, as in " in caplog.text
+    assert "bad.yml: not stored: cron: expected" in caplog.text
+    assert "a different name for each schedule, got twin, as in " in caplog.text
     assert folder.sync(root, NOW) == []
-    (place / "good.yaml").write_bytes(text(job=JOB | {"count": 3}))
-    (place / "two.yaml").unlink()
+    (folder_path / "good.yaml").write_bytes(text(job=JOB | {"count": 3}))
+    (folder_path / "two.yaml").unlink()
     assert folder.sync(root, NOW) == ["nightly", "twin"]
-    kept = read_stored(root, "nightly")
-    assert kept is not None
-    assert kept.schedule.job["count"] == 3
-    (place / "good.yaml").write_bytes(b"- not a mapping at all")
+    stored = read_stored(root, "nightly")
+    assert stored is not None
+    assert stored.schedule.job["count"] == 3
+    (folder_path / "good.yaml").write_bytes(b"- not a mapping at all")
     assert folder.sync(root, NOW) == []
-    assert read_stored(root, "nightly") == kept
-    assert ScheduleFolder(place, settings).sync(root, NOW) == ["twin"]  # which changes nothing
+    assert read_stored(root, "nightly") == stored
+    assert ScheduleFolder(folder_path, settings).sync(root, NOW) == ["twin"]  # idempotent
 
 
 def test_files_are_judged_together(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_start_and_end_are_both_among_the_next_dates() -> None:
 def test_every_field_survives_its_storage(root: Store, settings: Settings) -> None:
     fields = {"start": "2026-06-01", "end": datetime(2026, 7, 1, tzinfo=UTC), "deadline": "3h", "gates": None,
               "retention": {"last": 3}, "priority": 5, "catch_up": "all", "overlap": "replace"}  # fmt: skip
-    kept = declare(parse_schedule(text(**fields), "a"), "sha256:" + "1" * 64, root, settings, NOW)
-    assert read_stored(root, "nightly") == kept
-    assert kept.since == datetime(2026, 5, 31, 23, 59, 59, tzinfo=UTC)
-    assert Schedule.model_validate(kept.schedule.model_dump(mode="json")) == kept.schedule
+    stored = declare(parse_schedule(text(**fields), "a"), "sha256:" + "1" * 64, root, settings, NOW)
+    assert read_stored(root, "nightly") == stored
+    assert stored.since == datetime(2026, 5, 31, 23, 59, 59, tzinfo=UTC)
+    assert Schedule.model_validate(stored.schedule.model_dump(mode="json")) == stored.schedule

@@ -1,4 +1,4 @@
-"""What schedules keep, in each of the three stores: one run a date, whoever else writes."""
+"""Schedules and runs in each of the three stores: one run per date under concurrent writes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def a_run(**fields: object) -> Run:
 
 
 def at_once(work: Callable[[int], object]) -> list[object]:
-    """What eight threads get that do the same at the same time."""
+    """The results of eight threads that call ``work`` at the same time."""
     barrier, found = threading.Barrier(8), list[object]()
 
     def do(number: int) -> None:
@@ -62,7 +62,7 @@ def test_a_date_has_one_run(store: Store) -> None:
     found = at_once(lambda number: create_run(store, a_run(note=f"by {number}")))
     assert sorted(map(str, found)) == ["False"] * 7 + ["True"]
     assert list(run_dates(store, "nightly")) == [NOW]
-    assert [mark for mark, _ in live_markers(store)] == [RunMarker("nightly", NOW, 1)]
+    assert [marker for marker, _ in live_markers(store)] == [RunMarker("nightly", NOW, 1)]
     remove_marker(store, RunMarker("nightly", NOW, 1))
     assert list(live_markers(store)) == []
 
@@ -71,8 +71,8 @@ def test_a_run_moves_on_once_and_no_change_is_lost(store: Store) -> None:
     create_run(store, a_run())
 
     def on(number: int) -> bool:
-        mine = a_run(state="submitted", note=f"by {number}")
-        return update_run(store, "nightly", NOW, lambda run: mine if run.state == "created" else None) == mine
+        update = a_run(state="submitted", note=f"by {number}")
+        return update_run(store, "nightly", NOW, lambda run: update if run.state == "created" else None) == update
 
     assert sorted(map(str, at_once(on))) == ["False"] * 7 + ["True"]
     at_once(
@@ -92,8 +92,8 @@ def test_of_two_who_take_up_a_run_one_does(store: Store) -> None:
     assert sorted(map(str, at_once(lambda number: restart_run(store, failed, fresh[number])))) == ["False"] * 7 + [
         "True"
     ]
-    assert {mark.take for mark, _ in live_markers(store)} == {1, 2} or {
-        mark.take for mark, _ in live_markers(store)
+    assert {marker.take for marker, _ in live_markers(store)} == {1, 2} or {
+        marker.take for marker, _ in live_markers(store)
     } == {2}
 
 
@@ -114,14 +114,14 @@ def test_what_is_no_run_is_named(store: Store) -> None:
 
 def test_schedules_and_cursors(store: Store) -> None:
     schedule = Schedule(name="nightly", cron="30 3 * * *", job=JOB)
-    kept = StoredSchedule(schedule=schedule, source=str(JOB["bundle"]), since=NOW, added=NOW)
+    stored = StoredSchedule(schedule=schedule, source=str(JOB["bundle"]), since=NOW, added=NOW)
     assert read_stored(store, "nightly") is None
-    update_stored(store, "nightly", lambda _: kept)
-    assert (require_stored(store, "nightly"), list(schedule_names(store))) == (kept, ["nightly"])
+    update_stored(store, "nightly", lambda _: stored)
+    assert (require_stored(store, "nightly"), list(schedule_names(store))) == (stored, ["nightly"])
     assert read_cursor(store, "nightly") is None
     later = NOW + timedelta(days=1)
     move_cursor(store, "nightly", None, NOW)
-    move_cursor(store, "nightly", None, later)  # somebody who has not seen the first move
+    move_cursor(store, "nightly", None, later)  # a ticker that has not seen the first move
     assert read_cursor(store, "nightly") == NOW
     move_cursor(store, "nightly", NOW, later)
     assert read_cursor(store, "nightly") == later
@@ -136,7 +136,7 @@ def test_the_clock_of_the_store_is_asked(store: Store, monkeypatch: pytest.Monke
     clock = SystemClock()
     assert clock.skew_warning(store) == ""
     assert store.head(CLOCK_KEY) is not None
-    for hours, told in ((30, "ahead of"), (-30, "behind")):
+    for hours, direction in ((30, "ahead of"), (-30, "behind")):
         wrong = datetime.now(UTC) + timedelta(hours=hours)
         monkeypatch.setattr(SystemClock, "now", lambda _, wrong=wrong: wrong)
-        assert f"s {told} that of the store" in clock.skew_warning(store)
+        assert f"s {direction} that of the store" in clock.skew_warning(store)

@@ -1,4 +1,4 @@
-"""Metrics: names and labels, counts that outlive who counted, gauges that wait for nobody, ports that are taken."""
+"""Metrics: names and labels, counters that survive a killed process, gauges with a time limit, ports that are taken."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from workers.telemetry.process_files import DIR_VARIABLE, MultiprocessDir
 from workers.telemetry.prometheus_meter import PrometheusMeter
 
 ROOT = Path(__file__).parents[3]
-STANDING = PoolSnapshot({"open": 2, "committed": 5, "odd": 1}, 4, 3, 2)
-# A process of the pool: counts as many shards as it is told, says so, and waits to be ended.
+SNAPSHOT = PoolSnapshot({"open": 2, "committed": 5, "odd": 1}, 4, 3, 2)
+# A process of the pool: counts the given number of shards, prints "counted", and waits to be killed.
 CHILD = """
 import sys
 from tests.workers.telemetry.test_telemetry import run
-from workers.telemetry.prometheus_meter import open_counting
-meter = open_counting()
+from workers.telemetry.prometheus_meter import open_prometheus_meter
+meter = open_prometheus_meter()
 for _ in range(int(sys.argv[1])):
-    meter.made(run())
+    meter.record_run(run())
 print("counted", flush=True)
 sys.stdin.read()
 """
@@ -50,7 +50,7 @@ def run() -> RunRecord:
 
 
 def read(text: str) -> dict[str, float]:
-    """Samples by name and labels, as Prometheus reads them."""
+    """The samples of a scrape by name and labels."""
     return {
         sample.name + "".join(f"{{{key}={value}}}" for key, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -67,7 +67,7 @@ def scraped(*collectors: object) -> dict[str, float]:
 
 @pytest.fixture
 def counted() -> tuple[PrometheusMeter, CollectorRegistry]:
-    """A meter in this process alone, and where its series are."""
+    """A meter of this process alone, and its registry."""
     registry = CollectorRegistry()
     return PrometheusMeter(registry), registry
 
@@ -120,7 +120,7 @@ def test_names_and_labels_are_those_of_prometheus_and_bounded(
 def test_every_series_is_in_the_table_for_operators(counted: tuple[PrometheusMeter, CollectorRegistry]) -> None:
     page = (ROOT / "docs/operations.md").read_text()
     own = ProcessGauges("scheduler", "1.0", {"scheduler_silent_seconds": ("", lambda: 0.0)})
-    families = [*counted[1].collect(), *PoolGauges(lambda: STANDING, 1.0).collect(), *own.collect()]
+    families = [*counted[1].collect(), *PoolGauges(lambda: SNAPSHOT, 1.0).collect(), *own.collect()]
     names = [f"{family.name}_total" if family.type == "counter" else family.name for family in families]
     assert len(names) == 17
     assert [name for name in names if f"| `{name}" not in page] == []
@@ -178,12 +178,12 @@ def counting_child(shards: int) -> subprocess.Popen[str]:
     return child
 
 
-def ended(child: subprocess.Popen[str]) -> None:
+def kill(child: subprocess.Popen[str]) -> None:
     child.kill()
     child.communicate()
 
 
-def test_who_is_killed_leaves_its_counts_to_who_comes_next(tmp_path: Path) -> None:
+def test_a_new_process_continues_the_counters_of_a_killed_one(tmp_path: Path) -> None:
     from prometheus_client.multiprocess import MultiProcessCollector
 
     directory = MultiprocessDir(tmp_path / "metrics")
@@ -192,13 +192,13 @@ def test_who_is_killed_leaves_its_counts_to_who_comes_next(tmp_path: Path) -> No
         assert scraped(files) == {}
         first, second = counting_child(2), counting_child(3)
         assert scraped(files)["latentmill_images_total"] == 500
-        ended(first)
+        kill(first)
         assert scraped(files)["latentmill_images_total"] == 500
         third = counting_child(1)
         assert scraped(files)["latentmill_images_total"] == 600
         assert scraped(files)["latentmill_shard_seconds_count"] == 6
-        ended(second)
-        ended(third)
+        kill(second)
+        kill(third)
         assert scraped(files)["latentmill_shards_total{outcome=made}"] == 6
         assert len(list(directory.path.glob("counter_*.db"))) == 2
         assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
@@ -211,7 +211,7 @@ def test_the_directory_of_a_killed_worker_is_removed_and_that_of_a_living_one_is
     home = tmp_path / "metrics"
     code = (
         "import sys; from pathlib import Path; from workers.telemetry.process_files import *;"
-        "d = Directory(Path(sys.argv[1]))"
+        "d = MultiprocessDir(Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", code, str(home)], cwd=ROOT, check=True)
     (home / "worker-odd").mkdir()
@@ -232,7 +232,7 @@ def test_files_that_cannot_be_read_are_no_failed_scrape(tmp_path: Path) -> None:
 
 
 def test_the_pool_is_told_and_what_is_no_state_is_not() -> None:
-    found = scraped(PoolGauges(lambda: STANDING, 1.0))
+    found = scraped(PoolGauges(lambda: SNAPSHOT, 1.0))
     assert found == {
         "latentmill_redis_up": 1,
         "latentmill_jobs{state=open}": 2,
@@ -263,7 +263,7 @@ def test_a_redis_that_is_silent_holds_nobody_up_and_is_asked_once() -> None:
     def silent() -> PoolSnapshot:
         asked.append(1)
         free.wait(30)
-        return STANDING
+        return SNAPSHOT
 
     gauges = PoolGauges(silent, 0.3)
     begun = time.monotonic()
@@ -283,7 +283,7 @@ def test_many_scrapes_are_one_question() -> None:
 
     def ask() -> PoolSnapshot:
         asked.append(1)
-        return STANDING
+        return SNAPSHOT
 
     gauges = PoolGauges(ask, 1.0)
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""Heartbeats of workers: one for each, told from what a dead one left, whatever Redis does."""
+"""Heartbeat files of workers: one for each live worker, removed after its death, independent of Redis."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_each_worker_has_its_own_and_a_dead_one_is_forgotten(
     first, second = start(), start()
     assert health(directory).workers == 2
     hour_ago = time.time() - 3600
-    os.kill(first.pid, signal.SIGSTOP)  # it hangs; its neighbour's heartbeat hides nothing
+    os.kill(first.pid, signal.SIGSTOP)  # it hangs; the heartbeat of the other worker must not hide that
     os.utime(directory / str(first.pid), (hour_ago, hour_ago))
     assert health(directory).oldest > 3000
     second.kill()

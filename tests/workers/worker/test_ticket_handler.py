@@ -1,5 +1,4 @@
-"""One worker process without Celery around it, ticket by ticket, on a real Redis: what a fault does to its own job,
-and that it does nothing to the others."""
+"""The ticket handler without Celery, ticket by ticket, on a real Redis: a fault affects its own job and no other."""
 
 from __future__ import annotations
 
@@ -15,9 +14,9 @@ from workers.worker.ticket_handler import open_ticket_handler
 
 def test_shards_then_the_commit(bench: ManualService) -> None:
     job = bench.submit()
-    told = bench.serve(3)
-    assert "committed" in told[1]
-    assert told[2] == "nothing to do"
+    summaries = bench.serve(3)
+    assert "committed" in summaries[1]
+    assert summaries[2] == "nothing to do"
     assert bench.state(job) == "committed"
     assert read_marker(bench.workshop.pool.root, job.job) is None
 
@@ -26,8 +25,8 @@ def test_a_lasting_fault_fails_the_job_after_five_and_says_so(bench: ManualServi
     job = bench.submit()
     in_the_way = bench.home / "out/tiny/builds" / job.url.rpartition("/")[2] / "shards/tiny-000001.tar"
     in_the_way.mkdir(parents=True)
-    told = bench.serve(6)
-    assert sum(line.startswith("postponed") for line in told) == 4
+    summaries = bench.serve(6)
+    assert sum(line.startswith("postponed") for line in summaries) == 4
     status = bench.client.status(job.job)
     assert (status.state, status.shards_done) == ("failed", 1)
     assert "shard 1 failed 5 times" in status.error
@@ -119,7 +118,7 @@ def test_a_cancelled_build_is_neither_taken_up_nor_committed(bench: ManualServic
     marker = bench.workshop.pool.marker(job.job)
     assert marker is not None
     bench.client.cancel(job.job)
-    bench.workshop.pool.activate(marker)  # by a reconciler that read the marker just before
+    bench.workshop.pool.activate(marker)  # as by a reconciler that read the marker before the cancellation
     assert bench.workshop.pool.ledger.open_jobs() == []
     assert bench.state(job) == "cancelled"
     again = bench.submit()
@@ -128,7 +127,7 @@ def test_a_cancelled_build_is_neither_taken_up_nor_committed(bench: ManualServic
     assert claim is not None
     (bench.home / f"root/open/{again.job}.json").unlink()
     bench.workshop.pool.ledger.complete(claim)
-    assert "no longer wanted" in bench.serve(1)[0]
+    assert "no longer open" in bench.serve(1)[0]
     assert bench.state(again) == "cancelled"
 
 

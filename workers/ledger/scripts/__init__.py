@@ -1,4 +1,4 @@
-"""The ledger's atomic steps, in Lua."""
+"""The ledger's atomic operations, as Lua scripts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What all of the ledger's Lua scripts share. ``ARGV[1]`` is always the key prefix; one Redis, no cluster.
+"""The prelude of all Lua scripts of the ledger. ``ARGV[1]`` is always the key prefix; one Redis, no cluster.
 
-Time is Redis's own, in seconds, so that workers whose clocks differ agree on when a lease ends. A job is *known* while
-its facts are kept, *live* while it is open or paused, and open while it stands in the queue of its tenant.
+Times are Redis's own, in seconds, so that workers with different clocks agree on when a lease expires. A job is *known*
+while its facts are kept, *live* while it is open or paused, and *open* while it is in the queue of its tenant.
 """
 
 from __future__ import annotations

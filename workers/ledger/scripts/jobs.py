@@ -1,4 +1,4 @@
-"""Atomic steps of a whole job: add, pause, end, correct, admit; and how much work there is."""
+"""Lua scripts on whole jobs: add, pause, end, correct, revive, admit; and counts of work, workers and tickets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ local function dequeue(job)
 end
 """
 
-# ARGV: prefix, job, tenant, priority, bitmap of finished shards, number of dead ones, those..., facts in pairs...
+# ARGV: prefix, job, tenant, priority, bitmap of finished shards, number of dead shards, dead shards..., fact pairs...
 # -> 1 when the job was added or is no longer paused, 0 when it was open before. Its priority is set in any case.
 ADD = (
     COMMON
@@ -51,7 +51,7 @@ return state == 'open' and 0 or 1
 """
 )
 
-# ARGV: prefix, job -> nothing. Shards that are being made go on; none is claimed, and the leases are not looked at.
+# ARGV: prefix, job -> nothing. Running shards continue; no shard is claimed, and expired leases are not freed.
 PAUSE = (
     COMMON
     + _QUEUE_HELPERS
@@ -63,8 +63,8 @@ end
 """
 )
 
-# ARGV: prefix, job, state, error, seconds to remember it, facts in pairs... -> nothing. What has ended stays as it
-# ended, but for a commit: it may have been under way when somebody cancelled the job, and readers see the dataset.
+# ARGV: prefix, job, state, error, seconds to keep the facts, fact pairs... -> nothing. An ended job keeps its state,
+# except that a commit counts: it may have been running when the job was cancelled, and readers see the dataset.
 END = (
     COMMON
     + _QUEUE_HELPERS
@@ -85,7 +85,7 @@ clear(job)
 """
 )
 
-# ARGV: prefix, job, bitmap of finished shards -> nothing. Leases and faults stay.
+# ARGV: prefix, job, bitmap of finished shards -> nothing. Leases and faults are kept.
 SET_FINISHED = (
     COMMON
     + """
@@ -98,8 +98,8 @@ end
 """
 )
 
-# Slots of the workers that announced themselves lately; shards that could be claimed now, counted up to ``enough``,
-# and one more for each finished build, for its commit.
+# slots(): slots of the registered workers. work(enough): shards that could be claimed now, plus one for the commit of
+# each finished build, counted up to ``enough``.
 _WORK_HELPERS = """
 local function slots()
   local count = 0
@@ -128,11 +128,11 @@ local function work(enough)
 end
 """
 
-# ARGV: prefix, enough -> tickets that would find something to do now, counted up to ``enough``
+# ARGV: prefix, enough -> tickets that would find work now, counted up to ``enough``
 COUNT_WORK = COMMON + _WORK_HELPERS + "return work(tonumber(ARGV[2]))"
 
-# ARGV: prefix, queue, tickets for each slot, slots at least -> tickets that are missing. The window is a few tickets
-# for each slot of the workers that announced themselves; while half of it waits, nobody lacks a ticket.
+# ARGV: prefix, queue, tickets for each slot, minimum of slots -> tickets to publish. The window is a few tickets for
+# each slot of the registered workers; while more than half of it waits, no worker lacks a ticket.
 MISSING_TICKETS = (
     COMMON
     + _WORK_HELPERS
@@ -143,7 +143,7 @@ return math.max(0, work(window) - waiting)
 """
 )
 
-# ARGV: prefix, worker, slots, seconds to remember it -> nothing
+# ARGV: prefix, worker, slots, seconds until it expires -> nothing
 REGISTER_WORKER = (
     COMMON
     + """
@@ -153,10 +153,10 @@ redis.call('ZADD', P .. 'slots', now + tonumber(ARGV[4]), name)
 """
 )
 
-# ARGV: prefix -> slots of the workers that announced themselves lately
+# ARGV: prefix -> slots of the registered workers
 SLOTS = COMMON + _WORK_HELPERS + "return slots()"
 
-# ARGV: prefix, queue, jobs... -> {slots, tickets that wait, shards of these jobs that are being made}
+# ARGV: prefix, queue, jobs... -> {slots, waiting tickets, running shards of these jobs}
 POOL_SNAPSHOT = (
     COMMON
     + _WORK_HELPERS
@@ -177,8 +177,8 @@ if redis.call('GET', ARGV[1] .. 'committing:' .. ARGV[2]) ~= ARGV[3] then return
 return redis.call('PEXPIRE', ARGV[1] .. 'committing:' .. ARGV[2], ARGV[4])
 """
 
-# ARGV: prefix, tenant, job, images, 1 if they count today, seconds to hold the place
-# -> {what is exceeded or '', how much there is, the limit, seconds until tomorrow}
+# ARGV: prefix, tenant, job, images, 1 if they count today, seconds until the admission expires
+# -> {name of the exceeded quota or '', amount used, limit, seconds until tomorrow (UTC)}
 ADMIT = (
     COMMON
     + """
@@ -205,7 +205,7 @@ return {'', queued, 0, left}
 """
 )
 
-# ARGV: prefix, tenant, job -> nothing: a job that was admitted and could not be submitted
+# ARGV: prefix, tenant, job -> nothing. Undoes the admission of a job that could not be submitted.
 WITHDRAW = (
     COMMON
     + """
@@ -218,7 +218,7 @@ end
 """
 )
 
-# ARGV: prefix, job -> nothing: dead shards are free again, and faults are forgotten
+# ARGV: prefix, job -> nothing. Frees the dead shards and resets the fault counts.
 REVIVE = (
     COMMON
     + """
@@ -233,7 +233,7 @@ end
 """
 )
 
-# ARGV: prefix, declined jobs... -> an open job whose shards are all done and that nobody commits, or nothing
+# ARGV: prefix, declined jobs... -> an open job whose shards are all done and that no worker commits, or nothing
 JOB_TO_COMMIT = (
     COMMON
     + """
@@ -249,7 +249,7 @@ return nil
 """
 )
 
-# ARGV: prefix, tenant -> {shards of the tenant that are being made, how many may be or 0}
+# ARGV: prefix, tenant -> {running shards of the tenant, their limit or 0}
 ALLOWANCE = (
     COMMON
     + """
@@ -257,7 +257,7 @@ return {running(ARGV[2]), limits(ARGV[2]).running_shards or 0}
 """
 )
 
-# ARGV: prefix, job -> its facts in pairs, each cut to a length
+# ARGV: prefix, job -> its facts in pairs, each cut to a maximum length
 FACTS = (
     COMMON
     + """
@@ -268,9 +268,9 @@ return facts
 """
 )
 
-# ARGV: prefix, job -> {shards held by a lease or a back-off, of these being made, done, dead, all, images made so far
-# of those being made, 1 while somebody commits the job or waits to try again}. A lease that has run out is held until
-# a reconciler frees it, and where no worker is left none does; its shard is not being made.
+# ARGV: prefix, job -> {shards held by a lease or a back-off, running shards, done, dead, total, images made so far of
+# the running shards, 1 while a worker commits the job or a failed commit waits for its back-off}. An expired lease is
+# held until a reconciler frees it, but its shard does not count as running.
 COUNTS = (
     COMMON
     + """

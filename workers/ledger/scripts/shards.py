@@ -1,10 +1,10 @@
-"""Atomic steps of one shard: claim, renew, release, postpone, bury, complete, expire."""
+"""Lua scripts on single shards: claim, renew, release, postpone, give up, complete, expire."""
 
 from __future__ import annotations
 
 from workers.ledger.scripts.common import COMMON
 
-# The next shard that is neither done nor held nor dead: first those that nobody has had, then those handed back.
+# The next shard that is neither done nor leased nor dead: first those never claimed, then those released.
 _NEXT_FREE = """
 local function fit(job, shard)
   return redis.call('GETBIT', P .. 'done:' .. job, shard) == 0
@@ -37,7 +37,7 @@ end
 
 # ARGV: prefix, lease seconds, nonce, declined jobs... -> {job, shard, url, name} or nothing.
 # Between tenants: start-time fair queueing (Goyal, Vin, Cheng 1996). A tenant's tag is the virtual time at which its
-# last shard ends, 1/weight after it began; the smallest begins next, and nobody saves up credit while idle.
+# last shard ends, 1/weight after its start. The smallest tag is served next; an idle tenant accumulates no credit.
 CLAIM = (
     COMMON
     + _NEXT_FREE
@@ -100,7 +100,7 @@ return 1
 """
 )
 
-# ARGV: prefix, beginning of the nonces of one worker -> shards that it handed back
+# ARGV: prefix, nonce prefix of one worker -> number of released shards
 RELEASE_ALL = (
     COMMON
     + """
@@ -119,7 +119,7 @@ return count
 """
 )
 
-# ARGV: prefix, job, shard, nonce, share of the delay, base seconds, cap seconds -> faults of this shard so far.
+# ARGV: prefix, job, shard, nonce, jitter (0 to 1), base seconds, cap seconds -> faults of this shard so far.
 # The shard stays in the leases, without a nonce, until its back-off is over.
 POSTPONE = (
     COMMON
@@ -134,7 +134,7 @@ return faults
 """
 )
 
-# ARGV: prefix, job, shard -> 2 when nothing but dead shards is left of a job, else 0
+# ARGV: prefix, job, shard -> 2 when all unfinished shards of the job are dead, else 0
 GIVE_UP = (
     COMMON
     + """
@@ -148,7 +148,7 @@ return finished + dead >= total and 2 or 0
 )
 
 # ARGV: prefix, job, shard, nonce -> 1 when every shard of a live job is done, 2 when all others are dead, else 0.
-# Done is done, whoever held the lease.
+# The shard counts as done even if the caller's lease was lost.
 COMPLETE = (
     COMMON
     + """
@@ -163,9 +163,9 @@ return finished + dead >= total and 2 or 0
 """
 )
 
-# ARGV: prefix, job, faults after which a shard is given up, seconds that such a shard waits for its burial
-# -> {shards that are free again, shards to bury...}.
-# A lease that ran out with its nonce was never handed back: its worker was lost, which counts as a fault.
+# ARGV: prefix, job, faults after which a shard is given up, seconds for the caller to give it up
+# -> {number of freed shards, shards to give up...}.
+# An expired lease that still has its nonce was never released: its worker was lost, which counts as a fault.
 FREE_EXPIRED = (
     COMMON
     + """

@@ -1,1 +1,1 @@
-"""The families of autoencoders: one file each, their base class, and the registry."""
+"""The autoencoder families: one file each, their base class, and the registry."""

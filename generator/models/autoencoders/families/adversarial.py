@@ -1,11 +1,11 @@
 """The adversarial autoencoder: Makhzani, Shlens, Jaitly, Goodfellow & Frey, "Adversarial autoencoders", 2015.
 
-A discriminator learns to tell codes from draws of the prior, and the encoder learns to be taken for the prior. The
-prior is N(0, I), or with ``conditioned`` (section 2.3) a Gaussian N(centre of the class, I) for every class, and the
-discriminator is told the label.
+A discriminator learns to distinguish codes from draws of the prior, and the encoder learns to make them
+indistinguishable. The prior is N(0, I). With ``conditioned`` (section 2.3) it is a Gaussian N(centre of the class, I)
+for every class, and the label is an input of the discriminator.
 
-One optimiser and one backward pass serve both: the encoder's term sees the discriminator's weights detached, the
-discriminator's term sees the codes detached.
+One optimiser and one backward pass train both: the encoder's term uses detached discriminator weights, the
+discriminator's term uses detached codes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from generator.models.autoencoders.families.base import Autoencoder, Batch, Loss
 from generator.models.autoencoders.networks import Decoder, Encoder, channels_last
 from generator.models.autoencoders.settings import TrainSettings
 
-_CENTRE_DISTANCE = 6.0  # distance of the nearest two centres, in standard deviations
+_CENTRE_DISTANCE = 6.0  # distance between the nearest two centres, in standard deviations
 _HIDDEN = 256
-_GRADIENT_PENALTY = 3.0  # what the discriminator pays for the squares of its slopes
+_GRADIENT_PENALTY = 3.0  # weight of the discriminator's squared gradient
 
 
 @final
@@ -34,8 +34,8 @@ class AdversarialAutoencoder(Autoencoder):
     """See the module. Fresh weights come from torch's global generator. Raises ``SpecError`` for ``conditioned``
     without labels.
 
-    The discriminator's own loss is no measure of a match, as it learns too; the holdout is judged by the closed-form
-    ``mismatch`` in its place.
+    The loss of a learning discriminator does not measure how well codes match the prior. On the holdout the closed-form
+    term ``mismatch`` (``squared_mmd``) is used instead.
     """
 
     encoder: Encoder
@@ -69,23 +69,24 @@ class AdversarialAutoencoder(Autoencoder):
     def _adversarial_terms(self, batch: Batch, z_BD: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """(the encoder's term, the discriminator's), both scalars.
 
-        The discriminator pays for being steep at codes and at draws, R1 and R2 of Mescheder, Geiger & Nowozin, "Which
-        training methods for GANs do actually converge?", ICML 2018: without, codes run away from it for good.
+        The discriminator has a gradient penalty at codes and at prior draws (R1 and R2 of Mescheder, Geiger & Nowozin,
+        "Which training methods for GANs do actually converge?", ICML 2018). Without it the codes diverge.
         """
-        seen_BX = self._discriminator_input(batch, z_BD)
-        drawn_BD = torch.randn(z_BD.shape, generator=noise, device=z_BD.device) + self._centre_of(batch)
+        code_inputs_BX = self._discriminator_input(batch, z_BD)
+        prior_BD = torch.randn(z_BD.shape, generator=noise, device=z_BD.device) + self._centre_of(batch)
         frozen = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-        taken_B1 = functional_call(self.discriminator, frozen, (seen_BX,))
-        both_2BX = torch.cat([seen_BX.detach(), self._discriminator_input(batch, drawn_BD)]).requires_grad_()
-        told_2B1 = self.discriminator(both_2BX)
-        (slope_2BX,) = torch.autograd.grad(told_2B1.sum(), both_2BX, create_graph=True)
-        steepness = slope_2BX[:, : z_BD.shape[1]].square().sum() / len(z_BD)
-        codes_B1, prior_B1 = told_2B1.chunk(2)
-        told_apart = functional.softplus(codes_B1).mean() + functional.softplus(-prior_B1).mean()
-        return functional.softplus(-taken_B1).mean(), told_apart + 0.5 * _GRADIENT_PENALTY * steepness
+        encoder_logits_B1 = functional_call(self.discriminator, frozen, (code_inputs_BX,))
+        inputs_2BX = torch.cat([code_inputs_BX.detach(), self._discriminator_input(batch, prior_BD)]).requires_grad_()
+        logits_2B1 = self.discriminator(inputs_2BX)
+        (gradient_2BX,) = torch.autograd.grad(logits_2B1.sum(), inputs_2BX, create_graph=True)
+        squared_gradient = gradient_2BX[:, : z_BD.shape[1]].square().sum() / len(z_BD)
+        codes_B1, prior_B1 = logits_2B1.chunk(2)
+        classification_loss = functional.softplus(codes_B1).mean() + functional.softplus(-prior_B1).mean()
+        encoder_loss = functional.softplus(-encoder_logits_B1).mean()
+        return encoder_loss, classification_loss + 0.5 * _GRADIENT_PENALTY * squared_gradient
 
     def _discriminator_input(self, batch: Batch, z_BD: Tensor) -> Tensor:
-        """What the discriminator sees of a code: itself, and its label where that counts."""
+        """Input of the discriminator: the code, and the one-hot label if conditioned."""
         if not self._classes:
             return z_BD
         return torch.cat([z_BD, functional.one_hot(self._labels(batch), self._classes).to(z_BD.dtype)], dim=1)
@@ -100,11 +101,10 @@ class AdversarialAutoencoder(Autoencoder):
 
 
 def squared_mmd(z_BD: Tensor) -> Tensor:
-    """How far codes are from N(0, I): the squared maximum mean discrepancy, a scalar from 0 to 2, 0 for no
-    difference but what the number of codes lets see.
+    """The squared maximum mean discrepancy between codes and N(0, I), a scalar from 0 (equal) to 2.
 
-    The kernel is exp(-|a - b|^2 / (2 D)). Its means against N(0, I) are known (Baringhaus & Henze, "A consistent test
-    for multivariate normality based on the empirical characteristic function", 1988), so that nothing is drawn.
+    The kernel is exp(-|a - b|^2 / (2 D)). Its means under N(0, I) have a closed form (Baringhaus & Henze, "A consistent
+    test for multivariate normality based on the empirical characteristic function", 1988), so no draws are needed.
     """
     dims = z_BD.shape[1]
     between_BB = torch.exp(-torch.cdist(z_BD, z_BD).square() / (2.0 * dims))
@@ -115,10 +115,10 @@ def squared_mmd(z_BD: Tensor) -> Tensor:
 
 
 def prior_centres(classes: int, dims: int) -> Tensor:
-    """centres_KD of the prior: the origin without classes, else one a class, the nearest two ``_APART`` from another.
+    """centres_KD of the prior: one per class, the nearest two at ``_CENTRE_DISTANCE``; the origin without classes.
 
-    On a line evenly, in the plane on a circle, beyond on the axes in both directions, and where those do not suffice
-    in random directions, the same ones always.
+    In one dimension evenly spaced, in two on a circle. In more dimensions on the axes in both directions, or in fixed
+    random directions if there are more classes than those.
     """
     if classes < 2:
         return torch.zeros(1, dims)
@@ -136,7 +136,7 @@ def prior_centres(classes: int, dims: int) -> Tensor:
 
 
 def _discriminator(inputs: int) -> nn.Module:
-    """A code (and label) -> one logit: how much more likely it is of the prior."""
+    """A code (and label) -> the logit of the probability that it was drawn from the prior."""
     return nn.Sequential(
         nn.Linear(inputs, _HIDDEN),
         nn.LeakyReLU(0.2),

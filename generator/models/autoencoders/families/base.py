@@ -1,4 +1,4 @@
-"""What the training loop asks of a family of autoencoders: two networks and a loss.
+"""The base class of the autoencoder families: two networks and a loss.
 
 Legend: B batch, C channels, H = W = size, D latent dimensions.
 """
@@ -17,7 +17,7 @@ MSE_VARIANCE = 0.05
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in [0, 1], float32, channels last; ``labels_B`` int64, or ``None`` where there are none."""
+    """Images in [0, 1], float32, channels last; ``labels_B`` int64, or ``None`` if unlabelled."""
 
     x_BCHW: Tensor
     labels_B: Tensor | None
@@ -25,10 +25,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """``total`` is what is minimised, a scalar with a gradient; ``terms`` are its parts, by name, as detached scalars.
+    """``total``: the scalar to minimise, with a gradient. ``terms``: its parts by name, as detached scalars.
 
-    ``output_BCHW``: the reconstructions in [0, 1] that were judged, with their gradient, for losses that are added;
-    ``None`` where no whole image was made, before ``settled``.
+    ``output_BCHW``: the reconstructions in [0, 1], with a gradient, for additional losses; ``None`` if no whole image
+    was reconstructed (only before ``holdout_valid_from``).
     """
 
     total: Tensor
@@ -39,9 +39,9 @@ class Losses:
 class Autoencoder(nn.Module, ABC):
     """Base of all families: each is one file with one final class, built from (config, settings, classes).
 
-    ``encoder`` maps x_BCHW to codes z_BD and ``decoder`` z_BD to x_BCHW. ``settled``: share of all steps before which
-    the holdout's loss says nothing yet: no epoch before it is best, none counts towards patience. ``rate``: what the
-    learning rate asked for is multiplied by.
+    ``encoder`` maps x_BCHW to codes z_BD, and ``decoder`` z_BD to x_BCHW. ``holdout_valid_from``: the share of all
+    steps after which the holdout loss is meaningful; earlier epochs are never best and do not count towards patience.
+    ``learning_rate_factor``: multiplies the learning rate of the settings.
     """
 
     encoder: nn.Module
@@ -54,7 +54,7 @@ class Autoencoder(nn.Module, ABC):
         """The losses of a batch of images, as means over its rows.
 
         ``progress`` in [0, 1] is the share of all training steps done. ``noise`` is the only source of randomness;
-        ``None`` asks for the deterministic losses by which the holdout is judged.
+        with ``None`` the losses are deterministic, for evaluation on the holdout.
         """
 
 

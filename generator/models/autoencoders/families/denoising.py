@@ -1,7 +1,7 @@
 """The denoising autoencoder: Vincent, Larochelle, Bengio & Manzagol, "Extracting and composing robust features with
 denoising autoencoders", ICML 2008, and Vincent et al., "Stacked denoising autoencoders", JMLR 2010 (section 3.3).
 
-A corrupted image goes in, and the clean one must come out. Codes of clean images are taken as they are.
+The input is a corrupted image, the target is the clean one. Codes for sampling are those of clean images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HOLDOUT_SEED = 0
 
 @final
 class DenoisingAutoencoder(Autoencoder):
-    """See the module. Fresh weights come from torch's global generator; the holdout always meets the same noise."""
+    """See the module. Fresh weights come from torch's global generator; the holdout always has the same noise."""
 
     encoder: Encoder
     decoder: Decoder
@@ -43,7 +43,7 @@ class DenoisingAutoencoder(Autoencoder):
 def corrupt(x_BCHW: Tensor, kind: str, amount: float, noise: torch.Generator) -> Tensor:
     """``x_BCHW`` (float32 in [0, 1]) with noise of ``kind``, as in ``DenoisingConfig``.
 
-    Gaussian noise is added and not clipped, so it leaves [0, 1]; masking and salt-and-pepper hit whole pixels.
+    Gaussian noise is not clipped to [0, 1]; masking and salt-and-pepper noise affect all channels of a pixel.
     """
     if kind == "gaussian":
         return x_BCHW + amount * torch.randn(x_BCHW.shape, generator=noise, device=x_BCHW.device)

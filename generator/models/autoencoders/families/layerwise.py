@@ -1,9 +1,9 @@
 """The stacked autoencoder, pre-trained greedily: Bengio, Lamblin, Popovici & Larochelle, "Greedy layer-wise training of
 deep networks", NIPS 2006.
 
-A layer is one rung of the ladder: the encoder's block that goes down it and the decoder's that comes up again; the
-last layer is the code itself. Each in turn learns to reconstruct the codes of the layer below it (of the first: the
-image), which stay as they are meanwhile; then all are fine-tuned together, from image to image.
+A layer is an encoder block and the matching decoder block, between two side lengths; the last layer is the code. One
+after the other, each learns to reconstruct the codes of the layer below (the image for the first layer), whose weights
+are fixed meanwhile. Then all layers are fine-tuned together, from image to image.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from generator.models.autoencoders.settings import TrainSettings
 class LayerwiseAutoencoder(Autoencoder):
     """See the module. Fresh weights come from torch's global generator.
 
-    The holdout's terms are ``reconstruction``, from image to image, and each layer's own error, ``layer 1`` (nats, as
-    for the whole) to ``layer n`` (mean squared error of the codes below).
+    The holdout terms are ``reconstruction``, from image to image, and the error of each layer: ``layer 1`` (in nats, as
+    ``reconstruction``) to ``layer n`` (mean squared error of the codes below).
     """
 
     encoder: Encoder
@@ -53,12 +53,12 @@ class LayerwiseAutoencoder(Autoencoder):
         return Losses(total=error, terms=terms, output_BCHW=torch.sigmoid(logits_BCHW))
 
     def _layer_losses(self, batch: Batch, layer: int) -> Losses:
-        """Of one layer alone: no other has a gradient, so the optimiser leaves all others as they are."""
+        """The losses of one layer; the others have no gradient, so the optimiser does not change them."""
         error = self._layer_error(layer, batch)
         return Losses(total=error, terms={f"layer {layer + 1}": error.detach()}, output_BCHW=None)
 
     def _layer_error(self, layer: int, batch: Batch) -> Tensor:
-        """How far ``layer`` (from 0) is from reconstructing the codes below it, which have no gradient."""
+        """The reconstruction error of ``layer`` (from 0) for the codes below it, which have no gradient."""
         with torch.no_grad():
             below_BCHW = self.encoder.trunk[:layer](batch.x_BCHW)
         if layer == 0:
@@ -66,7 +66,7 @@ class LayerwiseAutoencoder(Autoencoder):
         return functional.mse_loss(self._reconstruct_layer(layer, below_BCHW), below_BCHW)
 
     def _reconstruct_layer(self, layer: int, below_BCHW: Tensor) -> Tensor:
-        """Down by the encoder's part of ``layer`` and up by the decoder's; of the first one, logits."""
+        """The layer's input after its encoder block and decoder block; logits for the first layer."""
         if layer == self.layer_count - 1:
             z_BD = self.encoder.code(below_BCHW.flatten(1))
             above_BCHW: Tensor = self.decoder.unflatten(self.decoder.start(z_BD))

@@ -19,11 +19,11 @@ from generator.models.autoencoders.settings import TrainSettings
 
 @final
 class LinearEncoder(nn.Module):
-    """x_BCHW -> z_BD: every patch p becomes W p + b; the code lists the patches row by row.
+    """x_BCHW -> z_BD: every patch p becomes W p + b; the code contains the patches row by row.
 
-    The b and the scale of each hidden unit are those that give it mean 0 and variance 1 over the training images.
-    They span the same subspace; but a unit that learned its own b would for long stand in for the mean image, which
-    is the output's b to give.
+    The bias and the scale of each hidden unit are not learned: they give it mean 0 and variance 1 over the training
+    images. The subspace is the same, but a learned bias would for a long time represent the mean image, which the
+    output bias should.
     """
 
     def __init__(self, config: LinearConfig) -> None:
@@ -43,7 +43,7 @@ class LinearEncoder(nn.Module):
 
 @final
 class LinearDecoder(nn.Module):
-    """z_BD -> x_BCHW, any real numbers: every patch's part h of the code becomes W' h + b'."""
+    """z_BD -> x_BCHW, unbounded: the part h of the code that belongs to a patch becomes W' h + b'."""
 
     def __init__(self, config: LinearConfig) -> None:
         super().__init__()
@@ -59,9 +59,9 @@ class LinearDecoder(nn.Module):
 
 @final
 class LinearAutoencoder(Autoencoder):
-    """See the module. The loss is the squared error whatever ``settings.reconstruction`` says: pixels are unbounded.
+    """See the module. The loss is always the squared error (not ``settings.reconstruction``), as pixels are unbounded.
 
-    Its learning rate is ten times that of the deep ones: it has no worse minima to fall into, only saddles to leave.
+    Its learning rate is ten times that of the deep families: the loss has saddle points, but no local minima.
     """
 
     encoder: LinearEncoder

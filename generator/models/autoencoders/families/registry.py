@@ -1,4 +1,4 @@
-"""All families by name."""
+"""The autoencoder families by name."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ _FAMILIES: dict[str, Callable[[Any, TrainSettings, int], Autoencoder]] = {
 
 
 def new_autoencoder(config: AutoencoderConfig, settings: TrainSettings, classes: int) -> Autoencoder:
-    """The autoencoder of ``config``, with fresh weights from torch's global generator. ``classes``: 0 unlabelled."""
+    """The autoencoder of ``config``, with fresh weights from torch's global generator. ``classes``: 0 if unlabelled."""
     return _FAMILIES[config.family](config, settings, classes)

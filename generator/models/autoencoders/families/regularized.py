@@ -1,8 +1,8 @@
 """The regularised, deterministic autoencoder: Ghosh, Sajjadi, Vergari, Black & Schoelkopf, "From variational to
 deterministic autoencoders", ICLR 2020.
 
-The loss (eq. 11) is reconstruction + code_penalty * |z|^2 / 2 + a penalty that keeps the decoder smooth, as noise on
-the codes does in a variational one; codes are drawn afterwards from a density fitted to them.
+The loss (eq. 11) is reconstruction + code_penalty * |z|^2 / 2 + a penalty that keeps the decoder smooth, as the noise
+of the codes does in a variational autoencoder. Codes are sampled from a density that is fitted to them afterwards.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _HOLDOUT_SEED = 0
 
 @final
 class RegularizedAutoencoder(Autoencoder):
-    """See the module. Fresh weights come from torch's global generator; the holdout always meets the same directions.
+    """See the module. Fresh weights come from torch's global generator; the holdout always has the same directions.
 
-    With ``spectral`` every call of ``losses`` begins by dividing the decoder's weights by their largest singular
-    values; so what is judged on the holdout and saved is normalised as well, and plain weights.
+    With ``spectral``, every call of ``losses`` first divides the decoder's weights by their largest singular values, so
+    the evaluated and the saved weights are normalised too.
     """
 
     encoder: Encoder
@@ -57,21 +57,21 @@ class RegularizedAutoencoder(Autoencoder):
     def _decode_with_jacobian(self, z_BD: Tensor, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The logits, and an estimate of the squared Frobenius norm of the decoder's Jacobian, as a mean over rows.
 
-        E |J v|^2 = |J|^2 for v ~ N(0, I) (Hutchinson 1990). J v is a difference quotient: no second derivative is
-        needed. Both ends go through the decoder as one batch, that they be normalised alike.
+        E |J v|^2 = |J|^2 for v ~ N(0, I) (Hutchinson 1990). J v is computed as a difference quotient, so no second
+        derivative is needed. Both points are decoded in one batch, so that batch normalisation treats them alike.
         """
         if noise is None:
             noise = torch.Generator(z_BD.device).manual_seed(_HOLDOUT_SEED)
         direction_BD = torch.randn(z_BD.shape, generator=noise, device=z_BD.device)
-        logits_BCHW, beside_BCHW = self.decoder.logits(torch.cat([z_BD, z_BD + _DIFFERENCE_STEP * direction_BD])).chunk(
-            2
-        )
-        slope_BCHW = (torch.sigmoid(beside_BCHW) - torch.sigmoid(logits_BCHW)) / _DIFFERENCE_STEP
-        return logits_BCHW, slope_BCHW.square().sum() / len(z_BD)
+        logits_BCHW, shifted_BCHW = self.decoder.logits(
+            torch.cat([z_BD, z_BD + _DIFFERENCE_STEP * direction_BD])
+        ).chunk(2)
+        derivative_BCHW = (torch.sigmoid(shifted_BCHW) - torch.sigmoid(logits_BCHW)) / _DIFFERENCE_STEP
+        return logits_BCHW, derivative_BCHW.square().sum() / len(z_BD)
 
 
 def squared_norm(network: nn.Module) -> Tensor:
-    """The sum of the squares of all weights but biases and normalisations."""
+    """The sum of squares of all weights except biases and normalisation parameters."""
     return torch.stack([weight.square().sum() for weight in network.parameters() if weight.dim() > 1]).sum()
 
 
@@ -79,8 +79,8 @@ def squared_norm(network: nn.Module) -> Tensor:
 def spectral_normalise(network: nn.Module) -> None:
     """Divide each linear or transposed convolutional layer's weight by its largest singular value, in place.
 
-    Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018: a kernel is read as a
-    matrix of output channels by all the rest. Its value is exact, not by power iteration: nothing needs to be kept.
+    Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018: a kernel is treated as
+    a matrix of output channels by all other dimensions. The value is exact, without power iteration and its state.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.ConvTranspose2d):
@@ -88,7 +88,7 @@ def spectral_normalise(network: nn.Module) -> None:
 
 
 def largest_singular_value(layer: nn.Linear | nn.ConvTranspose2d) -> Tensor:
-    """Of the layer's weight as a matrix of outputs by all the rest; a scalar."""
+    """The largest singular value of the layer's weight, as a matrix of outputs by all other dimensions; a scalar."""
     weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.transpose(0, 1)
     matrix_RC = weight.flatten(1)
     if len(matrix_RC) > matrix_RC.shape[1]:

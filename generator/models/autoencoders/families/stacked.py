@@ -1,4 +1,4 @@
-"""The stacked autoencoder, trained from end to end: Hinton & Salakhutdinov, "Reducing the dimensionality of data with
+"""The stacked autoencoder, trained end to end: Hinton & Salakhutdinov, "Reducing the dimensionality of data with
 neural networks", Science 2006, with convolutional layers."""
 
 from __future__ import annotations

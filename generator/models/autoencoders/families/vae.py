@@ -1,8 +1,8 @@
 """The variational autoencoder: Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
 
 The posterior q(z|x) = N(mean(x), diag(exp(log_variance(x)))) and the prior p(z) = N(0, I). The loss is the negative of
-the evidence lower bound (eq. 3), with the divergence weighted by beta (Higgins et al., ICLR 2017): a small beta keeps
-images sharp and leaves the aggregate posterior clustered, which is what the mixture fitted to it afterwards needs.
+the evidence lower bound (eq. 3), with the divergence weighted by beta (Higgins et al., ICLR 2017). A small beta keeps
+images sharp and the aggregate posterior clustered, as the mixture that is fitted afterwards requires.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def reparametrised(mean_BD: Tensor, log_variance_BD: Tensor, noise: torch.Genera
 def kl_from_prior(mean_BD: Tensor, log_variance_BD: Tensor, free_bits: float = 0.0) -> Tensor:
     """KL(q(z|x) || N(0, I)) in nats, as a mean over rows (Kingma & Welling, appendix B).
 
-    A dimension whose mean over the batch is below ``free_bits`` counts as that much, so that nothing is gained by
-    emptying it (Kingma et al., "Improved variational inference with inverse autoregressive flow", 2016, eq. 16).
+    A dimension whose mean over the batch is below ``free_bits`` counts as ``free_bits``, so that reducing it further
+    gains nothing (Kingma et al., "Improved variational inference with inverse autoregressive flow", 2016, eq. 16).
     """
     per_dimension_BD = -0.5 * (1.0 + log_variance_BD - mean_BD.square() - log_variance_BD.exp())
     if free_bits == 0.0:

@@ -1,1 +1,1 @@
-"""Decoders that were made elsewhere: their description, their layers, the network of them."""
+"""Imported decoders: their document, their layers, and their network."""

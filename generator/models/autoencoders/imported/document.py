@@ -1,4 +1,4 @@
-"""A file that describes a decoder that was made elsewhere, and the tensors that belong to it, read and checked."""
+"""Reads and checks the document that describes an imported decoder, and its tensors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MAX_DOCUMENT_BYTES = 1024 * 1024
 
 
 class ImportedLayer(FrozenModel):
-    """One layer, and how the names of its tensors in the file of weights begin: ``<weights>.weight`` and so on."""
+    """One layer, and the prefix of its tensor names in the file of weights: ``<weights>.weight`` and so on."""
 
     layer: Layer
     weights: str | None = Field(default=None, max_length=500)
 
 
 class DecoderDocument(FrozenModel):
-    """A file that describes a decoder. ``layers``: as in ``LayersConfig``, each with an optional ``weights``: the
-    beginning of its tensors' names, by default its number."""
+    """The document of a decoder. ``layers``: as in ``LayersConfig``, each with an optional field ``weights``: the
+    prefix of its tensor names, by default its number."""
 
     latent_dim: Annotated[int, Field(ge=1, le=512, strict=True)]
     output: Literal["sigmoid", "unit", "symmetric"] = "unit"
@@ -33,14 +33,14 @@ class DecoderDocument(FrozenModel):
 
 
 def read_decoder(document: bytes, weights: Mapping[str, np.ndarray]) -> tuple[LayersConfig, dict[str, np.ndarray]]:
-    """Configuration and float32 parameters, named as ``LayersDecoder`` names them. Raises ``SpecError``."""
-    found = read_json(document, field="decoder", error=SpecError, limit=MAX_DOCUMENT_BYTES)
-    described = validate(DecoderDocument, found, field="decoder", error=SpecError)
+    """Configuration and float32 parameters, named as in ``LayersDecoder``. Raises ``SpecError``."""
+    parsed = read_json(document, field="decoder", error=SpecError, limit=MAX_DOCUMENT_BYTES)
+    described = validate(DecoderDocument, parsed, field="decoder", error=SpecError)
     layers, prefixes = list[Layer](), list[str]()
     for number, fields in enumerate(described.layers):
-        one = {name: value for name, value in fields.items() if name != "weights"}
-        given = {"layer": one, "weights": fields.get("weights", str(number))}
-        layer = validate(ImportedLayer, given, field=f"decoder.layers.{number}", error=SpecError)
+        layer_fields = {name: value for name, value in fields.items() if name != "weights"}
+        imported = {"layer": layer_fields, "weights": fields.get("weights", str(number))}
+        layer = validate(ImportedLayer, imported, field=f"decoder.layers.{number}", error=SpecError)
         layers.append(layer.layer)
         prefixes.append(layer.weights or str(number))
     config = _config(described, tuple(layers))
@@ -50,8 +50,8 @@ def read_decoder(document: bytes, weights: Mapping[str, np.ndarray]) -> tuple[La
 def _config(described: DecoderDocument, layers: tuple[Layer, ...]) -> LayersConfig:
     try:
         last = layer_shapes(described.latent_dim, layers)[-1]
-    except ValueError as unfit:
-        raise SpecError("decoder.layers", "layers that fit together", str(unfit)) from unfit
+    except ValueError as error:
+        raise SpecError("decoder.layers", "layers that fit together", str(error)) from error
     if len(last) != 3 or last[1] != last[2] or last[0] not in (1, 3) or not 8 <= last[1] <= MAX_SIDE:
         got = " x ".join(map(str, last))
         expected = f"a square image at the end, of 1 or 3 channels and 8 to {MAX_SIDE} pixels a side"
@@ -65,28 +65,30 @@ def _config(described: DecoderDocument, layers: tuple[Layer, ...]) -> LayersConf
 def _match_tensors(
     config: LayersConfig, prefixes: list[str], weights: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The tensors of each layer under our names; every one that is needed, and none that is not."""
+    """The tensors of all layers, named as in ``LayersDecoder``. None may be missing or left over."""
     wanted = {name: tuple(tensor.shape) for name, tensor in LayersDecoder(config).state_dict().items()}
     tensors, used = dict[str, np.ndarray](), set[str]()
     for name, shape in wanted.items():
         number, _, part = name.removeprefix("layers.").partition(".")
-        given = f"{prefixes[int(number)]}.{part}"
+        given_name = f"{prefixes[int(number)]}.{part}"
         if part == "num_batches_tracked":  # counted in training only
             tensors[name] = np.zeros((), dtype=np.int64)
-            used.add(given)
+            used.add(given_name)
             continue
-        if given not in weights:
-            raise SpecError("weights", f"a tensor {given} for layer {number}", _list_names(weights))
-        array = np.asarray(weights[given])
+        if given_name not in weights:
+            raise SpecError("weights", f"a tensor {given_name} for layer {number}", _list_names(weights))
+        array = np.asarray(weights[given_name])
         if array.shape != shape or array.dtype.kind != "f":
-            raise SpecError(f"weights:{given}", f"floats of shape {shape}", f"{array.dtype} of shape {array.shape}")
+            raise SpecError(
+                f"weights:{given_name}", f"floats of shape {shape}", f"{array.dtype} of shape {array.shape}"
+            )
         if not np.isfinite(array).all():
-            raise SpecError(f"weights:{given}", "finite numbers", "NaN or infinity")
+            raise SpecError(f"weights:{given_name}", "finite numbers", "NaN or infinity")
         tensors[name] = array.astype(np.float32)
-        used.add(given)
-    if left := [name for name in weights if name not in used]:
-        hint = "describe all layers of the decoder, or leave other tensors out of the file"
-        raise SpecError("weights", "only tensors of the layers that are described", ", ".join(left[:5]), hint)
+        used.add(given_name)
+    if unused := [name for name in weights if name not in used]:
+        hint = "describe all layers of the decoder, or remove the other tensors from the file"
+        raise SpecError("weights", "only tensors of the described layers", ", ".join(unused[:5]), hint)
     return tensors
 
 

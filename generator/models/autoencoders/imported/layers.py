@@ -1,7 +1,8 @@
-"""A decoder that was made elsewhere, as a list of layers. Plain values: importing this file does not import torch.
+"""The layers of an imported decoder. Importing this file does not import torch.
 
 Legend: a shape is (features,) before an ``unflatten`` layer and (channels, height, width) after it; it starts as
-(latent_dim,) and ends as (channels, size, size). Convolutions are sized as the PyTorch layers of the same name.
+(latent_dim,) and ends as (channels, size, size). Output sizes of convolutions are those of the PyTorch layers of the
+same name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from generator.spec.canonical import FrozenModel
 MAX_SIDE = 1024  # pixels
 MAX_LAYERS = 200
 MAX_WEIGHTS = 2**27  # of all layers
-MAX_FEATURES = 2**24  # of one sample after any layer
+MAX_FEATURES = 2**24  # of one sample, after any layer
 
 Shape = tuple[int, ...]
 Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]
@@ -116,7 +117,7 @@ class GroupNorm(FrozenModel):
 
 
 class Unflatten(FrozenModel):
-    """From features to (``channels``, ``height``, ``width``)."""
+    """Reshape features to (``channels``, ``height``, ``width``)."""
 
     kind: Literal["unflatten"] = "unflatten"
     channels: Count
@@ -125,10 +126,10 @@ class Unflatten(FrozenModel):
 
     def output_shape(self, shape: Shape) -> Shape:
         _check_flat(shape)
-        found = (self.channels, self.height, self.width)
-        if prod(found) != shape[0]:
-            raise ValueError(f"channels x height x width = {shape[0]} features, not {prod(found)}")
-        return found
+        output = (self.channels, self.height, self.width)
+        if prod(output) != shape[0]:
+            raise ValueError(f"channels x height x width = {shape[0]} features, not {prod(output)}")
+        return output
 
     def count_weights(self, shape: Shape) -> int:
         return 0
@@ -166,7 +167,7 @@ class PixelShuffle(FrozenModel):
 
 
 class Activation(FrozenModel):
-    """A function of each number, as in PyTorch. ``slope``: of ``leaky_relu`` below zero; ``gelu`` is the exact one."""
+    """An elementwise function, as in PyTorch. ``slope``: of ``leaky_relu`` below zero; ``gelu`` is the exact one."""
 
     kind: Literal["relu", "leaky_relu", "silu", "gelu", "elu", "softplus", "tanh", "sigmoid"]
     slope: float = Field(default=0.01, ge=0.0, le=1.0)
@@ -185,8 +186,8 @@ Layer = Annotated[
 
 
 class LayersConfig(FrozenModel):
-    """A decoder of ``layers``, one after the other. ``output``: what the last one gives is brought to [0, 1] by a
-    ``sigmoid``, is there already (``unit``), or lies in [-1, 1] (``symmetric``)."""
+    """A decoder of consecutive ``layers``. ``output``: the last layer gives logits (``sigmoid`` is applied), values in
+    [0, 1] (``unit``), or values in [-1, 1] (``symmetric``)."""
 
     family: Literal["layers"] = "layers"
     size: Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
@@ -205,19 +206,19 @@ class LayersConfig(FrozenModel):
 
 def layer_shapes(latent_dim: int, layers: tuple[Layer, ...]) -> list[Shape]:
     """The shape before each layer and after the last. Raises ``ValueError`` naming the layer that does not fit."""
-    found: list[Shape] = [(latent_dim,)]
+    shapes: list[Shape] = [(latent_dim,)]
     for number, layer in enumerate(layers):
         try:
-            shape = layer.output_shape(found[-1])
+            shape = layer.output_shape(shapes[-1])
             if min(shape) < 1 or prod(shape) > MAX_FEATURES:
                 raise ValueError(f"1 to {MAX_FEATURES} numbers, not {' x '.join(map(str, shape))}")
-        except ValueError as unfit:
-            raise ValueError(f"in layer {number} ({layer.kind}): {unfit}") from None
-        found.append(shape)
-    total = sum(layer.count_weights(before) for layer, (before, _) in zip(layers, pairwise(found), strict=True))
+        except ValueError as error:
+            raise ValueError(f"in layer {number} ({layer.kind}): {error}") from None
+        shapes.append(shape)
+    total = sum(layer.count_weights(before) for layer, (before, _) in zip(layers, pairwise(shapes), strict=True))
     if total > MAX_WEIGHTS:
         raise ValueError(f"at most {MAX_WEIGHTS} weights in all, not {total}")
-    return found
+    return shapes
 
 
 def _check_flat(shape: Shape) -> None:
@@ -227,4 +228,4 @@ def _check_flat(shape: Shape) -> None:
 
 def _check_image(shape: Shape) -> None:
     if len(shape) != 3:
-        raise ValueError(f"an image, not {shape[0]} features (an unflatten layer makes one of them)")
+        raise ValueError(f"an image, not {shape[0]} features (an unflatten layer converts them)")

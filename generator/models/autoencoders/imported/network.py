@@ -1,4 +1,4 @@
-"""The network of a decoder that was made elsewhere, from its list of layers."""
+"""The network of an imported decoder, built from its list of layers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LayersDecoder(nn.Module):
 
 
 def to_module(layer: Layer, before: Shape) -> nn.Module:
-    """The PyTorch module of one layer that is given numbers of the shape ``before``."""
+    """The PyTorch module of one layer whose input has the shape ``before``."""
     features = before[0]
     match layer:
         case Linear():
@@ -61,8 +61,8 @@ def to_module(layer: Layer, before: Shape) -> nn.Module:
         case Conv():
             return nn.Conv2d(features, layer.channels, **_conv_options(layer), bias=layer.bias)
         case ConvTranspose():
-            more = _conv_options(layer) | {"output_padding": layer.output_padding}
-            return nn.ConvTranspose2d(features, layer.channels, **more, bias=layer.bias)
+            options = _conv_options(layer) | {"output_padding": layer.output_padding}
+            return nn.ConvTranspose2d(features, layer.channels, **options, bias=layer.bias)
         case BatchNorm():
             return (nn.BatchNorm1d if len(before) == 1 else nn.BatchNorm2d)(features, eps=layer.eps)
         case GroupNorm():

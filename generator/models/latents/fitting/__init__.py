@@ -1,1 +1,1 @@
-"""Fitting latent distributions to codes: one file a family, and the checks that they share."""
+"""Fitting latent distributions to codes: one file per family, and their common checks."""

@@ -1,4 +1,4 @@
-"""What codes must be for any distribution to be fitted to them, and what a person should know of a fit."""
+"""Checks of the codes before a fit, and warnings about the fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_CODES_PER_CLUSTER = 10
 
 @dataclass(frozen=True)
 class FitWarning:
-    """Something about one class that made the fit smaller or weaker than asked for."""
+    """Why the fit of one class is smaller or less reliable than asked for."""
 
     class_name: str
     message: str
@@ -25,49 +25,55 @@ class FitWarning:
 
 
 def check_codes(codes: Codes) -> list[ClassCodes]:
-    """The codes class by class. Raises ``SourceError`` for a class with fewer than two codes, with equal codes, or with
-    codes that are no numbers."""
+    """The codes of each class. Raises ``SourceError`` for a class with fewer than two codes, with NaN or infinity, or
+    with codes that are all equal."""
     classes = codes.by_class()
-    for of_class in classes:
-        _check(of_class)
+    for class_codes in classes:
+        _check(class_codes)
     return classes
 
 
-def max_clusters(of_class: ClassCodes) -> int:
-    """How many clusters the codes of a class carry at most."""
-    return max(1, len(of_class.codes_ND) // MIN_CODES_PER_CLUSTER)
+def max_clusters(class_codes: ClassCodes) -> int:
+    """The largest number of clusters that this many codes of a class allow."""
+    return max(1, len(class_codes.codes_ND) // MIN_CODES_PER_CLUSTER)
 
 
-def cluster_warnings(of_class: ClassCodes, clusters: int | None) -> list[FitWarning]:
-    """Said where fewer clusters are fitted than asked for."""
-    count, most = len(of_class.codes_ND), max_clusters(of_class)
-    if clusters is None or clusters <= most:
+def cluster_warnings(class_codes: ClassCodes, clusters: int | None) -> list[FitWarning]:
+    """Warns if fewer clusters are fitted than were asked for."""
+    count, limit = len(class_codes.codes_ND), max_clusters(class_codes)
+    if clusters is None or clusters <= limit:
         return []
-    return [FitWarning(of_class.name, f"{count} codes carry {most} clusters at most, not {clusters}")]
+    return [FitWarning(class_codes.name, f"{count} codes allow at most {limit} clusters, not {clusters}")]
 
 
-def covariance_warnings(of_class: ClassCodes) -> list[FitWarning]:
-    """Said where covariance matrices are guessed more than measured."""
-    count, dims = of_class.codes_ND.shape
+def covariance_warnings(class_codes: ClassCodes) -> list[FitWarning]:
+    """Warns if there are too few codes to estimate covariance matrices."""
+    count, dims = class_codes.codes_ND.shape
     if count >= 2 * dims:
         return []
-    return [FitWarning(of_class.name, f"{count} codes are few for {dims} dimensions; covariances are mostly prior")]
+    return [
+        FitWarning(
+            class_codes.name,
+            f"{count} codes are too few to estimate covariances in {dims} dimensions; the prior dominates",
+        )
+    ]
 
 
-def holdout_warnings(of_class: ClassCodes, chosen: str = "") -> list[FitWarning]:
-    """Said where held-out codes are too few to measure on; ``chosen``: what then rests on other codes."""
-    if has_enough_holdout(of_class):
+def holdout_warnings(class_codes: ClassCodes, chosen: str = "") -> list[FitWarning]:
+    """Warns if there are too few held-out codes; ``chosen``: what is then chosen on training codes."""
+    if has_enough_holdout(class_codes):
         return []
-    message = f"{len(of_class.holdout_HD)} held-out codes are few; {chosen}the density floor on the fit's own samples"
-    return [FitWarning(of_class.name, message)]
+    count = len(class_codes.holdout_HD)
+    message = f"{count} held-out codes are too few; {chosen}the density floor is computed from samples only"
+    return [FitWarning(class_codes.name, message)]
 
 
-def _check(of_class: ClassCodes) -> None:
-    field, codes_ND = f"codes of {of_class.name!r}", of_class.codes_ND
+def _check(class_codes: ClassCodes) -> None:
+    field, codes_ND = f"codes of {class_codes.name!r}", class_codes.codes_ND
     if len(codes_ND) < 2:
-        raise SourceError(field, "at least 2 images to learn from", len(codes_ND))
-    if not (np.isfinite(codes_ND).all() and np.isfinite(of_class.holdout_HD).all()):
+        raise SourceError(field, "at least 2 images", len(codes_ND))
+    if not (np.isfinite(codes_ND).all() and np.isfinite(class_codes.holdout_HD).all()):
         raise SourceError(field, "finite numbers", "NaN or infinity")
     if not np.ptp(codes_ND, axis=0).any():
-        hint = "the encoder has collapsed, or the images are copies; try a smaller beta"
+        hint = "the encoder has collapsed, or all images are equal; try a smaller beta"
         raise SourceError(field, "codes that differ", f"{len(codes_ND)} equal ones", hint)

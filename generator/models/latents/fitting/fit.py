@@ -1,4 +1,4 @@
-"""Codes and settings in, a fitted latent distribution out."""
+"""Fits the latent distribution of any family to codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from generator.models.latents.fitting.polar import fit_polar
 
 @dataclass(frozen=True)
 class Fit:
-    """The fitted distribution, what was chosen on the way (plain JSON), and what a person should know of it."""
+    """The fitted distribution, what the fit chose (plain JSON, stored in the bundle), and notices for the user."""
 
     distribution: LatentDistribution
     chosen: dict[str, Any]
@@ -31,29 +31,30 @@ class Fit:
 def fit(codes: Codes, settings: SamplerSettings, *, seed: int = 0) -> Fit:
     """Fit the distribution that ``settings`` asks for.
 
-    Raises ``SourceError`` for codes it cannot be fitted to, and ``TrainingDiverged`` for a flow that is no number.
+    Raises ``SourceError`` for codes that it cannot be fitted to, and ``TrainingDiverged`` for a flow whose loss is not
+    finite.
     """
     match settings:
         case GaussianSettings():
             gaussian, warnings = fit_gaussian(codes, settings.covariance)
             return Fit(gaussian, {}, tuple(map(str, warnings)))
         case MixtureSettings():
-            made = fit_mixture(
+            mixture_fit = fit_mixture(
                 codes,
                 seed=seed,
                 clusters=settings.clusters,
                 criterion=settings.clusters_by,
                 covariance=settings.covariance,
             )
-            return Fit(made.mixture, _clusters(made.choices), tuple(map(str, made.warnings)))
+            return Fit(mixture_fit.mixture, _clusters(mixture_fit.choices), tuple(map(str, mixture_fit.warnings)))
         case PolarSettings():
-            ring = fit_polar(codes, seed=seed, clusters=settings.clusters)
-            return Fit(ring.polar, _clusters(ring.choices), tuple(map(str, ring.warnings)))
+            polar_fit = fit_polar(codes, seed=seed, clusters=settings.clusters)
+            return Fit(polar_fit.polar, _clusters(polar_fit.choices), tuple(map(str, polar_fit.warnings)))
         case FlowSettings():
             from generator.models.latents.fitting.flow import fit_flow  # torch
 
-            trained = fit_flow(codes, settings, seed=seed)
-            return Fit(trained.flow, trained.chosen, tuple(map(str, trained.warnings)))
+            flow_fit = fit_flow(codes, settings, seed=seed)
+            return Fit(flow_fit.flow, flow_fit.chosen, tuple(map(str, flow_fit.warnings)))
 
 
 def _clusters(choices: tuple[ClusterChoice, ...]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training a flow by maximum likelihood with zuko, on codes standardised by the Gaussian of their class.
 
-Couplings come in pairs whose second mask is the complement of the first; which dimensions a pair's first mask keeps is
-drawn from the seed. One part of the codes, the held-out ones, decides when to stop and which epoch's weights are kept.
+Couplings come in pairs: the second mask is the complement of the first, which is drawn from the seed. The held-out
+codes decide when to stop and which epoch's weights are kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from generator.models.latents.flow import MIN_SCALE, Flow, FlowConfig
 from generator.models.latents.quantiles import MIN_HOLDOUT, density_quantiles, empty_quantiles
 from generator.spec.seeding import permutation
 
-_MAX_GRADIENT_NORM = 5.0  # largest norm of a step's gradient
+_MAX_GRADIENT_NORM = 5.0  # larger gradients are clipped
 _WARMUP = 0.05  # share of the steps in which the learning rate rises
 _HINT = "try a smaller learning_rate"
 _EVALUATION_BATCH = 4096  # rows at a time
@@ -42,7 +42,7 @@ _EVALUATION_BATCH = 4096  # rows at a time
 
 @dataclass(frozen=True)
 class FlowFit:
-    """The fitted flow, what was reached on the way (plain JSON), and what a person should know of it."""
+    """The fitted flow, the outcome of its training (plain JSON), and warnings."""
 
     flow: Flow
     chosen: dict[str, Any]
@@ -61,7 +61,7 @@ class _Dataset:
 
 
 def fit_flow(codes: Codes, settings: FlowSettings, *, seed: int = 0) -> FlowFit:
-    """Raises ``SourceError`` as ``checks.checked`` does and for codes of one dimension, and ``TrainingDiverged``."""
+    """Raises ``SourceError`` as ``check_codes`` does and for codes of one dimension, and ``TrainingDiverged``."""
     classes = check_codes(codes)
     if codes.dims < 2:
         raise SourceError("codes", "at least 2 dimensions for a flow", codes.dims, "use a mixture")
@@ -73,13 +73,13 @@ def fit_flow(codes: Codes, settings: FlowSettings, *, seed: int = 0) -> FlowFit:
         hidden=settings.hidden,
     )
     mask_ND = _masks(config, seed)
-    spread = FullCovariances(mean_CD, factor_CDD)
-    training = _standardise(spread, codes.codes_ND, codes.labels_N, config)
-    judged_by = _standardise(spread, codes.holdout_HD, codes.holdout_labels_H, config)
-    if len(judged_by) < MIN_HOLDOUT:
-        judged_by = training
-    run = _Trainer(_network(config, mask_ND, seed), training, judged_by, settings, seed)
-    weights, epochs, best_epoch = run.train()
+    covariances = FullCovariances(mean_CD, factor_CDD)
+    training = _standardise(covariances, codes.codes_ND, codes.labels_N, config)
+    evaluation = _standardise(covariances, codes.holdout_HD, codes.holdout_labels_H, config)
+    if len(evaluation) < MIN_HOLDOUT:
+        evaluation = training
+    trainer = _Trainer(_network(config, mask_ND, seed), training, evaluation, settings, seed)
+    weights, epochs, best_epoch = trainer.train()
     tensors = {
         "mean": mean_CD,
         "factor": factor_CDD,
@@ -88,33 +88,39 @@ def fit_flow(codes: Codes, settings: FlowSettings, *, seed: int = 0) -> FlowFit:
         **weights,
     }
     flow = _make_flow(config, tensors)
-    reached, gaussian = (_holdout_log_prob(fitted, codes) for fitted in (flow, fit_gaussian(codes)[0]))
-    chosen = {"epochs": epochs, "best_epoch": best_epoch, "holdout_log_likelihood": reached}
-    return FlowFit(flow.with_quantiles(density_quantiles(flow, codes)), chosen, _warnings(codes, reached, gaussian))
+    flow_log_prob, gaussian_log_prob = (
+        _holdout_log_prob(distribution, codes) for distribution in (flow, fit_gaussian(codes)[0])
+    )
+    chosen = {"epochs": epochs, "best_epoch": best_epoch, "holdout_log_likelihood": flow_log_prob}
+    return FlowFit(
+        flow.with_quantiles(density_quantiles(flow, codes)), chosen, _warnings(codes, flow_log_prob, gaussian_log_prob)
+    )
 
 
-def _warnings(codes: Codes, reached: float | None, gaussian: float | None) -> tuple[FitWarning, ...]:
-    found = [
-        said
-        for of_class in codes.by_class()
-        for said in (
-            *covariance_warnings(of_class),
-            *holdout_warnings(of_class, "the flow stops by training codes too, "),
+def _warnings(codes: Codes, flow_log_prob: float | None, gaussian_log_prob: float | None) -> tuple[FitWarning, ...]:
+    warnings = [
+        warning
+        for class_codes in codes.by_class()
+        for warning in (
+            *covariance_warnings(class_codes),
+            *holdout_warnings(class_codes, "training codes also decide when the flow stops; "),
         )
     ]
-    if reached is not None and gaussian is not None and reached <= gaussian:
-        message = f"held-out codes are no likelier under the flow ({reached} nats) than under a Gaussian ({gaussian})"
-        found.append(FitWarning("all images", message))
-    return tuple(found)
+    if flow_log_prob is not None and gaussian_log_prob is not None and flow_log_prob <= gaussian_log_prob:
+        message = (
+            f"held-out log-density is {flow_log_prob} nats under the flow, {gaussian_log_prob} under a plain Gaussian"
+        )
+        warnings.append(FitWarning("all images", message))
+    return tuple(warnings)
 
 
 class _Trainer:
     """The state of one training."""
 
     def __init__(
-        self, network: nn.Module, training: _Dataset, judged_by: _Dataset, settings: FlowSettings, seed: int
+        self, network: nn.Module, training: _Dataset, evaluation: _Dataset, settings: FlowSettings, seed: int
     ) -> None:
-        self._network, self._training, self._evaluation = network, training, judged_by
+        self._network, self._training, self._evaluation = network, training, evaluation
         self._settings, self._seed = settings, seed
         self._batch = min(settings.batch, len(training))
         self._steps = len(training) // self._batch
@@ -123,26 +129,26 @@ class _Trainer:
         )
 
     def train(self) -> tuple[dict[str, np.ndarray], int, int]:
-        """(the best epoch's weights by stored name, epochs trained, the best one)."""
-        best, best_epoch, kept = math.inf, 0, dict[str, np.ndarray]()
+        """(weights of the best epoch by stored name, number of epochs trained, best epoch)."""
+        best, best_epoch, best_weights = math.inf, 0, dict[str, np.ndarray]()
         for epoch in range(1, self._settings.epochs + 1):
             self._train_epoch(epoch - 1)
             loss = self._holdout_loss()
             if not math.isfinite(loss):
                 raise TrainingDiverged("flow holdout loss", "a number", f"{loss} after epoch {epoch}", _HINT)
             if loss < best:
-                best, best_epoch, kept = loss, epoch, _copy_weights(self._network)
+                best, best_epoch, best_weights = loss, epoch, _copy_weights(self._network)
             if epoch - best_epoch >= self._settings.patience:
                 break
-        return kept, epoch, best_epoch
+        return best_weights, epoch, best_epoch
 
     def _train_epoch(self, epoch: int) -> None:
         order_N = torch.from_numpy(permutation(self._seed, stream=epoch, size=len(self._training)))
         for step in range(self._steps):
             rows_B = order_N[step * self._batch : (step + 1) * self._batch]
-            done = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
+            progress = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
             for group in self._optimizer.param_groups:
-                group["lr"] = self._settings.learning_rate * _lr_schedule(done)
+                group["lr"] = self._settings.learning_rate * _lr_schedule(progress)
             loss = _losses(self._network, self._training, rows_B).mean()
             if not math.isfinite(loss.item()):
                 got = f"{loss.item()} in step {step + 1} of epoch {epoch + 1}"
@@ -158,15 +164,15 @@ class _Trainer:
         return float(torch.cat([_losses(self._network, self._evaluation, rows_B) for rows_B in rows]).mean())
 
 
-def _losses(network: nn.Module, rows: _Dataset, rows_B: Tensor) -> Tensor:
-    """loss_B: minus the log-density of standardised codes."""
-    loss_B: Tensor = -network(rows.label_NC[rows_B]).log_prob(rows.u_ND[rows_B])
+def _losses(network: nn.Module, dataset: _Dataset, rows_B: Tensor) -> Tensor:
+    """loss_B: the negative log-density of standardised codes."""
+    loss_B: Tensor = -network(dataset.label_NC[rows_B]).log_prob(dataset.u_ND[rows_B])
     return loss_B
 
 
-def _lr_schedule(done: float) -> float:
-    """The learning rate as a share of its peak: a linear rise, then half a cosine."""
-    return min(1.0, (done + 1e-3) / _WARMUP) * 0.5 * (1.0 + math.cos(math.pi * done))
+def _lr_schedule(progress: float) -> float:
+    """The learning rate as a share of its peak: a linear rise, then half a cosine period."""
+    return min(1.0, (progress + 1e-3) / _WARMUP) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def _masks(config: FlowConfig, seed: int) -> np.ndarray:
@@ -198,39 +204,39 @@ def _network(config: FlowConfig, mask_ND: np.ndarray, seed: int) -> nn.Module:
 
 
 def _standardise(
-    spread: FullCovariances, codes_ND: np.ndarray, labels_N: np.ndarray | None, config: FlowConfig
+    covariances: FullCovariances, codes_ND: np.ndarray, labels_N: np.ndarray | None, config: FlowConfig
 ) -> _Dataset:
     if labels_N is None:
         labels_N = np.zeros(len(codes_ND), dtype=np.int64)
-    u_ND = torch.from_numpy(spread.whiten(labels_N, codes_ND)).to(torch.float32)
+    u_ND = torch.from_numpy(covariances.whiten(labels_N, codes_ND)).to(torch.float32)
     return _Dataset(u_ND, functional.one_hot(torch.from_numpy(labels_N), config.label_count).to(torch.float32))
 
 
 def _copy_weights(network: nn.Module) -> dict[str, np.ndarray]:
-    """Copies of all weights, by the names of ``flow.weight_shapes``: layers are numbered without what is between."""
-    named = dict[str, np.ndarray]()
+    """Copies of all weights, named as in ``flow.weight_shapes``: only linear layers are numbered."""
+    weights = dict[str, np.ndarray]()
     couplings = [module for module in network.modules() if isinstance(module, GeneralCouplingTransform)]
     for n, coupling in enumerate(couplings):
         for i, layer in enumerate(list(coupling.hyper)[::2]):
-            named |= {f"{n}.{i}.{name}": value.detach().numpy().copy() for name, value in layer.named_parameters()}
-    return named
+            weights |= {f"{n}.{i}.{name}": value.detach().numpy().copy() for name, value in layer.named_parameters()}
+    return weights
 
 
 def _make_flow(config: FlowConfig, tensors: Mapping[str, np.ndarray]) -> Flow:
     try:
         return Flow(config, tensors)
-    except ValueError as large:
-        raise TrainingDiverged("flow weights", "weights of a usable size", large, _HINT) from large
+    except ValueError as error:
+        raise TrainingDiverged("flow weights", "weights of a usable size", error, _HINT) from error
 
 
-def _holdout_log_prob(fitted: LatentDistribution, codes: Codes) -> float | None:
-    """Mean log-density of a held-out code, in nats, of a distribution as it is stored."""
+def _holdout_log_prob(distribution: LatentDistribution, codes: Codes) -> float | None:
+    """Mean log-density of the held-out codes in nats, under the distribution as it is stored; ``None`` if too few."""
     if len(codes.holdout_HD) < MIN_HOLDOUT:
         return None
     labels_H = codes.holdout_labels_H
     if labels_H is None:
         labels_H = np.zeros(len(codes.holdout_HD), dtype=np.int64)
-    return round(float(fitted.log_prob(codes.holdout_HD, labels_H).mean()), 4)
+    return round(float(distribution.log_prob(codes.holdout_HD, labels_H).mean()), 4)
 
 
 def _derive_seed(seed: int, purpose: str) -> int:

@@ -1,4 +1,4 @@
-"""Fitting one Gaussian per class: means and covariances of the codes, nothing to choose and no search."""
+"""Fitting one Gaussian per class: the means and covariances of its codes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from generator.models.latents.quantiles import density_quantiles, empty_quantile
 
 
 def fit_gaussian(codes: Codes, covariance: Covariance = "full") -> tuple[GaussianMixture, tuple[FitWarning, ...]]:
-    """``tied``: all classes have the covariance within classes. Raises ``SourceError`` as ``checks.checked``."""
-    classes, labels = check_codes(codes), len(codes.class_names)
+    """``tied``: all classes share the within-class covariance. Raises ``SourceError`` as ``check_codes`` does."""
+    classes, class_count = check_codes(codes), len(codes.class_names)
     config = MixtureConfig(
-        family="gaussian", dims=codes.dims, classes=labels, clusters=(1,) * len(classes), covariance=covariance
+        family="gaussian", dims=codes.dims, classes=class_count, clusters=(1,) * len(classes), covariance=covariance
     )
     mean_CD, factor = moments(classes, covariance)
     gaussian = GaussianMixture(
-        config, weight_M=np.ones(len(classes)), mean_MD=mean_CD, factor=factor, quantile_CQ=empty_quantiles(labels)
+        config, weight_M=np.ones(len(classes)), mean_MD=mean_CD, factor=factor, quantile_CQ=empty_quantiles(class_count)
     )
     warnings = [
-        warning for of_class in classes for warning in (*covariance_warnings(of_class), *holdout_warnings(of_class))
+        warning
+        for class_codes in classes
+        for warning in (*covariance_warnings(class_codes), *holdout_warnings(class_codes))
     ]
     return gaussian.with_quantiles(density_quantiles(gaussian, codes)), tuple(warnings)
 
 
 def standard_normal(codes: Codes) -> GaussianMixture:
-    """N(0, 1) in each dimension, without labels; ``codes`` are draws from it, for the quantiles of its density."""
+    """N(0, I) without labels; ``codes``: draws from it, for the stored quantiles of its density."""
     config = MixtureConfig(family="gaussian", dims=codes.dims, classes=0, clusters=(1,), covariance="diagonal")
     mean_MD, scale_MD = np.zeros((1, codes.dims)), np.ones((1, codes.dims))
     normal = GaussianMixture(
@@ -39,21 +41,21 @@ def standard_normal(codes: Codes) -> GaussianMixture:
 
 
 def moments(classes: list[ClassCodes], covariance: Covariance = "full") -> tuple[np.ndarray, np.ndarray]:
-    """(mean_CD, factor as of ``MixtureConfig.factor_shape``): the Gaussian of each class."""
-    return np.stack([of_class.codes_ND.mean(axis=0) for of_class in classes]), _factor(classes, covariance)
+    """(mean_CD, factor of shape ``MixtureConfig.factor_shape``): the Gaussian of each class."""
+    return np.stack([class_codes.codes_ND.mean(axis=0) for class_codes in classes]), _factor(classes, covariance)
 
 
 def _factor(classes: list[ClassCodes], covariance: Covariance) -> np.ndarray:
-    covariance_CDD = np.stack([_covariance(of_class.codes_ND) for of_class in classes])
-    count_C = np.array([len(of_class.codes_ND) for of_class in classes])
+    covariance_CDD = np.stack([_covariance(class_codes.codes_ND) for class_codes in classes])
+    count_C = np.array([len(class_codes.codes_ND) for class_codes in classes])
     if covariance == "diagonal":
         scale_CD: np.ndarray = np.sqrt(np.diagonal(covariance_CDD, axis1=1, axis2=2))
         return scale_CD
     if covariance == "tied":
         covariance_CDD = np.average(covariance_CDD, axis=0, weights=count_C)[None]
         count_C = count_C.sum(keepdims=True)
-    alone = np.ones(1)
-    parts = [shrink(part_DD[None], alone, count) for part_DD, count in zip(covariance_CDD, count_C, strict=True)]
+    unit_weight = np.ones(1)
+    parts = [shrink(part_DD[None], unit_weight, count) for part_DD, count in zip(covariance_CDD, count_C, strict=True)]
     return np.linalg.cholesky(np.concatenate(parts))
 
 

@@ -1,15 +1,15 @@
-"""Fitting a Gaussian mixture per class to latent codes, and choosing how many clusters each class has.
+"""Fitting a Gaussian mixture per class to latent codes, and choosing the number of clusters of each class.
 
 For every class and candidate number K, a mixture is fitted by expectation maximisation (scikit-learn, k-means start) to
 the class's n training codes in D dimensions, its covariances are shrunk (``shrinkage``), and it is scored on the
-class's held-out codes, which took no part in the fit (lower is better):
+class's held-out codes, which are not used in the fit (lower is better):
 
-    "bic":         score(K) = -2 n l(K) + p(K) ln n,   p(K) = (K - 1) + K D + (free numbers of the covariances)
+    "bic":         score(K) = -2 n l(K) + p(K) ln n,   p(K) = (K - 1) + K D + (parameters of the covariances)
     "likelihood":  score(K) = -2 n l(K)
 
 where l(K) is the mean log-density of a held-out code: Schwarz's criterion (Annals of Statistics, 1978) with its fit
-term measured out of sample, or that term alone. Candidates are tried in ascending order until ``PATIENCE`` in a row
-bring nothing. A class with too few held-out codes is scored by "bic" on its training codes, and a warning says so.
+term measured out of sample, or that term alone. Candidates are tried in ascending order, until ``PATIENCE`` in a row
+do not improve the score. A class with too few held-out codes is scored by "bic" on its training codes, with a warning.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from generator.models.latents.quantiles import density_quantiles, empty_quantile
 
 CLUSTER_CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30)
 PATIENCE = 2
-_SEARCH_TOLERANCE, _FINAL_TOLERANCE = 5e-3, 1e-3  # least gain of a step of expectation maximisation, in nats a code
+_SEARCH_TOLERANCE, _FINAL_TOLERANCE = 5e-3, 1e-3  # minimum gain of an EM step, in nats per code
 _MAX_ITERATIONS = 60
 
 
 @dataclass(frozen=True)
 class ClusterChoice:
-    """How many clusters a class got, and the score of every candidate tried (lower is better)."""
+    """The chosen number of clusters of a class, and the score of every candidate tried (lower is better)."""
 
     class_name: str
     clusters: int
@@ -56,7 +56,7 @@ class ClusterChoice:
 
 @dataclass(frozen=True)
 class MixtureFit:
-    """The fitted distribution, and what a person should know of the fit."""
+    """The fitted distribution, the number of clusters of each class, and warnings."""
 
     mixture: GaussianMixture
     choices: tuple[ClusterChoice, ...]
@@ -65,7 +65,7 @@ class MixtureFit:
 
 @dataclass(frozen=True)
 class MixtureOptions:
-    """How a mixture is fitted: ``clusters`` fixes their number instead of choosing it by ``criterion``."""
+    """How a mixture is fitted: ``clusters`` sets their number; ``None`` chooses it by ``criterion``."""
 
     seed: int = 0
     clusters: int | None = None
@@ -83,8 +83,8 @@ class _ClassMixture:
     covariance: Covariance
 
     def log_prob(self, codes_ND: np.ndarray) -> np.ndarray:
-        alone = _joined([self], len(self.mean_KD[0]), 0, self.covariance)
-        return alone.log_prob(codes_ND, np.zeros(len(codes_ND), dtype=np.int64))
+        mixture = _join_classes([self], len(self.mean_KD[0]), 0, self.covariance)
+        return mixture.log_prob(codes_ND, np.zeros(len(codes_ND), dtype=np.int64))
 
 
 def fit_mixture(
@@ -95,55 +95,57 @@ def fit_mixture(
     criterion: Criterion = "likelihood",
     covariance: Covariance = "full",
 ) -> MixtureFit:
-    """One mixture per class; a single one where there are no labels. Raises ``SourceError`` as ``checks.checked``."""
-    classes, search = check_codes(codes), MixtureOptions(seed, clusters, criterion, covariance)
+    """One mixture per class, or a single one without labels. Raises ``SourceError`` as ``check_codes`` does."""
+    classes, options = check_codes(codes), MixtureOptions(seed, clusters, criterion, covariance)
     with (
         warnings.catch_warnings(),
         threadpool_limits(1),
         ThreadPoolExecutor(max_workers=min(len(classes), os.cpu_count() or 1)) as pool,
     ):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fits = list(pool.map(lambda of_class: _fit_class(of_class, search), classes))
-    mixture = _joined([parts for parts, _ in fits], codes.dims, len(codes.class_names), covariance)
-    said = tuple(warning for of_class in classes for warning in _warnings(of_class, clusters))
+        fits = list(pool.map(lambda class_codes: _fit_class(class_codes, options), classes))
+    mixture = _join_classes(
+        [class_mixture for class_mixture, _ in fits], codes.dims, len(codes.class_names), covariance
+    )
+    fit_warnings = tuple(warning for class_codes in classes for warning in _warnings(class_codes, clusters))
     return MixtureFit(
-        mixture.with_quantiles(density_quantiles(mixture, codes)), tuple(choice for _, choice in fits), said
+        mixture.with_quantiles(density_quantiles(mixture, codes)), tuple(choice for _, choice in fits), fit_warnings
     )
 
 
-def _fit_class(of_class: ClassCodes, search: MixtureOptions) -> tuple[_ClassMixture, ClusterChoice]:
-    most = max_clusters(of_class)
+def _fit_class(class_codes: ClassCodes, options: MixtureOptions) -> tuple[_ClassMixture, ClusterChoice]:
+    limit = max_clusters(class_codes)
     candidates = (
-        [k for k in CLUSTER_CANDIDATES if k <= most] if search.clusters is None else [min(search.clusters, most)]
+        [k for k in CLUSTER_CANDIDATES if k <= limit] if options.clusters is None else [min(options.clusters, limit)]
     )
     fits: dict[int, SklearnMixture] = {}
     scores: dict[int, float] = {}
     for k in candidates:
-        fits[k] = _expectation_maximisation(of_class.codes_ND, k, search)
-        scores[k] = _score(_class_mixture(fits[k], of_class), of_class, search.criterion)
-        best = min(scores, key=lambda tried: scores[tried])
+        fits[k] = _expectation_maximisation(class_codes.codes_ND, k, options)
+        scores[k] = _score(_class_mixture(fits[k], class_codes), class_codes, options.criterion)
+        best = min(scores, key=lambda candidate: scores[candidate])
         if candidates.index(k) - candidates.index(best) >= PATIENCE:
             break
-    # The comparison needs no more than a rough fit; the one that is kept goes on from where it stopped.
-    final = fits[best].set_params(tol=_FINAL_TOLERANCE, warm_start=True).fit(of_class.codes_ND)
-    return _class_mixture(final, of_class), ClusterChoice(of_class.name, best, scores)
+    # Candidates are compared with a loose tolerance; the chosen fit then continues with a tighter one.
+    final = fits[best].set_params(tol=_FINAL_TOLERANCE, warm_start=True).fit(class_codes.codes_ND)
+    return _class_mixture(final, class_codes), ClusterChoice(class_codes.name, best, scores)
 
 
-def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, search: MixtureOptions) -> SklearnMixture:
-    kind = {"full": "full", "diagonal": "diag", "tied": "tied"}[search.covariance]
+def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, options: MixtureOptions) -> SklearnMixture:
+    covariance_type = {"full": "full", "diagonal": "diag", "tied": "tied"}[options.covariance]
     fit: SklearnMixture = SklearnMixture(
         clusters,
-        covariance_type=kind,
+        covariance_type=covariance_type,
         tol=_SEARCH_TOLERANCE,
         max_iter=_MAX_ITERATIONS,
         reg_covar=variance_floor(codes_ND),
-        random_state=search.seed,
+        random_state=options.seed,
     ).fit(codes_ND)
     return fit
 
 
-def _class_mixture(fit: SklearnMixture, of_class: ClassCodes) -> _ClassMixture:
-    weight_K, count = fit.weights_ / fit.weights_.sum(), len(of_class.codes_ND)
+def _class_mixture(fit: SklearnMixture, class_codes: ClassCodes) -> _ClassMixture:
+    weight_K, count = fit.weights_ / fit.weights_.sum(), len(class_codes.codes_ND)
     match fit.covariance_type:
         case "full":
             factor = np.linalg.cholesky(shrink(fit.covariances_, weight_K, count))
@@ -156,35 +158,37 @@ def _class_mixture(fit: SklearnMixture, of_class: ClassCodes) -> _ClassMixture:
             return _ClassMixture(weight_K, fit.means_, scale_KD, "diagonal")
 
 
-def _score(parts: _ClassMixture, of_class: ClassCodes, criterion: Criterion) -> float:
-    count = len(of_class.codes_ND)
-    judged_by = of_class.holdout_HD if has_enough_holdout(of_class) else of_class.codes_ND
-    fit_term = -2.0 * count * float(parts.log_prob(judged_by).mean())
-    if criterion == "likelihood" and has_enough_holdout(of_class):
+def _score(class_mixture: _ClassMixture, class_codes: ClassCodes, criterion: Criterion) -> float:
+    count = len(class_codes.codes_ND)
+    scored_ND = class_codes.holdout_HD if has_enough_holdout(class_codes) else class_codes.codes_ND
+    fit_term = -2.0 * count * float(class_mixture.log_prob(scored_ND).mean())
+    if criterion == "likelihood" and has_enough_holdout(class_codes):
         return fit_term
-    return fit_term + _count_parameters(parts) * math.log(count)
+    return fit_term + _count_parameters(class_mixture) * math.log(count)
 
 
-def _count_parameters(parts: _ClassMixture) -> int:
-    clusters, dims = parts.mean_KD.shape
-    free = dims if parts.covariance == "diagonal" else dims * (dims + 1) // 2
-    return int(clusters - 1 + clusters * dims + len(parts.factor) * free)
+def _count_parameters(class_mixture: _ClassMixture) -> int:
+    clusters, dims = class_mixture.mean_KD.shape
+    per_matrix = dims if class_mixture.covariance == "diagonal" else dims * (dims + 1) // 2
+    return int(clusters - 1 + clusters * dims + len(class_mixture.factor) * per_matrix)
 
 
-def _joined(parts: list[_ClassMixture], dims: int, classes: int, covariance: Covariance) -> GaussianMixture:
-    sizes = tuple(len(part.weight_K) for part in parts)
+def _join_classes(
+    class_mixtures: list[_ClassMixture], dims: int, classes: int, covariance: Covariance
+) -> GaussianMixture:
+    sizes = tuple(len(part.weight_K) for part in class_mixtures)
     return GaussianMixture(
         MixtureConfig(dims=dims, classes=classes, clusters=sizes, covariance=covariance),
-        weight_M=np.concatenate([part.weight_K for part in parts]),
-        mean_MD=np.concatenate([part.mean_KD for part in parts]),
-        factor=np.concatenate([part.factor for part in parts]),
+        weight_M=np.concatenate([part.weight_K for part in class_mixtures]),
+        mean_MD=np.concatenate([part.mean_KD for part in class_mixtures]),
+        factor=np.concatenate([part.factor for part in class_mixtures]),
         quantile_CQ=empty_quantiles(classes),
     )
 
 
-def _warnings(of_class: ClassCodes, clusters: int | None) -> list[FitWarning]:
+def _warnings(class_codes: ClassCodes, clusters: int | None) -> list[FitWarning]:
     return [
-        *cluster_warnings(of_class, clusters),
-        *covariance_warnings(of_class),
-        *holdout_warnings(of_class, "clusters rest on training codes, "),
+        *cluster_warnings(class_codes, clusters),
+        *covariance_warnings(class_codes),
+        *holdout_warnings(class_codes, "the number of clusters is chosen on training codes; "),
     ]

@@ -1,4 +1,4 @@
-"""Each measure on made codes whose answer is known."""
+"""Each measure on synthetic codes with a known result."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ from generator.models.latents.codes import Codes
 from tests.support.sample_codes import blobs, gaussian, ring
 
 
-def told(found: object, kind: type) -> object:
-    assert isinstance(found, kind), found
-    return found
-
-
 def test_two_sample_tests_hold_their_level() -> None:
     rng = np.random.default_rng(0)
     low = {"classifier": 0, "mmd": 0}
@@ -29,7 +24,7 @@ def test_two_sample_tests_hold_their_level() -> None:
         first, second = rng.normal(size=(2, 100, 4))
         low["classifier"] += classifier_test(first, second, seed=seed).p_value < 0.05  # type: ignore[union-attr]
         low["mmd"] += mmd_test(first, second, seed=seed).p_value < 0.05  # type: ignore[union-attr]
-    assert max(low.values()) <= 3  # of 12 at the 5% level; more has a probability of 0.2%
+    assert max(low.values()) <= 3  # of 12 at the 5% level; more than 3 has a probability of 0.2%
 
 
 @pytest.mark.parametrize("dims", [1, 2, 24])
@@ -107,11 +102,11 @@ def test_silhouette_and_agreement() -> None:
     apart = blobs(400)
     labels_N = apart.labels_N
     assert labels_N is not None
-    mingled_N = np.random.default_rng(0).permutation(labels_N)
+    shuffled_N = np.random.default_rng(0).permutation(labels_N)
     assert silhouette(apart.codes_ND, labels_N) > 0.7  # type: ignore[operator]
-    assert abs(silhouette(apart.codes_ND, mingled_N)) < 0.1  # type: ignore[arg-type]
+    assert abs(silhouette(apart.codes_ND, shuffled_N)) < 0.1  # type: ignore[arg-type]
     assert agreement(apart.codes_ND, labels_N, apart.codes_ND, labels_N) == pytest.approx(1.0)
-    assert agreement(apart.codes_ND, mingled_N, apart.codes_ND, mingled_N) == pytest.approx(0.5, abs=0.1)
+    assert agreement(apart.codes_ND, shuffled_N, apart.codes_ND, shuffled_N) == pytest.approx(0.5, abs=0.1)
     assert isinstance(silhouette(apart.codes_ND, np.zeros(400, dtype=np.int64)), Unmeasured)
 
 
@@ -140,26 +135,26 @@ def test_gaussian_noise_is_never_called_a_ring() -> None:
 
 
 def test_midpoints_and_a_gaussian_leave_the_support_of_a_ring() -> None:
-    seen = choose_codes(ring(2000), seed=0)
-    held_up = fit_support(seen)
-    assert isinstance(held_up, Support)
-    points_BD, labels_B = midpoints(seen.shape_SD, seen.shape_labels_S)
-    cloud_BD = np.random.default_rng(0).multivariate_normal(np.zeros(2), np.cov(seen.train_ND.T), 2000)
+    subset = choose_codes(ring(2000), seed=0)
+    support = fit_support(subset)
+    assert isinstance(support, Support)
+    points_BD, labels_B = midpoints(subset.shape_SD, subset.shape_labels_S)
+    cloud_BD = np.random.default_rng(0).multivariate_normal(np.zeros(2), np.cov(subset.train_ND.T), 2000)
     shares = [
-        held_up.measure_off_support(points_BD, labels_B),
-        held_up.measure_off_support(cloud_BD, np.zeros(2000, dtype=np.int64)),
+        support.measure_off_support(points_BD, labels_B),
+        support.measure_off_support(cloud_BD, np.zeros(2000, dtype=np.int64)),
     ]
     assert all(isinstance(found, OffSupport) and found.share > 0.5 for found in shares)
-    own = held_up.measure_off_support(seen.holdout_HD, seen.holdout_labels_H)
+    own = support.measure_off_support(subset.holdout_HD, subset.holdout_labels_H)
     assert isinstance(own, OffSupport)
     assert own.share == pytest.approx(0.05, abs=0.01)
 
 
 def test_midpoints_of_a_cloud_stay_on_its_support() -> None:
-    seen = choose_codes(gaussian(1500, dims=3), seed=0)
-    held_up = fit_support(seen)
-    assert isinstance(held_up, Support)
-    found = held_up.measure_off_support(*midpoints(seen.shape_SD, seen.shape_labels_S))
+    subset = choose_codes(gaussian(1500, dims=3), seed=0)
+    support = fit_support(subset)
+    assert isinstance(support, Support)
+    found = support.measure_off_support(*midpoints(subset.shape_SD, subset.shape_labels_S))
     assert isinstance(found, OffSupport)
     assert found.share < 0.05
 

@@ -1,4 +1,4 @@
-"""From codes to a verdict, and to the sampler that is recommended."""
+"""The verdict on codes, and the recommended sampler."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.sample_codes import blobs, gaussian, ring
 
 
 def scattered(count: int) -> Codes:
-    """Ten classes in many small splinters, thrown among one another."""
+    """Ten classes in many small clusters, mixed at random."""
     rng = np.random.default_rng(0)
     centre_KD = rng.uniform(-20.0, 20.0, (150, 2))
-    splinter_N = rng.integers(0, 150, count * 4 // 3)
-    codes_ND = centre_KD[splinter_N] + 0.3 * rng.normal(size=(len(splinter_N), 2))
-    labels_N = np.where(rng.uniform(size=len(splinter_N)) < 0.5, splinter_N % 10, rng.integers(0, 10, len(splinter_N)))
+    cluster_N = rng.integers(0, 150, count * 4 // 3)
+    codes_ND = centre_KD[cluster_N] + 0.3 * rng.normal(size=(len(cluster_N), 2))
+    labels_N = np.where(rng.uniform(size=len(cluster_N)) < 0.5, cluster_N % 10, rng.integers(0, 10, len(cluster_N)))
     held = np.arange(len(codes_ND)) % 4 == 0
     names = tuple("abcdefghij")
     return Codes(codes_ND[~held], labels_N[~held], codes_ND[held], labels_N[held], names)
@@ -32,20 +32,20 @@ def off_support(codes: Codes, family: str) -> float:
     """The off-support share of samples of a sampler fitted to all of ``codes``."""
     from generator.models.latents.config import parse_sampler
 
-    seen = choose_codes(codes, 0)
-    held_up = fit_support(seen)
-    assert isinstance(held_up, Support)
+    subset = choose_codes(codes, 0)
+    support = fit_support(subset)
+    assert isinstance(support, Support)
     fitted = fit(codes, parse_sampler({"family": family})).distribution
-    found = held_up.measure_off_support(*sample_like_holdout(fitted, seen.holdout_labels_H, seed=0))
+    found = support.measure_off_support(*sample_like_holdout(fitted, subset.holdout_labels_H, seed=0))
     assert isinstance(found, OffSupport)
     return found.share
 
 
 def test_on_a_ring_a_gaussian_leaves_the_support_and_auto_does_not() -> None:
     codes = ring(1200)
-    told = verdict_of_codes(codes, quick=True)
-    assert told.kind == "ring-like"
-    assert "flow or polar" in told.sentence
+    verdict = verdict_of_codes(codes, quick=True)
+    assert verdict.kind == "ring-like"
+    assert "flow or polar" in verdict.sentence
     taken = recommend_sampler(codes).family
     assert taken in ("polar", "flow")
     assert off_support(codes, "gaussian") > 0.5
@@ -101,10 +101,10 @@ def test_a_class_with_hardly_any_held_out_codes_is_no_obstacle() -> None:
 @pytest.mark.parametrize("dims", [1, 2, 5])
 def test_few_codes_of_any_dimension_are_judged(dims: int) -> None:
     codes = gaussian(30, dims=dims)
-    told = verdict_of_codes(codes, quick=True)
-    assert told.sampler is not None
-    assert any("convexity was not measured" in remark for remark in told.remarks)
-    assert "convex" not in told.kind
+    verdict = verdict_of_codes(codes, quick=True)
+    assert verdict.sampler is not None
+    assert any("convexity was not measured" in remark for remark in verdict.remarks)
+    assert "convex" not in verdict.kind
 
 
 def test_thresholds_leave_room_for_what_held_out_codes_do_themselves() -> None:

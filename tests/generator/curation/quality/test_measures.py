@@ -1,4 +1,4 @@
-"""Fidelity, coverage, neighbours: known answers, and what happens when something known goes wrong."""
+"""Fidelity, coverage and neighbours: known results, and the effect of known defects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clusters(count: int, kinds: int, seed: int) -> np.ndarray:
 
 
 def whitened(points_ND: np.ndarray) -> np.ndarray:
-    """The points, moved so that their mean is exactly 0 and their covariance the identity."""
+    """The points, transformed to mean 0 and covariance identity."""
     centred_ND = points_ND - points_ND.mean(0)
     factor = np.linalg.cholesky(np.linalg.inv(np.cov(centred_ND.T)))
     return centred_ND @ factor
@@ -113,7 +113,7 @@ def test_neighbours_are_those_of_brute_force(kind: str, k: int) -> None:
 def test_a_point_is_not_its_own_neighbour_but_its_twin_is() -> None:
     points = normal(2500, 5, 0)
     points[2400] = points[7]
-    found = nearest_neighbours(points, points, but_Q=np.arange(2500))
+    found = nearest_neighbours(points, points, exclude_Q=np.arange(2500))
     assert np.all(found.rows_QK[:, 0] != np.arange(2500))
     assert (int(found.rows_QK[7, 0]), int(found.rows_QK[2400, 0])) == (2400, 7)
     assert np.flatnonzero(found.distances_QK[:, 0] == 0.0).tolist() == [7, 2400]
@@ -121,7 +121,7 @@ def test_a_point_is_not_its_own_neighbour_but_its_twin_is() -> None:
 
 def test_points_that_are_all_alike_are_at_distance_zero() -> None:
     points = np.full((3000, 4), 7, dtype=np.uint8)
-    found = nearest_neighbours(points, points, 3, but_Q=np.arange(3000))
+    found = nearest_neighbours(points, points, 3, exclude_Q=np.arange(3000))
     assert np.all(found.distances_QK == 0.0)
     assert np.all(found.rows_QK != np.arange(3000)[:, None])
 

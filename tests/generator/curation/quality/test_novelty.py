@@ -1,4 +1,4 @@
-"""Copies, overfitting and duplicates are found; a perfect generator is not accused."""
+"""Copies, overfitting and duplicates are found; a perfect generator passes."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from generator.models.features.neighbours import nearest_neighbours
 DIMS = 6
 
 
-def drawn(count: int, seed: int) -> np.ndarray:
+def normal_points(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, DIMS))
 
 
-TRAIN, HOLDOUT = drawn(3000, 0), drawn(500, 1)
+TRAIN, HOLDOUT = normal_points(3000, 0), normal_points(500, 1)
 
 
 def test_a_perfect_generator_is_novel() -> None:
-    found = novelty(drawn(4000, 2), TRAIN, HOLDOUT)
+    found = novelty(normal_points(4000, 2), TRAIN, HOLDOUT)
     assert found.share < 0.01
     assert found.identical == 0
     assert found.authenticity == pytest.approx(found.holdout_authenticity, abs=0.06)
     assert found.median == pytest.approx(found.holdout_median, rel=0.05)
-    guard = found.protection
-    assert (guard.subsamples, guard.size) == (6, 500)
-    assert guard.score > 0.9
-    assert guard.low is not None
-    assert guard.high is not None
-    assert guard.low <= guard.score <= guard.high
-    assert guard.high > 0.99
+    measured = found.protection
+    assert (measured.subsamples, measured.size) == (6, 500)
+    assert measured.score > 0.9
+    assert measured.low is not None
+    assert measured.high is not None
+    assert measured.low <= measured.score <= measured.high
+    assert measured.high > 0.99
 
 
 def test_a_training_set_larger_than_the_holdout_would_accuse_a_perfect_generator() -> None:
     """Six times as many: the nearest of all is a training image six times in seven, and 2 (1 - 6/7) is 0.29."""
-    samples = drawn(4000, 2)
+    samples = normal_points(4000, 2)
     to_holdout_N = nearest_neighbours(samples, HOLDOUT).distances_QK[:, 0]
     naive = protection([nearest_neighbours(samples, TRAIN).distances_QK[:, 0] < to_holdout_N], len(TRAIN))
     assert naive.score == pytest.approx(2.0 / 7.0, abs=0.04)
@@ -46,7 +46,7 @@ def test_a_training_set_larger_than_the_holdout_would_accuse_a_perfect_generator
 
 
 def test_a_planted_copy_is_caught() -> None:
-    samples = drawn(1000, 2)
+    samples = normal_points(1000, 2)
     samples[123] = TRAIN[77]
     samples[124] = TRAIN[78] + 1e-3
     found = novelty(samples, TRAIN, HOLDOUT)
@@ -55,7 +55,7 @@ def test_a_planted_copy_is_caught() -> None:
 
 
 def test_distances_under_shifts_see_through_moves_of_one_pixel_and_no_more() -> None:
-    """Images of a few bright dots: moved, they are as far from themselves as from any other."""
+    """Images of a few bright dots: a shifted image is as far from the original as from any other image."""
     rng = np.random.default_rng(0)
 
     def dots(count: int) -> np.ndarray:
@@ -109,27 +109,27 @@ def test_an_overfitted_generator_is_caught() -> None:
     assert found.authenticity < found.holdout_authenticity - 0.3
     assert found.protection.high is not None
     assert found.protection.score < 0.9
-    assert found.protection.high < novelty(drawn(2000, 4), TRAIN, HOLDOUT).protection.score
+    assert found.protection.high < novelty(normal_points(2000, 4), TRAIN, HOLDOUT).protection.score
 
 
 def test_an_overfitted_generator_has_no_protection_where_sizes_are_equal() -> None:
     rng = np.random.default_rng(3)
     train, holdout = TRAIN[:500], HOLDOUT
     samples = train[rng.integers(0, 500, 2000)] + rng.normal(size=(2000, DIMS)) * 0.02
-    guard = novelty(samples, train, holdout).protection
-    assert guard.score < 0.02
-    assert (guard.low, guard.high, guard.subsamples) == (None, None, 1)
+    measured = novelty(samples, train, holdout).protection
+    assert measured.score < 0.02
+    assert (measured.low, measured.high, measured.subsamples) == (None, None, 1)
 
 
 def test_novelty_depends_on_the_seed_alone() -> None:
-    samples = drawn(300, 2)
+    samples = normal_points(300, 2)
     assert novelty(samples, TRAIN, HOLDOUT, seed=4) == novelty(samples, TRAIN, HOLDOUT, seed=4)
     assert novelty(samples, TRAIN, HOLDOUT, seed=4).protection != novelty(samples, TRAIN, HOLDOUT, seed=5).protection
 
 
 def test_the_whole_training_set_is_searched_whatever_the_subsamples() -> None:
-    """3100 images leave a rest of 100 beside six subsamples of 500; copies of each are seen."""
-    train = drawn(3100, 0)
+    """3100 images: six subsamples of 500 and a rest of 100. Copies of all of them are found."""
+    train = normal_points(3100, 0)
     found = novelty(train.copy(), train, HOLDOUT)
     assert found.identical == 3100
 
@@ -143,11 +143,11 @@ def test_subsamples_are_disjoint_and_of_the_holdouts_size(train: int, holdout: i
 
 def test_sets_that_do_not_fit_are_refused() -> None:
     with pytest.raises(MeasureError, match="holdout"):
-        novelty(drawn(9, 2), TRAIN, HOLDOUT[:, :3])
+        novelty(normal_points(9, 2), TRAIN, HOLDOUT[:, :3])
     with pytest.raises(MeasureError, match="synthetic"):
         novelty(np.zeros((9, DIMS)), TRAIN, HOLDOUT)
     with pytest.raises(MeasureError, match="holdout"):
-        novelty(drawn(9, 2), TRAIN, HOLDOUT[:1])
+        novelty(normal_points(9, 2), TRAIN, HOLDOUT[:1])
 
 
 def test_duplicates_exact_and_near() -> None:

@@ -1,4 +1,4 @@
-"""What images are good for, the whole report, and ``latentmill measure``, on a small bundle of real digits."""
+"""Usefulness, the quality report, and ``latentmill measure``, with a small bundle trained on digits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHORT = MeasureSettings(seeds=2, budget=Budget(steps=50, batch=64))
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Networks this small lose far more to the hand-over between threads than they gain."""
+    """For networks this small, the overhead of threads is larger than the gain."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -124,8 +124,8 @@ def test_a_report_can_be_taken_again_and_in_parts(subject: Subject, report: Qual
 
 
 def test_training_images_sold_as_synthetic_ones_are_found_out(subject: Subject) -> None:
-    thief = Subject(subject.facts, subject.train, subject.train, subject.holdout, None)
-    found = measure(thief, SHORT.model_copy(update={"measures": ("novelty", "duplicates")}))
+    copied = Subject(subject.facts, subject.train, subject.train, subject.holdout, None)
+    found = measure(copied, SHORT.model_copy(update={"measures": ("novelty", "duplicates")}))
     assert found.novelty is not None
     for space in ("pixels", "features"):
         assert found.novelty[space].share == 1.0  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""The sweep: what crashes and given-up builds left goes; nothing that anybody may still want does."""
+"""Orphans of crashes and abandoned builds are removed; everything that may still be needed stays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from workers.cli.sweep import sweep_command
 from workers.jobs.build_intents import BuildIntents
 from workers.jobs.markers import Marker, create_marker, marker_for_build, set_intent
 
-LATER = datetime.now(UTC) + timedelta(days=1)  # everything that is there now is older
+LATER = datetime.now(UTC) + timedelta(days=1)  # all existing objects are older
 STATES = ("none", "cancelled", "failed", "open", "paused", "committed")
 
 
@@ -42,8 +42,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(f"{request.getfixturevalue('bucket')}/some", request.getfixturevalue("s3_settings"))
 
 
-def planted(store: Store, state: str) -> tuple[str, str]:
-    """A build in this state, its marker below ``root``: its id and its prefix."""
+def plant_build(store: Store, state: str) -> tuple[str, str]:
+    """Create a build in this state, with its marker below ``root``. Returns its id and its prefix."""
     store.put(f"root/bundles/{'1' * 64}/bundle.json", b"{}")
     small = SmallBuild(seed=STATES.index(state))
     source = f"memory://{uuid.uuid4().hex}"
@@ -59,8 +59,8 @@ def planted(store: Store, state: str) -> tuple[str, str]:
     return location.build_id, prefix
 
 
-def swept(store: Store, location: str = "", before: datetime = LATER) -> list[Orphan]:
-    """The leftovers at ``location`` in ``store``, by the markers in its root."""
+def find_in(store: Store, location: str = "", before: datetime = LATER) -> list[Orphan]:
+    """The orphans at ``location`` in ``store``, with the markers in its root."""
     return list(find_orphans(store.at(location) if location else store, before, BuildIntents(store.at("root"))))
 
 
@@ -69,11 +69,11 @@ def keys(store: Store) -> list[str]:
 
 
 def test_only_given_up_builds_go_and_of_marked_ones_the_recipe_stays(store: Store) -> None:
-    prefixes = {state: planted(store, state)[1] for state in STATES}
+    prefixes = {state: plant_build(store, state)[1] for state in STATES}
     store.put("out/small/latest.json", b"{}")
     store.put("out/notes.txt", b"mine")
     before = keys(store)
-    found = swept(store, "out")
+    found = find_in(store, "out")
     assert {item.where.rpartition("/")[2] for item in found} == {
         prefixes[state].rpartition("/")[2] for state in ("none", "cancelled", "failed")
     }
@@ -87,15 +87,15 @@ def test_only_given_up_builds_go_and_of_marked_ones_the_recipe_stays(store: Stor
         assert [key for key in after if prefixes[state] in key] == [f"{prefixes[state]}/recipe.json"]
     assert [key for key in after if prefixes["none"] in key] == []
     assert {"out/small/latest.json", "out/notes.txt"} <= set(after)
-    assert swept(store, "out") == []
+    assert find_in(store, "out") == []
 
 
 def test_what_is_young_stays(store: Store) -> None:
-    planted(store, "none")
+    plant_build(store, "none")
     store.put(f"bundles/{'0' * 64}/decoder.safetensors", b"x")
     store.put("doctor/0123456789abcdef-first", b"x")
-    assert swept(store, "out", datetime.now(UTC) - timedelta(hours=1)) == []
-    assert swept(store, "", datetime.now(UTC) - timedelta(hours=1)) == []
+    assert find_in(store, "out", datetime.now(UTC) - timedelta(hours=1)) == []
+    assert find_in(store, "", datetime.now(UTC) - timedelta(hours=1)) == []
 
 
 def test_a_store_root_keeps_whole_bundles_and_loses_unfinished_ones(store: Store, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_store_root_keeps_whole_bundles_and_loses_unfinished_ones(store: Store
     root.put("bundles/notes/decoder.safetensors", b"x")
     root.put("doctor/0123456789abcdef-first", b"x")
     root.put("doctor/notes", b"x")
-    found = swept(store, "root")
+    found = find_in(store, "root")
     assert sorted(item.kind for item in found) == ["bundle", "temporary"]
     assert [item.remove() for item in found] == [1, 1]
     assert set(keys(root)) == {*whole, "bundles/notes/decoder.safetensors", "doctor/notes"}
@@ -115,8 +115,8 @@ def test_a_store_root_keeps_whole_bundles_and_loses_unfinished_ones(store: Store
 @pytest.mark.parametrize("location", ["out", "out/small", "out/small/builds/{id}"])
 def test_a_build_is_found_from_destination_dataset_and_itself(location: str) -> None:
     store = open_store(f"memory://{uuid.uuid4().hex}")
-    build_id, _ = planted(store, "none")
-    (found,) = swept(store, location.format(id=build_id))
+    build_id, _ = plant_build(store, "none")
+    (found,) = find_in(store, location.format(id=build_id))
     assert found.kind == "build"
 
 
@@ -130,12 +130,14 @@ def test_unfinished_uploads_and_probes_in_a_bucket(s3_server: S3Server, bucket: 
         client.upload_part(Bucket=name, Key=key, UploadId=upload, PartNumber=1, Body=b"x" * 1000)
     client.put_object(Bucket=name, Key=f"mill/.latentmill-probe-{'0' * 16}", Body=b"probe")
     client.put_object(Bucket=name, Key="mill/.hidden", Body=b"not ours")
-    found = swept(store)
+    found = find_in(store)
     assert sorted(item.kind for item in found) == ["temporary", "upload", "upload"]
-    assert [item.kind for item in swept(store, "", datetime(2010, 11, 12, tzinfo=UTC))] == ["upload"] * 2  # moto's time
-    for item in found * 2:  # twice: what is gone already is no error
+    assert [item.kind for item in find_in(store, "", datetime(2010, 11, 12, tzinfo=UTC))] == [
+        "upload"
+    ] * 2  # moto's time
+    for item in found * 2:  # twice: removing a missing object is no error
         item.remove()
-    assert swept(store) == []
+    assert find_in(store) == []
     left = client.list_multipart_uploads(Bucket=name)["Uploads"]
     assert [upload["Key"] for upload in left] == ["elsewhere/big"]
     objects = client.list_objects_v2(Bucket=name)["Contents"]
@@ -179,8 +181,8 @@ def test_hidden_things_of_a_directory(tmp_path: Path) -> None:
 
 def test_a_build_that_is_resumed_meanwhile_is_left_alone() -> None:
     store = open_store(f"memory://{uuid.uuid4().hex}")
-    _, prefix = planted(store, "cancelled")
-    (found,) = swept(store, "out")
+    _, prefix = plant_build(store, "cancelled")
+    (found,) = find_in(store, "out")
     job = keys(store.at("root/open"))[0].removesuffix(".json")
     set_intent(store.at("root"), job, "open")
     before = keys(store)
@@ -190,16 +192,16 @@ def test_a_build_that_is_resumed_meanwhile_is_left_alone() -> None:
 
 
 def test_a_root_without_anything_says_nothing_about_builds(store: Store) -> None:
-    """Most likely it is the wrong root, and the markers are elsewhere."""
-    planted(store, "none")
+    """An empty root is most likely the wrong one, and the markers are elsewhere."""
+    plant_build(store, "none")
     intents = BuildIntents(store.at("another-root"))
     assert list(find_orphans(store.at("out"), LATER, intents)) == []
     assert intents.root_is_empty
 
 
 def test_while_a_marker_cannot_be_read_no_build_is_touched(store: Store) -> None:
-    planted(store, "none")
-    planted(store, "cancelled")
+    plant_build(store, "none")
+    plant_build(store, "cancelled")
     store.put("root/open/damaged.json", b"no marker")
     intents = BuildIntents(store.at("root"))
     assert list(find_orphans(store.at("out"), LATER, intents)) == []
@@ -208,7 +210,7 @@ def test_while_a_marker_cannot_be_read_no_build_is_touched(store: Store) -> None
 
 @pytest.fixture
 def cancelled(tmp_path: Path) -> tuple[BuildLocation, Marker, dict[str, Any]]:
-    """A real build, given up half way; its marker in ``root``."""
+    """A real build, cancelled before its manifest was written, with its marker in ``root``."""
     fields = {"bundle": str(tiny_bundle(tmp_path / "tiny")), "destination": str(tmp_path / "out"), "name": "real"}
     location = locate_build(resolve_draft(parse_draft(fields | {"count": 60, "shard_size": 20, "batch": 16}))[0])
     build(location, load_bundle(open_store(fields["bundle"])), device="cpu")

@@ -1,4 +1,4 @@
-"""Retention: what is planned over a year of nights, and deleting whole builds whatever happens in between."""
+"""Retention: plans over a year of nightly builds, and interrupted or concurrent deletion of whole builds."""
 
 from __future__ import annotations
 
@@ -41,25 +41,27 @@ def name(number: int) -> str:
 
 @st.composite
 def years(draw: st.DrawFn) -> tuple[list[CommittedBuild], Retention]:
-    """Some nights of a year and a bit, several builds in some of them, in any order."""
+    """Builds on some nights of 400 days, several on some nights, in any order."""
     nights = draw(st.lists(st.integers(0, 400), max_size=60))
     flags = st.builds(dict, pinned=st.booleans(), refused=st.booleans())
-    held = [
+    builds = [
         CommittedBuild(name(number), NEW_YEAR + timedelta(days=night, hours=draw(st.integers(0, 20))), **draw(flags))
         for number, night in enumerate(nights)
     ]
-    if held:
-        chosen = draw(st.integers(0, len(held) - 1))
-        held[chosen] = CommittedBuild(held[chosen].build, held[chosen].date, latest=True, pinned=held[chosen].pinned)
-        other = draw(st.integers(0, len(held) - 1))
+    if builds:
+        chosen = draw(st.integers(0, len(builds) - 1))
+        builds[chosen] = CommittedBuild(
+            builds[chosen].build, builds[chosen].date, latest=True, pinned=builds[chosen].pinned
+        )
+        other = draw(st.integers(0, len(builds) - 1))
         if other != chosen:
-            held[other] = CommittedBuild(held[other].build, held[other].date, previous=True)
-    rule = Retention(
+            builds[other] = CommittedBuild(builds[other].build, builds[other].date, previous=True)
+    retention = Retention(
         last=draw(st.integers(1, 10)),
         weeks=draw(st.none() | st.integers(0, 60)),
         months=draw(st.none() | st.integers(0, 14)),
     )
-    return held, rule
+    return builds, retention
 
 
 @settings(max_examples=150)
@@ -67,21 +69,21 @@ def years(draw: st.DrawFn) -> tuple[list[CommittedBuild], Retention]:
 def test_what_must_stay_is_never_planned_for_deletion(
     case: tuple[list[CommittedBuild], Retention], shuffle: object
 ) -> None:
-    held, rule = case
-    plan = plan_retention(held, rule)
+    builds, retention = case
+    plan = plan_retention(builds, retention)
     gone, kept = {each.build for each in plan.delete}, {each.build: why for each, why in plan.keep}
-    assert gone | set(kept) == {each.build for each in held}
+    assert gone | set(kept) == {each.build for each in builds}
     assert not gone & set(kept)
     assert all(kept.values())
-    assert not [each for each in held if each.build in gone and (each.latest or each.previous or each.pinned)]
-    good = sorted((each for each in held if not each.refused), key=lambda each: (each.date, each.build))
-    assert not gone & {each.build for each in good[-rule.last :]}
-    for spans, count in ((_weeks(good), rule.weeks), (_months(good), rule.months)):
+    assert not [each for each in builds if each.build in gone and (each.latest or each.previous or each.pinned)]
+    good = sorted((each for each in builds if not each.refused), key=lambda each: (each.date, each.build))
+    assert not gone & {each.build for each in good[-retention.last :]}
+    for spans, count in ((_weeks(good), retention.weeks), (_months(good), retention.months)):
         chosen = sorted(spans)[-count:] if count else (sorted(spans) if count is None else [])
         assert not gone & {spans[span] for span in chosen}
-    assert len(plan.keep) <= len(held)
-    shuffle.shuffle(held)  # type: ignore[attr-defined]
-    assert plan_retention(held, rule) == plan
+    assert len(plan.keep) <= len(builds)
+    shuffle.shuffle(builds)  # type: ignore[attr-defined]
+    assert plan_retention(builds, retention) == plan
 
 
 def _weeks(good: list[CommittedBuild]) -> dict[tuple[int, int], str]:
@@ -95,27 +97,29 @@ def _months(good: list[CommittedBuild]) -> dict[tuple[int, int], str]:
 @settings(max_examples=50)
 @given(years())
 def test_a_plan_is_stable_once_carried_out(case: tuple[list[CommittedBuild], Retention]) -> None:
-    held, rule = case
-    kept = [each for each, _ in plan_retention(held, rule).keep]
-    again = plan_retention(kept, rule)
-    refused = {each.build for each in kept if each.refused}  # these may have stood among the last by deleted ones
+    builds, retention = case
+    kept = [each for each, _ in plan_retention(builds, retention).keep]
+    again = plan_retention(kept, retention)
+    refused = {each.build for each in kept if each.refused}  # these were among the last before others were deleted
     assert {each.build for each in again.delete} <= refused
 
 
 def test_a_year_of_nights_night_by_night() -> None:
-    """Every morning the plan is carried out: what is there a year later is what the rule says of the whole year."""
-    rule, held = Retention(last=7, weeks=5, months=12), list[CommittedBuild]()
+    """The plan is applied every night; after a year the result is that of one plan over the whole year."""
+    retention, builds = Retention(last=7, weeks=5, months=12), list[CommittedBuild]()
     for night in range(365):
-        held = [CommittedBuild(each.build, each.date, pinned=each.pinned) for each in held]
-        held.append(CommittedBuild(name(night), NEW_YEAR + timedelta(days=night), latest=True, pinned=night == 3))
-        held = [each for each, _ in plan_retention(held, rule).keep]
-    days = {each.date.date() for each in held}
+        builds = [CommittedBuild(each.build, each.date, pinned=each.pinned) for each in builds]
+        builds.append(CommittedBuild(name(night), NEW_YEAR + timedelta(days=night), latest=True, pinned=night == 3))
+        builds = [each for each, _ in plan_retention(builds, retention).keep]
+    days = {each.date.date() for each in builds}
     newest = date(2026, 12, 31)
     assert {newest - timedelta(days=back) for back in range(7)} <= days
     assert {date(2026, 12, 27), date(2026, 12, 20), date(2026, 12, 13), date(2026, 12, 6)} <= days  # Sundays
     assert {date(2026, month + 1, 1) - timedelta(days=1) for month in range(1, 12)} <= days
     assert date(2026, 1, 4) in days
-    assert len(held) == 7 + 3 + 11 + 1  # the 27th is of the last seven; January's last day to November's; the pin
+    assert (
+        len(builds) == 7 + 3 + 11 + 1
+    )  # December 27 is among the last seven; the last days of January to November; the pin
 
 
 def test_nights_that_gates_kept_back_push_nothing_good_out() -> None:
@@ -133,7 +137,7 @@ def test_a_rule_that_would_keep_nothing_is_refused(wrong: dict[str, object]) -> 
 
 @pytest.fixture
 def dataset() -> Store:
-    """Thirty nights, each a build of five objects, promoted in turn."""
+    """Thirty nightly builds of five objects each, promoted in turn."""
     store = open_store(f"memory://nights-{uuid.uuid4().hex}/nightly")
     for night in range(30):
         make(store, night)
@@ -164,9 +168,9 @@ def test_whole_builds_go_and_nothing_else(dataset: Store) -> None:
     assert set(done.deleted) == {each.build for each in plan.delete}
     assert done.objects == 26 * (len(FILES) + 1)
     assert {key.split("/")[1] for key in objects(dataset)} == {name(night) for night in committed(dataset)}
-    standing = read_state(dataset)
-    assert standing is not None
-    assert standing.retiring == ()
+    state = read_state(dataset)
+    assert state is not None
+    assert state.retiring == ()
     assert enforce_retention(dataset, RULE)[1].deleted == ()
 
 
@@ -175,7 +179,7 @@ def test_rollback_has_somewhere_to_go_after_retention(dataset: Store) -> None:
     assert committed(dataset) == {28, 29}
     assert rollback(dataset, by="person").build == name(28)
     enforce_retention(dataset, Retention(last=1, weeks=0, months=0))
-    assert committed(dataset) == {28, 29}  # the last by date stays, and so does what readers get
+    assert committed(dataset) == {28, 29}  # the last build by date and the build that readers get are kept
 
 
 def test_the_manifest_goes_first_and_the_recipe_last(dataset: Store) -> None:
@@ -200,8 +204,8 @@ def copy_of(dataset: Store) -> Store:
 
 
 def only(dataset: Store, *nights: int) -> RetentionPlan:
-    held = {each.build: each for each in read_committed_builds(dataset)}
-    return RetentionPlan((), tuple(held[name(night)] for night in nights if name(night) in held))
+    builds = {each.build: each for each in read_committed_builds(dataset)}
+    return RetentionPlan((), tuple(builds[name(night)] for night in nights if name(night) in builds))
 
 
 @pytest.mark.parametrize("writes", range(1, 22, 3))
@@ -257,9 +261,9 @@ def test_unfinished_builds_and_those_of_open_jobs_stay(dataset: Store) -> None:
     assert committed(dataset) == {5, 27, 28, 29}
     assert done.wanted == (name(5),)
     assert build_store(dataset, name(99)).head("recipe.json") is not None
-    standing = read_state(dataset)
-    assert standing is not None
-    assert standing.retiring == ()
+    state = read_state(dataset)
+    assert state is not None
+    assert state.retiring == ()
 
 
 def test_a_build_that_is_made_again_while_it_is_deleted_is_let_be(dataset: Store) -> None:
@@ -296,6 +300,6 @@ def test_what_gates_said_counts_in_the_date_and_the_place(dataset: Store) -> Non
         judged=NEW_YEAR,
     )
     build_store(dataset, name(40)).put(VERDICT_KEY, verdict.model_dump_json().encode())
-    held = {each.build: each for each in read_committed_builds(dataset)}
-    assert (held[name(40)].refused, held[name(40)].date) == (True, NEW_YEAR + timedelta(days=2))
-    assert name(40) in {each.build for each in plan_retention(held.values(), RULE).delete}
+    builds = {each.build: each for each in read_committed_builds(dataset)}
+    assert (builds[name(40)].refused, builds[name(40)].date) == (True, NEW_YEAR + timedelta(days=2))
+    assert name(40) in {each.build for each in plan_retention(builds.values(), RULE).delete}

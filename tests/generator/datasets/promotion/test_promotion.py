@@ -1,4 +1,4 @@
-"""Promotion on every store: two at once, late backfills, rollbacks, whoever dies between two writes; pins; channels."""
+"""Promotion in every store: concurrency, late backfills, rollbacks, crashes between writes, pins, channels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def day(number: int) -> datetime:
 
 @pytest.fixture
 def dataset(store: Store) -> Store:
-    """A dataset with four builds; promotion asks no more of a build than that its manifest is there."""
+    """A dataset with four builds. For promotion, a build needs only a manifest."""
     for build in (A, B, C, D):
         build_store(store, build).create("manifest.json", b"{}")
     return store
@@ -60,21 +60,21 @@ def latest(dataset: Store) -> str | None:
     return None if found is None else found.build
 
 
-def in_turn(dataset: Store, *builds: str) -> None:
+def promote_in_turn(dataset: Store, *builds: str) -> None:
     for number, build in enumerate(builds):
         assert promote(dataset, build, logical_date=day(number), by="test").outcome == "moved"
 
 
-def at_once(*calls: Callable[[], object]) -> list[object]:
-    """All calls in threads of their own, begun together: their results, or what they raised."""
-    gate, found = threading.Barrier(len(calls)), list[object]([None] * len(calls))
+def run_concurrently(*calls: Callable[[], object]) -> list[object]:
+    """Run each call in its own thread, started together. Returns results or exceptions."""
+    barrier, found = threading.Barrier(len(calls)), list[object]([None] * len(calls))
 
-    def run(place: int, call: Callable[[], object]) -> None:
-        gate.wait()
+    def run(index: int, call: Callable[[], object]) -> None:
+        barrier.wait()
         try:
-            found[place] = call()
+            found[index] = call()
         except Exception as raised:
-            found[place] = raised
+            found[index] = raised
 
     threads = [threading.Thread(target=run, args=each) for each in enumerate(calls)]
     for thread in threads:
@@ -86,35 +86,37 @@ def at_once(*calls: Callable[[], object]) -> list[object]:
 
 def test_promotion_moves_latest_and_keeps_what_came_before(dataset: Store) -> None:
     assert read_latest(dataset) is None
-    in_turn(dataset, A, B)
-    standing = read_state(dataset)
-    assert standing is not None
-    assert (standing.build, standing.current and standing.current.logical_date) == (B, day(1))
-    assert [each.build for each in standing.previous] == [A]
+    promote_in_turn(dataset, A, B)
+    state = read_state(dataset)
+    assert state is not None
+    assert (state.build, state.current and state.current.logical_date) == (B, day(1))
+    assert [each.build for each in state.previous] == [A]
     approval = read_approval(build_store(dataset, B))
     assert approval is not None
     assert approval.logical_date == day(1)
 
 
 def test_promoting_twice_changes_nothing(dataset: Store) -> None:
-    in_turn(dataset, A, B)
+    promote_in_turn(dataset, A, B)
     before = dataset.get(LATEST_KEY)
     assert promote(dataset, B, logical_date=day(1), by="another").outcome == "already"
     assert dataset.get(LATEST_KEY) == before
 
 
 def test_a_late_backfill_never_moves_latest_back(dataset: Store) -> None:
-    in_turn(dataset, A, B, C)
+    promote_in_turn(dataset, A, B, C)
     found = promote(dataset, D, logical_date=day(1), by="backfill")
     assert (found.outcome, found.is_current, latest(dataset)) == ("older", False, C)
-    assert read_approval(build_store(dataset, D)) is not None  # it was good, and retention counts it
+    assert read_approval(build_store(dataset, D)) is not None  # it was approved, so retention counts it
 
 
 def test_a_promotion_without_a_date_does_not_open_the_door_to_backfills(dataset: Store) -> None:
-    in_turn(dataset, A, B)
+    promote_in_turn(dataset, A, B)
     assert promote(dataset, C, logical_date=None, by="hand").is_current
     assert promote(dataset, D, logical_date=day(0), by="backfill").outcome == "older"
-    assert promote(dataset, A, logical_date=None, by="hand").outcome == "older"  # its own date is known
+    assert (
+        promote(dataset, A, logical_date=None, by="hand").outcome == "older"
+    )  # the date of its first promotion is known
 
 
 def test_only_committed_builds_are_promoted_and_pinned(dataset: Store) -> None:
@@ -133,18 +135,18 @@ def test_two_promoters_at_once_end_with_the_later_date(dataset: Store) -> None:
         lambda build=build, date=date: promote(dataset, build, logical_date=date, by=build)
         for build, date in builds.items()
     ]
-    found = at_once(*calls, *calls)
+    found = run_concurrently(*calls, *calls)
     assert not [each for each in found if isinstance(each, Exception)]
-    standing = read_state(dataset)
-    assert standing is not None
-    assert standing.build == D
-    dates = [each.logical_date for each in (standing.current, *standing.previous) if each]
+    state = read_state(dataset)
+    assert state is not None
+    assert state.build == D
+    dates = [each.logical_date for each in (state.current, *state.previous) if each]
     assert dates == sorted(dates, reverse=True)
-    assert len(dates) == len({each.build for each in standing.previous} | {D})  # nobody's move was lost or repeated
+    assert len(dates) == len({each.build for each in state.previous} | {D})  # no promotion was lost or repeated
 
 
 def test_rollback_goes_back_step_by_step_and_can_be_undone(dataset: Store) -> None:
-    in_turn(dataset, A, B, C)
+    promote_in_turn(dataset, A, B, C)
     before = read_state(dataset)
     assert rollback(dataset, by="person").build == B
     assert rollback(dataset, by="person").build == A
@@ -160,72 +162,72 @@ def test_rollback_goes_back_step_by_step_and_can_be_undone(dataset: Store) -> No
 
 
 def test_rollback_to_a_named_build_is_undone_in_one_step(dataset: Store) -> None:
-    in_turn(dataset, A, B, C)
+    promote_in_turn(dataset, A, B, C)
     assert rollback(dataset, by="person", to=A).build == A
     assert rollback(dataset, by="person", undo=True).build == C
-    assert rollback(dataset, by="person", to=D).build == D  # never promoted, but committed: a person decides
+    assert rollback(dataset, by="person", to=D).build == D  # never promoted, but committed: a person may choose it
     with pytest.raises(DatasetError, match="rollback"):
         rollback(dataset, by="person", to="f" * 20)
 
 
 def test_what_was_rolled_back_comes_again_by_hand_only(dataset: Store) -> None:
-    in_turn(dataset, A, B)
+    promote_in_turn(dataset, A, B)
     rollback(dataset, by="person")
-    assert promote(dataset, B, logical_date=day(1), by="a ticker that died and comes again").outcome == "withdrawn"
+    assert promote(dataset, B, logical_date=day(1), by="a ticker that restarted").outcome == "withdrawn"
     assert latest(dataset) == A
-    assert promote(dataset, C, logical_date=day(1), by="the same night, made anew").outcome == "moved"
+    assert promote(dataset, C, logical_date=day(1), by="a new build of the same date").outcome == "moved"
     rollback(dataset, by="person")
     assert promote(dataset, B, logical_date=None, by="person", again=True).outcome == "moved"
 
 
 def test_two_that_roll_back_at_once_go_back_one_step(dataset: Store) -> None:
     for _ in range(3):
-        in_turn_again(dataset)
-        found = at_once(*(lambda name=name: rollback(dataset, by=name) for name in ("one", "two")))
+        promote_all_again(dataset)
+        found = run_concurrently(*(lambda name=name: rollback(dataset, by=name) for name in ("one", "two")))
         moved = [each for each in found if isinstance(each, DatasetState)]
         assert all(isinstance(each, BuildConflict) for each in found if not isinstance(each, DatasetState))
-        # Who comes after the other is done goes one step further, as asked; who meets the other is refused.
+        # A rollback after the other has finished goes one step further; a concurrent one is refused.
         assert latest(dataset) == (C, B, A)[len(moved)]
 
 
-def in_turn_again(dataset: Store) -> None:
+def promote_all_again(dataset: Store) -> None:
     for number, build in enumerate((A, B, C)):
         promote(dataset, build, logical_date=day(number), by="test", again=True)
         if latest(dataset) != build:
             update_state(dataset, lambda _: DatasetState())
-            in_turn_again(dataset)
+            promote_all_again(dataset)
 
 
 def test_rollback_passes_over_builds_that_are_gone(dataset: Store) -> None:
-    in_turn(dataset, A, B, C)
+    promote_in_turn(dataset, A, B, C)
     build_store(dataset, B).delete("manifest.json")
     assert rollback(dataset, by="person").build == A
 
 
 @pytest.mark.parametrize("writes", range(3))
 def test_a_promoter_killed_between_any_two_writes_leaves_a_whole_pointer(dataset: Store, writes: int) -> None:
-    in_turn(dataset, A)
+    promote_in_turn(dataset, A)
     with pytest.raises(Killed) if writes < 2 else nothing():
         promote(FaultyStore(dataset, writes), B, logical_date=day(1), by="dies")
     assert latest(dataset) == (B if writes == 2 else A)
     assert promote(dataset, B, logical_date=day(1), by="comes after").is_current
-    standing = read_state(dataset)
-    assert standing is not None
-    assert (standing.build, [each.build for each in standing.previous]) == (B, [A])
+    state = read_state(dataset)
+    assert state is not None
+    assert (state.build, [each.build for each in state.previous]) == (B, [A])
 
 
 def test_an_answer_that_was_lost_is_no_second_move(dataset: Store) -> None:
-    """The write arrives, its answer does not, and it is sent again: the store answers that something is there."""
-    in_turn(dataset, A, B)
+    """The write succeeds, its response is lost, and it is repeated: the store reports a conflict."""
+    promote_in_turn(dataset, A, B)
     assert promote(FaultyStore(dataset, repeat=True), C, logical_date=day(2), by="unlucky").outcome == "moved"
     assert rollback(FaultyStore(dataset, repeat=True), by="unlucky").build == B
-    standing = read_state(dataset)
-    assert standing is not None
-    assert [each.build for each in standing.previous] == [A]
+    state = read_state(dataset)
+    assert state is not None
+    assert [each.build for each in state.previous] == [A]
 
 
 def test_a_pointer_that_never_holds_still_is_given_up(dataset: Store) -> None:
-    with pytest.raises(StoreUnavailable, match="holds still"):
+    with pytest.raises(StoreUnavailable, match=r"latest\.json: expected a pointer"):
         promote(FaultyStore(dataset, always_changed=True), A, logical_date=None, by="test")
 
 
@@ -235,9 +237,9 @@ def test_pins_come_and_go_and_do_not_touch_readers(dataset: Store) -> None:
     build_store(dataset, D).delete("manifest.json")
     assert pin(dataset, A, by="person", note="the paper").pinned == {A}
     assert pin(dataset, A, by="person").pins[0].note == "the paper"
-    standing = read_state(dataset)
-    assert standing is not None
-    assert (standing.build, standing.by_promotion) == (None, False)
+    state = read_state(dataset)
+    assert state is not None
+    assert (state.build, state.by_promotion) == (None, False)
     found = unpin(dataset, A)
     assert found is not None
     assert found.pinned == frozenset()
@@ -265,7 +267,7 @@ def test_a_pointer_written_by_hand_counts(dataset: Store) -> None:
 
 
 def test_retention_deletes_whole_builds_in_every_store(dataset: Store) -> None:
-    in_turn(dataset, A, B, C, D)
+    promote_in_turn(dataset, A, B, C, D)
     build_store(dataset, A).create("recipe.json", b"{}")
     _, done = enforce_retention(dataset, Retention(last=1, weeks=0, months=0))
     assert sorted(done.deleted) == [A, B]
@@ -315,7 +317,7 @@ def test_a_channel_moves_with_its_history_and_back(store: Store, bundles: list[S
 
 def test_moves_of_a_channel_at_once_all_stand_in_its_history(store: Store, bundles: list[Store]) -> None:
     digests = [push(bundle, store) for bundle in bundles]
-    at_once(*(lambda digest=digest: move_channel(store, "cats", digest, by="test") for digest in digests))
+    run_concurrently(*(lambda digest=digest: move_channel(store, "cats", digest, by="test") for digest in digests))
     found = load_channel(store, "cats")
     assert {each.bundle for each in (found.current, *found.previous)} == set(digests)
 
@@ -326,9 +328,9 @@ def test_a_channel_leads_to_bundles_that_are_there(store: Store, bundles: list[S
         move_channel(store, "cats", "sha256:" + "0" * 64, by="test")
     with pytest.raises(BundleMissing, match="--channel"):
         read_channel_digest(store, "cats")
-    for line in ("", "Cats", "../cats", "a/b", "c" * 64):
+    for channel in ("", "Cats", "../cats", "a/b", "c" * 64):
         with pytest.raises(SpecError, match="channel"):
-            move_channel(store, line, digest, by="test")
+            move_channel(store, channel, digest, by="test")
     move_channel(store, "cats", digest, by="test")
     with pytest.raises(BundleMissing, match="before"):
         roll_back_channel(store, "cats", by="test")

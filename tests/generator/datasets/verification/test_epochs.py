@@ -1,4 +1,4 @@
-"""``verify_dataset`` on a build of two environments: each receipt names its own, and each of them is stored."""
+"""``verify_dataset`` on a build of two environments: each receipt names its environment, and both are stored."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NEW = Environment(device="cuda/test", dtype="float32", libraries={"pillow": "any
 SMALL = SmallBuild()
 
 
-def begun(*, first: Environment | None = ENVIRONMENT) -> BuildLocation:
-    """Shard 0 of three is made in the environment ``first``; the other two, later, in ``NEW``."""
+def begin_build(*, first: Environment | None = ENVIRONMENT) -> BuildLocation:
+    """A build of three shards: shard 0 is made in the environment ``first``, the others in ``NEW``."""
     location = locate_build(SMALL.spec(f"memory://{uuid.uuid4().hex}"))
     begin(location)
     fix_environment(location.store, ENVIRONMENT)
@@ -38,8 +38,8 @@ def begun(*, first: Environment | None = ENVIRONMENT) -> BuildLocation:
     return location
 
 
-def committed(location: BuildLocation) -> Manifest:
-    """Committed as ``finish`` does it, without a bundle."""
+def commit_build(location: BuildLocation) -> Manifest:
+    """Commit like ``finish_build``, but without a bundle."""
     from generator.production.commit import read_receipt
     from generator.production.commit.finish import used_environments
     from generator.production.provenance.croissant import croissant_bytes
@@ -58,16 +58,16 @@ def committed(location: BuildLocation) -> Manifest:
 
 
 def test_a_build_of_two_environments_is_intact_and_names_both() -> None:
-    location = begun()
-    manifest = committed(location)
+    location = begin_build()
+    manifest = commit_build(location)
     assert set(manifest.environments) == {ENVIRONMENT.digest, NEW.digest}
     assert [shard.environment for shard in manifest.shards] == [ENVIRONMENT.digest, NEW.digest, NEW.digest]
     assert verify_dataset(location.url).problems == ()
 
 
 def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
-    location = begun(first=None)
-    assert set(committed(location).environments) == {NEW.digest}
+    location = begin_build(first=None)
+    assert set(commit_build(location).environments) == {NEW.digest}
     assert set(read_environments(location.store)) == {ENVIRONMENT.digest, NEW.digest}
     assert verify_dataset(location.url).problems == ()
 
@@ -87,23 +87,23 @@ def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
     ],
 )
 def test_damage_to_epochs_is_found(damage: Callable[[Store], None], where: str) -> None:
-    location = begun()
-    committed(location)
+    location = begin_build()
+    commit_build(location)
     damage(location.store)
     assert where in {problem.where for problem in verify_dataset(location.url).problems}
 
 
 def test_what_an_earlier_committer_stored_of_the_extras_stays() -> None:
-    """Two that commit in different environments, both to the end, agree on one manifest."""
-    location = begun()
+    """Two processes that commit in different environments agree on one manifest."""
+    location = begin_build()
     location.store.create("preview.jpg", b"as another encoder makes it")
-    manifest = committed(location)
-    assert committed(location) == manifest
+    manifest = commit_build(location)
+    assert commit_build(location) == manifest
     assert location.store.get("preview.jpg") == b"as another encoder makes it"
 
 
 def test_a_receipt_of_an_environment_that_this_build_never_had_is_refused() -> None:
-    location = begun()
+    location = begin_build()
     location.store.delete(environment_key(1))
     with pytest.raises(IntegrityError, match=r"receipts/000001\.json"):
         finish_build(location, None)  # type: ignore[arg-type]

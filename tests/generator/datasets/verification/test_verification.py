@@ -1,4 +1,4 @@
-"""``verify_dataset``: an intact build has no problems; every planted kind of damage is found and named."""
+"""``verify_dataset``: an intact build has no problems; every kind of damage is found and named."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SHARD, TABLE, RECEIPT = "shards/small-000001.tar", "samples/small-000001.parquet
 Damage = Callable[[Store], None]
 
 
-def committed(build: SmallBuild = SmallBuild()) -> tuple[str, Store]:  # noqa: B008
-    """A fresh build of 13 samples in 3 shards: its URL, and the store at its prefix."""
+def commit_build(build: SmallBuild = SmallBuild()) -> tuple[str, Store]:  # noqa: B008
+    """Commit a new build of 13 samples in 3 shards. Returns its URL and a store rooted at its prefix."""
     place, _ = build.commit(f"memory://{uuid.uuid4().hex}")
     return place.url, place.store
 
@@ -57,7 +57,7 @@ def swap(one: str, other: str) -> Damage:
 
 
 def rewrite(**changes: Any) -> Damage:
-    """Change fields of the manifest, and keep it canonical."""
+    """Change fields of the manifest; it stays canonical."""
 
     def damage(store: Store) -> None:
         document = read_json(store.get(MANIFEST), field=MANIFEST, error=DatasetError)
@@ -78,8 +78,8 @@ def rewrite_receipt(**changes: Any) -> Damage:
     return damage
 
 
-def resealed(change: Callable[[str, dict[str, bytes]], None]) -> Damage:
-    """Change every sample of shard 1 and make all digests fit again: only the contents can give it away."""
+def reseal(change: Callable[[str, dict[str, bytes]], None]) -> Damage:
+    """Change every sample of shard 1 and update all digests, so that only the contents show the change."""
 
     def damage(store: Store) -> None:
         writer = TarWriter()
@@ -113,7 +113,7 @@ def seal(store: Store, archive: bytes) -> None:
     ids=["labelled", "unlabelled", "jpeg", "empty class"],
 )
 def test_an_intact_build_has_no_problems(build: SmallBuild) -> None:
-    url, store = committed(build)
+    url, store = commit_build(build)
     store.put("runs/abc.json", b"{}")
     store.put("reports/quality/index.html", b"<html>")
     found = verify_dataset(url)
@@ -131,7 +131,7 @@ def test_a_dataset_is_verified_through_its_build(tmp_path: Any) -> None:
 
 def test_tells_how_far_it_is() -> None:
     done: list[int] = []
-    verify_dataset(committed()[0], on_shard=done.append)
+    verify_dataset(commit_build()[0], on_shard=done.append)
     assert done == [1, 2, 3]
 
 
@@ -192,7 +192,7 @@ def test_tells_how_far_it_is() -> None:
     ],
 )
 def test_planted_damage_is_found(damage: Damage, where: str, check: str) -> None:
-    url, store = committed()
+    url, store = commit_build()
     damage(store)
     found = verify_dataset(url)
     assert check in checks(found, where), "\n".join(map(str, found.problems))
@@ -240,15 +240,15 @@ def facts(**changes: Any) -> Callable[[str, dict[str, bytes]], None]:
 def test_contents_that_contradict_plan_or_table_are_found_under_right_digests(
     change: Callable[[str, dict[str, bytes]], None], check: str
 ) -> None:
-    url, store = committed()
-    resealed(change)(store)
+    url, store = commit_build()
+    reseal(change)(store)
     found = verify_dataset(url)
     assert check in checks(found, SHARD), "\n".join(map(str, found.problems))
     assert {problem.where for problem in found.problems} == {SHARD}
 
 
 def test_a_sample_in_another_place_is_found_under_right_digests() -> None:
-    url, store = committed()
+    url, store = commit_build()
     samples = list(read_samples(store.get(SHARD), field=SHARD))
     writer = TarWriter()
     for key, files in reversed(samples):
@@ -258,7 +258,7 @@ def test_a_sample_in_another_place_is_found_under_right_digests() -> None:
 
 
 def test_all_damage_is_listed_in_one_run() -> None:
-    url, store = committed()
+    url, store = commit_build()
     for damage in (flip(TABLE), flip("README.md"), flip("shards/small-000000.tar")):
         damage(store)
     store.delete(RECEIPT)
@@ -269,8 +269,8 @@ def test_all_damage_is_listed_in_one_run() -> None:
 
 
 def test_one_complaint_about_many_samples_is_told_once() -> None:
-    url, store = committed()
-    resealed(facts(synthetic=False))(store)
+    url, store = commit_build()
+    reseal(facts(synthetic=False))(store)
     (problem,) = verify_dataset(url).problems
     assert problem.times == 4
     assert "3 more" in str(problem)
@@ -279,9 +279,9 @@ def test_one_complaint_about_many_samples_is_told_once() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_flipped_byte_is_missed_or_raises(seed: int) -> None:
-    url, store = committed(SmallBuild(counts=(3, 2), shard_size=3))
+    url, store = commit_build(SmallBuild(counts=(3, 2), shard_size=3))
     rng = random.Random(seed)
-    # The manifest is left out: three names in it are told nowhere else.
+    # Without the manifest: three names in it are stored nowhere else.
     objects = [(info.key, store.get(info.key)) for info in store.list() if info.key != MANIFEST]
     for (key, data), _ in itertools.product(objects, range(12)):
         damaged = bytearray(data)
@@ -298,7 +298,7 @@ def test_no_committed_build_is_an_error_and_not_a_finding() -> None:
 
 
 def test_facts_are_plain_json() -> None:
-    url, store = committed()
+    url, store = commit_build()
     flip(SHARD)(store)
     found = read_json(canonical_json(verify_dataset(url).facts()), field="facts", error=DatasetError)
     assert found["ok"] is False

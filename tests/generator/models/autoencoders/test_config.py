@@ -1,4 +1,4 @@
-"""Configurations: plain values that refuse what cannot be built."""
+"""Configurations: defaults, and the refusal of invalid values."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_settings_name_the_field_that_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("size", range(8, 129))
-def test_a_ladder_halves_down_to_the_coarsest_grid(size: int) -> None:
+def test_side_lengths_halve_down_to_the_coarsest_grid(size: int) -> None:
     sides = side_lengths(size)
     assert sides[0] == size
     assert 3 <= sides[-1] <= 4

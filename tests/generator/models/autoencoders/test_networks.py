@@ -1,4 +1,4 @@
-"""The networks: any size comes out exactly, in range, and rows do not see each other."""
+"""The networks: every size is exact, outputs are in range, and rows are independent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from generator.models.autoencoders.networks import GaussianEncoder
 CONFIG = VaeConfig(size=32, channels=3, latent_dim=6, width=8)
 
 
-def lived_in(network: nn.Module) -> nn.Module:
-    """``network`` in eval mode, its normalisations no longer the identity."""
+def with_statistics(network: nn.Module) -> nn.Module:
+    """``network`` in eval mode, with batch normalisations that are not the identity."""
     generator = torch.Generator().manual_seed(0)
     for part in network.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -28,15 +28,15 @@ def lived_in(network: nn.Module) -> nn.Module:
 def test_every_size_comes_out_exactly(size: int, channels: int) -> None:
     config = VaeConfig(size=size, channels=channels, latent_dim=5, width=4)  # type: ignore[arg-type]
     x_BCHW = torch.rand(2, channels, size, size)
-    codes_BD = lived_in(build_encoder(config))(x_BCHW)
-    images_BCHW = lived_in(build_decoder(config))(codes_BD)
+    codes_BD = with_statistics(build_encoder(config))(x_BCHW)
+    images_BCHW = with_statistics(build_decoder(config))(codes_BD)
     assert codes_BD.shape == (2, 5)
     assert images_BCHW.shape == x_BCHW.shape
     assert 0.0 <= images_BCHW.min() <= images_BCHW.max() <= 1.0
 
 
 def test_a_row_of_the_decoder_does_not_depend_on_the_others() -> None:
-    decoder = lived_in(build_decoder(CONFIG))
+    decoder = with_statistics(build_decoder(CONFIG))
     z_BD = torch.randn(32, 6, generator=torch.Generator().manual_seed(1))
     other_BD = z_BD.clone()
     other_BD[16:] = 100.0
@@ -44,7 +44,7 @@ def test_a_row_of_the_decoder_does_not_depend_on_the_others() -> None:
 
 
 def test_a_row_of_the_encoder_does_not_depend_on_the_others() -> None:
-    encoder = lived_in(build_encoder(CONFIG))
+    encoder = with_statistics(build_encoder(CONFIG))
     x_BCHW = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     other_BCHW = x_BCHW.clone()
     other_BCHW[16:] = 1.0
@@ -52,7 +52,7 @@ def test_a_row_of_the_encoder_does_not_depend_on_the_others() -> None:
 
 
 def test_the_code_is_the_mean_of_the_posterior() -> None:
-    encoder = lived_in(build_encoder(CONFIG))
+    encoder = with_statistics(build_encoder(CONFIG))
     assert isinstance(encoder, GaussianEncoder)
     x_BCHW = torch.rand(4, 3, 32, 32)
     mean_BD, log_variance_BD = encoder.posterior(x_BCHW)

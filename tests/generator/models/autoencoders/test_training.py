@@ -1,4 +1,4 @@
-"""The training loop: repeatable, resumable after a kill, and clear about what it refuses."""
+"""The training loop: deterministic, resumable after a kill, and strict about its input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = TrainSettings(epochs=4, batch=32, seed=3, device="cpu")
 
 
 def blobs(count: int, seed: int = 0) -> np.ndarray:
-    """Images of one round blob each, somewhere."""
+    """Images with one round blob each, at a random position."""
     rng = np.random.default_rng(seed)
     row_N11, column_N11 = rng.uniform(1.5, 5.5, (2, count, 1, 1))
     row_HW, column_HW = np.mgrid[:8, :8]
@@ -103,7 +103,7 @@ def test_training_leaves_the_global_generator_alone() -> None:
 
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, epoch: int) -> None:
-    undisturbed = train(CONFIG, SETTINGS, TRAIN, HOLDOUT)
+    uninterrupted = train(CONFIG, SETTINGS, TRAIN, HOLDOUT)
     with pytest.raises(Killed):
         train(CONFIG, SETTINGS, TRAIN, HOLDOUT, checkpoint=tmp_path / "c", on_epoch=killed_after(epoch))
     epochs: list[int] = []
@@ -111,15 +111,15 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, epoch: int) -> No
         CONFIG, SETTINGS, TRAIN, HOLDOUT, checkpoint=tmp_path / "c", on_epoch=lambda record: epochs.append(record.epoch)
     )
     assert epochs == list(range(epoch + 1, 5))
-    assert weights(resumed) == weights(undisturbed)
-    assert resumed.history == undisturbed.history
+    assert weights(resumed) == weights(uninterrupted)
+    assert resumed.history == uninterrupted.history
 
 
 CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
-import test_autoencoders_training as t
+import test_training as t
 t.torch.set_num_threads(int(sys.argv[3]))
 t.train(t.CONFIG, t.SETTINGS, t.TRAIN, t.HOLDOUT, checkpoint=Path(sys.argv[2]),
         on_step=lambda at: print(at.epoch, at.step, flush=True))
@@ -246,7 +246,7 @@ def test_auto_is_a_device() -> None:
 
 
 def test_a_network_trained_with_augmentation_knows_shifted_images() -> None:
-    """All images lie in the middle; only who saw them shifted can draw them elsewhere."""
+    """All images are centred; only a network trained on shifted images can reconstruct shifted ones."""
     row_HW, column_HW = np.mgrid[:8, :8] - 3.5
     wide_N11 = np.random.default_rng(0).uniform(1.0, 3.0, (256, 1, 1))
     images_NHW = np.round(255.0 * np.exp(-(row_HW**2 + column_HW**2) / wide_N11)).astype(np.uint8)
@@ -267,8 +267,8 @@ def test_a_resumed_run_with_augmentation_ends_with_the_same_bits(tmp_path: Path)
         raise Killed
 
     settings = SETTINGS.model_copy(update={"epochs": 2, "augmentation": Augmentation(shift=1, rotation=10.0)})
-    undisturbed = train(CONFIG, settings, TRAIN, HOLDOUT)
+    uninterrupted = train(CONFIG, settings, TRAIN, HOLDOUT)
     with pytest.raises(Killed):
         train(CONFIG, settings, TRAIN, HOLDOUT, checkpoint=tmp_path / "c", on_epoch=kill)
-    assert weights(train(CONFIG, settings, TRAIN, HOLDOUT, checkpoint=tmp_path / "c")) == weights(undisturbed)
-    assert weights(train(CONFIG, SETTINGS.model_copy(update={"epochs": 2}), TRAIN, HOLDOUT)) != weights(undisturbed)
+    assert weights(train(CONFIG, settings, TRAIN, HOLDOUT, checkpoint=tmp_path / "c")) == weights(uninterrupted)
+    assert weights(train(CONFIG, SETTINGS.model_copy(update={"epochs": 2}), TRAIN, HOLDOUT)) != weights(uninterrupted)

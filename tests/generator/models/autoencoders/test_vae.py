@@ -1,4 +1,4 @@
-"""The loss of the variational autoencoder, against closed forms."""
+"""The loss of the variational autoencoder, compared with closed forms."""
 
 from __future__ import annotations
 

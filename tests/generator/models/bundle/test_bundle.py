@@ -1,4 +1,4 @@
-"""Bundles: content-addressed, verified whole, never unpickled, and carried between store roots unchanged."""
+"""Bundles: content-addressed, fully verified, never unpickled, and copied between store roots unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def rewritten(bundle: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """The bundle with another ``bundle.json``, its file digests made to agree with the files."""
+    """The bundle with a changed ``bundle.json`` whose file digests match the files."""
     document = json.loads((bundle / "bundle.json").read_bytes())
     for name in document["files"]:
         data = (bundle / name).read_bytes()
@@ -192,7 +192,7 @@ def test_a_root_that_was_tampered_with_is_noticed(bundle: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["bundle.json", "decoder.safetensors", "codes.safetensors"])
 @pytest.mark.parametrize("damage", [lambda data: b"x" + data[1:], lambda data: data + b"x", lambda data: None])
-def test_pushing_again_mends_what_was_damaged(
+def test_pushing_again_repairs_damaged_objects(
     bundle: Path, tmp_path: Path, name: str, damage: Callable[[bytes], bytes | None]
 ) -> None:
     here, root = open_store(str(bundle)), open_store(str(tmp_path / "root"))
@@ -205,7 +205,7 @@ def test_pushing_again_mends_what_was_damaged(
     assert {key for key in intact if mended[key] != intact[key]} == {name}
 
 
-def test_a_damaged_bundle_mends_nothing_and_says_what_to_delete(bundle: Path, tmp_path: Path) -> None:
+def test_a_damaged_bundle_repairs_nothing_and_says_what_to_delete(bundle: Path, tmp_path: Path) -> None:
     here, root = open_store(str(bundle)), open_store(str(tmp_path / "root"))
     target = bundle_store(root, push(here, root))
     target.put("decoder.safetensors", b"something else")
@@ -219,7 +219,7 @@ def test_a_damaged_bundle_mends_nothing_and_says_what_to_delete(bundle: Path, tm
 
 @final
 class Overtaken(Store):
-    """A store in which others write between the look and the write."""
+    """A store in which another client writes between ``head`` and ``create``."""
 
     def __init__(self, store: Store) -> None:
         self._store, self.url = store, store.url
@@ -252,7 +252,7 @@ def test_two_pushes_at_once_agree_and_a_conflict_says_what_to_delete(bundle: Pat
 
 @final
 class Unreadable(Store):
-    """A store whose objects are never read, however many bytes they have."""
+    """A store that reports a huge size for an object and does not allow reading it."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name, self.url = store, name, store.url
@@ -283,7 +283,7 @@ def test_a_document_of_many_bytes_is_refused_unread(bundle: Path) -> None:
         read_info(Unreadable(open_store(str(bundle)), "bundle.json"))
 
 
-def test_missing_and_altered_are_told_apart(bundle: Path, tmp_path: Path) -> None:
+def test_missing_and_altered_bundles_give_different_errors(bundle: Path, tmp_path: Path) -> None:
     root = open_store(str(tmp_path / "root"))
     digest = push(open_store(str(bundle)), root)
     with pytest.raises(BundleMissing):
@@ -323,7 +323,7 @@ def test_the_cache_answers_without_its_roots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "decoder.safetensors", "codes.safetensors"])
-def test_a_damaged_cache_mends_itself(tmp_path: Path, name: str) -> None:
+def test_a_damaged_cache_entry_is_pulled_again(tmp_path: Path, name: str) -> None:
     root, [digest] = pushed(tmp_path, 1)
     cache = BundleCache(tmp_path / "cache", max_bytes=2**30)
     cache.load(digest, (root,))
@@ -381,7 +381,7 @@ def test_loading_never_fails_while_others_evict(tmp_path: Path) -> None:
 
 
 def test_strided_weights_are_stored_as_they_are(tmp_path: Path) -> None:
-    """Channels-last weights lie otherwise in memory than their shape says."""
+    """The memory order of channels-last weights differs from the order of their shape."""
     contents = tiny_contents()
     strided = {name: np.asarray(weight, order="F") for name, weight in contents.decoder.items()}
     assert not all(weight.flags.c_contiguous for weight in strided.values())

@@ -1,4 +1,4 @@
-"""The classifier behind the measures, and the changes made to images while it trains."""
+"""The small classifier, and the augmentation of its training images."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_a_wide_one_has_more_maps_and_the_default_is_sixteen(digits: tuple[Label
     assert weights(train(data, budget, width=16)) == weights(train(data, budget))
 
 
-def test_images_beside_are_learned_too_in_as_many_steps(digits: tuple[LabelledImages, LabelledImages]) -> None:
-    """Ten real images of ones alone, and all the other digits beside them."""
+def test_the_second_set_is_learned_in_the_same_number_of_steps(digits: tuple[LabelledImages, LabelledImages]) -> None:
+    """The first set has only images of ones, the second set has all digits."""
     data, test = digits
     ones = np.flatnonzero(data.labels_N == 1)[:10]
     few = LabelledImages(data.images_NHWC[ones], data.labels_N[ones])
     assert accuracy(train(few), test) < 0.2
-    assert accuracy(train(few, beside=data, share=0.5), test) > 0.7
+    assert accuracy(train(few, extra=data, share=0.5), test) > 0.7
 
 
 def test_probabilities_are_learned_instead_of_the_labels(digits: tuple[LabelledImages, LabelledImages]) -> None:
@@ -91,11 +91,11 @@ def test_probabilities_are_learned_instead_of_the_labels(digits: tuple[LabelledI
     sure_NC = np.eye(10, dtype=np.float32)[data.labels_N]
     wrong = LabelledImages(data.images_NHWC, (data.labels_N + 1) % 10, sure_NC)
     few = LabelledImages(data.images_NHWC[:10], data.labels_N[:10])
-    assert accuracy(train(few, beside=wrong, share=0.9), test) > 0.7
+    assert accuracy(train(few, extra=wrong, share=0.9), test) > 0.7
     assert accuracy(train(wrong, probability_NC=sure_NC), test) > 0.85
     half_NC = 0.5 * sure_NC + 0.05
-    told_NC = train(data, probability_NC=half_NC)(to_input(test.images_NHWC, torch.device("cpu"))).softmax(1)
-    assert abs(float(told_NC.amax(1).mean()) - 0.55) < 0.1
+    target_NC = train(data, probability_NC=half_NC)(to_input(test.images_NHWC, torch.device("cpu"))).softmax(1)
+    assert abs(float(target_NC.amax(1).mean()) - 0.55) < 0.1
 
 
 def test_probabilities_that_do_not_fit_are_refused(digits: tuple[LabelledImages, LabelledImages]) -> None:
@@ -114,7 +114,7 @@ def test_images_that_do_not_fit_are_refused(digits: tuple[LabelledImages, Labell
     with pytest.raises(SourceError, match="images"):
         train(LabelledImages(data.images_NHWC / 255.0, data.labels_N))
     with pytest.raises(SourceError, match="images"):
-        train(data, beside=LabelledImages(np.zeros((3, 16, 16, 1), np.uint8), np.zeros(3, np.int64)))
+        train(data, extra=LabelledImages(np.zeros((3, 16, 16, 1), np.uint8), np.zeros(3, np.int64)))
 
 
 def ramp(count: int = 64, size: int = 16) -> torch.Tensor:
@@ -173,12 +173,12 @@ def test_rotation_about_the_centre_keeps_mass_and_turns() -> None:
     x_BCHW = ramp(256)
     turned = augment(x_BCHW, Augmentation(rotation=180.0), seed=0, step=0)
     torch.testing.assert_close(turned.sum((1, 2, 3)), x_BCHW.sum((1, 2, 3)), rtol=0.03, atol=0.0)
-    lying = (turned.sum(2).std(2) < turned.sum(3).std(2)).float().mean()  # the hill is higher than wide at first
+    lying = (turned.sum(2).std(2) < turned.sum(3).std(2)).float().mean()  # the original hill is higher than wide
     assert 0.3 < float(lying) < 0.7
 
 
 def test_elastic_displacement_has_the_asked_size_everywhere() -> None:
-    """A slope of one a pixel shows by how much each pixel was moved."""
+    """An image with a slope of one per pixel shows how far each pixel was moved."""
     slope_HW = torch.arange(32.0).expand(32, 32) / 100
     changed = augment(slope_HW.expand(400, 1, 32, 32).contiguous(), Augmentation(elastic=1.0), seed=0, step=0)
     moved = (changed[:, 0] - slope_HW)[:, :, 8:24] * 100

@@ -1,4 +1,4 @@
-"""Law 1 for latent distributions: a row depends on its own noise and label alone, bit for bit."""
+"""Law 1 for latent distributions: the result of a row depends only on its noise and label, bit for bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from generator.spec.seeding import Noise, noise
 ROWS = 40
 
 
-def made(dims: int, clusters: tuple[int, ...], seed: int = 0) -> GaussianMixture:
+def make_mixture(dims: int, clusters: tuple[int, ...], seed: int = 0) -> GaussianMixture:
     rng, count = np.random.default_rng(seed), sum(clusters)
     weight_M = np.concatenate([rng.dirichlet(np.full(size, 2.0)) for size in clusters])
     root_MDD = rng.normal(size=(count, dims, dims)) / np.sqrt(dims)
@@ -28,8 +28,8 @@ def made(dims: int, clusters: tuple[int, ...], seed: int = 0) -> GaussianMixture
     )
 
 
-def of_rows(of: Noise, rows: np.ndarray) -> Noise:
-    return Noise(choice_B=of.choice_B[rows], normal_BD=of.normal_BD[rows])
+def noise_rows(all_noise: Noise, rows: np.ndarray) -> Noise:
+    return Noise(choice_B=all_noise.choice_B[rows], normal_BD=all_noise.normal_BD[rows])
 
 
 def partitions(cluster_B: np.ndarray, order: np.ndarray) -> dict[str, list[np.ndarray]]:
@@ -47,34 +47,34 @@ def partitions(cluster_B: np.ndarray, order: np.ndarray) -> dict[str, list[np.nd
     first=st.integers(0, 2**40),
 )
 def test_rows_do_not_depend_on_their_batch(dims: int, clusters: list[int], seed: int, first: int) -> None:
-    mixture, rng = made(dims, tuple(clusters), seed), np.random.default_rng(seed)
-    drawn = noise(seed, np.arange(first, first + ROWS), np.zeros(ROWS, dtype=np.int64), dims)
+    mixture, rng = make_mixture(dims, tuple(clusters), seed), np.random.default_rng(seed)
+    sample_noise = noise(seed, np.arange(first, first + ROWS), np.zeros(ROWS, dtype=np.int64), dims)
     labels_B = rng.integers(0, len(clusters), ROWS)
-    whole = mixture.sample(drawn, labels_B)
+    whole = mixture.sample(sample_noise, labels_B)
     density_B = mixture.log_prob(whole.z_BD, labels_B)
     for name, parts in partitions(whole.cluster_B, rng.permutation(ROWS)).items():
         for rows in parts:
-            part = mixture.sample(of_rows(drawn, rows), labels_B[rows])
+            part = mixture.sample(noise_rows(sample_noise, rows), labels_B[rows])
             assert part.z_BD.tobytes() == whole.z_BD[rows].tobytes(), name
             assert part.cluster_B.tobytes() == whole.cluster_B[rows].tobytes(), name
             assert mixture.log_prob(part.z_BD, labels_B[rows]).tobytes() == density_B[rows].tobytes(), name
 
 
 @pytest.mark.parametrize("rows", [255, 257, 1000])
-def test_tiles_leave_no_seam(rows: int) -> None:
-    mixture = made(24, (10, 10))
-    drawn = noise(3, np.arange(rows), np.zeros(rows, dtype=np.int64), 24)
+def test_tiles_do_not_change_results(rows: int) -> None:
+    mixture = make_mixture(24, (10, 10))
+    sample_noise = noise(3, np.arange(rows), np.zeros(rows, dtype=np.int64), 24)
     labels_B = np.arange(rows) % 2
-    whole = mixture.sample(drawn, labels_B)
+    whole = mixture.sample(sample_noise, labels_B)
     density_B = mixture.log_prob(whole.z_BD, labels_B)
     tail = np.arange(rows - 5, rows)
-    again = mixture.sample(of_rows(drawn, tail), labels_B[tail])
+    again = mixture.sample(noise_rows(sample_noise, tail), labels_B[tail])
     assert again.z_BD.tobytes() == whole.z_BD[tail].tobytes()
     assert mixture.log_prob(again.z_BD, labels_B[tail]).tobytes() == density_B[tail].tobytes()
 
 
 def test_strided_codes_have_the_density_of_contiguous_ones() -> None:
-    mixture = made(6, (3,))
+    mixture = make_mixture(6, (3,))
     wide = np.random.default_rng(0).normal(size=(50, 12))
     labels_B = np.zeros(50, dtype=np.int64)
     strided, fortran = wide[:, ::2], np.asfortranarray(wide[:, ::2])
@@ -86,10 +86,10 @@ def test_strided_codes_have_the_density_of_contiguous_ones() -> None:
 @settings(max_examples=20, deadline=None)
 @given(dims=st.integers(1, 20), clusters=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_a_stored_mixture_samples_the_same_bits(dims: int, clusters: list[int], seed: int) -> None:
-    mixture = made(dims, tuple(clusters), seed)
+    mixture = make_mixture(dims, tuple(clusters), seed)
     again = load_distribution(*mixture.state())
-    drawn = noise(seed, np.arange(20), np.zeros(20, dtype=np.int64), dims)
+    sample_noise = noise(seed, np.arange(20), np.zeros(20, dtype=np.int64), dims)
     labels_B = np.arange(20) % len(clusters)
-    first, second = mixture.sample(drawn, labels_B), again.sample(drawn, labels_B)
+    first, second = mixture.sample(sample_noise, labels_B), again.sample(sample_noise, labels_B)
     assert first.z_BD.tobytes() == second.z_BD.tobytes()
     assert mixture.log_prob(first.z_BD, labels_B).tobytes() == again.log_prob(first.z_BD, labels_B).tobytes()

@@ -1,4 +1,4 @@
-"""The fit: it finds clusters that are there, works on few codes, and says what it could not do."""
+"""Fitting mixtures: it finds the clusters, works with few codes, and warns."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_the_floor_refuses_its_share_of_held_out_codes() -> None:
     mixture = fit_mixture(Codes(codes, None, holdout, None)).mixture
     density = mixture.log_prob(holdout, np.zeros(1000, dtype=np.int64))
     for quantile in (0.01, 0.05, 0.5):
-        refused = float((density < mixture.density_floor(quantile)[0]).mean())
-        assert refused == pytest.approx(quantile, abs=0.002)
+        rejected = float((density < mixture.density_floor(quantile)[0]).mean())
+        assert rejected == pytest.approx(quantile, abs=0.002)
 
 
 def test_thirty_codes_in_twenty_four_dimensions_make_a_usable_mixture() -> None:

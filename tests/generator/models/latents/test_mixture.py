@@ -1,4 +1,4 @@
-"""The Gaussian mixture as a distribution, and what its loader refuses."""
+"""The Gaussian mixture: its density and samples, and the states that its loader refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from generator.models.latents.mixture import QUANTILE_GRID, GaussianMixture, Mix
 from generator.spec.seeding import noise
 
 
-def made(dims: int, clusters: tuple[int, ...], *, classes: int | None = None) -> GaussianMixture:
+def make_mixture(dims: int, clusters: tuple[int, ...], *, classes: int | None = None) -> GaussianMixture:
     rng, count = np.random.default_rng(dims), sum(clusters)
     root_MDD = rng.normal(size=(count, dims, dims)) / np.sqrt(dims)
     return GaussianMixture(
@@ -37,7 +37,7 @@ def parts_of(mixture: GaussianMixture, label: int) -> tuple[np.ndarray, np.ndarr
 
 @pytest.mark.parametrize("dims", [1, 2, 24, 64])
 def test_log_prob_is_that_of_scipy(dims: int) -> None:
-    mixture = made(dims, (4, 1, 7))
+    mixture = make_mixture(dims, (4, 1, 7))
     z_BD = np.random.default_rng(1).normal(scale=3.0, size=(60, dims))
     labels_B = np.arange(60) % 3
     density_B = mixture.log_prob(z_BD, labels_B)
@@ -54,7 +54,7 @@ def test_log_prob_is_that_of_scipy(dims: int) -> None:
 
 
 def test_density_integrates_to_one() -> None:
-    mixture = made(2, (5,), classes=0)
+    mixture = make_mixture(2, (5,), classes=0)
     side = np.linspace(-12.0, 12.0, 601)
     grid_BD = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     density_B = np.exp(mixture.log_prob(grid_BD, np.zeros(len(grid_BD), dtype=np.int64)))
@@ -62,7 +62,7 @@ def test_density_integrates_to_one() -> None:
 
 
 def test_samples_have_the_moments_of_their_class() -> None:
-    mixture, count = made(5, (6, 3)), 40_000
+    mixture, count = make_mixture(5, (6, 3)), 40_000
     drawn = noise(11, np.arange(count), np.zeros(count, dtype=np.int64), 5)
     labels_B = np.arange(count) % 2
     sampled = mixture.sample(drawn, labels_B)
@@ -80,7 +80,7 @@ def test_samples_have_the_moments_of_their_class() -> None:
 
 
 def test_samples_of_one_cluster_have_its_covariance() -> None:
-    mixture, count = made(4, (3,)), 60_000
+    mixture, count = make_mixture(4, (3,)), 60_000
     sampled = mixture.sample(
         noise(5, np.arange(count), np.zeros(count, dtype=np.int64), 4), np.zeros(count, dtype=np.int64)
     )
@@ -92,7 +92,7 @@ def test_samples_of_one_cluster_have_its_covariance() -> None:
 
 
 def test_density_floor_reads_the_stored_quantiles() -> None:
-    mixture = made(3, (2, 2))
+    mixture = make_mixture(3, (2, 2))
     quantile_CQ = mixture.state()[1]["quantile"]
     np.testing.assert_array_equal(mixture.density_floor(0.0), quantile_CQ[:, 0])
     np.testing.assert_array_equal(mixture.density_floor(0.5), quantile_CQ[:, 500])
@@ -101,14 +101,14 @@ def test_density_floor_reads_the_stored_quantiles() -> None:
 
 
 def altered(name: str, value: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    config, tensors = made(3, (2, 1)).state()
+    config, tensors = make_mixture(3, (2, 1)).state()
     if name in tensors:
         return config, {**tensors, name: value}
     return {**config, name: value}, tensors
 
 
 def changed(name: str, where: tuple[int, ...], value: float) -> np.ndarray:
-    array = made(3, (2, 1)).state()[1][name].copy()
+    array = make_mixture(3, (2, 1)).state()[1][name].copy()
     array[where] = value
     return array
 
@@ -142,7 +142,7 @@ def test_what_is_no_mixture_is_refused(name: str, value: Any, field: str) -> Non
 
 
 def test_missing_and_additional_tensors_are_refused() -> None:
-    config, tensors = made(3, (2, 1)).state()
+    config, tensors = make_mixture(3, (2, 1)).state()
     with pytest.raises(BundleError):
         load_distribution(config, {name: value for name, value in tensors.items() if name != "quantile"})
     with pytest.raises(BundleError):

@@ -1,4 +1,4 @@
-"""Rings: their centre is found, the cut leaves no trace, and codes that lie on no ring are refused."""
+"""The polar mixture: its centre is found, its density has no discontinuity, and codes must be two-dimensional."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def ring(count: int, seed: int, low: float = -math.pi, high: float = math.pi) ->
 
 def radii_of(sampler: SamplerSettings, count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
     """(distance from the true centre, angle) of samples of a distribution fitted to a full ring without labels."""
-    of = fit(Codes(ring(2000, 0), None, ring(400, 1), None), sampler).distribution
+    distribution = fit(Codes(ring(2000, 0), None, ring(400, 1), None), sampler).distribution
     labels = np.zeros(count, dtype=np.int64)
-    z = of.sample(noise(0, np.arange(count), labels, 2), labels).z_BD - np.array([4.0, -1.0])
+    z = distribution.sample(noise(0, np.arange(count), labels, 2), labels).z_BD - np.array([4.0, -1.0])
     return np.hypot(*z.T), np.arctan2(z[:, 1], z[:, 0])
 
 
@@ -49,10 +49,10 @@ def test_samples_stay_on_the_ring_where_a_gaussian_fills_it() -> None:
 
 
 def test_density_does_not_change_across_the_cut() -> None:
-    of = fit_polar(Codes(ring(2000, 0), None, ring(400, 1), None)).polar
-    centre = of.state()[1]["centre"]
+    distribution = fit_polar(Codes(ring(2000, 0), None, ring(400, 1), None)).polar
+    centre = distribution.state()[1]["centre"]
     sides = centre + np.array([[-3.0, 1e-9], [-3.0, -1e-9]])
-    above, below = of.log_prob(sides, np.zeros(2, dtype=np.int64))
+    above, below = distribution.log_prob(sides, np.zeros(2, dtype=np.int64))
     assert above == pytest.approx(below, abs=1e-6)
 
 

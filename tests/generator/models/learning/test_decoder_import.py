@@ -1,4 +1,4 @@
-"""A decoder that was made elsewhere: it gives the same images here, and what does not fit is named."""
+"""Importing a decoder: it gives the same images, and errors name what does not fit."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from workers.cli.main import root
 DIMS = 6
 
 
-class Foreign(nn.Module):
-    """Somebody's decoder, with names of its own, batch normalisation and a grid of its own."""
+class OriginalDecoder(nn.Module):
+    """A decoder from another project, with its own tensor names, batch normalisation and grid."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,19 +63,19 @@ LAYERS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Foreign:
+def original() -> OriginalDecoder:
     torch.manual_seed(3)
-    network = Foreign()
+    network = OriginalDecoder()
     for _ in range(3):  # running statistics that differ from those of a fresh network
         network(3.0 * torch.randn(64, DIMS))
     return network.eval()
 
 
 @pytest.fixture
-def files(theirs: Foreign, tmp_path: Path) -> Path:
+def files(original: OriginalDecoder, tmp_path: Path) -> Path:
     """``decoder.json``, ``weights.safetensors`` and ``codes.npz`` in one directory."""
     write(tmp_path, layers=LAYERS)
-    save_file(theirs.state_dict(), tmp_path / "weights.safetensors")
+    save_file(original.state_dict(), tmp_path / "weights.safetensors")
     rng = np.random.default_rng(0)
     labels_N = np.arange(120) % 2
     codes_ND = (rng.normal(size=(120, DIMS)) + 3.0 * labels_N[:, None]).astype(np.float32)
@@ -83,26 +83,34 @@ def files(theirs: Foreign, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(home: Path, **changes: Any) -> None:
+def write(directory: Path, **changes: Any) -> None:
     document = {"latent_dim": DIMS, "output": "sigmoid"} | changes
-    (home / "decoder.json").write_text(json.dumps(document))
+    (directory / "decoder.json").write_text(json.dumps(document))
 
 
-def run(home: Path, *words: str) -> dict[str, Any]:
-    given = ["import", home / "decoder.json", home / "weights.safetensors", "--out", home / "bundle", "--json", *words]
-    done = CliRunner().invoke(root, list(map(str, given)), catch_exceptions=False)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+def run(directory: Path, *words: str) -> dict[str, Any]:
+    arguments = [
+        "import",
+        directory / "decoder.json",
+        directory / "weights.safetensors",
+        "--out",
+        directory / "bundle",
+        "--json",
+        *words,
+    ]
+    done = CliRunner().invoke(root, list(map(str, arguments)), catch_exceptions=False)
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
 
 
-def test_it_decodes_as_it_did_at_home_and_builds_datasets(theirs: Foreign, files: Path) -> None:
+def test_an_imported_decoder_gives_the_same_images_and_builds_datasets(original: OriginalDecoder, files: Path) -> None:
     facts = run(files, "--codes", str(files / "codes.npz"), "--clusters", "2")
     bundle = load_bundle(open_store(str(files / "bundle")))
     assert facts["digest"] == bundle.digest
     assert bundle.info.classes == ("low", "high")
     z_BD = np.random.default_rng(1).normal(size=(9, DIMS)).astype(np.float32)
     with torch.inference_mode():
-        wanted_BHWC = theirs(torch.from_numpy(z_BD)).mul(255).round().permute(0, 2, 3, 1).numpy()
+        wanted_BHWC = original(torch.from_numpy(z_BD)).mul(255).round().permute(0, 2, 3, 1).numpy()
     got_BHWC = ResidentDecoder(bundle, batch=16, dtype="float32", device="cpu").decode(z_BD)
     assert got_BHWC.shape == (9, 16, 16, 3)
     assert np.abs(got_BHWC - wanted_BHWC).max() <= 1
@@ -124,8 +132,8 @@ def test_without_codes_it_draws_from_a_standard_normal_prior(files: Path) -> Non
     z_BD, zeros_B = np.linspace(-2, 2, 2 * DIMS).reshape(2, DIMS), np.zeros(2, dtype=np.int64)
     normal = -0.5 * (z_BD**2).sum(axis=1) - 0.5 * DIMS * np.log(2 * np.pi)
     assert bundle.latents.log_prob(z_BD, zeros_B) == pytest.approx(normal)
-    told = CliRunner().invoke(root, ["inspect", str(files / "bundle"), "--quick"], catch_exceptions=False).stdout
-    assert "standard normal prior" in told
+    output = CliRunner().invoke(root, ["inspect", str(files / "bundle"), "--quick"], catch_exceptions=False).stdout
+    assert "standard normal prior" in output
 
 
 @pytest.mark.parametrize(
@@ -139,7 +147,7 @@ def test_without_codes_it_draws_from_a_standard_normal_prior(files: Path) -> Non
         ([{"kind": "linear", "features": 2**20}, {"kind": "linear", "features": 2**20}], "weights in all"),
         ([{"kind": "upsample"}] * 201, "decoder.layers"),
         ([{**LAYERS[0], "weights": "elsewhere"}, *LAYERS[1:]], "elsewhere.weight"),
-        ([{**LAYERS[0], "bias": False}, *LAYERS[1:]], "only tensors of the layers"),
+        ([{**LAYERS[0], "bias": False}, *LAYERS[1:]], "only tensors of the described layers"),
         ([*LAYERS[:7], {**LAYERS[7], "groups": 3}, *LAYERS[8:]], "groups that divide 8"),
         (
             [*LAYERS[:9], {**LAYERS[9], "kernel": 3, "padding": 1}],
@@ -154,9 +162,9 @@ def test_layers_that_do_not_fit_are_named(files: Path, layers: list[dict[str, An
     assert not (files / "bundle").exists()
 
 
-def test_weights_and_codes_that_are_none_are_refused(files: Path, theirs: Foreign) -> None:
+def test_weights_and_codes_that_are_none_are_refused(files: Path, original: OriginalDecoder) -> None:
     weights, good = files / "weights.safetensors", (files / "weights.safetensors").read_bytes()
-    torch.save(theirs.state_dict(), weights)
+    torch.save(original.state_dict(), weights)
     with pytest.raises(SpecError, match="unpickled"):
         run(files)
     weights.unlink()

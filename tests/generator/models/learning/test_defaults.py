@@ -1,4 +1,4 @@
-"""What is recommended for a source, and that `train` follows it where nothing else is asked for."""
+"""Recommended settings for a source, and that the command `train` uses them by default."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, fl
 
 @pytest.fixture
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hundred of them, which is many here; and a classifier that looks at them for a moment."""
+    """A hundred photographs, with a lower threshold, and a classifier trained for few steps."""
     monkeypatch.setattr(defaults, "MIN_PHOTOGRAPHS", 100)
     monkeypatch.setattr(train, "FEATURE_BUDGET", Budget(steps=2))
     rng = np.random.default_rng(0)

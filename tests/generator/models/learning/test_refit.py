@@ -1,4 +1,4 @@
-"""A bundle refitted: all but the latent distribution stays, and what cannot be done is refused before any work."""
+"""Refitting a bundle: all but the latent distribution is unchanged; invalid requests are refused before any work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.cli.main import root as cli_root
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of sixty grey images of 8 x 8 in two classes, three latent dimensions."""
+    """A bundle of sixty grey images of 8 x 8 in two classes, with three latent dimensions."""
     home = tmp_path_factory.mktemp("refitting")
     rng = np.random.default_rng(0)
     images = np.repeat(np.array([40, 200]), 30)[:, None, None] + rng.integers(-30, 30, (60, 8, 8))
@@ -54,7 +54,7 @@ def test_the_sampler_it_had_gives_the_bundle_it_was(bundle: Path, tmp_path: Path
 
 
 def test_what_cannot_be_done_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="nothing is yet"):
+    with pytest.raises(BundleError, match="does not exist yet"):
         refit(open_store(str(bundle)), GaussianSettings(), bundle)
     with pytest.raises(SourceError, match="2 dimensions"):
         refit(open_store(str(bundle)), PolarSettings(), tmp_path / "new")

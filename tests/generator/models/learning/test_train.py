@@ -1,4 +1,4 @@
-"""From a source to a bundle: nothing is lost on the way, and what cannot end well does not begin."""
+"""Training a bundle: it resumes, locks its output, and refuses invalid requests before training."""
 
 from __future__ import annotations
 
@@ -81,17 +81,17 @@ def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b.checkpoint"}
     foreign = run_cli("train", str(shades), "--out", str(out), *words, "--seed", "5")
     assert isinstance(foreign.exception, SettingsError)
-    assert "going on" not in foreign.output
+    assert "continuing" not in foreign.output
     resumed = run_cli("train", str(shades), "--out", str(out), *words)
-    assert "going on after epoch 1" in resumed.output
+    assert "continuing after epoch 1" in resumed.output
     assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b"}
 
 
 def test_train_and_inspect_count_alike(shades: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "b")
     done = run_cli("train", str(shades), "--out", out, "--width", "4", "--epochs", "2", "--batch", "16", "--json")
-    trained, told = json.loads(done.stdout), json.loads(run_cli("inspect", out, "--json").stdout)
+    trained, inspected = json.loads(done.stdout), json.loads(run_cli("inspect", out, "--json").stdout)
     assert trained["images"] == 60 == trained["trained_on"] + trained["held_out"]
-    assert {name: told[name] for name in ("digest", "images", "trained_on", "held_out")} == {
+    assert {name: inspected[name] for name in ("digest", "images", "trained_on", "held_out")} == {
         name: trained[name] for name in ("digest", "images", "trained_on", "held_out")
     }

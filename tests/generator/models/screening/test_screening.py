@@ -1,4 +1,4 @@
-"""What a bundle knows of its source: the sketch finds every copy, the judge doubts wrong labels."""
+"""Screening: the copy index finds every copy, the label judge rejects wrong labels."""
 
 from __future__ import annotations
 
@@ -31,58 +31,58 @@ DIGITS = load_source("digits", size=8)
 
 
 def blobs(count: int, *, size: int, channels: int, seed: int) -> np.ndarray:
-    """uint8 NHWC: smooth images, so that a few components say most of them."""
+    """uint8 NHWC: smooth images, so that a few components explain most of their variance."""
     rng = np.random.default_rng(seed)
-    at = np.linspace(-1, 1, size)
+    position = np.linspace(-1, 1, size)
     weights = rng.normal(size=(count, 6, channels))
-    waves = np.stack([np.sin(k * np.pi * at)[:, None] * np.cos(k * np.pi * at) for k in range(1, 7)])
+    waves = np.stack([np.sin(k * np.pi * position)[:, None] * np.cos(k * np.pi * position) for k in range(1, 7)])
     return np.clip(128 + 60 * np.einsum("nkc,khw->nhwc", weights, waves) + rng.normal(size=1), 0, 255).astype(np.uint8)
 
 
-def drawn(train: np.ndarray, holdout: np.ndarray) -> CopyIndex:
-    sketch = fit_copy_index(train, holdout, seed=0)
-    assert sketch is not None
-    return sketch
+def make_index(train: np.ndarray, holdout: np.ndarray) -> CopyIndex:
+    copy_index = fit_copy_index(train, holdout, seed=0)
+    assert copy_index is not None
+    return copy_index
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (16, 3), (40, 1), (64, 3)])
-def test_sketches_never_lie_further_apart_than_images(size: int, channels: int) -> None:
+def test_projections_are_never_further_apart_than_images(size: int, channels: int) -> None:
     images = np.random.default_rng(1).integers(0, 256, (400, size, size, channels), dtype=np.uint8)
-    sketch = drawn(images[:200], images[200:])
+    copy_index = make_index(images[:200], images[200:])
     flat = images.reshape(len(images), -1).astype(np.float64)
     pairs = np.random.default_rng(2).integers(0, 400, (500, 2))
-    true = np.linalg.norm(flat[pairs[:, 0]] - flat[pairs[:, 1]], axis=1)
-    rows = sketch.project(images)
-    seen = np.linalg.norm(rows[pairs[:, 0]] - rows[pairs[:, 1]], axis=1) * sketch.unit
-    rounding = np.sqrt(sketch.rows_NK.shape[1]) * sketch.unit
-    assert (seen <= true + rounding).all()
+    exact = np.linalg.norm(flat[pairs[:, 0]] - flat[pairs[:, 1]], axis=1)
+    rows = copy_index.project(images)
+    projected = np.linalg.norm(rows[pairs[:, 0]] - rows[pairs[:, 1]], axis=1) * copy_index.unit
+    rounding = np.sqrt(copy_index.rows_NK.shape[1]) * copy_index.unit
+    assert (projected <= exact + rounding).all()
     assert np.abs(rows).max() <= np.iinfo(np.int16).max
-    assert np.array_equal(sketch.rows_NK, sketch.project(images[:200]))
+    assert np.array_equal(copy_index.rows_NK, copy_index.project(images[:200]))
 
 
 def test_every_image_nearer_than_the_floor_is_found_and_few_others() -> None:
     train, holdout = DIGITS.images_NHWC[:1200], DIGITS.images_NHWC[1200:1500]
-    sketch, rest = drawn(train, holdout), DIGITS.images_NHWC[1500:]
+    copy_index, rest = make_index(train, holdout), DIGITS.images_NHWC[1500:]
     near = nearest_neighbours(rest.reshape(len(rest), -1), train.reshape(len(train), -1)).distances_QK[:, 0]
     for quantile in (0.001, 0.02, 0.1):
-        copies = near < sketch.distance_floor(quantile)
-        found = sketch.is_copy(rest, quantile)
+        copies = near < copy_index.distance_floor(quantile)
+        found = copy_index.is_copy(rest, quantile)
         assert not (copies & ~found).any()
         assert (found & ~copies).mean() < 0.02
     held = nearest_neighbours(holdout.reshape(300, -1), train.reshape(1200, -1)).distances_QK[:, 0]
-    assert sketch.distance_floor(0.1) == pytest.approx(np.quantile(held, 0.1))
+    assert copy_index.distance_floor(0.1) == pytest.approx(np.quantile(held, 0.1))
 
 
 @pytest.mark.parametrize("size", [8, 32, 48])
 def test_a_copy_is_found_whatever_else_is_in_the_batch(size: int) -> None:
     images = blobs(500, size=size, channels=3, seed=3)
-    sketch, fresh = drawn(images[:350], images[350:450]), images[450:]
+    copy_index, fresh = make_index(images[:350], images[350:450]), images[450:]
     planted = fresh.copy()
     planted[7] = np.clip(images[100].astype(int) + 1, 0, 255)
-    whole = sketch.is_copy(planted, 0.001)
+    whole = copy_index.is_copy(planted, 0.001)
     assert whole[7]
     assert not whole[np.arange(50) != 7].all()
-    parts = np.concatenate([sketch.is_copy(planted[begin : begin + 3], 0.001) for begin in range(0, 50, 3)])
+    parts = np.concatenate([copy_index.is_copy(planted[begin : begin + 3], 0.001) for begin in range(0, 50, 3)])
     assert np.array_equal(parts, whole)
 
 
@@ -92,27 +92,27 @@ def test_blocks_are_summed_and_a_last_one_is_filled_with_zeros() -> None:
     assert block_sums(image, 2).tolist() == [[12, 20, 13, 52, 60, 33, 41, 45, 24]]
 
 
-def test_too_few_held_out_images_make_no_sketch() -> None:
+def test_too_few_held_out_images_give_no_index() -> None:
     images = blobs(300, size=8, channels=1, seed=4)
     assert fit_copy_index(images, images[: MIN_HOLDOUT - 1], seed=0) is None
 
 
-def test_guards_say_what_they_take_in_memory() -> None:
-    sketch = drawn(DIGITS.images_NHWC[:600], DIGITS.images_NHWC[600:800])
-    sketch.is_copy(DIGITS.images_NHWC[800:810], 0.05)  # from here on it is ready
-    held = [array for array in vars(sketch).values() if isinstance(array, np.ndarray) and array.size > 1001]
-    assert len(held) == 4
-    assert sketch.nbytes == sum(array.nbytes for array in held)
+def test_screening_data_counts_its_bytes() -> None:
+    copy_index = make_index(DIGITS.images_NHWC[:600], DIGITS.images_NHWC[600:800])
+    copy_index.is_copy(DIGITS.images_NHWC[800:810], 0.05)  # creates the derived arrays
+    arrays = [array for array in vars(copy_index).values() if isinstance(array, np.ndarray) and array.size > 1001]
+    assert len(arrays) == 4
+    assert copy_index.nbytes == sum(array.nbytes for array in arrays)
     weights = {"a": np.zeros(10, np.float32)}
-    assert ScreeningData(JudgeSettings(), weights, sketch).nbytes == 40 + sketch.nbytes
+    assert ScreeningData(JudgeSettings(), weights, copy_index).nbytes == 40 + copy_index.nbytes
 
 
-def test_a_sketch_survives_its_tensors_and_damaged_ones_are_refused() -> None:
-    sketch = drawn(DIGITS.images_NHWC[:600], DIGITS.images_NHWC[600:800])
-    again = load_copy_index(sketch.tensors(), size=8, channels=1)
+def test_an_index_is_loaded_as_stored_and_damaged_ones_are_refused() -> None:
+    copy_index = make_index(DIGITS.images_NHWC[:600], DIGITS.images_NHWC[600:800])
+    again = load_copy_index(copy_index.tensors(), size=8, channels=1)
     rest = DIGITS.images_NHWC[800:900]
-    assert np.array_equal(again.is_copy(rest, 0.05), sketch.is_copy(rest, 0.05))
-    tensors = sketch.tensors()
+    assert np.array_equal(again.is_copy(rest, 0.05), copy_index.is_copy(rest, 0.05))
+    tensors = copy_index.tensors()
     damaged = [
         {name: array for name, array in tensors.items() if name != "rows"},
         tensors | {"rows": tensors["rows"].astype(np.int32)},
@@ -130,21 +130,21 @@ def test_a_sketch_survives_its_tensors_and_damaged_ones_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def judge() -> LabelJudge:
-    given = LabelledImages(DIGITS.images_NHWC[:1400], DIGITS.labels_N[:1400])
+    labelled = LabelledImages(DIGITS.images_NHWC[:1400], DIGITS.labels_N[:1400])
     settings = JudgeSettings(members=2, budget=Budget(steps=120, augmentation=Augmentation(shift=1)))
-    return train_judge(given, settings, classes=10, seed=3)
+    return train_judge(labelled, settings, classes=10, seed=3)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_judge_believes_right_labels_and_doubts_wrong_ones(judge: LabelJudge) -> None:
+def test_a_judge_confirms_right_labels_and_rejects_wrong_ones(judge: LabelJudge) -> None:
     images, labels = DIGITS.images_NHWC[1400:], DIGITS.labels_N[1400:]
-    said = judge.probabilities(images)
-    assert said.sum(1) == pytest.approx(1.0, abs=1e-5)
-    assert (said[np.arange(len(labels)), labels] >= 0.5).mean() > 0.9
-    assert (said[np.arange(len(labels)), (labels + 1) % 10] < 0.5).mean() > 0.97
+    probabilities = judge.probabilities(images)
+    assert probabilities.sum(1) == pytest.approx(1.0, abs=1e-5)
+    assert (probabilities[np.arange(len(labels)), labels] >= 0.5).mean() > 0.9
+    assert (probabilities[np.arange(len(labels)), (labels + 1) % 10] < 0.5).mean() > 0.97
 
 
-def test_opinions_do_not_depend_on_how_many_images_are_asked_about(judge: LabelJudge) -> None:
+def test_probabilities_do_not_depend_on_the_number_of_images(judge: LabelJudge) -> None:
     images = DIGITS.images_NHWC[1400:1450]
     whole = judge.probabilities(images, batch=16)
     parts = [judge.probabilities(images[begin : begin + 16][:5], batch=16) for begin in (0, 16, 32)]
@@ -169,39 +169,39 @@ def test_members_differ_by_their_seeds(judge: LabelJudge) -> None:
 
 
 def test_a_judge_of_labels_outside_the_classes_is_refused() -> None:
-    given = LabelledImages(DIGITS.images_NHWC[:50], DIGITS.labels_N[:50] + 5)
+    labelled = LabelledImages(DIGITS.images_NHWC[:50], DIGITS.labels_N[:50] + 5)
     with pytest.raises(SourceError, match="labels"):
-        train_judge(given, default_judge(8), classes=10, seed=0)
+        train_judge(labelled, default_judge(8), classes=10, seed=0)
 
 
 @pytest.mark.parametrize(
-    ("label", "novelty", "floors", "told"),
+    ("label", "novelty", "floors", "expected"),
     [
         ((0.9, 0.6), 0.99, (0.5, 0.001), []),
         ((0.9, 0.4), 0.3, (None, None), ["40% of the samples of class 'owl'", "30% of the samples"]),
         ((), None, (None, None), []),
     ],
 )
-def test_floors_that_would_refuse_most_samples_are_off_and_said_so(
-    label: tuple[float, ...], novelty: float | None, floors: tuple[float | None, float | None], told: list[str]
+def test_floors_that_would_reject_most_samples_are_off_with_a_notice(
+    label: tuple[float, ...], novelty: float | None, floors: tuple[float | None, float | None], expected: list[str]
 ) -> None:
-    passing = PassRates(label=label, novelty=novelty)
-    assert (passing.label_floor, passing.novelty_floor) == floors
-    notices = passing.notices(("cat", "owl"))
-    assert [any(part in notice for notice in notices) for part in told] == [True] * len(notices)
+    pass_rates = PassRates(label=label, novelty=novelty)
+    assert (pass_rates.label_floor, pass_rates.novelty_floor) == floors
+    notices = pass_rates.notices(("cat", "owl"))
+    assert [any(part in notice for notice in notices) for part in expected] == [True] * len(notices)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_trained_bundle_holds_guards_that_know_its_samples(tmp_path: Path) -> None:
+def test_a_trained_bundle_screens_its_own_samples(tmp_path: Path) -> None:
     source = load_source("digits")
     settings = default_settings(len(source)).model_copy(update={"epochs": 12})
-    learned = train_bundle(source, default_config(8, 1, "vae"), settings, tmp_path / "b", judge=default_judge(8))
+    result = train_bundle(source, default_config(8, 1, "vae"), settings, tmp_path / "b", judge=default_judge(8))
     bundle = load_bundle(open_store(str(tmp_path / "b")))
     assert bundle.screening.judge == default_judge(8)
     assert len(bundle.info.passing.label) == 10
     assert (np.array(bundle.info.passing.label) > 0.3).all()
     assert bundle.info.passing.novelty > 0.9
-    assert bundle.screening.pass_rates.notices(source.class_names) == learned.fit.notices[-1:] * (
+    assert bundle.screening.pass_rates.notices(source.class_names) == result.fit.notices[-1:] * (
         bundle.info.passing.label_floor is None
     )
     again = refit(open_store(str(tmp_path / "b")), GaussianSettings(), tmp_path / "again")

@@ -1,4 +1,4 @@
-"""A judge of few labels labels other images, and one that learns from those as well knows more."""
+"""Self-training: a judge trained on few labels labels other images, and a judge trained on both is better."""
 
 from __future__ import annotations
 
@@ -32,25 +32,27 @@ def accuracy_of(judge: LabelJudge, images_NHWC: np.ndarray, labels_N: np.ndarray
     return float((judge.probabilities(images_NHWC).argmax(axis=1) == labels_N).mean())
 
 
-def test_confident_images_are_those_it_is_sure_of_with_their_likeliest_class(judge: LabelJudge) -> None:
+def test_pseudo_labels_are_the_most_likely_classes_of_confident_images(judge: LabelJudge) -> None:
     found = pseudo_label(judge, OTHERS, floor=0.9)
-    said_NC = judge.probabilities(OTHERS)
-    sure_N = said_NC.max(axis=1) >= 0.9
+    probability_NC = judge.probabilities(OTHERS)
+    confident_N = probability_NC.max(axis=1) >= 0.9
     assert 0 < len(found) < len(OTHERS)
-    np.testing.assert_array_equal(found.images_NHWC, OTHERS[sure_N])
-    np.testing.assert_array_equal(found.labels_N, said_NC[sure_N].argmax(axis=1))
-    np.testing.assert_array_equal(found.probability_NC, said_NC[sure_N])
-    assert (found.labels_N == TRUE[sure_N]).mean() > accuracy_of(judge, OTHERS, TRUE)
+    np.testing.assert_array_equal(found.images_NHWC, OTHERS[confident_N])
+    np.testing.assert_array_equal(found.labels_N, probability_NC[confident_N].argmax(axis=1))
+    np.testing.assert_array_equal(found.probability_NC, probability_NC[confident_N])
+    assert (found.labels_N == TRUE[confident_N]).mean() > accuracy_of(judge, OTHERS, TRUE)
 
 
-def test_a_further_judge_knows_more(judge: LabelJudge) -> None:
-    further = self_train_judge(judge, FEW, OTHERS, SETTINGS, floor=0.8, share=0.75, seed=1)
-    alone = train_judge(FEW, SETTINGS, classes=10, seed=1)
-    ours, theirs = (accuracy_of(each, TEST.images_NHWC, TEST.labels_N) for each in (further, alone))
-    assert ours > theirs + 0.01
+def test_self_training_improves_the_judge(judge: LabelJudge) -> None:
+    self_trained = self_train_judge(judge, FEW, OTHERS, SETTINGS, floor=0.8, share=0.75, seed=1)
+    baseline = train_judge(FEW, SETTINGS, classes=10, seed=1)
+    self_trained_accuracy, baseline_accuracy = (
+        accuracy_of(trained, TEST.images_NHWC, TEST.labels_N) for trained in (self_trained, baseline)
+    )
+    assert self_trained_accuracy > baseline_accuracy + 0.01
 
 
-def test_a_judge_that_is_sure_of_nothing_teaches_nothing(judge: LabelJudge) -> None:
+def test_a_judge_without_confident_images_is_refused(judge: LabelJudge) -> None:
     blank_NHWC = np.full((5, 8, 8, 1), 128, dtype=np.uint8)
     with pytest.raises(SourceError, match="unlabelled images"):
         self_train_judge(judge, FEW, blank_NHWC, SETTINGS, floor=1.0, share=0.5, seed=0)

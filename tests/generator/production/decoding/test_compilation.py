@@ -1,4 +1,4 @@
-"""Compiled decoders: when, what of, and that nobody else's code gets in by the cache."""
+"""Compiled decoders: when decoders are compiled, their output, and the protection of the cache."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def compiled(home: Path, bundle: Bundle) -> Iterator[ResidentDecoder]:
         os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
 
 
-def place_for(bundle: Bundle, name: str, count: int = 20) -> BuildLocation:
+def location_for(bundle: Bundle, name: str, count: int = 20) -> BuildLocation:
     fields = {"classes": bundle.info.classes, "counts": (count,) * 3, "shard_size": max(25, count // 1000), "batch": 8}
     recipe = Recipe.model_validate({"bundle": bundle.digest, **fields})
     return locate_build(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="compiled")))
@@ -93,7 +93,7 @@ def test_what_is_fixed_is_followed_whatever_the_setting() -> None:
 
 
 @torch._inductor.config.patch({"cpp.cxx": ("/no/such/compiler",)})
-def test_a_missing_compiler_is_said_loudly(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_compiler_is_logged_or_an_error(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert resolve_execution("auto", None, "cpu", seconds=1e6) == "eager"
     assert "no C++ compiler" in caplog.text
@@ -113,8 +113,8 @@ def test_the_cache_is_this_users_alone(tmp_path: Path) -> None:
     made.chmod(0o700)
     (tmp_path / "link").symlink_to(made)
     (tmp_path / "file").touch(mode=0o600)
-    for name, told in (("link", "symbolic link"), ("file", "")):
-        with pytest.raises(SettingsError, match=f"compile_cache.*{told}"):
+    for name, got in (("link", "symbolic link"), ("file", "File exists")):
+        with pytest.raises(SettingsError, match=f"compile_cache.*{got}"):
             ensure_private_directory(tmp_path / name)
 
 
@@ -142,7 +142,7 @@ def test_compiled_rows_depend_on_neither_neighbours_nor_threads(compiled: Reside
     for step in (1, 3, 5):
         parts = [compiled.decode(z_BD[begin : begin + step]) for begin in range(0, 8, step)]
         assert np.array_equal(np.concatenate(parts), whole)
-    location = place_for(bundle, "width")
+    location = location_for(bundle, "width")
     shards = [
         _maker(location, bundle, compiled, lanes).make(Plan(location.recipe).shard(1), "x") for lanes in (1, 2, 4)
     ]
@@ -158,7 +158,7 @@ def _maker(location: BuildLocation, bundle: Bundle, decoder: ResidentDecoder, la
 def test_a_compiled_build_says_so_and_every_process_follows(
     home: Path, bundle: Bundle, compiled: ResidentDecoder
 ) -> None:
-    location, always = place_for(bundle, "compiled"), CompileOptions("always", home / "cache")
+    location, always = location_for(bundle, "compiled"), CompileOptions("always", home / "cache")
     maker = open_shard_maker(location, bundle, compiled)
     begin(location)
     fix_environment(location, maker.environment)
@@ -175,7 +175,7 @@ def test_a_compiled_build_says_so_and_every_process_follows(
 
 @needs_compiler
 def test_an_eager_build_stays_eager(home: Path, bundle: Bundle) -> None:
-    location = place_for(bundle, "eager")
+    location = location_for(bundle, "eager")
     maker = open_shard_maker(location, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
     begin(location)
     fix_environment(location, maker.environment)
@@ -185,23 +185,23 @@ def test_an_eager_build_stays_eager(home: Path, bundle: Bundle) -> None:
 @needs_compiler
 def test_a_process_finds_what_another_one_compiled(home: Path, bundle: Bundle) -> None:
     command = [sys.executable, "-c", _PROCESS, str(home / "tiny"), str(home / "shared")]
-    told = [
+    outputs = [
         subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[4]).stdout
         for _ in range(2)
     ]
-    assert told == ["hits 0 misses 1\n", "hits 1 misses 0\n"]
+    assert outputs == ["hits 0 misses 1\n", "hits 1 misses 0\n"]
     assert (home / "shared").stat().st_mode & 0o777 == 0o700
 
 
 def test_work_ahead_is_measured_by_a_batch(bundle: Bundle) -> None:
     decoder = ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu")
     small, large = (
-        estimate_decoding_seconds(place_for(bundle, "w", count).recipe, decoder) for count in (30_000, 30_000_000)
+        estimate_decoding_seconds(location_for(bundle, "w", count).recipe, decoder) for count in (30_000, 30_000_000)
     )
     assert 0.0 < small < large
 
 
 def test_replay_of_an_eager_sample_needs_no_compiler(bundle: Bundle) -> None:
-    location = place_for(bundle, "replayed")
+    location = location_for(bundle, "replayed")
     build(location, bundle, device="cpu")
     assert replay(location.url, 3, bundle, device="cpu").identical

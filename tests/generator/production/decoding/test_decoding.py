@@ -1,4 +1,4 @@
-"""The resident decoder: rounding, batches, devices, and what happens when memory runs out."""
+"""The resident decoder: rounding, batches, devices, and running out of memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Applied(torch.nn.Module):
 
 
 class Exhausted(torch.nn.Module):
-    """A device out of memory for the first ``times`` batches: a CPU has no such thing to be had."""
+    """Simulates a device that is out of memory for the first ``times`` batches, as a CPU never is."""
 
     def __init__(self, inner: torch.nn.Module, times: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def test_levels_are_rounded_to_nearest(bundle: Bundle) -> None:
     exact = x_BCHW.numpy().transpose(0, 2, 3, 1) * 255.0
     found = decoder(bundle).decode(z_BD)
     assert found.shape == (8, 12, 12, 3)
-    assert np.abs(found - exact).max() <= 0.5 + 1e-3  # the normalisations are folded, which rounds otherwise
+    assert np.abs(found - exact).max() <= 0.5 + 1e-3  # folding the batch norms changes rounding
 
 
 def test_folding_leaves_no_normalisation_and_the_same_function(bundle: Bundle) -> None:
@@ -82,14 +82,14 @@ def test_folding_leaves_no_normalisation_and_the_same_function(bundle: Bundle) -
     assert torch.allclose(folded(z_BD), before, atol=1e-5)
 
 
-@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_single_value_that_is_not_finite_is_an_error(bundle: Bundle, poison: float) -> None:
+@pytest.mark.parametrize("bad_value", [float("nan"), float("inf")])
+def test_a_single_value_that_is_not_finite_is_an_error(bundle: Bundle, bad_value: float) -> None:
     broken = decoder(bundle)
     inner = broken._module.network
 
     def poisoned(z: torch.Tensor) -> torch.Tensor:
         x = inner(z).clone()
-        x[5, 1, 3, 4] = poison
+        x[5, 1, 3, 4] = bad_value
         return x
 
     broken._module.network = None
@@ -123,16 +123,16 @@ def test_short_types_stay_within_a_few_levels(bundle: Bundle, dtype: str) -> Non
 
 def test_memory_that_runs_out_once_changes_nothing(bundle: Bundle) -> None:
     z_BD = np.ones((3, 4), dtype=np.float32)
-    whole, shaken = decoder(bundle), decoder(bundle)
-    shaken._module = Exhausted(shaken._module, times=1)
-    assert np.array_equal(shaken.decode(z_BD), whole.decode(z_BD))
+    whole, retrying = decoder(bundle), decoder(bundle)
+    retrying._module = Exhausted(retrying._module, times=1)
+    assert np.array_equal(retrying.decode(z_BD), whole.decode(z_BD))
 
 
 def test_memory_that_runs_out_twice_is_a_typed_error_that_names_the_batch(bundle: Bundle) -> None:
-    shaken = decoder(bundle)
-    shaken._module = Exhausted(shaken._module, times=2)
+    retrying = decoder(bundle)
+    retrying._module = Exhausted(retrying._module, times=2)
     with pytest.raises(DeviceExhausted, match="batch of 8"):
-        shaken.decode(np.ones((3, 4), dtype=np.float32))
+        retrying.decode(np.ones((3, 4), dtype=np.float32))
 
 
 def test_a_device_that_is_not_there_is_a_typed_error(bundle: Bundle) -> None:

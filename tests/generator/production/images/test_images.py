@@ -1,4 +1,4 @@
-"""Image files: pixels survive, bytes repeat, and every file says that it is synthetic."""
+"""Image files: pixels are preserved, bytes are reproducible, and every file is marked as synthetic."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ def test_a_jpeg_begins_with_jfif_and_then_the_mark() -> None:
     assert data[end : end + 2] == b"\xff\xe1"
     size = int.from_bytes(data[end + 2 : end + 4], "big")
     assert data[end + 4 : end + 33] == b"http://ns.adobe.com/xap/1.0/\0"
-    assert data[end + 2 + size : end + 4 + size] == b"\xff\xdb"  # quantisation tables: a segment of the encoder's
+    assert (
+        data[end + 2 + size : end + 4 + size] == b"\xff\xdb"
+    )  # quantisation tables, a segment that the encoder writes
 
 
 def test_smooth_pictures_are_hardly_larger_than_pillow_makes_them() -> None:

@@ -1,4 +1,4 @@
-"""Batches side by side: the same bytes at any width, bounded memory, and no stage whose death goes unnoticed."""
+"""Parallel batches: the same bytes for any number of lanes, bounded memory, and no error of a stage is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from generator.errors import InvalidOutput, StoreUnavailable
 from generator.models.bundle import Bundle, load_bundle
 from generator.production.commit import BuildLocation, begin, fix_environment, locate_build
 from generator.production.decoding import ResidentDecoder
-from generator.production.decoding.resident import LaneLayout as LaneCount
+from generator.production.decoding.resident import LaneLayout
 from generator.production.mill import build
 from generator.production.pipeline.batches import Batch
 from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
@@ -30,7 +30,7 @@ from tests.support.bundles import screened_bundle
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return load_bundle(open_store(str(screened_bundle(tmp_path_factory.mktemp("b") / "guarded", size=16, channels=3))))
+    return load_bundle(open_store(str(screened_bundle(tmp_path_factory.mktemp("b") / "screened", size=16, channels=3))))
 
 
 def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
@@ -42,14 +42,14 @@ def screened(bundle: Bundle) -> Recipe:
     return recipe_for(bundle, label_floor=0.334, novelty_floor=0.1, image=JpegSettings())
 
 
-def place_for(recipe: Recipe, name: str) -> BuildLocation:
+def location_for(recipe: Recipe, name: str) -> BuildLocation:
     return locate_build(JobSpec(recipe=recipe, order=Order(destination=f"memory://{name}", name="lines")))
 
 
 def maker_for(bundle: Bundle, recipe: Recipe, lanes: int = 2) -> ShardMaker:
     decoder = ResidentDecoder(bundle, batch=recipe.batch, dtype=recipe.dtype, device="cpu")
-    decoder._lane_layout = LaneCount(lanes, 1)
-    return open_shard_maker(place_for(recipe, "maker"), bundle, decoder)
+    decoder._lane_layout = LaneLayout(lanes, 1)
+    return open_shard_maker(location_for(recipe, "maker"), bundle, decoder)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
@@ -81,7 +81,7 @@ class Broken(Exception):
     pass
 
 
-def test_a_batch_that_fails_ends_the_line_and_its_threads(bundle: Bundle) -> None:
+def test_a_batch_that_fails_stops_the_pipeline_and_its_threads(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
     maker = maker_for(bundle, recipe, 3)
     decode, count = maker.decoder.decode, iter(range(100))
@@ -95,24 +95,24 @@ def test_a_batch_that_fails_ends_the_line_and_its_threads(bundle: Bundle) -> Non
     with pytest.raises(InvalidOutput):
         list(maker.make_all(Plan(recipe), "lines"))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
-    assert next(count) < 6 + 2 * 3 + 2, "what was not begun is not begun any more"
+    assert next(count) < 6 + 2 * 3 + 2, "no further batch is started"
 
 
-def test_whoever_follows_the_progress_can_stop_it(bundle: Bundle) -> None:
+def test_the_progress_callback_can_stop_the_work(bundle: Bundle) -> None:
     recipe, seen = recipe_for(bundle), list[int]()
 
-    def lost(made: int) -> None:
+    def stop_at_24(made: int) -> None:
         seen.append(made)
         if made >= 24:
             raise Broken
 
     with pytest.raises(Broken):
-        maker_for(bundle, recipe).make(Plan(recipe).shard(0), "lines", lost)
+        maker_for(bundle, recipe).make(Plan(recipe).shard(0), "lines", stop_at_24)
     assert seen == [8, 16, 24]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
 
 
-def test_no_more_than_two_shards_are_open_while_nobody_takes_them(bundle: Bundle) -> None:
+def test_at_most_two_shards_are_open_while_none_is_taken(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
     opened = list[int]()
 
@@ -121,15 +121,15 @@ def test_no_more_than_two_shards_are_open_while_nobody_takes_them(bundle: Bundle
             opened.append(shard.number)
             yield shard
 
-    line = maker_for(bundle, recipe, 5).make_all(shards(), "lines")
-    next(line)
+    made = maker_for(bundle, recipe, 5).make_all(shards(), "lines")
+    next(made)
     assert opened == [0, 1]
-    line.close()
+    made.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
 
 
-def test_times_are_told_by_stage_and_stay_out_of_the_commit(bundle: Bundle) -> None:
-    location = place_for(screened(bundle), "times")
+def test_times_are_recorded_by_stage_and_stay_out_of_the_commit(bundle: Bundle) -> None:
+    location = location_for(screened(bundle), "times")
     manifest = build(location, bundle, device="cpu")
     runs = [json.loads(location.store.get(info.key)) for info in location.store.list("runs/")]
     assert sorted(run["shard"] for run in runs) == list(range(len(manifest.shards)))
@@ -157,42 +157,42 @@ def test_stage_times_add_up_from_all_threads() -> None:
     assert times.processor["encode"] == 1000.0
 
 
-def test_an_upload_goes_on_beside_the_making_and_holds_it_back_when_it_is_slow(bundle: Bundle) -> None:
-    recipe, location = recipe_for(bundle), place_for(recipe_for(bundle), "slow")
+def test_uploads_run_in_parallel_and_a_slow_upload_delays_production(bundle: Bundle) -> None:
+    recipe, location = recipe_for(bundle), location_for(recipe_for(bundle), "slow")
     maker = maker_for(bundle, recipe)
     begin(location)
     fix_environment(location, maker.environment)
     shards = list(maker.make_all(Plan(recipe), "lines"))
-    gate, begun, handed = threading.Event(), threading.Event(), list[int]()
+    gate, started, submitted = threading.Event(), threading.Event(), list[int]()
     create = location.store.create
 
     def slow(key: str, data: bytes) -> object:
-        begun.set()
+        started.set()
         assert gate.wait(60)
         return create(key, data)
 
     location.store.create = slow  # type: ignore[method-assign]
 
-    def hand_all() -> None:
+    def submit_all() -> None:
         with UploadQueue(location) as uploads:
             for number, shard in enumerate(shards):
                 uploads.submit(Upload(shard, f"lease-{number}"))
-                handed.append(number)
+                submitted.append(number)
 
-    thread = threading.Thread(target=hand_all)
+    thread = threading.Thread(target=submit_all)
     thread.start()
-    assert begun.wait(60)
+    assert started.wait(60)
     thread.join(0.2)
-    assert handed == [0, 1], "one is uploaded, one waits, the third is held back"
+    assert submitted == [0, 1], "one is uploaded, one waits, the third is held back"
     gate.set()
     thread.join(60)
-    assert handed == list(range(len(shards)))
+    assert submitted == list(range(len(shards)))
     assert len(list(location.store.list("receipts/"))) == len(shards)
 
 
 def test_an_upload_that_fails_ends_the_build(bundle: Bundle) -> None:
     recipe = recipe_for(bundle)
-    location, create = place_for(recipe, "failing"), place_for(recipe, "failing").store.create
+    location, create = location_for(recipe, "failing"), location_for(recipe, "failing").store.create
 
     def failing(key: str, data: bytes) -> object:
         if key.startswith("receipts/"):
@@ -209,8 +209,8 @@ def test_lanes_leave_room_in_memory(bundle: Bundle) -> None:
     decoder = ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu")
     threads = torch.get_num_threads()
     one_more = threads + 1 if threads > 1 else 1
-    assert decoder._choose_lanes(1) == LaneCount(one_more, 1)
-    assert decoder._choose_lanes(2**40) == LaneCount(1, threads)
+    assert decoder._choose_lanes(1) == LaneLayout(one_more, 1)
+    assert decoder._choose_lanes(2**40) == LaneLayout(1, threads)
 
 
 def test_a_batch_keeps_what_passed_and_only_that(bundle: Bundle) -> None:

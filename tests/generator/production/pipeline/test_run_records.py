@@ -1,4 +1,4 @@
-"""Where the time of a build went: sums of what its shards say, whatever else lies there."""
+"""Run records: their sums, and objects below ``runs/`` that are not run records."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_shards_are_added_up(store: Store) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"[]", b"\xff", run(samples=0), run(elapsed_seconds=-1.0), run(seconds={"lunch": 1.0})]
 )
-def test_what_does_not_parse_is_passed_over(store: Store, data: bytes) -> None:
+def test_what_does_not_parse_is_skipped(store: Store, data: bytes) -> None:
     store.put("runs/a.json", run())
     before = pace(store)
     store.put("runs/odd.json", data)
@@ -54,5 +54,5 @@ def test_what_does_not_parse_is_passed_over(store: Store, data: bytes) -> None:
     assert before.shards == 1
 
 
-def test_facts_that_later_releases_add_are_no_hindrance() -> None:
+def test_fields_that_later_releases_add_are_ignored() -> None:
     assert RunRecord.model_validate_json(run(gpu="H200")).shard == 0

@@ -1,4 +1,4 @@
-"""The bench: what it says adds up, and what it suggests fits the machine."""
+"""Profiles are consistent, and suggested workers fit the machine."""
 
 from __future__ import annotations
 

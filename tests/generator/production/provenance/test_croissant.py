@@ -1,4 +1,4 @@
-"""The Croissant file as JSON; that readers accept it is tested with the reader itself."""
+"""The Croissant file as JSON; another test reads it with mlcroissant."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_enumerates_the_classes_only_where_there_are_some() -> None:
 
 
 def test_no_two_builds_name_a_shard_alike() -> None:
-    """mlcroissant keeps what it unpacked by that name, and would give one build the other's images."""
+    """mlcroissant caches unpacked archives by that name: with equal names it would mix up images of two builds."""
     names = [
         {part["contentUrl"] for part in croissant(committed(SmallBuild(seed=seed)))["distribution"] if "sha256" in part}
         for seed in range(2)

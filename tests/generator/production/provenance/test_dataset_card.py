@@ -1,4 +1,4 @@
-"""The dataset card: valid front matter, true figures, and nothing of the machine it was written on."""
+"""The dataset card: valid front matter, correct numbers, and no facts about the machine that wrote it."""
 
 from __future__ import annotations
 
@@ -65,8 +65,15 @@ def test_size_categories(samples: int, category: str) -> None:
 def test_says_that_it_is_synthetic_and_how_it_was_made() -> None:
     manifest = draft()
     _, text = card(manifest)
-    made = manifest.provenance
-    facts = (manifest.recipe_digest, made.bundle, made.source_fingerprint, made.source, made.model, manifest.build_id)
+    provenance = manifest.provenance
+    facts = (
+        manifest.recipe_digest,
+        provenance.bundle,
+        provenance.source_fingerprint,
+        provenance.source,
+        provenance.model,
+        manifest.build_id,
+    )
     assert all(fact in text for fact in facts)
     assert "trainedAlgorithmicMedia" in text
     assert "![preview](preview.jpg)" in text
@@ -100,8 +107,8 @@ def test_no_class_name_breaks_the_table_or_the_front_matter(name: str) -> None:
 
 
 def test_tells_nothing_of_time_host_or_paths(tmp_path: Any) -> None:
-    place, _ = SmallBuild().commit(str(tmp_path))
-    text = place.store.get("README.md").decode()
+    location, _ = SmallBuild().commit(str(tmp_path))
+    text = location.store.get("README.md").decode()
     assert str(tmp_path) not in text
     assert "file://" not in text
 

@@ -1,4 +1,4 @@
-"""The shard format: byte-identical to the standard library's ustar, and read back as it was written."""
+"""The shard format: byte-identical to the standard library's ustar, and it round-trips."""
 
 from __future__ import annotations
 

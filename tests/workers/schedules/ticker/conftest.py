@@ -1,4 +1,4 @@
-"""What every test of the ticker begins with."""
+"""The fixture of all ticker tests."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tests.support.simulated_schedules import ScheduleSimulation
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> ScheduleSimulation:
+def simulation(tmp_path: Path) -> ScheduleSimulation:
     return ScheduleSimulation(tmp_path)

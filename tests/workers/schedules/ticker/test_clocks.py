@@ -1,4 +1,4 @@
-"""Nights without a ticker, clocks that jump, and cursors that are lost: nothing runs twice."""
+"""Nights without a ticker, clocks that jump, and lost cursors: no date runs twice."""
 
 from __future__ import annotations
 
@@ -17,75 +17,75 @@ MINUTE = timedelta(minutes=1)
     ("policy", "wanted"),
     [("none", ["skipped"] * 4), ("latest", ["skipped"] * 3 + ["promoted"]), ("all", ["skipped"] + ["promoted"] * 3)],
 )
-def test_nobody_was_there_for_four_nights(scene: ScheduleSimulation, policy: str, wanted: list[str]) -> None:
-    scene.declare(catch_up=policy, catch_up_limit=3)
-    scene.clock.advance(days=4, hours=-1)
-    scene.finish_runs()
-    assert list(scene.states().values()) == wanted
-    skipped = [run for run in scene.runs() if run.state == "skipped"]
-    assert all(run.why == "missed" and "nobody was there" in run.reason for run in skipped)
-    scene.tick_nights(5, 5)
-    assert list(scene.states().values()) == [*wanted, "promoted"]
+def test_nobody_was_there_for_four_nights(simulation: ScheduleSimulation, policy: str, wanted: list[str]) -> None:
+    simulation.declare(catch_up=policy, catch_up_limit=3)
+    simulation.clock.advance(days=4, hours=-1)
+    simulation.finish_runs()
+    assert list(simulation.states().values()) == wanted
+    skipped = [run for run in simulation.runs() if run.state == "skipped"]
+    assert all(run.why == "missed" and "no scheduler was running" in run.reason for run in skipped)
+    simulation.tick_nights(5, 5)
+    assert list(simulation.states().values()) == [*wanted, "promoted"]
 
 
-def test_a_year_without_a_ticker_costs_little(scene: ScheduleSimulation) -> None:
-    scene.declare(cron="* * * * *", catch_up="all", catch_up_limit=2, overlap="queue")
-    scene.clock.advance(days=365)
-    scene.ticker().tick()
-    runs = scene.runs()
-    assert len(runs) == 1 + 2 + 6  # all that was skipped, what is caught up, what is on time
+def test_a_year_without_a_ticker_costs_little(simulation: ScheduleSimulation) -> None:
+    simulation.declare(cron="* * * * *", catch_up="all", catch_up_limit=2, overlap="queue")
+    simulation.clock.advance(days=365)
+    simulation.ticker().tick()
+    runs = simulation.runs()
+    assert len(runs) == 1 + 2 + 6  # one for all skipped dates, two caught up, six on time
     assert runs[0].until is not None
     assert (runs[0].date, runs[0].until + MINUTE) == (datetime(2026, 1, 1, 0, 1, tzinfo=UTC), runs[1].date)
 
 
-def test_a_clock_that_runs_ahead_begins_nothing_where_the_store_knows_better(scene: ScheduleSimulation) -> None:
-    scene.declare()
-    scene.clock.skew = "the clock of this machine is 86,400 s ahead of that of the store"
-    scene.clock.advance(days=1)
-    scene.ticker().tick()
-    assert scene.runs() == []
-    scene.clock.advance(days=-1)
-    scene.clock.skew = ""
-    scene.clock.advance(hours=3, minutes=30)
-    scene.ticker().tick()
-    assert scene.states() == {"01-01 03:30": "submitted"}
+def test_a_clock_that_runs_ahead_begins_nothing_where_the_store_knows_better(simulation: ScheduleSimulation) -> None:
+    simulation.declare()
+    simulation.clock.skew = "the clock of this machine is 86,400 s ahead of that of the store"
+    simulation.clock.advance(days=1)
+    simulation.ticker().tick()
+    assert simulation.runs() == []
+    simulation.clock.advance(days=-1)
+    simulation.clock.skew = ""
+    simulation.clock.advance(hours=3, minutes=30)
+    simulation.ticker().tick()
+    assert simulation.states() == {"01-01 03:30": "submitted"}
 
 
 @pytest.mark.parametrize("policy", ["none", "latest", "all"])
 @pytest.mark.parametrize("ahead", [0.98, 1, 40, 400])
-def test_a_clock_that_jumps_there_and_back(scene: ScheduleSimulation, policy: str, ahead: float) -> None:
-    """No date is run twice, and each one that comes in true time has its run, whatever the wrong clock decided."""
-    scene.declare(catch_up=policy, catch_up_limit=3)
-    scene.tick_nights(1, 2)
-    scene.clock.advance(days=ahead)
-    scene.tick_until(until=scene.clock.time + timedelta(hours=1), step=10 * MINUTE)
-    scene.tick_nights(3, 7)
-    runs = {run.date: run for run in scene.runs()}
+def test_a_clock_that_jumps_there_and_back(simulation: ScheduleSimulation, policy: str, ahead: float) -> None:
+    """No date is run twice, and every date is run at its true time, whatever the wrong clock decided."""
+    simulation.declare(catch_up=policy, catch_up_limit=3)
+    simulation.tick_nights(1, 2)
+    simulation.clock.advance(days=ahead)
+    simulation.tick_until(until=simulation.clock.time + timedelta(hours=1), step=10 * MINUTE)
+    simulation.tick_nights(3, 7)
+    runs = {run.date: run for run in simulation.runs()}
     for day in range(1, 8):
         assert runs[datetime(2026, 1, day, 3, 30, tzinfo=UTC)].state in ("promoted", "kept"), day
-    assert Counter(scene.pool.submissions).most_common(1)[0][1] == 1
+    assert Counter(simulation.pool.submissions).most_common(1)[0][1] == 1
 
 
-def test_a_clock_that_jumps_back_runs_nothing_again(scene: ScheduleSimulation) -> None:
-    scene.declare()
-    scene.tick_nights(1, 9)
-    before = scene.runs()
-    scene.tick_nights(3, 9)
-    assert scene.runs() == before
-    assert len(scene.pool.submissions) == 9
-    scene.tick_nights(10, 10)
-    assert len(scene.runs()) == 10
+def test_a_clock_that_jumps_back_runs_nothing_again(simulation: ScheduleSimulation) -> None:
+    simulation.declare()
+    simulation.tick_nights(1, 9)
+    before = simulation.runs()
+    simulation.tick_nights(3, 9)
+    assert simulation.runs() == before
+    assert len(simulation.pool.submissions) == 9
+    simulation.tick_nights(10, 10)
+    assert len(simulation.runs()) == 10
 
 
-def test_a_lost_cursor_is_only_work(scene: ScheduleSimulation) -> None:
-    scene.declare()
-    scene.tick_nights(1, 3)
-    assert read_cursor(scene.root, "nightly") == datetime(2026, 1, 3, 3, 30, tzinfo=UTC)
-    before = scene.runs()
-    scene.root.delete("schedules/cursors/nightly.json")
-    scene.ticker().tick()
-    assert scene.runs() == before
-    scene.root.put("schedules/cursors/nightly.json", b"nonsense")
-    scene.ticker().tick()
-    assert scene.runs() == before
-    assert read_cursor(scene.root, "nightly") == datetime(2026, 1, 3, 3, 30, tzinfo=UTC)
+def test_a_lost_cursor_is_only_work(simulation: ScheduleSimulation) -> None:
+    simulation.declare()
+    simulation.tick_nights(1, 3)
+    assert read_cursor(simulation.root, "nightly") == datetime(2026, 1, 3, 3, 30, tzinfo=UTC)
+    before = simulation.runs()
+    simulation.root.delete("schedules/cursors/nightly.json")
+    simulation.ticker().tick()
+    assert simulation.runs() == before
+    simulation.root.put("schedules/cursors/nightly.json", b"nonsense")
+    simulation.ticker().tick()
+    assert simulation.runs() == before
+    assert read_cursor(simulation.root, "nightly") == datetime(2026, 1, 3, 3, 30, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What each family promises, on the bundled digits and on flat images: laws of its paper, not figures of ours."""
+"""Properties of each family from its paper, tested on the bundled digits and on constant images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @cache
 def digits() -> tuple[Examples, Examples]:
-    """The bundled digits, 8 x 8, in training and held-out ones."""
+    """The bundled digits, 8 x 8, as training images and held-out images."""
     source = load_source("digits")
     assert source.labels_N is not None
     parts = split(len(source), source.labels_N, holdout=0.25, seed=0)
@@ -92,7 +92,7 @@ def test_pre_training_lowers_the_error_of_each_layer_before_fine_tuning_begins()
     first, second = ([record.holdout_terms[name] for record in history[:8]] for name in layers)
     assert first[3] < 0.6 * first[0]
     assert second[7] < 0.75 * second[3]
-    assert first[4:] == pytest.approx([first[3]] * 4, rel=0.05)  # it rests while the second one learns
+    assert first[4:] == pytest.approx([first[3]] * 4, rel=0.05)  # unchanged while the second layer is trained
     assert not any(record.best for record in history[:7])
     whole = [record.holdout_terms["reconstruction"] for record in history]
     assert min(whole[8:]) < whole[7] < whole[3]
@@ -145,7 +145,7 @@ def test_noise_is_of_the_kind_and_amount_asked_for(noise: str, amount: float) ->
 def test_adversarial_codes_match_the_prior_better_than_plain_ones() -> None:
     adversarial = held_out_codes(trained_on_digits(config_of("adversarial"), epochs=14))
     plain = held_out_codes(trained_on_digits(config_of("stacked"), epochs=14))
-    scaled = (plain - plain.mean(axis=0)) / plain.std(axis=0)  # even with its moments set right
+    scaled = (plain - plain.mean(axis=0)) / plain.std(axis=0)  # also after standardising the codes
     distances = [squared_mmd(torch.from_numpy(z_BD)).item() for z_BD in (adversarial, plain, scaled)]
     assert distances[0] < 0.2 * distances[1]
     draws = torch.randn(len(plain), 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -215,7 +215,7 @@ def test_the_gradient_penalty_flattens_the_decoder() -> None:
     assert slopes[0] < 0.6 * slopes[1]
 
 
-def test_the_slope_of_the_decoder_is_estimated_rightly() -> None:
+def test_the_norm_of_the_jacobian_is_estimated_correctly() -> None:
     config = config_of("regularized", decoder_penalty="gradient")
     assert isinstance(config, RegularizedConfig)
     network = RegularizedAutoencoder(config, TrainSettings()).eval()

@@ -1,4 +1,4 @@
-"""Losses added to those of a family: each does what it is for, and none breaks what holds without it."""
+"""The sharpening losses: their effect, and that training with them still resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Slopes(nn.Module):
-    """Feature maps that are known: differences of neighbours across and down."""
+    """Known feature maps: horizontal and vertical differences of neighbouring pixels."""
 
     def maps(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         return x_BCHW.diff(dim=2), x_BCHW.diff(dim=3)
@@ -80,10 +80,10 @@ def test_neither_term_trains_the_others_network() -> None:
     sharpening.training_loss(x_BCHW, output_BCHW, PATCH_LOSS_START).backward()  # type: ignore[no-untyped-call]
     assert output_BCHW.grad is not None
     mine = {name: weight.grad for name, weight in sharpening.discriminator.named_parameters()}
-    deceived = 3.0 * nn.functional.softplus(-sharpening.discriminator(output_BCHW)).sum() / len(x_BCHW)
-    (alone_BCHW,) = torch.autograd.grad(deceived, output_BCHW)
+    generator_loss = 3.0 * nn.functional.softplus(-sharpening.discriminator(output_BCHW)).sum() / len(x_BCHW)
+    (alone_BCHW,) = torch.autograd.grad(generator_loss, output_BCHW)
     torch.testing.assert_close(output_BCHW.grad, alone_BCHW)
-    for weight in (0.0, 100.0):  # what the family pays does not reach the discriminator
+    for weight in (0.0, 100.0):  # the weight of the family's term does not affect the discriminator
         other = SharpeningLosses(SETTINGS.model_copy(update={"patch_loss": weight or 1.0}), 1)
         other.load_state_dict(sharpening.state_dict())
         other.training_loss(x_BCHW, output_BCHW.detach(), 1.0).backward()  # type: ignore[no-untyped-call]
@@ -105,12 +105,12 @@ def test_a_resumed_sharpened_run_ends_with_the_same_bits(
             raise Killed
 
     settings = SETTINGS.model_copy(update={"feature_loss": 5.0, "patch_loss": 1.0})
-    undisturbed = train_autoencoder(config, settings, TRAIN, HOLDOUT, features=Slopes())
+    uninterrupted = train_autoencoder(config, settings, TRAIN, HOLDOUT, features=Slopes())
     with pytest.raises(Killed):
         train_autoencoder(config, settings, TRAIN, HOLDOUT, features=Slopes(), checkpoint=tmp_path / "c", on_epoch=kill)
     resumed = train_autoencoder(config, settings, TRAIN, HOLDOUT, features=Slopes(), checkpoint=tmp_path / "c")
-    assert state_of(resumed) == state_of(undisturbed)
-    assert resumed.history == undisturbed.history
+    assert state_of(resumed) == state_of(uninterrupted)
+    assert resumed.history == uninterrupted.history
     assert [record.best for record in resumed.history] == [False] * 4 + [True]
 
 

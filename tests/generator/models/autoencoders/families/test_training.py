@@ -1,4 +1,4 @@
-"""What holds for every family: it learns, repeats itself, resumes to the same bits, and fits its bundle's networks."""
+"""Every family: it learns, resumes to the same bits, and gives networks that a bundle can load."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def config_of(variant: dict[str, Any], size: int = 8, channels: int = 1) -> Auto
 
 
 def stripes(count: int, size: int = 8, channels: int = 1, seed: int = 0) -> Examples:
-    """Waves across (label 0) or down (label 1) the image, of some phase."""
+    """Horizontal (label 0) or vertical (label 1) waves with a random phase."""
     rng = np.random.default_rng(seed)
     labels_N, phase_N1 = np.arange(count) % 2, rng.uniform(0.0, 2.0 * np.pi, (count, 1))
     wave_NS = 127.5 + 127.5 * np.sin(np.arange(size) * 1.2 + phase_N1)
@@ -69,14 +69,14 @@ def test_a_resumed_run_of_any_family_ends_with_the_same_bits(tmp_path: Path, var
         if record.epoch == 1:
             raise Killed
 
-    undisturbed = run(variant)
+    uninterrupted = run(variant)
     with pytest.raises(Killed):
         run(variant, checkpoint=tmp_path / "c", on_epoch=kill)
     epochs: list[int] = []
     resumed = run(variant, checkpoint=tmp_path / "c", on_epoch=lambda record: epochs.append(record.epoch))
     assert epochs == [2, 3]
-    assert weights(resumed) == weights(undisturbed)
-    assert resumed.history == undisturbed.history
+    assert weights(resumed) == weights(uninterrupted)
+    assert resumed.history == uninterrupted.history
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A build that was begun in one environment, and the workers that write it before and after that one was left."""
+"""Fixtures: a build that was started in one environment, and workers of this and of a second environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.epochs import NEW, OLD, SMALL, EpochWorker
 
 @pytest.fixture
 def kind() -> str:
-    """Where the build lies; the laws that rest on a store's conditional writes are tried on all of them."""
+    """The kind of store that holds the build; laws that depend on conditional writes are tested on all kinds."""
     return "memory"
 
 
@@ -30,7 +30,7 @@ def store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def location(store: Store) -> BuildLocation:
-    """A build of three shards that has begun in the environment ``OLD``."""
+    """A build of three shards that was started in the environment ``OLD``."""
     spec = SMALL.spec("memory://unused")
     found = BuildLocation(store.at("small"), "small", spec.recipe, spec.recipe.canonical())
     begin(found)
@@ -50,13 +50,13 @@ def new(location: BuildLocation) -> EpochWorker:
 
 @pytest.fixture
 def half() -> bool:
-    """Whether the old worker died between the archive and the receipt of shard 1, before its environment was left."""
+    """Whether the old worker died between archive and receipt of shard 1, before the second epoch was opened."""
     return False
 
 
 @pytest.fixture
 def moved(old: EpochWorker, half: bool) -> BuildLocation:
-    """``location`` in its second epoch, which ``NEW`` has begun."""
+    """``location`` in its second epoch, whose environment is ``NEW``."""
     if half:
         old.write_without_receipt(1)
     open_epoch(old.location.store)

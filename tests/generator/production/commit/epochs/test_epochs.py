@@ -1,4 +1,4 @@
-"""Environment epochs on every store: who may write, who wins, and what a damaged document says."""
+"""Environment epochs on every store: which worker may write, concurrent opening, and damaged documents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_first_worker_fixes_the_environment_and_others_are_refused(location:
 @on_every_store
 def test_a_new_epoch_is_for_anybody_but_the_environment_that_was_left(location: BuildLocation) -> None:
     assert open_epoch(location.store) == 1
-    with pytest.raises(EnvironmentMismatch, match="opened to leave"):
+    with pytest.raises(EnvironmentMismatch, match="epoch 1 of this build replaces"):
         fix_environment(location.store, OLD)
     assert fix_environment(location.store, NEW).number == 1
     assert fix_environment(location.store, NEW).number == 1

@@ -1,4 +1,4 @@
-"""Shards taken over in a new epoch, on every store: no late writer harms what is finished, nobody takes in a circle."""
+"""Takeover of shards in a new epoch, on every store: late writers harm nothing, and takeovers end."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ def test_equal_bytes_of_a_dead_worker_are_adopted_under_the_new_environment(
 def test_a_late_receipt_of_the_old_epoch_counts_and_ends_the_new_ones_attempt(
     old: EpochWorker, new: EpochWorker, moved: BuildLocation
 ) -> None:
-    old.publish(1)  # it was on its way when the epoch was opened
+    old.publish(1)  # it was being written when the epoch was opened
     assert new.publish(1) == old.make_shard(1).receipt
     assert is_whole(moved, 1)
     assert finished_shards(moved) == {1}
 
 
 @on_every_store
-def test_a_zombie_of_the_old_epoch_that_comes_after_the_receipt_changes_nothing(
+def test_a_late_worker_of_the_old_epoch_changes_nothing_after_the_receipt(
     old: EpochWorker, new: EpochWorker, moved: BuildLocation
 ) -> None:
     new.publish(1)
-    assert old.publish(1) == new.make_shard(1).receipt  # the shard is done, if not by us
+    assert old.publish(1) == new.make_shard(1).receipt  # the shard was finished by another worker
     assert is_whole(moved, 1)
 
 
 @on_every_store
-def test_a_zombie_that_comes_before_the_receipt_leaves(
+def test_a_late_worker_of_the_old_epoch_stops_before_the_receipt(
     old: EpochWorker, new: EpochWorker, moved: BuildLocation
 ) -> None:
     new.write_without_receipt(1)
@@ -92,9 +92,9 @@ def test_a_whole_old_worker_between_any_two_writes_of_a_new_one(
         with suppress(EnvironmentMismatch):
             old.publish(1)
 
-    new_place = replace(moved, store=InterruptedStore(moved.store, step, zombie))
-    stands = publish_shard(new_place, new.make_shard(1))
-    assert stands == read_receipt(moved, 1)
+    new_location = replace(moved, store=InterruptedStore(moved.store, step, zombie))
+    stored = publish_shard(new_location, new.make_shard(1))
+    assert stored == read_receipt(moved, 1)
     assert is_whole(moved, 1)
 
 
@@ -103,9 +103,9 @@ def test_a_whole_old_worker_between_any_two_writes_of_a_new_one(
 def test_a_whole_new_worker_between_any_two_writes_of_an_old_one(
     old: EpochWorker, new: EpochWorker, moved: BuildLocation, step: int
 ) -> None:
-    old_place = replace(moved, store=InterruptedStore(moved.store, step, lambda: new.publish(1) and None))
+    old_location = replace(moved, store=InterruptedStore(moved.store, step, lambda: new.publish(1) and None))
     try:
-        publish_shard(old_place, old.make_shard(1))
+        publish_shard(old_location, old.make_shard(1))
     except EnvironmentMismatch:
         new.publish(1)
     assert is_whole(moved, 1)
@@ -166,16 +166,16 @@ def test_a_receipt_under_another_number_is_no_receipt(old: EpochWorker) -> None:
         read_receipt(old.location, 2)
 
 
-def test_two_who_take_over_in_turn_end_in_a_typed_error_and_not_in_a_circle(old: EpochWorker, new: EpochWorker) -> None:
+def test_alternating_takeovers_end_in_a_typed_error(old: EpochWorker, new: EpochWorker) -> None:
     location = old.location
     made = new.make_shard(1)
 
-    class Restless(InterruptedStore):
+    class EverChangingStore(InterruptedStore):
         def replace(self, key: str, data: bytes, etag: str) -> str:
             self._store.put(key, secrets.token_bytes(8))
             return self._store.replace(key, data, etag)
 
     old.write_without_receipt(1)
     files = {made.receipt.shard.key: made.archive}
-    with pytest.raises(Exception, match="holds still"):
-        take_over(Restless(location.store, 0, lambda: None), made.receipt, files)
+    with pytest.raises(Exception, match="no other writer changes"):
+        take_over(EverChangingStore(location.store, 0, lambda: None), made.receipt, files)

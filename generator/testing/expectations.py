@@ -1,0 +1,68 @@
+"""How a check says what a store did: one plain sentence, with the call and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from generator.errors import LatentmillError
+from generator.store import ObjectInfo
+
+_SHORT_BYTES = 24
+_SHORT_TEXT = 300
+
+
+class Violation(AssertionError):
+    """A store did not do what ``generator.store.base.Store`` promises; the text says what it did."""
+
+
+class Refusal:
+    """The error that ``expect_refusal`` has seen."""
+
+    error: LatentmillError
+
+
+def expect(condition: bool, found: str) -> None:
+    """Raises ``Violation(found)`` unless the condition holds."""
+    __tracebackhide__ = True
+    if not condition:
+        raise Violation(found)
+
+
+def expect_equal(call: str, got: object, expected: object) -> None:
+    """Raises ``Violation`` unless ``call`` gave what was expected."""
+    __tracebackhide__ = True
+    if got != expected:
+        raise Violation(f"{call} gave {describe(got)}, expected {describe(expected)}")
+
+
+def expect_object(call: str, info: ObjectInfo | None) -> ObjectInfo:
+    """What ``head`` told of an object that is there. Raises ``Violation`` for ``None``."""
+    __tracebackhide__ = True
+    if info is None:
+        raise Violation(f"{call} gave None, expected the facts of an object")
+    return info
+
+
+@contextmanager
+def expect_refusal(error: type[LatentmillError], call: str) -> Iterator[Refusal]:
+    """The block has to raise ``error``; ``call`` describes what is tried in it."""
+    __tracebackhide__ = True
+    refusal = Refusal()
+    try:
+        yield refusal
+    except error as raised:
+        refusal.error = raised
+        return
+    except Exception as other:
+        found = f"{call} raised {type(other).__name__} ({other}), expected {error.__name__}"
+        raise Violation(found) from other
+    raise Violation(f"{call} was not refused, expected {error.__name__}")
+
+
+def describe(value: object) -> str:
+    """``value`` as a sentence shows it: long byte strings by their length, long lists by their beginning."""
+    if isinstance(value, bytes) and len(value) > _SHORT_BYTES:
+        return f"{len(value):,} bytes"
+    text = repr(value)
+    return text if len(text) <= _SHORT_TEXT else f"{text[:_SHORT_TEXT]}..."

@@ -1,0 +1,84 @@
+"""One run of the state machine: its examples, what it may take for granted, and the shortest failure so far."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+from generator.store import Store
+from generator.testing.contents import content_of
+from generator.testing.expectations import Violation
+from generator.testing.killed_writer import KilledWriter, WriteJob
+
+LARGE_BYTES = 4 * 2**20  # long enough to write to be killed meanwhile
+SHRINK_SECONDS = 20.0
+_MEASURED_WRITES = 3
+_QUICK_SECONDS = 0.2  # to start a writer, write and read
+
+
+class StatesViolation(Violation):
+    """A sequence of operations after which a store is not as it should be; the shortest that was found."""
+
+    def __init__(self, found: str, steps: tuple[str, ...]) -> None:
+        self.found, self.steps = found, steps
+        super().__init__("\n".join([found, *(f"  {number}. {step}" for number, step in enumerate(steps, 1))]))
+
+
+class ShrunkEnough(BaseException):
+    """Ends a run in which a failure was found some time ago: no ``Exception``, so that Hypothesis lets it pass."""
+
+
+@dataclass
+class StatesRun:
+    """What the examples of one run share."""
+
+    root: Store
+    writer: KilledWriter | None  # None: no other process reaches these objects, so answers are lost instead
+    ordered: bool = True  # False: compare lists without regard to their order
+    exact_children: bool = True  # False: do not compare children
+    kill_window: float = 0.0  # seconds: a little more than a large write takes
+    kills_an_example: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    failure: StatesViolation | None = None
+    _numbers: Iterator[int] = field(default_factory=count)
+    _first_failed: float = 0.0
+
+    def measure(self) -> None:
+        """Write in another process, unkilled, to know how long that takes. Raises ``Violation``."""
+        if self.writer is None:
+            return
+        store, seconds, began = self.next_store(), list[float](), time.monotonic()
+        for number in range(_MEASURED_WRITES):
+            outcome = self.writer.write(store, WriteJob("put", "measured", number, LARGE_BYTES))
+            if outcome.failed:
+                raise Violation(f"put in another process raised {outcome.failed}")
+            if store.get("measured") != content_of(number, LARGE_BYTES):
+                raise Violation("get gave other bytes than another process has put")
+            seconds.append(outcome.seconds)
+        store.delete("measured")
+        self.kill_window = 1.2 * sorted(seconds)[_MEASURED_WRITES // 2]
+        is_quick = (time.monotonic() - began) / _MEASURED_WRITES < _QUICK_SECONDS
+        self.kills_an_example = 3 if is_quick else 1
+
+    def next_store(self) -> Store:
+        """An empty store for the next example."""
+        return self.root.at(f"example-{next(self._numbers):05d}")
+
+    @contextmanager
+    def observe(self, steps: list[str]) -> Iterator[None]:
+        """What fails in the block is the failure of this run, if no shorter one is known."""
+        if self.failure is not None and time.monotonic() - self._first_failed > SHRINK_SECONDS:
+            raise ShrunkEnough
+        try:
+            yield
+        except Exception as failed:
+            if self.failure is None:
+                self._first_failed = time.monotonic()
+            if self.failure is None or len(steps) <= len(self.failure.steps):
+                found = str(failed) if isinstance(failed, Violation) else f"it raised {type(failed).__name__}: {failed}"
+                self.failure = StatesViolation(found, tuple(steps))
+            raise

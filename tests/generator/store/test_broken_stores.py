@@ -1,0 +1,126 @@
+"""The contract is tested itself: stores that break one promise each are found, whole ones are not."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from generator.errors import StoreError
+from generator.store import Store, open_store
+from generator.testing import StoreContract, Violation, check_states, states_run
+from generator.testing.runner import run_checks
+from tests.support import broken_stores as broken
+
+BROKEN = [
+    (broken.CreateOverwrites, "a create never overwrites"),
+    (broken.ReplaceTakesAnyEtag, "a replace needs the version it read"),
+    (broken.ReplaceTakesAnyEtag, "a replace needs the version of its own object"),
+    (broken.ReplaceMakesWhatIsGone, "what is gone has changed"),
+    (broken.ChecksBeforeItCreates, "of many creators one wins"),
+    (broken.ChecksBeforeItReplaces, "of many replacers one wins"),
+    (broken.EtagOfTheKey, "versions written in a row have different etags"),
+    (broken.EtagOfTheKey, "a replace needs the version it read"),
+    (broken.EtagOfItsOwn, "every write gives the etag that head and list tell"),
+    (broken.DeleteOfNothingRaises, "a delete of nothing is fine"),
+    (broken.DeleteDoesNothing, "a delete of nothing is fine"),
+    (broken.DeleteTakesDirectories, "a directory is no object"),
+    (broken.ListIsUnordered, "lists are ascending"),
+    (broken.ListEndsWithAPage, "lists do not end with a page"),
+    (broken.ListTakesWholeDirectories, "lists are whole"),
+    (broken.ChildrenNameWhatWas, "a directory without objects is no child"),
+    (broken.ChildrenNameObjects, "children are directories"),
+    (broken.MissingIsAKeyError, "what is missing is said by name"),
+    (broken.MissingIsEmpty, "what is missing is said by name"),
+    (broken.RangeIncludesItsEnd, "a range is a slice"),
+    (broken.GetHasNoLimit, "a larger object than expected is not read"),
+    (broken.KeysAreUnchecked, "hostile keys are refused everywhere"),
+    (broken.CaseIsLost, "upper and lower case are two keys"),
+    (broken.PrefixIsForgotten, "a store below a prefix sees only that"),
+    (broken.ReadsAreStale, "a put writes whatever is there"),
+    (broken.WritesInHalves, "readers see whole versions"),
+    (broken.VanishesMeanwhile, "readers see whole versions"),
+    (broken.ProbeStays, "proving writability leaves nothing"),
+    (broken.TimesAreLocal, "what is created is read back"),
+    (broken.PickledElsewhere, "a pickled store is the same store"),
+]
+IN_SEQUENCES = [
+    broken.CreateOverwrites,
+    broken.ReplaceTakesAnyEtag,
+    broken.EtagOfTheKey,
+    broken.DeleteOfNothingRaises,
+    broken.ListIsUnordered,
+    broken.ChildrenNameWhatWas,
+    broken.RangeIncludesItsEnd,
+    broken.ReadsAreStale,
+]
+Kind = type[broken.WrappedStore]
+
+
+def memory_store(kind: Kind) -> broken.WrappedStore:
+    return kind(open_store(f"memory://space-{uuid.uuid4().hex}/some"))
+
+
+@pytest.fixture
+def _short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states_run, "SHRINK_SECONDS", 1.0)
+
+
+@pytest.mark.parametrize(("kind", "check"), BROKEN, ids=lambda part: getattr(part, "__name__", part))
+def test_a_broken_store_is_found(kind: Kind, check: str) -> None:
+    store = memory_store(kind)
+    test: Callable[[object], None] = getattr(StoreContract(), "test_" + check.replace(" ", "_"))
+    with pytest.raises((Violation, StoreError, LookupError)) as found:
+        test(store)
+    assert str(found.value)
+
+
+def test_a_store_that_forgets_unfinished_writes_is_found(tmp_path: Path) -> None:
+    class Contract(StoreContract):
+        def leave_unfinished_write(self, store: Store, key: str) -> bool:
+            assert isinstance(store, broken.ForgetsPartialWrites)
+            return super().leave_unfinished_write(store.inner, key)
+
+    with pytest.raises(Violation, match="the number of unfinished writes"):
+        Contract().test_unfinished_writes_are_told_and_removed(broken.ForgetsPartialWrites(open_store(str(tmp_path))))
+
+
+def test_a_whole_store_passes_inside_a_wrapper_too() -> None:
+    store = memory_store(broken.WrappedStore)
+    results = list(run_checks(store, lambda url: broken.WrappedStore(open_store(url)), examples=5))
+    assert [(result.check, result.found) for result in results if result.status == "failed"] == []
+    assert len(results) > 30
+
+
+@pytest.mark.usefixtures("_short_shrinking")
+@pytest.mark.parametrize("kind", IN_SEQUENCES)
+def test_a_broken_store_is_found_by_random_sequences(kind: Kind) -> None:
+    with pytest.raises(states_run.StatesViolation) as found:
+        check_states(memory_store(kind), examples=60)
+    assert found.value.steps
+
+
+@pytest.mark.usefixtures("_short_shrinking")
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [(broken.WritesInPlace, "neither what was there before"), (broken.LocksForEver, "after a writer of it was killed")],
+)
+def test_a_store_that_a_killed_writer_harms_is_found(kind: Kind, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(states_run.StatesViolation, match=sentence) as found:
+        check_states(kind(open_store(str(tmp_path / "root"))), examples=40)
+    assert any("in a process killed after" in step for step in found.value.steps)
+
+
+def test_what_was_not_in_order_is_not_compared_again() -> None:
+    store = memory_store(broken.ListIsUnordered)
+    results = {result.check: result for result in run_checks(store, broken_by_url, examples=10)}
+    assert [check for check, result in results.items() if result.status == "failed"] == ["lists are ascending"]
+    last = list(results.values())[-1]
+    assert (last.part, last.status) == ("states", "ok")
+    assert last.found.endswith("not compared, because it failed above: order")
+
+
+def broken_by_url(url: str) -> broken.WrappedStore:
+    return broken.ListIsUnordered(open_store(url))

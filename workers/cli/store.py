@@ -1,0 +1,96 @@
+"""The commands below `latentmill store`: does a store do what latentmill asks of it?"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from generator.errors import SettingsError, StoreError
+from workers.cli.output import json_option
+
+if TYPE_CHECKING:
+    from generator.testing.runner import CheckResult
+
+_PARTS = ("contract", "states")  # as generator.testing.runner has them
+_LABELS = {"ok": ("ok", "green"), "failed": ("FAILED", "red"), "skipped": ("skipped", "yellow")}
+_MAX_FOUND = 500  # characters of a sentence on one line
+
+
+@click.group("store")
+def store_command() -> None:
+    """Stores: where bundles, builds and datasets lie."""
+
+
+@store_command.command("test")
+@click.argument("url")
+@click.option("--examples", default=25, show_default=True, type=click.IntRange(1, 10_000), help="Random sequences.")
+@click.option("--only", type=click.Choice(_PARTS), help="The contract, or the random sequences of operations.")
+@json_option
+def test_command(url: str, examples: int, only: str | None, as_json: bool) -> None:
+    """Test whether the store at URL keeps the contract: conditional writes, whole objects, lists, interrupted writers.
+
+    URL is a directory, s3://bucket/prefix with the S3 settings of the environment, or memory://name. Everything is
+    written below a random prefix of its own, which is removed afterwards, and no other object is touched. The random
+    sequences kill processes in the middle of a write. Exit code 1 if any check failed, 2 if the store cannot be used.
+    """
+    runner = _load_runner()
+    from generator.store import absolute_url, open_store
+    from generator.testing.temporary_prefix import temporary_prefix
+    from workers.settings import load_settings
+
+    place, began = absolute_url(url), time.monotonic()
+    open_url = partial(open_store, s3=load_settings().s3)
+    with ExitStack() as stack:
+        try:
+            below = stack.enter_context(temporary_prefix(open_url(place)))
+        except StoreError as away:  # there is no store at this URL, or none for us: the URL is wrong, not the store
+            away.exit_code = 2
+            raise
+        if not as_json:
+            click.echo(f"testing {place} below {below.url}")
+        results = []
+        for result in runner.run_checks(below, open_url, parts=(only,) if only else _PARTS, examples=examples):
+            results.append(result)
+            if not as_json:
+                _show_result(result)
+    _finish(place, results, time.monotonic() - began, as_json=as_json)
+
+
+def _load_runner() -> Any:
+    """``generator.testing.runner``; it needs what only the extra ``testing`` installs. Raises ``SettingsError``."""
+    try:
+        from generator.testing import runner
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("hypothesis", "pytest"):
+            raise
+        hint = "pip install 'latentmill[testing]'"
+        raise SettingsError(
+            "store test", "the packages of the extra `testing`", f"no {missing.name}", hint
+        ) from missing
+    return runner
+
+
+def _show_result(result: CheckResult) -> None:
+    label, colour = _LABELS[result.status]
+    found = textwrap.shorten(result.found, _MAX_FOUND, placeholder=" ...")
+    click.echo(f"{click.style(f'{label:<9}', colour)}{result.check}{': ' if found else ''}{found}")
+    for number, step in enumerate(result.steps, 1):
+        click.echo(f"{'':<9}{number:>3}. {step}")
+
+
+def _finish(place: str, results: list[CheckResult], seconds: float, *, as_json: bool) -> None:
+    counts = {status: sum(result.status == status for result in results) for status in _LABELS}
+    if as_json:
+        facts = {"store": place, "passed": not counts["failed"], "seconds": round(seconds, 1), "counts": counts}
+        click.echo(json.dumps(facts | {"checks": [result.facts() for result in results]}, indent=2))
+    else:
+        skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+        click.echo(f"{counts['ok']} ok, {counts['failed']} failed{skipped}, in {seconds:.1f} s")
+    if counts["failed"]:
+        raise click.exceptions.Exit(1)
