@@ -11,7 +11,7 @@ from typing import Any
 from generator.drafts import JobDraft, check_bundle_fits, find_bundle, parse_draft, read_draft, resolve_draft
 from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
 from generator.models.bundle import push, read_info
-from generator.production.commit import BuildLocation, begin, locate_build, open_epoch
+from generator.production.commit import BuildLocation, begin_build, locate_build, open_epoch
 from generator.production.pipeline.run_costs import Pace, pace
 from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.spec.plan import Plan
@@ -73,7 +73,7 @@ class Client:
             self._pool.root.check_writable()
             location.store.check_writable()
             push(bundle, self._pool.root)
-            begin(location)
+            begin_build(location)
             self._open_job(job)
         except BaseException:
             with suppress(BrokerUnavailable):

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from generator.models.bundle import Bundle
-from generator.production.commit import BuildLocation, begin, find_manifest, finished_shards, fix_environment
+from generator.production.commit import BuildLocation, begin_build, find_manifest, finished_shards, fix_environment
 from generator.production.commit.finish import finish_build
 from generator.production.pipeline.decoders import CompileOptions, open_decoder
 from generator.production.pipeline.run_record import RunRecord
@@ -65,7 +65,7 @@ def build_with(
 ) -> Manifest:
     """Like ``build``, with a ``maker`` that is already open: a resident decoder can serve several builds."""
     location.store.check_writable()
-    begin(location)
+    begin_build(location)
     fix_environment(location, maker.environment)
     _make_missing_shards(location, maker, on_progress)
     return finish_build(location, bundle.info)

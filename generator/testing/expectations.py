@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 from generator.errors import LatentmillError
 from generator.store import ObjectInfo
 
 _SHORT_BYTES = 24
 _SHORT_TEXT = 300
+_PATIENCE_SECONDS = 30.0
 
 
 class Violation(AssertionError):
@@ -58,6 +60,26 @@ def expect_refusal(error: type[LatentmillError], call: str) -> Iterator[Refusal]
         found = f"{call} raised {type(other).__name__} ({other}), expected {error.__name__}"
         raise Violation(found) from other
     raise Violation(f"{call} was not refused, expected {error.__name__}")
+
+
+def within_patience(call: str, act: Callable[[], str]) -> str:
+    """What ``act`` returns. Raises ``Violation`` if it fails, or has not returned after half a minute."""
+    given: list[str | Exception] = []
+
+    def attempt() -> None:
+        try:
+            given.append(act())
+        except Exception as error:
+            given.append(error)
+
+    thread = Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_SECONDS)
+    if not given:
+        raise Violation(f"{call} did not return within {_PATIENCE_SECONDS:.0f} s")
+    if isinstance(given[0], Exception):
+        raise Violation(f"{call} raised {type(given[0]).__name__}: {given[0]}") from given[0]
+    return given[0]
 
 
 def describe(value: object) -> str:

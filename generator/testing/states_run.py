@@ -16,6 +16,7 @@ from generator.testing.killed_writer import KilledWriter, WriteJob
 
 LARGE_BYTES = 4 * 2**20  # long enough to write to be killed meanwhile
 SHRINK_SECONDS = 20.0
+_GOLDEN_RATIO = 0.618034
 _MEASURED_WRITES = 3
 _QUICK_SECONDS = 0.2  # to start a writer, write and read
 
@@ -41,10 +42,11 @@ class StatesRun:
     ordered: bool = True  # False: compare lists without regard to their order
     exact_children: bool = True  # False: do not compare children
     kill_window: float = 0.0  # seconds: a little more than a large write takes
-    kills_an_example: int = 0
+    kills_an_example: int = 0  # at most
     counts: Counter[str] = field(default_factory=Counter)
     failure: StatesViolation | None = None
     _numbers: Iterator[int] = field(default_factory=count)
+    _kills: Iterator[int] = field(default_factory=lambda: count(1))
     _first_failed: float = 0.0
 
     def measure(self) -> None:
@@ -67,6 +69,10 @@ class StatesRun:
     def next_store(self) -> Store:
         """An empty store for the next example."""
         return self.root.at(f"example-{next(self._numbers):05d}")
+
+    def next_kill_moment(self) -> float:
+        """Seconds after the beginning of a write; over the run the moments fill the window evenly."""
+        return next(self._kills) * _GOLDEN_RATIO % 1.0 * self.kill_window
 
     @contextmanager
     def observe(self, steps: list[str]) -> Iterator[None]:

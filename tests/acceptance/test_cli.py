@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.bundles import tiny_bundle
+from tests.support.command_server import run_command
 from workers.cli.main import _MODULES, _SECTIONS, _SUMMARIES
 
 DIGITS = tuple("0123456789")
@@ -33,14 +34,7 @@ class Cli:
 
     def run(self, *words: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         """The finished command; asserts that it ended with ``code`` and printed no traceback."""
-        done = subprocess.run(
-            [sys.executable, "-c", "from workers.cli import main; main()", *words],
-            cwd=self.home,
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        done = run_command([*words], cwd=self.home, env=self.environment | environment, timeout=240)
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
         assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

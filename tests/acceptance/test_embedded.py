@@ -245,7 +245,7 @@ def test_a_demo_that_is_stopped_leaves_nothing_running(
     demo.process.send_signal(number)
     assert demo.ended() == code, demo.log.read_text()
     assert not list(filter(lives, demo.children))
-    assert "goes on from here" in demo.log.read_text()
+    assert "run the same command again to continue" in demo.log.read_text()
 
 
 def test_the_state_of_a_dead_up_is_no_redis(tmp_path: Path) -> None:

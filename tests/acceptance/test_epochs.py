@@ -21,7 +21,7 @@ from generator.datasets.verification import verify_dataset
 from generator.drafts import parse_draft, resolve_draft
 from generator.errors import EnvironmentMismatch
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.commit import BuildLocation, begin, fix_environment, locate_build, open_epoch
+from generator.production.commit import BuildLocation, begin_build, fix_environment, locate_build, open_epoch
 from generator.production.decoding import ResidentDecoder
 from generator.production.mill import build, produce_shard
 from generator.production.pipeline.shard_maker import open_shard_maker
@@ -49,7 +49,7 @@ def half(tmp_path: Path) -> tuple[BuildLocation, Bundle, Path]:
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(fields))
     location, bundle = locate_build(resolve_draft(parse_draft(fields))[0]), load_bundle(open_store(fields["bundle"]))
-    begin(location)
+    begin_build(location)
     maker = open_shard_maker(location, bundle, ResidentDecoder(bundle, batch=16, dtype="float32", device="cpu"))
     fix_environment(location, maker.environment)
     produce_shard(location, maker, 0, lease="first", on_batch=lambda _: None)

@@ -221,7 +221,7 @@ def test_a_place_with_another_spec_is_refused(service: LiveService, bundle: Path
     fields = service.spec(bundle)
     location = locate_build(resolve_draft(parse_draft(fields))[0], service.settings.s3)
     location.store.create(RECIPE_KEY, b'{"not":"this recipe"}')
-    with pytest.raises(BuildConflict, match="another spec"):
+    with pytest.raises(BuildConflict, match="another recipe"):
         service.client.submit(fields)
     assert service.client.jobs() == []
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from generator.errors import AlreadyExists, Changed, ObjectMissing, SpecError, StoreUnavailable
 from generator.store import ObjectInfo, Store
 from generator.store.base import MAX_OBJECT_BYTES
+from generator.store.partial_writes import HasPartialWrites, PartialWrite, prune_directories
 from generator.store.url import parse_url
 
 
@@ -51,6 +52,12 @@ class WrappedStore(Store):
 
     def check_writable(self) -> None:
         self.inner.check_writable()
+
+    def prune_directories(self) -> None:
+        prune_directories(self.inner)
+
+    def partial_writes(self) -> Iterator[PartialWrite]:
+        return self.inner.partial_writes() if isinstance(self.inner, HasPartialWrites) else iter(())
 
     def at(self, prefix: str) -> Store:
         return type(self)(self.inner.at(prefix))
@@ -164,11 +171,11 @@ class ChildrenNameWhatWas(WrappedStore):
     def children(self, prefix: str = "") -> Iterator[str]:
         return iter(sorted({*self.inner.children(prefix), *self._named.get(f"{self.url}/{prefix}", ())}))
 
-    def create(self, key: str, data: bytes) -> str:
+    def delete(self, key: str) -> None:
         directory, slash, _ = key.partition("/")
-        if slash:
+        if slash and self.inner.head(key):
             self._named.setdefault(f"{self.url}/", set()).add(directory)
-        return self.inner.create(key, data)
+        self.inner.delete(key)
 
 
 class ChildrenNameObjects(WrappedStore):
@@ -275,14 +282,12 @@ class PickledElsewhere(WrappedStore):
 
 
 class ForgetsPartialWrites(WrappedStore):
-    """It says that it knows of interrupted writes, and tells none."""
-
-    def partial_writes(self) -> Iterator[Any]:
+    def partial_writes(self) -> Iterator[PartialWrite]:
         return iter(())
 
 
 class WritesInPlace(WrappedStore):
-    """A directory whose files are written where they lie, piece by piece."""
+    """A directory whose files are overwritten piece by piece."""
 
     def put(self, key: str, data: bytes) -> str:
         path = self._path(key)
@@ -295,12 +300,23 @@ class WritesInPlace(WrappedStore):
         assert info is not None
         return info.etag
 
+    def create(self, key: str, data: bytes) -> str:
+        if self.inner.head(key) is not None:
+            raise AlreadyExists(f"{self.url}/{key}")
+        return self.put(key, data)
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        info = self.inner.head(key)
+        if info is None or info.etag != etag:
+            raise Changed(f"{self.url}/{key}")
+        return self.put(key, data)
+
     def _path(self, key: str) -> Path:
         return Path(parse_url(self.url).root) / key
 
 
 class LocksForEver(WritesInPlace):
-    """A writer that is killed leaves its lock file, and nobody writes any more."""
+    """A writer that is killed leaves its lock file, and no other can write after it."""
 
     def put(self, key: str, data: bytes) -> str:
         lock = self._path(key).parent / ".locked"

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from tests.support.command_server import run_command
+
 CLI = [sys.executable, "-c", "from workers.cli import main; main()"]
 LENIENT_GATES: dict[str, Any] = {
     "copies": None,
@@ -53,15 +55,7 @@ class CliSandbox:
 
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, and check its exit code and that it shows no traceback."""
-        done = subprocess.run(
-            [*CLI, *words],
-            cwd=self.home,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=120,
-        )
+        done = run_command([*words], cwd=self.home, env=self.environment, timeout=120)
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
         assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

@@ -115,7 +115,7 @@ class ManualService:
             device="cpu",
             lease_seconds=1.0,
         )
-        self.client, self.workshop = Client(self.settings), open_ticket_handler(self.settings)
+        self.client, self.ticket_handler = Client(self.settings), open_ticket_handler(self.settings)
 
     def spec(self, name: str = "tiny", **fields: object) -> dict[str, Any]:
         """The fields of a job with two shards; ``fields`` override them."""
@@ -129,12 +129,12 @@ class ManualService:
         """Serve this many tickets, and end every back-off before each; returns their summaries."""
         summaries = []
         for _ in range(tickets):
-            for job in self.workshop.pool.ledger.open_jobs():
+            for job in self.ticket_handler.pool.ledger.open_jobs():
                 self.redis.delete(f"latentmill:committing:{job}")
                 if waiting := self.redis.zrange(f"latentmill:lease:{job}", 0, -1):
                     self.redis.zadd(f"latentmill:lease:{job}", dict.fromkeys(waiting, 0.0))
-                self.workshop.pool.ledger.free_expired(job, 5)
-            summaries.append((handler or self.workshop).serve().summary)
+                self.ticket_handler.pool.ledger.free_expired(job, 5)
+            summaries.append((handler or self.ticket_handler).serve().summary)
         return summaries
 
     def reconcile(self) -> None:

@@ -11,7 +11,7 @@ from generator.models.screening.soft_labels import SoftLabels
 from generator.production.commit import (
     BuildLocation,
     FinishedShard,
-    begin,
+    begin_build,
     fix_environment,
     locate_build,
     publish_shard,
@@ -74,7 +74,7 @@ class SmallBuild:
     def begin(self, destination: str) -> BuildLocation:
         """Publish all shards and fix the environment, without the commit."""
         location = locate_build(self.spec(destination))
-        begin(location)
+        begin_build(location)
         fix_environment(location, ENVIRONMENT)
         for number in range(Plan(location.recipe).shard_count):
             publish_shard(location, self.shard(location, Plan(location.recipe).shard(number)))

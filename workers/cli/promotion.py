@@ -32,8 +32,8 @@ def promote_command(dataset: str, build: str | None, date: str | None, again: bo
     from workers.settings import load_settings
 
     store, named = dataset_at(dataset, load_settings())
-    wanted, when = build or named, parse_moment(date)
-    chosen = match_build(store, wanted) if wanted else newest_build(store)
+    requested, when = build or named, parse_moment(date)
+    chosen = match_build(store, requested) if requested else newest_build(store)
     done = promote(store, chosen, logical_date=when, by=current_user(), again=again)
     if not done.is_current:
         current = done.state.current
@@ -103,7 +103,7 @@ def gate_command(
     from workers.cli.arguments import current_user, dataset_at, match_build, newest_build, parse_moment
     from workers.settings import load_settings
 
-    settings, wanted, when = load_settings(), _read_gates(gates), parse_moment(date)
+    settings, thresholds, when = load_settings(), _read_gates(gates), parse_moment(date)
     store, named = dataset_at(dataset, settings)
     chosen = match_build(store, build or named or "") if build or named else newest_build(store)
     digest = recipe_at(f"{store.url}/builds/{chosen}", settings.s3).bundle
@@ -114,7 +114,7 @@ def gate_command(
         bundle_location = None
     say = (lambda _: None) if as_json else (lambda stage: click.echo(stage, err=True))
     verdict = evaluate_gates(
-        store, chosen, wanted, logical_date=when, bundle=bundle_location, s3=settings.s3, on_stage=say
+        store, chosen, thresholds, logical_date=when, bundle=bundle_location, s3=settings.s3, on_stage=say
     )
     _show_verdict(verdict, as_json=as_json)
     if not verdict.holds:

@@ -54,7 +54,7 @@ def run_command(name: str, date: str | None, fresh: bool, as_json: bool) -> None
     service, stored = find_schedule(name)
     now = datetime.now(UTC)
     run = start_run(service, stored, parse_date(stored.schedule, date, now), now, "hand", fresh=fresh)
-    show(run_facts(run), as_json=as_json, title="begun")
+    show(run_facts(run), as_json=as_json, title="started")
 
 
 @click.command("backfill")
@@ -89,7 +89,7 @@ def backfill_command(name: str, first: str, last: str, dry_run: bool, yes: bool,
     facts = {"name": name, "begun": 0 if dry_run else len(dates), "dry_run": dry_run, "images_each": each}
     found = [schedule.timetable.to_local(date).isoformat(timespec="minutes") for date in dates]
     facts |= {"dates": found} if as_json else {"dates": _abbreviate(found)}
-    show(facts | {"left_alone": len(plan) - len(dates)}, as_json=as_json, title="a dry run" if dry_run else "begun")
+    show(facts | {"left_alone": len(plan) - len(dates)}, as_json=as_json, title="a dry run" if dry_run else "started")
 
 
 @click.command("history")

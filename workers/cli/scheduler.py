@@ -51,7 +51,7 @@ def scheduler_command() -> None:
         raise SettingsError(
             "root", "a store that cannot lose or mix up data", f"{found.check}: {found.found}", found.mend
         )
-    executor, stopped = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="aside"), threading.Event()
+    executor, stopped = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="background"), threading.Event()
     ticker = Ticker(service, SystemClock(), executor, interval=settings.tick_seconds, folder=folder)
     heartbeat = Heartbeat(settings.heartbeat_dir, lambda: ticker.seconds_since_tick() < _STUCK_SECONDS)
     help_text = "Seconds since the last pass of the scheduler started."

@@ -179,8 +179,8 @@ class RunLifecycle:
         update: dict[str, object] = {"held_by": self._holder, "held_until": self._clock.now() + self._hold_time}
 
         def hold(now: Run) -> Run | None:
-            wanted = bool(now.chores) or work != self._do_chore
-            return now.model_copy(update=update) if wanted and not self._is_held(now) else None
+            needed = bool(now.chores) or work != self._do_chore
+            return now.model_copy(update=update) if needed and not self._is_held(now) else None
 
         held_run = self._change(run, hold)
         if held_run is None or (held_run.held_by, held_run.held_until) != tuple(update.values()):

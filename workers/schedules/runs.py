@@ -138,8 +138,8 @@ def update_run(root: Store, name: str, date: datetime, change: Callable[[Run], R
 
     def swap(data: bytes | None) -> bytes | None:
         run = _parse_run(data, name, date)
-        wanted = None if run is None else change(run)
-        return None if wanted is None else wanted.canonical()
+        changed = None if run is None else change(run)
+        return None if changed is None else changed.canonical()
 
     return _parse_run(pointers.move(root, _key(name, date), swap, MAX_JSON_BYTES), name, date)
 

@@ -124,8 +124,8 @@ class Schedule(FrozenModel):
             return None
         if clock := _TIME_OF_DAY.fullmatch(self.deadline):
             local = self.timetable.to_local(date).replace(tzinfo=None, fold=0)
-            wanted = datetime.combine(local.date(), time(int(clock[1]), int(clock[2])))
-            return self.timetable.to_utc(wanted if wanted > local else wanted + timedelta(days=1))
+            due = datetime.combine(local.date(), time(int(clock[1]), int(clock[2])))
+            return self.timetable.to_utc(due if due > local else due + timedelta(days=1))
         hours, minutes = (int(part or 0) for part in _DURATION.fullmatch(self.deadline).groups())  # type: ignore[union-attr]
         return date + timedelta(hours=hours, minutes=minutes)
 

@@ -43,7 +43,9 @@ def coverage(real_ND: np.ndarray, synthetic_MD: np.ndarray, *, k: int = 3, densi
     centre_D = real_ND.mean(axis=0)
     real_ND, synthetic_MD = real_ND - centre_D, synthetic_MD - centre_D
     real_radii_NK = nearest_neighbours(real_ND, real_ND, max_k, exclude_Q=np.arange(len(real_ND))).distances_QK
-    radii_M = nearest_neighbours(synthetic_MD, synthetic_MD, k, exclude_Q=np.arange(len(synthetic_MD))).distances_QK[:, -1]
+    radii_M = nearest_neighbours(synthetic_MD, synthetic_MD, k, exclude_Q=np.arange(len(synthetic_MD))).distances_QK[
+        :, -1
+    ]
     counts_M, covered_N = _ball_membership(synthetic_MD, real_ND, real_radii_NK[:, density_k - 1])
     return Coverage(
         precision=float((_ball_membership(synthetic_MD, real_ND, real_radii_NK[:, k - 1])[0] > 0).mean()),

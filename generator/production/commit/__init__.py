@@ -4,7 +4,7 @@ from generator.production.commit.epochs import current_epoch, open_epoch, read_e
 from generator.production.commit.publish import (
     BuildLocation,
     FinishedShard,
-    begin,
+    begin_build,
     find_manifest,
     finished_shards,
     fix_environment,
@@ -22,7 +22,7 @@ __all__ = [
     "open_epoch",
     "BuildLocation",
     "FinishedShard",
-    "begin",
+    "begin_build",
     "find_manifest",
     "finished_shards",
     "fix_environment",

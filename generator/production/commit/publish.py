@@ -94,7 +94,7 @@ def read_build_location(store: Store, name: str) -> BuildLocation:
     return location
 
 
-def begin(location: BuildLocation) -> None:
+def begin_build(location: BuildLocation) -> None:
     """Store the recipe, unless it is stored already. Raises ``BuildConflict`` if another recipe is stored there."""
     try:
         put_once(location.store, RECIPE_KEY, location.recipe_bytes)

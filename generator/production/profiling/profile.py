@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from generator.models.bundle import Bundle
-from generator.production.commit import BuildLocation, begin, fix_environment, locate_build, publish_shard
+from generator.production.commit import BuildLocation, begin_build, fix_environment, locate_build, publish_shard
 from generator.production.pipeline.decoders import CompileOptions, open_decoder
 from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
 from generator.production.pipeline.stage_times import STAGES, Stage
@@ -69,7 +69,7 @@ def profile(
     decoder = open_decoder(location, bundle, device, compiling)
     maker, cores = open_shard_maker(location, bundle, decoder), usable_cores()
     alone = _measure_stages(maker, str(scratch / "alone"))
-    begin(location)
+    begin_build(location)
     fix_environment(location, maker.environment)
     with decoder.lanes() as (lanes, enter):
         before = _measure_decode_rate(maker, lanes, enter)

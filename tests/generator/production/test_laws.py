@@ -15,7 +15,7 @@ from generator.errors import BuildConflict, EnvironmentMismatch, RejectionExhaus
 from generator.models.bundle import Bundle, load_bundle
 from generator.production.commit import (
     BuildLocation,
-    begin,
+    begin_build,
     find_manifest,
     fix_environment,
     locate_build,
@@ -179,7 +179,7 @@ def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle) -> None:
     whole, broken = location_for(recipe, "whole"), location_for(recipe, "broken")
     build(whole, bundle, device="cpu")
     maker = maker_for(bundle, recipe)
-    begin(broken)
+    begin_build(broken)
     fix_environment(broken, maker.environment)
     made = maker.make(Plan(recipe).shard(2), "laws")
     broken.store.create(made.receipt.shard.key, made.archive)  # the writer died before table and receipt

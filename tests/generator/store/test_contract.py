@@ -26,6 +26,8 @@ class TestLocal(StoreContract):
 
 
 class TestS3(StoreContract):
+    page = 100  # what follows the first page of S3 is asked for in test_s3_faults.py
+
     @pytest.fixture
     def store(self, bucket: str, s3_settings: S3Settings) -> Store:
         self._settings = s3_settings

@@ -44,7 +44,7 @@ def obstacle(bench: ManualService, job: JobStatus, shard: int) -> Path:
 def impatient(bench: ManualService, error: Exception) -> TicketHandler:
     """A ticket handler that always fails, and gives up a shard after the first fault."""
     settings = bench.settings.model_copy(update={"max_shard_attempts": 1})
-    return replace(bench.workshop, pool=Pool(settings), produce=_raising(error))
+    return replace(bench.ticket_handler, pool=Pool(settings), produce=_raising(error))
 
 
 def is_the_same_dataset(bench: ManualService, job: JobStatus, **fields: Any) -> bool:
@@ -53,7 +53,7 @@ def is_the_same_dataset(bench: ManualService, job: JobStatus, **fields: Any) -> 
         parse_draft(bench.spec(job.name, **fields) | {"destination": f"memory://{bench.home.name}"})
     )
     expected = build(
-        locate_build(spec), load_bundle(bench.workshop.pool.root.at(f"bundles/{spec.recipe.bundle[7:]}"), None)
+        locate_build(spec), load_bundle(bench.ticket_handler.pool.root.at(f"bundles/{spec.recipe.bundle[7:]}"), None)
     )
     found = find_manifest(locate_build(resolve_draft(parse_draft(bench.spec(job.name, **fields)))[0]))
     return found is not None and found.canonical() == expected.canonical()
@@ -78,11 +78,11 @@ def test_a_paused_job_waits_also_when_redis_forgets_it(bench: ManualService) -> 
 
 def test_a_job_that_is_paused_at_its_end_is_not_committed(bench: ManualService) -> None:
     job = bench.submit()
-    claims = [bench.workshop.pool.ledger.claim(60.0) for _ in range(2)]
+    claims = [bench.ticket_handler.pool.ledger.claim(60.0) for _ in range(2)]
     bench.client.pause(job.job)
     for claim in claims:
         assert claim is not None
-        assert "images" in bench.workshop._make_shard(claim).summary
+        assert "images" in bench.ticket_handler._make_shard(claim).summary
     assert bench.serve(1) == ["nothing to do"]
     assert bench.state(job) == "paused"
     bench.client.resume(job.job)
@@ -141,7 +141,7 @@ def test_a_job_of_which_too_much_fails_is_failed_at_once(bench: ManualService) -
 def test_what_no_retry_would_mend_fails_at_once(bench: ManualService) -> None:
     job = bench.submit()
     handler = replace(
-        bench.workshop, produce=_raising(InvalidOutput("decoder", "finite pixel values", "NaN or infinity"))
+        bench.ticket_handler, produce=_raising(InvalidOutput("decoder", "finite pixel values", "NaN or infinity"))
     )
     assert bench.serve(1, handler)[0].startswith("failed")
     status = bench.client.status(job.job)
@@ -152,9 +152,11 @@ def test_what_no_retry_would_mend_fails_at_once(bench: ManualService) -> None:
 def test_a_device_without_memory_hands_the_shard_back_with_a_typed_error(bench: ManualService) -> None:
     job = bench.submit()
     bench.serve(1)
-    handler = replace(bench.workshop, produce=_raising(DeviceExhausted("batch", "a batch of 16 that fits cpu", "none")))
+    handler = replace(
+        bench.ticket_handler, produce=_raising(DeviceExhausted("batch", "a batch of 16 that fits cpu", "none"))
+    )
     assert "postponed" in bench.serve(1, handler)[0]
-    assert not bench.workshop.decoders._decoders  # evicted, as they may occupy the missing memory
+    assert not bench.ticket_handler.decoders._decoders  # evicted, as they may occupy the missing memory
     assert "batch of 16" in bench.client.status(job.job).error
     bench.serve(1)
     assert bench.state(job) == "committed"
@@ -199,7 +201,7 @@ def test_a_build_goes_on_in_another_environment_when_a_person_says_so(bench: Man
     location.store.create(ENVIRONMENT_KEY, other.canonical())
     assert "declined" in bench.serve(1)[0]
     bench.client.resume(job.job, new_environment=True)
-    handler = replace(bench.workshop, _declined={})
+    handler = replace(bench.ticket_handler, _declined={})
     bench.serve(2, handler)
     assert bench.state(job) == "committed"
     manifest = find_manifest(location)
@@ -237,7 +239,9 @@ def test_a_destination_means_the_same_in_every_working_directory(
 
 
 def test_quotas_refuse_and_say_when(bench: ManualService) -> None:
-    bench.workshop.pool.ledger.publish_shares(Tenants(tenants={"us": TenantShare(queued_jobs=1, images_per_day=100)}))
+    bench.ticket_handler.pool.ledger.publish_shares(
+        Tenants(tenants={"us": TenantShare(queued_jobs=1, images_per_day=100)})
+    )
     first = bench.submit(tenant="us")
     with pytest.raises(QuotaExceeded, match="1 unfinished jobs"):
         bench.submit("second", tenant="us")
@@ -254,7 +258,7 @@ def test_quotas_refuse_and_say_when(bench: ManualService) -> None:
 
 
 def test_a_submission_that_fails_does_not_count(bench: ManualService) -> None:
-    bench.workshop.pool.ledger.publish_shares(Tenants(default=TenantShare(queued_jobs=1, images_per_day=60)))
+    bench.ticket_handler.pool.ledger.publish_shares(Tenants(default=TenantShare(queued_jobs=1, images_per_day=60)))
     (bench.home / "out").write_text("no directory")
     with pytest.raises(Exception, match="out"):
         bench.submit()
@@ -270,8 +274,8 @@ def test_shares_are_read_by_the_reconciler_and_a_broken_file_leaves_them(bench: 
     path.write_text("tenants: nonsense")
     bench.reconcile()
     job = bench.submit(count=90)
-    assert bench.workshop.pool.ledger.claim(60.0) is not None
-    assert bench.workshop.pool.ledger.claim(60.0) is None
+    assert bench.ticket_handler.pool.ledger.claim(60.0) is not None
+    assert bench.ticket_handler.pool.ledger.claim(60.0) is None
     assert bench.state(job) == "running"
 
 
@@ -297,16 +301,16 @@ def test_a_ledger_that_is_behind_the_store_is_corrected(bench: ManualService) ->
         bench.redis.restore(key, 0, value)
     bench.reconcile()
     assert [bench.state(job) for job in (done, gone, paused)] == ["committed", "cancelled", "paused"]
-    assert bench.workshop.pool.ledger.open_jobs() == []
+    assert bench.ticket_handler.pool.ledger.open_jobs() == []
 
 
 def test_markers_of_earlier_releases_are_read(bench: ManualService) -> None:
     job = bench.submit()
-    marker = read_marker(bench.workshop.pool.root, job.job)
+    marker = read_marker(bench.ticket_handler.pool.root, job.job)
     assert marker is not None
     older = marker.model_dump(mode="json", exclude={"priority", "dead", "missing", "missing_shards"})
     (bench.home / f"root/open/{job.job}.json").write_bytes(canonical_json(older))
-    assert read_marker(bench.workshop.pool.root, job.job) == marker
+    assert read_marker(bench.ticket_handler.pool.root, job.job) == marker
 
 
 def test_the_command_line_shows_what_was_given_up_and_resumes_it(

@@ -32,7 +32,7 @@ def explained(waits_for: str) -> bool:
 
 
 def test_a_job_says_what_it_waits_for(bench: ManualService) -> None:
-    ledger = bench.workshop.pool.ledger
+    ledger = bench.ticket_handler.pool.ledger
     ledger.publish_shares(Tenants(default=TenantShare(running_shards=1)))
     first, second = bench.submit("first"), bench.submit("second")
     assert first.waits_for.startswith("a worker")
@@ -59,7 +59,7 @@ def test_a_job_says_what_it_waits_for(bench: ManualService) -> None:
 
 def test_a_job_whose_workers_are_all_lost_says_so(bench: ManualService) -> None:
     """No reconciler frees the lease of a killed worker, but its shard must not be shown as running for ever."""
-    job, ledger = bench.submit(), bench.workshop.pool.ledger
+    job, ledger = bench.submit(), bench.ticket_handler.pool.ledger
     ledger.register_worker("killed", 1, 0.01)
     claim = ledger.claim(60.0)
     assert claim is not None
@@ -81,7 +81,7 @@ def test_a_job_whose_workers_are_all_lost_says_so(bench: ManualService) -> None:
 
 def test_a_job_that_the_workers_decline_waits_for_another_one(bench: ManualService) -> None:
     job = bench.submit()
-    bench.workshop.pool.ledger.register_worker("unable", 1, 60.0)
+    bench.ticket_handler.pool.ledger.register_worker("unable", 1, 60.0)
     unable = open_ticket_handler(bench.settings.model_copy(update={"device": "cuda:7"}))
     assert "declined" in bench.serve(1, unable)[0]
     assert bench.client.status(job.job).waits_for.startswith("a worker that can serve it")
@@ -92,7 +92,7 @@ def test_a_job_that_the_workers_decline_waits_for_another_one(bench: ManualServi
 
 
 def test_a_job_that_nobody_is_left_to_commit_says_so(bench: ManualService) -> None:
-    job, ledger = bench.submit(), bench.workshop.pool.ledger
+    job, ledger = bench.submit(), bench.ticket_handler.pool.ledger
     for claim in iter(lambda: ledger.claim(60.0), None):
         ledger.complete(claim)
     status = bench.client.status(job.job)
@@ -116,7 +116,7 @@ def test_a_job_that_is_cancelled_while_it_is_committed_is_committed(
     assert bench.client.status(job.job).state == "committed"
     assert bench.client.cancel(job.job).state == "committed"
     assert bench.client.resume(job.job).state == "committed"
-    assert read_marker(bench.workshop.pool.root, job.job) is None
+    assert read_marker(bench.ticket_handler.pool.root, job.job) is None
 
 
 @pytest.mark.parametrize("decision", ["pause", "cancel"])

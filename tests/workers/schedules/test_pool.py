@@ -177,7 +177,7 @@ def test_a_job_that_fails_says_why(night: Night) -> None:
     run = night.run()
     assert run.spec is not None
     assert night.service.progress(run.spec.job_id) == (0, 60)
-    night.bench.workshop.pool.fail(run.spec.job_id, "the disk is full")
+    night.bench.ticket_handler.pool.fail(run.spec.job_id, "the disk is full")
     night.ticker.tick()
     assert (night.run().state, night.run().reason) == ("failed", "the disk is full")
 

@@ -19,7 +19,7 @@ class Counted:
 
     def __init__(self, bench: ManualService) -> None:
         self._registry = CollectorRegistry()
-        self.handler: TicketHandler = replace(bench.workshop, meter=PrometheusMeter(self._registry))
+        self.handler: TicketHandler = replace(bench.ticket_handler, meter=PrometheusMeter(self._registry))
 
     def __call__(self, name: str, **labels: str) -> float:
         return self._registry.get_sample_value(f"latentmill_{name}", labels) or 0.0
@@ -50,13 +50,13 @@ def test_shards_images_and_the_commit(bench: ManualService, counted: Counted) ->
 
 def test_a_shard_that_is_there_already_is_found_not_made(bench: ManualService, counted: Counted) -> None:
     bench.submit()
-    claim = bench.workshop.pool.ledger.claim(60.0)
+    claim = bench.ticket_handler.pool.ledger.claim(60.0)
     assert claim is not None
     bench.serve(3, counted.handler)
     assert counted.shards("made") == 2
     again = bench.submit("again")
     bench.serve(1, counted.handler)
-    bench.workshop.pool.ledger.set_finished(again.job, [])
+    bench.ticket_handler.pool.ledger.set_finished(again.job, [])
     bench.serve(1, counted.handler)
     assert (counted.shards("made"), counted.shards("found"), counted("images_total")) == (3, 1, 90)
 
@@ -90,7 +90,7 @@ def test_a_commit_that_cannot_be_written(bench: ManualService, counted: Counted)
 
 
 def test_the_snapshot_of_the_pool(bench: ManualService) -> None:
-    ledger, queue = bench.workshop.pool.ledger, bench.settings.queue
+    ledger, queue = bench.ticket_handler.pool.ledger, bench.settings.queue
     assert tuple(ledger.pool_snapshot(queue)) == ({}, 0, 0, 0)
     first, second = bench.submit("first"), bench.submit("second")
     bench.client.pause(second.job)

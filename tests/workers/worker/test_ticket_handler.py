@@ -18,7 +18,7 @@ def test_shards_then_the_commit(bench: ManualService) -> None:
     assert "committed" in summaries[1]
     assert summaries[2] == "nothing to do"
     assert bench.state(job) == "committed"
-    assert read_marker(bench.workshop.pool.root, job.job) is None
+    assert read_marker(bench.ticket_handler.pool.root, job.job) is None
 
 
 def test_a_lasting_fault_fails_the_job_after_five_and_says_so(bench: ManualService) -> None:
@@ -82,7 +82,7 @@ def test_cancel_without_a_ledger_and_every_question_after_it(bench: ManualServic
     assert bench.state(job) == "cancelled"
     assert {status.job for status in bench.client.jobs()} == {job.job, other.job}
     bench.reconcile()
-    assert bench.workshop.pool.ledger.open_jobs() == [other.job]
+    assert bench.ticket_handler.pool.ledger.open_jobs() == [other.job]
 
 
 def test_what_lies_about_in_the_root_hides_no_build(bench: ManualService) -> None:
@@ -94,7 +94,7 @@ def test_what_lies_about_in_the_root_hides_no_build(bench: ManualService) -> Non
     (notes / "notes.txt").write_text("mine")
     bench.redis.flushall()
     bench.reconcile()
-    assert bench.workshop.pool.ledger.open_jobs() == [kept.job]
+    assert bench.ticket_handler.pool.ledger.open_jobs() == [kept.job]
     assert bench.state(gone) == "failed"
     assert {status.job for status in bench.client.jobs()} >= {kept.job}
     bench.serve(2)
@@ -115,18 +115,18 @@ def test_a_worker_without_the_device_leaves_the_job_to_others(bench: ManualServi
 
 def test_a_cancelled_build_is_neither_taken_up_nor_committed(bench: ManualService) -> None:
     job = bench.submit()
-    marker = bench.workshop.pool.marker(job.job)
+    marker = bench.ticket_handler.pool.marker(job.job)
     assert marker is not None
     bench.client.cancel(job.job)
-    bench.workshop.pool.activate(marker)  # as by a reconciler that read the marker before the cancellation
-    assert bench.workshop.pool.ledger.open_jobs() == []
+    bench.ticket_handler.pool.activate(marker)  # as by a reconciler that read the marker before the cancellation
+    assert bench.ticket_handler.pool.ledger.open_jobs() == []
     assert bench.state(job) == "cancelled"
     again = bench.submit()
     bench.serve(1)
-    claim = bench.workshop.pool.ledger.claim(60.0)
+    claim = bench.ticket_handler.pool.ledger.claim(60.0)
     assert claim is not None
     (bench.home / f"root/open/{again.job}.json").unlink()
-    bench.workshop.pool.ledger.complete(claim)
+    bench.ticket_handler.pool.ledger.complete(claim)
     assert "no longer open" in bench.serve(1)[0]
     assert bench.state(again) == "cancelled"
 
@@ -134,8 +134,8 @@ def test_a_cancelled_build_is_neither_taken_up_nor_committed(bench: ManualServic
 def test_workers_that_are_lost_again_and_again_fail_the_job(bench: ManualService) -> None:
     job = bench.submit()
     for _ in range(5):
-        assert bench.workshop.pool.ledger.claim(0.001, []) is not None
-        assert bench.workshop.pool.ledger.claim(0.001, []) is not None
+        assert bench.ticket_handler.pool.ledger.claim(0.001, []) is not None
+        assert bench.ticket_handler.pool.ledger.claim(0.001, []) is not None
         bench.reconcile()
     status = bench.client.status(job.job)
     assert status.state == "failed"

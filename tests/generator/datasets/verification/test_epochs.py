@@ -9,7 +9,14 @@ import pytest
 
 from generator.datasets.verification import verify_dataset
 from generator.errors import IntegrityError
-from generator.production.commit import BuildLocation, begin, locate_build, open_epoch, publish_shard, read_environments
+from generator.production.commit import (
+    BuildLocation,
+    begin_build,
+    locate_build,
+    open_epoch,
+    publish_shard,
+    read_environments,
+)
 from generator.production.commit.epochs import environment_key, epoch_key, fix_environment
 from generator.production.commit.finish import finish_build
 from generator.production.commit.publish import commit
@@ -23,10 +30,10 @@ NEW = Environment(device="cuda/test", dtype="float32", libraries={"pillow": "any
 SMALL = SmallBuild()
 
 
-def begin_build(*, first: Environment | None = ENVIRONMENT) -> BuildLocation:
+def two_environments(*, first: Environment | None = ENVIRONMENT) -> BuildLocation:
     """A build of three shards: shard 0 is made in the environment ``first``, the others in ``NEW``."""
     location = locate_build(SMALL.spec(f"memory://{uuid.uuid4().hex}"))
-    begin(location)
+    begin_build(location)
     fix_environment(location.store, ENVIRONMENT)
     open_epoch(location.store)
     fix_environment(location.store, NEW)
@@ -58,7 +65,7 @@ def commit_build(location: BuildLocation) -> Manifest:
 
 
 def test_a_build_of_two_environments_is_intact_and_names_both() -> None:
-    location = begin_build()
+    location = two_environments()
     manifest = commit_build(location)
     assert set(manifest.environments) == {ENVIRONMENT.digest, NEW.digest}
     assert [shard.environment for shard in manifest.shards] == [ENVIRONMENT.digest, NEW.digest, NEW.digest]
@@ -66,7 +73,7 @@ def test_a_build_of_two_environments_is_intact_and_names_both() -> None:
 
 
 def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
-    location = begin_build(first=None)
+    location = two_environments(first=None)
     assert set(commit_build(location).environments) == {NEW.digest}
     assert set(read_environments(location.store)) == {ENVIRONMENT.digest, NEW.digest}
     assert verify_dataset(location.url).problems == ()
@@ -87,7 +94,7 @@ def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
     ],
 )
 def test_damage_to_epochs_is_found(damage: Callable[[Store], None], where: str) -> None:
-    location = begin_build()
+    location = two_environments()
     commit_build(location)
     damage(location.store)
     assert where in {problem.where for problem in verify_dataset(location.url).problems}
@@ -95,7 +102,7 @@ def test_damage_to_epochs_is_found(damage: Callable[[Store], None], where: str) 
 
 def test_what_an_earlier_committer_stored_of_the_extras_stays() -> None:
     """Two processes that commit in different environments agree on one manifest."""
-    location = begin_build()
+    location = two_environments()
     location.store.create("preview.jpg", b"as another encoder makes it")
     manifest = commit_build(location)
     assert commit_build(location) == manifest
@@ -103,7 +110,7 @@ def test_what_an_earlier_committer_stored_of_the_extras_stays() -> None:
 
 
 def test_a_receipt_of_an_environment_that_this_build_never_had_is_refused() -> None:
-    location = begin_build()
+    location = two_environments()
     location.store.delete(environment_key(1))
     with pytest.raises(IntegrityError, match=r"receipts/000001\.json"):
         finish_build(location, None)  # type: ignore[arg-type]

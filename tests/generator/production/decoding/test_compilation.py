@@ -17,7 +17,7 @@ import torch._inductor.config
 from generator.datasets.replay import replay
 from generator.errors import EnvironmentMismatch, SettingsError
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.commit import BuildLocation, begin, fix_environment, locate_build
+from generator.production.commit import BuildLocation, begin_build, fix_environment, locate_build
 from generator.production.decoding import ResidentDecoder
 from generator.production.decoding.compilation import ensure_private_directory, missing_compiler, resolve_execution
 from generator.production.decoding.resident import LaneLayout
@@ -160,7 +160,7 @@ def test_a_compiled_build_says_so_and_every_process_follows(
 ) -> None:
     location, always = location_for(bundle, "compiled"), CompileOptions("always", home / "cache")
     maker = open_shard_maker(location, bundle, compiled)
-    begin(location)
+    begin_build(location)
     fix_environment(location, maker.environment)
     assert fixed_execution(location) == "compiled"
     with pytest.raises(SettingsError, match="never"):
@@ -177,7 +177,7 @@ def test_a_compiled_build_says_so_and_every_process_follows(
 def test_an_eager_build_stays_eager(home: Path, bundle: Bundle) -> None:
     location = location_for(bundle, "eager")
     maker = open_shard_maker(location, bundle, ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu"))
-    begin(location)
+    begin_build(location)
     fix_environment(location, maker.environment)
     assert open_decoder(location, bundle, "cpu", CompileOptions("always", home / "cache")).execution == "eager"
 

@@ -12,7 +12,7 @@ import torch
 
 from generator.errors import InvalidOutput, StoreUnavailable
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.commit import BuildLocation, begin, fix_environment, locate_build
+from generator.production.commit import BuildLocation, begin_build, fix_environment, locate_build
 from generator.production.decoding import ResidentDecoder
 from generator.production.decoding.resident import LaneLayout
 from generator.production.mill import build
@@ -160,7 +160,7 @@ def test_stage_times_add_up_from_all_threads() -> None:
 def test_uploads_run_in_parallel_and_a_slow_upload_delays_production(bundle: Bundle) -> None:
     recipe, location = recipe_for(bundle), location_for(recipe_for(bundle), "slow")
     maker = maker_for(bundle, recipe)
-    begin(location)
+    begin_build(location)
     fix_environment(location, maker.environment)
     shards = list(maker.make_all(Plan(recipe), "lines"))
     gate, started, submitted = threading.Event(), threading.Event(), list[int]()

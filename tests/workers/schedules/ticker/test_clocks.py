@@ -14,18 +14,18 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
-    ("policy", "wanted"),
+    ("policy", "expected"),
     [("none", ["skipped"] * 4), ("latest", ["skipped"] * 3 + ["promoted"]), ("all", ["skipped"] + ["promoted"] * 3)],
 )
-def test_nobody_was_there_for_four_nights(simulation: ScheduleSimulation, policy: str, wanted: list[str]) -> None:
+def test_nobody_was_there_for_four_nights(simulation: ScheduleSimulation, policy: str, expected: list[str]) -> None:
     simulation.declare(catch_up=policy, catch_up_limit=3)
     simulation.clock.advance(days=4, hours=-1)
     simulation.finish_runs()
-    assert list(simulation.states().values()) == wanted
+    assert list(simulation.states().values()) == expected
     skipped = [run for run in simulation.runs() if run.state == "skipped"]
     assert all(run.why == "missed" and "no scheduler was running" in run.reason for run in skipped)
     simulation.tick_nights(5, 5)
-    assert list(simulation.states().values()) == [*wanted, "promoted"]
+    assert list(simulation.states().values()) == [*expected, "promoted"]
 
 
 def test_a_year_without_a_ticker_costs_little(simulation: ScheduleSimulation) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from generator.production.commit import BuildLocation, begin, open_epoch
+from generator.production.commit import BuildLocation, begin_build, open_epoch
 from generator.production.commit.epochs import fix_environment
 from generator.store import Store, open_store
 from tests.support.epochs import NEW, OLD, SMALL, EpochWorker
@@ -33,7 +33,7 @@ def location(store: Store) -> BuildLocation:
     """A build of three shards that was started in the environment ``OLD``."""
     spec = SMALL.spec("memory://unused")
     found = BuildLocation(store.at("small"), "small", spec.recipe, spec.recipe.canonical())
-    begin(found)
+    begin_build(found)
     fix_environment(found.store, OLD)
     return found
 
