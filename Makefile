@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test storm check bench format clean
+.PHONY: setup demo test quick storm check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -22,8 +22,14 @@ demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 im
 	@$(BIN)/latentmill demo --out demo
 
 # One thread each for two tests at a time: threads of two processes on two cores only wait for one another.
+# The longest files come first, as they are collected: the last ones must not keep one core waiting.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
+
+quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so
+	LATENTMILL_TESTS=quick $(PYTEST) -m "not server and not slow"
 
 storm: $(READY)  ## a schedule by the clock on the wall, and twenty storms over a pool: half an hour or more (docs/reliability.md)
 	$(BIN)/python -m pytest tests/faults/wall_clock_schedule.py

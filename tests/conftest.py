@@ -27,6 +27,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+_WITH_SERVERS = {"s3_server", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
+_WITH_PROCESSES = ("acceptance", "deploy", "faults", "golden", "gpu")  # folders
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that start servers or whole commands: `make quick` leaves them out, as it does ``slow`` ones."""
+    tests = Path(__file__).parent
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        on_s3 = any(isinstance(value, str) and value == "s3" for value in parameters)
+        if on_s3 or item.path.relative_to(tests).parts[0] in _WITH_PROCESSES or fixtures & _WITH_SERVERS:
+            item.add_marker("server")
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One S3 over HTTP for the whole session; take a fresh ``bucket`` for yourself."""

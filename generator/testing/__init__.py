@@ -1,8 +1,8 @@
-"""Tests for stores, to be run on stores of your own: ``pip install 'latentmill[testing]'``.
+"""Contract tests for stores, for use in other projects too: ``pip install 'latentmill[testing]'``.
 
-``StoreContract`` holds what every store promises (``generator.store.base``), one test a promise. ``check_states`` runs
-random sequences of operations beside a dictionary, kills writers (SIGKILL) in the middle of a write, and compares. A
-test file for a store of your own::
+``StoreContract`` has one test for each promise of ``generator.store.base``. ``check_states`` runs random sequences of
+operations on a store and on a model of it, kills writers (SIGKILL) in the middle of a write, and compares the two.
+A test file for a store of your own::
 
     from pathlib import Path
 
@@ -14,24 +14,23 @@ test file for a store of your own::
 
     @pytest.fixture
     def store(tmp_path: Path) -> MyStore:
-        return MyStore(tmp_path)  # empty, and nobody else's
+        return MyStore(tmp_path)  # empty, and used by this test only
 
 
     class TestMyStore(StoreContract):
-        def open(self, url: str) -> MyStore:  # only where ``generator.store.open_store`` does not know its URLs
+        def open(self, url: str) -> MyStore:  # only if generator.store.open_store does not know its URLs
             return MyStore.from_url(url)
 
 
     def test_states(store: MyStore) -> None:
         check_states(store, examples=25)
 
-The store has to be picklable, and its class importable by another process: keep it in a module, not in the test file.
+The store must be picklable, and its class importable by other processes: define it in a module, not in the test file.
 
-For a store that ``open_store`` knows, nothing has to be written: ``latentmill store test URL`` runs all of this. Tests
-of your own get an empty store below any URL by ``pytest -p generator.testing.plugin --store-url URL``, as the fixture
-``store``.
+For a URL that ``open_store`` knows, ``latentmill store test URL`` runs the same checks without a test file. With
+``pytest -p generator.testing.plugin --store-url URL`` tests get the fixture ``store``: an empty store below that URL.
 
-Only this package imports pytest and Hypothesis; nothing else of latentmill imports this package, but for that command.
+Only this package imports pytest and Hypothesis, and only that command imports this package.
 """
 
 from generator.testing.contract import StoreContract

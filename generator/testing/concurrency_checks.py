@@ -1,4 +1,4 @@
-"""Many threads at one store: one writer wins, and readers see whole versions."""
+"""Checks with many threads: one writer wins, and readers see whole versions."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _VERSION_BYTES = 512 * 1024
 
 
 class ConcurrencyChecks:
-    """What holds when several clients use a store at one moment."""
+    """What the contract says of concurrent clients."""
 
-    def test_of_many_creators_one_wins(self, store: Store) -> None:
+    def test_one_of_many_creators_wins(self, store: Store) -> None:
         for key in ("race/a", "race/b", "race/c"):
             winners = _race(partial(store.create, key), AlreadyExists)
             expect_equal(f"create by {_WRITERS} writers at once: the number of winners", len(winners), 1)
             expect_equal("get after the race", store.get(key), winners[0])
 
-    def test_of_many_replacers_one_wins(self, store: Store) -> None:
+    def test_one_of_many_replacers_wins(self, store: Store) -> None:
         for key in ("race/a", "race/b", "race/c"):
             winners = _race(partial(store.replace, key, etag=store.create(key, b"start")), Changed)
             expect_equal(f"replace by {_WRITERS} writers of one version: the number of winners", len(winners), 1)
             expect_equal("get after the race", store.get(key), winners[0])
 
-    def test_writers_of_many_objects_do_not_disturb_each_other(self, store: Store) -> None:
+    def test_concurrent_creates_of_many_objects_all_succeed(self, store: Store) -> None:
         contents = {f"many/{number % 4}/{number}": content_of(number, 10_000 + number) for number in range(32)}
         with ThreadPoolExecutor(_WRITERS) as pool:
             list(pool.map(store.create, contents.keys(), contents.values()))
@@ -67,7 +67,7 @@ class ConcurrencyChecks:
 
 
 def _race(write: Callable[[bytes], object], refusal: type[Exception]) -> list[bytes]:
-    """What the winners wrote, of many writers that start at one moment."""
+    """The data of the writers that succeeded, of many that start together."""
     start = Barrier(_WRITERS)
 
     def attempt(number: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Contents of objects: the same bytes from the same numbers, in every process."""
+"""Contents of test objects: a function of two numbers, the same in every process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store as tests: every promise of ``generator.store.base``, one test each."""
+"""The store contract (``generator.store.base``) as a test class: one test for each promise."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from generator.testing.object_checks import ObjectChecks
 
 
 class StoreContract(ObjectChecks, ListingChecks, KeyChecks, ConcurrencyChecks):
-    """Subclasses give the fixture ``store``: an empty store, which nobody else writes to meanwhile.
+    """Subclasses provide the fixture ``store``: an empty store that nothing else writes to during the test.
 
-    A test that fails raises ``Violation`` (or what the store raised), with what the store did.
+    A test fails with ``Violation``, which states what the store did, or with the error that the store raised.
     """
 
     def open(self, url: str) -> Store:
-        """The store at ``url``; to override where ``open_store`` needs settings, or does not know such URLs."""
+        """The store at ``url``. Override it if ``open_store`` needs settings, or does not know these URLs."""
         return open_store(url)
 
     def leave_unfinished_write(self, store: Store, key: str) -> bool:
-        """Begin a write of ``key`` as a writer does that is killed then; ``False`` where nothing can be left behind.
+        """Leave an unfinished write of ``key``, as a killed writer would; ``False`` if there is no way to.
 
-        To override for a store that implements ``HasPartialWrites``.
+        Override it for a store of your own that implements ``HasPartialWrites``.
         """
         return unfinished_writes.leave_unfinished_write(store, key)
 
-    def test_put_once_tells_a_repeat_from_a_conflict(self, store: Store) -> None:
+    def test_put_once_distinguishes_a_repeat_from_a_conflict(self, store: Store) -> None:
         expect_equal("put_once of a new object", put_once(store, "a", b"same"), True)
         expect_equal("put_once of the same bytes", put_once(store, "a", b"same"), False)
         with expect_refusal(BuildConflict, "put_once of other bytes") as conflict:
@@ -46,7 +46,7 @@ class StoreContract(ObjectChecks, ListingChecks, KeyChecks, ConcurrencyChecks):
         expect_equal("the digests of BuildConflict", (error.expected, error.got), digests)
         expect_equal("get after a conflict", store.get("a"), b"same")
 
-    def test_proving_writability_leaves_nothing(self, store: Store) -> None:
+    def test_check_writable_leaves_nothing_behind(self, store: Store) -> None:
         store.at("some/where").check_writable()
         store.check_writable()
         expect_equal("list after check_writable", [info.key for info in store.list()], [])
@@ -68,21 +68,21 @@ class StoreContract(ObjectChecks, ListingChecks, KeyChecks, ConcurrencyChecks):
             raise SkipTest("open_store does not know such URLs: override StoreContract.open") from unknown
         expect_equal("get by a store that was opened by its URL", again.get("a"), b"x")
 
-    def test_unfinished_writes_are_told_and_removed(self, store: Store) -> None:
+    def test_unfinished_writes_are_reported_and_removed(self, store: Store) -> None:
         if not isinstance(store, HasPartialWrites):
-            raise SkipTest("this store says that interrupted writes leave nothing")
+            raise SkipTest("the store does not report unfinished writes")
         etag = store.create("a/b", b"whole")
         expect_equal("partial_writes of a store without any", list(store.partial_writes()), [])
         if not self.leave_unfinished_write(store, "a/unfinished"):
-            raise SkipTest("nobody knows how to leave an unfinished write: override leave_unfinished_write")
+            raise SkipTest("no way to leave an unfinished write: override StoreContract.leave_unfinished_write")
         expect_equal(
             "list beside an unfinished write", [(info.key, info.etag) for info in store.list()], [("a/b", etag)]
         )
         found = list(store.partial_writes())
-        expect_equal("the number of unfinished writes that partial_writes tells", len(found), 1)
+        expect_equal("the number of unfinished writes that partial_writes reports", len(found), 1)
         elsewhere = store.at("elsewhere")
         if not isinstance(elsewhere, HasPartialWrites) or list(elsewhere.partial_writes()):
-            raise Violation("at('elsewhere').partial_writes tells of an unfinished write that is not below it")
+            raise Violation("at('elsewhere').partial_writes reports an unfinished write that is not below it")
         found[0].remove()
         found[0].remove()
         expect_equal("partial_writes after all were removed", list(store.partial_writes()), [])

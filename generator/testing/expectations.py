@@ -1,4 +1,4 @@
-"""How a check says what a store did: one plain sentence, with the call and the answer."""
+"""Assertions of the checks: a violation states the call, what the store did, and what was expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Violation(AssertionError):
 
 
 class Refusal:
-    """The error that ``expect_refusal`` has seen."""
+    """The error that ``expect_refusal`` caught."""
 
     error: LatentmillError
 
@@ -39,16 +39,16 @@ def expect_equal(call: str, got: object, expected: object) -> None:
 
 
 def expect_object(call: str, info: ObjectInfo | None) -> ObjectInfo:
-    """What ``head`` told of an object that is there. Raises ``Violation`` for ``None``."""
+    """``info`` of an object that exists. Raises ``Violation`` for ``None``."""
     __tracebackhide__ = True
     if info is None:
-        raise Violation(f"{call} gave None, expected the facts of an object")
+        raise Violation(f"{call} gave None, expected the metadata of an object")
     return info
 
 
 @contextmanager
 def expect_refusal(error: type[LatentmillError], call: str) -> Iterator[Refusal]:
-    """The block has to raise ``error``; ``call`` describes what is tried in it."""
+    """Raises ``Violation`` unless the block raises ``error``; ``call`` describes the block."""
     __tracebackhide__ = True
     refusal = Refusal()
     try:
@@ -83,7 +83,7 @@ def within_patience(call: str, act: Callable[[], str]) -> str:
 
 
 def describe(value: object) -> str:
-    """``value`` as a sentence shows it: long byte strings by their length, long lists by their beginning."""
+    """``value`` for a message: long byte strings by their length, long lists by their beginning."""
     if isinstance(value, bytes) and len(value) > _SHORT_BYTES:
         return f"{len(value):,} bytes"
     text = repr(value)

@@ -1,4 +1,4 @@
-"""Keys: which there are, which are refused, and how a prefix stands before them."""
+"""Checks of keys: which are valid, which are refused, and prefixes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from generator.errors import SpecError
 from generator.store import Store
 from generator.testing.expectations import Violation, expect, expect_equal, expect_refusal
 
-HOSTILE_KEYS = [
+INVALID_KEYS = [
     "", "/", "/etc/passwd", "..", "../up", "a/../../up", "a/./b", ".", "a//b", "a/", "a\\b", "a b", "a\n", "a\0b",
     "~", "a?b", "a#b", "a%2e%2e", "é", "a:b", ".hidden", "a/.lock", ".tmp-0123", "x" * 256, "k/" * 460 + "k", "a*",
 ]  # fmt: skip
-PLAIN_KEYS = [
+VALID_KEYS = [
     "A", "a1", "_", "=", "@", "+", "-", "-.", "x..y", "a+b", "a=b@c", "year=2026/day=01/x.tar.gz", "0", "l" * 255,
     "UPPER/lower", "upper/LOWER", "n" * 255 + "/" + "m" * 100,
 ]  # fmt: skip
 
 
 class KeyChecks:
-    """What is a key, and what ``at`` makes of it."""
+    """What the contract says of keys and of ``at``."""
 
-    def test_plain_keys_are_kept_as_they_are(self, store: Store) -> None:
-        for key in PLAIN_KEYS:
+    def test_valid_keys_are_kept_unchanged(self, store: Store) -> None:
+        for key in VALID_KEYS:
             store.create(key, key.encode())
-        expect_equal("list", sorted(info.key for info in store.list()), sorted(PLAIN_KEYS))
-        for key in PLAIN_KEYS:
+        expect_equal("list", sorted(info.key for info in store.list()), sorted(VALID_KEYS))
+        for key in VALID_KEYS:
             expect_equal(f"get({key[:40]!r})", store.get(key), key.encode())
             expect_equal(f"list({key[:40]!r})", key in [info.key for info in store.list(key)], True)
 
@@ -34,8 +34,8 @@ class KeyChecks:
         store.create("case/A", b"UPPER")
         expect_equal("get of both", (store.get("case/a"), store.get("case/A")), (b"lower", b"UPPER"))
 
-    def test_hostile_keys_are_refused_everywhere(self, store: Store) -> None:
-        taken = [f"{call}({key[:40]!r})" for key in HOSTILE_KEYS for call in _calls_that_take(store, key)]
+    def test_invalid_keys_are_refused_by_every_method(self, store: Store) -> None:
+        taken = [f"{call}({key[:40]!r})" for key in INVALID_KEYS for call in _calls_that_take(store, key)]
         expect(not taken, f"SpecError was not raised by {', '.join(taken[:6])}, {len(taken)} call(s) in all")
         expect_equal("list after refused keys", [info.key for info in store.list()], [])
 
@@ -60,7 +60,7 @@ class KeyChecks:
 
 
 def _calls_that_take(store: Store, key: str) -> list[str]:
-    """The calls that do not refuse ``key``; some of these keys are prefixes, with another one in their place."""
+    """The calls that do not refuse ``key``. A key that is a valid prefix is replaced where a prefix is expected."""
     calls: dict[str, Callable[[], object]] = {
         "get": lambda: store.get(key),
         "read": lambda: store.read(key, 0, 1),

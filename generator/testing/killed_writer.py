@@ -1,8 +1,8 @@
 """Writers in other processes that are killed (SIGKILL) in the middle of a write.
 
-A host process waits for jobs, one JSON line each. For every job it forks a writer, which opens the store anew,
-connects, says that it is ready, and writes; the host kills it after the given time. The fork makes a killed writer cost
-milliseconds; the host reaps it itself, so no other process can get its number in between.
+A host process reads jobs, one JSON line each. For each job it forks a writer, which unpickles the store, connects,
+reports that it is ready, and writes; the host kills it after the given time. Forking is quicker than starting a new
+interpreter for each writer. The host reaps a writer only after the kill, so its id is not reused before.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class WriteJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a writer ended."""
+    """The end of a writer."""
 
-    seconds: float  # from its being ready to its end
+    seconds: float  # from ready to ended
     killed: bool
     failed: str = ""  # the error that the store raised: its class, a colon, its text
 
 
 @final
 class KilledWriter:
-    """The host process, from the side of the test. A context manager; the host ends with it."""
+    """The test's side of the host process; a context manager that ends the host."""
 
     def __enter__(self) -> Self:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -71,7 +71,7 @@ class KilledWriter:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the test, which ends the host
+            start_new_session=True,  # Ctrl-C goes to the test, which ends the host
         )
         return self
 
@@ -82,14 +82,14 @@ class KilledWriter:
         self._errors.close()
 
     def write(self, store: Store, job: WriteJob, kill_after: float | None = None) -> Outcome:
-        """Run ``job`` in a process of its own, which is killed ``kill_after`` seconds after it began to write.
+        """Run ``job`` in another process; it is killed ``kill_after`` seconds after it began to write.
 
         Raises ``Violation`` for a store that does not work in another process.
         """
         line = {"store": base64.b64encode(pickle.dumps(store)).decode(), "job": asdict(job), "kill_after": kill_after}
         assert self._host.stdin is not None
         assert self._host.stdout is not None
-        with suppress(BrokenPipeError):  # the host is gone, as its answer shows
+        with suppress(BrokenPipeError):  # the host has ended: there is no answer
             self._host.stdin.write(json.dumps(line).encode() + b"\n")
             self._host.stdin.flush()
         if not select.select([self._host.stdout], [], [], _PATIENCE_SECONDS)[0]:
@@ -109,11 +109,11 @@ class KilledWriter:
 def serve() -> None:
     """The host: run jobs from standard input, until it ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a store prints is no answer
+    os.dup2(2, 1)  # output of the store must not mix with the answers
     for line in sys.stdin:
         asked = json.loads(line)
         pickled = base64.b64decode(asked["store"])
-        pickle.loads(pickled)  # imports, once for all writers
+        pickle.loads(pickled)  # imports the store's module once, before the forks
         outcome = _run(pickled, WriteJob(**asked["job"]), asked["kill_after"])
         answers.write(json.dumps(asdict(outcome)) + "\n")
         answers.flush()

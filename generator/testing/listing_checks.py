@@ -1,4 +1,4 @@
-"""Listings: all objects, in order, and the directories that hold any."""
+"""Checks of listings: all objects in order, and the directories that hold objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WRITERS = 8
 class ListingChecks:
     """What ``list`` and ``children`` promise."""
 
-    page = 1000  # objects in one answer of S3; a store without pages may take fewer
+    page = 1000  # objects in one response of S3; subclasses for stores without pages may set a smaller number
 
     def test_lists_are_whole(self, store: Store) -> None:
         _create_all(store)
@@ -34,7 +34,7 @@ class ListingChecks:
             listed = [info.key for info in store.list(prefix)]
             expect_equal(f"list({prefix!r})", listed, sorted(listed))
 
-    def test_lists_do_not_end_with_a_page(self, store: Store) -> None:
+    def test_lists_continue_after_the_first_page(self, store: Store) -> None:
         keys = [f"many/{number:04d}/x" for number in range(self.page + 2)]
         with ThreadPoolExecutor(_WRITERS) as pool:
             list(pool.map(partial(store.put, data=b""), keys))
@@ -50,7 +50,7 @@ class ListingChecks:
         with expect_refusal(SpecError, "children('a'), a prefix without '/',"):
             store.children("a")
 
-    def test_a_directory_without_objects_is_no_child(self, store: Store) -> None:
+    def test_a_directory_without_objects_is_not_a_child(self, store: Store) -> None:
         for key in ("gone/x", "gone-too/deep/x", "half/x", "half/y"):
             store.create(key, b"")
         for key in ("gone/x", "gone-too/deep/x", "half/y"):

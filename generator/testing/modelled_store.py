@@ -1,4 +1,4 @@
-"""A store and a dictionary that should hold the same objects: every operation is done on both, and compared."""
+"""A store and its model: every operation is applied to both, and the results are compared."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from generator.testing.object_model import ObjectModel, Version
 
 @final
 class ModelledStore:
-    """Every method raises ``Violation`` if the store does something else than the model."""
+    """Every method raises ``Violation`` if the store differs from the model."""
 
     def __init__(self, store: Store, *, ordered: bool) -> None:
         self.store, self.model, self._ordered = store, ObjectModel(), ordered
 
     def open_again(self) -> None:
-        """Use the store as another client would: through a pickled copy."""
+        """Go on with a pickled copy of the store, as another client."""
         self.store = pickle.loads(pickle.dumps(self.store))
 
     def create(self, key: str, data: bytes) -> None:
@@ -44,7 +44,7 @@ class ModelledStore:
         self.record(key, data, etag)
 
     def replace_stale(self, key: str, data: bytes, etag: str) -> None:
-        """Try to overwrite a version that is no longer there."""
+        """Try to overwrite a version that is no longer current."""
         with expect_refusal(Changed, f"replace({key!r}) with the etag of an older version"):
             self.store.replace(key, data, etag)
 
@@ -56,7 +56,7 @@ class ModelledStore:
         self.model.delete(key)
 
     def record(self, key: str, data: bytes, etag: str) -> None:
-        """Take over a write of the store into the model."""
+        """Record a write of the store in the model."""
         before = self.model.objects.get(key)
         if before is not None and before.data != data:
             expect(etag != before.etag, f"other bytes were written to {key!r}, but its etag is still {etag}")
@@ -93,12 +93,12 @@ class ModelledStore:
         expect_equal(f"children({prefix!r})", [*self.store.children(prefix)], self.model.children(prefix))
 
     def is_unchanged(self, key: str) -> bool:
-        """Whether the store tells the etag that the model has."""
+        """Whether the store reports the etag of the model."""
         info, version = self.store.head(key), self.model.objects.get(key)
         return (info and info.etag) == (version and version.etag)
 
     def adopt(self, job: WriteJob, *, may_be_old: bool, may_be_new: bool) -> Literal["old", "new"]:
-        """Read an object whose write was interrupted, and take over into the model what is there."""
+        """Read an object whose write was interrupted, and record in the model which version is there."""
         old, new = self.model.objects.get(job.key), content_of(job.number, job.size)
         info, held = self.store.head(job.key), self._get_or_none(job.key)
         found = None if info is None or held is None else Version(held, info.etag)
@@ -107,6 +107,8 @@ class ModelledStore:
             return "new"
         if may_be_old and found == old and (info is None) == (held is None):
             return "old"
+        if held == new and not may_be_new:
+            raise Violation(f"{job.operation}({job.key!r}) over an object has overwritten it")
         raise Violation(_torn_text(job, old, info, held))
 
     def _get_or_none(self, key: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""One object: written, read, replaced, removed."""
+"""Checks of single objects: write, read, replace, delete."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ObjectChecks:
         info = expect_object("head after a refused create", store.head("a"))
         expect_equal("the etag after a refused create", info.etag, etag)
 
-    def test_a_replace_needs_the_version_it_read(self, store: Store) -> None:
+    def test_a_replace_needs_the_current_etag(self, store: Store) -> None:
         first = store.create("a", b"first")
         second = store.replace("a", b"other", first)  # of the same length
         expect(second != first, f"replace gave the etag of the version before, {first}")
@@ -47,14 +47,14 @@ class ObjectChecks:
         store.replace("a", b"third", second)
         expect_equal("get after a replace", store.get("a"), b"third")
 
-    def test_a_replace_needs_the_version_of_its_own_object(self, store: Store) -> None:
+    def test_a_replace_refuses_the_etag_of_another_object(self, store: Store) -> None:
         store.create("a", b"first")
         foreign = store.create("b", b"another object")
         with expect_refusal(Changed, "replace with the etag of another object"):
             store.replace("a", b"second", foreign)
         expect_equal("get after a refused replace", store.get("a"), b"first")
 
-    def test_what_is_gone_has_changed(self, store: Store) -> None:
+    def test_a_replace_of_a_deleted_object_is_refused(self, store: Store) -> None:
         etag = store.create("a/b", b"x")
         store.delete("a/b")
         for key in ("a/b", "never/was"):
@@ -62,12 +62,12 @@ class ObjectChecks:
                 store.replace(key, b"y", etag)
         expect_equal("list after refused replaces", [info.key for info in store.list()], [])
 
-    def test_versions_written_in_a_row_have_different_etags(self, store: Store) -> None:
+    def test_successive_versions_have_different_etags(self, store: Store) -> None:
         etags = [store.create("a", b"0")]
         etags += [store.put("a", b"%d" % number) for number in range(1, 10)]
         expect_equal("ten versions in a row: the number of etags", len(set(etags)), 10)
 
-    def test_every_write_gives_the_etag_that_head_and_list_tell(self, store: Store) -> None:
+    def test_writes_return_the_etag_that_head_and_list_show(self, store: Store) -> None:
         def told() -> list[str]:
             info = store.head("a")
             return [info.etag if info else "nothing", *(each.etag for each in store.list("a"))]
@@ -79,14 +79,14 @@ class ObjectChecks:
         etag = store.put("a", b"three")
         expect_equal("head and list after a put", told(), [etag] * 2)
 
-    def test_a_put_writes_whatever_is_there(self, store: Store) -> None:
+    def test_a_put_overwrites_any_version(self, store: Store) -> None:
         for data in (b"one", b"two, and longer", b"3"):
             etag = store.put("a", data)
             info = expect_object("head after a put", store.head("a"))
             expect_equal("head after a put (size, etag)", (info.size, info.etag), (len(data), etag))
             expect_equal("get after a put", store.get("a"), data)
 
-    def test_a_delete_of_nothing_is_fine(self, store: Store) -> None:
+    def test_a_delete_of_a_missing_object_succeeds(self, store: Store) -> None:
         store.delete("never/was")
         store.create("a/b", b"x")
         store.delete("a/b")
@@ -98,7 +98,7 @@ class ObjectChecks:
         store.create("a/b", b"again")
         expect_equal("get after a second create", store.get("a/b"), b"again")
 
-    def test_what_is_missing_is_said_by_name(self, store: Store) -> None:
+    def test_errors_name_the_missing_object(self, store: Store) -> None:
         store.create("a", b"x")
         for key in ("b", "some/b", "a/below-an-object"):
             calls: dict[str, Callable[[], bytes]] = {
@@ -112,7 +112,7 @@ class ObjectChecks:
                 expect_equal("the field of ObjectMissing", refused.error.field, f"{store.url}/{key}")
             expect_equal(f"head({key!r}) where there is no object", store.head(key), None)
 
-    def test_a_directory_is_no_object(self, store: Store) -> None:
+    def test_a_directory_is_not_an_object(self, store: Store) -> None:
         store.create("a/b", b"x")
         expect_equal("head('a') beside the object 'a/b'", store.head("a"), None)
         with expect_refusal(ObjectMissing, "get('a') beside the object 'a/b'"):
@@ -133,7 +133,7 @@ class ObjectChecks:
             with expect_refusal(SpecError, f"read({start}, {length})"):
                 store.read("a", start, length)
 
-    def test_a_larger_object_than_expected_is_not_read(self, store: Store) -> None:
+    def test_get_refuses_an_object_over_its_limit(self, store: Store) -> None:
         store.create("a", _DIGITS)
         expect_equal("get with the object's size as its limit", store.get("a", len(_DIGITS)), _DIGITS)
         with expect_refusal(IntegrityError, "get with a limit below the object's size"):

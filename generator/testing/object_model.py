@@ -1,4 +1,4 @@
-"""What a store should hold, as a dictionary; the simple twin that the state machine compares with."""
+"""The expected content of a store as a dictionary; the state machine compares the store with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Version(NamedTuple):
 
 @dataclass
 class ObjectModel:
-    """The objects by key, and every version that each of them has had."""
+    """The objects by key, and all versions of each."""
 
     objects: dict[str, Version] = field(default_factory=dict)
     history: dict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))

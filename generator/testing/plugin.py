@@ -1,6 +1,6 @@
 """A pytest plugin: ``-p generator.testing.plugin --store-url URL`` gives tests the fixture ``store`` below that URL.
 
-It is not registered as an entry point, so it changes no other run of pytest.
+It is not registered as an entry point, so other runs of pytest do not load it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def store_s3_settings() -> S3Settings:
-    """How S3 is reached: boto3's own chain, ``AWS_ENDPOINT_URL`` and ``AWS_PROFILE`` included. To override."""
+    """How S3 is reached: by default boto3's own chain (``AWS_ENDPOINT_URL``, ``AWS_PROFILE``). To be overridden."""
     return S3Settings()
 
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest, store_s3_settings: S3Settings) -> Iterator[Store]:
-    """An empty store below a random prefix of ``--store-url``, removed afterwards."""
+    """An empty store below a random prefix of ``--store-url``; the prefix is removed after the test."""
     url = request.config.getoption("--store-url")
     if url is None:
         pytest.fail("no store to test: give --store-url URL, or define a fixture `store`", pytrace=False)

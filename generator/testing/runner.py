@@ -1,4 +1,4 @@
-"""The contract and the state machine without pytest: one result a check, for a command or a script."""
+"""Run the contract and the state machine without pytest: one result for each check."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from generator.testing.temporary_prefix import remove_all
 Part = Literal["contract", "states"]
 PARTS: tuple[Part, ...] = ("contract", "states")
 _ORDER_CHECK = "test_lists_are_ascending"
-_CHILDREN_CHECK = "test_a_directory_without_objects_is_no_child"
+_CHILDREN_CHECK = "test_a_directory_without_objects_is_not_a_child"
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check has found."""
+    """The result of one check."""
 
     part: Part
-    check: str  # what the store has to do, in words
+    check: str  # the promise, in words
     status: Literal["ok", "failed", "skipped"]
-    found: str  # what the store did, or why nothing was tried; may be empty where all is well
+    found: str  # what the store did, or why the check was skipped; may be empty for ok
     seconds: float
-    steps: tuple[str, ...] = ()  # of a sequence of operations that failed
+    steps: tuple[str, ...] = ()  # the operations of a failed sequence
 
     def facts(self) -> dict[str, Any]:
         """The result as plain JSON."""
@@ -48,10 +48,10 @@ class CheckResult:
 def run_checks(
     store: Store, open_url: Callable[[str], Store], *, parts: Sequence[Part] = PARTS, examples: int = 25
 ) -> Iterator[CheckResult]:
-    """The results of ``parts``, one after the other, of an empty ``store``; ``open_url`` opens stores of its kind.
+    """Run ``parts`` on an empty ``store``; ``open_url`` opens a store of its kind. Yields each result as it is there.
 
-    A store whose lists are in no order, or name directories of which all objects are deleted, fails there; the state
-    machine then does not compare this, so that it can find something else.
+    If the contract has found lists out of order, or children without objects, the state machine does not compare these
+    again, so that it can find other faults.
     """
     failed = set[str]()
     if "contract" in parts:
@@ -82,7 +82,7 @@ def _run_states(store: Store, examples: int, failed: set[str]) -> CheckResult:
         counts = check_states(store, examples=examples, ordered=ordered, exact_children=exact)
         return _counts_text(counts, [*["order"] * (not ordered), *["children"] * (not exact)])
 
-    with TemporaryDirectory() as home:  # Hypothesis would make a directory where the user stands
+    with TemporaryDirectory() as home:  # by default Hypothesis creates .hypothesis in the working directory
         set_hypothesis_home_dir(home)
         try:
             return _run_check("states", title, run)
@@ -109,7 +109,7 @@ def _run_check(part: Part, title: str, check: Callable[[], object]) -> CheckResu
 
 
 def _check_names() -> list[str]:
-    """The tests of the contract, in the order in which its files and they stand."""
+    """The tests of the contract, in the order of its classes and their definitions."""
     homes = [*StoreContract.__mro__[1:], StoreContract]
     return [name for home in homes for name in vars(home) if name.startswith("test_")]
 
@@ -119,7 +119,7 @@ def _title(name: str) -> str:
 
 
 def _call_of(raised: Exception) -> str:
-    """The line of a check in which something was raised."""
+    """The source line of the check in which the error was raised."""
     here = Path(__file__).parent
     frames = [frame for frame in traceback.extract_tb(raised.__traceback__) if Path(frame.filename).parent == here]
     lines = [frame.line.partition("  #")[0] for frame in frames if frame.line]
@@ -141,5 +141,5 @@ def _counts_text(counts: dict[str, int], not_compared: list[str]) -> str:
 def _clear(store: Store) -> None:
     try:
         remove_all(store)
-    except StoreError:  # whoever gave the store removes what is left, and tells what cannot be removed
+    except StoreError:  # temporary_prefix removes the rest, and reports what it cannot remove
         return

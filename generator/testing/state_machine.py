@@ -33,9 +33,9 @@ _next_sizes = st.sampled_from((10, LARGE_BYTES))
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """One example: a store that is empty at first, its model, and the steps so far.
+    """One example: a store, its model, and the steps so far.
 
-    What Hypothesis draws must not depend on the moment at which a writer was killed, or it could not repeat an example.
+    Whatever Hypothesis draws must not depend on the outcome of a kill, or it could not repeat an example.
     """
 
     def __init__(self, run: StatesRun) -> None:
@@ -48,7 +48,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize(writes=st.lists(st.tuples(_keys, _contents), min_size=4, max_size=8))
     def begin_with_objects(self, writes: Sequence[tuple[str, bytes]]) -> None:
-        """Most rules have something to do only where objects are, and were."""
+        """Most rules need objects, some need older versions of them."""
         for key, data in writes:
             self.put(key, data)
 
@@ -170,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _clear(self) -> None:
         self.run.counts["examples"] += 1
-        with suppress(Exception):  # the caller removes the rest, and reports what cannot be removed
+        with suppress(Exception):  # temporary_prefix removes the rest, and reports what it cannot remove
             remove_all(self.pair.store)
 
     def _compare_all(self) -> None:
@@ -186,7 +186,7 @@ class StoreMachine(RuleBasedStateMachine):
             act()
 
     def _kill(self, operation: Operation, key: str, size: int) -> None:
-        """Kill a writer of ``key``, see what is there, and let the next writer put ``size`` bytes."""
+        """Kill a writer of ``key``, read what is there, and put ``size`` bytes."""
         job, seconds = self._large_write(operation, key), self.run.next_kill_moment()
         self.kills_left -= 1
         text = f"{operation} {key!r} ({LARGE_BYTES:,} bytes) in a process that is killed after {seconds * 1000:.0f} ms"
@@ -206,10 +206,10 @@ class StoreMachine(RuleBasedStateMachine):
 
         data, call = content_of(1, size), f"put({job.key!r}) after a writer of it was killed"
         self.pair.record(job.key, data, within_patience(call, lambda: self.pair.store.put(job.key, data)))
-        self.model.forget_history(job.key)  # it depends on the moment of the kill
+        self.model.forget_history(job.key)  # it depends on the outcome of the kill
 
     def _wait_for_late_write(self, job: WriteJob) -> None:
-        """A server may still be writing what it had received before the writer was killed; a directory may not."""
+        """A server may still be processing a request of the killed writer; a local directory has no server."""
         if self.pair.is_unchanged(job.key) and not self.pair.store.url.startswith("file:"):
             time.sleep(min(_MAX_WAIT_SECONDS, 2 * self.run.kill_window))
 

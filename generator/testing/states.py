@@ -1,4 +1,4 @@
-"""The state machine as one check: so many examples on a store, and the shortest failing one."""
+"""Run the state machine on a store."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def check_states(
     ordered: bool = True,
     exact_children: bool = True,
 ) -> dict[str, int]:
-    """Run ``examples`` random programs of ``steps`` operations each in ``store``, which is empty and nobody else's.
+    """Run ``examples`` random sequences of ``steps`` operations in ``store``, which is empty and used by nothing else.
 
-    ``processes`` says whether other processes reach the same objects; by default they do, unless the URL is
-    ``memory://``. The store has to be picklable, and its class importable. Gives counts of what was done. Raises
-    ``StatesViolation`` with the shortest failing program that was found in twenty seconds.
+    ``processes`` says whether other processes reach the same objects; the default is yes, unless the URL begins with
+    ``memory:``. The store must be picklable, its class importable. Returns counts of what was done. Raises
+    ``StatesViolation`` with the shortest failing sequence that was found within twenty seconds.
     """
     if processes is None:
         processes = not store.url.startswith("memory:")
@@ -36,7 +36,7 @@ def check_states(
         stateful_step_count=steps,
         deadline=None,
         database=None,
-        verbosity=Verbosity.quiet,  # the failure states its steps
+        verbosity=Verbosity.quiet,  # StatesViolation lists the steps
         phases=(Phase.generate, Phase.shrink),
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),

@@ -1,4 +1,4 @@
-"""One run of the state machine: its examples, what it may take for granted, and the shortest failure so far."""
+"""One run of the state machine: what its examples share, and the shortest failure found so far."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from generator.testing.contents import content_of
 from generator.testing.expectations import Violation
 from generator.testing.killed_writer import KilledWriter, WriteJob
 
-LARGE_BYTES = 4 * 2**20  # long enough to write to be killed meanwhile
+LARGE_BYTES = 4 * 2**20  # takes long enough to be killed during the write
 SHRINK_SECONDS = 20.0
 _GOLDEN_RATIO = 0.618034
 _MEASURED_WRITES = 3
@@ -22,7 +22,7 @@ _QUICK_SECONDS = 0.2  # to start a writer, write and read
 
 
 class StatesViolation(Violation):
-    """A sequence of operations after which a store is not as it should be; the shortest that was found."""
+    """A sequence of operations after which a store differs from its model; the shortest that was found."""
 
     def __init__(self, found: str, steps: tuple[str, ...]) -> None:
         self.found, self.steps = found, steps
@@ -30,18 +30,18 @@ class StatesViolation(Violation):
 
 
 class ShrunkEnough(BaseException):
-    """Ends a run in which a failure was found some time ago: no ``Exception``, so that Hypothesis lets it pass."""
+    """Ends a run some time after its first failure. Not an ``Exception``, so that Hypothesis does not catch it."""
 
 
 @dataclass
 class StatesRun:
-    """What the examples of one run share."""
+    """The state that all examples of one run share."""
 
     root: Store
-    writer: KilledWriter | None  # None: no other process reaches these objects, so answers are lost instead
-    ordered: bool = True  # False: compare lists without regard to their order
-    exact_children: bool = True  # False: do not compare children
-    kill_window: float = 0.0  # seconds: a little more than a large write takes
+    writer: KilledWriter | None  # None: other processes cannot reach the objects; answers are lost instead
+    ordered: bool = True  # False: the order of lists is not compared
+    exact_children: bool = True  # False: children are not compared
+    kill_window: float = 0.0  # seconds, a little more than a large write takes
     kills_an_example: int = 0  # at most
     counts: Counter[str] = field(default_factory=Counter)
     failure: StatesViolation | None = None
@@ -50,7 +50,7 @@ class StatesRun:
     _first_failed: float = 0.0
 
     def measure(self) -> None:
-        """Write in another process, unkilled, to know how long that takes. Raises ``Violation``."""
+        """Measure how long a large write takes in another process. Raises ``Violation``."""
         if self.writer is None:
             return
         store, seconds, began = self.next_store(), list[float](), time.monotonic()
@@ -71,12 +71,12 @@ class StatesRun:
         return self.root.at(f"example-{next(self._numbers):05d}")
 
     def next_kill_moment(self) -> float:
-        """Seconds after the beginning of a write; over the run the moments fill the window evenly."""
+        """Seconds after the start of a write; spread evenly over the window during a run."""
         return next(self._kills) * _GOLDEN_RATIO % 1.0 * self.kill_window
 
     @contextmanager
     def observe(self, steps: list[str]) -> Iterator[None]:
-        """What fails in the block is the failure of this run, if no shorter one is known."""
+        """Record an error of the block as the failure of this run, unless a shorter one is known."""
         if self.failure is not None and time.monotonic() - self._first_failed > SHRINK_SECONDS:
             raise ShrunkEnough
         try:

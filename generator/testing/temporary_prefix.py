@@ -1,4 +1,4 @@
-"""A place of its own for a test in a store that holds other objects too."""
+"""A temporary prefix for tests in a store that may hold other objects."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MAX_ROUNDS = 20
 
 @contextmanager
 def temporary_prefix(store: Store) -> Iterator[Store]:
-    """``store`` seen from a random prefix; everything below it is removed afterwards, whatever happened.
+    """``store`` below a new random prefix; everything below it is removed at the end, also after an error.
 
-    An object is written, listed, read and removed first, without a condition: raises ``StoreError`` where we may not,
-    or where there is no such store. Raises ``StoreUnavailable`` at the end where objects cannot be removed.
+    First one object is written, listed, read and deleted, unconditionally. Raises ``StoreError`` if that fails (no such
+    store, a missing right). Raises ``StoreUnavailable`` at the end if objects cannot be deleted.
     """
     missing = _missing_directories(store)
     below = store.at(f"{PREFIX}{secrets.token_hex(8)}")
@@ -32,7 +32,7 @@ def temporary_prefix(store: Store) -> Iterator[Store]:
         try:
             yield below
         except BaseException:
-            with suppress(StoreError):  # what went wrong in the block is to be seen
+            with suppress(StoreError):  # the first error matters more
                 remove_all(below)
             raise
         remove_all(below)
@@ -43,7 +43,7 @@ def temporary_prefix(store: Store) -> Iterator[Store]:
 
 
 def remove_all(store: Store) -> None:
-    """Remove all objects of ``store``, what interrupted writes left, and empty directories. Raises ``StoreError``."""
+    """Remove all objects of ``store``, its unfinished writes, and its empty directories. Raises ``StoreError``."""
     left: list[str] = []
     for _ in range(_MAX_ROUNDS):
         before, left = left, [info.key for info in store.list()]
@@ -54,11 +54,11 @@ def remove_all(store: Store) -> None:
     remove_partial_writes(store)
     prune_directories(store)
     if left:
-        raise StoreUnavailable(store.url, "objects that can be removed", f"{len(left)} object(s) that stay")
+        raise StoreUnavailable(store.url, "objects that can be deleted", f"{len(left)} object(s) that remain")
 
 
 def remove_partial_writes(store: Store) -> int:
-    """Remove what interrupted writes left, where the store knows of such things; how many there were."""
+    """Remove the unfinished writes of a store that reports them; their number."""
     found = list(store.partial_writes()) if isinstance(store, HasPartialWrites) else []
     for each in found:
         with suppress(ObjectMissing):
@@ -77,10 +77,10 @@ def _use_once(store: Store) -> None:
 
 
 def _missing_directories(store: Store) -> list[Path]:
-    """Of a directory as a store, what the first write would have to make, the innermost first."""
+    """The directories that the first write to a local store will create, innermost first."""
     try:
         location = parse_url(store.url)
-    except SpecError:  # a store of somebody else's
+    except SpecError:  # a store of another package
         return []
     place = Path(location.root)
     return [each for each in (place, *place.parents) if not each.exists()] if location.scheme == "file" else []

@@ -1,4 +1,4 @@
-"""What a writer that was killed leaves behind, made on purpose."""
+"""Unfinished writes made on purpose, as a killed writer leaves them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from generator.store.url import parse_url
 
 
 def leave_unfinished_write(store: Store, key: str) -> bool:
-    """Begin a write of ``key`` that nobody ends: a temporary file, or a multipart upload.
+    """Begin a write of ``key`` and do not finish it: a temporary file, or a multipart upload.
 
-    ``False`` for a store of another kind, and then nothing was done.
+    ``False`` for a store of another kind; then nothing is written.
     """
     from generator.store.local import LocalStore
 

@@ -60,6 +60,7 @@ SPECS: dict[str, str | bytes] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", SPECS.values(), ids=SPECS.keys())
 def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> None:
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,8 @@ class Server:
     """A child process with a directory of its own; the port stays the same over restarts."""
 
     def __init__(self, command: Callable[[int, Path], list[str]], answers: Callable[[int], bool]) -> None:
+        if os.environ.get("LATENTMILL_TESTS") == "quick":
+            raise RuntimeError("a quick test starts a server: give it the mark `server`")
         self._command, self._answers = command, answers
         self.directory = Path(tempfile.mkdtemp(prefix="latentmill-test-"))
         self.log = self.directory / "server.log"

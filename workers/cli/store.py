@@ -1,4 +1,4 @@
-"""The commands below `latentmill store`: does a store do what latentmill asks of it?"""
+"""The command group store: test a store against the store contract."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ from workers.cli.output import json_option
 if TYPE_CHECKING:
     from generator.testing.runner import CheckResult
 
-_PARTS = ("contract", "states")  # as generator.testing.runner has them
+_PARTS = ("contract", "states")  # the parts of generator.testing.runner
 _LABELS = {"ok": ("ok", "green"), "failed": ("FAILED", "red"), "skipped": ("skipped", "yellow")}
-_MAX_FOUND = 500  # characters of a sentence on one line
+_MAX_FOUND = 500  # characters printed of what a check found
 
 
 @click.group("store")
 def store_command() -> None:
-    """Stores: where bundles, builds and datasets lie."""
+    """Test the stores that hold bundles and datasets."""
 
 
 @store_command.command("test")
 @click.argument("url")
-@click.option("--examples", default=25, show_default=True, type=click.IntRange(1, 10_000), help="Random sequences.")
-@click.option("--only", type=click.Choice(_PARTS), help="The contract, or the random sequences of operations.")
+@click.option(
+    "--examples", default=25, show_default=True, type=click.IntRange(1, 10_000), help="Number of random sequences."
+)
+@click.option("--only", type=click.Choice(_PARTS), help="Only the contract, or only the random sequences.")
 @json_option
 def test_command(url: str, examples: int, only: str | None, as_json: bool) -> None:
-    """Test whether the store at URL keeps the contract: conditional writes, whole objects, lists, interrupted writers.
+    """Test the store at URL: conditional writes, whole objects, listings, keys, and writers that are killed.
 
-    URL is a directory, s3://bucket/prefix with the S3 settings of the environment, or memory://name. Everything is
-    written below a random prefix of its own, which is removed afterwards, and no other object is touched. The random
-    sequences kill processes in the middle of a write. Exit code 1 if any check failed, 2 if the store cannot be used.
+    URL is a directory, s3://bucket/prefix (with the S3 settings of the environment), or memory://name. All objects are
+    written below a new random prefix, which is removed at the end; other objects are not touched. Random sequences of
+    operations kill processes in the middle of a write. Exit code 1 if a check failed, 2 if the store cannot be tested.
     """
     runner = _load_runner()
     from generator.store import absolute_url, open_store
@@ -49,7 +51,7 @@ def test_command(url: str, examples: int, only: str | None, as_json: bool) -> No
     with ExitStack() as stack:
         try:
             below = stack.enter_context(temporary_prefix(open_url(place)))
-        except StoreError as away:  # there is no store at this URL, or none for us: the URL is wrong, not the store
+        except StoreError as away:  # no such store, or no rights: an error of input, not a failed check
             away.exit_code = 2
             raise
         if not as_json:
@@ -63,7 +65,7 @@ def test_command(url: str, examples: int, only: str | None, as_json: bool) -> No
 
 
 def _load_runner() -> Any:
-    """``generator.testing.runner``; it needs what only the extra ``testing`` installs. Raises ``SettingsError``."""
+    """``generator.testing.runner``. Raises ``SettingsError`` if the extra ``testing`` is not installed."""
     try:
         from generator.testing import runner
     except ModuleNotFoundError as missing:

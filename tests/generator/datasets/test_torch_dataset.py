@@ -118,6 +118,7 @@ def test_every_sample_exactly_once_under_any_number_of_workers(url: str, workers
     assert sorted(indices(load_all(dataset, num_workers=workers))) == list(range(13))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_persistent_workers_repeat_and_see_the_epoch(url: str, method: str) -> None:
     dataset = open_dataset(url, shuffle=True, seed=3)
@@ -194,6 +195,7 @@ def test_damage_met_in_a_worker_is_the_same_error(tmp_path: Path) -> None:
         indices(loader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "world_size"), [(1, 1), (-1, 2), (0, 0)])
 def test_a_rank_outside_the_world_is_refused(url: str, rank: int, world_size: int) -> None:
     with pytest.raises(SpecError, match="rank"):

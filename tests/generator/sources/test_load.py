@@ -86,6 +86,7 @@ def test_sources_are_values() -> None:
         source.name = "other"  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_real_images_come_in_without_torch() -> None:
     """Nor are the readers of other kinds of sources imported."""
     code = (

@@ -193,6 +193,7 @@ def test_resizing_keeps_a_smooth_picture_in_place(tmp_path: Path, size: int) -> 
     assert np.abs(got_HW - wanted_W)[:, inner].max() <= 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_decompression_bomb_is_refused_at_its_header(tmp_path: Path) -> None:
     for side in (10_000, 20_000):  # Pillow warns about the first and raises for the second

@@ -89,6 +89,7 @@ def test_mnist_as_it_is_stored() -> None:
     assert train.fingerprint != test.fingerprint
 
 
+@pytest.mark.slow
 def test_cifar_as_it_is_stored() -> None:
     source = load_source(benchmark("cifar10-test.parquet"))
     assert source.images_NHWC.shape == (10_000, 32, 32, 3)

@@ -38,5 +38,5 @@ class TestS3(StoreContract):
 
 
 def test_random_operations_with_interrupted_writers(store: Store) -> None:
-    counts = check_states(store, examples=4 if store.url.startswith("s3:") else 12)
+    counts = check_states(store, examples=3 if store.url.startswith("s3:") else 10)
     assert counts["steps"] > 20

@@ -51,7 +51,10 @@ def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
     (tmp_path / "my_package.py").write_text(MY_PACKAGE)
     (tmp_path / "test_my_store.py").write_text(example.replace("examples=25", "examples=2"))
     done = run_pytest(
-        tmp_path, "test_my_store.py", "--deselect", "test_my_store.py::TestMyStore::test_lists_do_not_end_with_a_page"
+        tmp_path,
+        "test_my_store.py",
+        "--deselect",
+        "test_my_store.py::TestMyStore::test_lists_continue_after_the_first_page",
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"\b3\d passed, 1 skipped, 1 deselected", done.stdout), done.stdout

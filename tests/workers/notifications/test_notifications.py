@@ -209,6 +209,7 @@ HOSTILE: dict[str, Behaviour] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_receiver_costs_an_attempt_and_nothing_else(name: str, receive: Callable[..., Receiver]) -> None:
     receiver = receive(HOSTILE[name])

@@ -83,6 +83,7 @@ def test_any_beginning_gives_the_same_dates(zone: str, expression: str, minute: 
     assert all(date.tzinfo is UTC and parse_date_key(date_key(date)) == date for date in dates)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.sampled_from(EXPRESSIONS), st.integers(0, 300 * 24), st.integers(1, 30))
 def test_the_newest_dates_are_the_last_ones(expression: str, hours: int, count: int) -> None:

@@ -116,6 +116,7 @@ def test_redis_is_flushed_in_the_night(night: Night) -> None:
     assert night.run().state == "promoted"
 
 
+@pytest.mark.server
 def test_redis_is_gone_for_a_night(bundle: Path, tmp_path: Path) -> None:
     server = RedisServer()
     try:

@@ -183,6 +183,7 @@ def kill(child: subprocess.Popen[str]) -> None:
     child.communicate()
 
 
+@pytest.mark.slow
 def test_a_new_process_continues_the_counters_of_a_killed_one(tmp_path: Path) -> None:
     from prometheus_client.multiprocess import MultiProcessCollector
 

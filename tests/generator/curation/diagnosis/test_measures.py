@@ -17,6 +17,7 @@ from generator.models.latents.codes import Codes
 from tests.support.sample_codes import blobs, gaussian, ring
 
 
+@pytest.mark.slow
 def test_two_sample_tests_hold_their_level() -> None:
     rng = np.random.default_rng(0)
     low = {"classifier": 0, "mmd": 0}

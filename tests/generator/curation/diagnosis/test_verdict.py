@@ -15,6 +15,8 @@ from generator.models.latents.codes import Codes
 from generator.models.latents.fitting.fit import fit
 from tests.support.sample_codes import blobs, gaussian, ring
 
+pytestmark = pytest.mark.slow
+
 
 def scattered(count: int) -> Codes:
     """Ten classes in many small clusters, mixed at random."""

@@ -159,6 +159,7 @@ def test_a_reference_that_does_not_fit_is_a_reason_and_no_crash(builder: Dataset
     assert failed(evaluate(builder, "nightly", first, gates)) == {"reference"}
 
 
+@pytest.mark.slow
 def test_a_build_is_measured_beside_the_images_behind_it(tmp_path: Path, one_thread: None) -> None:
     config = VaeConfig(size=8, channels=1, latent_dim=4, width=8)
     training = TrainSettings(epochs=2, batch=64, holdout=0.2, seed=5, device="cpu")
@@ -195,6 +196,7 @@ def evaluate_small(made: SmallBuild, home: Path, gates: Gates = Gates()) -> Verd
     return evaluate_gates(open_store(f"{home}/{made.name}"), location.build_id, gates)
 
 
+@pytest.mark.slow
 def test_images_that_are_all_different_pass_and_repeated_ones_do_not(tmp_path: Path) -> None:
     assert evaluate_small(LARGE, tmp_path).holds
     for distinct in (1, 5, 230):
@@ -305,6 +307,7 @@ def test_the_class_whose_labels_fell_most_is_named() -> None:
     assert confidence_drop(few, before, 3) is None  # 20 rows per class are too few
 
 
+@pytest.mark.slow
 def test_classes_in_another_order_are_the_same_classes(tmp_path: Path) -> None:
     """A retrained bundle may number its classes in another order."""
     dataset = open_store(f"{tmp_path}/small")
@@ -335,6 +338,7 @@ class Classes(SmallBuild):
         return super().pixels(index) // 4 + 150 * light
 
 
+@pytest.mark.slow
 def test_drift_tells_changes_of_images_labels_and_shares_from_chance() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(800) % 4

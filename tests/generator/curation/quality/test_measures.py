@@ -54,6 +54,7 @@ def test_fewer_points_than_dimensions_and_constant_dimensions_are_measured() -> 
     assert frechet_distance(points, points + 1.0) == pytest.approx(55.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_kernel_distance_is_unbiased_and_sees_a_shift() -> None:
     real, same, other = normal(3000, 8, 0), normal(3000, 8, 1), normal(3000, 8, 2) + 0.3
     found = kernel_distance(real, same, subsets=30, size=300)
@@ -91,6 +92,7 @@ def test_noise_costs_precision_and_density() -> None:
     assert found.recall > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("kind", ["uint8", "float64", "far from the origin"])
 def test_neighbours_are_those_of_brute_force(kind: str, k: int) -> None:

@@ -32,6 +32,8 @@ from generator.sources.base import make_source
 from generator.store import open_store
 from workers.cli.main import root
 
+pytestmark = pytest.mark.slow
+
 CONFIG = VaeConfig(size=8, channels=1, latent_dim=8, width=16)
 TRAINING = TrainSettings(epochs=5, batch=32, holdout=0.2, seed=5, device="cpu")
 SHORT = MeasureSettings(seeds=2, budget=Budget(steps=50, batch=64))

@@ -64,6 +64,7 @@ def years(draw: st.DrawFn) -> tuple[list[CommittedBuild], Retention]:
     return builds, retention
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(years(), st.randoms())
 def test_what_must_stay_is_never_planned_for_deletion(

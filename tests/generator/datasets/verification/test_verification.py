@@ -277,6 +277,7 @@ def test_one_complaint_about_many_samples_is_told_once() -> None:
     assert problem.facts()["times"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_no_flipped_byte_is_missed_or_raises(seed: int) -> None:
     url, store = commit_build(SmallBuild(counts=(3, 2), shard_size=3))

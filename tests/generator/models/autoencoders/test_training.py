@@ -69,6 +69,7 @@ def killed_after(epoch: int) -> Any:
     return on_epoch
 
 
+@pytest.mark.slow
 def test_training_learns_and_says_how() -> None:
     seen: list[Progress] = []
     settings = TrainSettings(epochs=40, batch=32, learning_rate=0.01, device="cpu")
@@ -126,6 +127,7 @@ t.train(t.CONFIG, t.SETTINGS, t.TRAIN, t.HOLDOUT, checkpoint=Path(sys.argv[2]),
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path: Path) -> None:
     checkpoint = tmp_path / "c"
     command = [sys.executable, "-c", CHILD, __file__, str(checkpoint), str(torch.get_num_threads())]
@@ -245,6 +247,7 @@ def test_auto_is_a_device() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_a_network_trained_with_augmentation_knows_shifted_images() -> None:
     """All images are centred; only a network trained on shifted images can reconstruct shifted ones."""
     row_HW, column_HW = np.mgrid[:8, :8] - 3.5

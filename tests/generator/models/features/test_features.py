@@ -37,6 +37,7 @@ def weights(classifier: Classifier) -> bytes:
     return b"".join(value.numpy().tobytes() for value in classifier.state_dict().values())
 
 
+@pytest.mark.slow
 def test_it_learns_is_frozen_and_depends_on_the_seed_alone(digits: tuple[LabelledImages, LabelledImages]) -> None:
     data, test = digits
     classifier = train(data)
@@ -77,6 +78,7 @@ def test_a_wide_one_has_more_maps_and_the_default_is_sixteen(digits: tuple[Label
     assert weights(train(data, budget, width=16)) == weights(train(data, budget))
 
 
+@pytest.mark.slow
 def test_the_second_set_is_learned_in_the_same_number_of_steps(digits: tuple[LabelledImages, LabelledImages]) -> None:
     """The first set has only images of ones, the second set has all digits."""
     data, test = digits

@@ -39,6 +39,7 @@ def partitions(cluster_B: np.ndarray, order: np.ndarray) -> dict[str, list[np.nd
     return {**batched, "permuted": [order], "permuted, by 7": np.array_split(order, 7), "by cluster": grouped}
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     dims=st.integers(2, 64),

@@ -46,6 +46,7 @@ def test_densities_are_those_of_the_network_that_was_trained() -> None:
     np.testing.assert_allclose(flow.log_prob(z, labels), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_fits_better_than_a_gaussian_and_reports_it() -> None:
     codes = bananas(1200, 0)
     flow, gaussian = fit(codes, SMALL), fit(codes, GaussianSettings())

@@ -76,6 +76,7 @@ def make_noise(count: int, seed: int = 3, first: int = 0) -> Noise:
     return noise(seed, np.arange(first, first + count), np.zeros(count, dtype=np.int64), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32), first=st.integers(0, 2**40))

@@ -26,6 +26,8 @@ from generator.production.mill import build
 from generator.store import open_store
 from workers.cli.main import root
 
+pytestmark = pytest.mark.slow
+
 DIMS = 6
 
 

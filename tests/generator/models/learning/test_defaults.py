@@ -17,6 +17,8 @@ from generator.sources import Source
 from generator.store import open_store
 from workers.cli.main import root
 
+pytestmark = pytest.mark.slow
+
 
 def source(images: int, size: int, channels: int, *, classes: int = 2) -> Source:
     images_NHWC = np.broadcast_to(np.uint8(0), (images, size, size, channels))

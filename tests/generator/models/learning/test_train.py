@@ -20,6 +20,8 @@ from generator.sources import load_source
 from generator.store import open_store
 from workers.cli.main import root as cli_root
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def shades(tmp_path: Path) -> Path:

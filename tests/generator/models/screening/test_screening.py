@@ -27,6 +27,8 @@ from generator.models.screening.soft_labels import MAX_LABELS, SoftLabels, soft_
 from generator.sources import load_source
 from generator.store import open_store
 
+pytestmark = pytest.mark.slow
+
 DIGITS = load_source("digits", size=8)
 
 

@@ -20,7 +20,7 @@ OTHERS, TRUE = DIGITS.images_NHWC[60:1400], DIGITS.labels_N[60:1400]
 TEST = LabelledImages(DIGITS.images_NHWC[1400:], DIGITS.labels_N[1400:])
 SETTINGS = JudgeSettings(budget=Budget(steps=150, batch=32, augmentation=Augmentation(shift=1)))
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,8 @@ from generator.spec.recipe import JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 
+pytestmark = pytest.mark.slow
+
 needs_compiler = pytest.mark.skipif(bool(missing_compiler("cpu")), reason="no C++ compiler here")
 
 _PROCESS = """

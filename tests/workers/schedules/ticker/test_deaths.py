@@ -78,6 +78,7 @@ def test_a_job_that_was_cancelled_is_not_begun_again_by_the_heir_of_its_ticker(s
     assert len(simulation.pool.submissions) == 1
 
 
+@pytest.mark.slow
 def test_two_tickers_at_once(tmp_path: Path) -> None:
     """Four threads on one directory: no date has two runs, no run reaches two final states."""
     simulation = ScheduleSimulation(tmp_path, open_store(str(tmp_path / "root")))

@@ -45,6 +45,7 @@ def test_a_night(simulation: ScheduleSimulation) -> None:
     assert len(simulation.pool.submissions) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
 def test_a_year(simulation: ScheduleSimulation, zone: str) -> None:
     """Tickers restart at random times, within the grace period; each day has exactly one run, on time."""

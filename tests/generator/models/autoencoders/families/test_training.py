@@ -28,7 +28,7 @@ VARIANTS: list[dict[str, Any]] = [
 SETTINGS = TrainSettings(epochs=3, batch=32, seed=3, device="cpu")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def config_of(variant: dict[str, Any], size: int = 8, channels: int = 1) -> AutoencoderConfig:
