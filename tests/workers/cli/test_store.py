@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,12 @@ def test_a_broken_store_fails_and_is_told_in_a_sentence(
 
     monkeypatch.setattr(generator.store, "open_store", open_broken)
     monkeypatch.setattr(states_run, "SHRINK_SECONDS", 1.0)
-    code, out, err = run("memory://broken", "--only", "contract")
+    url = f"memory://broken-{uuid.uuid4().hex}"
+    code, out, err = run(url, "--only", "contract")
     assert (code, err) == (1, "")
     assert "FAILED   a create never overwrites: create over an object was not refused, expected AlreadyExists" in out
     assert out.splitlines()[-1].split(", in ")[0].endswith("failed, 1 skipped")
-    assert keys(open_store("memory://broken")) == []
+    assert keys(open_store(url)) == []
     code, out, _ = run("place", "--only", "states", "--examples", "200", "--json")
     told = json.loads(out)
     assert (code, told["passed"]) == (1, False)
