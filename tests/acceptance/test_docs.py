@@ -56,6 +56,14 @@ def test_files_and_modules_of_the_code_exist(page: Path) -> None:
         assert path.is_dir() or path.with_suffix(".py").exists() or (ROOT / parent).with_suffix(".py").exists(), module
 
 
+def test_named_tests_exist() -> None:
+    existing = set(re.findall(r"def (test_\w+)", "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))))
+    existing |= {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) > 10
+    assert named <= existing
+
+
 @pytest.mark.parametrize("page", READER_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_settings_exist(page: Path) -> None:
     text = page.read_text()

@@ -1,8 +1,8 @@
-"""`latentmill` as a process of its own, without the seconds that importing torch takes each time.
+"""Commands and scripts as processes of their own, without the seconds that importing torch takes each time.
 
 A server process imports the slow libraries once, with one thread each. For every command it forks: the child has its
-own process id, directory, environment, output and exit code, and runs the same ``main`` as the installed command.
-Commands in the background, and tests of how a fresh interpreter starts, use ``subprocess`` instead.
+own process id, directory, environment, output and exit code, and runs the same ``main`` as the installed command, or a
+script. Commands in the background, and tests of how a fresh interpreter starts, use ``subprocess`` instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import gc
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -35,9 +36,19 @@ def run_command(
     words: list[str], *, cwd: Path, env: dict[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """Run `latentmill` with ``words`` to its end. Raises ``subprocess.TimeoutExpired``."""
+    return _run({"words": words, "cwd": str(cwd), "env": env}, timeout)
+
+
+def run_script(script: Path, *words: object, timeout: float = 280.0) -> subprocess.CompletedProcess[str]:
+    """Run a Python script with ``words`` to its end, in the current directory. Raises ``subprocess.TimeoutExpired``."""
+    arguments = [str(word) for word in words]
+    return _run({"script": str(script), "words": arguments, "cwd": str(Path.cwd()), "env": dict(os.environ)}, timeout)
+
+
+def _run(wanted: dict[str, object], timeout: float) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, socket.socket(socket.AF_UNIX) as client:
         client.connect(_server())
-        request = json.dumps({"words": words, "cwd": str(cwd), "env": env}).encode()
+        request = json.dumps(wanted).encode()
         socket.send_fds(client, [len(request).to_bytes(4)], [out.fileno(), err.fileno()])
         client.sendall(request)
         pid = int.from_bytes(_receive(client, 4))
@@ -46,10 +57,10 @@ def run_command(
             code = int.from_bytes(_receive(client, 4), signed=True)
         except TimeoutError:
             os.kill(pid, signal.SIGKILL)
-            raise subprocess.TimeoutExpired(words, timeout) from None
+            raise subprocess.TimeoutExpired(str(wanted["words"]), timeout) from None
         for file in (out, err):
             file.seek(0)
-        return subprocess.CompletedProcess(words, code, out.read().decode(), err.read().decode())
+        return subprocess.CompletedProcess(str(wanted["words"]), code, out.read().decode(), err.read().decode())
 
 
 @cache
@@ -114,13 +125,13 @@ def _answer(connection: socket.socket) -> None:
     child = os.fork()
     if child == 0:
         connection.close()
-        _run(request, fds)
+        _become(request, fds)
     connection.sendall(child.to_bytes(4))
     _, status = os.waitpid(child, 0)
     connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, signed=True))
 
 
-def _run(request: dict[str, object], fds: list[int]) -> None:
+def _become(request: dict[str, object], fds: list[int]) -> None:
     from workers.cli.main import main
 
     code = _FAILED_TO_END
@@ -131,8 +142,14 @@ def _run(request: dict[str, object], fds: list[int]) -> None:
         os.environ.clear()
         os.environ.update(request["env"])  # type: ignore[call-overload]
         os.chdir(str(request["cwd"]))
-        sys.argv = ["latentmill", *request["words"]]  # type: ignore[misc]
-        main()
+        script = request.get("script")
+        sys.argv = [str(script or "latentmill"), *request["words"]]  # type: ignore[misc]
+        if script is None:
+            main()
+        else:
+            sys.path.insert(0, str(Path(str(script)).parent))
+            runpy.run_path(str(script), run_name="__main__")
+        code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
     except BaseException:

@@ -141,9 +141,9 @@ def apply_retention(
     first = True
     while pending or first:
         for each in _mark_retiring(store, pending[:_BATCH], at).retiring:
-            removed = _delete_build(build_store(store, each.build), each, intents)
-            (wanted if removed is None else deleted).append(each.build)
-            objects += removed or 0
+            removed, is_wanted = _delete_build(build_store(store, each.build), each, intents)
+            (wanted if is_wanted else deleted).append(each.build)
+            objects += removed
             update_state(store, lambda state, done=each: _without_retiring(state, done))  # type: ignore[misc]
         pending, first = pending[_BATCH:], False
     return RetentionResult(tuple(deleted), objects, tuple(wanted))
@@ -209,19 +209,19 @@ def _without_retiring(state: DatasetState | None, done: Retiring) -> DatasetStat
     return state.model_copy(update={"retiring": tuple(each for each in state.retiring if each != done)})
 
 
-def _delete_build(build: Store, retiring: Retiring, intents: Intents) -> int | None:
-    """The number of objects removed; ``None`` if a job is rebuilding the build since it was marked as retiring."""
+def _delete_build(build: Store, retiring: Retiring, intents: Intents) -> tuple[int, bool]:
+    """How many objects were removed, and whether a job rebuilds the build since it was marked as retiring."""
     if _is_wanted(build, retiring, intents):
-        return None
+        return 0, True
     build.delete(MANIFEST_KEY)
     removed = 1
     for key in _deletable_keys(build, retiring):
         if removed % _CHECK_EVERY == 0 and _is_wanted(build, retiring, intents):
-            return None
+            return removed, True
         build.delete(key)
         removed += 1
     prune_directories(build)
-    return removed
+    return removed, False
 
 
 def _is_wanted(build: Store, retiring: Retiring, intents: Intents) -> bool:

@@ -100,7 +100,10 @@ def update_state(store: Store, decide: Callable[[DatasetState | None], DatasetSt
 
     def updated_bytes(data: bytes | None) -> bytes | None:
         new_state = decide(_parse_state(store, data))
-        return None if new_state is None else new_state.canonical()
+        if new_state is None:
+            return None
+        field = f"{store.url}/{LATEST_KEY}"  # a state that could not be read again must not be written
+        return validate(DatasetState, new_state.model_dump(), field=field, error=DatasetError).canonical()
 
     return _parse_state(store, pointers.move(store, LATEST_KEY, updated_bytes, MAX_LATEST_BYTES))
 

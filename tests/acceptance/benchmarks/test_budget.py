@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.command_server import run_script
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,8 +55,8 @@ def test_a_second_opinion_is_added(out: Path) -> None:
 
 def measure(out: Path, *arguments: str) -> str:
     """Run the benchmark into ``out``; what it prints of its progress."""
-    command = [sys.executable, ROOT / "benchmarks/budget.py", "--quick", "--threads", "1", "--out", out, *arguments]
-    done = subprocess.run([*command, "--work", out / "work"], cwd=ROOT, capture_output=True, text=True)
+    words = ["--quick", "--threads", "1", "--out", out, "--work", out / "work", *arguments]
+    done = run_script(ROOT / "benchmarks/budget.py", *words)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

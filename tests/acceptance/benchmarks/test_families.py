@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.command_server import run_script
 
 ROOT = Path(__file__).parents[3]
 
 
 def run(out: Path, *families: str) -> str:
     arguments = ["--quick", "--threads", "1", "--out", out, "--work", out / "work", "--samplers", "gaussian", "mixture"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/families.py", *arguments, "--families", *families],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = run_script(ROOT / "benchmarks/families.py", *arguments, "--families", *families)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.command_server import run_script
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,7 +24,7 @@ def test_few_labels_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
 
 
 def few_labels(out: Path, *arguments: str) -> str:
-    command = [sys.executable, ROOT / "benchmarks/few_labels.py", "--quick", "--threads", "1", "--out", out, *arguments]
-    done = subprocess.run([*command, "--work", out / "work"], cwd=ROOT, capture_output=True, text=True)
+    words = ["--quick", "--threads", "1", "--out", out, "--work", out / "work", *arguments]
+    done = run_script(ROOT / "benchmarks/few_labels.py", *words)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -266,6 +266,27 @@ def test_images_of_another_size_are_drift(tmp_path: Path) -> None:
     assert "12x12x1 instead of 8x8x1" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("gates", "expected"),
+    [
+        (Gates(), {"drift"}),
+        (Gates(drift=None, confidence_drop=0.5), {"confidence"}),
+        (Gates(drift=None, confidence_drop=None), set()),
+    ],
+)
+def test_a_damaged_promoted_build_fails_the_gate_that_needs_it(
+    tmp_path: Path, gates: Gates, expected: set[str]
+) -> None:
+    dataset, promoted = open_store(f"{tmp_path}/small"), LARGE.commit(str(tmp_path))[0].build_id
+    promote(dataset, promoted, logical_date=None, by="test")
+    shard = next(iter(dataset.at(f"builds/{promoted}").list("shards/")))
+    dataset.at(f"builds/{promoted}").put(shard.key, b"damaged")
+    build_id = replace(LARGE, seed=1).commit(str(tmp_path))[0].build_id
+    verdict = evaluate_gates(dataset, build_id, gates)
+    assert failed(verdict) == expected
+    assert all("is damaged" in reason for reason in verdict.reasons)
+
+
 def test_unlabelled_builds_have_drift_too(tmp_path: Path) -> None:
     plain = SmallBuild(classes=(), counts=(200,), shard_size=50)
     promote(open_store(f"{tmp_path}/small"), plain.commit(str(tmp_path))[0].build_id, logical_date=None, by="test")

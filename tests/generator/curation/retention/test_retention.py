@@ -20,10 +20,12 @@ from generator.curation.retention import (
     apply_retention,
     enforce_retention,
     plan_retention,
+    policy,
     read_committed_builds,
 )
 from generator.datasets.builds import LATEST_KEY, build_store, is_committed, list_builds
 from generator.datasets.promotion import DatasetState, pin, promote, read_state, rollback
+from generator.datasets.promotion.state import MAX_PINS, Retiring, update_state
 from generator.errors import BuildConflict, DatasetError, SpecError
 from generator.spec.canonical import validate
 from generator.store import open_store
@@ -275,6 +277,23 @@ def test_a_build_that_is_made_again_while_it_is_deleted_is_let_be(dataset: Store
     assert done.wanted == (name(0),)
     assert 0 in committed(dataset)
     assert {info.key for info in build_store(dataset, name(0)).list()} >= set(FILES)
+
+
+def test_objects_removed_before_a_build_is_wanted_again_are_counted(
+    dataset: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "_CHECK_EVERY", 2)
+    answers = iter([None, "open"])
+    done = apply_retention(dataset, only(dataset, 0), intents=lambda _: next(answers))
+    assert (done.deleted, done.wanted, done.objects) == ((), (name(0),), 2)
+
+
+def test_a_state_that_could_not_be_read_again_is_not_written(dataset: Store) -> None:
+    before = read_state(dataset)
+    many = tuple(Retiring(build=name(number), at=NEW_YEAR) for number in range(MAX_PINS + 1))
+    with pytest.raises(DatasetError, match="retiring"):
+        update_state(dataset, lambda state: state and state.model_copy(update={"retiring": many}))
+    assert read_state(dataset) == before
 
 
 def test_a_dataset_that_nobody_promotes_is_thinned_out_by_the_time_of_its_builds(tmp_path: Path) -> None:
