@@ -21,16 +21,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 images into ./demo
 	@$(BIN)/latentmill demo --out demo
 
-# One thread for each test: threads of several processes on two cores only wait for one another. Three tests at a time on
-# two cores, as a third of the time of many tests is waiting for servers, leases and processes.
+# One thread each for two tests at a time: threads of two processes on two cores only wait for one another.
 # The longest files come first, as they are collected: the last ones must not keep one core waiting.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
-	$(PYTEST) --numprocesses 3
+	$(PYTEST)
 
 quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so
-	LATENTMILL_TESTS=quick $(PYTEST) --numprocesses 2 -m "not server and not slow"
+	LATENTMILL_TESTS=quick $(PYTEST) -m "not server and not slow"
 
 storm: $(READY)  ## a schedule by the clock on the wall, and twenty storms over a pool: half an hour or more (docs/reliability.md)
 	$(BIN)/python -m pytest tests/faults/wall_clock_schedule.py
