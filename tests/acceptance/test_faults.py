@@ -158,7 +158,8 @@ def test_every_connection_to_redis_is_reset_again_and_again(service: FaultyServi
     job = submit()
     for done in (1, 2, 3):
         job.until_done(done)
-        service.wait_until(lambda: service.redis_proxy.reset() > 0)  # the worker may still be reconnecting
+        service.wait_until(lambda: service.redis_proxy.connections > 0)  # the worker may still be reconnecting
+        assert service.redis_proxy.reset() > 0
     job.until_committed()
 
 

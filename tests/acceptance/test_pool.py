@@ -58,13 +58,13 @@ def manifest_at(service: LiveService, url: str) -> Manifest:
 
 
 def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: LiveService, slow_bundle: Path) -> None:
-    fields = service.spec(slow_bundle, count=2400, shard_size=1200, density_floor=0.3)
+    fields = service.spec(slow_bundle, count=7500, shard_size=2500, density_floor=0.3)
     job = service.client.submit(fields)
     first = service.start_worker()
 
     def in_the_middle_of_the_second_shard() -> bool:
         counts = service.pool.ledger.counts(job.job)
-        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 1200
+        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 2500
 
     service.wait_until(in_the_middle_of_the_second_shard)
     service.kill_worker(first)
@@ -103,7 +103,7 @@ def test_redis_that_dies_and_comes_back_is_survived(service: LiveService, bundle
 
 def test_a_worker_that_is_asked_to_leave_hands_its_shard_back(service: LiveService, slow_bundle: Path) -> None:
     """The grace period is far shorter than the shard, and the lease far longer than this test."""
-    fields = service.spec(slow_bundle, count=1200, shard_size=1200)
+    fields = service.spec(slow_bundle, count=2000, shard_size=2000)
     service.settings = service.settings.model_copy(update={"grace_seconds": 0.5, "lease_seconds": 1000.0})
     job = service.client.submit(fields)
     worker = service.start_worker()
@@ -175,7 +175,7 @@ def test_lost_and_duplicated_tickets_are_harmless(service: LiveService, bundle: 
 
 
 def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: LiveService, slow_bundle: Path) -> None:
-    fields = service.spec(slow_bundle, count=1400, shard_size=700)
+    fields = service.spec(slow_bundle, count=4000, shard_size=1000)
     job = service.client.submit(fields)
     service.start_worker()
     service.wait_until(lambda: service.client.status(job.job).shards_running == 1)

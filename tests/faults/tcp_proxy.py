@@ -83,6 +83,11 @@ class TcpProxy:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self._open())
+
     def cut(self) -> int:
         """Close all open connections (FIN); return their number."""
         return self._end_all("cut")

@@ -10,10 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import simplejpeg
+from isal import isal_zlib
 
 BUNDLE = "digits.bundle"
 BUILDS: dict[str, dict[str, Any]] = {
@@ -37,28 +43,10 @@ PLAINEST = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
 }
 _TRAIN = (
-    *(
-        "train",
-        "digits",
-        "--size",
-        "8",
-        "--latent-dim",
-        "4",
-        "--width",
-        "8",
-        "--epochs",
-        "30",
-        "--batch",
-        "32",
-        "--beta",
-        "0.1",
-        "--seed",
-        "7",
-    ),
-    *("--judge-width", "8", "--judge-steps", "300", "--clusters", "2", "--device", "cpu"),
+    *("train", "digits", "--size", "8", "--latent-dim", "4", "--width", "8", "--epochs", "30", "--batch", "32"),
+    *("--beta", "0.1", "--seed", "7", "--judge-width", "8", "--judge-steps", "300", "--clusters", "2"),
+    *("--device", "cpu"),
 )
-
-
 _RUN = """
 import contextlib, io, json, sys
 from workers.cli.main import root
@@ -97,11 +85,26 @@ def latentmill(directory: Path, *commands: list[str]) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def describe_machine() -> dict[str, str]:
+    """What these bytes depend on beside our code: versions of libraries, and what two of them make of fixed input."""
+    found = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "pyarrow", "pillow", "isal")}
+    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    samples = {
+        "isal's deflate": isal_zlib.compress(bytes(range(256)) * 64, 1),
+        "simplejpeg's JPEG": simplejpeg.encode_jpeg(pixels, quality=90),
+    }
+    return found | {"machine": platform.machine()} | {name: _sha256(data) for name, data in samples.items()}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def digests(directory: Path) -> dict[str, str]:
     """The sha256 of every file of the bundle and the builds, without ``runs/`` (measured times) and lock files."""
     files = sorted(path for part in (BUNDLE, "builds") for path in (directory / part).rglob("*") if path.is_file())
     return {
-        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(directory).as_posix(): _sha256(path.read_bytes())
         for path in files
         if "runs" not in path.parts and path.name != ".lock"
     }

@@ -70,6 +70,7 @@ def _server() -> str:
     address = f"{directory.name}/socket"
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, address],
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # threads do not survive a fork
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -56,7 +56,7 @@ def current_user() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container whose user id has no name
-        user = "unknown"
+        user = "somebody"
     return re.sub(r"[^\x20-\x7e]", "?", f"{user}@{socket.gethostname()}")[:200]
 
 

@@ -24,7 +24,7 @@ def test_throughput_is_measured_and_a_part_anew(tmp_path: Path) -> None:
     (stored,) = (row["s3"] for row in rows if row["part"] == "s3")
     assert 0.0 < stored["server_seconds"] < stored["cores"] * stored["seconds"]
     grown = [row for row in rows if row["part"] == "growth"]
-    assert [row["images"] for row in grown] == [300, 600]
+    assert [row["images"] for row in grown] == [600, 1200]
     assert all(row["peak_mib"] > 50.0 for row in grown)
     page = tmp_path / "performance.md"
     page.write_text(f"# Above\n\n{page.read_text()}\nbelow\n")

@@ -20,6 +20,7 @@ from generator.testing import StoreContract, states_run
 from tests.faults.s3_proxy import Fault, S3Proxy
 from tests.support import broken_stores as broken
 from tests.support.servers import S3Server
+from tests.support.unconditional_s3 import unconditional_s3
 from workers.cli.main import main
 
 CLI = [sys.executable, "-c", "from workers.cli import main; main()", "store", "test"]
@@ -98,6 +99,8 @@ def test_a_bucket_is_left_as_it_was(
 def test_a_broken_store_fails_and_is_told_in_a_sentence(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On a broken twin in memory: all checks over HTTP take half a minute."""
+
     def open_broken(url: str, s3: S3Settings | None = None) -> Store:
         return broken.CreateOverwrites(open_store(url, s3))
 
@@ -115,6 +118,20 @@ def test_a_broken_store_fails_and_is_told_in_a_sentence(
     assert "over an object" in told["checks"][0]["found"]
     assert told["checks"][0]["steps"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_without_conditional_writes_is_found(
+    run: Any, s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states_run, "SHRINK_SECONDS", 1.0)
+    with unconditional_s3(s3_server) as s3:
+        reach(s3_server, monkeypatch, s3.endpoint_url or "")
+        code, out, err = run(bucket, "--only", "states", "--examples", "50", "--json")
+    facts = json.loads(out)
+    assert (code, err, facts["passed"]) == (1, "", False)
+    assert "expected" in facts["checks"][0]["found"]
+    assert facts["checks"][0]["steps"]
+    assert keys(open_store(bucket, s3_server.settings)) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "s3://x", "memory://"])

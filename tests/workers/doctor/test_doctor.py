@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from generator.models.bundle import push, read_info
 from generator.store import S3Settings, open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer, S3Server
+from tests.support.unconditional_s3 import unconditional_s3
 from workers.cli.doctor import doctor_command
 from workers.doctor import Finding, blocking_findings, examine
 from workers.doctor.store import _Probe
@@ -90,46 +87,6 @@ def test_a_bucket_that_is_missing_says_how_to_make_it(s3_settings: S3Settings, t
     found = list(examine(settings_for(None, tmp_path, s3_settings), "s3://not-made-yet", parts=["store"]))
     assert [finding.status for finding in found] == ["failed"]
     assert "--make-bucket" in found[0].mend
-
-
-class _UnconditionalHandler(BaseHTTPRequestHandler):
-    """Forwards requests to a real S3 without their conditions, like a service that ignores them."""
-
-    protocol_version = "HTTP/1.1"
-    target: str
-
-    def _forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("if-")}
-        upstream = http.client.HTTPConnection(self.target, timeout=30)
-        upstream.request(self.command, self.path, body=body, headers=headers)
-        response = upstream.getresponse()
-        data = response.read()
-        self.send_response(response.status)
-        for name, value in response.getheaders():
-            if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", response.getheader("Content-Length") or str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-        upstream.close()
-
-    do_GET = do_PUT = do_DELETE = do_HEAD = do_POST = _forward
-
-    def log_message(self, *_: Any) -> None:
-        """Log nothing."""
-
-
-@contextmanager
-def unconditional_s3(s3: S3Server) -> Iterator[S3Settings]:
-    handler = type("Handler", (_UnconditionalHandler,), {"target": f"127.0.0.1:{s3.port}"})
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    try:
-        yield s3.settings.model_copy(update={"endpoint_url": f"http://127.0.0.1:{proxy.server_port}"})
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
 
 
 def test_a_service_without_conditional_writes_is_refused_also_by_a_worker(
