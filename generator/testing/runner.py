@@ -19,7 +19,7 @@ from generator.store import Store
 from generator.testing.contract import StoreContract
 from generator.testing.expectations import Violation
 from generator.testing.states import check_states
-from generator.testing.states_run import StatesViolation
+from generator.testing.states_run import SHRINK_SECONDS, StatesViolation
 from generator.testing.temporary_prefix import remove_all
 
 Part = Literal["contract", "states"]
@@ -46,7 +46,12 @@ class CheckResult:
 
 
 def run_checks(
-    store: Store, open_url: Callable[[str], Store], *, parts: Sequence[Part] = PARTS, examples: int = 25
+    store: Store,
+    open_url: Callable[[str], Store],
+    *,
+    parts: Sequence[Part] = PARTS,
+    examples: int = 25,
+    shrink_seconds: float = SHRINK_SECONDS,
 ) -> Iterator[CheckResult]:
     """Run ``parts`` on an empty ``store``; ``open_url`` opens a store of its kind. Yields each result as it is there.
 
@@ -59,7 +64,7 @@ def run_checks(
             failed |= {name} if result.status == "failed" else set()
             yield result
     if "states" in parts:
-        yield _run_states(store.at("states"), examples, failed)
+        yield _run_states(store.at("states"), examples, shrink_seconds, failed)
 
 
 def _run_contract(store: Store, open_url: Callable[[str], Store]) -> Iterator[tuple[str, CheckResult]]:
@@ -74,12 +79,14 @@ def _run_contract(store: Store, open_url: Callable[[str], Store]) -> Iterator[tu
         _clear(below)
 
 
-def _run_states(store: Store, examples: int, failed: set[str]) -> CheckResult:
+def _run_states(store: Store, examples: int, shrink_seconds: float, failed: set[str]) -> CheckResult:
     title = f"{examples} random sequences of operations, with interrupted writers"
 
     def run() -> str:
         ordered, exact = _ORDER_CHECK not in failed, _CHILDREN_CHECK not in failed
-        counts = check_states(store, examples=examples, ordered=ordered, exact_children=exact)
+        counts = check_states(
+            store, examples=examples, ordered=ordered, exact_children=exact, shrink_seconds=shrink_seconds
+        )
         return _counts_text(counts, [*["order"] * (not ordered), *["children"] * (not exact)])
 
     with TemporaryDirectory() as home:  # by default Hypothesis creates .hypothesis in the working directory

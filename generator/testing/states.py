@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from generator.store import Store
 from generator.testing.killed_writer import KilledWriter
 from generator.testing.state_machine import StoreMachine
-from generator.testing.states_run import ShrunkEnough, StatesRun
+from generator.testing.states_run import SHRINK_SECONDS, ShrunkEnough, StatesRun
 
 
 def check_states(
@@ -21,16 +21,17 @@ def check_states(
     processes: bool | None = None,
     ordered: bool = True,
     exact_children: bool = True,
+    shrink_seconds: float = SHRINK_SECONDS,
 ) -> dict[str, int]:
     """Run ``examples`` random sequences of ``steps`` operations in ``store``, which is empty and used by nothing else.
 
     ``processes`` says whether other processes reach the same objects; the default is yes, unless the URL begins with
     ``memory:``. The store must be picklable, its class importable. Returns counts of what was done. Raises
-    ``StatesViolation`` with the shortest failing sequence that was found within twenty seconds.
+    ``StatesViolation`` with the shortest failing sequence that was found within ``shrink_seconds``.
     """
     if processes is None:
         processes = not store.url.startswith("memory:")
-    run = StatesRun(store, None, ordered=ordered, exact_children=exact_children)
+    run = StatesRun(store, None, ordered=ordered, exact_children=exact_children, shrink_seconds=shrink_seconds)
     limits = settings(
         max_examples=examples,
         stateful_step_count=steps,

@@ -43,6 +43,7 @@ class StatesRun:
     exact_children: bool = True  # False: children are not compared
     kill_window: float = 0.0  # seconds, a little more than a large write takes
     kills_an_example: int = 0  # at most
+    shrink_seconds: float = SHRINK_SECONDS  # after the first failure
     counts: Counter[str] = field(default_factory=Counter)
     failure: StatesViolation | None = None
     _numbers: Iterator[int] = field(default_factory=count)
@@ -77,7 +78,7 @@ class StatesRun:
     @contextmanager
     def observe(self, steps: list[str]) -> Iterator[None]:
         """Record an error of the block as the failure of this run, unless a shorter one is known."""
-        if self.failure is not None and time.monotonic() - self._first_failed > SHRINK_SECONDS:
+        if self.failure is not None and time.monotonic() - self._first_failed > self.shrink_seconds:
             raise ShrunkEnough
         try:
             yield

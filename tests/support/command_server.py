@@ -29,7 +29,6 @@ _PRELOADED = (
     "workers.cli.main",
     "workers.worker.ticket_handler",
 )
-_FAILED_TO_END = 120
 
 
 def run_command(
@@ -135,7 +134,7 @@ def _answer(connection: socket.socket) -> None:
 def _become(request: dict[str, object], fds: list[int]) -> None:
     from workers.cli.main import main
 
-    code = _FAILED_TO_END
+    code = 1
     try:
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in zip((null, *fds), range(3), strict=True):

@@ -32,9 +32,16 @@ def store_command() -> None:
 @click.option(
     "--examples", default=25, show_default=True, type=click.IntRange(1, 10_000), help="Number of random sequences."
 )
+@click.option(
+    "--shrink-seconds",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 3600.0),
+    help="Time to look for a shorter sequence that fails too.",
+)
 @click.option("--only", type=click.Choice(_PARTS), help="Only the contract, or only the random sequences.")
 @json_option
-def test_command(url: str, examples: int, only: str | None, as_json: bool) -> None:
+def test_command(url: str, examples: int, shrink_seconds: float, only: str | None, as_json: bool) -> None:
     """Test the store at URL: conditional writes, whole objects, listings, keys, and writers that are killed.
 
     URL is a directory, s3://bucket/prefix (with the S3 settings of the environment), or memory://name. All objects are
@@ -46,22 +53,23 @@ def test_command(url: str, examples: int, only: str | None, as_json: bool) -> No
     from generator.testing.temporary_prefix import temporary_prefix
     from workers.settings import load_settings
 
-    place, began = absolute_url(url), time.monotonic()
+    address, began = absolute_url(url), time.monotonic()
     open_url = partial(open_store, s3=load_settings().s3)
     with ExitStack() as stack:
         try:
-            below = stack.enter_context(temporary_prefix(open_url(place)))
+            below = stack.enter_context(temporary_prefix(open_url(address)))
         except StoreError as away:  # no such store, or no rights: an error of input, not a failed check
             away.exit_code = 2
             raise
         if not as_json:
-            click.echo(f"testing {place} below {below.url}")
+            click.echo(f"testing {address} below {below.url}")
         results = []
-        for result in runner.run_checks(below, open_url, parts=(only,) if only else _PARTS, examples=examples):
+        parts = (only,) if only else _PARTS
+        for result in runner.run_checks(below, open_url, parts=parts, examples=examples, shrink_seconds=shrink_seconds):
             results.append(result)
             if not as_json:
                 _show_result(result)
-    _finish(place, results, time.monotonic() - began, as_json=as_json)
+    _finish(address, results, time.monotonic() - began, as_json=as_json)
 
 
 def _load_runner() -> Any:
@@ -86,10 +94,10 @@ def _show_result(result: CheckResult) -> None:
         click.echo(f"{'':<9}{number:>3}. {step}")
 
 
-def _finish(place: str, results: list[CheckResult], seconds: float, *, as_json: bool) -> None:
+def _finish(address: str, results: list[CheckResult], seconds: float, *, as_json: bool) -> None:
     counts = {status: sum(result.status == status for result in results) for status in _LABELS}
     if as_json:
-        facts = {"store": place, "passed": not counts["failed"], "seconds": round(seconds, 1), "counts": counts}
+        facts = {"store": address, "passed": not counts["failed"], "seconds": round(seconds, 1), "counts": counts}
         click.echo(json.dumps(facts | {"checks": [result.facts() for result in results]}, indent=2))
     else:
         skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""

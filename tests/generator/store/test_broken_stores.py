@@ -63,11 +63,6 @@ def memory_store(kind: Kind) -> broken.WrappedStore:
     return kind(open_store(f"memory://space-{uuid.uuid4().hex}/some"))
 
 
-@pytest.fixture
-def _short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states_run, "SHRINK_SECONDS", 1.0)
-
-
 @pytest.mark.parametrize(("kind", "check"), BROKEN, ids=lambda part: getattr(part, "__name__", part))
 def test_a_broken_store_is_found(kind: Kind, check: str) -> None:
     store = memory_store(kind)
@@ -97,22 +92,20 @@ def test_a_whole_store_passes_inside_a_wrapper_too(monkeypatch: pytest.MonkeyPat
     assert len(results) > 30
 
 
-@pytest.mark.usefixtures("_short_shrinking")
 @pytest.mark.parametrize("kind", IN_SEQUENCES)
 def test_a_broken_store_is_found_by_random_sequences(kind: Kind) -> None:
     with pytest.raises(states_run.StatesViolation) as found:
-        check_states(memory_store(kind), examples=400)  # it stops at the first failure
+        check_states(memory_store(kind), examples=400, shrink_seconds=1.0)  # it stops at the first failure
     assert found.value.steps
 
 
-@pytest.mark.usefixtures("_short_shrinking")
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [(broken.WritesInPlace, "neither the old version"), (broken.LocksForEver, "after a writer of it was killed")],
 )
 def test_a_store_that_a_killed_writer_harms_is_found(kind: Kind, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(states_run.StatesViolation, match=sentence) as found:
-        check_states(kind(open_store(str(tmp_path / "root"))), examples=200)
+        check_states(kind(open_store(str(tmp_path / "root"))), examples=200, shrink_seconds=1.0)
     assert any("in a process that is killed" in step for step in found.value.steps)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import generator.store
 from generator.store import S3Settings, Store, open_store
-from generator.testing import StoreContract, states_run
+from generator.testing import StoreContract
 from tests.faults.s3_proxy import Fault, S3Proxy
 from tests.support import broken_stores as broken
 from tests.support.servers import S3Server
@@ -105,14 +105,13 @@ def test_a_broken_store_fails_and_is_told_in_a_sentence(
         return broken.CreateOverwrites(open_store(url, s3))
 
     monkeypatch.setattr(generator.store, "open_store", open_broken)
-    monkeypatch.setattr(states_run, "SHRINK_SECONDS", 1.0)
     url = f"memory://broken-{uuid.uuid4().hex}"
     code, out, err = run(url, "--only", "contract")
     assert (code, err) == (1, "")
     assert "FAILED   a create never overwrites: create over an object was not refused, expected AlreadyExists" in out
     assert out.splitlines()[-1].split(", in ")[0].endswith("failed, 1 skipped")
     assert keys(open_store(url)) == []
-    code, out, _ = run("place", "--only", "states", "--examples", "200", "--json")
+    code, out, _ = run("place", "--only", "states", "--examples", "200", "--shrink-seconds", "1", "--json")
     told = json.loads(out)
     assert (code, told["passed"]) == (1, False)
     assert "over an object" in told["checks"][0]["found"]
@@ -123,10 +122,9 @@ def test_a_broken_store_fails_and_is_told_in_a_sentence(
 def test_a_service_without_conditional_writes_is_found(
     run: Any, s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(states_run, "SHRINK_SECONDS", 1.0)
     with unconditional_s3(s3_server) as s3:
         reach(s3_server, monkeypatch, s3.endpoint_url or "")
-        code, out, err = run(bucket, "--only", "states", "--examples", "50", "--json")
+        code, out, err = run(bucket, "--only", "states", "--examples", "50", "--shrink-seconds", "1", "--json")
     facts = json.loads(out)
     assert (code, err, facts["passed"]) == (1, "", False)
     assert "expected" in facts["checks"][0]["found"]
