@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from generator.models.latents.config import SamplerSettings
     from generator.store.base import Store
 
-_SAMPLERS = ("gaussian", "mixture", "flow", "polar", "auto")
+_SAMPLERS = ("gaussian", "mixture", "flow", "polar", "transport", "auto")
 
 
 @click.command("fit")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from generator.sources import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
-_FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized")
-_SAMPLERS = ("gaussian", "mixture", "flow", "polar")
+_FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized", "spatial")
+_SAMPLERS = ("gaussian", "mixture", "flow", "polar", "transport")
 _MODEL_OPTIONS = {
     "latent_dim": click.option(
         "--latent-dim",
@@ -43,9 +43,19 @@ _MODEL_OPTIONS = {
     "conditioned": click.option(
         "--conditioned", is_flag=True, default=None, help="adversarial: a separate prior for every class."
     ),
-    "code_penalty": click.option("--code-penalty", type=float, help="regularized: weight of |z|^2 / 2."),
+    "code_penalty": click.option("--code-penalty", type=float, help="regularized, spatial: weight of |z|^2 / 2."),
     "decoder_penalty": click.option("--decoder-penalty", help="regularized: l2, gradient, or spectral."),
     "decoder_weight": click.option("--decoder-weight", type=float, help="regularized: weight of the decoder penalty."),
+    "code_channels": click.option("--code-channels", type=int, help="spatial: numbers at each position of a code."),
+    "code_noise": click.option(
+        "--code-noise", type=float, help="spatial: noise on codes in training, in standard deviations."
+    ),
+    "equivariance": click.option(
+        "--equivariance", type=float, help="spatial: share of codes that are mirrored or halved in training."
+    ),
+    "averaging": click.option(
+        "--averaging", type=float, help="spatial: half-life of the average of the weights, as a share of the steps."
+    ),
 }
 _AUGMENTATION_OPTIONS = {
     "augment_shift": click.option(
@@ -78,8 +88,18 @@ SAMPLER_OPTIONS = {
     "flow_epochs": click.option("--flow-epochs", type=int, help="flow: maximum passes over the codes."),
     "flow_rate": click.option("--flow-rate", type=float, help="flow: learning rate."),
     "flow_decay": click.option("--flow-decay", type=float, help="flow: weight decay; larger values suit fewer codes."),
+    "map_epochs": click.option("--map-epochs", type=int, help="transport: passes over the codes; 0 for no map."),
+    "map_width": click.option("--map-width", type=int, help="transport: units per layer of the map."),
+    "map_blocks": click.option("--map-blocks", type=int, help="transport: residual blocks of the map."),
+    "map_steps": click.option("--map-steps", type=int, help="transport: evaluations of the map for each image."),
 }
-_SAMPLER_FIELDS = {"flow_epochs": "epochs", "flow_rate": "learning_rate", "flow_decay": "weight_decay"}
+_SAMPLER_FIELDS = {
+    "flow_epochs": "epochs",
+    "flow_rate": "learning_rate",
+    "flow_decay": "weight_decay",
+    "map_epochs": "epochs",
+}
+_MAP_FIELDS = {"map_width": "width", "map_blocks": "blocks", "map_steps": "steps"}
 
 
 def add_options(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
@@ -97,14 +117,23 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
     """The sampler settings in ``options``, which are removed from it. ``SpecError`` for one of another family."""
     from generator.models.latents.config import parse_sampler
 
+    network = {field: options.pop(name) for name, field in _MAP_FIELDS.items() if name in options}
+    has_map = options.get("map_epochs") != 0
     settings = {_SAMPLER_FIELDS.get(name, name): options.pop(name) for name in SAMPLER_OPTIONS if name in options}
+    if not has_map:
+        settings = {name: value for name, value in settings.items() if name != "epochs"}
+    settings |= {"map": None} if not has_map else {"map": network} if network else {}
     return parse_sampler({"family": family} | settings)
 
 
 @click.command("train")
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory for the bundle; must not exist.")
-@click.option("--size", type=int, help="Image size in pixels, 8 to 128; images are resized and centre-cropped.")
+@click.option(
+    "--size",
+    type=int,
+    help="Image size in pixels, 8 to 128 (spatial: 32 to 512); images are resized and centre-cropped.",
+)
 @click.option("--channels", type=int, help="1 (grey) or 3 (colour); by default as in the source.")
 @click.option("--skip-bad", is_flag=True, help="Skip broken images, and list them.")
 @click.option("--model", type=click.Choice(_FAMILIES), default="vae", show_default=True, help="Autoencoder family.")

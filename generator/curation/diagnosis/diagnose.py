@@ -168,7 +168,7 @@ def _round_trip(store: Store, bundle: Bundle, subset: CodeSubset) -> RoundTrip |
         encoder = load_encoder(config, {name: torch.from_numpy(array) for name, array in weights.items()})
     except RuntimeError as mismatch:
         raise BundleError(ENCODER_FILE, "the weights of the network in bundle.json", mismatch) from mismatch
-    decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu")
+    decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu", mapped=False)
     return calibrate_round_trip(
         decoder, encoder, subset.holdout_HD, active_dimensions(subset.train_ND, prior=config.family == "vae")
     )

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from generator.curation.diagnosis.code_subset import choose_rows, labels_of
 from generator.models.latents.base import LatentDistribution
 from generator.models.latents.codes import Codes
+from generator.models.latents.transport_map import to_codes
 from generator.spec.seeding import Noise
 
 # Paul Tol's "muted" scheme, distinguishable with any colour vision; every class is also labelled with its name.
@@ -86,7 +87,8 @@ def cluster_centres(fitted: LatentDistribution) -> tuple[np.ndarray, np.ndarray]
     labels_M = np.repeat(np.arange(len(fitted.clusters)), fitted.clusters)
     cluster_M = np.concatenate([np.arange(count) for count in fitted.clusters])
     choice_M = fitted.choice_for_cluster(cluster_M, labels_M)
-    return fitted.sample(Noise(choice_M, np.zeros((len(labels_M), fitted.dims))), labels_M).z_BD, labels_M
+    centres_MD = fitted.sample(Noise(choice_M, np.zeros((len(labels_M), fitted.dims))), labels_M).z_BD
+    return to_codes(fitted, centres_MD, labels_M), labels_M
 
 
 def _outlines(fitted: LatentDistribution) -> tuple[tuple[int, np.ndarray, int], ...]:

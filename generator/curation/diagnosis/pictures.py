@@ -49,7 +49,7 @@ class PictureInputs:
 def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0) -> PictureInputs:
     """Load what the pictures of a bundle need; ``seed`` is that of the map. Raises ``BundleError``."""
     codes = load_codes(store, bundle.info)
-    decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu")
+    decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu", mapped=False)
     return PictureInputs(bundle, codes, decoder, make_map(codes, bundle.latents, seed))
 
 

@@ -22,6 +22,7 @@ from generator.models.latents.config import (
     SamplerSettings,
 )
 from generator.models.latents.fitting.fit import fit
+from generator.models.latents.transport_map import to_codes
 from generator.spec.canonical import FrozenModel
 from generator.spec.seeding import noise
 
@@ -170,4 +171,5 @@ def sample_like_holdout(fitted: LatentDistribution, labels_H: np.ndarray, seed: 
     """(z_BD, labels_B): at least 2,000 samples, with the labels of the holdout, repeated as often as needed."""
     rows_B = np.arange(max(_SAMPLES, len(labels_H)))
     labels_B = labels_H[rows_B % len(labels_H)]
-    return fitted.sample(noise(seed, rows_B, np.zeros_like(rows_B), fitted.dims), labels_B).z_BD, labels_B
+    z_BD = fitted.sample(noise(seed, rows_B, np.zeros_like(rows_B), fitted.dims), labels_B).z_BD
+    return to_codes(fitted, z_BD, labels_B), labels_B

@@ -60,7 +60,7 @@ def _generated_samples(bundle: Bundle, seed: int) -> Samples:
     indices_N = np.arange(len(labels_N))
     drawn = noise(seed, indices_N, np.zeros_like(indices_N), bundle.latents.dims)
     z_ND = bundle.latents.sample(drawn, labels_N).z_BD.astype(np.float32)
-    images_NHWC = ResidentDecoder(bundle, batch=len(z_ND), dtype="float32", device="cpu").decode(z_ND)
+    images_NHWC = ResidentDecoder(bundle, batch=len(z_ND), dtype="float32", device="cpu").decode(z_ND, labels_N)
     return [(image, int(label)) for image, label in zip(images_NHWC, labels_N, strict=True)]
 
 

@@ -6,7 +6,7 @@ No state of a random number generator is stored: random numbers depend on the se
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
@@ -19,6 +19,7 @@ from generator.models.autoencoders.settings import EpochRecord
 from generator.spec.canonical import FrozenModel, read_json, validate
 
 _METADATA_KEY = "latentmill"
+_GROUPS = ("current", "best", "optimizer", "average")
 HINT = "delete the file to start again, or give another path"
 
 
@@ -37,12 +38,13 @@ class Checkpoint:
     current: dict[str, Tensor]  # the network after the last epoch
     best: dict[str, Tensor]  # the network after the epoch that was best on the holdout
     optimizer: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict)  # moving averages of the weights, where they are kept
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint at ``path`` atomically. Raises ``SettingsError``."""
     header = _Header(version=1, identity=checkpoint.identity, history=checkpoint.history)
-    groups = {"current": checkpoint.current, "best": checkpoint.best, "optimizer": checkpoint.optimizer}
+    groups = {name: getattr(checkpoint, name) for name in _GROUPS}
     tensors = {
         f"{group}/{name}": value.contiguous().cpu()
         for group, group_tensors in groups.items()
@@ -73,8 +75,8 @@ def read(path: Path, identity: str) -> Checkpoint:
     if header.identity != identity:
         expected = "a checkpoint of the same model, settings and source"
         raise SettingsError("checkpoint", expected, f"one of another training ({path})", HINT)
-    groups: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "optimizer": {}}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     for name, value in tensors.items():
         group, _, rest = name.partition("/")
         groups.setdefault(group, {})[rest] = value
-    return Checkpoint(identity, header.history, groups["current"], groups["best"], groups["optimizer"])
+    return Checkpoint(identity, header.history, **{group: groups[group] for group in _GROUPS})

@@ -1,11 +1,14 @@
 """Autoencoder configurations, one model per family. Importing this file does not import torch.
 
-``size``: height and width in pixels. ``channels``: 1 grey, 3 RGB. ``latent_dim``: dimensions of a code. ``width``:
+``size``: height and width in pixels. ``channels``: 1 grey, 3 RGB. ``latent_dim``: numbers of a code. ``width``:
 feature maps at half the image's resolution; doubled at each halving of the side, up to eight times ``width``.
+A code is a vector (D), or in the family ``spatial`` a grid (C, h, w), which is stored and passed flat, as D = C h w
+numbers in this order.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -15,7 +18,10 @@ from generator.models.autoencoders.imported.layers import LayersConfig
 from generator.spec.canonical import FrozenModel, validate
 
 MIN_SIZE, MAX_SIZE = 8, 128
+MIN_SPATIAL_SIZE, MAX_SPATIAL_SIZE = 32, 512
+MAX_LATENT_DIM = 65_536
 _COARSEST = 4
+_LARGE = 128  # pixels from which ``spatial`` works on patches of 8 x 8 instead of 4 x 4 pixels
 
 Size = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE, strict=True)]
 LatentDim = Annotated[int, Field(ge=1, le=512, strict=True)]
@@ -136,6 +142,53 @@ class RegularizedConfig(FrozenModel):
     decoder_weight: float = Field(default=1e-4, ge=0.0, le=100.0)
 
 
+class SpatialConfig(FrozenModel):
+    """Convolutional, deterministic; a code is a grid of ``code_channels`` numbers at each of its positions.
+
+    Nearly all work is done at a fourth of the image's side (an eighth from 128 px), with ``width`` feature maps; the
+    code's grid has half of that side, and twice as many maps. Training adds noise to the codes, up to ``code_noise`` times
+    their standard deviation, so that the decoder tolerates sampled ones; a share ``equivariance`` of the codes is
+    mirrored or halved in size, as then their images must be (Kouzelis et al., "EQ-VAE", arXiv:2502.09509).
+    ``code_penalty`` times |z|^2 / 2 keeps codes small. ``averaging``: half-life of the moving average of the weights,
+    as a share of all steps.
+    """
+
+    family: Literal["spatial"] = "spatial"
+    size: Annotated[int, Field(ge=MIN_SPATIAL_SIZE, le=MAX_SPATIAL_SIZE, strict=True)]
+    channels: Literal[1, 3] = 3
+    code_channels: int = Field(default=16, ge=1, le=256, strict=True)
+    width: int = Field(default=64, ge=8, le=512, strict=True)
+    code_noise: float = Field(default=0.5, ge=0.0, le=4.0)
+    equivariance: float = Field(default=0.5, ge=0.0, le=1.0)
+    code_penalty: float = Field(default=1e-3, ge=0.0, le=100.0)
+    averaging: float = Field(default=0.05, gt=0.0, le=0.5)
+
+    @model_validator(mode="after")
+    def _check_grid(self) -> SpatialConfig:
+        multiple = 2 * self.patch
+        if self.size % multiple:
+            raise ValueError(f"a size that is a multiple of {multiple}, not {self.size}")
+        if self.latent_dim > MAX_LATENT_DIM:
+            raise ValueError(f"a code of at most {MAX_LATENT_DIM} numbers, not {self.latent_dim}")
+        return self
+
+    @property
+    def patch(self) -> int:
+        """Side of the patches of pixels that the networks work on."""
+        return 4 if self.size < _LARGE else 8
+
+    @property
+    def code_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a code."""
+        side = self.size // (2 * self.patch)
+        return self.code_channels, side, side
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers of a code: C h w."""
+        return prod(self.code_shape)
+
+
 ConvolutionalConfig = (
     StackedConfig | LayerwiseConfig | DenoisingConfig | VaeConfig | AdversarialConfig | RegularizedConfig
 )
@@ -147,6 +200,7 @@ AutoencoderConfig = Annotated[
     | VaeConfig
     | AdversarialConfig
     | RegularizedConfig
+    | SpatialConfig
     | LayersConfig,
     Field(discriminator="family"),
 ]
@@ -161,11 +215,23 @@ def default_config(size: int, channels: int, family: str = "vae", **options: Any
     ``generator.models.learning.recommended_model`` also considers other properties of the source.
     ``options`` replace single fields. Raises ``SpecError`` naming the invalid field.
     """
+    if family == "spatial":
+        return parse_config({"family": family, "size": size, "channels": channels, **_spatial_defaults(size)} | options)
     latent_dim = (16 if size < 16 else 24 if size < 48 else 48) * (2 if channels == 3 else 1)
     shape: dict[str, Any] = {"family": family, "size": size, "channels": channels, "latent_dim": latent_dim}
     if family != "linear":
         shape["width"] = 64 if size < 16 else 32
     return parse_config(shape | options)
+
+
+def code_shape(config: AutoencoderConfig) -> tuple[int, ...]:
+    """The shape of a code: (D), or (C, h, w)."""
+    return config.code_shape if isinstance(config, SpatialConfig) else (config.latent_dim,)
+
+
+def _spatial_defaults(size: int) -> dict[str, Any]:
+    """The number of code channels that gives at most 512 numbers up to 64 px, and 8 numbers a position beyond."""
+    return {"code_channels": 16 if size < 48 else 8}
 
 
 def parse_config(value: Any, *, field: str = "model", error: type[InputError] = SpecError) -> AutoencoderConfig:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from generator.errors import BundleError
-from generator.models.autoencoders.config import AutoencoderConfig, LinearConfig, VaeConfig
+from generator.models.autoencoders.config import AutoencoderConfig, LinearConfig, SpatialConfig, VaeConfig
 from generator.models.autoencoders.families.linear import LinearDecoder, LinearEncoder
 from generator.models.autoencoders.imported.layers import LayersConfig
 from generator.models.autoencoders.imported.network import LayersDecoder
 from generator.models.autoencoders.networks import Decoder, Encoder, GaussianEncoder, channels_last
+from generator.models.autoencoders.spatial_networks import SpatialDecoder, SpatialEncoder
 
 
 def build_encoder(config: AutoencoderConfig) -> nn.Module:
@@ -24,6 +25,8 @@ def build_encoder(config: AutoencoderConfig) -> nn.Module:
         raise BundleError("encoder", "an autoencoder trained by latentmill", "an imported decoder")
     if isinstance(config, LinearConfig):
         return LinearEncoder(config)
+    if isinstance(config, SpatialConfig):
+        return channels_last(SpatialEncoder(config))
     return channels_last(GaussianEncoder(config) if isinstance(config, VaeConfig) else Encoder(config))
 
 
@@ -31,6 +34,8 @@ def build_decoder(config: AutoencoderConfig) -> nn.Module:
     """z_BD -> x_BCHW, with fresh weights from torch's global generator, in channels_last layout, in training mode."""
     if isinstance(config, LinearConfig):
         return LinearDecoder(config)
+    if isinstance(config, SpatialConfig):
+        return channels_last(SpatialDecoder(config))
     return channels_last(LayersDecoder(config) if isinstance(config, LayersConfig) else Decoder(config))
 
 

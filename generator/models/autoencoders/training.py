@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from generator.models.autoencoders.families.registry import new_autoencoder
 from generator.models.autoencoders.networks import to_input
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.sharpening import FeatureNetwork, SharpeningLosses
+from generator.models.weight_average import WeightAverage
 from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.seeding import permutation
 
@@ -138,6 +139,7 @@ class _Trainer:
             self._network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self._has_sharpening = settings.feature_loss > 0.0 or settings.patch_loss > 0.0
+        self._average = WeightAverage(self._network, self._network.averaging) if self._network.averaging else None
         self._history: list[EpochRecord] = []
         self._best_state = _copy_state(self._network)
 
@@ -178,7 +180,8 @@ class _Trainer:
         losses = self._network.losses(batch, progress=progress, noise=noise)
         total = losses.total
         if self._has_sharpening and losses.output_BCHW is not None:
-            total = total + self._sharpening.training_loss(batch.x_BCHW, losses.output_BCHW, progress)
+            target_BCHW = batch.x_BCHW if losses.target_BCHW is None else losses.target_BCHW
+            total = total + self._sharpening.training_loss(target_BCHW, losses.output_BCHW, progress)
         loss = total.item()
         if not math.isfinite(loss):
             hint = "try a smaller learning_rate"
@@ -186,6 +189,8 @@ class _Trainer:
         self._optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        if self._average is not None:
+            self._average.update(epoch * self._steps + step, self._settings.epochs * self._steps)
         return loss
 
     def _augment(self, batch: Batch, step: int) -> Batch:
@@ -196,6 +201,10 @@ class _Trainer:
         return Batch(augment(batch.x_BCHW, self._settings.augmentation, seed=seed, step=step), batch.labels_B)
 
     def _finish_epoch(self, epoch: int, train_loss: float) -> EpochRecord:
+        with nullcontext() if self._average is None else self._average.applied():
+            return self._evaluate(epoch, train_loss)
+
+    def _evaluate(self, epoch: int, train_loss: float) -> EpochRecord:
         holdout_loss, terms = self._holdout_losses()
         if not math.isfinite(holdout_loss):
             raise TrainingDiverged("holdout loss", "a number", f"{holdout_loss} after epoch {epoch}")
@@ -226,7 +235,12 @@ class _Trainer:
 
     def to_checkpoint(self, identity: str) -> Checkpoint:
         return Checkpoint(
-            identity, tuple(self._history), _copy_state(self._network), self._best_state, self._optimizer_state()
+            identity,
+            tuple(self._history),
+            _copy_state(self._network),
+            self._best_state,
+            self._optimizer_state(),
+            {} if self._average is None else self._average.state(),
         )
 
     def _optimizer_state(self) -> dict[str, Tensor]:
@@ -247,6 +261,8 @@ class _Trainer:
         try:
             self._network.load_state_dict(checkpoint.current)
             self._restore_optimizer(checkpoint.optimizer)
+            if self._average is not None:
+                self._average.restore(checkpoint.average)
         except (KeyError, RuntimeError) as error:
             raise SettingsError("checkpoint", "the weights of this network", error, checkpoints.HINT) from error
         self._history, self._best_state = list(checkpoint.history), checkpoint.best

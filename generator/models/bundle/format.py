@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from generator.errors import BundleError
-from generator.models.autoencoders.config import AutoencoderConfig
+from generator.models.autoencoders.config import MAX_LATENT_DIM, AutoencoderConfig
 from generator.models.autoencoders.imported.layers import MAX_SIDE
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.latents.config import SamplerSettings
@@ -95,7 +95,7 @@ class BundleInfo(FrozenModel):
     kind: Literal["latentmill.bundle"] = "latentmill.bundle"
     bundle_version: Literal[1] = 1
     image: ImageShape
-    latent_dim: int = Field(ge=1, le=512)
+    latent_dim: int = Field(ge=1, le=MAX_LATENT_DIM)
     classes: tuple[ClassName, ...]
     autoencoder: AutoencoderConfig
     latents: dict[str, Any]

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
 
 from generator.errors import BundleError, BundleMissing, ObjectMissing
+from generator.models.autoencoders.config import code_shape
 from generator.models.bundle.format import (
     CODES_FILE,
     COPY_INDEX_FILE,
@@ -116,7 +117,8 @@ def load_codes(store: Store, info: BundleInfo) -> Codes:
         if np.any((tensors[name] < 0) | (tensors[name] >= len(info.classes))):
             raise BundleError(f"{CODES_FILE}:{name}", f"labels 0 .. {len(info.classes) - 1}", "other labels")
     codes_ND, holdout_HD = (tensors[name].astype(np.float64) for name in ("codes", "holdout"))
-    return Codes(codes_ND, tensors.get("labels"), holdout_HD, tensors.get("holdout_labels"), info.classes)
+    labels_N, holdout_labels_H = tensors.get("labels"), tensors.get("holdout_labels")
+    return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, info.classes, code_shape(info.autoencoder))
 
 
 def _check_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:

@@ -18,10 +18,14 @@ from generator.spec.seeding import Noise
 
 @dataclass(frozen=True)
 class SampledCodes:
-    """Codes drawn from a latent distribution, and the mixture component that each came from."""
+    """Codes drawn from a latent distribution, and the mixture component that each came from.
+
+    ``log_density_B``: their log-density given the label, where the draw gives it for nothing; else ``None``.
+    """
 
     z_BD: np.ndarray  # float64
     cluster_B: np.ndarray  # int32, 0 .. clusters of the row's class - 1
+    log_density_B: np.ndarray | None = None  # float64
 
     def __len__(self) -> int:
         return len(self.z_BD)

@@ -9,13 +9,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes of training images and of held-out ones, float64; labels int64 in 0 .. C - 1, ``None`` if unlabelled."""
+    """Codes of training images and of held-out ones, float64; labels int64 in 0 .. C - 1, ``None`` if unlabelled.
+
+    ``shape``: (D) or (C, h, w) of a code; empty means (D).
+    """
 
     codes_ND: np.ndarray
     labels_N: np.ndarray | None
     holdout_HD: np.ndarray
     holdout_labels_H: np.ndarray | None
     class_names: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
 
     @property
     def dims(self) -> int:

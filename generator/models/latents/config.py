@@ -61,8 +61,34 @@ class PolarSettings(FrozenModel):
     clusters: int | None = Field(default=None, ge=1, le=1000, strict=True)
 
 
+class MapSettings(FrozenModel):
+    """The network of a ``transport`` map: ``blocks`` residual blocks of ``width`` units, evaluated ``steps`` times."""
+
+    width: int = Field(default=1024, ge=8, le=8192, strict=True)
+    blocks: int = Field(default=4, ge=1, le=64, strict=True)
+    steps: int = Field(default=4, ge=1, le=64, strict=True)
+
+
+class TransportSettings(FrozenModel):
+    """A Gaussian a class, and a learned map that carries its points to the codes.
+
+    ``map``: its network; ``None`` fits the Gaussian alone. At most ``epochs`` passes over the codes in batches of
+    ``batch``; the weights are a moving average with a half-life of the share ``averaging`` of all steps, of the epoch
+    that was best on held-out codes. ``learning_rate``: the peak of the schedule. ``weight_decay`` is decoupled. A map
+    that is no better than the Gaussian alone on held-out codes is dropped.
+    """
+
+    family: Literal["transport"] = "transport"
+    map: MapSettings | None = MapSettings()
+    epochs: int = Field(default=40, ge=1, le=100_000, strict=True)
+    batch: int = Field(default=256, ge=2, le=65_536, strict=True)
+    learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
+    weight_decay: float = Field(default=0.01, ge=0.0, le=100.0)
+    averaging: float = Field(default=0.05, gt=0.0, le=0.5)
+
+
 SamplerSettings = Annotated[
-    GaussianSettings | MixtureSettings | FlowSettings | PolarSettings, Field(discriminator="family")
+    GaussianSettings | MixtureSettings | FlowSettings | PolarSettings | TransportSettings, Field(discriminator="family")
 ]
 _MODELS = {model.model_fields["family"].default: model for model in get_args(get_args(SamplerSettings)[0])}
 SAMPLERS: tuple[str, ...] = tuple(_MODELS)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from generator.errors import BundleError
-from generator.models.latents import flow, mixture, polar
+from generator.models.latents import flow, mixture, polar, transport
 from generator.models.latents.base import LatentDistribution
 
 _Loader = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], LatentDistribution]
@@ -17,6 +17,7 @@ _LOADERS: dict[str, _Loader] = {
     "mixture": mixture.from_state,
     "flow": flow.from_state,
     "polar": polar.from_state,
+    "transport": transport.from_state,
 }
 
 

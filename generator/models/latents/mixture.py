@@ -22,6 +22,8 @@ from generator.models.latents.quantiles import QUANTILE_GRID, density_floors
 from generator.spec.canonical import FrozenModel, validate
 from generator.spec.seeding import Noise
 
+MAX_DIMS = 512  # beyond, full covariances are too large
+
 
 class MixtureConfig(FrozenModel):
     """The JSON part of a stored mixture. ``classes`` is 0 if unlabelled; ``clusters`` then has one entry.
@@ -30,7 +32,7 @@ class MixtureConfig(FrozenModel):
     """
 
     family: Literal["gaussian", "mixture"] = "mixture"
-    dims: int = Field(ge=1, le=512, strict=True)
+    dims: int = Field(ge=1, le=MAX_DIMS, strict=True)
     classes: int = Field(ge=0, le=100_000, strict=True)
     clusters: tuple[int, ...]
     covariance: Covariance = "full"

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from generator.errors import BundleError, SpecError
-from generator.models.autoencoders.config import AutoencoderConfig
+from generator.models.autoencoders.config import AutoencoderConfig, code_shape
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import encode
 from generator.models.autoencoders.posterior_collapse import collapse_notices
@@ -160,7 +160,7 @@ def _fit_and_save(
     out: Path,
 ) -> TrainResult:
     encoder = load_encoder(trained.config, trained.encoder_state)
-    codes = _encode_source(encoder, source, parts)
+    codes = _encode_source(trained.config, encoder, source, parts)
     fitted = fit(codes, sampler, seed=settings.seed)
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
     screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
@@ -208,12 +208,13 @@ def _fit_screening(
     )
 
 
-def _encode_source(encoder: nn.Module, source: Source, parts: Split) -> Codes:
+def _encode_source(config: AutoencoderConfig, encoder: nn.Module, source: Source, parts: Split) -> Codes:
+    shape = code_shape(config)
     codes_ND, holdout_HD = (encode(encoder, source.images_NHWC[rows]) for rows in (parts.train_N, parts.holdout_N))
     if source.labels_N is None:
-        return Codes(codes_ND, None, holdout_HD, None)
+        return Codes(codes_ND, None, holdout_HD, None, (), shape)
     labels_N, holdout_labels_H = source.labels_N[parts.train_N], source.labels_N[parts.holdout_N]
-    return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, source.class_names)
+    return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, source.class_names, shape)
 
 
 def _limit_codes(codes: Codes, seed: int) -> Codes:
@@ -229,4 +230,5 @@ def _limit_codes(codes: Codes, seed: int) -> Codes:
         codes.holdout_HD[holdout_rows],
         None if codes.holdout_labels_H is None else codes.holdout_labels_H[holdout_rows],
         codes.class_names,
+        codes.shape,
     )

@@ -8,6 +8,7 @@ from torch import nn
 from generator.models.autoencoders.inference import decode
 from generator.models.features.classifier import LabelledImages
 from generator.models.latents import LatentDistribution
+from generator.models.latents.transport_map import to_codes
 from generator.models.screening.config import LABEL_FLOOR, NOVELTY_FLOOR, JudgeSettings, PassRates
 from generator.models.screening.copy_index import CopyIndex, fit_copy_index
 from generator.models.screening.data import ScreeningData
@@ -59,7 +60,7 @@ def _pass_rates(
     classes = max(1, latents.classes)
     labels_N = np.arange(classes * max(1, min(_SAMPLES_PER_CLASS, _MAX_SAMPLES // classes))) % classes
     sample_noise = noise(0, np.arange(len(labels_N)), np.zeros_like(labels_N), latents.dims)
-    z_ND = latents.sample(sample_noise, labels_N).z_BD
+    z_ND = to_codes(latents, latents.sample(sample_noise, labels_N).z_BD, labels_N)
     label_passes_N, novelty_passes_N = np.zeros(len(labels_N), dtype=bool), np.zeros(len(labels_N), dtype=bool)
     for begin in range(0, len(labels_N), _BATCH):
         rows = slice(begin, begin + _BATCH)

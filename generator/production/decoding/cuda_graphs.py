@@ -24,20 +24,20 @@ _WARM_UPS = 3  # runs before capture, as torch requires: libraries choose their 
 @dataclass(frozen=True, eq=False)
 class _BufferSet:
     graph: torch.cuda.CUDAGraph
-    latents: Tensor  # float32 on the device, BD
+    inputs: tuple[Tensor, ...]  # on the device: points float32 BD, and labels int64 B if there is a map
     images: Tensor  # uint8 on the device, BHWC
     finite: Tensor
-    host_latents: Tensor  # pinned
+    host_inputs: tuple[Tensor, ...]  # pinned
     host_images: Tensor
     host_finite: Tensor
 
 
 @final
 class CudaGraphRunner:
-    """Runs ``run`` (z float32 on the device -> images, finite) as a CUDA graph, for batches of shape (batch, dims)."""
+    """Runs ``run`` (tensors on the device -> images, finite) as a CUDA graph, for inputs like ``examples``."""
 
     def __init__(
-        self, run: Callable[[Tensor], tuple[Tensor, Tensor]], batch: int, dims: int, device: torch.device
+        self, run: Callable[..., tuple[Tensor, Tensor]], examples: tuple[np.ndarray, ...], device: torch.device
     ) -> None:
         self._device, self._lock = device, threading.Lock()
         with torch.cuda.device(device):
@@ -46,13 +46,14 @@ class CudaGraphRunner:
             self._memory_pool = torch.cuda.graph_pool_handle()
             self._free = queue.SimpleQueue[_BufferSet]()
             for _ in range(_BUFFER_SETS):
-                self._free.put(self._record(run, batch, dims))
+                self._free.put(self._record(run, examples))
 
-    def __call__(self, z_BD: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Images (uint8, BHWC) of float32 ``z_BD`` with exactly ``batch`` rows, and whether all values were finite."""
+    def __call__(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, bool]:
+        """Images (uint8, BHWC) of inputs with the shapes of the examples, and whether all values were finite."""
         buffers = self._free.get()
         try:
-            buffers.host_latents.copy_(torch.from_numpy(z_BD))
+            for host, array in zip(buffers.host_inputs, inputs, strict=True):
+                host.copy_(torch.from_numpy(array))
             with self._lock, torch.cuda.device(self._device):
                 copied = self._launch(buffers)
             copied.synchronize()  # other threads continue meanwhile
@@ -60,25 +61,25 @@ class CudaGraphRunner:
         finally:
             self._free.put(buffers)
 
-    def _record(self, run: Callable[[Tensor], tuple[Tensor, Tensor]], batch: int, dims: int) -> _BufferSet:
+    def _record(self, run: Callable[..., tuple[Tensor, Tensor]], examples: tuple[np.ndarray, ...]) -> _BufferSet:
         """Outputs lie in the shared memory pool too, but stay allocated, so no other graph overwrites them."""
-        latents = torch.zeros((batch, dims), dtype=torch.float32, device=self._device)
+        inputs = tuple(torch.from_numpy(array).to(self._device) for array in examples)
         self._compute_stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._compute_stream):
             for _ in range(_WARM_UPS):
-                run(latents)
+                run(*inputs)
         torch.cuda.current_stream().wait_stream(self._compute_stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(
             graph, pool=self._memory_pool, stream=self._compute_stream, capture_error_mode="thread_local"
         ):
-            images, finite = run(latents)
+            images, finite = run(*inputs)
         return _BufferSet(
             graph,
-            latents,
+            inputs,
             images,
             finite,
-            torch.zeros((batch, dims), dtype=torch.float32, pin_memory=True),
+            tuple(torch.from_numpy(array).pin_memory() for array in examples),
             torch.empty(images.shape, dtype=torch.uint8, pin_memory=True),
             torch.empty((), dtype=torch.bool, pin_memory=True),
         )
@@ -87,7 +88,8 @@ class CudaGraphRunner:
         computed = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # waiting yields the core
         with torch.cuda.stream(self._compute_stream):
-            buffers.latents.copy_(buffers.host_latents, non_blocking=True)
+            for array, host in zip(buffers.inputs, buffers.host_inputs, strict=True):
+                array.copy_(host, non_blocking=True)
             buffers.graph.replay()
             computed.record()
         with torch.cuda.stream(self._copy_stream):

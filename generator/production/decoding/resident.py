@@ -1,5 +1,7 @@
 """The resident decoder: maps latent points to uint8 images, in batches of one fixed size, on one device.
 
+If the bundle's latent distribution has a map, it runs in front of the network, on the same device.
+
 The batch is part of the recipe: short batches are padded with zeros, never shrunk, because a kernel chosen for another
 batch size may round differently. The output of a row does not depend on the other rows or on the number of threads
 that decode in parallel.
@@ -24,9 +26,11 @@ from generator.errors import BundleError, DeviceExhausted, InvalidOutput
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.factory import build_decoder
 from generator.models.bundle import Bundle
+from generator.models.latents.transport_map import new_map
 from generator.production.decoding.batch_norm import fold_batch_norm
 from generator.production.decoding.compilation import compile_network, default_cache_directory, translate_compile_errors
 from generator.production.decoding.cuda_graphs import CudaGraphRunner
+from generator.production.decoding.mapped_decoder import MappedDecoder
 from generator.production.decoding.uint8_output import Uint8Output, images_per_pass
 from generator.spec.recipe import Execution
 
@@ -46,9 +50,10 @@ class LaneLayout:
 class ResidentDecoder:
     """A warm decoder on a device: frozen, batch norms folded, channels last, its output shape checked with a batch.
 
-    ``peak_bytes``: peak device memory of a batch; on a CPU, the input and output bytes of the largest layer. Raises
-    ``BundleError`` if the decoder's output has not the shape of the bundle's images, ``SettingsError`` if it cannot be
-    compiled, ``DeviceExhausted`` if out of memory.
+    ``mapped``: points are draws of the bundle's latent distribution, which its map (if it has one) carries to codes;
+    otherwise they are codes. ``peak_bytes``: peak device memory of a batch; on a CPU, the input and output bytes of the
+    largest layer. Raises ``BundleError`` if the decoder's output has not the shape of the bundle's images,
+    ``SettingsError`` if it cannot be compiled, ``DeviceExhausted`` if out of memory.
     """
 
     def __init__(
@@ -60,9 +65,11 @@ class ResidentDecoder:
         device: str,
         execution: Execution = "eager",
         cache: Path | None = None,
+        mapped: bool = True,
     ) -> None:
         self.device, self.batch, self.execution = resolve_device(device), batch, execution
         self._image, self.dims, self._dtype = bundle.info.image, bundle.info.latent_dim, _DTYPES[dtype]
+        self._map = new_map(bundle.latents) if mapped else None
         self._module: Any = self._load_network(bundle)
         weights = sum(weight.nbytes for weight in self._module.state_dict().values())
         self._graph_runner: CudaGraphRunner | None = None
@@ -77,16 +84,16 @@ class ResidentDecoder:
             ):
                 lane.submit(self._decode_zeros).result()
         if self.device.type == "cuda":
-            self._graph_runner = CudaGraphRunner(self._forward, batch, self.dims, self.device)
+            self._graph_runner = CudaGraphRunner(self._forward, self._padded(*self._zeros()), self.device)
 
-    def decode(self, z_BD: np.ndarray) -> np.ndarray:
+    def decode(self, z_BD: np.ndarray, labels_B: np.ndarray | None = None) -> np.ndarray:
         """Decode ``z_BD`` (float32, up to ``batch`` rows) to images (uint8, BHWC, RGB or grey, rounded to nearest).
 
+        ``labels_B`` (int64): the labels that the points were drawn for; a map needs them. ``None``: unlabelled.
         Raises ``InvalidOutput`` on NaN or infinity, ``DeviceExhausted`` if memory runs out twice.
         """
-        padded_BD = np.zeros((self.batch, self.dims), dtype=np.float32)
-        padded_BD[: len(z_BD)] = z_BD
-        return retry_on_oom(lambda: self._run(padded_BD), self.batch)[: len(z_BD)]
+        inputs = self._padded(z_BD, labels_B)
+        return retry_on_oom(lambda: self._run(inputs), self.batch)[: len(z_BD)]
 
     @contextmanager
     def lanes(self) -> Iterator[tuple[int, Callable[[], None]]]:
@@ -126,7 +133,10 @@ class ResidentDecoder:
         whole_batch = cuda or self.execution == "compiled"
         rows = self.batch if whole_batch else images_per_pass(image.height, image.width, image.channels)
         network.to(device=self.device, dtype=self._dtype)
-        return Uint8Output(network.to(memory_format=torch.channels_last), rows)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._map is not None:
+            network = MappedDecoder(self._map.to(self.device), network, self._dtype)
+        return Uint8Output(network, rows)
 
     def _warm_up(self) -> int:
         cuda = self.device.type == "cuda"
@@ -141,21 +151,32 @@ class ResidentDecoder:
         return torch.cuda.max_memory_allocated(self.device) - before if cuda else max(layers, default=0)
 
     def _decode_zeros(self) -> np.ndarray:
-        return self.decode(np.zeros((self.batch, self.dims), dtype=np.float32))
+        return self.decode(*self._zeros())
 
-    def _run(self, padded_BD: np.ndarray) -> np.ndarray:
+    def _zeros(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((self.batch, self.dims), dtype=np.float32), np.zeros(self.batch, dtype=np.int64)
+
+    def _padded(self, z_BD: np.ndarray, labels_B: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        """The inputs of the network, with exactly ``batch`` rows: points, and labels if there is a map."""
+        padded_BD, padded_B = self._zeros()
+        padded_BD[: len(z_BD)] = z_BD
+        if labels_B is not None:
+            padded_B[: len(labels_B)] = labels_B
+        return (padded_BD,) if self._map is None else (padded_BD, padded_B)
+
+    def _run(self, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
         if self._graph_runner is not None:
-            images_BHWC, finite = self._graph_runner(padded_BD)
+            images_BHWC, finite = self._graph_runner(inputs)
         else:
-            images, all_finite = self._forward(torch.from_numpy(padded_BD).to(self.device))
+            images, all_finite = self._forward(*(torch.from_numpy(array).to(self.device) for array in inputs))
             images_BHWC, finite = images.cpu().numpy(), bool(all_finite)
         if not finite:
             raise InvalidOutput("decoder", "finite pixel values", "NaN or infinity")
         return images_BHWC
 
     @torch.inference_mode()
-    def _forward(self, z_BD: Tensor) -> tuple[Tensor, Tensor]:
-        images, finite = self._module(z_BD.to(self._dtype))
+    def _forward(self, z_BD: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
+        images, finite = self._module(z_BD if labels else z_BD.to(self._dtype), *labels)
         return images, finite
 
 

@@ -15,7 +15,8 @@ _CACHE_BYTES = 2**19  # float32 bytes rounded at a time, so that all passes over
 
 @final
 class Uint8Output(nn.Module):
-    """A network z_BD -> x_BCHW in [0, 1], followed by rounding to the nearest of 0 to 255 (uint8 BHWC).
+    """A network z_BD (or z_BD and labels_B) -> x_BCHW in [0, 1], followed by rounding to the nearest of 0 to 255 (uint8
+    BHWC).
 
     Also returns whether every value was finite (a bool tensor without dimensions). ``rows`` images are rounded at a
     time.
@@ -25,8 +26,8 @@ class Uint8Output(nn.Module):
         super().__init__()
         self.network, self.images_per_pass = network, rows
 
-    def forward(self, z_BD: Tensor) -> tuple[Tensor, Tensor]:
-        x_BCHW = self.network(z_BD).float()
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        x_BCHW = self.network(*inputs).float()
         finite = torch.isfinite(x_BCHW.sum())  # a NaN or infinity makes the sum one; finite images cannot overflow it
         if len(x_BCHW) <= self.images_per_pass:
             return _to_uint8(x_BCHW), finite

@@ -48,7 +48,7 @@ class Batcher:
         with times.measure("latents"):
             draw = self.sampler.draw(indices_B, attempts_B, labels_B)
         with times.measure("decode"):
-            images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32))
+            images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32), labels_B)
         with times.measure("screen"):
             screened = self.screen.check(images_BHWC, labels_B)
         rows = np.flatnonzero(screened.passed_B)
@@ -72,8 +72,9 @@ class Batcher:
 
     def remake(self, index: int, attempt: int, label: int) -> bytes:
         """One sample's image file again, from the attempt in its row; no filter is applied."""
-        draw = self.sampler.draw_attempt(np.array([index]), np.array([attempt]), np.array([label]))
-        return self.encoder(self.decoder.decode(draw.z_BD.astype(np.float32))[0])
+        labels_B = np.array([label])
+        draw = self.sampler.draw_attempt(np.array([index]), np.array([attempt]), labels_B)
+        return self.encoder(self.decoder.decode(draw.z_BD.astype(np.float32), labels_B)[0])
 
     def _tar_block(self, index: int, label: int, file: bytes, facts: bytes) -> bytes:
         members = [Member(extension(self.recipe.image.format), file)]

@@ -57,7 +57,9 @@ class Sampler:
         """The draw of each index at exactly this attempt, accepted or not."""
         own = noise(self.recipe.seed, indices_B, attempts_B, self.latents.dims)
         drawn = self._sample_codes(Noise(own.choice_B, own.normal_BD * self.recipe.temperature), labels_B)
-        log_density_B = self.latents.log_prob(drawn.z_BD, labels_B)
+        log_density_B = drawn.log_density_B
+        if log_density_B is None:
+            log_density_B = self.latents.log_prob(drawn.z_BD, labels_B)
         return Draw(drawn.z_BD, attempts_B.copy(), drawn.cluster_B, log_density_B, 0)
 
     def _sample_codes(self, own: Noise, labels_B: np.ndarray) -> SampledCodes:

@@ -112,7 +112,7 @@ def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
     attempts_B = np.zeros(len(indices_B), dtype=np.int64)
     draw = batcher.sampler.draw(indices_B, attempts_B, labels_B)
     z_BD = draw.z_BD.astype(np.float32)
-    images_BHWC = batcher.decoder.decode(z_BD)
+    images_BHWC = batcher.decoder.decode(z_BD, labels_B)
     screened = batcher.screen.check(images_BHWC, labels_B)
     passed_BHWC = images_BHWC[screened.passed_B]
     files = batcher.encoder.encode_many(passed_BHWC)
@@ -123,7 +123,7 @@ def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
 
         costs: dict[Stage, float] = {
             "latents": cost(lambda: batcher.sampler.draw(indices_B, attempts_B, labels_B), len(indices_B)),
-            "decode": cost(lambda: batcher.decoder.decode(z_BD), len(z_BD)),
+            "decode": cost(lambda: batcher.decoder.decode(z_BD, labels_B), len(z_BD)),
             "screen": cost(lambda: batcher.screen.check(images_BHWC, labels_B), len(z_BD)),
             "encode": cost(lambda: batcher.encoder.encode_many(passed_BHWC), len(files)),
             "write": cost(lambda: batcher.pack(files, indices_B, labels_B, draw, screened), len(files)),

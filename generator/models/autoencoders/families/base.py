@@ -28,26 +28,31 @@ class Losses:
     """``total``: the scalar to minimise, with a gradient. ``terms``: its parts by name, as detached scalars.
 
     ``output_BCHW``: the reconstructions in [0, 1], with a gradient, for additional losses; ``None`` if no whole image
-    was reconstructed (only before ``holdout_valid_from``).
+    was reconstructed (only before ``holdout_valid_from``). ``target_BCHW``: the images that it is compared to, if these
+    are not the images of the batch.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     output_BCHW: Tensor | None
+    target_BCHW: Tensor | None = None
 
 
 class Autoencoder(nn.Module, ABC):
     """Base of all families: each is one file with one final class, built from (config, settings, classes).
 
-    ``encoder`` maps x_BCHW to codes z_BD, and ``decoder`` z_BD to x_BCHW. ``holdout_valid_from``: the share of all
-    steps after which the holdout loss is meaningful; earlier epochs are never best and do not count towards patience.
-    ``learning_rate_factor``: multiplies the learning rate of the settings.
+    ``encoder`` maps x_BCHW to codes z_BD, and ``decoder`` z_BD to x_BCHW; codes with a shape are flat between the two.
+    ``holdout_valid_from``: the share of all steps after which the holdout loss is meaningful; earlier epochs are never
+    best and do not count towards patience. ``learning_rate_factor``: multiplies the learning rate of the settings.
+    ``averaging``: half-life of the moving average of the weights, as a share of all steps, and the result of the
+    training is then the average; 0: no average.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     holdout_valid_from: float = 0.0
     learning_rate_factor: float = 1.0
+    averaging: float = 0.0
 
     @abstractmethod
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:

@@ -12,6 +12,7 @@ from generator.models.autoencoders.families.denoising import DenoisingAutoencode
 from generator.models.autoencoders.families.layerwise import LayerwiseAutoencoder
 from generator.models.autoencoders.families.linear import LinearAutoencoder
 from generator.models.autoencoders.families.regularized import RegularizedAutoencoder
+from generator.models.autoencoders.families.spatial import SpatialAutoencoder
 from generator.models.autoencoders.families.stacked import StackedAutoencoder
 from generator.models.autoencoders.families.vae import Vae
 from generator.models.autoencoders.settings import TrainSettings
@@ -24,6 +25,7 @@ _FAMILIES: dict[str, Callable[[Any, TrainSettings, int], Autoencoder]] = {
     "vae": Vae,
     "adversarial": AdversarialAutoencoder,
     "regularized": RegularizedAutoencoder,
+    "spatial": SpatialAutoencoder,
 }
 
 

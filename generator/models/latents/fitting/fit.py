@@ -13,6 +13,7 @@ from generator.models.latents.config import (
     MixtureSettings,
     PolarSettings,
     SamplerSettings,
+    TransportSettings,
 )
 from generator.models.latents.fitting.gaussian import fit_gaussian
 from generator.models.latents.fitting.mixture import ClusterChoice, fit_mixture
@@ -55,6 +56,11 @@ def fit(codes: Codes, settings: SamplerSettings, *, seed: int = 0) -> Fit:
 
             flow_fit = fit_flow(codes, settings, seed=seed)
             return Fit(flow_fit.flow, flow_fit.chosen, tuple(map(str, flow_fit.warnings)))
+        case TransportSettings():
+            from generator.models.latents.fitting.transport import fit_transport  # torch
+
+            transport_fit = fit_transport(codes, settings, seed=seed)
+            return Fit(transport_fit.transport, transport_fit.chosen, tuple(map(str, transport_fit.warnings)))
 
 
 def _clusters(choices: tuple[ClusterChoice, ...]) -> dict[str, Any]:
