@@ -17,7 +17,7 @@ from generator.errors import SourceError
 from generator.spec.canonical import canonical_json
 from generator.spec.recipe import ClassName
 
-MIN_SIZE, MAX_SIZE = 8, 128
+MIN_SIZE, MAX_SIZE = 8, 512
 DEFAULT_SIZE = 64
 
 ProgressCallback = Callable[[int, int], None]  # (images done, total)
@@ -41,7 +41,7 @@ class Source:
     pixels and labels as loaded, and nothing else: the same images under another path have the same fingerprint.
     """
 
-    images_NHWC: np.ndarray  # uint8, H == W in 8 .. 128, C in {1, 3}
+    images_NHWC: np.ndarray  # uint8, H == W in 8 .. 512, C in {1, 3}
     labels_N: np.ndarray | None  # int64, 0 .. classes - 1
     class_names: tuple[str, ...]  # () if unlabelled
     fingerprint: str  # "sha256:<64 hex digits>"
@@ -152,7 +152,7 @@ def check_count(count: int, *, name: str, skipped: int = 0) -> None:
 
 
 def check_size(size: int | None) -> None:
-    """``SourceError`` unless ``size`` is ``None`` or a supported side (8 .. 128 pixels)."""
+    """``SourceError`` unless ``size`` is ``None`` or a supported side (8 .. 512 pixels)."""
     if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
         raise SourceError("size", f"{MIN_SIZE} to {MAX_SIZE} pixels", size)
 
@@ -164,7 +164,7 @@ def check_channels(channels: int | None) -> None:
 
 
 def native_side(width: int, height: int, *, field: str) -> int:
-    """The side of images that are not resized; ``SourceError`` unless they are squares of 8 .. 128 pixels."""
+    """The side of images that are not resized; ``SourceError`` unless they are squares of 8 .. 512 pixels."""
     if width != height or not MIN_SIZE <= width <= MAX_SIZE:
         expected = f"square images of {MIN_SIZE} to {MAX_SIZE} pixels, or a size to resize them to"
         raise SourceError(field, expected, f"{width}x{height}", "Give a size: images are then resized and cropped.")

@@ -28,7 +28,7 @@ def load_source(
     """Read the real images at ``location`` into memory.
 
     ``location``: the word ``digits``, a folder of class folders (or of unlabelled images), a ``.npz`` file, or one
-    split in ``.parquet`` files. ``size`` (8 .. 128): the side that images are resized and centre-cropped to; by
+    split in ``.parquet`` files. ``size`` (8 .. 512): the side that images are resized and centre-cropped to; by
     default 64 for folders, and for the other kinds the size of the images, which must be squares of one size.
     ``channels``: 1 (grey) or 3 (RGB); by default folders and Parquet are RGB if at least one image has colour.
     ``split``: for ``.npz`` files, the only kind with two splits. ``skip_bad``: list unreadable images in ``skipped``

@@ -146,8 +146,8 @@ class SpatialConfig(FrozenModel):
     """Convolutional, deterministic; a code is a grid of ``code_channels`` numbers at each of its positions.
 
     Nearly all work is done at a fourth of the image's side (an eighth from 128 px), with ``width`` feature maps; the
-    code's grid has half of that side, and twice as many maps. Training adds noise to the codes, up to ``code_noise`` times
-    their standard deviation, so that the decoder tolerates sampled ones; a share ``equivariance`` of the codes is
+    code's grid has half of that side, and twice as many maps. Training adds noise to the codes, up to ``code_noise``
+    times their standard deviation, so that the decoder tolerates sampled ones; a share ``equivariance`` of the codes is
     mirrored or halved in size, as then their images must be (Kouzelis et al., "EQ-VAE", arXiv:2502.09509).
     ``code_penalty`` times |z|^2 / 2 keeps codes small. ``averaging``: half-life of the moving average of the weights,
     as a share of all steps.

@@ -31,6 +31,7 @@ from generator.spec.seeding import noise, permutation
 
 _MAX_GRADIENT_NORM = 1.0  # larger gradients are clipped
 _WARMUP_STEPS, _FINAL_RATE = 200, 0.02  # of the learning rate; the last as a share of its peak
+_MAX_LOSS = 0.999  # of a map that is kept, on held-out codes; 1 is that of no map
 _HINT = "try a smaller learning_rate"
 
 
@@ -45,7 +46,7 @@ class TransportFit:
 
 @dataclass(frozen=True)
 class MapProgress:
-    """Epoch ``epoch`` of ``epochs`` of the map is done; ``loss``: of held-out codes, as a share of the base's."""
+    """Epoch ``epoch`` of ``epochs`` of the map is done; ``loss``: on held-out codes, 1 is that of no map."""
 
     epoch: int
     epochs: int
@@ -74,13 +75,20 @@ def fit_transport(
     mapped = Transport(config.model_copy(update={"map": settings.map}), {**arrays, **weights})
     useful = {name: code_usefulness(each, codes, seed=seed) for name, each in (("base", plain), ("map", mapped))}
     chosen |= facts | {"code_usefulness": useful}
-    if useful["map"] is not None and useful["base"] is not None and useful["map"] <= useful["base"]:
-        message = (
-            f"the map is dropped: codes from it classify held-out codes no better ({useful['map']:.3f}) than codes"
-        )
-        warnings.append(FitWarning("all images", f"{message} from the Gaussian alone ({useful['base']:.3f})"))
+    if reason := _why_no_map(facts["holdout_loss"], useful["base"], useful["map"]):
+        warnings.append(FitWarning("all images", f"the map is dropped: {reason}"))
         mapped = plain
     return TransportFit(mapped, chosen | separation(mapped, codes), tuple(warnings))
+
+
+def _why_no_map(loss: float, base_usefulness: float | None, map_usefulness: float | None) -> str:
+    """Why the Gaussian alone is as good on held-out codes as with the map; empty if it is not."""
+    if loss > _MAX_LOSS:
+        return f"on held-out codes its error is {loss:.3f} of that of no map"
+    if base_usefulness is not None and map_usefulness is not None and map_usefulness < base_usefulness:
+        shares = f"{map_usefulness:.3f} of the held-out codes, those of the Gaussian alone {base_usefulness:.3f}"
+        return f"a classifier trained on its codes recognises {shares}"
+    return ""
 
 
 class _Trainer:
@@ -135,7 +143,7 @@ class _Trainer:
         for step in range(self._steps):
             rows_B, number = order_N[step * self._batch : (step + 1) * self._batch], epoch * self._steps + step
             time_B1 = torch.randn((self._batch, 1), generator=random).sigmoid().to(self._device)
-            loss = self._loss(self._target_ND[rows_B], start_ND[rows_B], self._labels_N[rows_B], time_B1)
+            loss, _ = self._losses(self._target_ND[rows_B], start_ND[rows_B], self._labels_N[rows_B], time_B1)
             for group in self._optimizer.param_groups:
                 group["lr"] = self._settings.learning_rate * _lr_schedule(number, total)
             self._optimizer.zero_grad()
@@ -144,32 +152,35 @@ class _Trainer:
             self._optimizer.step()
             self._average.update(number, total)
 
-    def _loss(self, target_BD: np.ndarray, start_BD: np.ndarray, labels_B: np.ndarray, time_B1: Tensor) -> Tensor:
-        """Mean squared error of the velocity that is added to the linear one."""
+    def _losses(
+        self, target_BD: np.ndarray, start_BD: np.ndarray, labels_B: np.ndarray, time_B1: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean squared error of the velocity that is added to the linear one, and the same if nothing is added."""
         x1_BD, x0_BD = (torch.from_numpy(points).to(self._device) for points in (target_BD, start_BD))
         x_BD = (1.0 - time_B1) * x0_BD + time_B1 * x1_BD
         wanted_BD = x1_BD - x0_BD - linear_velocity(time_B1) * x_BD
         network = self._map.network
         modulation_BE = network.time_modulation(time_B1[:, 0])
         modulation_BE = modulation_BE + network.class_modulation(torch.from_numpy(labels_B).to(self._device))
-        loss: Tensor = (network(x_BD, modulation_BE) - wanted_BD).square().mean()
-        return loss
+        return (network(x_BD, modulation_BE) - wanted_BD).square().mean(), wanted_BD.square().mean()
 
     @torch.inference_mode()
     def _holdout_loss(self) -> float:
-        """The loss on held-out codes (training codes if there are too few), at fixed times and base points."""
+        """The error on held-out codes (training codes if there are too few), at fixed times and base points, as a share
+        of the error of the linear velocity alone."""
         target_HD, labels_H = self._target_HD, self._labels_H
         if len(labels_H) < MIN_HOLDOUT:
             target_HD, labels_H = self._target_ND, self._labels_N
         start_HD, count = self._base_points(-1, labels_H), len(labels_H)
         times_H = (np.arange(count, dtype=np.float32) * np.float32(0.618034)) % 1.0  # spread evenly
         time_H1 = torch.from_numpy(times_H[:, None]).to(self._device)
-        total = 0.0
+        total, linear = 0.0, 0.0
         for begin in range(0, count, self._batch):
             rows = slice(begin, begin + self._batch)
-            loss = self._loss(target_HD[rows], start_HD[rows], labels_H[rows], time_H1[rows])
-            total += loss.item() * len(labels_H[rows]) / count
-        return total
+            loss, linear_loss = self._losses(target_HD[rows], start_HD[rows], labels_H[rows], time_H1[rows])
+            total += loss.item() * len(labels_H[rows])
+            linear += linear_loss.item() * len(labels_H[rows])
+        return total / linear
 
     def _base_points(self, epoch: int, labels_N: np.ndarray) -> np.ndarray:
         """Standardised draws of the base with these labels, float32, new in each epoch (from -1)."""

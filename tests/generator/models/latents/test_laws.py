@@ -20,9 +20,11 @@ from generator.models.latents.codes import Codes
 from generator.models.latents.config import (
     FlowSettings,
     GaussianSettings,
+    MapSettings,
     MixtureSettings,
     PolarSettings,
     SamplerSettings,
+    TransportSettings,
 )
 from generator.models.latents.fitting.fit import fit
 from generator.models.latents.load import load_distribution
@@ -37,6 +39,7 @@ SETTINGS: dict[str, SamplerSettings] = {
     "mixture tied": MixtureSettings(clusters=4, covariance="tied"),
     "flow": FlowSettings(transforms=4, hidden=16, epochs=8, batch=256),
     "polar": PolarSettings(clusters=3),
+    "transport": TransportSettings(map=MapSettings(width=16, blocks=1), epochs=10),
 }
 FAMILIES = sorted(SETTINGS)
 ROWS = 40
