@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from workers.jobs.status import JobStatus
 
 Step = Callable[[int], None]
+_LINE_SECONDS = 30.0  # between lines of progress without a terminal
 _TRACEBACK_LINES = 20  # of a traceback in the text output
 _OPTIONAL_FIELDS = ("waits_for", "error", "dead", "missing", "missing_shards")  # omitted if empty
 
@@ -49,9 +51,9 @@ def _value_text(value: Any) -> str:
 def progress_bar(
     label: str, total: int | None, *, quiet: bool, unit: str = "images"
 ) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, or nothing if ``quiet`` or no terminal; yields a function of the amount done.
+    """A progress bar on standard error, or nothing if ``quiet``; yields a function of the amount done.
 
-    ``total``: ``None`` if unknown.
+    ``total``: ``None`` if unknown. Without a terminal, a line every half minute instead of a bar.
     """
     from rich.console import Console
     from rich.progress import (
@@ -64,11 +66,31 @@ def progress_bar(
     )
 
     console = Console(stderr=True)
+    if not quiet and not console.is_terminal:
+        yield _progress_lines(label, total, unit)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, disable=quiet or not console.is_terminal) as progress:
+    with Progress(*columns, *times, console=console, disable=quiet) as progress:
         task = progress.add_task(label, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+def _progress_lines(label: str, total: int | None, unit: str) -> Step:
+    """Writes the amount done to standard error, at most every ``_LINE_SECONDS``."""
+    started = printed = time.monotonic()
+
+    def advance(done: int) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if now - printed < _LINE_SECONDS:
+            return
+        printed, elapsed = now, now - started
+        amount = f"{done:,} {unit}" if total is None else f"{done:,} of {total:,} {unit}"
+        left = f", about {elapsed * (total - done) / done:.0f} s left" if total and done else ""
+        click.echo(f"{label}: {amount} after {elapsed:.0f} s{left}", err=True)
+
+    return advance
 
 
 def status_facts(status: JobStatus) -> dict[str, Any]:

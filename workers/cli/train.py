@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from workers.cli.duration import Duration
 from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from generator.sources import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
+_LINE_SECONDS = 30.0  # between lines about the fit
 _FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized", "spatial")
 _SAMPLERS = ("gaussian", "mixture", "flow", "polar", "transport")
 _MODEL_OPTIONS = {
@@ -138,6 +141,11 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 @click.option("--skip-bad", is_flag=True, help="Skip broken images, and list them.")
 @click.option("--model", type=click.Choice(_FAMILIES), default="vae", show_default=True, help="Autoencoder family.")
 @add_options(_MODEL_OPTIONS)
+@click.option(
+    "--budget",
+    type=Duration(),
+    help="Time for all of the training on this machine (90s, 20m, 1h30m); sets width, epochs and latent distribution.",
+)
 @click.option("--epochs", type=int, help="Maximum passes over the images; by default more for fewer images.")
 @click.option("--batch", type=int, help="Images per step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
@@ -180,6 +188,7 @@ def train_command(
     judges: int,
     judge_width: int | None,
     judge_steps: int | None,
+    budget: float | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -192,11 +201,12 @@ def train_command(
     """
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.bundle.save import check_new_directory
-    from generator.models.learning import recommended_model, recommended_sampler, recommended_settings
+    from generator.models.learning import plan_training, recommended_model, recommended_sampler, recommended_settings
     from generator.sources import load_source
 
     check_new_directory(out)
     options = {name: value for name, value in given.items() if value is not None}
+    _check_budget(budget, sampler, options)
     model_options = {name: options.pop(name) for name in _MODEL_OPTIONS if name in options}
     augmentation = {
         name.removeprefix("augment_"): options.pop(name) for name in _AUGMENTATION_OPTIONS if name in options
@@ -214,11 +224,26 @@ def train_command(
     _show_skipped(images, quiet=as_json)
     settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **model_options)
-    sampler_config = sampler_config or recommended_sampler(images)
-    result = _train(images, config, settings, sampler_config, judge_settings(images.size), out, quiet=as_json)
+    sampler_config = sampler_config or recommended_sampler(images, model)
+    chosen_judge = judge_settings(images.size)
+    if budget is not None:
+        plan = plan_training(images, budget, family=model, settings=settings, judge=chosen_judge, options=model_options)
+        config, settings, sampler_config, chosen_judge = plan.config, plan.settings, plan.sampler, plan.judge
+        click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
+    result = _train(images, config, settings, sampler_config, chosen_judge, out, quiet=as_json)
     for notice in result.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     show(_trained_facts(out, images, result), as_json=as_json, title="bundle written")
+
+
+def _check_budget(budget: float | None, sampler: str | None, options: dict[str, Any]) -> None:
+    """Raise ``SpecError`` for a budget together with what it decides."""
+    from generator.errors import SpecError
+
+    decided = [name for name in ("epochs", *SAMPLER_OPTIONS) if name in options] + ["sampler"] * (sampler is not None)
+    if budget is not None and decided:
+        name = decided[0].replace("_", "-")
+        raise SpecError("budget", f"a budget or --{name}, not both", f"--budget and --{name}")
 
 
 def _judge_settings(members: int, width: int | None, steps: int | None, size: int) -> JudgeSettings | None:
@@ -252,10 +277,25 @@ def _train(
 ) -> TrainResult:
     from generator.models.learning import train_bundle
 
+    told = time.monotonic()
+
+    def fitting(done: int, epochs: int) -> None:
+        nonlocal told
+        if not quiet and epochs > 1 and (done == epochs or time.monotonic() - told > _LINE_SECONDS):
+            told = time.monotonic()
+            click.echo(f"fitting the latent distribution: {done} of {epochs} epochs", err=True)
+
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:
         result = train_bundle(
-            images, config, settings, out, sampler=sampler, judge=judge, on_step=_progress_callback(bar, quiet=quiet)
+            images,
+            config,
+            settings,
+            out,
+            sampler=sampler,
+            judge=judge,
+            on_step=_progress_callback(bar, quiet=quiet),
+            on_fit=fitting,
         )
         bar(steps)
     return result

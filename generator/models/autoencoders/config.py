@@ -150,7 +150,7 @@ class SpatialConfig(FrozenModel):
     times their standard deviation, so that the decoder tolerates sampled ones; a share ``equivariance`` of the codes is
     mirrored or halved in size, as then their images must be (Kouzelis et al., "EQ-VAE", arXiv:2502.09509).
     ``code_penalty`` times |z|^2 / 2 keeps codes small. ``averaging``: half-life of the moving average of the weights,
-    as a share of all steps.
+    as a share of all steps. ``feature_steps``: training steps of the classifier whose maps the feature loss compares.
     """
 
     family: Literal["spatial"] = "spatial"
@@ -162,6 +162,7 @@ class SpatialConfig(FrozenModel):
     equivariance: float = Field(default=0.5, ge=0.0, le=1.0)
     code_penalty: float = Field(default=1e-3, ge=0.0, le=100.0)
     averaging: float = Field(default=0.05, gt=0.0, le=0.5)
+    feature_steps: int = Field(default=600, ge=1, le=1_000_000, strict=True)
 
     @model_validator(mode="after")
     def _check_grid(self) -> SpatialConfig:

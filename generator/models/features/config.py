@@ -18,3 +18,6 @@ class Budget(FrozenModel):
     batch: int = Field(default=128, ge=2, le=65_536, strict=True)
     peak_rate: float = Field(default=0.1, gt=0.0, le=10.0)
     augmentation: Augmentation = Augmentation()
+
+
+FEATURE_BUDGET = Budget(steps=600)  # of the classifier whose maps the feature loss compares

@@ -1,5 +1,6 @@
 """Creating bundles: train from real images, refit an existing bundle, or import a decoder."""
 
+from generator.models.learning.budget import TrainingPlan, plan_training
 from generator.models.learning.decoder_import import import_decoder, read_codes, read_weights
 from generator.models.learning.defaults import recommended_model, recommended_sampler, recommended_settings
 from generator.models.learning.refit import refit
@@ -12,7 +13,9 @@ __all__ = [
     "import_decoder",
     "read_codes",
     "read_weights",
+    "plan_training",
     "refit",
+    "TrainingPlan",
     "TrainResult",
     "train_bundle",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from generator.models.autoencoders.config import AutoencoderConfig, default_config
 from generator.models.autoencoders.settings import TrainSettings, default_settings
-from generator.models.latents.config import FlowSettings, MixtureSettings, SamplerSettings
+from generator.models.latents.config import FlowSettings, MixtureSettings, SamplerSettings, TransportSettings
 from generator.sources import Source
 
 MIN_PHOTOGRAPHS = 10_000  # images; with fewer, a flow or codes of so many dimensions overfit
@@ -27,15 +27,21 @@ def recommended_model(source: Source, family: str = "vae", **options: Any) -> Au
 
 
 def recommended_settings(source: Source, family: str = "vae", epochs: int | None = None) -> TrainSettings:
-    """As ``default_settings``; a ``vae`` for photographs with two classes or more has a feature loss."""
+    """As ``default_settings``, with a feature loss for ``spatial``, and for a ``vae`` of photographs, with two classes or
+    more. The pixel loss of ``spatial`` is ``mse``."""
     settings = default_settings(len(source), epochs)
+    if family == "spatial":
+        feature_loss = _FEATURE_LOSS if len(source.class_names) > 1 else 0.0
+        return settings.model_copy(update={"reconstruction": "mse", "feature_loss": feature_loss})
     if family == "vae" and _is_photographic(source) and len(source.class_names) > 1:
         return settings.model_copy(update={"feature_loss": _FEATURE_LOSS})
     return settings
 
 
-def recommended_sampler(source: Source) -> SamplerSettings:
-    """A flow for photographs, a mixture otherwise."""
+def recommended_sampler(source: Source, family: str = "vae") -> SamplerSettings:
+    """A transport for codes with a shape, a flow for those of photographs, a mixture otherwise."""
+    if family == "spatial":
+        return TransportSettings()
     return FlowSettings() if _is_photographic(source) else MixtureSettings()
 
 

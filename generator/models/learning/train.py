@@ -13,7 +13,8 @@ import numpy as np
 from torch import nn
 
 from generator.errors import BundleError, SpecError
-from generator.models.autoencoders.config import AutoencoderConfig, code_shape
+from generator.models.autoencoders.config import AutoencoderConfig, SpatialConfig, code_shape
+from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import encode
 from generator.models.autoencoders.posterior_collapse import collapse_notices
@@ -22,7 +23,7 @@ from generator.models.autoencoders.training import Examples, Progress, TrainedAu
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
 from generator.models.bundle.save import check_new_directory
 from generator.models.features.classifier import Classifier, LabelledImages, train_classifier
-from generator.models.features.config import Budget
+from generator.models.features.config import FEATURE_BUDGET
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import MixtureSettings, SamplerSettings
@@ -34,7 +35,6 @@ from generator.sources import Source, Split, split
 from generator.spec.seeding import permutation
 
 DEFAULT_SAMPLER = MixtureSettings()
-FEATURE_BUDGET = Budget(steps=600)  # of the classifier for the feature loss
 MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's stored codes
 
 
@@ -64,11 +64,12 @@ def train_bundle(
     judge: JudgeSettings | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
-    on_fit: Callable[[], None] = lambda: None,
+    on_fit: Callable[[int, int], None] = lambda *_: None,
 ) -> TrainResult:
     """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
 
-    ``judge``: settings of the label judge, for a source with two classes or more.
+    ``judge``: settings of the label judge, for a source with two classes or more. ``on_fit`` is called when the fit of
+    the latent distribution begins, with (0, 1), and after each epoch of it, with the epochs done and their number.
 
     A training that was interrupted resumes from ``checkpoint_path(out)``, which is deleted once the bundle is written.
     Only one training at a time may write ``out``.
@@ -85,14 +86,14 @@ def train_bundle(
             _examples(source, parts.train_N),
             _examples(source, parts.holdout_N),
             classes=len(source.class_names),
-            features=_train_feature_network(source, parts, settings),
+            features=_train_feature_network(source, parts, config, settings),
             fingerprint=source.fingerprint,
             checkpoint=checkpoint,
             on_step=on_step,
             on_epoch=on_epoch,
         )
-        on_fit()
-        result = _fit_and_save(source, parts, trained, settings, sampler, judge, out)
+        on_fit(0, 1)
+        result = _fit_and_save(source, parts, trained, settings, sampler, judge, out, on_fit)
         checkpoint.unlink(missing_ok=True)
     return result
 
@@ -137,7 +138,9 @@ def _examples(source: Source, rows_N: np.ndarray) -> Examples:
     return Examples(source.images_NHWC[rows_N], None if source.labels_N is None else source.labels_N[rows_N])
 
 
-def _train_feature_network(source: Source, parts: Split, settings: TrainSettings) -> Classifier | None:
+def _train_feature_network(
+    source: Source, parts: Split, config: AutoencoderConfig, settings: TrainSettings
+) -> Classifier | None:
     """The classifier whose feature maps ``feature_loss`` compares; deterministic, so that a resumed training agrees."""
     if settings.feature_loss == 0.0:
         return None
@@ -145,8 +148,11 @@ def _train_feature_network(source: Source, parts: Split, settings: TrainSettings
         raise SpecError("train.feature_loss", "a source with labels", "an unlabelled one", "train without it")
     images_NHWC, labels_N = source.images_NHWC[parts.train_N], source.labels_N[parts.train_N]
     classes = len(source.class_names)
+    budget = FEATURE_BUDGET
+    if isinstance(config, SpatialConfig):
+        budget = budget.model_copy(update={"steps": config.feature_steps})
     return train_classifier(
-        images_NHWC, labels_N, classes=classes, seed=settings.seed, budget=FEATURE_BUDGET, device=settings.device
+        images_NHWC, labels_N, classes=classes, seed=settings.seed, budget=budget, device=settings.device
     )
 
 
@@ -158,10 +164,12 @@ def _fit_and_save(
     sampler: SamplerSettings,
     judge: JudgeSettings | None,
     out: Path,
+    on_fit: Callable[[int, int], None],
 ) -> TrainResult:
     encoder = load_encoder(trained.config, trained.encoder_state)
     codes = _encode_source(trained.config, encoder, source, parts)
-    fitted = fit(codes, sampler, seed=settings.seed)
+    device = str(resolve_device(settings.device))
+    fitted = fit(codes, sampler, seed=settings.seed, device=device, on_epoch=on_fit)
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
     screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
     fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))

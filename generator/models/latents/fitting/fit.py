@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,17 @@ class Fit:
     notices: tuple[str, ...]
 
 
-def fit(codes: Codes, settings: SamplerSettings, *, seed: int = 0) -> Fit:
+def fit(
+    codes: Codes,
+    settings: SamplerSettings,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    on_epoch: Callable[[int, int], None] = lambda *_: None,
+) -> Fit:
     """Fit the distribution that ``settings`` asks for.
 
+    ``device`` (of torch) and ``on_epoch`` (called with epochs done and their number) are for a transport's map.
     Raises ``SourceError`` for codes that it cannot be fitted to, and ``TrainingDiverged`` for a flow whose loss is not
     finite.
     """
@@ -59,7 +68,7 @@ def fit(codes: Codes, settings: SamplerSettings, *, seed: int = 0) -> Fit:
         case TransportSettings():
             from generator.models.latents.fitting.transport import fit_transport  # torch
 
-            transport_fit = fit_transport(codes, settings, seed=seed)
+            transport_fit = fit_transport(codes, settings, seed=seed, device=device, on_epoch=on_epoch)
             return Fit(transport_fit.transport, transport_fit.chosen, tuple(map(str, transport_fit.warnings)))
 
 

@@ -44,24 +44,16 @@ class TransportFit:
     warnings: tuple[FitWarning, ...]
 
 
-@dataclass(frozen=True)
-class MapProgress:
-    """Epoch ``epoch`` of ``epochs`` of the map is done; ``loss``: on held-out codes, 1 is that of no map."""
-
-    epoch: int
-    epochs: int
-    loss: float
-
-
 def fit_transport(
     codes: Codes,
     settings: TransportSettings,
     *,
     seed: int = 0,
     device: str = "cpu",
-    on_epoch: Callable[[MapProgress], None] = lambda _: None,
+    on_epoch: Callable[[int, int], None] = lambda *_: None,
 ) -> TransportFit:
-    """Raises ``SourceError`` as ``check_codes`` does, and ``TrainingDiverged``."""
+    """``on_epoch`` is called with the epochs done and their number. Raises ``SourceError`` as ``check_codes`` does, and
+    ``TrainingDiverged``."""
     classes = check_codes(codes)
     base, arrays = fit_base(codes, classes)
     config = TransportConfig(dims=codes.dims, classes=len(codes.class_names), base=base)
@@ -121,7 +113,7 @@ class _Trainer:
         )
         self._average = WeightAverage(self._map, settings.averaging)
 
-    def train(self, on_epoch: Callable[[MapProgress], None]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def train(self, on_epoch: Callable[[int, int], None]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(weights of the best epoch by stored name, what was chosen)."""
         best, best_epoch, best_weights = math.inf, 0, dict[str, np.ndarray]()
         for epoch in range(self._settings.epochs):
@@ -132,7 +124,7 @@ class _Trainer:
                     best, best_epoch, best_weights = loss, epoch + 1, self._weights()
             if not math.isfinite(loss):
                 raise TrainingDiverged("map holdout loss", "a number", f"{loss} after epoch {epoch + 1}", _HINT)
-            on_epoch(MapProgress(epoch + 1, self._settings.epochs, loss))
+            on_epoch(epoch + 1, self._settings.epochs)
         return best_weights, {"best_epoch": best_epoch, "holdout_loss": round(best, 5)}
 
     def _train_epoch(self, epoch: int) -> None:
