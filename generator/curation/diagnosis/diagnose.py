@@ -27,7 +27,7 @@ from generator.models.autoencoders.factory import load_encoder
 from generator.models.bundle import Bundle, load_codes, load_encoder_weights
 from generator.models.bundle.format import CODES_FILE, ENCODER_FILE
 from generator.models.latents.codes import Codes
-from generator.models.latents.config import SamplerSettings
+from generator.models.latents.config import SamplerSettings, TransportSettings
 from generator.production.decoding import ResidentDecoder
 from generator.spec.canonical import FrozenModel
 from generator.store.base import Store
@@ -120,9 +120,11 @@ def verdict_of_codes(codes: Codes, seed: int = 0, *, quick: bool = False, prior:
 def recommend_sampler(codes: Codes, seed: int = 0) -> SamplerSettings:
     """The recommended sampler for these codes; ``latentmill fit --sampler auto`` uses it.
 
-    Chosen by the shape of the codes, the off-support share of each sampler's samples, and the likelihood of held-out
-    codes. Raises ``SourceError`` if no sampler can be fitted.
+    For codes that are grids, a transport. Otherwise chosen by the shape of the cloud of codes, the off-support share of
+    each sampler's samples, and the likelihood of held-out codes. Raises ``SourceError`` if no sampler can be fitted.
     """
+    if len(codes.shape) > 1:
+        return TransportSettings()
     subset, shape, context = _measure_codes(codes, seed, prior=False, say=lambda _: None)
     candidates = fit_candidates(codes, seed, ring=has_hole(shape))
     name, _ = choose_sampler(

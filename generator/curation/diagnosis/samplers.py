@@ -20,12 +20,14 @@ from generator.models.latents.config import (
     MixtureSettings,
     PolarSettings,
     SamplerSettings,
+    TransportSettings,
 )
 from generator.models.latents.fitting.fit import fit
 from generator.models.latents.transport_map import to_codes
 from generator.spec.canonical import FrozenModel
 from generator.spec.seeding import noise
 
+MAX_TRIAL_DIMS = 256  # of codes; beyond, fitting mixtures and flows takes many minutes
 _SAMPLES = 2_000
 _TRIAL_FLOW = FlowSettings(epochs=40, patience=4)  # shorter than the default training, which takes minutes
 
@@ -71,12 +73,19 @@ class TrialContext:
 def fit_candidates(codes: Codes, seed: int, *, ring: bool, flow: bool = True) -> list[Candidate]:
     """Fit all samplers, with their default settings, to at most ``code_subset.MAX_FIT`` of ``codes``.
 
-    ``polar`` is fitted only for a ``ring`` in two dimensions. If a sampler cannot be fitted, the candidate says why.
+    ``polar`` is fitted only for a ``ring`` in two dimensions. In more than ``MAX_TRIAL_DIMS`` dimensions, only the base
+    of a ``transport`` is fitted. If a sampler cannot be fitted, the candidate says why.
     """
     some = limit_codes(codes, seed)
     wanted: list[SamplerSettings] = [GaussianSettings(), MixtureSettings()]
     wanted += [PolarSettings()] if ring and codes.dims == 2 else []
     wanted += [FlowSettings()] if flow else []
+    trained = [settings for settings in wanted if settings.family in ("mixture", "flow")]
+    if codes.dims > MAX_TRIAL_DIMS:
+        why = Unmeasured(why=f"{codes.dims} dimensions, more than {MAX_TRIAL_DIMS}")
+        untried = [Candidate(settings.family, settings, why) for settings in trained]
+        gaussian = TransportSettings(map=None)
+        return [Candidate(gaussian.family, gaussian, _try_fit(some, gaussian, seed)), *untried]
     settings_to_fit = [_TRIAL_FLOW if isinstance(settings, FlowSettings) else settings for settings in wanted]
     return [
         Candidate(settings.family, settings, _try_fit(some, tried, seed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from ripser import ripser
+from scipy.spatial.distance import pdist, squareform
 
 from generator.curation.diagnosis.knn import k_nearest_others
 from generator.curation.diagnosis.unmeasured import Unmeasured
@@ -69,7 +70,9 @@ def _longest_bar(codes_SD: np.ndarray, landmarks: int) -> tuple[float, float]:
     """The longest bar in units of the landmarks' scale, and its death over its birth; zeros without bars."""
     landmark_LD = farthest_first(_drop_outliers(codes_SD), landmarks)
     scale = float(np.median(np.linalg.norm(landmark_LD - np.median(landmark_LD, axis=0), axis=1)))
-    bars_B2 = ripser(landmark_LD, maxdim=1)["dgms"][1]
+    is_wide = landmark_LD.shape[1] > len(landmark_LD)  # such points look transposed to ripser, which warns
+    points = squareform(pdist(landmark_LD)) if is_wide else landmark_LD
+    bars_B2 = ripser(points, maxdim=1, distance_matrix=is_wide)["dgms"][1]
     if not len(bars_B2) or scale == 0.0:
         return 0.0, 0.0
     birth, death = bars_B2[(bars_B2[:, 1] - bars_B2[:, 0]).argmax()].tolist()

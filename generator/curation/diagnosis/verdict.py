@@ -124,10 +124,10 @@ def choose_sampler(shape: LatentShape, samplers: tuple[SamplerFacts, ...]) -> tu
 
 def _preference(shape: LatentShape) -> tuple[str, ...]:
     if shape.ring_classes or (_has_global_hole(shape) and not shape.labelled):
-        return ("polar", "flow", "mixture", "gaussian")
+        return ("polar", "flow", "mixture", "gaussian", "transport")
     if _has_global_hole(shape):
-        return ("polar", "mixture", "flow", "gaussian")
-    return ("gaussian", "mixture", "flow", "polar")
+        return ("polar", "mixture", "flow", "gaussian", "transport")
+    return ("gaussian", "mixture", "flow", "polar", "transport")
 
 
 def _choice_reason(
