@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from generator.models.autoencoders.config import VaeConfig
+from generator.models.autoencoders.config import SpatialConfig, VaeConfig
 from generator.models.autoencoders.factory import build_decoder, build_encoder
 from generator.models.autoencoders.networks import to_input
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, load_bundle, save_bundle
 from generator.models.features.classifier import Classifier
 from generator.models.latents.codes import Codes
-from generator.models.latents.config import MixtureSettings
+from generator.models.latents.config import MapSettings, MixtureSettings, TransportSettings
+from generator.models.latents.fitting.gaussian_base import fit_base
 from generator.models.latents.load import load_distribution
+from generator.models.latents.transport import Transport, TransportConfig
+from generator.models.latents.transport_map import TransportMap
 from generator.models.screening.config import JudgeSettings, PassRates
 from generator.models.screening.copy_index import fit_copy_index
 from generator.models.screening.data import ScreeningData
@@ -86,4 +89,36 @@ def screened_bundle(directory: Path, **shape: object) -> Path:
         JudgeSettings(), weights, fit_copy_index(images_NHWC[:150], images_NHWC[150:], seed=0), pass_rates
     )
     save_bundle(directory, replace(contents, screening=screening))
+    return directory
+
+
+def mapped_bundle(directory: Path, *, size: int = 32, seed: int = 0) -> Path:
+    """Save a small bundle of the family ``spatial`` whose latent distribution is a Gaussian with a random map."""
+    classes, config = ("cat", "dog"), SpatialConfig(size=size, code_channels=4, width=8)
+    torch.manual_seed(seed)
+    decoder, encoder = build_decoder(config), build_encoder(config)
+    with torch.no_grad():
+        for name, weight in decoder.named_parameters():
+            weight.copy_(torch.randn_like(weight) * (0.5 if name.endswith("bias") else weight[0].numel() ** -0.5))
+    rng, labels_N = np.random.default_rng(seed), np.arange(40) % 2
+    codes_ND = rng.normal(size=(40, config.latent_dim)) + labels_N[:, None]
+    codes = Codes(codes_ND, labels_N, codes_ND[:10], labels_N[:10], classes, config.code_shape)
+    base, arrays = fit_base(codes, codes.by_class())
+    network = MapSettings(width=24, blocks=2, steps=3)
+    fresh = TransportMap(network, arrays["mean"], np.ones_like(arrays["mean"]))
+    weights = {
+        f"map.{name}": rng.normal(size=tuple(value.shape)).astype(np.float32) * np.float32(value.shape[-1] ** -0.5)
+        for name, value in fresh.state_dict().items()
+    }
+    transport = TransportConfig(dims=config.latent_dim, classes=2, base=base, map=network)
+    contents = replace(
+        tiny_contents(classes=classes),
+        autoencoder=config,
+        decoder={name: weight.detach().numpy() for name, weight in decoder.state_dict().items()},
+        encoder={name: weight.detach().numpy() for name, weight in encoder.state_dict().items()},
+        latents=Transport(transport, {**arrays, **weights}),
+        codes=codes,
+        fitting=FittingFacts(settings=TransportSettings(map=network), seed=seed),
+    )
+    save_bundle(directory, contents)
     return directory

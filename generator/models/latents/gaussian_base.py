@@ -58,12 +58,12 @@ class GaussianBase:
 
     def __init__(self, config: BaseConfig, mean_CD: np.ndarray, factors: Mapping[str, np.ndarray]) -> None:
         self._config, self.mean_CD = config, mean_CD
-        self._factors = [factors[name] for name in config.tensor_shapes]
-        self._products = [[ExactProduct(factor) for factor in factor_FSS] for factor_FSS in self._factors]
+        self.factors = [factors[name] for name in config.tensor_shapes]
+        self._products = [[ExactProduct(factor) for factor in factor_FSS] for factor_FSS in self.factors]
         dims = mean_CD.shape[1]
         log_determinant_F = sum(
             (dims / side) * np.log(np.diagonal(factor_FSS, axis1=1, axis2=2)).sum(axis=1)
-            for factor_FSS, side in zip(self._factors, config.sides, strict=True)
+            for factor_FSS, side in zip(self.factors, config.sides, strict=True)
         )
         self._log_scale_F = -np.asarray(log_determinant_F) - 0.5 * dims * math.log(2.0 * math.pi)
 
@@ -92,15 +92,15 @@ class GaussianBase:
         normal_BD, centred_BD = np.empty_like(z_BD), z_BD - self.mean_CD[labels_B]
         for row, factor in enumerate(self._factor_index(labels_B).tolist()):  # one by one: independent of the others
             matrix = centred_BD[row].reshape(self._config.sides[0], -1)
-            matrix = solve_triangular(self._factors[0][factor], matrix, lower=True)
-            if len(self._factors) > 1:
-                matrix = solve_triangular(self._factors[1][factor], matrix.T, lower=True).T
+            matrix = solve_triangular(self.factors[0][factor], matrix, lower=True)
+            if len(self.factors) > 1:
+                matrix = solve_triangular(self.factors[1][factor], matrix.T, lower=True).T
             normal_BD[row] = matrix.reshape(-1)
         return normal_BD
 
     def scale(self) -> np.ndarray:
         """scale_CD: the standard deviation of each dimension in each class."""
-        scale_F1 = [np.sqrt(np.square(factor_FSS).sum(axis=2)) for factor_FSS in self._factors]
+        scale_F1 = [np.sqrt(np.square(factor_FSS).sum(axis=2)) for factor_FSS in self.factors]
         scale_FD = scale_F1[0]
         if len(scale_F1) > 1:
             scale_FD = np.einsum("fc,fp->fcp", *scale_F1).reshape(len(scale_FD), -1)
@@ -108,7 +108,7 @@ class GaussianBase:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The arrays that a bundle stores."""
-        return {"mean": self.mean_CD, **dict(zip(self._config.tensor_shapes, self._factors, strict=True))}
+        return {"mean": self.mean_CD, **dict(zip(self._config.tensor_shapes, self.factors, strict=True))}
 
     def _scaled(self, factor: int, normal_RD: np.ndarray) -> np.ndarray:
         """L n of each row, with one factor."""

@@ -27,8 +27,8 @@ def recommended_model(source: Source, family: str = "vae", **options: Any) -> Au
 
 
 def recommended_settings(source: Source, family: str = "vae", epochs: int | None = None) -> TrainSettings:
-    """As ``default_settings``. Sources of two classes or more have a feature loss with ``spatial``, and photographs with a
-    ``vae``. The pixel loss of ``spatial`` is ``mse``."""
+    """As ``default_settings``, with a feature loss for ``spatial``, and for photographs with ``vae``, if there are two
+    classes or more. The pixel loss of ``spatial`` is ``mse``."""
     settings = default_settings(len(source), epochs)
     if family == "spatial":
         feature_loss = _FEATURE_LOSS if len(source.class_names) > 1 else 0.0

@@ -27,7 +27,7 @@ from generator.models.latents.quantiles import MIN_HOLDOUT
 from generator.models.latents.transport import Transport, TransportConfig
 from generator.models.latents.transport_map import TransportMap, linear_velocity
 from generator.models.weight_average import WeightAverage
-from generator.spec.seeding import noise, permutation
+from generator.spec.seeding import permutation
 
 _MAX_GRADIENT_NORM = 1.0  # larger gradients are clipped
 _WARMUP_STEPS, _FINAL_RATE = 200, 0.02  # of the learning rate; the last as a share of its peak
@@ -176,9 +176,24 @@ class _Trainer:
 
     def _base_points(self, epoch: int, labels_N: np.ndarray) -> np.ndarray:
         """Standardised draws of the base with these labels, float32, new in each epoch (from -1)."""
-        rows_N = np.arange(len(labels_N))
-        normals = noise(_derive_seed(self._seed, "base"), rows_N, np.full_like(rows_N, epoch + 1), self._plain.dims)
-        return self._standardised(self._plain.base.draw(normals.normal_BD, labels_N), labels_N)
+        random = torch.Generator().manual_seed(_derive_seed(self._seed, f"base {epoch}"))
+        normal_ND = torch.randn((len(labels_N), self._plain.dims), generator=random)
+        points_ND: np.ndarray = self._draw_base(normal_ND, labels_N).numpy()
+        points_ND /= self._scale_CD.astype(np.float32)[labels_N]
+        return points_ND
+
+    def _draw_base(self, normal_ND: Tensor, labels_N: np.ndarray) -> Tensor:
+        """L n of each row: as ``GaussianBase.draw`` without the mean, but in float32 and rounded."""
+        first_FSS, *second = (torch.from_numpy(factor.astype(np.float32)) for factor in self._plain.base.factors)
+        moved_ND, channels = torch.empty_like(normal_ND), first_FSS.shape[-1]
+        for factor in range(len(first_FSS)):
+            rows_R = np.flatnonzero(labels_N == factor) if len(first_FSS) > 1 else np.arange(len(labels_N))
+            grid_RCP = normal_ND[rows_R].view(len(rows_R), channels, -1)
+            grid_RCP = torch.einsum("cd,rdp->rcp", first_FSS[factor], grid_RCP)
+            for position_FPP in second:
+                grid_RCP = grid_RCP @ position_FPP[factor].T
+            moved_ND[rows_R] = grid_RCP.reshape(len(rows_R), -1)
+        return moved_ND
 
     def _standardised(self, z_ND: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
         standardised_ND: np.ndarray = (z_ND - self._mean_CD[labels_N]) / self._scale_CD[labels_N]
