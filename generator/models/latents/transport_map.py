@@ -15,6 +15,7 @@ Legend: B rows, D dimensions, C classes (1 if unlabelled), W width of the networ
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import final
 
 import numpy as np
@@ -47,12 +48,18 @@ class TransportMap(nn.Module):
 
     def integrate(self, z_BD: Tensor, labels_B: Tensor, steps: int) -> Tensor:
         """From t = 0 to t = 1 in ``steps`` equal steps."""
+        return self._integrate(z_BD, labels_B, [step / steps for step in range(steps + 1)])
+
+    def integrate_back(self, z_BD: Tensor, labels_B: Tensor, steps: int) -> Tensor:
+        """From t = 1 to t = 0 in ``steps`` equal steps: about the base points of codes ``z_BD``."""
+        return self._integrate(z_BD, labels_B, [step / steps for step in range(steps, -1, -1)])
+
+    def _integrate(self, z_BD: Tensor, labels_B: Tensor, times: list[float]) -> Tensor:
         padding = -len(z_BD) % ROW_TILE
         padded_BD, padded_B = functional.pad(z_BD, (0, 0, 0, padding)), functional.pad(labels_B, (0, padding))
         mean_BD, scale_BD = self.mean_CD[padded_B], self.scale_CD[padded_B]  # type: ignore[index]
         x_BD, class_BE = (padded_BD - mean_BD) / scale_BD, self.network.class_modulation(padded_B)
-        for step in range(steps):
-            start, end = step / steps, (step + 1) / steps
+        for start, end in pairwise(times):
             time_1E = self.network.time_modulation(torch.full((1,), start, device=x_BD.device))
             velocity_BD = self.network(x_BD, time_1E + class_BE)
             x_BD = x_BD * math.sqrt(_spread(end) / _spread(start)) + velocity_BD * (end - start)

@@ -16,6 +16,7 @@ from generator.models.latents.fitting.fit import fit
 from generator.models.latents.fitting.gaussian_base import fit_base
 from generator.models.latents.gaussian_base import GaussianBase
 from generator.models.latents.load import load_distribution
+from generator.models.latents.map_inversion import MAX_ERROR, to_base
 from generator.models.latents.transport import Transport
 from generator.models.latents.transport_map import TransportMap, new_map, to_codes
 from generator.spec.seeding import noise
@@ -57,7 +58,7 @@ def draws(distribution: Transport, count: int, labels_B: np.ndarray) -> np.ndarr
 @pytest.mark.slow
 def test_the_map_puts_samples_on_rings_that_a_gaussian_fills() -> None:
     network = MapSettings(width=64, blocks=2, steps=16)
-    settings = TransportSettings(map=network, epochs=150, batch=128, learning_rate=2e-3)
+    settings = TransportSettings(map=network, epochs=70, batch=128, learning_rate=2e-3)
     fitted = fit(ring_codes(), settings, seed=0)
     distribution, labels_B = fitted.distribution, np.arange(2000) % 2
     assert isinstance(distribution, Transport)
@@ -66,6 +67,12 @@ def test_the_map_puts_samples_on_rings_that_a_gaussian_fills() -> None:
     off_base_B, off_B = (np.abs(np.linalg.norm(z_BD, axis=1) - wanted_B) for z_BD in (base_BD, codes_BD))
     assert np.median(off_base_B) > 0.35
     assert np.median(off_B) < 0.2
+    for code_D, label in zip(*two_rings(4, 7), strict=True):
+        point_D, error = to_base(distribution, code_D, int(label))
+        again_1D = to_codes(distribution, point_D[None], np.array([label]))
+        assert error < MAX_ERROR
+        np.testing.assert_allclose(again_1D[0], code_D, atol=0.1)
+        assert np.abs(point_D - code_D).max() > 1e-3
     useful = fitted.chosen["code_usefulness"]
     assert useful["map"] >= useful["base"]
     assert fitted.chosen["holdout_loss"] < 0.9
