@@ -90,7 +90,7 @@ def _load(args: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, Lab
 
 def _read_dataset(url: str) -> tuple[LabelledImages, tuple[str, ...]]:
     dataset = open_dataset(url)
-    has_probabilities = dataset.manifest.recipe.get("label_floor") is not None
+    has_probabilities = any(dataset.manifest.recipe.get(name) is not None for name in ("label_floor", "label_floors"))
     samples = [
         (image, label, facts["label"]) for image, label, facts in open_dataset(url, soft_labels=has_probabilities)
     ]

@@ -49,7 +49,7 @@ def replay(url: str, index: int, bundle: Bundle, *, device: str = "auto", s3: S3
     if not 0 <= index < location.recipe.total:
         raise DatasetError("index", f"0 .. {location.recipe.total - 1}", index)
     receipt = manifest.shards[Plan(location.recipe).shard_of(index)]
-    rows = read_rows(store.get(receipt.table.key, receipt.table.size), field=receipt.table.key)
+    rows = read_rows(store.get(receipt.table.key, receipt.table.size), field=receipt.table.key)  # without ``latent``
     row = next((row for row in rows if row.get("index") == index), None)
     if row is None or not isinstance(row.get("attempt"), int) or not isinstance(row.get("label", 0), int | None):
         expected = f"a row of sample {index}, with its attempt and label"

@@ -67,10 +67,10 @@ def open_dataset(
     if manifest.samples != sum(receipt.samples for receipt in manifest.shards):
         stated = sum(receipt.samples for receipt in manifest.shards)
         raise DatasetError("manifest.json.samples", f"{stated}, as its shards have", manifest.samples)
-    if soft_labels and manifest.recipe.get("label_floor") is None:
+    if soft_labels and manifest.recipe.get("label_floor") is None and manifest.recipe.get("label_floors") is None:
         raise DatasetError(
             "soft_labels",
-            "a dataset whose labels a judge checked (its recipe has a label_floor)",
+            "a dataset whose labels a judge checked (its recipe has a label_floor or label_floors)",
             f"a recipe without label_floor at {store.url}",
             "a small label_floor, such as 0.01, refuses almost no images",
         )

@@ -18,23 +18,29 @@ from generator.models.bundle import COPY_INDEX_FILE, JUDGE_FILE, BundleInfo, bun
 from generator.spec.canonical import FrozenModel, short_repr, validate
 from generator.spec.recipe import (
     MAX_SAMPLES,
+    RECIPE_VERSION,
     Count,
     DistributionDraw,
     ImageSettings,
     JobSpec,
+    LabelFloor,
+    Latents,
     Name,
     Order,
     PngSettings,
     Priority,
     Recipe,
+    RecipeVersion,
     check_draw,
 )
 from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import Store
 
 MAX_SPEC_BYTES = 1024 * 1024
+_JUDGE = (JUDGE_FILE, "a bundle with a judge (a labelled source, trained without --judges 0)")
 _FLOORS = {
-    "label_floor": (JUDGE_FILE, "a bundle with a judge (a labelled source, trained without --judges 0)"),
+    "label_floor": _JUDGE,
+    "label_floors": _JUDGE,
     "novelty_floor": (COPY_INDEX_FILE, "a bundle with a copy index (a source with at least 1,000 images)"),
 }
 _MAX_NUMBER_CHARS = 10_000  # parsing YAML's base-60 numbers takes quadratic time
@@ -47,9 +53,13 @@ class JobDraft(FrozenModel):
     total, spread evenly over the classes; or ``counts``: images by class name. ``image``: ``png``, ``jpeg``, or a
     mapping with ``format`` and its settings. ``draw``: as in the recipe, but codes may be references. ``label_floor``
     and ``novelty_floor``: ``auto`` means 0.5 and 0.001 if the bundle has a judge or a copy index, respectively; it
-    means none if the bundle lacks it, or if more than half of the bundle's samples would be refused.
+    means none if the bundle lacks it, or if more than half of the bundle's samples would be refused; ``label_floor``
+    is decided class by class. ``label_floors``: floors of some classes, by name, in place of ``label_floor``; ``None``
+    for none. ``recipe_version``: 1 to go on with a build that an earlier release began, or to make one again byte for
+    byte.
     """
 
+    recipe_version: RecipeVersion = RECIPE_VERSION
     bundle: str = Field(min_length=1, max_length=1000)
     destination: str = Field(min_length=1, max_length=1000)
     name: Name
@@ -66,8 +76,10 @@ class JobDraft(FrozenModel):
     temperature: float = 1.0
     density_floor: float | None = None
     label_floor: float | Literal["auto"] | None = "auto"
+    label_floors: dict[str, LabelFloor | None] | None = Field(default=None, min_length=1)
     novelty_floor: float | Literal["auto"] | None = "auto"
     max_attempts: StrictInt = 100
+    latents: Latents = "auto"
     revision: StrictInt = 0
 
     @field_validator("image", mode="before")
@@ -86,11 +98,13 @@ class JobDraft(FrozenModel):
         Raises ``SpecError``, and ``BundleError`` if the bundle lacks a file that ``draw`` refers to.
         """
         order = {"destination", "name", "tenant", "priority"}
-        fields = self.model_dump(exclude={"bundle", "count", "counts", "draw"} | order)
+        fields = self.model_dump(exclude={"bundle", "count", "counts", "draw", "label_floor", "label_floors"} | order)
         counts = self._class_counts(info.classes)
         draw = CodeResolver(bundle, info, counts).resolve_draw(self.draw)
         recipe_fields = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
-        recipe_fields |= {name: getattr(info.passing, name) for name in _FLOORS if recipe_fields[name] == "auto"}
+        recipe_fields |= self._label_floors(info)
+        if self.novelty_floor == "auto":
+            recipe_fields["novelty_floor"] = info.passing.novelty_floor
         recipe = validate(Recipe, recipe_fields, field="", error=SpecError)
         check_bundle_fits(recipe, info)
         return JobSpec(
@@ -99,6 +113,17 @@ class JobDraft(FrozenModel):
                 destination=absolute_url(self.destination), name=self.name, tenant=self.tenant, priority=self.priority
             ),
         )
+
+    def _label_floors(self, info: BundleInfo) -> dict[str, Any]:
+        """The recipe's ``label_floor`` where it is the same for every class, else its ``label_floors``."""
+        named, classes, common = self.label_floors or {}, info.classes, self.label_floor
+        for name in named:
+            _check_class("label_floors", name, classes)
+        if not named and (common != "auto" or self.recipe_version == 1):
+            return {"label_floor": info.passing.label_floor if common == "auto" else common}
+        unnamed = (common,) * len(classes) if common != "auto" else info.passing.label_floors or (None,) * len(classes)
+        floors = tuple(named.get(name, floor) for name, floor in zip(classes, unnamed, strict=True))
+        return {"label_floors": floors} if len(set(floors)) > 1 else {"label_floor": floors[0] if floors else None}
 
     def _class_counts(self, classes: tuple[str, ...]) -> tuple[int, ...]:
         if (self.count is None) == (self.counts is None):
@@ -109,10 +134,14 @@ class JobDraft(FrozenModel):
             return tuple(base + (label < extra) for label in range(max(1, len(classes))))
         counts = self.counts or {}
         for name in counts:
-            if name not in classes:
-                known = ", ".join(classes) or "none: the bundle is unlabelled, give count instead"
-                raise SpecError(f"counts.{name}", f"a class of the bundle ({known})", repr(name))
+            _check_class("counts", name, classes, "give count instead")
         return tuple(counts.get(name, 0) for name in classes)
+
+
+def _check_class(field: str, name: str, classes: tuple[str, ...], remedy: str = "leave it out") -> None:
+    if name not in classes:
+        known = ", ".join(classes) or f"none: the bundle is unlabelled, {remedy}"
+        raise SpecError(f"{field}.{name}", f"a class of the bundle ({known})", repr(name))
 
 
 def parse_draft(fields: dict[str, Any]) -> JobDraft:

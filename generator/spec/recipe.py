@@ -7,14 +7,26 @@ holds everything else. Users write a draft (``generator.drafts``), which is reso
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from generator.errors import SpecError
 from generator.spec.canonical import FrozenModel, digest_of, short_repr
 
-RECIPE_VERSION: Literal[1] = 1
+RecipeVersion = Literal[1, 2]
+RECIPE_VERSION: Literal[2] = 2  # of new recipes
 MAX_SAMPLES = 1_000_000_000
 MAX_SHARDS = 999_999  # a shard's number has six digits in keys and file names
 MAX_COORDINATE = 1e6  # of a code: far larger than any encoder's output, and its square does not overflow
@@ -27,6 +39,18 @@ ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, patte
 Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]
 Execution = Literal["eager", "compiled"]  # how a decoder runs: fixed for a build by its environment
 Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]  # among one tenant's jobs, higher priorities run first
+LabelFloor = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+def _refuse_number(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):  # pydantic takes 1 for True
+        raise ValueError("'auto', true or false")
+    return value
+
+
+Latents = Annotated[
+    Literal["auto", True, False], BeforeValidator(_refuse_number)
+]  # whether tables have a column ``latent``
 
 
 class PngSettings(FrozenModel):
@@ -96,6 +120,18 @@ class BetweenDraw(FrozenModel):
 DrawSettings = Annotated[DistributionDraw | ClusterDraw | AroundDraw | BetweenDraw, Field(discriminator="mode")]
 
 
+@dataclass(frozen=True)
+class Since:
+    """Marks a field of ``Recipe`` that recipes have since ``version``; a recipe of an earlier version has its default.
+
+    ``later``: the field was added after recipes of this version had been stored. It is left out of the canonical JSON
+    while it has its default, so the digests of those recipes stay.
+    """
+
+    version: int
+    later: bool = False
+
+
 class Recipe(FrozenModel):
     """Everything that determines the bytes of a build.
 
@@ -105,12 +141,17 @@ class Recipe(FrozenModel):
     ``density_floor``: a quantile in (0, 1); samples less likely than this share of the held-out real codes (and at
     most this share of all samples) are refused and drawn again, at most ``max_attempts`` times each. The same happens
     to images whose label has a probability below ``label_floor`` according to the bundle's judge, and to images that
-    are nearer to a training image than the quantile ``novelty_floor`` of the held-out real images. ``revision``: a
-    number that tells builds with otherwise equal recipes apart. A build has at most 999,999 shards of up to
-    ``shard_size`` samples.
+    are nearer to a training image than the quantile ``novelty_floor`` of the held-out real images. ``label_floors``:
+    a label floor for each class instead of one for all; ``None`` for a class whose images are not refused by label.
+    ``latents``: whether the tables hold the latent points, to look at; ``auto`` for codes of at most 512 numbers.
+    ``revision``: a number that tells builds with otherwise equal recipes apart. A build has at most 999,999 shards of
+    up to ``shard_size`` samples.
+
+    A field that is new gets the mark ``Since(version)`` of the version that it begins with, or
+    ``Since(version, later=True)`` if recipes of that version are stored already.
     """
 
-    recipe_version: Literal[1] = RECIPE_VERSION
+    recipe_version: RecipeVersion = RECIPE_VERSION
     bundle: Digest
     classes: tuple[ClassName, ...] = ()
     counts: tuple[Count, ...]
@@ -122,10 +163,22 @@ class Recipe(FrozenModel):
     draw: DrawSettings = DistributionDraw()
     temperature: float = Field(default=1.0, gt=0.0, le=2.0)
     density_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
-    label_floor: float | None = Field(default=None, gt=0.0, lt=1.0)
+    label_floor: LabelFloor | None = None
+    label_floors: Annotated[tuple[LabelFloor | None, ...] | None, Since(2)] = None
     novelty_floor: float | None = Field(default=None, gt=0.0, le=0.1)
     max_attempts: int = Field(default=100, ge=1, le=10_000, strict=True)
+    latents: Annotated[Latents, Since(2)] = "auto"
     revision: int = Field(default=0, ge=0, lt=2**31, strict=True)
+
+    @field_validator("*")
+    @classmethod
+    def _check_version(cls, value: Any, info: ValidationInfo) -> Any:
+        field, version = cls.model_fields[info.field_name or ""], info.data.get("recipe_version", RECIPE_VERSION)
+        if (since := _since(field)) is not None and version < since.version and value != field.default:
+            raise ValueError(
+                f"{field.default!r} or nothing in a recipe of version {version}, as the field is new in {since.version}"
+            )
+        return value
 
     @field_validator("classes")
     @classmethod
@@ -155,6 +208,41 @@ class Recipe(FrozenModel):
             )
         return shard_size
 
+    @field_validator("label_floors")
+    @classmethod
+    def _check_label_floors(
+        cls, floors: tuple[float | None, ...] | None, info: ValidationInfo
+    ) -> tuple[float | None, ...] | None:
+        if floors is None:
+            return None
+        classes = len(info.data.get("classes", ()))
+        if "classes" in info.data and len(floors) != classes:
+            raise ValueError(f"{classes} entries, one per class, not {len(floors)}")
+        if info.data.get("label_floor") is not None:
+            raise ValueError("either label_floor (one for all classes) or label_floors (by class), not both")
+        if all(floor is None for floor in floors):
+            raise ValueError("a floor of at least one class, or no label_floors")
+        return floors
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if self._is_serialized(name)}
+
+    def _is_serialized(self, name: str) -> bool:
+        field = type(self).model_fields[name]
+        if (since := _since(field)) is None:
+            return True
+        is_default = getattr(self, name) == field.default
+        return self.recipe_version >= since.version and not (since.later and is_default)
+
+    @property
+    def class_floors(self) -> tuple[float | None, ...] | None:
+        """The label floor of each class, ``None`` for a class without one; ``None`` if no class has one."""
+        if self.label_floor is not None:
+            return (self.label_floor,) * len(self.counts)
+        return self.label_floors
+
     @property
     def total(self) -> int:
         """Number of samples in the build."""
@@ -168,6 +256,10 @@ class Recipe(FrozenModel):
     def digest(self) -> str:
         """The build's identity: sha256 of this recipe's canonical JSON. For a stored recipe, hash the stored bytes."""
         return digest_of(self.canonical())
+
+
+def _since(field: FieldInfo) -> Since | None:
+    return next((mark for mark in field.metadata if isinstance(mark, Since)), None)
 
 
 def check_draw(recipe: Recipe, dims: int, clusters: Sequence[int]) -> None:

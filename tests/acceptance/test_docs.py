@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from generator.models.bundle import load_bundle, push
 from generator.models.bundle.channels import move_channel
 from generator.production.commit import locate_build
 from generator.production.mill import build
+from generator.spec.canonical import sha256_hex
 from generator.spec.recipe import Order, Recipe
 from generator.store import open_store
-from tests.support.bundles import tiny_bundle
+from tests.support.bundles import screened_bundle, tiny_bundle
 from workers.cli.main import _MODULES
 from workers.schedules.declare import check_schedule
 from workers.schedules.schedule import Schedule, parse_schedule
@@ -91,6 +93,26 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spec, bundle = resolve_draft(parse_draft(yaml.safe_load(text) | {"count": 90, "shard_size": 40}))
     build(locate_build(spec), load_bundle(bundle), device="cpu")
     return tmp_path
+
+
+def test_the_how_to_reads_one_image_of_a_shard(built: Path) -> None:
+    script = next(block for block in blocks(ROOT / "docs/how-to.md", "python") if "read_table" in block)
+    (build_id,) = (path.name for path in (built / "datasets/photos/builds").iterdir())
+    found: dict[str, Any] = {}
+    exec(script.replace("<id>", build_id), found)
+    assert sha256_hex(found["image"]) == found["row"]["image_sha256"]
+    table = re.search(r"\| `index`, `key`.*?\n\n", (ROOT / "docs/how-to.md").read_text(), flags=re.DOTALL)
+    assert table is not None
+    assert set(re.findall(r"`(\w+)`", re.sub(r"(?m)^(\|[^|]*\|).*$", r"\1", table[0]))) == set(found["row"])
+
+
+def test_the_floors_of_the_screening_page_are_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    screened_bundle(tmp_path / "photos.bundle")
+    (text,) = blocks(ROOT / "docs/screening.md", "yaml")
+    spec, _ = resolve_draft(parse_draft(yaml.safe_load(text)))
+    assert spec.recipe.classes == ("cat", "dog", "owl")
+    assert spec.recipe.label_floors == (0.5, 0.9, None)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine may have cores

@@ -1,30 +1,56 @@
-"""A bundle and two builds of an earlier commit: they are made again byte for byte, and still read, verified, replayed.
+"""Bundles and builds of earlier commits: they are made again byte for byte, and still read, verified, replayed.
 
 A change of code that changes a byte of a bundle, a shard, a table, a receipt, a manifest, a card or a Croissant file
-fails here. A change that is wanted belongs to a new ``recipe_version``, beside the old one; then make a further set of
+fails here. A change that is wanted belongs to a new ``recipe_version``, beside the old ones; then make a further set of
 files, and leave these alone.
+
+The bundle of the version 1 builds has no map, which training has written since version 2. So these builds are made of
+the kept bundle, and training is held against it file by file; the two bundles differ by the map alone.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from generator import open_dataset
-from tests.golden.make import BUILDS, BUNDLE, build, describe_machine, digests, latentmill, make
+from generator.spec.canonical import canonical_json, sha256_hex
+from tests.golden.make import BUILDS, BUILDS_OF_VERSION_2, BUNDLE, build, describe_machine, digests, latentmill, make
 
 HERE = Path(__file__).parent
-DIGESTS: dict[str, str] = json.loads((HERE / "digests.json").read_text())
+MAP = "map.safetensors"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What was kept of one version: its builds by name, and the sha256 of every file."""
+
+    builds: tuple[str, ...]
+    digests: dict[str, str]
+
+
+VERSIONS = {
+    1: Golden(tuple(BUILDS), json.loads((HERE / "digests.json").read_text())),
+    2: Golden(tuple(BUILDS_OF_VERSION_2), json.loads((HERE / "digests_version_2.json").read_text())),
+}
+EVERY_BUILD = [(version, name) for version, golden in VERSIONS.items() for name in golden.builds]
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the earlier commit made."""
-    return Path(shutil.copytree(HERE / "kept", tmp_path_factory.mktemp("golden") / "kept"))
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """For each version, a copy of what the earlier commit made. Version 2 keeps the files that version 1 lacks."""
+    directory = tmp_path_factory.mktemp("golden")
+    first = Path(shutil.copytree(HERE / "kept", directory / "kept"))
+    shutil.copytree(first / BUNDLE, directory / "kept_version_2" / BUNDLE)
+    return {
+        1: first,
+        2: Path(shutil.copytree(HERE / "kept_version_2", directory / "kept_version_2", dirs_exist_ok=True)),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +66,7 @@ def same_machine() -> None:
 
 @pytest.fixture(scope="module")
 def made(same_machine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, made by today's code."""
+    """The bundle and the version 2 builds, made by today's code."""
     directory = tmp_path_factory.mktemp("golden") / "made"
     directory.mkdir()
     make(directory)
@@ -52,43 +78,67 @@ def build_of(directory: Path, name: str) -> Path:
     return found
 
 
-def test_the_kept_files_are_whole(kept: Path) -> None:
-    assert digests(kept) == DIGESTS
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_kept_files_are_whole(kept: dict[int, Path], version: int) -> None:
+    assert digests(kept[version]) == VERSIONS[version].digests
 
 
 def test_the_same_bytes_are_made(made: Path) -> None:
-    found = digests(made)
-    assert {name: found.get(name) for name in DIGESTS} == DIGESTS
-    assert found.keys() == DIGESTS.keys()
+    found, expected = digests(made), VERSIONS[2].digests
+    assert {name: found.get(name) for name in expected} == expected
+    assert found.keys() == expected.keys()
 
 
-def test_kept_builds_verify(kept: Path) -> None:
-    for facts in latentmill(kept, *(["verify", f"builds/{name}"] for name in BUILDS)):
+def test_training_gives_the_bundle_of_version_1_and_a_map(made: Path) -> None:
+    expected = {name: digest for name, digest in VERSIONS[1].digests.items() if name.startswith(BUNDLE)}
+    found = {name: digest for name, digest in digests(made).items() if name.startswith(BUNDLE)}
+    info = json.loads((made / BUNDLE / "bundle.json").read_text())
+    assert f"{BUNDLE}/{MAP}" in found
+    del info["files"][MAP], found[f"{BUNDLE}/{MAP}"]
+    assert found | {f"{BUNDLE}/bundle.json": sha256_hex(canonical_json(info))} == expected
+
+
+def test_version_1_builds_are_made_of_the_kept_bundle(
+    kept: dict[int, Path], same_machine: None, tmp_path: Path
+) -> None:
+    shutil.copytree(kept[1] / BUNDLE, tmp_path / BUNDLE)
+    latentmill(tmp_path, *(build(tmp_path, name) for name in BUILDS))
+    assert digests(tmp_path) == VERSIONS[1].digests
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kept_builds_verify(kept: dict[int, Path], version: int) -> None:
+    names = VERSIONS[version].builds
+    for facts in latentmill(kept[version], *(["verify", f"builds/{name}"] for name in names)):
         assert facts["intact"]
         assert (facts["samples"], facts["shards"], facts["problems"]) == (60, 3, [])
 
 
-def test_kept_builds_replay(kept: Path, same_machine: None) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kept_builds_replay(kept: dict[int, Path], same_machine: None, version: int) -> None:
     replays = [
         ["replay", f"builds/{name}", index, "--bundle", BUNDLE, "--device", "cpu"]
-        for name in BUILDS
+        for name in VERSIONS[version].builds
         for index in ("0", "41")
     ]
-    assert [facts["identical"] for facts in latentmill(kept, *replays)] == [True] * 4
+    assert [facts["identical"] for facts in latentmill(kept[version], *replays)] == [True] * len(replays)
 
 
-@pytest.mark.parametrize("name", BUILDS)
-def test_a_kept_build_is_read(kept: Path, name: str) -> None:
-    samples = list(open_dataset(str(kept / "builds" / name)))
+@pytest.mark.parametrize(("version", "name"), EVERY_BUILD)
+def test_a_kept_build_is_read(kept: dict[int, Path], version: int, name: str) -> None:
+    samples = list(open_dataset(str(kept[version] / "builds" / name)))
     assert np.bincount([sample.label for sample in samples]).tolist() == [6] * 10
     assert {sample.image.shape for sample in samples} == {(8, 8, 1)}
     assert sorted(sample.provenance["index"] for sample in samples) == list(range(60))
 
 
-def test_a_kept_build_goes_on_where_it_stopped(kept: Path, same_machine: None, tmp_path: Path) -> None:
-    directory = Path(shutil.copytree(kept, tmp_path / "interrupted"))
-    unfinished = build_of(directory, "screened")
-    for key in ("manifest.json", "receipts/000001.json", "receipts/000002.json", "shards/screened-000002.tar"):
+@pytest.mark.parametrize(("version", "name"), [(1, "screened"), (2, "mapped")])
+def test_a_kept_build_goes_on_where_it_stopped(
+    kept: dict[int, Path], same_machine: None, tmp_path: Path, version: int, name: str
+) -> None:
+    directory = Path(shutil.copytree(kept[version], tmp_path / "interrupted"))
+    unfinished = build_of(directory, name)
+    for key in ("manifest.json", "receipts/000001.json", "receipts/000002.json", f"shards/{name}-000002.tar"):
         (unfinished / key).unlink()
-    latentmill(directory, build(directory, "screened"))
-    assert digests(directory) == DIGESTS
+    latentmill(directory, build(directory, name))
+    assert digests(directory) == VERSIONS[version].digests

@@ -32,10 +32,10 @@ from generator.production.provenance.manifest import (
 )
 from generator.production.provenance.preview import preview_bytes
 from generator.production.provenance.sample_table import SampleRows, sample_key, table_bytes
-from generator.production.shards import Member, TarWriter
+from generator.production.shards import Member, TarWriter, first_file, sample_block
 from generator.spec.canonical import canonical_json, digest_of, read_json, sha256_hex
 from generator.spec.plan import Plan, ShardPlan
-from generator.spec.recipe import ImageSettings, JobSpec, Order, PngSettings, Recipe
+from generator.spec.recipe import RECIPE_VERSION, ImageSettings, JobSpec, Order, PngSettings, Recipe, RecipeVersion
 
 BUNDLE = digest_of(b"a bundle")
 PNG = PngSettings()
@@ -54,9 +54,11 @@ class SmallBuild:
     size: int = 8
     channels: int = 1
     seed: int = 0
+    recipe_version: RecipeVersion = RECIPE_VERSION
 
     def spec(self, destination: str) -> JobSpec:
         recipe = Recipe(
+            recipe_version=self.recipe_version,
             bundle=BUNDLE,
             classes=self.classes,
             counts=self.counts,
@@ -121,7 +123,7 @@ class SmallBuild:
         )
 
     def shard(self, location: BuildLocation, plan: ShardPlan) -> FinishedShard:
-        writer, hashes, encode = TarWriter(), list[str](), image_encoder(self.image, 1)
+        writer, hashes, encode = TarWriter(), list[str](), image_encoder(self.image, location.recipe.recipe_version)
         rows = self.rows(plan)
         for row, (index, label) in enumerate(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True)):
             data = encode(self.pixels(index))
@@ -141,8 +143,10 @@ class SmallBuild:
             }
             members = [Member(extension(self.image.format), data)]
             members += [Member("cls", str(label).encode())] if self.classes else []
-            writer.add(sample_key(index), [*members, Member("json", canonical_json(facts))])
-        archive, table = writer.finish(), table_bytes(rows, hashes, self.classes)
+            block = sample_block(sample_key(index), [*members, Member("json", canonical_json(facts))])
+            offset, size = first_file(block)
+            rows.offsets_N[row], rows.sizes_N[row] = writer.append_block(block) + offset, size
+        archive, table = writer.finish(), table_bytes(rows, hashes, self.classes, location.recipe.recipe_version)
         receipt = Receipt(
             recipe=location.recipe_digest,
             environment=ENVIRONMENT.digest,
@@ -166,6 +170,9 @@ class SmallBuild:
             confidence_N=np.full(count, np.nan, dtype=np.float32),
             likely_NK=SoftLabels.empty(count),
             latents_ND=np.linspace(-1, 1, 4 * count, dtype=np.float32).reshape(count, 4),
+            offsets_N=np.zeros(count, dtype=np.int64),
+            sizes_N=np.zeros(count, dtype=np.int64),
+            map_N2=np.linspace(-2, 2, 2 * count, dtype=np.float32).reshape(count, 2),
         )
 
 

@@ -20,6 +20,7 @@ _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
 _DRAW_FIELDS = ("index", "attempt", "label", "class", "cluster", "log_density")
 _SHARED_FIELDS = (*_DRAW_FIELDS, "label_confidence", "likely_labels", "likely_probabilities")
 _COLUMNS = [*_SHARED_FIELDS, "key", "image_sha256"]
+_COLUMNS_OF_VERSION_2 = ["offset", "size", "map_x", "map_y"]
 
 Files = dict[str, bytes]
 Row = dict[str, Any]
@@ -50,7 +51,7 @@ class ShardChecker:
     def check_table(self, key: str, data: bytes) -> list[Row]:
         """Compare the table with the plan. Returns the rows; none if the table cannot be read."""
         try:
-            rows = read_rows(data, field=key, columns=_COLUMNS)
+            rows = read_rows(data, field=key, columns=_COLUMNS + (_COLUMNS_OF_VERSION_2 if self._has_spans else []))
         except (IntegrityError, ValueError, NotImplementedError) as broken:  # what pyarrow raises for damaged pages
             self.findings.add(key, "format", "a Parquet table", broken)
             return []
@@ -61,14 +62,24 @@ class ShardChecker:
             )
         return rows
 
-    def check_agreement(self, key: str, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
+    def check_agreement(self, key: str, archive: bytes, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
         """Compare each sample of the archive ``key`` with the table row at the same position."""
         for (name, files), row in zip(samples, rows, strict=False):
-            digest = sha256_hex(files.get(extension(self.recipe.image.format), b""))
+            image = files.get(extension(self.recipe.image.format), b"")
+            digest = sha256_hex(image)
             self.findings.expect(key, "image sha256, as in the table", row["image_sha256"], digest, name)
+            if self._has_spans and (found := _read_span(archive, row["offset"], row["size"])) != image:
+                got = "no bytes of the archive" if found is None else sha256_hex(found)
+                check = "sha256 of the bytes at offset, size of the table"
+                self.findings.expect(key, check, row["image_sha256"], got, f"{name}, {row['offset']}, {row['size']}")
             if (facts := _parse_facts(files, key)) is not None:
                 stated = {field: row[field] for field in _SHARED_FIELDS}
                 self.findings.expect_all(key, " of a sample, as in the table", stated, facts, name)
+
+    @property
+    def _has_spans(self) -> bool:
+        """Whether table rows say where in the archive the image file is."""
+        return self.recipe.recipe_version > 1
 
     def _planned_labels(self) -> list[tuple[int, int]]:
         return list(zip(self.plan.indices_N.tolist(), self.plan.labels_N.tolist(), strict=True))
@@ -114,6 +125,12 @@ class ShardChecker:
         self.findings.expect(key, "height, width, channels", wanted, shape, name)
         self.findings.expect(key, f"{self.image.format} file", True, data.startswith(_MAGIC[self.image.format]), name)
         self.findings.expect(key, "marked synthetic", True, is_marked_synthetic(data), name)
+
+
+def _read_span(archive: bytes, offset: Any, size: Any) -> bytes | None:
+    if not isinstance(offset, int) or not isinstance(size, int) or not 0 <= offset <= offset + size <= len(archive):
+        return None
+    return archive[offset : offset + size]
 
 
 def _parse_facts(files: Files, key: str) -> dict[str, Any] | None:

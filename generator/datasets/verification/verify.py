@@ -203,7 +203,7 @@ class _Verifier:
         checker = ShardChecker(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
         samples = checker.check_archive(archive_key, archive) if archive is not None else []
         rows = checker.check_table(rows_key, table) if table is not None else []
-        checker.check_agreement(archive_key, samples, rows)
+        checker.check_agreement(archive_key, archive or b"", samples, rows)
         self._shards += archive is not None
         self._samples += len(samples)
 

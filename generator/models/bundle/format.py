@@ -26,6 +26,7 @@ LATENTS_FILE: Final = "latents.safetensors"
 CODES_FILE: Final = "codes.safetensors"
 JUDGE_FILE: Final = "judge.safetensors"
 COPY_INDEX_FILE: Final = "sketch.safetensors"
+MAP_FILE: Final = "map.safetensors"
 
 BundleFile = Literal[
     "decoder.safetensors",
@@ -34,6 +35,7 @@ BundleFile = Literal[
     "codes.safetensors",
     "judge.safetensors",
     "sketch.safetensors",
+    "map.safetensors",
 ]
 
 

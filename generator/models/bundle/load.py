@@ -19,10 +19,12 @@ from generator.models.bundle.format import (
     INFO_FILE,
     JUDGE_FILE,
     LATENTS_FILE,
+    MAP_FILE,
     BundleFile,
     BundleInfo,
 )
 from generator.models.latents import LatentDistribution
+from generator.models.latents.code_map import CodeMap, load_code_map
 from generator.models.latents.codes import Codes
 from generator.models.screening.data import NO_SCREENING, ScreeningData
 from generator.spec.canonical import MAX_JSON_BYTES, digest_of, read_json, validate
@@ -33,13 +35,17 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: the parts to sample, decode and screen. ``decoder``: float arrays by parameter name."""
+    """A verified bundle: the parts to sample, decode and screen. ``decoder``: float arrays by parameter name.
+
+    ``code_map``: the fixed map of codes to the plane, if the bundle has one.
+    """
 
     digest: str
     info: BundleInfo
     decoder: Tensors
     latents: LatentDistribution
     screening: ScreeningData = NO_SCREENING
+    code_map: CodeMap | None = None
 
 
 def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
@@ -85,7 +91,8 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
     for name in (ENCODER_FILE, CODES_FILE):
         if name in info.files:
             read_file(store, info, name)
-    return Bundle(digest, info, _read_tensors(store, info, DECODER_FILE), latents, _load_screening(store, info))
+    decoder, screening = _read_tensors(store, info, DECODER_FILE), _load_screening(store, info)
+    return Bundle(digest, info, decoder, latents, screening, _load_code_map(store, info))
 
 
 def _load_screening(store: Store, info: BundleInfo) -> ScreeningData:
@@ -97,6 +104,10 @@ def _load_screening(store: Store, info: BundleInfo) -> ScreeningData:
         tensors = _read_tensors(store, info, COPY_INDEX_FILE)
         copy_index = load_copy_index(tensors, size=info.image.height, channels=info.image.channels)
     return ScreeningData(info.judge, judge_weights, copy_index, info.passing)
+
+
+def _load_code_map(store: Store, info: BundleInfo) -> CodeMap | None:
+    return load_code_map(_read_tensors(store, info, MAP_FILE), info.latent_dim) if MAP_FILE in info.files else None
 
 
 def load_encoder_weights(store: Store, info: BundleInfo) -> Tensors:

@@ -21,6 +21,7 @@ from generator.models.bundle.format import (
     INFO_FILE,
     JUDGE_FILE,
     LATENTS_FILE,
+    MAP_FILE,
     BundleFile,
     BundleInfo,
     FileEntry,
@@ -30,6 +31,7 @@ from generator.models.bundle.format import (
     TrainingFacts,
 )
 from generator.models.latents import LatentDistribution
+from generator.models.latents.code_map import CodeMap
 from generator.models.latents.codes import Codes
 from generator.models.screening.data import NO_SCREENING, ScreeningData
 from generator.spec.canonical import digest_of
@@ -40,6 +42,7 @@ class BundleContents:
     """The parts of a bundle. ``codes``: of training and held-out images, for ``refit`` and for measurements.
 
     ``encoder`` and ``training`` are ``None`` for an imported decoder. ``screening``: the label judge and copy index.
+    ``code_map``: the fixed map to the plane; without it, tables of builds have no coordinates.
     """
 
     autoencoder: AutoencoderConfig
@@ -52,6 +55,7 @@ class BundleContents:
     training: TrainingFacts | None
     fitting: FittingFacts
     screening: ScreeningData = NO_SCREENING
+    code_map: CodeMap | None = None
 
 
 def save_bundle(directory: Path, contents: BundleContents) -> str:
@@ -70,6 +74,8 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         files[JUDGE_FILE] = _to_safetensors(screening.judge_weights)
     if screening.copy_index is not None:
         files[COPY_INDEX_FILE] = _to_safetensors(screening.copy_index.tensors())
+    if contents.code_map is not None:
+        files[MAP_FILE] = _to_safetensors(contents.code_map.tensors())
     config = contents.autoencoder
     info = BundleInfo(
         image=ImageShape(height=config.size, width=config.size, channels=config.channels),

@@ -24,6 +24,7 @@ from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, s
 from generator.models.bundle.save import check_new_directory
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import GaussianSettings, SamplerSettings
+from generator.models.latents.fitting.code_map import fit_code_map
 from generator.models.latents.fitting.fit import Fit, fit
 from generator.models.latents.fitting.gaussian import standard_normal
 from generator.sources import split
@@ -92,6 +93,7 @@ def import_decoder(
         ),
         training=None,
         fitting=FittingFacts(settings=_PRIOR_SETTINGS if codes is None else sampler, seed=seed, chosen=fitted.chosen),
+        code_map=fit_code_map(bundle_codes),
     )
     image_notices = _check_decoded(contents, config)
     return ImportResult(save_bundle(out, contents), config, fitted, (*fitted.notices, *image_notices))

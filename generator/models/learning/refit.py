@@ -22,6 +22,7 @@ from generator.models.bundle.format import ENCODER_FILE
 from generator.models.bundle.save import check_new_directory
 from generator.models.latents import LatentDistribution
 from generator.models.latents.config import SamplerSettings
+from generator.models.latents.fitting.code_map import fit_code_map
 from generator.models.latents.fitting.fit import Fit, fit
 from generator.models.screening.data import ScreeningData
 from generator.models.screening.fit import make_screening
@@ -41,7 +42,8 @@ class RefitResult:
 def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None = None) -> RefitResult:
     """Fit ``sampler`` to the codes in the bundle at ``store``; write the bundle ``out``, which must not exist yet.
 
-    Everything except the latent distribution and the pass rates is taken from the old bundle, also ``seed`` by default.
+    Everything except the latent distribution and the pass rates is taken from the old bundle, also ``seed`` by default;
+    a bundle without a map gets one.
     Raises ``BundleError``, ``SourceError`` for codes that cannot be fitted to, and ``TrainingDiverged``.
     """
     check_new_directory(out)
@@ -63,6 +65,7 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
         training=bundle.info.training,
         fitting=FittingFacts(settings=sampler, seed=seed, chosen=fitted.chosen),
         screening=screening,
+        code_map=bundle.code_map or fit_code_map(codes),
     )
     return RefitResult(bundle.digest, save_bundle(out, contents), fitted)
 

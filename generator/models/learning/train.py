@@ -27,6 +27,7 @@ from generator.models.features.config import FEATURE_BUDGET
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import MixtureSettings, SamplerSettings
+from generator.models.latents.fitting.code_map import fit_code_map
 from generator.models.latents.fitting.fit import Fit, fit
 from generator.models.screening.config import JudgeSettings
 from generator.models.screening.data import ScreeningData
@@ -173,13 +174,14 @@ def _fit_and_save(
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
     screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
     fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))
+    kept_codes = _limit_codes(codes, settings.seed)
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
         encoder={name: weight.numpy() for name, weight in trained.encoder_state.items()},
         latents=fitted.distribution,
         classes=source.class_names,
-        codes=_limit_codes(codes, settings.seed),
+        codes=kept_codes,
         source=SourceFacts(
             name=source.name,
             fingerprint=source.fingerprint,
@@ -189,6 +191,7 @@ def _fit_and_save(
         training=TrainingFacts(settings=settings, history=trained.history),
         fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
         screening=screening,
+        code_map=fit_code_map(kept_codes),
     )
     return TrainResult(save_bundle(out, contents), len(parts.train_N), len(parts.holdout_N), trained.history, fitted)
 

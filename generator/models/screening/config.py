@@ -11,6 +11,7 @@ from generator.models.features.config import Budget
 from generator.spec.canonical import FrozenModel
 
 LABEL_FLOOR, NOVELTY_FLOOR = 0.5, 0.001  # defaults of a spec
+_MAX_NAMED = 10  # classes in a notice
 MIN_PASS_RATE = 0.5  # share of samples; below it, a floor would more than double the work, so it is off by default
 
 
@@ -24,8 +25,13 @@ class PassRates(FrozenModel):
     novelty: float | None = Field(default=None, ge=0.0, le=1.0)
 
     @property
+    def label_floors(self) -> tuple[float | None, ...]:
+        """The default floor of each class, ``None`` if fewer than ``MIN_PASS_RATE`` of it pass; () without a judge."""
+        return tuple(LABEL_FLOOR if rate >= MIN_PASS_RATE else None for rate in self.label)
+
+    @property
     def label_floor(self) -> float | None:
-        """The default floor; ``None`` if fewer than ``MIN_PASS_RATE`` of some class pass."""
+        """The default floor of version 1 recipes; ``None`` if fewer than ``MIN_PASS_RATE`` of some class pass."""
         return LABEL_FLOOR if self.label and min(self.label) >= MIN_PASS_RATE else None
 
     @property
@@ -36,16 +42,22 @@ class PassRates(FrozenModel):
     def notices(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
         """A notice for the user about each floor that is off by default."""
         notices = []
-        if self.label and self.label_floor is None:
-            lowest, name = min(zip(self.label, class_names, strict=True))
-            notices.append(
-                f"the judge confirms only {lowest:.0%} of the samples of class {name!r}: label_floor is off by default"
-            )
+        if any(floor is None for floor in self.label_floors):
+            notices.append(self._label_notice(class_names))
         if self.novelty is not None and self.novelty_floor is None:
             notices.append(
                 f"only {self.novelty:.0%} of the samples pass the copy check: novelty_floor is off by default"
             )
         return tuple(notices)
+
+    def _label_notice(self, class_names: tuple[str, ...]) -> str:
+        poor = sorted((rate, name) for rate, name in zip(self.label, class_names, strict=True) if rate < MIN_PASS_RATE)
+        named = [f"{rate:.0%} of the samples of class {name!r}" for rate, name in poor[:_MAX_NAMED]]
+        named += [f"less than half of {len(poor) - _MAX_NAMED} more classes"] if len(poor) > _MAX_NAMED else []
+        off = (
+            "label_floor is off" if len(poor) == len(self.label) else "images of these classes are not refused by label"
+        )
+        return f"the judge confirms only {', '.join(named)}: {off} by default"
 
 
 NO_PASS_RATES = PassRates()

@@ -26,6 +26,7 @@ from generator.production.provenance.manifest import (
     table_key,
 )
 from generator.production.provenance.preview import preview_bytes
+from generator.production.provenance.sample_table import latent_type
 from generator.production.shards import read_samples
 from generator.spec.canonical import read_json
 from generator.spec.plan import Plan
@@ -50,9 +51,10 @@ def finish_build(
             )
         )
     manifest = _make_manifest(location, info, receipts)
+    has_latents = latent_type(location.recipe, info.latent_dim) is not None
     extras = {
-        CARD_KEY: card_bytes(manifest),
-        CROISSANT_KEY: croissant_bytes(manifest),
+        CARD_KEY: card_bytes(manifest, has_latents=has_latents),
+        CROISSANT_KEY: croissant_bytes(manifest, has_latents=has_latents),
         PREVIEW_KEY: _make_preview(location, receipts[0]),
     }
     before_commit()

@@ -7,6 +7,7 @@ from typing import final
 
 import numpy as np
 
+from generator.models.latents.code_map import CodeMap
 from generator.production.pipeline.batches import Batch
 from generator.production.pipeline.slots import SampleSlots
 from generator.production.pipeline.stage_times import StageTimes
@@ -22,11 +23,13 @@ class ShardAssembly:
     Used by one thread; its batches may be made by other threads.
     """
 
-    def __init__(self, recipe: Recipe, shard: ShardPlan, dims: int, started: tuple[float, float]) -> None:
+    def __init__(
+        self, recipe: Recipe, shard: ShardPlan, dims: int, code_map: CodeMap | None, started: tuple[float, float]
+    ) -> None:
         self.started = started
         self.shard, self.times, self.writer = shard, StageTimes(), TarWriter()
-        self.slots = SampleSlots(recipe, shard, dims)
-        self._screens = recipe.label_floor is not None or recipe.novelty_floor is not None
+        self.slots = SampleSlots(recipe, shard, dims, code_map)
+        self._screens = recipe.class_floors is not None or recipe.novelty_floor is not None
         self._batch, self._in_flight = recipe.batch, 0
         self._pending_blocks: dict[int, tuple[bytes, str]] = {}
 
@@ -64,5 +67,4 @@ class ShardAssembly:
                 self._pending_blocks[int(slots_B[row])] = block, batch.hashes[row]
             for slot in self.slots.writable_slots():
                 block, image_hash = self._pending_blocks.pop(slot)
-                self.writer.append_block(block)
-                self.slots.hashes.append(image_hash)
+                self.slots.record_file(self.writer.append_block(block), block, image_hash)

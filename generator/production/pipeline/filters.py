@@ -46,12 +46,12 @@ class Screen:
         """Screen uint8 images with int64 labels. Raises ``DeviceExhausted``."""
         passed_B, confidence_B = valid_images(images_BHWC), np.full(len(images_BHWC), np.nan, dtype=np.float32)
         likely_BK = SoftLabels.empty(len(images_BHWC))
-        if self.judge is not None and self.recipe.label_floor is not None:
+        if self.judge is not None and self.recipe.class_floors is not None:
             judge, batch = self.judge, self.recipe.batch
             probability_BC = retry_on_oom(lambda: judge.probabilities(images_BHWC, batch=batch), batch)
             confidence_B = probability_BC[np.arange(len(labels_B)), labels_B]
             likely_BK = SoftLabels.from_probabilities(probability_BC)
-            passed_B &= confidence_B >= self.recipe.label_floor
+            passed_B &= confidence_B >= _row_floors(self.recipe.class_floors, labels_B)
         if self.copy_index is not None and self.recipe.novelty_floor is not None:
             passed_B[passed_B] = ~self.copy_index.is_copy(images_BHWC[passed_B], self.recipe.novelty_floor)
         return ScreenResult(passed_B, confidence_B, likely_BK)
@@ -61,9 +61,10 @@ def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Scr
     """The screen of ``recipe``, on the device of ``decoder``. Raises ``SpecError`` if the bundle lacks a part that the
     recipe needs, ``BundleError`` if the part is broken."""
     judge, info = None, bundle.info
-    if recipe.label_floor is not None:
+    if recipe.class_floors is not None:
         if info.judge is None or bundle.screening.judge_weights is None:
-            raise SpecError("label_floor", "a bundle with a judge, or no label_floor", recipe.label_floor)
+            field = "label_floor" if recipe.label_floors is None else "label_floors"
+            raise SpecError(field, f"a bundle with a judge, or no {field}", getattr(recipe, field))
         image = info.image
         judge = load_judge(
             info.judge,
@@ -75,6 +76,12 @@ def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Scr
     if recipe.novelty_floor is not None and bundle.screening.copy_index is None:
         raise SpecError("novelty_floor", "a bundle with a copy index, or no novelty_floor", recipe.novelty_floor)
     return Screen(recipe, judge, bundle.screening.copy_index if recipe.novelty_floor is not None else None)
+
+
+def _row_floors(floors: tuple[float | None, ...], labels_B: np.ndarray) -> np.ndarray:
+    """float32 (B,): the label floor of each row's class; minus infinity for a class without one."""
+    floor_C = np.array([-np.inf if floor is None else floor for floor in floors], dtype=np.float32)
+    return np.asarray(floor_C[labels_B])
 
 
 def valid_images(images_BHWC: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from generator.errors import SpecError
 from generator.models.bundle import Bundle
+from generator.models.latents.code_map import CodeMap
 from generator.production.commit import BuildLocation, FinishedShard
 from generator.production.decoding import ResidentDecoder
 from generator.production.images import image_encoder
@@ -51,6 +52,7 @@ class ShardMaker:
 
     batcher: Batcher
     environment: Environment
+    code_map: CodeMap | None = None
 
     def make(self, shard: ShardPlan, name: str, on_batch: OnBatch = lambda _: None) -> FinishedShard:
         """The shard's bytes, table and receipt, under the dataset ``name``."""
@@ -73,7 +75,7 @@ class ShardMaker:
 
         with self.decoder.lanes() as (count, enter):
             lanes = LanePool(self.batcher.make, count, enter)
-            opened = (ShardAssembly(self.recipe, shard, dims, lanes.snapshot()) for shard in shards)
+            opened = (ShardAssembly(self.recipe, shard, dims, self.code_map, lanes.snapshot()) for shard in shards)
             with closing(lanes.run(opened, on_accepted)) as assemblies:
                 for assembly in assemblies:
                     yield self._finish(assembly, name, lanes)
@@ -108,7 +110,7 @@ class ShardMaker:
         shard, slots = assembly.shard, assembly.slots
         with assembly.times.measure("write"):
             archive = assembly.writer.finish()
-            table = table_bytes(slots.rows, slots.hashes, self.recipe.classes)
+            table = table_bytes(slots.rows, slots.hashes, self.recipe.classes, self.recipe.recipe_version)
         receipt = Receipt(
             recipe=self.batcher.recipe_digest,
             environment=self.environment.digest,
@@ -139,4 +141,5 @@ def open_shard_maker(location: BuildLocation, bundle: Bundle, decoder: ResidentD
         open_screen(recipe, bundle, decoder),
         image_encoder(recipe.image, recipe.recipe_version),
     )
-    return ShardMaker(batcher, local_environment(str(decoder.device), recipe.dtype, decoder.execution))
+    environment = local_environment(str(decoder.device), recipe.dtype, decoder.execution)
+    return ShardMaker(batcher, environment, bundle.code_map)

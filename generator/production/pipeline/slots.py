@@ -7,10 +7,12 @@ from typing import final
 
 import numpy as np
 
+from generator.models.latents.code_map import CodeMap
 from generator.models.screening.soft_labels import MAX_LABELS, SoftLabels
 from generator.production.pipeline.filters import ScreenResult, check_attempts
 from generator.production.pipeline.sampling import Draw
-from generator.production.provenance.sample_table import SampleRows
+from generator.production.provenance.sample_table import SampleRows, latent_type
+from generator.production.shards import first_file
 from generator.spec.plan import ShardPlan
 from generator.spec.recipe import Recipe
 
@@ -20,10 +22,11 @@ class SampleSlots:
     """The sample slots 0 .. N - 1 of one shard; each is drawn until its image is accepted.
 
     ``rows`` is complete when all slots are done. ``hashes``: sha256 of the image files written so far, in order.
+    ``code_map``: gives the coordinates in the table; without it they are absent.
     """
 
-    def __init__(self, recipe: Recipe, shard: ShardPlan, dims: int) -> None:
-        count = len(shard)
+    def __init__(self, recipe: Recipe, shard: ShardPlan, dims: int, code_map: CodeMap | None) -> None:
+        count, number_type = len(shard), latent_type(recipe, dims)
         self.rows = SampleRows(
             indices_N=shard.indices_N,
             attempts_N=np.zeros(count, dtype=np.int64),
@@ -32,10 +35,14 @@ class SampleSlots:
             log_density_N=np.zeros(count),
             confidence_N=np.full(count, np.nan, dtype=np.float32),
             likely_NK=SoftLabels.empty(
-                count, min(MAX_LABELS, len(recipe.classes)) if recipe.label_floor is not None else 0
+                count, min(MAX_LABELS, len(recipe.classes)) if recipe.class_floors is not None else 0
             ),
-            latents_ND=np.zeros((count, dims), dtype=np.float32),
+            latents_ND=None if number_type is None else np.zeros((count, dims), dtype=number_type),
+            offsets_N=np.zeros(count, dtype=np.int64),
+            sizes_N=np.zeros(count, dtype=np.int64),
+            map_N2=np.full((count, 2), np.nan, dtype=np.float32),
         )
+        self._code_map = code_map
         self.hashes, self.refused = list[str](), 0
         self._recipe, self._next_new = recipe, 0
         self._retry_M, self._accepted_N = np.empty(0, dtype=np.int64), np.zeros(count, dtype=bool)
@@ -69,7 +76,10 @@ class SampleSlots:
         self.rows.confidence_N[slots_B] = screened.confidence_B
         self.rows.likely_NK.labels_NK[slots_B] = screened.likely_BK.labels_NK
         self.rows.likely_NK.probability_NK[slots_B] = screened.likely_BK.probability_NK
-        self.rows.latents_ND[slots_B] = draw.z_BD
+        if self.rows.latents_ND is not None:
+            self.rows.latents_ND[slots_B] = _limit_to_range(draw.z_BD, self.rows.latents_ND.dtype)
+        if self._code_map is not None:
+            self.rows.map_N2[slots_B] = self._code_map.coordinates(draw.z_BD)
         self._accepted_N[slots_B[screened.passed_B]] = True
         refused_M = slots_B[~screened.passed_B]
         self.refused += draw.refused + len(refused_M)
@@ -85,7 +95,19 @@ class SampleSlots:
     def writable_slots(self) -> Iterator[int]:
         """The slots that can be written now: done, like all slots before them.
 
-        The caller must append to ``hashes`` for each slot before it asks for the next one.
+        The caller must call ``record_file`` for each slot before it asks for the next one.
         """
         while len(self.hashes) < len(self._accepted_N) and self._accepted_N[len(self.hashes)]:
             yield len(self.hashes)
+
+    def record_file(self, begin: int, block: bytes, image_hash: str) -> None:
+        """Record where the next slot was written: its ``block`` begins at byte ``begin`` of the archive."""
+        slot, (offset, size) = len(self.hashes), first_file(block)
+        self.rows.offsets_N[slot], self.rows.sizes_N[slot] = begin + offset, size
+        self.hashes.append(image_hash)
+
+
+def _limit_to_range(z_BD: np.ndarray, dtype: np.dtype[np.floating]) -> np.ndarray:
+    """``z_BD``, with numbers outside the range of ``float16`` replaced by the nearest one inside."""
+    limit = float(np.finfo(dtype).max)
+    return np.clip(z_BD, -limit, limit) if dtype == np.float16 else z_BD

@@ -67,14 +67,22 @@ _COLUMNS = (
     ("likely_labels", "sc:Integer", "The most likely labels, as the judge sees it; null where none looked.", True),
     ("likely_probabilities", "sc:Float", "How likely each of them is.", True),
     ("image_sha256", "sc:Text", "sha256 of the image file.", False),
-    ("latent", "sc:Float", "What the decoder received.", True),
 )
+_COLUMNS_OF_VERSION_2 = (
+    ("offset", "sc:Integer", "Where in its shard's archive the image file begins, in bytes.", False),
+    ("size", "sc:Integer", "Size of the image file in bytes.", False),
+    ("map_x", "sc:Float", "First coordinate of the latent point on the bundle's fixed map; null without one.", False),
+    ("map_y", "sc:Float", "Second coordinate of the latent point on the bundle's fixed map.", False),
+)
+_LATENT_COLUMN = ("latent", "sc:Float", "What the decoder received.", True)
 _LABEL_COLUMN = ("label", "sc:Integer", "Number of the class, from 0.", False)
 _CLASS_COLUMN = ("class", "sc:Text", "Name of the class.", False)
 
 
-def croissant_bytes(manifest: Manifest) -> bytes:
-    """``croissant.json`` as canonical JSON, a pure function of the manifest without its ``extras``.
+def croissant_bytes(manifest: Manifest, *, has_latents: bool = True) -> bytes:
+    """``croissant.json`` as canonical JSON, a pure function of its arguments, of the manifest without its ``extras``.
+
+    ``has_latents``: whether the tables have a column ``latent``.
 
     Shard URLs go through the build's own directory (``../<build id>/shards/...``), so the file must be read in the
     directory of the build. mlcroissant caches unpacked archives by the hash of that URL alone: a plain ``shards/...``
@@ -95,7 +103,10 @@ def croissant_bytes(manifest: Manifest) -> bytes:
             "digitalSourceType": SOURCE_TYPE,
             "isLiveDataset": False,
             "distribution": _distribution(manifest),
-            "recordSet": [*([_class_record_set(manifest)] if labelled else []), _sample_record_set(manifest)],
+            "recordSet": [
+                *([_class_record_set(manifest)] if labelled else []),
+                _sample_record_set(manifest, has_latents),
+            ],
         }
     )
 
@@ -166,7 +177,7 @@ def _class_record_set(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _sample_record_set(manifest: Manifest) -> dict[str, Any]:
+def _sample_record_set(manifest: Manifest, has_latents: bool) -> dict[str, Any]:
     file = {"fileSet": {"@id": "images"}}
     key = {
         **_field("key", "sc:Text", "Name of the sample inside its shard."),
@@ -179,13 +190,15 @@ def _sample_record_set(manifest: Manifest) -> dict[str, Any]:
     }
     label = _column_field(_LABEL_COLUMN) | {"references": {"field": {"@id": "classes/label"}}}
     labels = [label, _column_field(_CLASS_COLUMN)] if manifest.classes else []
+    columns = [*_COLUMNS, *(_COLUMNS_OF_VERSION_2 if manifest.recipe["recipe_version"] > 1 else ())]
+    columns += [_LATENT_COLUMN] if has_latents else []
     return {
         "@type": "cr:RecordSet",
         "@id": "samples",
         "name": "samples",
         "description": "Every image, with its label and with what is needed to make it again.",
         "key": {"@id": "samples/key"},
-        "field": [key, image, *labels, *map(_column_field, _COLUMNS)],
+        "field": [key, image, *labels, *map(_column_field, columns)],
     }
 
 

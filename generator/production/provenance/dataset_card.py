@@ -18,15 +18,21 @@ from generator.spec.recipe import AroundDraw, BetweenDraw, ClusterDraw, Recipe
 
 MAX_CLASS_ROWS = 50
 
+_PLACES = """
+Its `offset` and `size` say which bytes of its shard are the image file, and `map_x` and `map_y` where its latent point
+lies on the bundle's map (null if it has none), which is the same for all builds of the bundle."""
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B")
 
 
-def card_bytes(manifest: Manifest) -> bytes:
-    """``README.md`` as UTF-8, a pure function of the manifest without its ``extras``."""
+def card_bytes(manifest: Manifest, *, has_latents: bool = True) -> bytes:
+    """``README.md`` as UTF-8, a pure function of its arguments, of the manifest without its ``extras``.
+
+    ``has_latents``: whether the tables have a column ``latent``.
+    """
     front = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True, width=1000)
     sections = (
         _intro_section(manifest),
-        _loading_section(manifest),
+        _loading_section(manifest, has_latents),
         _classes_section(manifest),
         _origin_section(manifest),
         _verification_section(),
@@ -95,10 +101,11 @@ decoded. Every image file says so itself, in its XMP packet: IPTC digital source
 """
 
 
-def _loading_section(manifest: Manifest) -> str:
+def _loading_section(manifest: Manifest, has_latents: bool) -> str:
     fields = f'"{_image_extension(manifest)}", "cls"' if manifest.classes else f'"{_image_extension(manifest)}"'
     names = "image, label" if manifest.classes else "(image,)"
     last = manifest.shards[-1].number
+    point, places = "latent point, " if has_latents else "", _PLACES if manifest.recipe["recipe_version"] > 1 else ""
     numbers = f"{{000000..{last:06d}}}" if last else "000000"
     return f"""
 ## Load it
@@ -130,7 +137,7 @@ from datasets import load_dataset
 images = load_dataset(os.getcwd(), split="train")  # or its name, once it is on the hub
 ```
 
-What made each image (attempt, cluster, log-density, latent point, sha256) stands in `samples/*.parquet`.
+What made each image (attempt, cluster, log-density, {point}sha256) stands in `samples/*.parquet`.{places}
 `croissant.json` describes it all to machines; it expects this directory to be called `{manifest.build_id}`.
 """
 

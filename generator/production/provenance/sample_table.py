@@ -5,7 +5,16 @@ Columns: ``index`` int64, ``attempt`` int32, ``key`` string, ``label`` int32 (nu
 ``label_confidence`` float32 (the judge's probability of the label; null without a label check),
 ``likely_labels`` list of int32 and ``likely_probabilities`` list of float64 (the judge's most likely labels, at most
 16, most likely first; null without a label check),
-``image_sha256`` string (64 hex digits), ``latent`` fixed-size list of float32: the exact input of the decoder.
+``image_sha256`` string (64 hex digits), and
+
+- in builds of version 1 recipes: ``latent`` fixed-size list of float32: the exact input of the decoder.
+- in builds of version 2 recipes: ``offset`` and ``size`` int64: the bytes ``offset .. offset + size - 1`` of the
+  shard's archive are the image file; ``map_x`` and ``map_y`` float32: the latent point on the bundle's fixed map (null
+  if the bundle has none); and, if the recipe's ``latents`` asks for it, ``latent`` fixed-size list: of float32 for
+  codes of at most 512 numbers, else of float16, where numbers outside its range become the nearest one inside
+  (-65504 or 65504).
+
+``latent`` is for looking only: ``read_rows`` leaves it out, and replay computes the point anew.
 """
 
 from __future__ import annotations
@@ -18,9 +27,14 @@ import numpy as np
 
 from generator.errors import IntegrityError
 from generator.models.screening.soft_labels import SoftLabels
+from generator.spec.recipe import Recipe
 
 MAX_ROWS = 100_000  # the maximum of samples in a shard
-_ROW_BYTES = 8192  # twice the size of a latent point with 512 numbers, a class name, and a digest
+LATENT_COLUMN = "latent"
+_MAX_SMALL_LATENT = 512  # numbers; larger latent points are stored by request only, as float16
+_MAX_LATENT = 65_536  # numbers
+_ROW_BYTES = 8192  # without a latent point: several times a class name, the likely labels, and a digest
+_BATCH_ROWS = 1024  # rows that are read at once
 _OVERHEAD_BYTES = 2**20
 
 
@@ -35,7 +49,10 @@ class SampleRows:
     log_density_N: np.ndarray  # float64
     confidence_N: np.ndarray  # float32, NaN without a label check
     likely_NK: SoftLabels  # K is 0 without a label check
-    latents_ND: np.ndarray  # float32
+    latents_ND: np.ndarray | None  # of the type ``latent_type``
+    offsets_N: np.ndarray  # int64
+    sizes_N: np.ndarray  # int64
+    map_N2: np.ndarray  # float32, NaN without a map
 
 
 def sample_key(index: int) -> str:
@@ -43,14 +60,21 @@ def sample_key(index: int) -> str:
     return f"{index:09d}"
 
 
-def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, ...]) -> bytes:
+def latent_type(recipe: Recipe, dims: int) -> type[np.float32 | np.float16] | None:
+    """The type of the numbers in the column ``latent``, for codes of ``dims`` numbers; ``None`` without the column."""
+    if recipe.recipe_version == 1:
+        return np.float32
+    if recipe.latents is False or (recipe.latents == "auto" and dims > _MAX_SMALL_LATENT):
+        return None
+    return np.float32 if dims <= _MAX_SMALL_LATENT else np.float16
+
+
+def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, ...], recipe_version: int) -> bytes:
     """The rows as a Parquet file (zstd), a pure function of its arguments within one pyarrow release."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     labels = rows.labels_N.tolist() if classes else [None] * len(image_sha256)
-    dims = rows.latents_ND.shape[1]
-    flat_latents = pa.array(np.ascontiguousarray(rows.latents_ND, dtype=np.float32).reshape(-1))
     columns = {
         "index": pa.array(rows.indices_N, pa.int64()),
         "attempt": pa.array(rows.attempts_N, pa.int32()),
@@ -63,8 +87,18 @@ def table_bytes(rows: SampleRows, image_sha256: list[str], classes: tuple[str, .
         "likely_labels": pa.array(_nullable_lists(rows.likely_NK.labels_NK), pa.list_(pa.int32())),
         "likely_probabilities": pa.array(_nullable_lists(rows.likely_NK.probability_NK), pa.list_(pa.float64())),
         "image_sha256": pa.array(image_sha256, pa.string()),
-        "latent": pa.FixedSizeListArray.from_arrays(flat_latents, dims),
     }
+    if recipe_version > 1:
+        map_N2 = np.ascontiguousarray(rows.map_N2.T)
+        columns |= {
+            "offset": pa.array(rows.offsets_N, pa.int64()),
+            "size": pa.array(rows.sizes_N, pa.int64()),
+            "map_x": pa.array(map_N2[0], pa.float32(), mask=~np.isfinite(map_N2[0])),
+            "map_y": pa.array(map_N2[1], pa.float32(), mask=~np.isfinite(map_N2[1])),
+        }
+    if rows.latents_ND is not None:
+        flat_latents = pa.array(np.ascontiguousarray(rows.latents_ND).reshape(-1))
+        columns[LATENT_COLUMN] = pa.FixedSizeListArray.from_arrays(flat_latents, rows.latents_ND.shape[1])
     out = io.BytesIO()
     pq.write_table(pa.table(columns), out, compression="zstd")
     return out.getvalue()
@@ -75,25 +109,55 @@ def _nullable_lists(values_NK: np.ndarray) -> list[list[Any] | None]:
 
 
 def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    """The rows of a table as dictionaries, in order; ``columns`` limits what is read. Raises ``IntegrityError``."""
+    """The rows of a table as dictionaries, in order; ``columns`` limits what is read; ``latent`` is never read.
+
+    Raises ``IntegrityError``.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(io.BytesIO(data))
-        _check_table_size(file.metadata, field)
-        if missing := set(columns or ()) - set(file.schema_arrow.names):
+        _check_stated_size(file, field)
+        names = [name for name in file.schema_arrow.names if name != LATENT_COLUMN]
+        if missing := set(columns or ()) - set(names):
             raise IntegrityError(field, f"the columns {columns}", f"none called {', '.join(sorted(missing))}")
-        rows: list[dict[str, Any]] = file.read(columns=columns).to_pylist()
+        rows = _read_batches(file, names if columns is None else columns, field)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as broken:
         raise IntegrityError(field, "a Parquet table", f"bytes that do not parse ({broken})") from broken
     return rows
 
 
-def _check_table_size(metadata: Any, field: str) -> None:
-    """Guard against decompression bombs: check the number of rows and the uncompressed size before reading."""
+def _read_batches(file: Any, columns: list[str], field: str) -> list[dict[str, Any]]:
+    """All rows. Guard against decompression bombs, as what a file states may be wrong: the size in memory is limited.
+
+    Columns that are not read are not decompressed.
+    """
+    rows, size, limit = list[dict[str, Any]](), 0, _OVERHEAD_BYTES + file.metadata.num_rows * _ROW_BYTES
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+        size += batch.nbytes
+        if size > limit:
+            raise IntegrityError(field, f"rows of at most {_ROW_BYTES} bytes", f"more than {limit} bytes in all")
+        rows.extend(batch.to_pylist())
+    return rows
+
+
+def _check_stated_size(file: Any, field: str) -> None:
+    """The same guard before reading, by the stated number of rows and uncompressed size of all columns."""
+    metadata, row_bytes = file.metadata, _ROW_BYTES + _latent_bytes(file.schema_arrow)
     groups = [metadata.row_group(number) for number in range(min(metadata.num_row_groups, MAX_ROWS))]
     rows, size = metadata.num_rows, sum(group.total_byte_size for group in groups)
-    if not 0 <= rows <= MAX_ROWS or not 0 <= size <= _OVERHEAD_BYTES + rows * _ROW_BYTES:
-        expected = f"at most {MAX_ROWS} rows of at most {_ROW_BYTES} bytes"
+    if not 0 <= rows <= MAX_ROWS or not 0 <= size <= _OVERHEAD_BYTES + rows * row_bytes:
+        expected = f"at most {MAX_ROWS} rows of at most {row_bytes} bytes"
         raise IntegrityError(field, expected, f"{rows} rows of {size} bytes in all")
+
+
+def _latent_bytes(schema: Any) -> int:
+    """Twice the size of a latent point in a table of this schema; 0 without a valid column ``latent``."""
+    import pyarrow as pa
+
+    place = schema.get_field_index(LATENT_COLUMN)  # -1 also if there are several
+    kind = schema.field(place).type if place >= 0 else None
+    if kind is None or not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
+        return 0
+    return 2 * min(int(kind.list_size), _MAX_LATENT) * int(kind.value_type.bit_width) // 8

@@ -1,5 +1,5 @@
 """Shard formats, each with a writer and a reader. WebDataset tar is the default."""
 
-from generator.production.shards.webdataset import Member, TarWriter, read_samples, sample_block
+from generator.production.shards.webdataset import Member, TarWriter, first_file, read_samples, sample_block
 
-__all__ = ["Member", "TarWriter", "read_samples", "sample_block"]
+__all__ = ["Member", "TarWriter", "first_file", "read_samples", "sample_block"]

@@ -46,11 +46,13 @@ class TarWriter:
         """Append one sample; ``key`` is ASCII, at most 90 characters, without a dot or slash."""
         self.append_block(sample_block(key, members))
 
-    def append_block(self, block: bytes) -> None:
-        """Append one sample in the form that ``sample_block`` returns."""
+    def append_block(self, block: bytes) -> int:
+        """Append one sample in the form that ``sample_block`` returns. Returns where in the archive it begins."""
+        begin = self._size
         self._blocks.append(block)
         self._size += len(block)
         self._hash.update(block)
+        return begin
 
     def finish(self) -> bytes:
         """The archive, ended by two zero blocks and padded to a whole record. Must be called only once."""
@@ -72,6 +74,11 @@ def sample_block(key: str, members: list[Member]) -> bytes:
         size = len(member.data)
         parts += [ustar_header(f"{key}.{member.extension}", size), member.data, _PADDING[size % _BLOCK]]
     return b"".join(parts)
+
+
+def first_file(block: bytes) -> tuple[int, int]:
+    """Offset and size in bytes of the first file's content in a sample in the form that ``sample_block`` returns."""
+    return _BLOCK, int(block[_SIZE].rstrip(b"\0"), 8)
 
 
 def ustar_header(name: str, size: int) -> bytes:

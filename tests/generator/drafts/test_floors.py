@@ -72,5 +72,67 @@ def test_floors_that_would_refuse_most_samples_are_off_unless_asked_for(screenin
     save_bundle(tmp_path / "poor", replace(tiny_contents(), screening=screening))
     fields = {"bundle": str(tmp_path / "poor"), "count": 9, "destination": "out", "name": "n"}
     recipe = resolve_draft(parse_draft(fields))[0].recipe
-    assert (recipe.label_floor, recipe.novelty_floor) == (None, None)
-    assert resolve_draft(parse_draft({**fields, "label_floor": 0.5}))[0].recipe.label_floor == 0.5
+    assert (recipe.label_floor, recipe.label_floors, recipe.novelty_floor) == (None, (0.5, None, 0.5), None)
+    asked = resolve_draft(parse_draft({**fields, "label_floor": 0.5}))[0].recipe
+    assert (asked.label_floor, asked.label_floors) == (0.5, None)
+    first = resolve_draft(parse_draft({**fields, "recipe_version": 1}))[0].recipe
+    assert (first.label_floor, first.label_floors, first.novelty_floor) == (None, None, None)
+
+
+@pytest.fixture(scope="module")
+def poor_bundle(screening_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose judge confirms hardly any samples of its second class."""
+    screening = replace(
+        load_bundle(open_store(str(screening_bundle))).screening,
+        pass_rates=PassRates(label=(0.9, 0.2, 0.9), novelty=0.9),
+    )
+    directory = tmp_path_factory.mktemp("poor") / "bundle"
+    save_bundle(directory, replace(tiny_contents(), screening=screening))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("given", "label_floor", "label_floors"),
+    [
+        ({"label_floors": {"cat": 0.3}}, None, (0.3, None, 0.5)),
+        ({"label_floors": {"cat": 0.3, "dog": 0.1, "owl": None}}, None, (0.3, 0.1, None)),
+        ({"label_floors": {"dog": 0.5}}, 0.5, None),
+        ({"label_floors": {"dog": None}, "label_floor": 0.7}, None, (0.7, None, 0.7)),
+        ({"label_floors": {"dog": 0.2}, "label_floor": None}, None, (None, 0.2, None)),
+        ({"label_floors": {"dog": 0.7}, "label_floor": 0.7}, 0.7, None),
+        ({"label_floors": {"cat": None, "owl": None}}, None, None),
+    ],
+)
+def test_floors_by_class_take_the_place_of_the_common_one(
+    poor_bundle: Path, given: dict[str, Any], label_floor: float | None, label_floors: tuple[float | None, ...] | None
+) -> None:
+    draft = parse_draft({"bundle": str(poor_bundle), "count": 9, "destination": "out", "name": "n", **given})
+    recipe = resolve_draft(draft)[0].recipe
+    assert (recipe.label_floor, recipe.label_floors) == (label_floor, label_floors)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"label_floors": {"cow": 0.3}}, r"^label_floors\.cow: expected a class of the bundle \(cat, dog, owl\)"),
+        ({"label_floors": {"cat": 1.0}}, r"^label_floors\.cat.*less than 1"),
+        ({"label_floors": {"cat": "high"}}, r"^label_floors\.cat"),
+        ({"label_floors": {}}, r"^label_floors"),
+        ({"label_floors": {"cat": 0.3}, "recipe_version": 1}, r"^label_floors: .*in a recipe of version 1"),
+        ({"latents": True, "recipe_version": 1}, r"^latents: .*in a recipe of version 1"),
+    ],
+)
+def test_floors_by_class_that_cannot_be_are_refused(poor_bundle: Path, given: dict[str, Any], words: str) -> None:
+    fields = {"bundle": str(poor_bundle), "count": 9, "destination": "out", "name": "n", **given}
+    with pytest.raises(SpecError, match=words):
+        resolve_draft(parse_draft(fields))
+
+
+def test_a_bundle_without_a_judge_or_without_classes_has_no_floors_by_class(tmp_path: Path) -> None:
+    fields = {"count": 9, "destination": "out", "name": "n", "label_floors": {"cat": 0.3}}
+    plain = tiny_bundle(tmp_path / "plain")
+    with pytest.raises(SpecError, match=r"^label_floors: .*a bundle with a judge"):
+        resolve_draft(parse_draft({**fields, "bundle": str(plain)}))
+    unlabelled = tiny_bundle(tmp_path / "unlabelled", classes=())
+    with pytest.raises(SpecError, match=r"^label_floors\.cat: .*unlabelled"):
+        resolve_draft(parse_draft({**fields, "bundle": str(unlabelled)}))

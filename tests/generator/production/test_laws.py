@@ -287,6 +287,39 @@ def test_what_is_screened_passes_at_the_first_attempt_that_does(screening_bundle
     assert replay(location.url, row["index"], screening_bundle, device="cpu").identical
 
 
+def test_each_class_has_its_own_label_floor(screening_bundle: Bundle) -> None:
+    floors = (0.36, None, 0.32)
+    recipe = screened(screening_bundle, label_floor=None, label_floors=floors)
+    location = location_for(recipe, "floors")
+    manifest = build(location, screening_bundle, device="cpu")
+    maker = maker_for(screening_bundle, recipe)
+    rows = [row for made in manifest.shards for row in read_rows(location.store.get(made.table.key), field="t")]
+    lowest = [min(row["label_confidence"] for row in rows if row["label"] == label) for label in range(3)]
+    assert lowest[0] >= 0.36
+    assert lowest[1] < 0.32
+    assert 0.32 <= lowest[2] < 0.36
+    for row in rows[::5]:
+        for attempt in range(row["attempt"] + 1):
+            draw = maker.sampler.draw_attempt(np.array([row["index"]]), np.array([attempt]), np.array([row["label"]]))
+            result = maker.screen.check(maker.decoder.decode(draw.z_BD.astype(np.float32)), np.array([row["label"]]))
+            assert result.passed_B[0] == (attempt == row["attempt"])
+    assert all(len(row["likely_labels"]) == 3 for row in rows)
+    for _, target_C, _ in open_dataset(location.url, soft_labels=True):
+        assert target_C.sum() == pytest.approx(1.0)
+    assert not verify_dataset(location.url).problems
+    assert replay(location.url, rows[3]["index"], screening_bundle, device="cpu").identical
+
+
+def test_equal_floors_by_class_refuse_what_the_common_one_refuses(screening_bundle: Bundle) -> None:
+    common = screened(screening_bundle)
+    by_class = screened(screening_bundle, label_floor=None, label_floors=(0.334,) * 3)
+    first, second = (
+        maker_for(screening_bundle, recipe).make(Plan(recipe).shard(0), "laws") for recipe in (common, by_class)
+    )
+    assert read_rows(first.table, field="t") == read_rows(second.table, field="t")
+    assert first.receipt.refused == second.receipt.refused
+
+
 def test_refused_samples_fill_the_batches_that_follow(
     screening_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

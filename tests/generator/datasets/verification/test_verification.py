@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -245,6 +247,63 @@ def test_contents_that_contradict_plan_or_table_are_found_under_right_digests(
     found = verify_dataset(url)
     assert check in checks(found, SHARD), "\n".join(map(str, found.problems))
     assert {problem.where for problem in found.problems} == {SHARD}
+
+
+def retable(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Damage:
+    """Change the columns of the table of shard 1 and update all digests, so that only the contents show the change."""
+
+    def damage(store: Store) -> None:
+        columns = pq.read_table(io.BytesIO(store.get(TABLE))).to_pydict()
+        schema, out = pq.read_schema(io.BytesIO(store.get(TABLE))), io.BytesIO()
+        changed = change(columns)
+        kept = pa.schema([schema.field(name) for name in changed])
+        pq.write_table(pa.table(changed, schema=kept), out)
+        manifest = Manifest.model_validate_json(store.get(MANIFEST))
+        old, data = manifest.shards[1], out.getvalue()
+        new = old.model_copy(update={"table": StoredFile(key=TABLE, digest=digest_of(data), size=len(data))})
+        size = manifest.bytes + len(data) - old.table.size
+        store.put(TABLE, data)
+        store.put(RECEIPT, new.canonical())
+        shards = (manifest.shards[0], new, *manifest.shards[2:])
+        store.put(MANIFEST, manifest.model_copy(update={"shards": shards, "bytes": size}).canonical())
+
+    return damage
+
+
+def test_an_equal_table_written_again_has_no_problems() -> None:
+    url, store = commit_build()
+    retable(lambda columns: columns)(store)
+    assert verify_dataset(url).problems == ()
+
+
+@pytest.mark.parametrize("name", ["offset", "size"])
+@pytest.mark.parametrize("wrong", [0, -1, 1, 2**62, None])
+def test_an_offset_or_a_size_that_is_not_the_images_is_found(name: str, wrong: int | None) -> None:
+    url, store = commit_build()
+    retable(lambda columns: columns | {name: [wrong, *columns[name][1:]]})(store)
+    (problem,) = verify_dataset(url).problems
+    assert (problem.where, problem.check) == (SHARD, "sha256 of the bytes at offset, size of the table")
+    assert problem.times == 1
+
+
+def test_the_bytes_of_another_image_are_not_the_images() -> None:
+    url, store = commit_build()
+    retable(lambda columns: columns | {"offset": columns["offset"][::-1], "size": columns["size"][::-1]})(store)
+    assert {problem.times for problem in verify_dataset(url).problems} == {4}
+
+
+def test_a_version_2_table_without_its_columns_is_found() -> None:
+    url, store = commit_build()
+    retable(lambda columns: {name: column for name, column in columns.items() if name != "map_x"})(store)
+    assert checks(verify_dataset(url), TABLE) == {"format"}
+
+
+def test_a_version_1_build_has_no_offsets_and_no_problems() -> None:
+    url, store = commit_build(SmallBuild(recipe_version=1))
+    assert "offset" not in pq.read_schema(io.BytesIO(store.get(TABLE))).names
+    assert verify_dataset(url).problems == ()
+    retable(lambda columns: columns | {"label_confidence": [0.5] * 4})(store)
+    assert checks(verify_dataset(url), SHARD) == {"label_confidence of a sample, as in the table"}
 
 
 def test_a_sample_in_another_place_is_found_under_right_digests() -> None:

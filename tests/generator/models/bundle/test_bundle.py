@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from generator.errors import BundleError, BundleMissing, InvalidOutput, StoreUnavailable
 from generator.models.bundle import BundleCache, bundle_store, load_bundle, pull, push, read_info, save_bundle
+from generator.models.latents.fitting.code_map import fit_code_map
 from generator.production.decoding import ResidentDecoder
 from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.seeding import noise
@@ -55,6 +56,21 @@ def refusal(bundle: Path) -> BundleError:
 def test_equal_contents_have_equal_digests(tmp_path: Path) -> None:
     assert save_bundle(tmp_path / "a", tiny_contents()) == save_bundle(tmp_path / "b", tiny_contents())
     assert save_bundle(tmp_path / "c", tiny_contents(seed=1)) != save_bundle(tmp_path / "d", tiny_contents())
+
+
+def test_a_map_is_a_file_of_its_own_and_is_checked(tmp_path: Path) -> None:
+    contents = tiny_contents()
+    without = save_bundle(tmp_path / "without", contents)
+    code_map = fit_code_map(contents.codes)
+    assert save_bundle(tmp_path / "with", replace(contents, code_map=code_map)) != without
+    loaded = load_bundle(open_store(str(tmp_path / "with"))).code_map
+    assert loaded is not None
+    assert loaded.axes_2D.tobytes() == code_map.axes_2D.tobytes()
+    assert load_bundle(open_store(str(tmp_path / "without"))).code_map is None
+    save_file({"centre": np.zeros(3), "axes": np.zeros((2, 3))}, tmp_path / "with/map.safetensors")
+    assert refusal(rewritten(tmp_path / "with", nothing)).field == "map.safetensors"
+    save_file({"centre": np.zeros(4), "axes": np.full((2, 4), np.nan)}, tmp_path / "with/map.safetensors")
+    assert refusal(rewritten(tmp_path / "with", nothing)).field == "map.safetensors:axes"
 
 
 def test_what_is_loaded_is_what_was_saved(bundle: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from click.testing import CliRunner
 from generator.errors import BundleError, SourceError, SpecError
 from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.settings import TrainSettings
-from generator.models.bundle import load_bundle, load_codes, load_encoder_weights
+from generator.models.bundle import load_bundle, load_codes, load_encoder_weights, save_bundle
 from generator.models.latents.config import FlowSettings, GaussianSettings, MixtureSettings, PolarSettings
+from generator.models.latents.fitting.code_map import fit_code_map
 from generator.models.learning import refit, train_bundle
 from generator.sources import load_source
 from generator.store import open_store
+from tests.support.bundles import tiny_contents
 from workers.cli.main import root as cli_root
 
 
@@ -46,6 +49,19 @@ def test_all_but_the_latent_distribution_stays(bundle: Path, tmp_path: Path) -> 
         assert new.info.files[name] == old.info.files[name]  # type: ignore[index]
     assert load_encoder_weights(new_store, new.info).keys() == load_encoder_weights(old_store, old.info).keys()
     assert len(load_codes(new_store, new.info).codes_ND) == old.info.source.images
+
+
+def test_the_map_stays_and_an_old_bundle_gets_one(bundle: Path, tmp_path: Path) -> None:
+    refit(open_store(str(bundle)), GaussianSettings(), tmp_path / "new")
+    old, new = (json.loads((path / "bundle.json").read_text())["files"] for path in (bundle, tmp_path / "new"))
+    assert old["map.safetensors"] == new["map.safetensors"]
+    save_bundle(tmp_path / "without", replace(tiny_contents(), code_map=None))
+    assert load_bundle(open_store(str(tmp_path / "without"))).code_map is None
+    refit(open_store(str(tmp_path / "without")), GaussianSettings(), tmp_path / "with")
+    found = load_bundle(open_store(str(tmp_path / "with"))).code_map
+    assert found is not None
+    codes = load_codes(open_store(str(tmp_path / "with")), load_bundle(open_store(str(tmp_path / "with"))).info)
+    assert np.array_equal(found.axes_2D, fit_code_map(codes).axes_2D)
 
 
 def test_the_sampler_it_had_gives_the_bundle_it_was(bundle: Path, tmp_path: Path) -> None:

@@ -193,6 +193,44 @@ def test_floors_that_would_reject_most_samples_are_off_with_a_notice(
     assert [any(part in notice for notice in notices) for part in expected] == [True] * len(notices)
 
 
+@pytest.mark.parametrize(
+    ("label", "floors", "expected"),
+    [
+        ((0.9, 0.5), (0.5, 0.5), ()),
+        (
+            (0.9, 0.4),
+            (0.5, None),
+            (
+                "the judge confirms only 40% of the samples of class 'owl': "
+                "images of these classes are not refused by label by default",
+            ),
+        ),
+        (
+            (0.1, 0.0),
+            (None, None),
+            (
+                "the judge confirms only 0% of the samples of class 'owl', 10% of the samples of class 'cat': "
+                "label_floor is off by default",
+            ),
+        ),
+        ((), (), ()),
+    ],
+)
+def test_a_floor_is_off_by_default_for_those_classes_that_the_judge_does_not_confirm(
+    label: tuple[float, ...], floors: tuple[float | None, ...], expected: tuple[str, ...]
+) -> None:
+    pass_rates = PassRates(label=label)
+    assert pass_rates.label_floors == floors
+    assert pass_rates.notices(("cat", "owl")) == expected
+
+
+def test_a_notice_names_ten_classes_at_most() -> None:
+    names = tuple(f"class {number}" for number in range(200))
+    (notice,) = PassRates(label=(0.9, *[0.1] * 199)).notices(names)
+    assert notice.count("10% of the samples") == 10
+    assert "less than half of 189 more classes" in notice
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_a_trained_bundle_screens_its_own_samples(tmp_path: Path) -> None:
     source = load_source("digits")
