@@ -8,7 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from generator.drafts import JobDraft, check_bundle_fits, find_bundle, parse_draft, read_draft, resolve_draft
+from generator.drafts import (
+    JobDraft,
+    check_bundle_fits,
+    check_named_codes,
+    find_bundle,
+    parse_draft,
+    read_draft,
+    resolve_draft,
+)
 from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
 from generator.models.bundle import push, read_info
 from generator.production.commit import BuildLocation, begin_build, locate_build, open_epoch
@@ -159,7 +167,9 @@ class Client:
             order = spec.order.model_copy(update={"destination": absolute_url(spec.order.destination)})
             spec = spec.model_copy(update={"order": order})
             bundle = find_bundle(spec.recipe.bundle, root, s3)
-            check_bundle_fits(spec.recipe, read_info(bundle, spec.recipe.bundle)[1])
+            info = read_info(bundle, spec.recipe.bundle)[1]
+            check_bundle_fits(spec.recipe, info)
+            check_named_codes(spec, bundle, info)
             return spec, bundle
         if isinstance(spec, (str, Path)):
             return resolve_draft(read_draft(spec), root, s3)

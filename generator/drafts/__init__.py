@@ -10,10 +10,12 @@ from generator.drafts.draft import (
     read_yaml_file,
     resolve_draft,
 )
+from generator.drafts.references import check_named_codes
 
 __all__ = [
     "JobDraft",
     "check_bundle_fits",
+    "check_named_codes",
     "parse_draft",
     "find_bundle",
     "read_yaml_file",

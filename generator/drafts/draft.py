@@ -100,7 +100,8 @@ class JobDraft(FrozenModel):
         order = {"destination", "name", "tenant", "priority"}
         fields = self.model_dump(exclude={"bundle", "count", "counts", "draw", "label_floor", "label_floors"} | order)
         counts = self._class_counts(info.classes)
-        draw = CodeResolver(bundle, info, counts).resolve_draw(self.draw)
+        resolver = CodeResolver(bundle, info, counts)
+        draw = resolver.resolve_draw(self.draw)
         recipe_fields = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
         recipe_fields |= self._label_floors(info)
         if self.novelty_floor == "auto":
@@ -112,6 +113,7 @@ class JobDraft(FrozenModel):
             order=Order(
                 destination=absolute_url(self.destination), name=self.name, tenant=self.tenant, priority=self.priority
             ),
+            code_objects=resolver.objects,
         )
 
     def _label_floors(self, info: BundleInfo) -> dict[str, Any]:

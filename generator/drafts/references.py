@@ -5,7 +5,7 @@ Importing this file does not import torch; resolving an ``image`` does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from typing import Annotated, Any, Literal
@@ -15,8 +15,19 @@ from pydantic import Field, model_validator
 from generator.errors import SpecError
 from generator.models.bundle import BundleInfo, load_codes
 from generator.models.latents.codes import Codes
-from generator.spec.canonical import FrozenModel, short_repr
-from generator.spec.recipe import ClusterDraw, Code, Distance, DistributionDraw
+from generator.spec.canonical import FrozenModel, digest_of, short_repr
+from generator.spec.code_object import code_object_bytes, parse_code_object
+from generator.spec.recipe import (
+    MAX_CODE_NUMBERS,
+    MAX_INLINE_NUMBERS,
+    ClusterDraw,
+    Coordinate,
+    Distance,
+    DistributionDraw,
+    JobSpec,
+    RowCode,
+    named_codes,
+)
 from generator.store.base import Store
 
 
@@ -24,7 +35,7 @@ class CodeReference(FrozenModel):
     """One code: exactly one of ``code`` (its numbers), ``image`` (a file that the bundle's encoder encodes) and
     ``reference`` (a row, from 0, of the training codes in the bundle)."""
 
-    code: Code | None = None
+    code: Annotated[tuple[Coordinate, ...], Field(min_length=1, max_length=MAX_CODE_NUMBERS)] | None = None
     image: str | None = Field(default=None, min_length=1, max_length=1000)
     reference: int | None = Field(default=None, ge=0, strict=True)
 
@@ -55,13 +66,32 @@ class BetweenDraft(FrozenModel):
 DrawDraft = Annotated[DistributionDraw | ClusterDraw | AroundDraft | BetweenDraft, Field(discriminator="mode")]
 
 
+def check_named_codes(spec: JobSpec, bundle: Store, info: BundleInfo) -> None:
+    """Raise ``SpecError`` unless the bundle holds every row that the draw names, and the objects at hand fit it.
+
+    Raises ``BundleError`` if the bundle holds no codes.
+    """
+    for name, code in named_codes(spec.recipe.draw).items():
+        if isinstance(code, RowCode):
+            rows = len(load_codes(bundle, info).codes_ND)
+            if code.row >= rows:
+                raise SpecError(f"draw.{name}.row", f"0 .. {rows - 1}, a row of the bundle's training codes", code.row)
+        elif code.object in spec.code_objects:
+            parse_code_object(spec.code_objects[code.object], info.latent_dim, field=f"draw.{name}.object")
+
+
 @dataclass(frozen=True)
 class CodeResolver:
-    """Resolves references to codes of one bundle, for a job with ``counts[c]`` images of class c."""
+    """Resolves references to codes of one bundle, for a job with ``counts[c]`` images of class c.
+
+    A code of at most 512 numbers becomes its numbers. A longer one becomes the row that the draft refers to, or else an
+    object, which is added to ``objects`` by its digest.
+    """
 
     bundle: Store
     info: BundleInfo
     counts: tuple[int, ...]
+    objects: dict[str, bytes] = field(default_factory=dict)
 
     def resolve_draw(self, draft: DrawDraft) -> dict[str, Any]:
         """The fields of the recipe's ``draw``, with codes. Raises ``SpecError`` and ``BundleError``."""
@@ -73,7 +103,17 @@ class CodeResolver:
             return {"mode": draft.mode, **ends, "distance": draft.distance}
         return draft.model_dump()
 
-    def _resolve_code(self, wanted: CodeReference, field: str) -> tuple[float, ...]:
+    def _resolve_code(self, wanted: CodeReference, field: str) -> Any:
+        code = self._read_code(wanted, field)
+        if len(code) <= MAX_INLINE_NUMBERS:
+            return code
+        if wanted.reference is not None:
+            return {"row": wanted.reference}
+        data = code_object_bytes(code)
+        self.objects[digest_of(data)] = data
+        return {"object": digest_of(data)}
+
+    def _read_code(self, wanted: CodeReference, field: str) -> tuple[float, ...]:
         if wanted.code is not None:
             return self._check_length(wanted.code, f"{field}.code")
         if wanted.reference is not None:

@@ -6,15 +6,20 @@ holds everything else. Users write a draft (``generator.drafts``), which is reso
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    Discriminator,
     Field,
+    PlainSerializer,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    Tag,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -30,6 +35,9 @@ RECIPE_VERSION: Literal[2] = 2  # of new recipes
 MAX_SAMPLES = 1_000_000_000
 MAX_SHARDS = 999_999  # a shard's number has six digits in keys and file names
 MAX_COORDINATE = 1e6  # of a code: far larger than any encoder's output, and its square does not overflow
+MAX_CODE_NUMBERS = 65_536
+MAX_CODE_OBJECT_BYTES = 8 * MAX_CODE_NUMBERS + 4096
+MAX_INLINE_NUMBERS = 512  # of a code inside a recipe
 MAX_CLUSTERS = 100_000
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -72,8 +80,31 @@ class JpegSettings(FrozenModel):
 ImageSettings = Annotated[PngSettings | JpegSettings, Field(discriminator="format")]
 
 Distance = Annotated[float, Field(gt=0.0, le=1.0)]
-Code = Annotated[
-    tuple[Annotated[float, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE)], ...], Field(min_length=1, max_length=512)
+Coordinate = Annotated[float, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE)]
+Code = Annotated[tuple[Coordinate, ...], Field(min_length=1, max_length=MAX_INLINE_NUMBERS)]
+
+
+class RowCode(FrozenModel):
+    """The code of a training image, named by its row, from 0, among the codes that the bundle holds."""
+
+    row: int = Field(ge=0, lt=2**31, strict=True)
+
+
+class StoredCode(FrozenModel):
+    """A code that is stored beside the recipe (``generator.spec.code_object``), named by the digest of its bytes."""
+
+    object: Digest
+
+
+def _code_kind(value: Any) -> str:
+    if isinstance(value, RowCode) or (isinstance(value, Mapping) and "row" in value):
+        return "row"
+    return "object" if isinstance(value, StoredCode | Mapping) else "numbers"
+
+
+AnyCode = Annotated[
+    Annotated[Code, Tag("numbers")] | Annotated[RowCode, Tag("row")] | Annotated[StoredCode, Tag("object")],
+    Discriminator(_code_kind),
 ]
 
 
@@ -91,14 +122,14 @@ class ClusterDraw(FrozenModel):
 
 
 class AroundDraw(FrozenModel):
-    """Samples near ``code``, in the cluster that it most likely belongs to.
+    """Samples near ``code`` (numbers, or the name of a code), in the cluster that it most likely belongs to.
 
     With ``distance`` near 0, samples equal the code; with 1, they only share its cluster. In between, the noise is
     sqrt(1 - distance^2) times the code's plus ``distance`` times the sample's; the cluster's covariance scales it.
     """
 
     mode: Literal["around"] = "around"
-    code: Code
+    code: AnyCode
     distance: Distance
 
 
@@ -106,18 +137,25 @@ class BetweenDraw(FrozenModel):
     """Samples evenly distributed on the line from ``start`` to ``end``; with ``distance``, around the line."""
 
     mode: Literal["between"] = "between"
-    start: Code
-    end: Code
+    start: AnyCode
+    end: AnyCode
     distance: Distance | None = None
 
     @model_validator(mode="after")
     def _check_same_length(self) -> BetweenDraw:
-        if len(self.start) != len(self.end):
-            raise ValueError(f"start and end of equal length, not {len(self.start)} and {len(self.end)}")
+        start, end = self.start, self.end
+        if isinstance(start, tuple) and isinstance(end, tuple) and len(start) != len(end):
+            raise ValueError(f"start and end of equal length, not {len(start)} and {len(end)}")
         return self
 
 
 DrawSettings = Annotated[DistributionDraw | ClusterDraw | AroundDraw | BetweenDraw, Field(discriminator="mode")]
+
+
+def named_codes(draw: DrawSettings) -> dict[str, RowCode | StoredCode]:
+    """The codes of ``draw``, by field, that it names instead of giving their numbers."""
+    codes = {name: getattr(draw, name, None) for name in ("code", "start", "end")}
+    return {name: code for name, code in codes.items() if isinstance(code, RowCode | StoredCode)}
 
 
 @dataclass(frozen=True)
@@ -179,6 +217,13 @@ class Recipe(FrozenModel):
                 f"{field.default!r} or nothing in a recipe of version {version}, as the field is new in {since.version}"
             )
         return value
+
+    @field_validator("draw")
+    @classmethod
+    def _check_codes(cls, draw: DrawSettings, info: ValidationInfo) -> DrawSettings:
+        if info.data.get("recipe_version") == 1 and named_codes(draw):
+            raise ValueError("codes as numbers in a recipe of version 1")
+        return draw
 
     @field_validator("classes")
     @classmethod
@@ -244,6 +289,11 @@ class Recipe(FrozenModel):
         return self.label_floors
 
     @property
+    def stored_codes(self) -> tuple[str, ...]:
+        """The digests of the codes that are stored beside this recipe, ascending."""
+        return tuple(sorted({code.object for code in named_codes(self.draw).values() if isinstance(code, StoredCode)}))
+
+    @property
     def total(self) -> int:
         """Number of samples in the build."""
         return sum(self.counts)
@@ -274,7 +324,7 @@ def check_draw(recipe: Recipe, dims: int, clusters: Sequence[int]) -> None:
             raise SpecError("draw.cluster", f"0 .. {last}{where}" if last else f"0{where}", draw.cluster, hint)
     for name in ("code", "start", "end"):
         code = getattr(draw, name, None)
-        if code is not None and len(code) != dims:
+        if isinstance(code, tuple) and len(code) != dims:
             raise SpecError(f"draw.{name}", f"{dims} numbers, one for each latent dimension", len(code))
 
 
@@ -287,11 +337,43 @@ class Order(FrozenModel):
     priority: Priority = 0
 
 
+def _decode_base64(value: Any) -> Any:
+    try:
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+    except binascii.Error as broken:
+        raise ValueError("bytes in base64") from broken
+
+
+CodeObject = Annotated[
+    bytes,
+    Field(max_length=MAX_CODE_OBJECT_BYTES),
+    BeforeValidator(_decode_base64),
+    PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str, when_used="json"),
+]
+
+
 class JobSpec(FrozenModel):
-    """A recipe and an order: what ``Client.submit`` and ``generator.production.mill.build`` take."""
+    """A recipe and an order: what ``Client.submit`` and ``generator.production.mill.build`` take.
+
+    ``code_objects``: codes that the recipe names by their digests, until they are stored beside it; base64 in JSON.
+    """
 
     recipe: Recipe
     order: Order
+    code_objects: dict[Digest, CodeObject] = Field(default_factory=dict)
+
+    @field_validator("code_objects")
+    @classmethod
+    def _check_digests(cls, objects: dict[str, bytes]) -> dict[str, bytes]:
+        for digest, data in objects.items():
+            if digest_of(data) != digest:
+                raise ValueError(f"bytes with digest {digest}, not {digest_of(data)}")
+        return objects
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return fields if self.code_objects else {"recipe": fields["recipe"], "order": fields["order"]}
 
     @property
     def build_id(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from generator.models.autoencoders.config import SpatialConfig, VaeConfig
+from generator.models.autoencoders.config import SpatialConfig, VaeConfig, code_shape
 from generator.models.autoencoders.factory import build_decoder, build_encoder
 from generator.models.autoencoders.networks import to_input
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
@@ -16,6 +16,8 @@ from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, T
 from generator.models.features.classifier import Classifier
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import MapSettings, MixtureSettings, TransportSettings
+from generator.models.latents.fitting.code_map import fit_code_map
+from generator.models.latents.fitting.fit import fit
 from generator.models.latents.fitting.gaussian_base import fit_base
 from generator.models.latents.load import load_distribution
 from generator.models.latents.transport import Transport, TransportConfig
@@ -67,6 +69,32 @@ def tiny_contents(
 def tiny_bundle(directory: Path, **shape: object) -> Path:
     """Save ``tiny_contents`` to ``directory``; return ``directory``."""
     save_bundle(directory, tiny_contents(**shape))  # type: ignore[arg-type]
+    return directory
+
+
+def large_bundle(directory: Path, *, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Save a bundle whose codes have 1,024 numbers: random networks, and a Gaussian for each class."""
+    config = SpatialConfig(size=32, channels=1, code_channels=64, width=8)
+    torch.manual_seed(0)
+    decoder, encoder = build_decoder(config), build_encoder(config)
+    rng, labels_N = np.random.default_rng(0), np.repeat(np.arange(len(classes)), 20)
+    codes_ND = rng.normal(size=(len(labels_N), config.latent_dim)) + 0.5 * labels_N[:, None]
+    codes = Codes(codes_ND, labels_N, codes_ND[::5], labels_N[::5], classes, code_shape(config))
+    settings = TransportSettings(map=None)
+    record = EpochRecord(epoch=1, train_loss=1.0, holdout_loss=1.0, holdout_terms={}, best=True)
+    contents = BundleContents(
+        autoencoder=config,
+        decoder={name: weight.detach().numpy() for name, weight in decoder.state_dict().items()},
+        encoder={name: weight.detach().numpy() for name, weight in encoder.state_dict().items()},
+        latents=fit(codes, settings).distribution,
+        classes=classes,
+        codes=codes,
+        source=SourceFacts(name="large", fingerprint="sha256:" + "0" * 64, images=32, holdout=8),
+        training=TrainingFacts(settings=TrainSettings(), history=(record,)),
+        fitting=FittingFacts(settings=settings, seed=0),
+        code_map=fit_code_map(codes),
+    )
+    save_bundle(directory, contents)
     return directory
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Literal
 
-from generator.production.provenance.manifest import MANIFEST_KEY, RECIPE_KEY
+from generator.production.provenance.manifest import CODES_PREFIX, MANIFEST_KEY, RECIPE_KEY
 from generator.store.base import Store
 from generator.store.partial_writes import HasPartialWrites, prune_directories
 
@@ -96,8 +96,8 @@ def _abandoned_build(build: Store, build_id: str, before: datetime, intents: Int
     if build.head(MANIFEST_KEY) is not None or intent not in _ABANDONED:
         return
     found = _as_orphan(build, "build", _ABANDONED[intent])
-    if found.objects - (intent is not None) <= 0:  # a build with a marker keeps its recipe, so it can be resumed
-        return
+    if all(_describes_build(info.key) for info in build.list()) and (intent is not None or not found.objects):
+        return  # a build with a marker keeps its recipe, so it can be resumed
     remove = partial(_remove_build, build, build_id, before, intents)
     yield from _if_older(
         Orphan("build", build.url, found.why, found.objects, found.bytes, found.modified, remove), before
@@ -106,19 +106,26 @@ def _abandoned_build(build: Store, build_id: str, before: datetime, intents: Int
 
 def _remove_build(build: Store, build_id: str, before: datetime, intents: Intents) -> int:
     """Delete object by object; stop as soon as the build is no longer abandoned or is committed."""
-    removed, last = 0, RECIPE_KEY
+    removed = 0
     for folder in _DELETE_ORDER:
         for info in build.list(folder):
             if removed % _CHECK_EVERY == 0 and not _is_abandoned(build, build_id, intents):
                 return removed
-            if info.key != last and info.modified < before:
+            if not _describes_build(info.key) and info.modified < before:
                 build.delete(info.key)
                 removed += 1
-    if intents(build_id) is None and build.head(MANIFEST_KEY) is None and sum(1 for _ in build.list()) == 1:
-        build.delete(last)
-        removed += 1
+    left = [info.key for info in build.list()]
+    if intents(build_id) is None and build.head(MANIFEST_KEY) is None and all(map(_describes_build, left)):
+        for key in sorted(left, key=lambda key: key == RECIPE_KEY):  # the recipe last
+            build.delete(key)
+            removed += 1
     prune_directories(build)
     return removed
+
+
+def _describes_build(key: str) -> bool:
+    """Whether a build can only be resumed with this object: its recipe, or a code that the recipe names."""
+    return key == RECIPE_KEY or key.startswith(CODES_PREFIX)
 
 
 def _is_abandoned(build: Store, build_id: str, intents: Intents) -> bool:

@@ -29,6 +29,7 @@ from generator.production.provenance.manifest import (
     Manifest,
     Receipt,
     StoredFile,
+    code_key,
     receipt_key,
     shard_key,
     table_key,
@@ -153,11 +154,23 @@ class _Verifier:
 
     def _check_extras(self) -> None:
         listed = {file.key: file for file in self._manifest.extras}
-        self._findings.expect(MANIFEST_KEY, "extras", sorted(_EXTRAS), sorted(file.key for file in listed.values()))
-        for key in _EXTRAS:
+        codes = self._code_keys()
+        expected = sorted([*_EXTRAS, *codes])
+        self._findings.expect(MANIFEST_KEY, "extras", expected, sorted(file.key for file in listed.values()))
+        for key in (*_EXTRAS, *codes):
             data = self._read_file(key, listed.get(key))
+            if data is not None and key in codes:
+                self._findings.expect(key, "digest, as in the recipe", codes[key], digest_of(data))
             if data is not None and key == PREVIEW_KEY:
                 self._findings.expect(key, "marked synthetic", True, _is_marked(data))
+
+    def _code_keys(self) -> dict[str, str]:
+        """The keys of the codes that the recipe names, and their digests; none if the recipe does not parse."""
+        try:
+            recipe = validate(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
+        except DatasetError:
+            return {}
+        return {code_key(digest): digest for digest in recipe.stored_codes}
 
     def _parse_recipe(self) -> Recipe | None:
         try:
@@ -237,7 +250,7 @@ class _Verifier:
             return None
 
     def _check_unknown_objects(self, plan: Plan) -> None:
-        known = {*_DOCUMENTS, *_EXTRAS, ENVIRONMENT_KEY}
+        known = {*_DOCUMENTS, *_EXTRAS, *self._code_keys(), ENVIRONMENT_KEY}
         for number in range(plan.shard_count):
             name = self._manifest.name
             known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}

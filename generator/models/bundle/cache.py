@@ -8,13 +8,15 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from generator.errors import BundleError, BundleMissing, StoreError, StoreUnavailable
-from generator.models.bundle.load import Bundle, load_bundle
+from generator.models.bundle.load import Bundle, load_bundle, load_codes, read_info
 from generator.models.bundle.save import write_atomically
 from generator.models.bundle.transfer import bundle_store, fetch
+from generator.models.latents.codes import Codes
 from generator.store import open_store
 from generator.store.base import Store
 
@@ -46,7 +48,16 @@ class BundleCache:
         with suppress(FileNotFoundError):  # another process has evicted it
             os.utime(entry)
         self._evict(keep=entry)
-        return bundle
+        return replace(bundle, read_codes=bundle.read_codes and partial(self._read_codes, digest, roots))
+
+    def _read_codes(self, digest: str, roots: Sequence[Store]) -> Codes:
+        """The codes of a bundle that was loaded before; its entry may have been removed since, and is pulled again."""
+        entry = self.directory / digest.removeprefix("sha256:")
+        try:
+            return _codes_at(entry, digest)
+        except (BundleError, StoreError):
+            self._pull(digest, roots, entry)
+        return _codes_at(entry, digest)
 
     def _pull(self, digest: str, roots: Sequence[Store], entry: Path) -> Bundle:
         self._remove(entry)
@@ -83,6 +94,11 @@ class BundleCache:
     @staticmethod
     def _hidden_name() -> str:
         return f".{secrets.token_hex(8)}"
+
+
+def _codes_at(entry: Path, digest: str) -> Codes:
+    store = open_store(str(entry))
+    return load_codes(store, read_info(store, digest)[1])
 
 
 def _fetch_from_roots(digest: str, roots: Sequence[Store]) -> dict[str, bytes]:

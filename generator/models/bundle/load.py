@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from safetensors import SafetensorError
@@ -37,7 +38,8 @@ Tensors = Mapping[str, np.ndarray]
 class Bundle:
     """A verified bundle: the parts to sample, decode and screen. ``decoder``: float arrays by parameter name.
 
-    ``code_map``: the fixed map of codes to the plane, if the bundle has one.
+    ``code_map``: the fixed map of codes to the plane, if the bundle has one. ``read_codes``: reads the stored codes,
+    which are not kept in memory; ``None`` if the bundle has none.
     """
 
     digest: str
@@ -46,6 +48,7 @@ class Bundle:
     latents: LatentDistribution
     screening: ScreeningData = NO_SCREENING
     code_map: CodeMap | None = None
+    read_codes: Callable[[], Codes] | None = None
 
 
 def read_info(store: Store, expected: str | None = None) -> tuple[str, BundleInfo]:
@@ -92,7 +95,8 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
         if name in info.files:
             read_file(store, info, name)
     decoder, screening = _read_tensors(store, info, DECODER_FILE), _load_screening(store, info)
-    return Bundle(digest, info, decoder, latents, screening, _load_code_map(store, info))
+    read_codes = partial(load_codes, store, info) if CODES_FILE in info.files else None
+    return Bundle(digest, info, decoder, latents, screening, _load_code_map(store, info), read_codes)
 
 
 def _load_screening(store: Store, info: BundleInfo) -> ScreeningData:

@@ -21,6 +21,7 @@ from generator.production.provenance.manifest import (
     Manifest,
     Provenance,
     Receipt,
+    code_key,
     receipt_key,
     shard_key,
     table_key,
@@ -30,6 +31,7 @@ from generator.production.provenance.sample_table import latent_type
 from generator.production.shards import read_samples
 from generator.spec.canonical import read_json
 from generator.spec.plan import Plan
+from generator.spec.recipe import MAX_CODE_OBJECT_BYTES
 
 _MAX_READERS = 16  # parallel reads of receipts
 PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are decoded for the preview
@@ -57,6 +59,8 @@ def finish_build(
         CROISSANT_KEY: croissant_bytes(manifest, has_latents=has_latents),
         PREVIEW_KEY: _make_preview(location, receipts[0]),
     }
+    for key in map(code_key, location.recipe.stored_codes):
+        extras[key] = location.store.get(key, MAX_CODE_OBJECT_BYTES)
     before_commit()
     return commit(location, manifest, extras)
 

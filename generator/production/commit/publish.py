@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from generator.errors import BuildConflict, DatasetError, EnvironmentMismatch, IntegrityError, ObjectMissing
@@ -27,6 +27,7 @@ from generator.production.provenance.manifest import (
     Receipt,
     StoredFile,
     build_prefix,
+    code_key,
     parse_manifest,
     receipt_key,
 )
@@ -42,12 +43,17 @@ _RECEIPT_KEY = re.compile(r"receipts/(\d{6})\.json")
 
 @dataclass(frozen=True)
 class BuildLocation:
-    """One build at one destination: the store at the build's prefix, and the recipe as it is stored."""
+    """One build at one destination: the store at the build's prefix, and the recipe as it is stored.
+
+    ``code_objects``: codes that the recipe names by their digests, as far as they are at hand; ``begin_build`` stores
+    them.
+    """
 
     store: Store
     name: str
     recipe: Recipe
     recipe_bytes: bytes
+    code_objects: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def recipe_digest(self) -> str:
@@ -75,7 +81,7 @@ def locate_build(spec: JobSpec, s3: S3Settings | None = None) -> BuildLocation:
     """The location of the build of ``spec``. Nothing is read or written."""
     destination = open_store(spec.order.destination, s3)
     store = destination.at(build_prefix(spec.order.name, spec.build_id))
-    return BuildLocation(store, spec.order.name, spec.recipe, spec.recipe.canonical())
+    return BuildLocation(store, spec.order.name, spec.recipe, spec.recipe.canonical(), spec.code_objects)
 
 
 def read_build_location(store: Store, name: str) -> BuildLocation:
@@ -95,7 +101,19 @@ def read_build_location(store: Store, name: str) -> BuildLocation:
 
 
 def begin_build(location: BuildLocation) -> None:
-    """Store the recipe, unless it is stored already. Raises ``BuildConflict`` if another recipe is stored there."""
+    """Store the recipe, unless it is stored already, after the codes that it names by their digests.
+
+    Raises ``BuildConflict`` if another recipe is stored there, ``DatasetError`` if a code is neither at hand nor
+    stored.
+    """
+    for digest in location.recipe.stored_codes:
+        key = code_key(digest)
+        if digest in location.code_objects:
+            put_once(location.store, key, location.code_objects[digest])
+        elif location.store.head(key) is None:
+            raise DatasetError(
+                key, "the code that the recipe names", f"none at {location.url}", "submit the draft again"
+            )
     try:
         put_once(location.store, RECIPE_KEY, location.recipe_bytes)
     except BuildConflict as conflict:

@@ -6,7 +6,8 @@ therefore work for every family of distributions, and a row stays a pure functio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import sqrt
 
@@ -31,10 +32,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws from one latent distribution as the recipe says. Every row is a pure function of (index, attempt)."""
+    """Draws from one latent distribution as the recipe says. Every row is a pure function of (index, attempt).
+
+    ``codes``: the codes, float64 (D), that the recipe's draw names instead of giving their numbers, by its fields.
+    """
 
     recipe: Recipe
     latents: LatentDistribution
+    codes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_draw(self.recipe, self.latents.dims, self.latents.clusters)
@@ -78,7 +83,7 @@ class Sampler:
     def _sample_between(self, draw: BetweenDraw, own: Noise, labels_B: np.ndarray) -> SampledCodes:
         """Codes on the line. The point decides the cluster, so the uniform word can give the position on the line."""
         share_B1 = own.choice_B[:, None]
-        line_BD = (1.0 - share_B1) * np.array(draw.start) + share_B1 * np.array(draw.end)
+        line_BD = (1.0 - share_B1) * self._code("start") + share_B1 * self._code("end")
         middle = self.latents.to_noise(line_BD, labels_B)
         if draw.distance is not None:
             return self.latents.sample(_blend_noise(middle, own, draw.distance), labels_B)
@@ -87,9 +92,12 @@ class Sampler:
     @cached_property
     def _centre(self) -> Noise:
         """The noise of the code to sample around, one row per class (C rows); it is the same for every batch."""
-        assert isinstance(self.recipe.draw, AroundDraw)
         rows = max(1, self.latents.classes)
-        return self.latents.to_noise(np.tile(np.array(self.recipe.draw.code), (rows, 1)), np.arange(rows))
+        return self.latents.to_noise(np.tile(self._code("code"), (rows, 1)), np.arange(rows))
+
+    def _code(self, name: str) -> np.ndarray:
+        code = getattr(self.recipe.draw, name)
+        return np.array(code) if isinstance(code, tuple) else self.codes[name]
 
     def _density_floors(self, labels_B: np.ndarray) -> np.ndarray:
         if self.recipe.density_floor is None:

@@ -16,6 +16,7 @@ from generator.production.decoding import ResidentDecoder
 from generator.production.images import image_encoder
 from generator.production.pipeline.assembly import ShardAssembly
 from generator.production.pipeline.batches import Batcher
+from generator.production.pipeline.draw_codes import read_draw_codes
 from generator.production.pipeline.filters import Screen, open_screen
 from generator.production.pipeline.lane_pool import LanePool
 from generator.production.pipeline.sampling import Sampler
@@ -127,7 +128,10 @@ class ShardMaker:
 
 
 def open_shard_maker(location: BuildLocation, bundle: Bundle, decoder: ResidentDecoder) -> ShardMaker:
-    """The shard maker for the recipe of ``location``. Raises ``SpecError`` if bundle and recipe do not match."""
+    """The shard maker for the recipe of ``location``.
+
+    Raises ``SpecError`` if bundle and recipe do not match, and what ``read_draw_codes`` raises.
+    """
     recipe = location.recipe
     if bundle.digest != recipe.bundle:
         raise SpecError("bundle", f"the bundle {recipe.bundle}", bundle.digest)
@@ -136,7 +140,7 @@ def open_shard_maker(location: BuildLocation, bundle: Bundle, decoder: ResidentD
     batcher = Batcher(
         recipe,
         location.recipe_digest,
-        Sampler(recipe, bundle.latents),
+        Sampler(recipe, bundle.latents, read_draw_codes(location, bundle)),
         decoder,
         open_screen(recipe, bundle, decoder),
         image_encoder(recipe.image, recipe.recipe_version),

@@ -19,6 +19,7 @@ MANIFEST_KEY = "manifest.json"
 CARD_KEY = "README.md"
 CROISSANT_KEY = "croissant.json"
 PREVIEW_KEY = "preview.jpg"
+CODES_PREFIX = "codes/"
 
 MAX_RECIPE_BYTES = MAX_JSON_BYTES
 MAX_RECEIPT_BYTES = 8 * 2**20  # with many classes, most of it is the counts
@@ -44,6 +45,11 @@ def table_key(name: str, number: int) -> str:
 
 def receipt_key(number: int) -> str:
     return f"receipts/{number:06d}.json"
+
+
+def code_key(digest: str) -> str:
+    """The key of a code that the recipe names by ``digest``."""
+    return f"{CODES_PREFIX}{digest.removeprefix('sha256:')}.safetensors"
 
 
 class StoredFile(FrozenModel):
@@ -105,7 +111,7 @@ class Manifest(FrozenModel):
     bytes: Size
     refused: Size
     shards: tuple[Receipt, ...]
-    extras: tuple[StoredFile, ...]  # card, Croissant file, preview
+    extras: tuple[StoredFile, ...]  # card, Croissant file, preview; codes that the recipe names
 
 
 def parse_manifest(data: bytes) -> Manifest:
