@@ -66,6 +66,11 @@ class BetweenDraft(FrozenModel):
 DrawDraft = Annotated[DistributionDraw | ClusterDraw | AroundDraft | BetweenDraft, Field(discriminator="mode")]
 
 
+def has_map(info: BundleInfo) -> bool:
+    """Whether the bundle's latent distribution has a map, so that draws name base points instead of codes."""
+    return info.latents.get("map") is not None
+
+
 def check_named_codes(spec: JobSpec, bundle: Store, info: BundleInfo) -> None:
     """Raise ``SpecError`` unless the bundle holds every row that the draw names, and the objects at hand fit it.
 
@@ -73,6 +78,8 @@ def check_named_codes(spec: JobSpec, bundle: Store, info: BundleInfo) -> None:
     """
     for name, code in named_codes(spec.recipe.draw).items():
         if isinstance(code, RowCode):
+            if has_map(info):
+                raise SpecError(f"draw.{name}.row", "an object with a base point, as this bundle has a map", code.row)
             rows = len(load_codes(bundle, info).codes_ND)
             if code.row >= rows:
                 raise SpecError(f"draw.{name}.row", f"0 .. {rows - 1}, a row of the bundle's training codes", code.row)
@@ -84,6 +91,7 @@ def check_named_codes(spec: JobSpec, bundle: Store, info: BundleInfo) -> None:
 class CodeResolver:
     """Resolves references to codes of one bundle, for a job with ``counts[c]`` images of class c.
 
+    If the bundle's distribution has a map, the base point takes the place of the code: the map carries it to the code.
     A code of at most 512 numbers becomes its numbers. A longer one becomes the row that the draft refers to, or else an
     object, which is added to ``objects`` by its digest.
     """
@@ -105,9 +113,12 @@ class CodeResolver:
 
     def _resolve_code(self, wanted: CodeReference, field: str) -> Any:
         code = self._read_code(wanted, field)
+        if self._has_map:  # draws act on base points; imported by name, as it imports torch
+            carry_back = import_module("generator.drafts.base_point").base_point
+            code = carry_back(code, self.bundle, self._only_label(), field=field)
         if len(code) <= MAX_INLINE_NUMBERS:
             return code
-        if wanted.reference is not None:
+        if wanted.reference is not None and not self._has_map:
             return {"row": wanted.reference}
         data = code_object_bytes(code)
         self.objects[digest_of(data)] = data
@@ -146,6 +157,18 @@ class CodeResolver:
             got = f"row {row}, which is of {short_repr(classes[label])}"
             hint = f"Give counts for {short_repr(classes[label])} alone, or the code itself."
             raise SpecError("draw.reference", f"an image of the class asked for ({short_repr(others[0])})", got, hint)
+
+    @property
+    def _has_map(self) -> bool:
+        return has_map(self.info)
+
+    def _only_label(self) -> int:
+        """The only class that images are asked of: the map carries each class in its own way."""
+        labels = [label for label, count in enumerate(self.counts) if count]
+        if len(labels) != 1:
+            expected = "counts for one class, as this bundle's map is another one for each class"
+            raise SpecError("draw", expected, f"counts for {len(labels)} classes")
+        return labels[0]
 
     @cached_property
     def _training_codes(self) -> Codes:
