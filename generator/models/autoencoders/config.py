@@ -156,9 +156,9 @@ class SpatialConfig(FrozenModel):
     family: Literal["spatial"] = "spatial"
     size: Annotated[int, Field(ge=MIN_SPATIAL_SIZE, le=MAX_SPATIAL_SIZE, strict=True)]
     channels: Literal[1, 3] = 3
-    code_channels: int = Field(default=16, ge=1, le=256, strict=True)
+    code_channels: int = Field(default=32, ge=1, le=256, strict=True)
     width: int = Field(default=64, ge=8, le=512, strict=True)
-    code_noise: float = Field(default=0.5, ge=0.0, le=4.0)
+    code_noise: float = Field(default=0.25, ge=0.0, le=4.0)
     equivariance: float = Field(default=0.5, ge=0.0, le=1.0)
     code_penalty: float = Field(default=1e-3, ge=0.0, le=100.0)
     averaging: float = Field(default=0.05, gt=0.0, le=0.5)
@@ -232,7 +232,7 @@ def code_shape(config: AutoencoderConfig) -> tuple[int, ...]:
 
 def _spatial_defaults(size: int) -> dict[str, Any]:
     """The number of code channels that gives at most 512 numbers up to 64 px, and 8 numbers a position beyond."""
-    return {"code_channels": 16 if size < 48 else 8}
+    return {"code_channels": 32 if size < 48 else 8}
 
 
 def parse_config(value: Any, *, field: str = "model", error: type[InputError] = SpecError) -> AutoencoderConfig:

@@ -16,7 +16,7 @@ from generator.sources import Source
 MIN_PHOTOGRAPHS = 10_000  # images; with fewer, a flow or codes of so many dimensions overfit
 _SIZE = 32  # pixels, at least
 _LATENT_DIM = 128
-_FEATURE_LOSS = 1000.0
+_FEATURE_LOSS, _SPATIAL_FEATURE_LOSS = 1000.0, 5000.0
 
 
 def recommended_model(source: Source, family: str = "vae", **options: Any) -> AutoencoderConfig:
@@ -31,7 +31,7 @@ def recommended_settings(source: Source, family: str = "vae", epochs: int | None
     classes or more. The pixel loss of ``spatial`` is ``mse``."""
     settings = default_settings(len(source), epochs)
     if family == "spatial":
-        feature_loss = _FEATURE_LOSS if len(source.class_names) > 1 else 0.0
+        feature_loss = _SPATIAL_FEATURE_LOSS if len(source.class_names) > 1 else 0.0
         return settings.model_copy(update={"reconstruction": "mse", "feature_loss": feature_loss})
     if family == "vae" and _is_photographic(source) and len(source.class_names) > 1:
         return settings.model_copy(update={"feature_loss": _FEATURE_LOSS})

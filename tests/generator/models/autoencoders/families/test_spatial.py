@@ -40,7 +40,7 @@ def train(config: SpatialConfig = CONFIG, settings: TrainSettings = SETTINGS, **
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "wanted"), [(32, 3, (16, 4, 4)), (40, 1, (16, 5, 5)), (64, 3, (8, 8, 8)), (128, 3, (8, 8, 8))]
+    ("size", "channels", "wanted"), [(32, 3, (32, 4, 4)), (40, 1, (32, 5, 5)), (64, 3, (8, 8, 8)), (128, 3, (8, 8, 8))]
 )
 def test_codes_are_grids_and_images_come_back_in_size(size: int, channels: int, wanted: tuple[int, ...]) -> None:
     config = default_config(size, channels, "spatial", width=8)
