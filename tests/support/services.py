@@ -15,6 +15,8 @@ from pydantic import SecretStr
 
 from generator.production.commit import BuildLocation, find_manifest
 from generator.store import open_store
+from tests.support.command_server import shared_fork_server
+from tests.support.forked_worker import ForkedWorker
 from tests.support.servers import RedisServer, S3Server
 from workers.client import Client
 from workers.embedded import WorkerProcess
@@ -59,7 +61,7 @@ class LiveService:
 
     def start_worker(self) -> WorkerProcess:
         log = self.home / f"worker-{len(self._workers)}.log"
-        self._workers.append(WorkerProcess(self.redis.url, self.settings, log))
+        self._workers.append(ForkedWorker(shared_fork_server(), self.redis.url, self.settings, log))
         return self._workers[-1]
 
     def kill_worker(self, worker: WorkerProcess) -> None:
