@@ -41,7 +41,7 @@ def expected(bundle: Path) -> ReferenceBuild:
 @pytest.fixture(scope="module")
 def shared_service(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyService]:
     bucket = s3_server.make_bucket(f"faults-{uuid.uuid4().hex}")
-    with FaultyService(tmp_path_factory.mktemp("faults"), s3_server, bucket) as service:
+    with FaultyService(tmp_path_factory.mktemp("faults"), s3_server, bucket, forked=True) as service:
         yield service
     assert service.watcher.left == []
 

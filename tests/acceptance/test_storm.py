@@ -15,7 +15,7 @@ from tests.faults.storm import StormSettings, StormTarget, run_storm
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import S3Server
 
-SHORT = StormSettings(shards=16, workers=2, pause=1.5, storm_seconds=20.0, limit_seconds=200.0)
+SHORT = StormSettings(shards=16, workers=2, pause=1.5, storm_seconds=20.0, limit_seconds=200.0, forked=True)
 
 
 @pytest.fixture(scope="module")

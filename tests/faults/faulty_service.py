@@ -15,6 +15,8 @@ from pydantic import SecretStr
 from tests.faults.process_reaper import ProcessReaper
 from tests.faults.s3_proxy import S3Proxy, no_faults
 from tests.faults.tcp_proxy import NO_FAULTS, TcpProxy
+from tests.support.fork_server import ForkServer
+from tests.support.forked_worker import ForkedWorker
 from tests.support.servers import RedisServer, S3Server
 from workers.client import Client
 from workers.embedded import WorkerProcess
@@ -40,10 +42,13 @@ class FaultyService:
 
     ``settings``, ``client`` and ``pool`` belong to the observer, who meets no faults; ``worker_settings`` are those of
     the workers. Bytes between a worker and S3 pass ``store_tcp_proxy``, then ``s3_proxy`` (which parses HTTP).
+    Workers are ``forked`` from a process that has imported torch, or start as fresh interpreters.
     """
 
-    def __init__(self, home: Path, s3: S3Server, bucket: str, *, seed: int = 0, **settings: Any) -> None:
-        self.home, self.bucket, self._s3, self._seed = home, bucket, s3, seed
+    def __init__(
+        self, home: Path, s3: S3Server, bucket: str, *, seed: int = 0, forked: bool = False, **settings: Any
+    ) -> None:
+        self.home, self.bucket, self._s3, self._seed, self._forked = home, bucket, s3, seed, forked
         self._options = FAST_SETTINGS | settings
         self.workers: list[WorkerProcess] = []
         self._started = 0
@@ -60,6 +65,9 @@ class FaultyService:
             self.settings = self._settings(self.redis.port, self._s3.port)
             self.worker_settings = self._settings(self.redis_proxy.port, self.store_tcp_proxy.port)
             self.client, self.pool = Client(self.settings), Pool(self.settings)
+            self._fork_server = ForkServer() if self._forked else None  # its children inherit the mark of ``watcher``
+            if self._fork_server is not None:
+                stack.callback(self._fork_server.stop)
             stack.callback(self._end_workers)
             self._stack = stack.pop_all()
         return self
@@ -77,7 +85,11 @@ class FaultyService:
         log = self.home / f"worker-{self._started}.log"
         self._started += 1
         changed = self.worker_settings.model_copy(update=settings)
-        worker = WorkerProcess(f"redis://127.0.0.1:{self.redis_proxy.port}/0", changed, log)
+        url = f"redis://127.0.0.1:{self.redis_proxy.port}/0"
+        if self._fork_server is None:
+            worker = WorkerProcess(url, changed, log)
+        else:
+            worker = ForkedWorker(self._fork_server, url, changed, log)
         self.workers.append(worker)
         return worker
 

@@ -71,6 +71,7 @@ class StormSettings:
     pause: float = 3.0  # mean seconds between two events if a worker starts within 6 s; longer on a slower machine
     storm_seconds: float = 900.0  # after that only the store continues to fail
     limit_seconds: float = 1500.0
+    forked: bool = False  # workers are forks of a process that has imported torch, instead of fresh interpreters
     attempts: int = 25  # of a shard, or of the commit: a storm has many more faults than a real cluster
 
 
@@ -98,6 +99,7 @@ def run_storm(seed: int, target: StormTarget, s3: S3Server, home: Path) -> dict[
         s3,
         bucket,
         seed=seed,
+        forked=options.forked,
         concurrency=options.concurrency,
         max_shard_attempts=options.attempts,
         s3_read_timeout=1.5,
