@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from tests.support.command_server import run_command
+from tests.support.command_server import run_command, shared_fork_server
+from tests.support.fork_server import ForkedCommand, ForkedProcess
 
 CLI = [sys.executable, "-c", "from workers.cli import main; main()"]
 LENIENT_GATES: dict[str, Any] = {
@@ -42,14 +43,17 @@ class CliSandbox:
             "LATENTMILL_RECONCILE_SECONDS": "0.5",
             "OMP_NUM_THREADS": "1",
         }
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes] | ForkedProcess] = []
 
-    def start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a command in the background, with a log named after it."""
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[bytes] | ForkedProcess:
+        """Start a command in the background, with a log named after it; a scheduler is forked, others are not."""
+        variables = self.environment | environment
+        process: subprocess.Popen[bytes] | ForkedProcess
         with (self.home / f"{words[0]}-{len(self.processes)}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*CLI, *words], cwd=self.home, env=self.environment | environment, stdout=log, stderr=log
-            )
+            if words[0] == "scheduler":
+                process = shared_fork_server().start(ForkedCommand("latentmill", words, self.home, variables), log, log)
+            else:
+                process = subprocess.Popen([*CLI, *words], cwd=self.home, env=variables, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
