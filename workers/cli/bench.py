@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0.0),
     help="Price of this machine per hour, for the cost of a million images.",
 )
+@click.option(
+    "--seconds",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.0),
+    help="Minimum time for which each stage is measured alone.",
+)
 @json_option
 def bench_command(
     bundle: str | None,
@@ -54,6 +61,7 @@ def bench_command(
     device: str,
     compiled: str,
     price_per_hour: float | None,
+    seconds: float,
     as_json: bool,
 ) -> None:
     """Measure how fast this machine makes images with BUNDLE (by default, with a random network of typical size).
@@ -88,7 +96,13 @@ def bench_command(
         )
         compiling = CompileOptions(compiled, settings.compile_cache)  # type: ignore[arg-type]
         profiled = profile(
-            recipe, loaded, Path(scratch), device=device, compiling=compiling, price_per_hour=price_per_hour
+            recipe,
+            loaded,
+            Path(scratch),
+            device=device,
+            compiling=compiling,
+            price_per_hour=price_per_hour,
+            stage_seconds=seconds,
         )
     if as_json:
         click.echo(json.dumps(profiled.model_dump(mode="json"), indent=2))

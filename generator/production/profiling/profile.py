@@ -27,8 +27,6 @@ from generator.spec.canonical import FrozenModel
 from generator.spec.plan import Plan
 from generator.spec.recipe import Execution, JobSpec, Order, Recipe
 
-_MIN_SECONDS = 1.0  # minimum measuring time of a stage
-
 
 class Profile(FrozenModel):
     """Measurements of one machine. Rates are images per second. ``alone``: processor seconds per image of each stage,
@@ -62,21 +60,25 @@ def profile(
     device: str = "auto",
     compiling: CompileOptions | None = None,
     price_per_hour: float | None = None,
+    stage_seconds: float = 1.0,
 ) -> Profile:
-    """Measure ``recipe`` on this machine; shards are written below ``scratch``. Raises the errors of ``build``."""
+    """Measure ``recipe`` on this machine, each stage for at least ``stage_seconds`` seconds.
+
+    Shards are written below ``scratch``. Raises the errors of ``build``.
+    """
     spec = JobSpec(recipe=recipe, order=Order(destination=str(scratch / "whole"), name="bench"))
     location, compiling = locate_build(spec), compiling or CompileOptions()
     decoder = open_decoder(location, bundle, device, compiling)
     maker, cores = open_shard_maker(location, bundle, decoder), usable_cores()
-    alone = _measure_stages(maker, str(scratch / "alone"))
+    alone = _measure_stages(maker, str(scratch / "alone"), stage_seconds)
     begin_build(location)
     fix_environment(location, maker.environment)
     with decoder.lanes() as (lanes, enter):
-        before = _measure_decode_rate(maker, lanes, enter)
+        before = _measure_decode_rate(maker, lanes, enter, stage_seconds)
     times, rate, busy = _measure_build(maker, location)
     with decoder.lanes() as (lanes, enter):
         # Other processes can only slow decoding down, so the faster measurement counts.
-        decode_rate = max(before, _measure_decode_rate(maker, lanes, enter))
+        decode_rate = max(before, _measure_decode_rate(maker, lanes, enter, stage_seconds))
     limit = min(decode_rate, cores / sum(alone.values()))
     cuda = decoder.device.type == "cuda"
     feeding = decode_rate * (sum(alone.values()) - alone["decode"])
@@ -103,7 +105,7 @@ def profile(
     )
 
 
-def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
+def _measure_stages(maker: ShardMaker, destination: str, stage_seconds: float) -> dict[Stage, float]:
     """Processor seconds per image of each stage. On a GPU, decoding counts the processor time of the calling thread."""
     batcher, recipe = maker.batcher, maker.recipe
     shard = Plan(recipe).shard(0)
@@ -119,7 +121,7 @@ def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
     with maker.decoder.lanes() as (_, enter), ThreadPoolExecutor(1, initializer=enter) as lane:
 
         def cost(run: Callable[[], Any], images: int) -> float:
-            return lane.submit(_min_processor_seconds, run).result() / images
+            return lane.submit(_min_processor_seconds, run, stage_seconds).result() / images
 
         costs: dict[Stage, float] = {
             "latents": cost(lambda: batcher.sampler.draw(indices_B, attempts_B, labels_B), len(indices_B)),
@@ -130,7 +132,7 @@ def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
         }
     finished = maker.make(shard, "bench")
     clock, number = time.process_time(), 0
-    while number < 2 or time.process_time() - clock < _MIN_SECONDS / 4:
+    while number < 2 or time.process_time() - clock < stage_seconds / 4:
         order = Order(destination=f"{destination}-{number}", name="bench")
         publish_shard(locate_build(JobSpec(recipe=recipe, order=order)), finished)
         number += 1
@@ -138,9 +140,9 @@ def _measure_stages(maker: ShardMaker, destination: str) -> dict[Stage, float]:
     return costs
 
 
-def _min_processor_seconds(run: Callable[[], Any]) -> float:
-    """The minimum processor seconds of several runs: other processes can only add to them."""
-    costs, end = list[float](), time.perf_counter() + _MIN_SECONDS
+def _min_processor_seconds(run: Callable[[], Any], seconds: float) -> float:
+    """The minimum processor seconds of several runs, at least ``seconds``: other processes can only add to them."""
+    costs, end = list[float](), time.perf_counter() + seconds
     run()
     while len(costs) < 3 or time.perf_counter() < end:
         clock = time.process_time()
@@ -149,13 +151,13 @@ def _min_processor_seconds(run: Callable[[], Any]) -> float:
     return min(costs)
 
 
-def _measure_decode_rate(maker: ShardMaker, lanes: int, enter: Callable[[], None]) -> float:
+def _measure_decode_rate(maker: ShardMaker, lanes: int, enter: Callable[[], None], stage_seconds: float) -> float:
     """Images per second of the decoder alone, with all lanes."""
     z_BD = np.zeros((maker.recipe.batch, maker.decoder.dims), dtype=np.float32)
     with ThreadPoolExecutor(lanes, initializer=enter) as pool:
         list(pool.map(maker.decoder.decode, [z_BD] * lanes))
         clock, batches = time.perf_counter(), 0
-        while batches < 2 * lanes or time.perf_counter() - clock < 2 * _MIN_SECONDS:
+        while batches < 2 * lanes or time.perf_counter() - clock < 2 * stage_seconds:
             list(pool.map(maker.decoder.decode, [z_BD] * lanes * 2))
             batches += 2 * lanes
         return batches * maker.recipe.batch / (time.perf_counter() - clock)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from generator.models.bundle import Bundle, load_bundle
-from generator.production.profiling import profile as profile_module
 from generator.production.profiling.profile import profile
 from generator.production.profiling.random_bundle import random_bundle
 from generator.production.profiling.suggestion import suggest_worker
@@ -20,11 +19,6 @@ from workers.settings import Settings
 from workers.worker.tuning import tuned_settings
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_module, "_MIN_SECONDS", 0.02)
-
-
 def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
     fields = {"classes": bundle.info.classes, "counts": (40,) * len(bundle.info.classes), "shard_size": 50, "batch": 16}
     return Recipe.model_validate({"bundle": bundle.digest, **fields, **changes})
@@ -33,7 +27,7 @@ def recipe_for(bundle: Bundle, **changes: object) -> Recipe:
 def test_a_profile_adds_up(tmp_path: Path) -> None:
     bundle = load_bundle(open_store(str(screened_bundle(tmp_path / "bundle", size=16, channels=3))))
     recipe = recipe_for(bundle, label_floor=0.334)
-    found = profile(recipe, bundle, tmp_path, device="cpu", price_per_hour=3.6)
+    found = profile(recipe, bundle, tmp_path, device="cpu", price_per_hour=3.6, stage_seconds=0.02)
     assert set(found.alone) == {"latents", "decode", "screen", "encode", "write", "upload"}
     assert all(seconds > 0.0 for seconds in found.alone.values())
     assert found.limit == pytest.approx(min(found.decode_rate, found.cores / sum(found.alone.values())), rel=0.01)
@@ -46,7 +40,7 @@ def test_a_profile_adds_up(tmp_path: Path) -> None:
 
 def test_a_machine_can_be_measured_without_a_bundle(tmp_path: Path) -> None:
     bundle = random_bundle(tmp_path / "reference", 16)
-    found = profile(recipe_for(bundle, image={"format": "jpeg"}), bundle, tmp_path, device="cpu")
+    found = profile(recipe_for(bundle, image={"format": "jpeg"}), bundle, tmp_path, device="cpu", stage_seconds=0.02)
     assert found.image == "16 x 16 x 3, jpeg"
     assert found.cost_per_million is None
     assert random_bundle(tmp_path / "again", 16).digest == bundle.digest
