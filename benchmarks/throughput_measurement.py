@@ -69,12 +69,15 @@ def _layers(size: int) -> list[dict[str, Any]]:
     return [*layers, up | {"channels": 3, "weights": f"net.{len(maps) - 1}"}]
 
 
-def measure_profile(*, bundle: str, images: int, form: str, compiled: str, cache: str) -> dict[str, Any]:
+def measure_profile(
+    *, bundle: str, images: int, form: str, compiled: str, cache: str, seconds: float
+) -> dict[str, Any]:
     """The measurement of ``latentmill bench``."""
     loaded = load_bundle(open_store(bundle))
     recipe = _recipe(loaded, images, form, seed=0)
     with tempfile.TemporaryDirectory(prefix="latentmill-throughput-") as scratch:
-        costs_by_name = profile(recipe, loaded, Path(scratch), device="cpu", compiling=_compiling(compiled, cache))
+        compiling = _compiling(compiled, cache)
+        costs_by_name = profile(recipe, loaded, Path(scratch), device="cpu", compiling=compiling, stage_seconds=seconds)
     return costs_by_name.model_dump(mode="json")
 
 

@@ -34,8 +34,10 @@ class Protocol:
     peers_size: int = 64
     smallest: int = 8
     growth: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    growth_processes: int = 2
     scale: int = 1
     starts: int = 5
+    stage_seconds: float = 1.0  # minimum time of each measurement of a stage
     forms: tuple[str, ...] = ("jpeg", "png")
     ways: tuple[str, ...] = ("never", "always")  # settings of ``compile``
 
@@ -51,8 +53,10 @@ QUICK = replace(
     stored=(32,),
     peers_size=32,
     growth=(600, 1_200),
+    growth_processes=1,
     scale=50,
     starts=1,
+    stage_seconds=0.1,
     forms=("jpeg",),
     ways=("never",),
 )
@@ -114,6 +118,7 @@ def single_process(bench: ThroughputBench) -> Iterator[Row]:
                         form=form,
                         compiled=compiled,
                         cache=bench.cache,
+                        seconds=bench.protocol.stage_seconds,
                     )
                     yield {"round": round_number, "size": size, "form": form, **facts}
 
@@ -201,7 +206,8 @@ def growth(bench: ThroughputBench) -> Iterator[Row]:
     bundle = bench.bundle(bench.protocol.smallest)
     for images in bench.protocol.growth:
         home = bench.scratch / "growth"
-        with running_pool(home, concurrency=2, compiled="never", cache=bench.cache) as running:
+        processes = bench.protocol.growth_processes
+        with running_pool(home, concurrency=processes, compiled="never", cache=bench.cache) as running:
             running.run(bundle, "warm", 1000, shard_size=500)
             before = running.processor_seconds()
             seconds = running.run(bundle, "grown", images, shard_size=1000)
@@ -254,7 +260,7 @@ def encoders(bench: ThroughputBench) -> Iterator[Row]:
     """Microseconds per image on one thread, by format: this project's encoders, and those of the peers' environment."""
     for round_number in range(bench.protocol.rounds):
         for size in bench.protocol.sizes:
-            facts = bench.measure("encode", size=size, seconds=1.0)
+            facts = bench.measure("encode", size=size, seconds=bench.protocol.stage_seconds)
             if bench.peers is not None:
                 facts |= bench.measure_peer("encoders", 0, size)["microseconds"]
             yield {"round": round_number, "size": size, "microseconds": facts}
