@@ -55,7 +55,7 @@ def test_a_second_opinion_is_added(out: Path) -> None:
 
 def measure(out: Path, *arguments: str) -> str:
     """Run the benchmark into ``out``; what it prints of its progress."""
-    words = ["--quick", "--threads", "1", "--out", out, "--work", out / "work", *arguments]
+    words = ["--quick", "--threads", "1", "--judge-steps", "150", "--out", out, "--work", out / "work", *arguments]
     done = run_script(ROOT / "benchmarks/budget.py", *words)
     assert done.returncode == 0, done.stderr
     return done.stderr
