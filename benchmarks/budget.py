@@ -8,11 +8,12 @@ used for nothing else.
 
     python benchmarks/budget.py                      CIFAR-10, 4 to 64 epochs: hours; continues where it stopped
     python benchmarks/budget.py --latent-dim 128 --sampler flow --feature-loss 1000 --epochs 16  another model
+    python benchmarks/budget.py --model spatial --budget 20m 2h --classifiers 3    by time: `train --budget`
     python benchmarks/budget.py --quick              the bundled digits, a few epochs: a minute; a smoke test
 
-Writes one row per (epochs, seed, model) to ``<out>/budget.jsonl``, and a table of all rows to ``<out>/budget.md``,
-between two marks. Times are processor seconds, of all threads. With ``--residual``, also trains a network of another
-kind on real and synthetic images (``residual_network.py``); existing rows are extended.
+Writes one row per (epochs or budget, seed, model) to ``<out>/budget.jsonl``, and a table of all rows to
+``<out>/budget.md``, between two marks. Times are processor seconds, of all threads. With ``--residual``, also trains a
+network of another kind on real and synthetic images (``residual_network.py``); existing rows are extended.
 """
 
 from __future__ import annotations
@@ -43,19 +44,20 @@ from generator.models.autoencoders.settings import default_settings
 from generator.models.bundle import Bundle, load_bundle, load_encoder_weights
 from generator.models.features.classifier import LabelledImages
 from generator.models.features.config import Budget
-from generator.models.latents.config import FlowSettings, MixtureSettings
-from generator.models.learning import train_bundle
-from generator.models.screening.config import default_judge
+from generator.models.latents.config import FlowSettings, MixtureSettings, TransportSettings
+from generator.models.learning import plan_training, recommended_settings, train_bundle
+from generator.models.screening.config import JudgeSettings, default_judge
 from generator.production.commit import locate_build
 from generator.production.mill import build
 from generator.sources import Source, load_source, split
 from generator.sources.base import make_source
 from generator.spec.canonical import digest_of
 from generator.store import open_store
+from workers.cli.duration import Duration
 
 ARMS = ("real", "reconstructions", "unscreened", "synthetic", "soft labels")
 _TINY_FLOOR = 0.001  # a label_floor that refuses almost nothing; the judge still evaluates every sample
-_SAMPLERS = {"mixture": MixtureSettings(), "flow": FlowSettings()}
+_SAMPLERS = {"mixture": MixtureSettings(), "flow": FlowSettings(), "transport": TransportSettings()}
 
 
 def main() -> int:
@@ -66,19 +68,19 @@ def main() -> int:
     log = args.out / "budget.jsonl"
     try:
         source, test = _data(args)
-        for epochs in args.epochs:
+        for length in args.budget or args.epochs:
             for seed in range(args.seeds):
-                cell = {"epochs": epochs, "seed": seed, "model": _model(source, args)}
+                cell = {"budget" if args.budget else "epochs": length, "seed": seed, "model": _model(source, args)}
                 row = next((row for row in _rows(log) if cell.items() <= row.items()), None)
-                print(f"{epochs} epochs, seed {seed}, {cell['model']}", file=sys.stderr, flush=True)
+                print(_title(cell), file=sys.stderr, flush=True)
                 if row is None:
-                    row = cell | _measure(source, test, epochs, seed, args)
+                    row = cell | _measure(source, test, length, seed, args)
                     _write_row(log, cell, row)
                 if args.residual and "residual" not in row:
                     _write_row(
                         log,
                         cell,
-                        row | {"residual": _residual_accuracies(source, test, epochs, seed, args, _rows(log))},
+                        row | {"residual": _residual_accuracies(source, test, length, seed, args, _rows(log))},
                     )
     except LatentmillError as error:
         print(error, file=sys.stderr)
@@ -96,7 +98,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--real", default=str(data / "cifar10-train.parquet"), help="real training images")
     parser.add_argument("--test", default=str(data / "cifar10-test.parquet"), help="real test images")
     parser.add_argument("--epochs", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--budget", nargs="+", metavar="DURATION", help="times, such as 20m, instead of epochs")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--classifiers", type=int, default=1, help="networks trained on each arm, with other seeds")
     parser.add_argument("--count", type=int, default=60_000, help="synthetic images")
     parser.add_argument("--steps", type=int, default=1400, help="training steps of the small network")
     parser.add_argument("--model", default="vae")
@@ -138,6 +142,11 @@ def _write_row(log: Path, cell: dict[str, Any], row: dict[str, Any]) -> None:
     new_log.replace(log)
 
 
+def _title(cell: dict[str, Any]) -> str:
+    length = cell.get("budget") or f"{cell['epochs']} epochs"
+    return f"{length}, seed {cell['seed']}, {cell['model']}"
+
+
 def _config(source: Source, args: argparse.Namespace) -> AutoencoderConfig:
     options = {"width": args.width, "latent_dim": args.latent_dim, "beta": args.beta}
     given = {name: value for name, value in options.items() if value is not None}
@@ -145,6 +154,8 @@ def _config(source: Source, args: argparse.Namespace) -> AutoencoderConfig:
 
 
 def _model(source: Source, args: argparse.Namespace) -> str:
+    if args.budget:
+        return f"{args.model}, by budget"
     config = _config(source, args)
     judges = f"{args.judges} judge{'s' * (args.judges > 1)} of {args.judge_steps} steps"
     extra = [f"{name} {value:g}" for name, value in (("width", args.width), ("beta", args.beta)) if value is not None]
@@ -152,9 +163,11 @@ def _model(source: Source, args: argparse.Namespace) -> str:
     return ", ".join([config.family, f"{config.latent_dim} dimensions", *extra, args.sampler, judges])
 
 
-def _measure(source: Source, test: LabelledImages, epochs: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    path = _bundle_path(source, epochs, seed, args)
-    seconds = _train(source, epochs, seed, args, path)
+def _measure(
+    source: Source, test: LabelledImages, length: int | str, seed: int, args: argparse.Namespace
+) -> dict[str, Any]:
+    path = _bundle_path(source, length, seed, args)
+    seconds = _train(source, length, seed, args, path)
     bundle = load_bundle(open_store(str(path)))
     arms = {
         "real": LabelledImages(source.images_NHWC, source.labels_N),
@@ -168,28 +181,33 @@ def _measure(source: Source, test: LabelledImages, epochs: int, seed: int, args:
         test,
         classes=len(source.class_names),
         budget=Budget(steps=args.steps, augmentation=Augmentation(shift=source.size // 16)),
-        seeds=1,
+        seeds=args.classifiers,
         on_run=lambda arm, _, right, __: print(f"    {arm}: {right:.4f}", file=sys.stderr, flush=True),
     )
     error = arms["reconstructions"].images_NHWC.astype(np.float32) - _trained_on(source, bundle, seed).images_NHWC
     return {
-        "train_seconds": seconds,
+        **seconds,
         "holdout_loss": min(record.holdout_loss for record in bundle.info.training.history),
         "reconstruction_mse": float(np.mean(error**2)) / 255.0**2,
         "accuracy": {name: arm.mean for name, arm in found.arms.items()},
     }
 
 
-def _bundle_path(source: Source, epochs: int, seed: int, args: argparse.Namespace) -> Path:
-    location: Path = args.work / f"{digest_of(_model(source, args).encode())[7:15]}-{epochs}-{seed}.bundle"
+def _bundle_path(source: Source, length: int | str, seed: int, args: argparse.Namespace) -> Path:
+    location: Path = args.work / f"{digest_of(_model(source, args).encode())[7:15]}-{length}-{seed}.bundle"
     return location
 
 
 def _residual_accuracies(
-    source: Source, test: LabelledImages, epochs: int, seed: int, args: argparse.Namespace, rows: list[dict[str, Any]]
+    source: Source,
+    test: LabelledImages,
+    length: int | str,
+    seed: int,
+    args: argparse.Namespace,
+    rows: list[dict[str, Any]],
 ) -> dict[str, float]:
     """Accuracy of a residual network trained on real images (from another row, if known) and on synthetic ones."""
-    arms = {"synthetic": _generate(_bundle_path(source, epochs, seed, args), seed, args)}
+    arms = {"synthetic": _generate(_bundle_path(source, length, seed, args), seed, args)}
     known = [row["residual"]["real"] for row in rows if row["seed"] == seed and "residual" in row]
     if not known:
         arms["real"] = LabelledImages(source.images_NHWC, source.labels_N)
@@ -198,19 +216,41 @@ def _residual_accuracies(
     return {"real": known[0]} | found if known else found
 
 
-def _train(source: Source, epochs: int, seed: int, args: argparse.Namespace, path: Path) -> float:
-    """Train, fit and save the bundle at ``path`` if missing; returns the processor seconds that it took."""
-    timing = path.with_suffix(".seconds")
+def _train(source: Source, length: int | str, seed: int, args: argparse.Namespace, path: Path) -> dict[str, float]:
+    """Train, fit and save the bundle at ``path`` if missing; returns the seconds that it took."""
+    timing = path.with_suffix(".json")
     if not path.exists():
-        start = time.process_time()
-        changes = {"seed": seed, "feature_loss": args.feature_loss}
-        settings = default_settings(len(source), epochs).model_copy(update=changes)
-        judge = default_judge(source.size)
-        budget = judge.budget.model_copy(update={"steps": args.judge_steps})
-        judge = judge.model_copy(update={"members": args.judges, "budget": budget})
-        train_bundle(source, _config(source, args), settings, path, sampler=_SAMPLERS[args.sampler], judge=judge)
-        timing.write_text(f"{time.process_time() - start:.1f}")
-    return float(timing.read_text())
+        clock, processor = time.perf_counter(), time.process_time()
+        if isinstance(length, str):
+            _train_by_budget(source, Duration().convert(length, None, None), seed, args, path)
+        else:
+            _train_by_epochs(source, length, seed, args, path)
+        found = {"train_seconds": time.process_time() - processor, "wall_seconds": time.perf_counter() - clock}
+        timing.write_text(json.dumps({name: round(seconds, 1) for name, seconds in found.items()}))
+    seconds: dict[str, float] = json.loads(timing.read_text())
+    return seconds
+
+
+def _train_by_epochs(source: Source, epochs: int, seed: int, args: argparse.Namespace, path: Path) -> None:
+    changes = {"seed": seed, "feature_loss": args.feature_loss}
+    changes |= {"reconstruction": "mse"} if args.model == "spatial" else {}
+    settings = default_settings(len(source), epochs).model_copy(update=changes)
+    sampler = _SAMPLERS[args.sampler]
+    train_bundle(source, _config(source, args), settings, path, sampler=sampler, judge=_judge(source, args))
+
+
+def _train_by_budget(source: Source, seconds: float, seed: int, args: argparse.Namespace, path: Path) -> None:
+    """What ``latentmill train --budget`` does."""
+    settings = recommended_settings(source, args.model).model_copy(update={"seed": seed})
+    plan = plan_training(source, seconds, family=args.model, settings=settings, judge=_judge(source, args))
+    print(f"    {plan.describe()}", file=sys.stderr, flush=True)
+    train_bundle(source, plan.config, plan.settings, path, sampler=plan.sampler, judge=plan.judge)
+
+
+def _judge(source: Source, args: argparse.Namespace) -> JudgeSettings:
+    judge = default_judge(source.size)
+    budget = judge.budget.model_copy(update={"steps": args.judge_steps})
+    return judge.model_copy(update={"members": args.judges, "budget": budget})
 
 
 def _trained_on(source: Source, bundle: Bundle, seed: int) -> LabelledImages:
@@ -246,20 +286,27 @@ def _generate(path: Path, seed: int, args: argparse.Namespace, **floors: float |
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        f"| model | epochs | seeds | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} | synthetic / real |"
-        " residual network: real | synthetic |",
+        f"| model | epochs or budget | seeds | training, CPU s | reconstruction MSE | {' | '.join(ARMS)} |"
+        " synthetic / real | residual network: real | synthetic |",
         f"|{'---|' * (8 + len(ARMS))}",
     ]
-    for model, epochs in sorted({(row["model"], row["epochs"]) for row in rows}):
-        group = [row for row in rows if (row["model"], row["epochs"]) == (model, epochs)]
+    for model, length in sorted(
+        {(row["model"], _length(row)) for row in rows}, key=lambda each: (each[0], str(each[1]).zfill(8))
+    ):
+        group = [row for row in rows if (row["model"], _length(row)) == (model, length)]
         arms = [_spread_text([row["accuracy"][arm] for row in group]) for arm in ARMS]
         ratio = _spread_text([row["accuracy"]["synthetic"] / row["accuracy"]["real"] for row in group])
         cost, error = (mean(row[name] for row in group) for name in ("train_seconds", "reconstruction_mse"))
         residuals = [row["residual"] for row in group if "residual" in row]
         second = [_spread_text([each[arm] for each in residuals]) for arm in ("real", "synthetic")]
-        cells = [model, epochs, len(group), f"{cost:.0f}", f"{error:.4f}", *arms, ratio, *second]
+        cells = [model, length, len(group), f"{cost:.0f}", f"{error:.4f}", *arms, ratio, *second]
         lines.append("".join(f"| {cell} " for cell in cells) + "|")
     return "\n".join(lines) + "\n"
+
+
+def _length(row: dict[str, Any]) -> int | str:
+    length: int | str = row.get("budget") or row["epochs"]
+    return length
 
 
 def _spread_text(values: list[float]) -> str:
