@@ -326,7 +326,9 @@ def test_refused_samples_fill_the_batches_that_follow(
     recipe = screened(screening_bundle, counts=(100, 100, 100), shard_size=300)
     maker, sizes = maker_for(screening_bundle, recipe), list[int]()
     decode = maker.decoder.decode
-    monkeypatch.setattr(maker.decoder, "decode", lambda z_BD: sizes.append(len(z_BD)) or decode(z_BD))
+    monkeypatch.setattr(
+        maker.decoder, "decode", lambda z_BD, labels_B: sizes.append(len(z_BD)) or decode(z_BD, labels_B)
+    )
     made = maker.make(Plan(recipe).shard(0), "laws")
     full = (300 + made.receipt.refused) // recipe.batch
     assert sum(sizes) == 300 + made.receipt.refused

@@ -86,10 +86,10 @@ def test_a_batch_that_fails_stops_the_pipeline_and_its_threads(bundle: Bundle) -
     maker = maker_for(bundle, recipe, 3)
     decode, count = maker.decoder.decode, iter(range(100))
 
-    def failing(z_BD: np.ndarray) -> np.ndarray:
+    def failing(z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         if next(count) == 6:
             raise InvalidOutput("decoder", "finite pixel values", "NaN or infinity")
-        return decode(z_BD)
+        return decode(z_BD, labels_B)
 
     maker.decoder.decode = failing  # type: ignore[method-assign]
     with pytest.raises(InvalidOutput):
