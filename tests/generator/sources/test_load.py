@@ -53,7 +53,7 @@ def test_a_source_names_itself_without_its_path(tmp_path: Path, monkeypatch: pyt
     ("options", "field"),
     [
         ({"size": 7}, "size"),
-        ({"size": 129}, "size"),
+        ({"size": 513}, "size"),
         ({"size": 0}, "size"),
         ({"channels": 2}, "channels"),
         ({"channels": 4}, "channels"),

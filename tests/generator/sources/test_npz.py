@@ -110,7 +110,7 @@ BAD = {
     "flat": ({"images": np.zeros((4, 81), np.uint8)}, "made.npz:images", "4 x 81"),
     "non-square": ({"images": np.zeros((4, 9, 10), np.uint8)}, "made.npz:images", "10x9"),
     "too small": ({"images": np.zeros((4, 7, 7), np.uint8)}, "made.npz:images", "7x7"),
-    "too large": ({"images": np.zeros((4, 129, 129), np.uint8)}, "made.npz:images", "129x129"),
+    "too large": ({"images": np.zeros((4, 513, 513), np.uint8)}, "made.npz:images", "513x513"),
     "one image": ({"images": GREY[:1]}, "made.npz:images", "1"),
     "none": ({"images": GREY[:0]}, "made.npz:images", "0"),
     "no pixels": ({"images": np.zeros((4, 0, 0), np.uint8)}, "made.npz:images", "0x0"),
