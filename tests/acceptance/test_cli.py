@@ -152,7 +152,9 @@ def test_bad_input_is_named_and_ends_with_2(cli: Cli, words: list[str], field: s
 
 def test_a_spec_with_a_typo_names_it_in_words(cli: Cli) -> None:
     result = cli.run("generate", cli.spec(cuont=5), code=2).stderr
-    assert result.startswith("error: cuont: expected one of the known fields (recipe_version, bundle, destination, name")
+    assert result.startswith(
+        "error: cuont: expected one of the known fields (recipe_version, bundle, destination, name"
+    )
     assert not (cli.home / "out").exists()
 
 
