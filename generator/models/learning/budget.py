@@ -36,6 +36,7 @@ from generator.sources import Source
 _WIDTHS, _MAP_WIDTHS = (128, 96, 64, 48, 32), (1024, 768, 512, 256)  # the largest that gets enough epochs is taken
 _MIN_EPOCHS, _MIN_MAP_EPOCHS = 4, 20  # below, a smaller network learns more
 _MAX_EPOCHS, _MAX_MAP_EPOCHS = 400, 400
+_MIN_STEPS, _MIN_BATCH = 3000, 16  # of the autoencoder: more steps of smaller batches where there is little time
 _CLASSIFIER_SHARE, _MIN_CLASSIFIER_STEPS = 0.1, 50  # of the judge, and of the classifier for the feature loss
 _AUTOENCODER_SHARE, _FIT_SHARE = 0.55, 0.35  # of the time that judge and feature network leave; the rest is reserve
 _ROUNDS = 3  # timed steps of a calibration; the fastest counts
@@ -59,7 +60,8 @@ class TrainingPlan:
             fitted += f" of width {self.sampler.map.width}, {self.sampler.epochs} epochs"
         width = getattr(self.config, "width", None)
         model = self.config.family + (f" of width {width}" if width else "")
-        return f"{model}, {self.config.latent_dim} numbers a code, {self.settings.epochs} epochs; {fitted}; {stages}"
+        epochs = f"{self.settings.epochs} epochs in batches of {self.settings.batch}"
+        return f"{model}, {self.config.latent_dim} numbers a code, {epochs}; {fitted}; {stages}"
 
 
 def plan_training(
@@ -88,11 +90,17 @@ def plan_training(
         )
     sampler, fitting = _choose_sampler(source, config, images, _FIT_SHARE * left, device)
     stages = {"autoencoder": spent, "latent distribution": fitting, "judge and features": classifiers}
-    return TrainingPlan(config, settings.model_copy(update=_epochs(settings, epochs)), sampler, judge, stages)
+    return TrainingPlan(config, _with_epochs(settings, epochs, images), sampler, judge, stages)
 
 
-def _epochs(settings: TrainSettings, epochs: int) -> dict[str, int]:
-    return {"epochs": epochs, "patience": max(settings.patience, epochs // 5)}
+def _with_epochs(settings: TrainSettings, epochs: int, images: int) -> TrainSettings:
+    """``settings`` for so many epochs; the batch is halved until there are enough steps, or it is small."""
+    batch = settings.batch
+    while batch > _MIN_BATCH and epochs * images // batch < _MIN_STEPS:
+        batch //= 2
+    return settings.model_copy(
+        update={"epochs": epochs, "patience": max(settings.patience, epochs // 5), "batch": batch}
+    )
 
 
 def _choose_classifiers(
@@ -134,7 +142,8 @@ def _choose_model(
         config = recommended_model(source, family, **options, **({} if width is None else {"width": width}))
         epoch = images * _autoencoder_seconds(config, settings, source, device)
         epochs = min(_MAX_EPOCHS, floor(seconds / epoch))
-        if epochs >= _MIN_EPOCHS or width == widths[-1]:
+        is_enough = epochs >= _MIN_EPOCHS and epochs * images // _MIN_BATCH >= _MIN_STEPS // 2
+        if is_enough or width == widths[-1]:
             return config, epochs, max(1, epochs) * epoch
     raise AssertionError("there is a width")
 
