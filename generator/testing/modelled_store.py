@@ -108,7 +108,7 @@ class ModelledStore:
         if may_be_old and found == old and (info is None) == (held is None):
             return "old"
         if held == new and not may_be_new:
-            raise Violation(f"{job.operation}({job.key!r}) over an object has overwritten it")
+            raise Violation(f"{job.operation}({job.key!r}) over an object has overwritten it, expected a refusal")
         raise Violation(_torn_text(job, old, info, held))
 
     def _get_or_none(self, key: str) -> bytes | None:

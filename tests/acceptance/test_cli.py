@@ -136,6 +136,8 @@ def test_train_makes_a_bundle_that_generates(cli: Cli) -> None:
         (["train", "nowhere", "--out", "b"], "nowhere"),
         (["train", "digits", "--out", "tiny.bundle"], "out"),
         (["train", "digits", "--out", "b", "--size", "7"], "size"),
+        (["train", "digits", "--out", "b", "--size", "129"], "size"),
+        (["train", "digits", "--out", "b", "--size", "68", "--model", "spatial"], "size"),
         (["train", "digits", "--out", "b", "--epochs", "0"], "train.epochs"),
         (["train", "digits", "--out", "b", "--device", "cuda:9"], "device"),
         (["train", "digits", "--out", "b", "--augment-shift", "99"], "train.augmentation.shift"),

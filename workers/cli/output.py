@@ -66,8 +66,8 @@ def progress_bar(
     )
 
     console = Console(stderr=True)
-    if not quiet and not console.is_terminal:
-        yield _progress_lines(label, total, unit)
+    if not console.is_terminal:
+        yield progress_lines(label, total, unit=unit, quiet=quiet)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -76,14 +76,14 @@ def progress_bar(
         yield lambda done: progress.update(task, completed=done)
 
 
-def _progress_lines(label: str, total: int | None, unit: str) -> Step:
-    """Writes the amount done to standard error, at most every ``_LINE_SECONDS``."""
+def progress_lines(label: str, total: int | None, *, unit: str, quiet: bool) -> Step:
+    """A function of the amount done that writes it to standard error, at most every half minute, unless ``quiet``."""
     started = printed = time.monotonic()
 
     def advance(done: int) -> None:
         nonlocal printed
         now = time.monotonic()
-        if now - printed < _LINE_SECONDS:
+        if quiet or now - printed < _LINE_SECONDS:
             return
         printed, elapsed = now, now - started
         amount = f"{done:,} {unit}" if total is None else f"{done:,} of {total:,} {unit}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from workers.cli.duration import Duration
-from workers.cli.output import json_option, progress_bar, show
+from workers.cli.output import json_option, progress_bar, progress_lines, show
 
 if TYPE_CHECKING:
     from generator.models.autoencoders.config import AutoencoderConfig
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from generator.sources import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
-_LINE_SECONDS = 30.0  # between lines about the fit
 _FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized", "spatial")
 _SAMPLERS = ("gaussian", "mixture", "flow", "polar", "transport")
 _MODEL_OPTIONS = {
@@ -199,6 +197,7 @@ def train_command(
 
     A stopped training continues from its checkpoint when the same command is run again.
     """
+    from generator.models.autoencoders.config import check_model_size
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.bundle.save import check_new_directory
     from generator.models.learning import plan_training, recommended_model, recommended_sampler, recommended_settings
@@ -217,6 +216,8 @@ def train_command(
     judge_settings = partial(_judge_settings, judges, judge_width, judge_steps)
     judge_settings(32)  # like the settings, checked before anything is read
     parse_settings(options)
+    if size is not None:
+        check_model_size(model, size)
     with progress_bar("reading", None, quiet=as_json) as bar:
         images = load_source(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
@@ -275,16 +276,11 @@ def _train(
     *,
     quiet: bool,
 ) -> TrainResult:
+    from generator.models.latents.config import TransportSettings
     from generator.models.learning import train_bundle
 
-    told = time.monotonic()
-
-    def fitting(done: int, epochs: int) -> None:
-        nonlocal told
-        if not quiet and epochs > 1 and (done == epochs or time.monotonic() - told > _LINE_SECONDS):
-            told = time.monotonic()
-            click.echo(f"fitting the latent distribution: {done} of {epochs} epochs", err=True)
-
+    fit_epochs = sampler.epochs if isinstance(sampler, TransportSettings) else None
+    fitted = progress_lines("fitting the latent distribution", fit_epochs, unit="epochs", quiet=quiet)
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:
         result = train_bundle(
@@ -295,7 +291,7 @@ def _train(
             sampler=sampler,
             judge=judge,
             on_step=_progress_callback(bar, quiet=quiet),
-            on_fit=fitting,
+            on_fit=lambda done, _: fitted(done),
         )
         bar(steps)
     return result

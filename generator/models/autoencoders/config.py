@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from generator.errors import InputError, SpecError
 from generator.models.autoencoders.imported.layers import LayersConfig
@@ -164,11 +164,16 @@ class SpatialConfig(FrozenModel):
     averaging: float = Field(default=0.05, gt=0.0, le=0.5)
     feature_steps: int = Field(default=600, ge=1, le=1_000_000, strict=True)
 
+    @field_validator("size")
+    @classmethod
+    def _check_multiple(cls, size: int) -> int:
+        multiple = 2 * _spatial_patch(size)
+        if size % multiple:
+            raise ValueError(f"a multiple of {multiple}, not {size}")
+        return size
+
     @model_validator(mode="after")
-    def _check_grid(self) -> SpatialConfig:
-        multiple = 2 * self.patch
-        if self.size % multiple:
-            raise ValueError(f"a size that is a multiple of {multiple}, not {self.size}")
+    def _check_code_size(self) -> SpatialConfig:
         if self.latent_dim > MAX_LATENT_DIM:
             raise ValueError(f"a code of at most {MAX_LATENT_DIM} numbers, not {self.latent_dim}")
         return self
@@ -176,7 +181,7 @@ class SpatialConfig(FrozenModel):
     @property
     def patch(self) -> int:
         """Side of the patches of pixels that the networks work on."""
-        return 4 if self.size < _LARGE else 8
+        return _spatial_patch(self.size)
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
@@ -225,9 +230,18 @@ def default_config(size: int, channels: int, family: str = "vae", **options: Any
     return parse_config(shape | options)
 
 
+def check_model_size(family: str, size: int) -> None:
+    """Raise ``SpecError`` unless models of ``family`` exist for images of ``size`` pixels."""
+    parse_config({"family": family, "size": size} | ({} if family == "spatial" else {"latent_dim": 1}), field="")
+
+
 def code_shape(config: AutoencoderConfig) -> tuple[int, ...]:
     """The shape of a code: (D), or (C, h, w)."""
     return config.code_shape if isinstance(config, SpatialConfig) else (config.latent_dim,)
+
+
+def _spatial_patch(size: int) -> int:
+    return 4 if size < _LARGE else 8
 
 
 def _spatial_defaults(size: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ is that of its base point. Without a map the base points are the codes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, final
 
@@ -37,7 +38,7 @@ class TransportConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _check_base(self) -> TransportConfig:
-        if np.prod(self.base.sides) != self.dims or self.base.factors not in (1, self.label_count):
+        if math.prod(self.base.sides) != self.dims or self.base.factors not in (1, self.label_count):
             raise ValueError(f"a base of {self.dims} dimensions with 1 or {self.label_count} factors")
         return self
 

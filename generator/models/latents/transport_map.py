@@ -70,6 +70,8 @@ class TransportMap(nn.Module):
 class VelocityNetwork(nn.Module):
     """(x_BD standardised, modulation_BE) -> the velocity that is added to the linear one, x's unit a unit of time."""
 
+    class_table_CE: Tensor | None
+
     def __init__(self, config: MapSettings, dims: int, classes: int) -> None:
         super().__init__()
         width = config.width
@@ -83,6 +85,7 @@ class VelocityNetwork(nn.Module):
         self.time_out = nn.Linear(CONDITION, modulations)
         self.label = nn.Embedding(classes, CONDITION)
         self.label_out = nn.Linear(CONDITION, modulations, bias=False)
+        self.register_buffer("class_table_CE", None, persistent=False)
         for layer in (self.head, self.time_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -104,8 +107,17 @@ class VelocityNetwork(nn.Module):
 
     def class_modulation(self, labels_B: Tensor) -> Tensor:
         """modulation_BE of labels: rows of a table with one row a class."""
-        table_CE: Tensor = self.label_out(self.label.weight)
+        table_CE: Tensor = self._class_table() if self.class_table_CE is None else self.class_table_CE
         return table_CE[labels_B]
+
+    @torch.no_grad()
+    def keep_class_table(self) -> None:
+        """Compute the table of ``class_modulation`` once, for weights that no longer change."""
+        self.class_table_CE = self._class_table()
+
+    def _class_table(self) -> Tensor:
+        table_CE: Tensor = self.label_out(self.label.weight)
+        return table_CE
 
 
 @final
@@ -136,6 +148,7 @@ def new_map(distribution: LatentDistribution) -> TransportMap | None:
         return None
     network = TransportMap(distribution.map_settings, distribution.base.mean_CD, distribution.base.scale())
     network.load_state_dict({name: torch.from_numpy(weight) for name, weight in distribution.map_weights.items()})
+    network.network.keep_class_table()
     return network.eval().requires_grad_(False)
 
 

@@ -10,9 +10,9 @@ Columns: ``index`` int64, ``attempt`` int32, ``key`` string, ``label`` int32 (nu
 - in builds of version 1 recipes: ``latent`` fixed-size list of float32: the exact input of the decoder.
 - in builds of version 2 recipes: ``offset`` and ``size`` int64: the bytes ``offset .. offset + size - 1`` of the
   shard's archive are the image file; ``map_x`` and ``map_y`` float32: the latent point on the bundle's fixed map (null
-  if the bundle has none); and, if the recipe's ``latents`` asks for it, ``latent`` fixed-size list: of float32 for
-  codes of at most 512 numbers, else of float16, where numbers outside its range become the nearest one inside
-  (-65504 or 65504).
+  if the bundle has none; with a ``transport`` it is the base point); and, if the recipe's ``latents`` asks for it,
+  ``latent`` fixed-size list: of float32 for codes of at most 512 numbers, else of float16, where numbers outside its
+  range become the nearest one inside (-65504 or 65504).
 
 ``latent`` is for looking only: ``read_rows`` leaves it out, and replay computes the point anew.
 """
