@@ -14,6 +14,7 @@ from pydantic import Field, StrictInt, field_validator
 
 from generator.drafts.references import CodeResolver, DrawDraft
 from generator.errors import BundleError, SpecError
+from generator.models.autoencoders.config import limit_batch
 from generator.models.bundle import COPY_INDEX_FILE, JUDGE_FILE, BundleInfo, bundle_store, read_info
 from generator.spec.canonical import FrozenModel, short_repr, validate
 from generator.spec.recipe import (
@@ -55,8 +56,8 @@ class JobDraft(FrozenModel):
     and ``novelty_floor``: ``auto`` means 0.5 and 0.001 if the bundle has a judge or a copy index, respectively; it
     means none if the bundle lacks it, or if more than half of the bundle's samples would be refused; ``label_floor``
     is decided class by class. ``label_floors``: floors of some classes, by name, in place of ``label_floor``; ``None``
-    for none. ``recipe_version``: 1 to go on with a build that an earlier release began, or to make one again byte for
-    byte.
+    for none. ``batch``: by default less than 250 for an imported decoder whose values are large. ``recipe_version``: 1
+    to go on with a build that an earlier release began, or to make one again byte for byte.
     """
 
     recipe_version: RecipeVersion = RECIPE_VERSION
@@ -104,6 +105,8 @@ class JobDraft(FrozenModel):
         draw = resolver.resolve_draw(self.draw)
         recipe_fields = {"bundle": digest, "classes": info.classes, "counts": counts, "draw": draw, **fields}
         recipe_fields |= self._label_floors(info)
+        if "batch" not in self.model_fields_set:
+            recipe_fields["batch"] = limit_batch(info.autoencoder, self.batch)
         if self.novelty_floor == "auto":
             recipe_fields["novelty_floor"] = info.passing.novelty_floor
         recipe = validate(Recipe, recipe_fields, field="", error=SpecError)

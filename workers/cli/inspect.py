@@ -153,7 +153,10 @@ def _facts(loaded: Bundle, *, as_json: bool) -> dict[str, Any]:
 
 
 def _training_facts(facts: TrainingFacts) -> dict[str, Any]:
-    best = next(record for record in reversed(facts.history) if record.best)
+    """Of the training of the autoencoder; of an imported one that was not trained further, the seed of the split."""
+    best = next((record for record in reversed(facts.history) if record.best), None)
+    if best is None:
+        return {"epochs": len(facts.history), "seed": facts.settings.seed}
     return {
         "epochs": len(facts.history),
         "best_epoch": best.epoch,

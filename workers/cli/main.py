@@ -17,7 +17,7 @@ _MODULES = {
     "train": "workers.cli.train",
     "fit": "workers.cli.fit",
     "label": "workers.cli.label",
-    "import": "workers.cli.import_decoder",
+    "import": "workers.cli.import_network",
     "inspect": "workers.cli.inspect",
     "push": "workers.cli.bundles",
     "pull": "workers.cli.bundles",
@@ -63,7 +63,7 @@ _SECTIONS = {
 _SUMMARIES = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
     "train": "Train an autoencoder on real images; writes a bundle.",
-    "import": "Make a bundle of an existing decoder.",
+    "import": "Make a bundle of an existing decoder or autoencoder.",
     "fit": "Fit another latent distribution to a bundle.",
     "label": "Label images with a bundle's judge.",
     "inspect": "Describe a bundle and diagnose its latent space.",

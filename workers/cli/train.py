@@ -213,7 +213,7 @@ def train_command(
     options |= {"augmentation": augmentation} if augmentation else {}
     sampler_given = sampler is not None or any(name in options for name in SAMPLER_OPTIONS)
     sampler_config = sampler_settings(sampler or "mixture", options) if sampler_given else None
-    judge_settings = partial(_judge_settings, judges, judge_width, judge_steps)
+    judge_settings = partial(judge_settings_for, judges, judge_width, judge_steps)
     judge_settings(32)  # like the settings, checked before anything is read
     parse_settings(options)
     if size is not None:
@@ -222,7 +222,7 @@ def train_command(
         images = load_source(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
         )
-    _show_skipped(images, quiet=as_json)
+    show_skipped(images, quiet=as_json)
     settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
@@ -247,7 +247,7 @@ def _check_budget(budget: float | None, sampler: str | None, options: dict[str, 
         raise SpecError("budget", f"a budget or --{name}, not both", f"--budget and --{name}")
 
 
-def _judge_settings(members: int, width: int | None, steps: int | None, size: int) -> JudgeSettings | None:
+def judge_settings_for(members: int, width: int | None, steps: int | None, size: int) -> JudgeSettings | None:
     """The judge's settings for images of ``size``; ``None`` for no judge. Raises ``SpecError``."""
     from generator.errors import SpecError
     from generator.models.screening.config import JudgeSettings, default_judge
@@ -261,7 +261,7 @@ def _judge_settings(members: int, width: int | None, steps: int | None, size: in
     return validate(JudgeSettings, document, field="judge", error=SpecError)
 
 
-def _show_skipped(images: Source, *, quiet: bool) -> None:
+def show_skipped(images: Source, *, quiet: bool) -> None:
     for skipped in images.skipped if not quiet else ():
         click.echo(f"skipped {skipped.file}: {skipped.reason}", err=True)
 
@@ -290,14 +290,14 @@ def _train(
             out,
             sampler=sampler,
             judge=judge,
-            on_step=_progress_callback(bar, quiet=quiet),
+            on_step=progress_callback(bar, quiet=quiet),
             on_fit=lambda done, _: fitted(done),
         )
         bar(steps)
     return result
 
 
-def _progress_callback(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
+def progress_callback(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
     """A callback that moves the bar. A first step after epoch 1 means that a stopped training continues."""
     started = False
 

@@ -23,6 +23,7 @@ from generator.curation.diagnosis.topology import Loop, measure_loop, ring_class
 from generator.curation.diagnosis.unmeasured import Unmeasured
 from generator.curation.diagnosis.verdict import LatentShape, Verdict, choose_sampler, has_hole, make_verdict
 from generator.errors import BundleError, SourceError
+from generator.models.autoencoders.config import limit_batch
 from generator.models.autoencoders.factory import load_encoder
 from generator.models.bundle import Bundle, load_codes, load_encoder_weights
 from generator.models.bundle.format import CODES_FILE, ENCODER_FILE
@@ -170,7 +171,9 @@ def _round_trip(store: Store, bundle: Bundle, subset: CodeSubset) -> RoundTrip |
         encoder = load_encoder(config, {name: torch.from_numpy(array) for name, array in weights.items()})
     except RuntimeError as mismatch:
         raise BundleError(ENCODER_FILE, "the weights of the network in bundle.json", mismatch) from mismatch
-    decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu", mapped=False)
+    decoder = ResidentDecoder(
+        bundle, batch=limit_batch(bundle.info.autoencoder, DECODE_BATCH), dtype="float32", device="cpu", mapped=False
+    )
     return calibrate_round_trip(
         decoder, encoder, subset.holdout_HD, active_dimensions(subset.train_ND, prior=config.family == "vae")
     )

@@ -14,6 +14,7 @@ from generator.curation.diagnosis.maps import LatentMap, cluster_centres, make_m
 from generator.curation.diagnosis.round_trip import DECODE_BATCH, decode_in_batches
 from generator.curation.diagnosis.samplers import sample_like_holdout
 from generator.errors import SourceError, SpecError
+from generator.models.autoencoders.config import limit_batch
 from generator.models.bundle import Bundle, load_codes
 from generator.models.latents.codes import Codes
 from generator.production.decoding import ResidentDecoder
@@ -49,7 +50,9 @@ class PictureInputs:
 def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0) -> PictureInputs:
     """Load what the pictures of a bundle need; ``seed`` is that of the map. Raises ``BundleError``."""
     codes = load_codes(store, bundle.info)
-    decoder = ResidentDecoder(bundle, batch=DECODE_BATCH, dtype="float32", device="cpu", mapped=False)
+    decoder = ResidentDecoder(
+        bundle, batch=limit_batch(bundle.info.autoencoder, DECODE_BATCH), dtype="float32", device="cpu", mapped=False
+    )
     return PictureInputs(bundle, codes, decoder, make_map(codes, bundle.latents, seed))
 
 
@@ -89,7 +92,7 @@ def write_picture(directory: Path, name: str, data: bytes) -> None:
 
 def _centroid_rows(inputs: PictureInputs) -> list[SheetRow]:
     centre_MD, centre_labels_M = cluster_centres(inputs.bundle.latents)
-    image_MHWC = decode_in_batches(inputs.decoder, centre_MD)
+    image_MHWC = decode_in_batches(inputs.decoder, centre_MD, centre_labels_M)
     if len(inputs.class_names) == 1:
         parts = [image_MHWC[begin : begin + _CENTRES] for begin in range(0, len(image_MHWC), _CENTRES)]
         return [SheetRow("", [[image] for image in part]) for part in parts[:_MAX_UNLABELLED_ROWS]]
@@ -118,9 +121,8 @@ def _walk_rows(inputs: PictureInputs, seed: int) -> list[SheetRow]:
             else f"{inputs.class_names[first]} to {inputs.class_names[second]}"
         )
         off = [] if not isinstance(support, Support) else _steps_off_support(support, path_SD)
-        rows.append(
-            SheetRow(name, [list(decode_in_batches(inputs.decoder, path_SD))], frozenset((0, step) for step in off))
-        )
+        images = decode_in_batches(inputs.decoder, path_SD, np.full(len(path_SD), first))
+        rows.append(SheetRow(name, [list(images)], frozenset((0, step) for step in off)))
     return rows
 
 
@@ -140,9 +142,9 @@ def _neighbour_rows(inputs: PictureInputs, source: Source | None, seed: int) -> 
     """Pairs of a sample and the nearest training image or, without a source, the nearest training code decoded."""
     labels_B = np.repeat(np.arange(min(_ROWS, len(inputs.class_names))), _PAIRS + 1)
     z_BD, labels_B = (drawn_[: len(labels_B)] for drawn_ in sample_like_holdout(inputs.bundle.latents, labels_B, seed))
-    image_BHWC = decode_in_batches(inputs.decoder, z_BD)
+    image_BHWC = decode_in_batches(inputs.decoder, z_BD, labels_B)
     if source is None:
-        near_BHWC = decode_in_batches(inputs.decoder, _nearest_codes(inputs.codes, z_BD, labels_B))
+        near_BHWC = decode_in_batches(inputs.decoder, _nearest_codes(inputs.codes, z_BD, labels_B), labels_B)
         title = "pairs: a sample, and the nearest training code decoded"
     else:
         near_BHWC = _nearest_images(training_images(source, inputs.bundle), image_BHWC)

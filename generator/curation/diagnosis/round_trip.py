@@ -55,7 +55,11 @@ class RoundTrip:
     def return_distances(self, points_BD: np.ndarray) -> np.ndarray:
         """float64 (B,): root mean square distance from z to z' over the active dimensions, in units of their spread."""
         used = self.spread_D > 0.0
-        reencoded_BD = encode(self.encoder, decode_in_batches(self.decoder, points_BD)) if len(points_BD) else points_BD
+        reencoded_BD = (
+            encode(self.encoder, decode_in_batches(self.decoder, points_BD), self.decoder.batch)
+            if len(points_BD)
+            else points_BD
+        )
         error_BU = (reencoded_BD - points_BD)[:, used] / self.spread_D[used]
         distance_B: np.ndarray = np.sqrt((error_BU**2).mean(axis=1))
         return distance_B
@@ -78,9 +82,12 @@ def calibrate_round_trip(
     return RoundTrip(decoder, encoder, spread_D, float(np.quantile(distance_H, HOLDOUT_QUANTILE)))
 
 
-def decode_in_batches(decoder: ResidentDecoder, points_BD: np.ndarray) -> np.ndarray:
-    """Decode any number of points: uint8 images_BHWC."""
+def decode_in_batches(
+    decoder: ResidentDecoder, points_BD: np.ndarray, labels_B: np.ndarray | None = None
+) -> np.ndarray:
+    """Decode any number of points: uint8 images_BHWC. ``labels_B`` (int64): for a decoder of classes."""
     z_BD = points_BD.astype(np.float32)
+    batches = (slice(begin, begin + decoder.batch) for begin in range(0, len(z_BD), decoder.batch))
     return np.concatenate(
-        [decoder.decode(z_BD[begin : begin + decoder.batch]) for begin in range(0, len(z_BD), decoder.batch)]
+        [decoder.decode(z_BD[rows], None if labels_B is None else labels_B[rows]) for rows in batches]
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from generator.errors import InputError, SpecError
+from generator.models.autoencoders.graphs.config import GraphConfig
 from generator.models.autoencoders.imported.layers import LayersConfig
 from generator.spec.canonical import FrozenModel, validate
 
@@ -21,6 +22,7 @@ MIN_SIZE, MAX_SIZE = 8, 128
 MIN_SPATIAL_SIZE, MAX_SPATIAL_SIZE = 32, 512
 MAX_LATENT_DIM = 65_536
 _COARSEST = 4
+_MAX_MULTIPLICATIONS = 2**44  # for samples that are drawn only to measure something: minutes on two cores
 _LARGE = 128  # pixels from which ``spatial`` works on patches of 8 x 8 instead of 4 x 4 pixels
 
 Size = Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE, strict=True)]
@@ -207,12 +209,13 @@ AutoencoderConfig = Annotated[
     | AdversarialConfig
     | RegularizedConfig
     | SpatialConfig
-    | LayersConfig,
+    | LayersConfig
+    | GraphConfig,
     Field(discriminator="family"),
 ]
 _MODELS = {model.model_fields["family"].default: model for model in get_args(get_args(AutoencoderConfig)[0])}
 # the families that can be trained
-FAMILIES: tuple[str, ...] = tuple(name for name, model in _MODELS.items() if model is not LayersConfig)
+FAMILIES: tuple[str, ...] = tuple(name for name, model in _MODELS.items() if model not in (LayersConfig, GraphConfig))
 
 
 def default_config(size: int, channels: int, family: str = "vae", **options: Any) -> AutoencoderConfig:
@@ -237,7 +240,32 @@ def check_model_size(family: str, size: int) -> None:
 
 def code_shape(config: AutoencoderConfig) -> tuple[int, ...]:
     """The shape of a code: (D), or (C, h, w)."""
-    return config.code_shape if isinstance(config, SpatialConfig) else (config.latent_dim,)
+    return config.code_shape if isinstance(config, SpatialConfig | GraphConfig) else (config.latent_dim,)
+
+
+def takes_labels(config: AutoencoderConfig) -> bool:
+    """Whether the decoder draws classes: it takes labels beside codes."""
+    return isinstance(config, GraphConfig) and config.classes > 0
+
+
+def limit_batch(config: AutoencoderConfig, wanted: int, numbers: int = 2**29) -> int:
+    """``wanted`` rows, or a divisor of it whose values take at most ``numbers`` numbers at one time.
+
+    Only imported networks are so large that this matters.
+    """
+    if not isinstance(config, GraphConfig):
+        return wanted
+    row = max(graph.live_features() for graph in (config.decoder, config.encoder) if graph is not None)
+    return max(
+        batch for batch in range(1, wanted + 1) if wanted % batch == 0 and (batch == 1 or batch * row <= numbers)
+    )
+
+
+def limit_samples(config: AutoencoderConfig, wanted: int) -> int:
+    """``wanted`` images, or fewer where an imported decoder would take very long for them on a CPU."""
+    if not isinstance(config, GraphConfig):
+        return wanted
+    return max(1, min(wanted, _MAX_MULTIPLICATIONS // max(1, config.decoder.multiplications())))
 
 
 def _spatial_patch(size: int) -> int:

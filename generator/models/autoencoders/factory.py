@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from generator.errors import BundleError
 from generator.models.autoencoders.config import AutoencoderConfig, LinearConfig, SpatialConfig, VaeConfig
 from generator.models.autoencoders.families.linear import LinearDecoder, LinearEncoder
+from generator.models.autoencoders.graphs.config import GraphConfig
+from generator.models.autoencoders.graphs.network import GraphDecoder, GraphEncoder
 from generator.models.autoencoders.imported.layers import LayersConfig
 from generator.models.autoencoders.imported.network import LayersDecoder
 from generator.models.autoencoders.networks import Decoder, Encoder, GaussianEncoder, channels_last
@@ -19,10 +21,12 @@ from generator.models.autoencoders.spatial_networks import SpatialDecoder, Spati
 def build_encoder(config: AutoencoderConfig) -> nn.Module:
     """x_BCHW -> z_BD, with fresh weights from torch's global generator, in channels_last layout, in training mode.
 
-    Raises ``BundleError`` for an imported decoder, which has no encoder.
+    Raises ``BundleError`` for an imported decoder without an encoder.
     """
-    if isinstance(config, LayersConfig):
-        raise BundleError("encoder", "an autoencoder trained by latentmill", "an imported decoder")
+    if isinstance(config, GraphConfig) and config.encoder is not None:
+        return channels_last(GraphEncoder(config.encoder))
+    if isinstance(config, LayersConfig | GraphConfig):
+        raise BundleError("encoder", "an autoencoder", "an imported decoder without an encoder")
     if isinstance(config, LinearConfig):
         return LinearEncoder(config)
     if isinstance(config, SpatialConfig):
@@ -31,7 +35,12 @@ def build_encoder(config: AutoencoderConfig) -> nn.Module:
 
 
 def build_decoder(config: AutoencoderConfig) -> nn.Module:
-    """z_BD -> x_BCHW, with fresh weights from torch's global generator, in channels_last layout, in training mode."""
+    """z_BD -> x_BCHW, with fresh weights from torch's global generator, in channels_last layout, in training mode.
+
+    A decoder of classes also takes labels_B (``takes_labels``).
+    """
+    if isinstance(config, GraphConfig):
+        return channels_last(GraphDecoder(config))
     if isinstance(config, LinearConfig):
         return LinearDecoder(config)
     if isinstance(config, SpatialConfig):

@@ -31,13 +31,20 @@ def reconstruct(encoder: nn.Module, decoder: nn.Module, images_NHWC: np.ndarray,
 
 
 @torch.inference_mode()
-def decode(decoder: nn.Module, codes_ND: np.ndarray, batch: int = 512) -> np.ndarray:
-    """uint8 images_NHWC of float64 codes, rounded to the nearest level and clamped."""
+def decode(
+    decoder: nn.Module, codes_ND: np.ndarray, batch: int = 512, labels_N: np.ndarray | None = None
+) -> np.ndarray:
+    """uint8 images_NHWC of float64 codes, rounded to the nearest level and clamped.
+
+    ``labels_N`` (int64): for a decoder that takes them.
+    """
     device = next(decoder.parameters()).device
     parts = []
     for begin in range(0, len(codes_ND), batch):
-        z_BD = torch.from_numpy(codes_ND[begin : begin + batch].astype(np.float32)).to(device)
-        parts.append(_to_images(decoder(z_BD)))
+        rows = slice(begin, begin + batch)
+        inputs = [torch.from_numpy(codes_ND[rows].astype(np.float32)).to(device)]
+        inputs += [] if labels_N is None else [torch.from_numpy(labels_N[rows]).to(device)]
+        parts.append(_to_images(decoder(*inputs)))
     return np.concatenate(parts)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,7 @@ def train_autoencoder(
     classes: int = 0,
     features: FeatureNetwork | None = None,
     fingerprint: str = "",
+    initial: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -90,6 +91,7 @@ def train_autoencoder(
     """Train on images of ``config``'s size and channels, with labels in 0 .. ``classes`` - 1 if labelled.
 
     ``features``: the network whose maps ``settings.feature_loss`` compares; a resumed training needs the same one.
+    ``initial``: weights to begin with, named ``encoder.<name>`` and ``decoder.<name>``; fresh ones by default.
     ``checkpoint``: the state is written to this path after each epoch, and training resumes from it if it exists; it
     must come from the same config, settings, source ``fingerprint`` and number of images. Raises ``SourceError`` for
     images that do not fit, ``SpecError`` for a model or setting without the labels or features it needs,
@@ -100,6 +102,8 @@ def train_autoencoder(
     for name, examples, min_count in (("train", training, 2), ("holdout", holdout, 1)):
         _check_images(name, examples.images_NHWC, config, min_count)
     trainer = _Trainer(config, settings, device, training, holdout, classes, features)
+    if initial is not None:
+        trainer.begin_with(initial)
     identity = _identity(config, settings, fingerprint, len(training), len(holdout))
     if checkpoint is not None and checkpoint.exists():
         trainer.restore(checkpoints.read(checkpoint, identity))
@@ -142,6 +146,13 @@ class _Trainer:
         self._average = WeightAverage(self._network, self._network.averaging) if self._network.averaging else None
         self._history: list[EpochRecord] = []
         self._best_state = _copy_state(self._network)
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace the fresh weights of encoder and decoder."""
+        self._network.load_state_dict(self._network.state_dict() | dict(weights))
+        self._best_state = _copy_state(self._network)
+        if self._average is not None:
+            self._average = WeightAverage(self._network, self._network.averaging)
 
     @property
     def is_finished(self) -> bool:

@@ -13,6 +13,9 @@ Covariance = Literal["full", "diagonal", "tied"]
 Criterion = Literal["likelihood", "bic"]
 
 
+Truncation = Annotated[float, Field(ge=0.01, le=10.0)]
+
+
 class GaussianSettings(FrozenModel):
     """One Gaussian per class. ``covariance``: ``full``, ``diagonal``, or ``tied`` (one matrix for all classes)."""
 
@@ -87,11 +90,22 @@ class TransportSettings(FrozenModel):
     averaging: float = Field(default=0.05, gt=0.0, le=0.5)
 
 
+class PriorSettings(FrozenModel):
+    """The standard normal that a generator was trained for, in every dimension; nothing is fitted.
+
+    ``truncation``: restricts every number to [-t, t]; ``None`` does not.
+    """
+
+    family: Literal["prior"] = "prior"
+    truncation: Truncation | None = None
+
+
 SamplerSettings = Annotated[
-    GaussianSettings | MixtureSettings | FlowSettings | PolarSettings | TransportSettings, Field(discriminator="family")
+    GaussianSettings | MixtureSettings | FlowSettings | PolarSettings | TransportSettings | PriorSettings,
+    Field(discriminator="family"),
 ]
 _MODELS = {model.model_fields["family"].default: model for model in get_args(get_args(SamplerSettings)[0])}
-SAMPLERS: tuple[str, ...] = tuple(_MODELS)
+SAMPLERS: tuple[str, ...] = tuple(family for family, model in _MODELS.items() if model is not PriorSettings)
 
 
 def parse_sampler(value: Any, *, field: str = "sampler", error: type[InputError] = SpecError) -> SamplerSettings:

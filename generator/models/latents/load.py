@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from generator.errors import BundleError
-from generator.models.latents import flow, mixture, polar, transport
+from generator.models.latents import flow, mixture, polar, prior, transport
 from generator.models.latents.base import LatentDistribution
 
 _Loader = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], LatentDistribution]
@@ -18,6 +18,7 @@ _LOADERS: dict[str, _Loader] = {
     "flow": flow.from_state,
     "polar": polar.from_state,
     "transport": transport.from_state,
+    "prior": prior.from_state,
 }
 
 

@@ -1,18 +1,26 @@
 """Creating bundles: train from real images, refit an existing bundle, or import a decoder."""
 
+from generator.models.converters.weights import read_weights
+from generator.models.learning.autoencoder_import import encode_source
 from generator.models.learning.budget import TrainingPlan, plan_training
-from generator.models.learning.decoder_import import import_decoder, read_codes, read_weights
+from generator.models.learning.decoder_import import import_decoder, import_network, read_codes
 from generator.models.learning.defaults import recommended_model, recommended_sampler, recommended_settings
+from generator.models.learning.fitted_bundle import TrainResult
+from generator.models.learning.imported_network import ImportedNetwork, join_graphs
 from generator.models.learning.refit import refit
-from generator.models.learning.train import TrainResult, train_bundle
+from generator.models.learning.train import train_bundle
 
 __all__ = [
     "recommended_model",
     "recommended_sampler",
     "recommended_settings",
+    "encode_source",
     "import_decoder",
+    "import_network",
     "read_codes",
     "read_weights",
+    "ImportedNetwork",
+    "join_graphs",
     "plan_training",
     "refit",
     "TrainingPlan",

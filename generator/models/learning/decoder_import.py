@@ -8,16 +8,16 @@ as after training; or the decoder was trained for a standard normal prior, as in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from generator.errors import SpecError
+from generator.models.autoencoders.config import code_shape, limit_batch, takes_labels
 from generator.models.autoencoders.factory import load_decoder
+from generator.models.autoencoders.graphs.config import GraphConfig
 from generator.models.autoencoders.imported.document import read_decoder
 from generator.models.autoencoders.imported.layers import LayersConfig
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, save_bundle
@@ -27,6 +27,7 @@ from generator.models.latents.config import GaussianSettings, SamplerSettings
 from generator.models.latents.fitting.code_map import fit_code_map
 from generator.models.latents.fitting.fit import Fit, fit
 from generator.models.latents.fitting.gaussian import standard_normal
+from generator.models.learning.imported_network import ImportedNetwork
 from generator.sources import split
 from generator.sources.npz import open_npz, read_array, read_labels
 from generator.spec.canonical import digest_of
@@ -35,6 +36,9 @@ from generator.spec.seeding import noise
 PRIOR_CODE_COUNT = 10_000  # draws stored as the codes of a standard normal prior
 _HOLDOUT = 0.1
 _CHECKED_IMAGES = 64  # images decoded to check the decoder
+_CHECKED_FEATURES = 2**27  # numbers of all of them in memory
+_MANY_AT_LIMITS = 0.3  # share of pixels at the limits of their range
+_PRIOR_NUMBERS = 2**23  # of all draws stored for a prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ class ImportResult:
     """The digest of the new bundle, the fit, and notices for the user, such as images that look wrong."""
 
     digest: str
-    config: LayersConfig
+    config: LayersConfig | GraphConfig
     fit: Fit
     notices: tuple[str, ...]
 
@@ -73,41 +77,38 @@ def import_decoder(
     """
     check_new_directory(out)
     config, tensors = read_decoder(document, weights)
-    bundle_codes = (
-        draw_prior_codes(config.latent_dim, seed) if codes is None else _split_codes(codes, config.latent_dim, seed)
-    )
-    fitted = _fit_prior(bundle_codes) if codes is None else fit(bundle_codes, sampler, seed=seed)
-    names = () if codes is None else codes.class_names
-    contents = BundleContents(
-        autoencoder=config,
-        decoder=tensors,
-        encoder=None,
-        latents=fitted.distribution,
-        classes=names,
-        codes=bundle_codes,
-        source=SourceFacts(
-            name="standard normal prior" if codes is None else codes.name,
-            fingerprint=_fingerprint(bundle_codes),
-            images=len(bundle_codes.codes_ND),
-            holdout=len(bundle_codes.holdout_HD),
-        ),
-        training=None,
-        fitting=FittingFacts(settings=_PRIOR_SETTINGS if codes is None else sampler, seed=seed, chosen=fitted.chosen),
-        code_map=fit_code_map(bundle_codes),
-    )
-    image_notices = _check_decoded(contents, config)
-    return ImportResult(save_bundle(out, contents), config, fitted, (*fitted.notices, *image_notices))
+    if codes is not None:
+        return _write(config, tensors, None, codes, out, sampler=sampler, seed=seed)
+    drawn = draw_prior_codes(config.latent_dim, seed)
+    fitted = Fit(standard_normal(drawn), {"prior": "standard normal"}, ())
+    return _save(config, tensors, None, drawn, _PRIOR_NAME, fitted, out, settings=_PRIOR_SETTINGS, seed=seed)
 
 
-def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file. Raises ``SpecError``."""
-    try:
-        return dict(load_file(path))
-    except OSError as missing:
-        raise SpecError("weights", "a safetensors file that can be read", f"{path} ({missing})") from missing
-    except (SafetensorError, KeyError, ValueError, TypeError) as broken:
-        hint = "files of torch.save are not accepted, as they must be unpickled; use safetensors.torch.save_file"
-        raise SpecError("weights", "a safetensors file", f"{path}, which does not parse ({broken})", hint) from broken
+def import_network(
+    network: ImportedNetwork,
+    codes: ImportedCodes | None,
+    out: Path,
+    *,
+    sampler: SamplerSettings,
+    class_names: tuple[str, ...] = (),
+    seed: int = 0,
+) -> ImportResult:
+    """As ``import_decoder``, for a graph. Without ``codes``, ``sampler`` must be a ``PriorSettings``.
+
+    ``class_names``: of a decoder that draws classes; by default their numbers.
+    """
+    check_new_directory(out)
+    config = network.config
+    names = tuple(map(str, range(config.classes))) if config.classes and not class_names else class_names
+    if len(names) != config.classes:
+        raise SpecError("class_names", f"{config.classes} names, as the decoder has classes", len(names))
+    if codes is not None:
+        if config.classes and codes.class_names and len(codes.class_names) != config.classes:
+            raise SpecError("codes", f"{config.classes} classes, as the decoder has", len(codes.class_names))
+        return _write(config, network.decoder, network.encoder, codes, out, sampler=sampler, seed=seed)
+    drawn = draw_prior_codes(config.latent_dim, seed, names, config.code_shape)
+    fitted = fit(drawn, sampler, seed=seed)
+    return _save(config, network.decoder, network.encoder, drawn, _PRIOR_NAME, fitted, out, settings=sampler, seed=seed)
 
 
 def read_codes(path: Path) -> ImportedCodes:
@@ -118,18 +119,67 @@ def read_codes(path: Path) -> ImportedCodes:
     return ImportedCodes(path.name, codes_ND, labels_N, names)
 
 
-def draw_prior_codes(dims: int, seed: int) -> Codes:
+def draw_prior_codes(dims: int, seed: int, class_names: tuple[str, ...] = (), shape: tuple[int, ...] = ()) -> Codes:
     """Draws from the standard normal, which a bundle stores in place of codes of real images."""
-    count = PRIOR_CODE_COUNT + PRIOR_CODE_COUNT // 10
+    total = max(2 * max(1, len(class_names)), min(PRIOR_CODE_COUNT, _PRIOR_NUMBERS // dims))
+    count = total + max(1, total // 10)
     draws_ND = noise(seed, np.arange(count), np.zeros(count, dtype=np.int64), dims).normal_BD
-    return Codes(draws_ND[:PRIOR_CODE_COUNT], None, draws_ND[PRIOR_CODE_COUNT:], None)
+    labels_N = np.arange(count) % len(class_names) if class_names else None
+    if labels_N is None:
+        return Codes(draws_ND[:total], None, draws_ND[total:], None, (), shape)
+    return Codes(draws_ND[:total], labels_N[:total], draws_ND[total:], labels_N[total:], class_names, shape)
 
 
-_PRIOR_SETTINGS = GaussianSettings(covariance="diagonal")
+_PRIOR_NAME, _PRIOR_SETTINGS = "standard normal prior", GaussianSettings(covariance="diagonal")
 
 
-def _fit_prior(codes: Codes) -> Fit:
-    return Fit(standard_normal(codes), {"prior": "standard normal"}, ())
+def _write(
+    config: LayersConfig | GraphConfig,
+    decoder: dict[str, np.ndarray],
+    encoder: dict[str, np.ndarray] | None,
+    codes: ImportedCodes,
+    out: Path,
+    *,
+    sampler: SamplerSettings,
+    seed: int,
+) -> ImportResult:
+    parts = _split_codes(codes, config.latent_dim, seed)
+    parts = replace(parts, shape=code_shape(config))
+    fitted = fit(parts, sampler, seed=seed)
+    return _save(config, decoder, encoder, parts, codes.name, fitted, out, settings=sampler, seed=seed)
+
+
+def _save(
+    config: LayersConfig | GraphConfig,
+    decoder: dict[str, np.ndarray],
+    encoder: dict[str, np.ndarray] | None,
+    codes: Codes,
+    name: str,
+    fitted: Fit,
+    out: Path,
+    *,
+    settings: SamplerSettings,
+    seed: int,
+) -> ImportResult:
+    contents = BundleContents(
+        autoencoder=config,
+        decoder=decoder,
+        encoder=encoder,
+        latents=fitted.distribution,
+        classes=codes.class_names,
+        codes=codes,
+        source=SourceFacts(
+            name=name,
+            fingerprint=_fingerprint(codes),
+            images=len(codes.codes_ND),
+            holdout=len(codes.holdout_HD),
+        ),
+        training=None,
+        fitting=FittingFacts(settings=settings, seed=seed, chosen=fitted.chosen),
+        code_map=fit_code_map(codes),
+    )
+    image_notices = _check_decoded(contents, config)
+    return ImportResult(save_bundle(out, contents), config, fitted, (*fitted.notices, *image_notices))
 
 
 def _split_codes(codes: ImportedCodes, dims: int, seed: int) -> Codes:
@@ -156,17 +206,25 @@ def _fingerprint(codes: Codes) -> str:
     return digest_of(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
 
 
-def _check_decoded(contents: BundleContents, config: LayersConfig) -> tuple[str, ...]:
+def _check_decoded(contents: BundleContents, config: LayersConfig | GraphConfig) -> tuple[str, ...]:
     """Decode a few codes before anything is written; returns notices. Raises ``SpecError`` for NaN or infinity."""
     decoder = load_decoder(config, {name: torch.from_numpy(array) for name, array in contents.decoder.items()})
+    count = max(2, limit_batch(config, _CHECKED_IMAGES, _CHECKED_FEATURES))
+    inputs = [torch.from_numpy(contents.codes.codes_ND[:count].astype(np.float32))]
+    if takes_labels(config) and contents.codes.labels_N is not None:
+        inputs.append(torch.from_numpy(contents.codes.labels_N[:count]))
     with torch.inference_mode():
-        x_BCHW = decoder(torch.from_numpy(contents.codes.codes_ND[:_CHECKED_IMAGES].astype(np.float32))).numpy()
+        x_BCHW = decoder(*inputs).numpy()
     if not np.isfinite(x_BCHW).all():
         raise SpecError("weights", "a decoder that gives finite pixels", "NaN or infinity for the given codes")
+    at_limits = float(np.mean((x_BCHW <= 0.0) | (x_BCHW >= 1.0))) if isinstance(config, GraphConfig) else 0.0
     outside = float(np.mean((x_BCHW < -0.02) | (x_BCHW > 1.02)))
     notices = []
     if outside > 0.01:
         notices.append(f"{outside:.0%} of the pixels are outside of [0, 1] and will be clipped; check the field output")
+    if at_limits > _MANY_AT_LIMITS:
+        hint = "a decoder of pixels in [-1, 1] needs --symmetric"
+        notices.append(f"{at_limits:.0%} of the pixels are quite black or white; {hint}")
     if float(x_BCHW.std(axis=(1, 2, 3)).max()) < 0.5 / 255:
         notices.append("every image has a single colour; check that weights and codes belong together")
     return tuple(notices)

@@ -78,5 +78,10 @@ def _update_screening(bundle: Bundle, latents: LatentDistribution) -> ScreeningD
         judge = load_judge(info.judge, bundle.screening.judge_weights, **shape)
     weights = {name: torch.from_numpy(np.array(weight)) for name, weight in bundle.decoder.items()}
     return make_screening(
-        load_decoder(info.autoencoder, weights), latents, info.judge, judge, bundle.screening.copy_index
+        load_decoder(info.autoencoder, weights),
+        latents,
+        info.judge,
+        judge,
+        bundle.screening.copy_index,
+        config=info.autoencoder,
     )

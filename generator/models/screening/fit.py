@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
+from generator.models.autoencoders.config import AutoencoderConfig, limit_batch, limit_samples, takes_labels
 from generator.models.autoencoders.inference import decode
 from generator.models.features.classifier import LabelledImages
 from generator.models.latents import LatentDistribution
@@ -16,7 +17,7 @@ from generator.models.screening.label_judge import LabelJudge, train_judge
 from generator.spec.seeding import noise
 
 _SAMPLES_PER_CLASS, _MAX_SAMPLES = 200, 20_000  # for the pass rates; the maximum is for all classes together
-_BATCH = 1000  # samples in memory
+_BATCH, _DECODED_AT_ONCE = 1000, 512  # samples in memory
 
 
 def train_screening(
@@ -45,9 +46,12 @@ def make_screening(
     settings: JudgeSettings | None,
     judge: LabelJudge | None,
     copy_index: CopyIndex | None,
+    *,
+    config: AutoencoderConfig,
 ) -> ScreeningData:
-    """The screening data of a bundle, with the pass rates of samples from ``latents`` decoded by ``decoder``."""
-    pass_rates = _pass_rates(decoder, latents, judge, copy_index)
+    """The screening data of a bundle, with the pass rates of samples from ``latents`` decoded by ``decoder``, which is
+    the one of ``config``."""
+    pass_rates = _pass_rates(decoder, latents, judge, copy_index, config)
     if judge is None:
         return ScreeningData(copy_index=copy_index, pass_rates=pass_rates)
     weights = {name: weight.cpu().numpy() for name, weight in judge.state_dict().items()}
@@ -55,16 +59,25 @@ def make_screening(
 
 
 def _pass_rates(
-    decoder: nn.Module, latents: LatentDistribution, judge: LabelJudge | None, copy_index: CopyIndex | None
+    decoder: nn.Module,
+    latents: LatentDistribution,
+    judge: LabelJudge | None,
+    copy_index: CopyIndex | None,
+    config: AutoencoderConfig,
 ) -> PassRates:
-    classes = max(1, latents.classes)
-    labels_N = np.arange(classes * max(1, min(_SAMPLES_PER_CLASS, _MAX_SAMPLES // classes))) % classes
+    if judge is None and copy_index is None:
+        return PassRates()
+    classes, labelled = max(1, latents.classes), takes_labels(config)
+    count = limit_samples(config, min(_SAMPLES_PER_CLASS * classes, _MAX_SAMPLES))
+    labels_N = np.arange(classes * max(1, count // classes)) % classes
     sample_noise = noise(0, np.arange(len(labels_N)), np.zeros_like(labels_N), latents.dims)
     z_ND = to_codes(latents, latents.sample(sample_noise, labels_N).z_BD, labels_N)
+    batch = limit_batch(config, _DECODED_AT_ONCE)
     label_passes_N, novelty_passes_N = np.zeros(len(labels_N), dtype=bool), np.zeros(len(labels_N), dtype=bool)
     for begin in range(0, len(labels_N), _BATCH):
         rows = slice(begin, begin + _BATCH)
-        images_BHWC, labels_B = decode(decoder, z_ND[rows]), labels_N[rows]
+        labels_B = labels_N[rows]
+        images_BHWC = decode(decoder, z_ND[rows], batch, labels_B if labelled else None)
         if judge is not None:
             label_passes_N[rows] = judge.probabilities(images_BHWC)[np.arange(len(labels_B)), labels_B] >= LABEL_FLOOR
         if copy_index is not None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from generator.errors import BundleError, DeviceExhausted, InvalidOutput
+from generator.models.autoencoders.config import takes_labels
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.factory import build_decoder
 from generator.models.bundle import Bundle
@@ -70,6 +71,7 @@ class ResidentDecoder:
         self.device, self.batch, self.execution = resolve_device(device), batch, execution
         self._image, self.dims, self._dtype = bundle.info.image, bundle.info.latent_dim, _DTYPES[dtype]
         self._map = new_map(bundle.latents) if mapped else None
+        self._labelled = takes_labels(bundle.info.autoencoder)
         self._module: Any = self._load_network(bundle)
         weights = sum(weight.nbytes for weight in self._module.state_dict().values())
         self._graph_runner: CudaGraphRunner | None = None
@@ -89,7 +91,8 @@ class ResidentDecoder:
     def decode(self, z_BD: np.ndarray, labels_B: np.ndarray | None = None) -> np.ndarray:
         """Decode ``z_BD`` (float32, up to ``batch`` rows) to images (uint8, BHWC, RGB or grey, rounded to nearest).
 
-        ``labels_B`` (int64): the labels that the points were drawn for; a map needs them. ``None``: unlabelled.
+        ``labels_B`` (int64): the labels that the points were drawn for; a map needs them, and a decoder of classes.
+        ``None``: unlabelled.
         Raises ``InvalidOutput`` on NaN or infinity, ``DeviceExhausted`` if memory runs out twice.
         """
         inputs = self._padded(z_BD, labels_B)
@@ -135,7 +138,7 @@ class ResidentDecoder:
         network.to(device=self.device, dtype=self._dtype)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self._map is not None:
-            network = MappedDecoder(self._map.to(self.device), network, self._dtype)
+            network = MappedDecoder(self._map.to(self.device), network, self._dtype, labelled=self._labelled)
         return Uint8Output(network, rows)
 
     def _warm_up(self) -> int:
@@ -157,12 +160,12 @@ class ResidentDecoder:
         return np.zeros((self.batch, self.dims), dtype=np.float32), np.zeros(self.batch, dtype=np.int64)
 
     def _padded(self, z_BD: np.ndarray, labels_B: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        """The inputs of the network, with exactly ``batch`` rows: points, and labels if there is a map."""
+        """The inputs of the network, with exactly ``batch`` rows: points, and labels if it takes them."""
         padded_BD, padded_B = self._zeros()
         padded_BD[: len(z_BD)] = z_BD
         if labels_B is not None:
             padded_B[: len(labels_B)] = labels_B
-        return (padded_BD,) if self._map is None else (padded_BD, padded_B)
+        return (padded_BD, padded_B) if self._labelled or self._map is not None else (padded_BD,)
 
     def _run(self, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
         if self._graph_runner is not None:
@@ -176,7 +179,7 @@ class ResidentDecoder:
 
     @torch.inference_mode()
     def _forward(self, z_BD: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
-        images, finite = self._module(z_BD if labels else z_BD.to(self._dtype), *labels)
+        images, finite = self._module(z_BD if self._map is not None else z_BD.to(self._dtype), *labels)
         return images, finite
 
 

@@ -9,6 +9,7 @@ from generator.models.autoencoders.config import AutoencoderConfig
 from generator.models.autoencoders.families.adversarial import AdversarialAutoencoder
 from generator.models.autoencoders.families.base import Autoencoder
 from generator.models.autoencoders.families.denoising import DenoisingAutoencoder
+from generator.models.autoencoders.families.imported import ImportedAutoencoder
 from generator.models.autoencoders.families.layerwise import LayerwiseAutoencoder
 from generator.models.autoencoders.families.linear import LinearAutoencoder
 from generator.models.autoencoders.families.regularized import RegularizedAutoencoder
@@ -26,6 +27,7 @@ _FAMILIES: dict[str, Callable[[Any, TrainSettings, int], Autoencoder]] = {
     "adversarial": AdversarialAutoencoder,
     "regularized": RegularizedAutoencoder,
     "spatial": SpatialAutoencoder,
+    "graph": ImportedAutoencoder,
 }
 
 

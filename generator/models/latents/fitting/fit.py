@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from generator.models.latents.base import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import (
@@ -13,12 +15,17 @@ from generator.models.latents.config import (
     GaussianSettings,
     MixtureSettings,
     PolarSettings,
+    PriorSettings,
     SamplerSettings,
     TransportSettings,
 )
 from generator.models.latents.fitting.gaussian import fit_gaussian
 from generator.models.latents.fitting.mixture import ClusterChoice, fit_mixture
 from generator.models.latents.fitting.polar import fit_polar
+from generator.models.latents.prior import make_prior
+from generator.spec.seeding import noise
+
+_PRIOR_DRAWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,21 @@ def fit(
 
             flow_fit = fit_flow(codes, settings, seed=seed)
             return Fit(flow_fit.flow, flow_fit.chosen, tuple(map(str, flow_fit.warnings)))
+        case PriorSettings():
+            return fit_prior(codes, settings)
         case TransportSettings():
             from generator.models.latents.fitting.transport import fit_transport  # torch
 
             transport_fit = fit_transport(codes, settings, seed=seed, device=device, on_epoch=on_epoch)
             return Fit(transport_fit.transport, transport_fit.chosen, tuple(map(str, transport_fit.warnings)))
+
+
+def fit_prior(codes: Codes, settings: PriorSettings) -> Fit:
+    """The prior of these codes' dimensions and classes; only their number is used, for the quantiles of its density."""
+    rows_N = np.arange(min(len(codes.codes_ND), _PRIOR_DRAWS))
+    draws_ND = noise(0, rows_N, np.zeros_like(rows_N), codes.dims).normal_BD
+    prior = make_prior(codes.dims, len(codes.class_names), settings.truncation, draws_ND)
+    return Fit(prior, {"prior": "standard normal"}, ())
 
 
 def _clusters(choices: tuple[ClusterChoice, ...]) -> dict[str, Any]:

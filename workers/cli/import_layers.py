@@ -1,4 +1,4 @@
-"""The command import: makes a bundle of an existing decoder."""
+"""The command import layers: makes a bundle of a decoder that is a list of layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.cli.train import SAMPLER_OPTIONS, add_options, sampler_settings
 _SAMPLERS = ("gaussian", "mixture", "flow", "polar")
 
 
-@click.command("import")
+@click.command("layers")
 @click.argument("decoder", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option(
@@ -28,7 +28,7 @@ _SAMPLERS = ("gaussian", "mixture", "flow", "polar")
 @add_options(SAMPLER_OPTIONS)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the fit.")
 @json_option
-def import_command(
+def layers_command(
     decoder: Path,
     weights: Path,
     codes: Path | None,
@@ -43,6 +43,7 @@ def import_command(
     Without --codes, the latent distribution is a standard normal, as for a GAN's generator.
     """
     from generator.errors import SpecError
+    from generator.models.autoencoders.imported.layers import LayersConfig
     from generator.models.bundle.save import check_new_directory
     from generator.models.learning import import_decoder, read_codes, read_weights
 
@@ -67,7 +68,7 @@ def import_command(
         "digest": imported.digest,
         "image": f"{config.size} x {config.size}, {'RGB' if config.channels == 3 else 'grey'}",
         "latent_dim": config.latent_dim,
-        "layers": len(config.layers),
+        "layers": len(config.layers) if isinstance(config, LayersConfig) else 0,
         "sampler": "standard normal prior" if codes is None else settings.family,
     }
     show(facts, as_json=as_json, title="bundle written")

@@ -1,0 +1,1 @@
+"""Networks as data: graphs of named operations, and the modules that compute them."""

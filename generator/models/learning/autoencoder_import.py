@@ -1,0 +1,99 @@
+"""Makes a bundle of an imported autoencoder and the images of a source, and trains its decoder further if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generator.errors import SourceError, SpecError
+from generator.models.autoencoders.factory import load_decoder, load_encoder
+from generator.models.autoencoders.inference import decode, encode
+from generator.models.autoencoders.settings import EpochRecord, TrainSettings
+from generator.models.autoencoders.training import Progress, TrainedAutoencoder, train_autoencoder
+from generator.models.bundle.save import check_new_directory
+from generator.models.latents.config import SamplerSettings
+from generator.models.learning.fitted_bundle import TrainResult, examples_of, fit_and_save
+from generator.models.learning.imported_network import ImportedNetwork
+from generator.models.learning.train import checkpoint_path, train_feature_network, training_lock
+from generator.models.screening.config import JudgeSettings
+from generator.sources import Source, split
+from generator.spec.canonical import digest_of
+
+
+def encode_source(
+    network: ImportedNetwork,
+    source: Source,
+    out: Path,
+    *,
+    sampler: SamplerSettings,
+    settings: TrainSettings,
+    finetune: bool = False,
+    judge: JudgeSettings | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_encode: Callable[[int, int], None] = lambda *_: None,
+    on_fit: Callable[[int, int], None] = lambda *_: None,
+) -> TrainResult:
+    """Write the bundle ``out``, which must not exist yet: the network with codes, distribution and judge of ``source``.
+
+    ``finetune``: train the decoder further on the images, as ``settings`` say, with the encoder as it is; a training
+    that was interrupted resumes. Otherwise ``settings`` only say how images are held out, and the seed.
+    Raises ``BundleError``, ``SourceError``, ``SpecError``, ``TrainingDiverged``, and what ``train_bundle`` raises.
+    """
+    check_new_directory(out)
+    config = network.config
+    if network.encoder is None:
+        raise SpecError("encode", "a network with an encoder", "a decoder alone", "give its codes with --codes FILE")
+    if (source.size, source.channels) != (config.size, config.channels):
+        expected = f"images of {config.size} pixels and {config.channels} channels"
+        raise SourceError("source", expected, f"{source.size} pixels and {source.channels} channels")
+    parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
+    encoder, decoder = _to_tensors(network.encoder), _to_tensors(network.decoder)
+    imported = TrainedAutoencoder(config, encoder, decoder, ())
+    _check_round_trip(imported, source)
+    with training_lock(out):
+        check_new_directory(out)
+        trained = imported
+        if finetune:
+            trained = train_autoencoder(
+                config,
+                settings,
+                examples_of(source, parts.train_N),
+                examples_of(source, parts.holdout_N),
+                classes=len(source.class_names),
+                features=train_feature_network(source, parts, config, settings),
+                fingerprint=f"{source.fingerprint} {_digest(network)}",
+                initial=_with_prefix("encoder", encoder) | _with_prefix("decoder", decoder),
+                checkpoint=checkpoint_path(out),
+                on_step=on_step,
+                on_epoch=on_epoch,
+            )
+        result = fit_and_save(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode)
+        checkpoint_path(out).unlink(missing_ok=True)
+    return result
+
+
+def _check_round_trip(imported: TrainedAutoencoder, source: Source) -> None:
+    """Decode the code of one image before any work. Raises ``SpecError`` for NaN or infinity."""
+    code_1D = encode(load_encoder(imported.config, imported.encoder_state), source.images_NHWC[:1])
+    if not np.isfinite(code_1D).all():
+        raise SpecError("encoder", "finite codes", "NaN or infinity for the first image")
+    decode(load_decoder(imported.config, imported.decoder_state), code_1D)
+
+
+def _to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _digest(network: ImportedNetwork) -> str:
+    """Of all weights, so that a stopped training continues with the same network only."""
+    arrays = [*network.decoder.values(), *(network.encoder or {}).values()]
+    return digest_of(network.config.canonical() + b"".join(array.tobytes() for array in arrays))

@@ -1,0 +1,183 @@
+"""From a trained or imported autoencoder to a bundle: encode the source, fit the latent distribution, screen, save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from generator.models.autoencoders.config import AutoencoderConfig, code_shape, limit_batch, takes_labels
+from generator.models.autoencoders.devices import resolve_device
+from generator.models.autoencoders.factory import load_decoder, load_encoder
+from generator.models.autoencoders.inference import decode, encode
+from generator.models.autoencoders.posterior_collapse import collapse_notices
+from generator.models.autoencoders.settings import EpochRecord, TrainSettings
+from generator.models.autoencoders.training import Examples, TrainedAutoencoder
+from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
+from generator.models.features.classifier import LabelledImages
+from generator.models.latents import LatentDistribution
+from generator.models.latents.codes import Codes
+from generator.models.latents.config import SamplerSettings
+from generator.models.latents.fitting.code_map import fit_code_map
+from generator.models.latents.fitting.fit import Fit, fit
+from generator.models.screening.config import JudgeSettings
+from generator.models.screening.data import ScreeningData
+from generator.models.screening.fit import make_screening, train_screening
+from generator.sources import Source, Split
+from generator.spec.seeding import permutation
+
+MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's stored codes
+_RECONSTRUCTED = 500  # held-out images whose error is measured
+_ENCODED_AT_ONCE = 512  # images, at most
+_ENCODED_FEATURES = 2**28  # numbers of all images in the memory of an imported encoder
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The bundle's digest, the number of training and held-out images, the training history, and the fit.
+
+    ``reconstruction_error``: mean squared error of held-out images after encoder and decoder, for pixels in [0, 1].
+    """
+
+    digest: str
+    trained_on: int
+    held_out: int
+    history: tuple[EpochRecord, ...]
+    fit: Fit
+    reconstruction_error: float
+
+
+def examples_of(source: Source, rows_N: np.ndarray) -> Examples:
+    """The images of ``rows_N``, and their labels if the source has some."""
+    return Examples(source.images_NHWC[rows_N], None if source.labels_N is None else source.labels_N[rows_N])
+
+
+def fit_and_save(
+    source: Source,
+    parts: Split,
+    trained: TrainedAutoencoder,
+    settings: TrainSettings,
+    sampler: SamplerSettings,
+    judge: JudgeSettings | None,
+    out: Path,
+    on_fit: Callable[[int, int], None] = lambda *_: None,
+    on_encode: Callable[[int, int], None] = lambda *_: None,
+) -> TrainResult:
+    """Encode ``source``, fit ``sampler`` to the codes of its training part, and write the bundle ``out``.
+
+    ``on_encode`` is called with the images encoded and their number, ``on_fit`` as by ``train_bundle``.
+    """
+    encoder = load_encoder(trained.config, trained.encoder_state)
+    device = str(resolve_device(settings.device))
+    codes = _encode_source(trained.config, encoder.to(device), source, parts, on_encode)
+    on_fit(0, 1)
+    fitted = fit(codes, sampler, seed=settings.seed, device=device, on_epoch=on_fit)
+    fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
+    screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
+    fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))
+    kept_codes = _limit_codes(codes, settings.seed)
+    contents = BundleContents(
+        autoencoder=trained.config,
+        decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
+        encoder={name: weight.numpy() for name, weight in trained.encoder_state.items()},
+        latents=fitted.distribution,
+        classes=source.class_names,
+        codes=kept_codes,
+        source=SourceFacts(
+            name=source.name,
+            fingerprint=source.fingerprint,
+            images=len(parts.train_N),
+            holdout=len(parts.holdout_N),
+        ),
+        training=TrainingFacts(settings=settings, history=trained.history),
+        fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
+        screening=screening,
+        code_map=fit_code_map(kept_codes),
+    )
+    error = _reconstruction_error(trained, source, parts, codes)
+    counts = len(parts.train_N), len(parts.holdout_N)
+    return TrainResult(save_bundle(out, contents), *counts, trained.history, fitted, error)
+
+
+def _fit_screening(
+    source: Source,
+    parts: Split,
+    trained: TrainedAutoencoder,
+    settings: TrainSettings,
+    judge: JudgeSettings | None,
+    latents: LatentDistribution,
+) -> ScreeningData:
+    examples, holdout_HHWC = examples_of(source, parts.train_N), source.images_NHWC[parts.holdout_N]
+    images_NHWC, labels_N = examples.images_NHWC, examples.labels_N
+    trained_judge, copy_index = train_screening(
+        images_NHWC if labels_N is None else LabelledImages(images_NHWC, labels_N),
+        holdout_HHWC,
+        judge,
+        classes=len(source.class_names),
+        seed=settings.seed,
+        device=settings.device,
+    )
+    return make_screening(
+        load_decoder(trained.config, trained.decoder_state, resolve_device(settings.device)),
+        latents,
+        judge,
+        trained_judge,
+        copy_index,
+        config=trained.config,
+    )
+
+
+def _reconstruction_error(trained: TrainedAutoencoder, source: Source, parts: Split, codes: Codes) -> float:
+    """Mean squared error of some held-out images after encoder and decoder, for pixels in [0, 1]."""
+    rows = parts.holdout_N[:_RECONSTRUCTED]
+    decoder, batch = (
+        load_decoder(trained.config, trained.decoder_state),
+        limit_batch(trained.config, _ENCODED_AT_ONCE, _ENCODED_FEATURES),
+    )
+    labels_R = None if source.labels_N is None or not takes_labels(trained.config) else source.labels_N[rows]
+    images_RHWC = decode(decoder, codes.holdout_HD[: len(rows)], batch, labels_R)
+    difference = images_RHWC.astype(np.float64) - source.images_NHWC[rows]
+    return float(np.mean((difference / 255.0) ** 2))
+
+
+def _encode_source(
+    config: AutoencoderConfig,
+    encoder: nn.Module,
+    source: Source,
+    parts: Split,
+    on_encode: Callable[[int, int], None],
+) -> Codes:
+    shape, done, batch = code_shape(config), 0, limit_batch(config, _ENCODED_AT_ONCE, _ENCODED_FEATURES)
+    encoded: list[np.ndarray] = []
+    for rows in (parts.train_N, parts.holdout_N):
+        encoded.append(np.empty((len(rows), config.latent_dim)))
+        for begin in range(0, len(rows), batch):
+            some = rows[begin : begin + batch]
+            encoded[-1][begin : begin + len(some)] = encode(encoder, source.images_NHWC[some], batch)
+            done += len(some)
+            on_encode(done, len(source))
+    codes_ND, holdout_HD = encoded
+    if source.labels_N is None:
+        return Codes(codes_ND, None, holdout_HD, None, (), shape)
+    labels_N, holdout_labels_H = source.labels_N[parts.train_N], source.labels_N[parts.holdout_N]
+    return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, source.class_names, shape)
+
+
+def _limit_codes(codes: Codes, seed: int) -> Codes:
+    """The codes that a bundle stores: all of them, or a random subset (in order) for a very large source."""
+    limit = MAX_CODE_BYTES // (4 * codes.dims)
+    train_rows, holdout_rows = (
+        np.sort(permutation(seed, stream=stream, size=count)[:limit])
+        for stream, count in enumerate((len(codes.codes_ND), len(codes.holdout_HD)))
+    )
+    return Codes(
+        codes.codes_ND[train_rows],
+        None if codes.labels_N is None else codes.labels_N[train_rows],
+        codes.holdout_HD[holdout_rows],
+        None if codes.holdout_labels_H is None else codes.holdout_labels_H[holdout_rows],
+        codes.class_names,
+        codes.shape,
+    )
