@@ -248,7 +248,7 @@ def takes_labels(config: AutoencoderConfig) -> bool:
     return isinstance(config, GraphConfig) and config.classes > 0
 
 
-def limit_batch(config: AutoencoderConfig, wanted: int, numbers: int = 2**29) -> int:
+def limit_batch(config: AutoencoderConfig, wanted: int, numbers: int = 2**27) -> int:
     """``wanted`` rows, or a divisor of it whose values take at most ``numbers`` numbers at one time.
 
     Only imported networks are so large that this matters.

@@ -98,7 +98,7 @@ class GraphBuilder:
             raise SpecError(self.field, f"at most {MAX_NODES} operations", "more")
         self._shapes[name] = shape
         self._nodes.append(node)
-        self._tensors.append({name: given[name] for name in wanted})
+        self._tensors.append({name: np.array(given[name], dtype=np.float32, order="C") for name in wanted})
         return name
 
     def conv(self, x: str, weights: Weights, prefix: str, *, stride: int = 1, padding: int | None = None) -> str:

@@ -29,6 +29,7 @@ from generator.models.autoencoders.graphs.operations import (
     MatMul,
     Operation,
     Permute,
+    PixelNorm,
     Reduce,
     Reshape,
     Scale,
@@ -43,7 +44,7 @@ _TOLERANCE = 1e-4  # relative, for constants such as the square root of 2
 
 @dataclass(frozen=True)
 class _Replacement:
-    """A node, its tensors, and nodes that must come before it."""
+    """A node, its tensors, and nodes that must come before it; or the name of a value that is the same (``node``)."""
 
     node: Any
     tensors: Tensors
@@ -109,11 +110,17 @@ class _Rewriter:
     def tensors(self, node: Operation) -> Tensors:
         return self._tensors[node.name]
 
+    def is_output(self, name: str) -> bool:
+        return name == self._output
+
     def uses(self, name: str) -> int:
         return self._uses[name]
 
     def _replace(self, name: str, replacement: _Replacement) -> None:
         """Put the replacement in the place of ``name``, so that the order of computation stays."""
+        if isinstance(replacement.node, str):
+            self._rename(name, replacement.node)
+            return
         nodes: dict[str, Any] = {}
         for own, node in self._nodes.items():
             if own != name:
@@ -124,6 +131,15 @@ class _Rewriter:
                 self._tensors[earlier.name] = tensors
                 self.shapes[earlier.name] = earlier.output_shape(*(self.shapes[each] for each in earlier.inputs))
         self._nodes = nodes
+        self._uses = self._count_uses()
+
+    def _rename(self, name: str, same: str) -> None:
+        """Whoever used ``name`` uses ``same``."""
+        del self._nodes[name]
+        for own, node in self._nodes.items():
+            if name in node.inputs:
+                inputs = tuple(same if each == name else each for each in node.inputs)
+                self._nodes[own] = node.model_copy(update={"inputs": inputs})
         self._uses = self._count_uses()
 
     def _clashes(self, replacement: _Replacement) -> bool:
@@ -178,6 +194,49 @@ def _fold_linear_bias(at: _Rewriter, node: Operation) -> _Replacement | None:
     return None
 
 
+def _join_reshapes(at: _Rewriter, node: Operation) -> _Replacement | None:
+    """A reshaping of a reshaped value, or to the same shape."""
+    if not isinstance(node, Reshape):
+        return None
+    (x,) = node.inputs
+    if at.shapes[x] == node.shape and not at.is_output(node.name):
+        return _Replacement(x, {})
+    first = at.any_producer(x, Reshape)
+    return None if first is None else _Replacement(node.model_copy(update={"inputs": first.inputs}), {})
+
+
+def _find_square(at: _Rewriter, node: Operation) -> _Replacement | None:  # noqa: ARG001  # rules are called alike
+    """x * x."""
+    if isinstance(node, Binary) and node.op == "mul" and node.inputs[0] == node.inputs[1]:
+        return _activation(node, node.inputs[0], "square")
+    return None
+
+
+def _find_rsqrt(at: _Rewriter, node: Operation) -> _Replacement | None:
+    """1 / sqrt(x)."""
+    if isinstance(node, Activation) and node.function == "reciprocal":
+        root = at.producer(node.inputs[0], Activation, function="sqrt")
+        return None if root is None else _activation(node, root.inputs[0], "rsqrt")
+    return None
+
+
+def _find_pixel_norm(at: _Rewriter, node: Operation) -> _Replacement | None:
+    """x * rsqrt(mean of x^2 along one axis + eps)."""
+    if not isinstance(node, Binary) or node.op not in ("mul", "div"):
+        return None
+    for x, gain in (node.inputs, node.inputs[::-1])[: 2 if node.op == "mul" else 1]:
+        root = at.producer(gain, Activation, function="rsqrt" if node.op == "mul" else "sqrt")
+        added = at.producer(root.inputs[0], Scale, factor=1.0) if root is not None else None
+        mean = at.producer(added.inputs[0], Reduce, op="mean", keep=True) if added is not None else None
+        square = at.producer(mean.inputs[0], Activation, function="square") if mean is not None else None
+        if added is None or mean is None or square is None or square.inputs != (x,) or len(mean.axes) != 1:
+            continue
+        if 0.0 <= added.offset <= 1.0:
+            fields = {"name": node.name, "inputs": (x,), "axis": mean.axes[0], "eps": added.offset}
+            return _Replacement(PixelNorm.model_validate(fields), {})
+    return None
+
+
 def _find_silu(at: _Rewriter, node: Operation) -> _Replacement | None:
     """x * sigmoid(x)."""
     if not isinstance(node, Binary) or node.op != "mul":
@@ -219,10 +278,13 @@ def _find_group_norm(at: _Rewriter, node: Operation) -> _Replacement | None:
     if norm is None or before is None or norm.groups != before.shape[0] or not _is_plain(at, norm):
         return None
     shape = at.shapes[before.inputs[0]]
-    if shape != node.shape or shape[0] % norm.groups:
+    if shape[:1] != node.shape[:1] or shape[0] % norm.groups:
         return None
-    fields = {"name": node.name, "inputs": before.inputs, "groups": norm.groups, "eps": norm.eps, "affine": False}
-    return _Replacement(GroupNorm.model_validate(fields), {})
+    fields = {"name": node.name, "groups": norm.groups, "eps": norm.eps, "affine": False}
+    if shape == node.shape:
+        return _Replacement(GroupNorm.model_validate(fields | {"inputs": before.inputs}), {})
+    shaped = Reshape(name=f"{node.name}_shaped", inputs=before.inputs, shape=node.shape)
+    return _Replacement(GroupNorm.model_validate(fields | {"inputs": (shaped.name,)}), {}, ((shaped, {}),))
 
 
 def _fold_norm_affine(at: _Rewriter, node: Operation) -> _Replacement | None:
@@ -395,11 +457,15 @@ _RULES: tuple[Callable[[_Rewriter, Operation], _Replacement | None], ...] = (
     _fold_linear_bias,
     _join_affine,
     _join_scale,
+    _join_reshapes,
+    _find_square,
+    _find_rsqrt,
     _find_silu,
     _find_gelu,
     _find_group_norm,
     _fold_norm_affine,
     _find_layer_norm,
+    _find_pixel_norm,
     _drop_unit_axis,
     _find_attention,
     _find_demodulation,

@@ -26,6 +26,7 @@ from generator.errors import BundleError, DeviceExhausted, InvalidOutput
 from generator.models.autoencoders.config import takes_labels
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.factory import build_decoder
+from generator.models.autoencoders.graphs.config import GraphConfig
 from generator.models.bundle import Bundle
 from generator.models.latents.transport_map import new_map
 from generator.production.decoding.batch_norm import fold_batch_norm
@@ -37,6 +38,7 @@ from generator.spec.recipe import Execution
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MAX_DEVICE_LANES = 8  # maximum of lanes per GPU: threads that draw, wait for the device, and encode
+_MAX_GRAPH_THREADS = 2  # of a lane, on a CPU: with more, kernels may round the same numbers differently
 _MAX_LANE_BYTES = 2**31  # host memory for the batches of all lanes, on a CPU
 
 
@@ -72,6 +74,9 @@ class ResidentDecoder:
         self._image, self.dims, self._dtype = bundle.info.image, bundle.info.latent_dim, _DTYPES[dtype]
         self._map = new_map(bundle.latents) if mapped else None
         self._labelled = takes_labels(bundle.info.autoencoder)
+        self._is_graph, self._live_features = False, 0  # numbers of a sample that are kept at one time, if known
+        if isinstance(bundle.info.autoencoder, GraphConfig):
+            self._is_graph, self._live_features = True, bundle.info.autoencoder.decoder.live_features()
         self._module: Any = self._load_network(bundle)
         weights = sum(weight.nbytes for weight in self._module.state_dict().values())
         self._graph_runner: CudaGraphRunner | None = None
@@ -116,7 +121,8 @@ class ResidentDecoder:
             return LaneLayout(min(_MAX_DEVICE_LANES, os.cpu_count() or 1), 1)
         threads = torch.get_num_threads()
         count = max(1, min(threads + (threads > 1), _MAX_LANE_BYTES // max(1, peak_bytes)))
-        return LaneLayout(count, max(1, threads // count))
+        most = _MAX_GRAPH_THREADS if self._is_graph else threads
+        return LaneLayout(count, max(1, min(most, threads // count)))
 
     def _load_network(self, bundle: Bundle) -> nn.Module:
         module = build_decoder(bundle.info.autoencoder)
@@ -151,7 +157,9 @@ class ResidentDecoder:
         expected = (self._image.height, self._image.width, self._image.channels)
         if images.shape[1:] != expected:
             raise BundleError("decoder", f"images of height, width, channels {expected}", images.shape[1:])
-        return torch.cuda.max_memory_allocated(self.device) - before if cuda else max(layers, default=0)
+        if cuda:
+            return torch.cuda.max_memory_allocated(self.device) - before
+        return max([*layers, self.batch * self._live_features * self._dtype.itemsize])
 
     def _decode_zeros(self) -> np.ndarray:
         return self.decode(*self._zeros())

@@ -1,7 +1,9 @@
 """The PyTorch module of each operation of a graph.
 
-Rows do not depend on other rows: products of a whole batch are padded to whole tiles of rows (``ROW_TILE``), so that no
-kernel treats the last rows differently; everything else is computed for each sample alone.
+Rows do not depend on other rows, nor on their place in the batch. Kernels treat the last rows, columns or numbers of a
+tensor differently, and those at other addresses; so products are padded to whole tiles of rows (``ROW_TILE``) and
+columns (``COLUMN_TILE``), and elementwise functions that are approximated to whole vectors (``VECTOR``), for one thread
+or two. Everything else is computed for each sample alone.
 
 Legend: B batch.
 """
@@ -47,7 +49,8 @@ from generator.models.autoencoders.graphs.operations import (
 )
 from generator.models.autoencoders.graphs.shapes import Shape
 
-ROW_TILE = 64
+ROW_TILE, COLUMN_TILE, VECTOR = 64, 16, 64
+_EXACT = ("relu", "square", "abs", "neg", "sqrt", "reciprocal")  # the same in every lane of a vector
 
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -160,7 +163,7 @@ def _function(node: Operation, reusable: bool) -> Callable[..., Tensor]:  # one 
         case Softmax():
             return lambda x: x.softmax(node.axis + 1)
         case MatMul():
-            return torch.matmul
+            return _matmul
         case Attention():
             return _attention(node)
     raise TypeError(f"an operation without a module: {type(node).__name__}")
@@ -178,16 +181,20 @@ class _Function(nn.Module):
 
 
 class _TiledLinear(nn.Linear):
-    """A linear layer whose rows are padded to a multiple of ``ROW_TILE``."""
+    """A linear layer whose rows are padded to a multiple of ``ROW_TILE``, and whose input to one of ``COLUMN_TILE``."""
 
     def __init__(self, before: int, after: int, bias: bool) -> None:
         super().__init__(before, after, bias=bias)
+        self._columns = -before % COLUMN_TILE
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        padding = -len(rows) % ROW_TILE
-        result = super().forward(functional.pad(rows, (0, 0, 0, padding)) if padding else rows)
-        return result[: len(rows)].reshape(*x.shape[:-1], -1)
+        rows, weight = x.reshape(-1, x.shape[-1]), self.weight
+        padding = (0, self._columns, 0, -len(rows) % ROW_TILE)
+        if any(padding):
+            count, rows = len(rows), functional.pad(rows, padding)
+            weight = functional.pad(weight, padding[:2]) if self._columns else weight
+            return functional.linear(rows, weight, self.bias)[:count].reshape(*x.shape[:-1], -1)
+        return functional.linear(rows, weight, self.bias).reshape(*x.shape[:-1], -1)
 
 
 class _Affine(nn.Module):
@@ -210,6 +217,20 @@ class _Constant(nn.Module):
 
 
 def _activation(node: Activation, reusable: bool) -> Callable[[Tensor], Tensor]:
+    if node.function in _EXACT or node.function == "leaky_relu":
+        return _plain_activation(node, reusable)
+    function = _plain_activation(node, reusable)
+
+    def whole_vectors(x: Tensor) -> Tensor:
+        if x.numel() % VECTOR == 0:
+            return function(x)
+        flat = functional.pad(x.reshape(-1), (0, -x.numel() % VECTOR))
+        return function(flat)[: x.numel()].view(x.shape)
+
+    return whole_vectors
+
+
+def _plain_activation(node: Activation, reusable: bool) -> Callable[[Tensor], Tensor]:
     if node.function == "leaky_relu":
         return lambda x: functional.leaky_relu(x, node.slope, inplace=_may_overwrite(reusable))
     if node.function == "elu":
@@ -227,11 +248,20 @@ def _binary(node: Binary, reusable: bool) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, y: x.add_(y) if _may_overwrite(reusable and x.shape == y.shape) else function(x, y)
 
 
+def _matmul(x: Tensor, y: Tensor) -> Tensor:
+    columns, inner = y.shape[-1], -x.shape[-1] % COLUMN_TILE
+    padded = functional.pad(y, (0, -columns % COLUMN_TILE, 0, inner))
+    return torch.matmul(functional.pad(x, (0, inner)), padded)[..., :columns]
+
+
 def _attention(node: Attention) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def attend(*values: Tensor) -> Tensor:
-        query, keys, parts = (value.view(*value.shape[:2], node.heads, -1).transpose(1, 2) for value in values)
-        result = functional.scaled_dot_product_attention(query, keys, parts, scale=node.scale)
-        return result.transpose(1, 2).flatten(2)
+        heads = [value.view(*value.shape[:2], node.heads, -1).transpose(1, 2) for value in values]
+        features, kept = heads[0].shape[-1], heads[2].shape[-1]
+        query, keys, parts = (functional.pad(each, (0, -each.shape[-1] % COLUMN_TILE)) for each in heads)
+        scale = features**-0.5 if node.scale is None else node.scale
+        result = functional.scaled_dot_product_attention(query, keys, parts, scale=scale)
+        return result[..., :kept].transpose(1, 2).flatten(2)
 
     return attend
 

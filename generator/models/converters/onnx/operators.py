@@ -25,6 +25,7 @@ from generator.models.autoencoders.graphs.operations import (
     Pool,
     PRelu,
     Reduce,
+    Reshape,
     Resize,
     Slice,
     Softmax,
@@ -322,13 +323,13 @@ def _reshape(values: Values, node: OnnxNode) -> str:
         if first == -1 and parts == 1:
             first = BATCH
         elif parts > 1 and first in (-1, parts * BATCH, parts * (values.fixed_batch or 0)):
-            merged = values.builder.reshape(x, parts, *rest)
+            merged = values.builder.add(Reshape, x, hint=node.name, shape=(parts, *rest))
             values.merged.add(merged)
             return merged
     if not values.is_batch(first) or any(side == BATCH for side in rest):
         got = " x ".join("batch" if side == BATCH else str(side) for side in wanted[:8])
         raise SpecError(node.where, "a shape that keeps the batch as its first axis", got)
-    return values.builder.reshape(x, *_complete(node, rest, prod(shape)))
+    return values.builder.add(Reshape, x, hint=node.name, shape=_complete(node, rest, prod(shape)))
 
 
 def _complete(node: OnnxNode, sides: list[int], total: int) -> tuple[int, ...]:

@@ -107,6 +107,7 @@ class Values:
         builder = self.builder
         if array.size == 1 and array.ndim <= self.rank(x) and op in ("add", "sub", "mul", "div"):
             return self._with_number(node, op, x, float(array.reshape(-1)[0]), flipped=flipped)
+        array = self._for_one_sample(array, x)
         shape = self._aligned(node, array, x)
         per_channel = len(shape) > 0 and shape[0] == builder.shape(x)[0] and set(shape[1:]) <= {1}
         if per_channel and op in ("add", "sub", "mul", "div") and not (flipped and op in ("sub", "div")):
@@ -146,6 +147,12 @@ class Values:
             raise SpecError(node.where, "a constant that is the same for every sample", got)
         shape = shape[1:] if len(shape) == rank else shape
         return (*(1 for _ in range(rank - 1 - len(shape))), *shape)
+
+    def _for_one_sample(self, array: np.ndarray, x: str) -> np.ndarray:
+        """A constant along the batch, if its samples are equal, for one sample; any other unchanged."""
+        if array.ndim == self.rank(x) and len(array) > 1 and (array == array[:1]).all():
+            return array[:1]
+        return array
 
     def _without_batch(self, node: OnnxNode, array: np.ndarray) -> np.ndarray:
         """A known array as a value of the graph: its first axis must be the batch, with equal samples."""
