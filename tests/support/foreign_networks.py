@@ -121,7 +121,7 @@ class _Modulated(nn.Module):
 
 
 class AttentionDecoder(nn.Module):
-    """A decoder with multi-head attention, layer norms, GELU, split, pooling and reshaping, in the ways of transformers."""
+    """A decoder with multi-head attention, layer norms, GELU and a gate, in the manner of transformers."""
 
     def __init__(self, width: int = 32, heads: int = 4) -> None:
         super().__init__()

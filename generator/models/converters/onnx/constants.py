@@ -151,11 +151,15 @@ def _tile(_: OnnxNode, inputs: Inputs) -> np.ndarray:
 
 
 def _concat(node: OnnxNode, inputs: Inputs) -> np.ndarray:
-    return np.concatenate([_given(value) for value in inputs], axis=node.attributes.get("axis", 0))
+    parts = [_given(value) for value in inputs]
+    _check_size((sum(part.size for part in parts),))
+    return np.concatenate(parts, axis=node.attributes.get("axis", 0))
 
 
 def _gather(node: OnnxNode, inputs: Inputs) -> np.ndarray:
-    return np.take(_given(inputs[0]), _given(inputs[1]), axis=node.attributes.get("axis", 0))
+    data, index, axis = _given(inputs[0]), _given(inputs[1]), node.attributes.get("axis", 0)
+    _check_size((data.size // max(1, data.shape[axis]), index.size))
+    return np.take(data, index, axis=axis)
 
 
 def _transpose(node: OnnxNode, inputs: Inputs) -> np.ndarray:
@@ -170,7 +174,9 @@ def _reduce(function: Callable[..., np.ndarray]) -> Callable[[OnnxNode, Inputs],
     return apply
 
 
-def _matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _matmul(_: OnnxNode, inputs: Inputs) -> np.ndarray:
+    left, right = _given(inputs[0]), _given(inputs[1])
+    _check_size((*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), *left.shape[-2:-1], *right.shape[-1:]))
     result: np.ndarray = left @ right
     return result
 
@@ -200,7 +206,7 @@ _FUNCTIONS: dict[str, Callable[[OnnxNode, Inputs], np.ndarray | list[np.ndarray]
     "Identity": lambda _, inputs: _given(inputs[0]),
     "Less": _elementwise(np.less),
     "Log": _elementwise(np.log),
-    "MatMul": lambda _, inputs: _matmul(_given(inputs[0]), _given(inputs[1])),
+    "MatMul": _matmul,
     "Max": _elementwise(np.maximum),
     "Min": _elementwise(np.minimum),
     "Mod": _elementwise(np.mod),

@@ -14,7 +14,7 @@ from generator.models.autoencoders.graphs.operations import Embedding
 from generator.models.autoencoders.graphs.shapes import Shape
 from generator.models.converters.builder import BuiltGraph, GraphBuilder
 from generator.models.converters.onnx.constants import evaluate
-from generator.models.converters.onnx.model import OnnxInput, OnnxModel, OnnxNode, read_onnx
+from generator.models.converters.onnx.model import MAX_ELEMENTS, OnnxInput, OnnxModel, OnnxNode, read_onnx
 from generator.models.converters.onnx.operators import HANDLERS
 from generator.models.converters.onnx.values import BATCH, Values
 from generator.models.converters.rewrites import simplify
@@ -129,10 +129,18 @@ def _convert_node(values: Values, node: OnnxNode) -> None:
     if all(values.is_known(name) for name in node.inputs):
         _fold(values, node)
         return
+    _handle(values, node)
+
+
+def _handle(values: Values, node: OnnxNode) -> None:
+    """Say a node in operations of the graph. Raises ``SpecError`` naming it."""
     handler = HANDLERS.get(node.op)
     if handler is None:
         raise SpecError(node.where, f"one of the operators {', '.join(HANDLERS)}", node.op)
-    results = handler(values, node)
+    try:
+        results = handler(values, node)
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError) as unfit:
+        raise SpecError(node.where, "inputs and attributes that fit the operator", str(unfit)[:200]) from unfit
     for name, result in zip(node.outputs, [results] if isinstance(results, str) else results, strict=False):
         values.graph[name] = result
 
@@ -145,20 +153,13 @@ def _fold(values: Values, node: OnnxNode) -> None:
         if shape is not None and BATCH in shape.reshape(-1):
             inputs[position] = np.where(shape == BATCH, 1, shape)
     outputs = evaluate(node, inputs)
-    if outputs is None:
-        _fold_by_handler(values, node)
+    if outputs is None:  # computed by the network, as it is not worth an evaluation of its own
+        _handle(values, node)
         return
+    values.folded += sum(output.size for output in outputs)
+    if values.folded > MAX_ELEMENTS:
+        raise SpecError(node.where, f"constants of at most {MAX_ELEMENTS} numbers in all", "more")
     values.constants |= dict(zip(node.outputs, outputs, strict=False))
-
-
-def _fold_by_handler(values: Values, node: OnnxNode) -> None:
-    """A node of constants that is computed by the network, as it is not worth an evaluation of its own."""
-    handler = HANDLERS.get(node.op)
-    if handler is None:
-        raise SpecError(node.where, f"one of the operators {', '.join(HANDLERS)}", node.op)
-    results = handler(values, node)
-    for name, result in zip(node.outputs, [results] if isinstance(results, str) else results, strict=False):
-        values.graph[name] = result
 
 
 def _is_defined(values: Values, name: str) -> bool:

@@ -142,6 +142,8 @@ def _read_node(node: onnx.NodeProto, number: int, field: str) -> OnnxNode:
             value = onnx.helper.get_attribute_value(attribute)
         except ValueError as unknown:
             raise SpecError(where, "attributes of a known type", _text(attribute.name)) from unknown
+        if value is None:
+            raise SpecError(where, "attributes of a known type", _text(attribute.name))
         attributes[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     return OnnxNode(field, name, _text(node.op_type), tuple(node.input), tuple(node.output), attributes)
 

@@ -145,9 +145,10 @@ def _merged_like(values: Values, x: str, result: str) -> str:
 
 def _batch_norm(values: Values, node: OnnxNode) -> str:
     scale_C, bias_C, mean_C, variance_C = (values.constant(node, i).astype(np.float64) for i in range(1, 5))
-    factor_C = scale_C / np.sqrt(variance_C + node.attributes.get("epsilon", 1e-5))
-    if not np.isfinite(factor_C).all():
-        raise SpecError(node.where, "variances of at least 0", "others")
+    spread_C = variance_C + node.attributes.get("epsilon", 1e-5)
+    if not spread_C.min(initial=1.0) > 0.0:
+        raise SpecError(node.where, "variances of at least 0", float(variance_C.min()))
+    factor_C = scale_C / np.sqrt(spread_C)
     return values.builder.affine(values.value(node), factor_C, bias_C - mean_C * factor_C)
 
 

@@ -28,6 +28,7 @@ class Values:
         self.labels = set[str]()  # names in the model of the class numbers
         self.merged = set[str]()  # names in the builder whose first axis is merged with the batch in the model
         self.fixed_batch: int | None = None
+        self.folded = 0  # numbers in constants that were computed
 
     def optional(self, node: OnnxNode, position: int) -> np.ndarray | None:
         """A known input, or ``None`` if it is left out. Raises ``SpecError`` if it is computed from the input."""

@@ -137,7 +137,7 @@ def test_what_is_not_a_taesd(tmp_path: Path) -> None:
         convert_taesd(decoder, decoder, 64)
     with pytest.raises(SpecError, match="a known TAESD variant"):
         convert_taesd(encoder, {f"vae.{name}": weight for name, weight in decoder.items()}, 64)
-    with pytest.raises(SpecError, match="only tensors of this network, got 3.extra"):
+    with pytest.raises(SpecError, match=r"only tensors of this network, got 3\.extra"):
         convert_taesd(encoder, decoder | {"3.extra.gain": np.zeros(3)}, 64)
     broken = decoder | {"3.conv.2.weight": decoder["3.conv.2.weight"][:, :, :2]}
     with pytest.raises(SpecError, match=r"decoder"):

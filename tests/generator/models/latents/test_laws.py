@@ -23,6 +23,7 @@ from generator.models.latents.config import (
     MapSettings,
     MixtureSettings,
     PolarSettings,
+    PriorSettings,
     SamplerSettings,
     TransportSettings,
 )
@@ -30,6 +31,7 @@ from generator.models.latents.fitting.fit import fit
 from generator.models.latents.load import load_distribution
 from generator.spec.seeding import Noise, noise
 
+TRUNCATION = 3.0
 SETTINGS: dict[str, SamplerSettings] = {
     "gaussian full": GaussianSettings(),
     "gaussian diagonal": GaussianSettings(covariance="diagonal"),
@@ -39,6 +41,8 @@ SETTINGS: dict[str, SamplerSettings] = {
     "mixture tied": MixtureSettings(clusters=4, covariance="tied"),
     "flow": FlowSettings(transforms=4, hidden=16, epochs=8, batch=256),
     "polar": PolarSettings(clusters=3),
+    "prior": PriorSettings(),
+    "prior truncated": PriorSettings(truncation=TRUNCATION),
     "transport": TransportSettings(map=MapSettings(width=16, blocks=1), epochs=10),
 }
 FAMILIES = sorted(SETTINGS)
@@ -150,6 +154,7 @@ def test_to_noise_finds_the_noise_of_a_sample(family: str) -> None:
     again = distribution.sample(distribution.to_noise(z, labels), labels).z_BD
     np.testing.assert_allclose(again, z, atol=1e-4)
     real, real_labels = codes_of(300, 11)
+    real = real.clip(-TRUNCATION, TRUNCATION) if family == "prior truncated" else real  # it gives nothing beyond
     back = distribution.sample(distribution.to_noise(real, real_labels), real_labels).z_BD
     np.testing.assert_allclose(back, real, atol=1e-4)
 
@@ -195,6 +200,7 @@ def test_damage_is_refused(family: str) -> None:
         with pytest.raises(BundleError) as refused:
             load_distribution(config, altered)
         assert refused.value.field.startswith("latents")
-    for name, value in {"dims": 3, "classes": 5, "extra": 1, "family": "pickle"}.items():
+    shape = {} if family.startswith("prior") else {"dims": 3, "classes": 5}  # a prior has no arrays of these lengths
+    for name, value in (shape | {"extra": 1, "family": "pickle"}).items():
         with pytest.raises(BundleError):
             load_distribution({**config, name: value}, tensors)

@@ -1,4 +1,4 @@
-"""Every operation: its stated shape is that of its module, its rows do not depend on each other, and it can be stored."""
+"""Every operation: its shape is that of its module, its rows do not depend on each other, and it can be stored."""
 
 from __future__ import annotations
 
