@@ -209,7 +209,7 @@ def _fingerprint(codes: Codes) -> str:
 def _check_decoded(contents: BundleContents, config: LayersConfig | GraphConfig) -> tuple[str, ...]:
     """Decode a few codes before anything is written; returns notices. Raises ``SpecError`` for NaN or infinity."""
     decoder = load_decoder(config, {name: torch.from_numpy(array) for name, array in contents.decoder.items()})
-    count = max(2, limit_batch(config, _CHECKED_IMAGES, _CHECKED_FEATURES))
+    count = limit_batch(config, _CHECKED_IMAGES, _CHECKED_FEATURES)
     inputs = [torch.from_numpy(contents.codes.codes_ND[:count].astype(np.float32))]
     if takes_labels(config) and contents.codes.labels_N is not None:
         inputs.append(torch.from_numpy(contents.codes.labels_N[:count]))
