@@ -7,7 +7,6 @@ is that of its base point. Without a map the base points are the codes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, final
 
@@ -19,7 +18,7 @@ from generator.errors import BundleError
 from generator.models.latents import state_checks
 from generator.models.latents.base import LatentDistribution, SampledCodes
 from generator.models.latents.config import MapSettings
-from generator.models.latents.gaussian_base import BaseConfig, GaussianBase
+from generator.models.latents.gaussian_base import BaseConfig, GaussianBase, check_rotation
 from generator.spec.canonical import FrozenModel, validate
 from generator.spec.seeding import Noise
 
@@ -38,7 +37,7 @@ class TransportConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _check_base(self) -> TransportConfig:
-        if math.prod(self.base.sides) != self.dims or self.base.factors not in (1, self.label_count):
+        if self.base.dims != self.dims or self.base.factors not in (1, self.label_count):
             raise ValueError(f"a base of {self.dims} dimensions with 1 or {self.label_count} factors")
         return self
 
@@ -90,7 +89,8 @@ class Transport(LatentDistribution):
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         weights = {f"{_MAP}{name}": weight for name, weight in self.map_weights.items()}
-        return self._config.model_dump(mode="json"), {**self.base.tensors(), **weights}
+        document = self._config.model_dump(mode="json") | {"base": self._config.base.document()}
+        return document, {**self.base.tensors(), **weights}
 
 
 def map_shapes(settings: MapSettings, dims: int, classes: int) -> dict[str, tuple[int, ...]]:
@@ -118,8 +118,11 @@ def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> 
     shapes: dict[str, tuple[int, ...]] = {"mean": (checked.label_count, checked.dims), **checked.base.tensor_shapes}
     weights = {} if checked.map is None else map_shapes(checked.map, checked.dims, checked.label_count)
     arrays = state_checks.check_arrays(tensors, shapes | weights, dict.fromkeys(weights, np.float32))
-    for name in checked.base.tensor_shapes:
+    for name in checked.base.factor_shapes:
         state_checks.check_factors(arrays[name])
+    if checked.base.rank is not None:
+        state_checks.check_positive("other_scale", arrays["other_scale"])
+        check_rotation(arrays["reflectors"], arrays["reflections"])
     try:
         return Transport(checked, arrays)
     except ValueError as error:

@@ -1,9 +1,10 @@
 """Fitting the base of ``transport``: a mean a class, and covariances that few codes suffice for.
 
 Up to ``MAX_FULL_DIMS`` dimensions each class has a full covariance, shrunk towards the pooled within-class one, and
-that towards its diagonal. Beyond, all classes share the Kronecker product of one covariance of the channels and one of
-the positions, fitted by the flip-flop algorithm (Dutilleul, "The MLE algorithm for the matrix normal distribution",
-1999).
+that towards its diagonal. Beyond, codes vary most in few directions: the principal components of all codes around the
+means of their classes (Tipping & Bishop, "Probabilistic principal component analysis", 1999). There each class has a
+full covariance, shrunk towards the pooled one; in all other directions the standard deviation is the share
+``OTHER_SCALE`` of that of the codes, as decoders forgive a code that is too plain and not one that is noisy.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from generator.models.latents.codes import ClassCodes, Codes
-from generator.models.latents.gaussian_base import BaseConfig
+from generator.models.latents.gaussian_base import BaseConfig, Rotation, rotation_to
 from generator.models.latents.mixture import MAX_DIMS as MAX_FULL_DIMS
 
-_FLIP_FLOPS = 5
+OTHER_SCALE = 0.3
+_MAX_RANK, _CODES_A_DIRECTION = 512, 12
 _FLOOR = 1e-6  # smallest variance in any direction, as a share of the mean variance
 
 
@@ -26,10 +28,27 @@ def fit_base(codes: Codes, classes: list[ClassCodes]) -> tuple[BaseConfig, dict[
     if codes.dims <= MAX_FULL_DIMS or len(shape) == 1:
         config = BaseConfig(covariance="full", factors=len(classes), shape=shape)
         return config, {"mean": mean_CD, "factor": _full_factors(centred)}
-    config = BaseConfig(covariance="kronecker", factors=1, shape=shape)
-    channel_CC, position_PP = _kronecker_covariances(np.concatenate(centred), config.sides)
-    factors = {"channel_factor": _factor(channel_CC)[None], "position_factor": _factor(position_PP)[None]}
-    return config, {"mean": mean_CD, **factors}
+    rotation, other_scale, rank = _directions(np.concatenate(centred))
+    config = BaseConfig(covariance="low_rank", factors=len(classes), shape=shape, rank=rank)
+    basis_DK = rotation.columns(rank)
+    factor = _full_factors([part_ND @ basis_DK for part_ND in centred])
+    return config, {"mean": mean_CD, "factor": factor, **rotation.tensors(), "other_scale": np.array([other_scale])}
+
+
+def _directions(centred_ND: np.ndarray) -> tuple[Rotation, float, int]:
+    """The rotation to the directions of most variance, the standard deviation in others, and how many there are."""
+    count, dims = centred_ND.shape
+    rank = max(1, min(_MAX_RANK, dims // 2, count // _CODES_A_DIRECTION))
+    if count < dims:
+        _, _, directions_KD = np.linalg.svd(centred_ND, full_matrices=False)
+    else:
+        _, columns = np.linalg.eigh(centred_ND.T @ centred_ND)
+        directions_KD = columns.T[::-1]
+    directions_KD = directions_KD[:rank]
+    total = float(np.square(centred_ND).sum())
+    left = max(total - float(np.square(centred_ND @ directions_KD.T).sum()), 1e-12 * total)
+    other_scale = OTHER_SCALE * float(np.sqrt(left / (count * (dims - rank))))
+    return rotation_to(directions_KD), max(other_scale, 1e-9), rank
 
 
 def _full_factors(centred: list[np.ndarray]) -> np.ndarray:
@@ -39,19 +58,6 @@ def _full_factors(centred: list[np.ndarray]) -> np.ndarray:
     diagonal_DD = np.diag(np.diag(pooled_DD))
     pooled_DD = (total * pooled_DD + 0.5 * dims * diagonal_DD) / (total + 0.5 * dims)
     return np.stack([_factor((part_ND.T @ part_ND + dims * pooled_DD) / (len(part_ND) + dims)) for part_ND in centred])
-
-
-def _kronecker_covariances(centred_ND: np.ndarray, sides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(channel_CC, position_PP). Each is estimated on codes that the other one has whitened, by turns."""
-    codes_NCP = centred_ND.reshape(-1, *sides)
-    channels, positions = sides
-    channel_CC, position_PP = np.eye(channels), np.eye(positions)
-    for _ in range(_FLIP_FLOPS):
-        white_NCP = np.linalg.solve(_factor(position_PP), codes_NCP.transpose(0, 2, 1)).transpose(0, 2, 1)
-        channel_CC = np.einsum("ncp,ndp->cd", white_NCP, white_NCP, optimize=True) / (len(codes_NCP) * positions)
-        white_NCP = np.linalg.solve(_factor(channel_CC), codes_NCP)
-        position_PP = np.einsum("ncp,ncq->pq", white_NCP, white_NCP, optimize=True) / (len(codes_NCP) * channels)
-    return channel_CC, position_PP
 
 
 def _factor(covariance_DD: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from generator.models.latents.codes import Codes
 from generator.models.latents.config import MapSettings, TransportSettings
 from generator.models.latents.fitting.fit import fit
 from generator.models.latents.fitting.gaussian_base import fit_base
-from generator.models.latents.gaussian_base import GaussianBase
+from generator.models.latents.gaussian_base import BaseConfig, GaussianBase
 from generator.models.latents.load import load_distribution
 from generator.models.latents.map_inversion import MAX_ERROR, to_base
 from generator.models.latents.transport import Transport
@@ -129,17 +129,59 @@ def test_few_codes_take_their_covariance_from_all_classes() -> None:
     assert error < own_error
 
 
-def test_large_codes_have_the_product_of_two_covariances() -> None:
+def test_large_codes_have_a_covariance_of_low_rank() -> None:
+    """As many directions as the codes have, which lie in 20 of 640 dimensions, and a little of the noise beside."""
+    rng, dims, rank = np.random.default_rng(0), 640, 50
+    mixing_KD = rng.normal(size=(20, dims))
+    labels_N = np.arange(600) % 2
+    codes_ND = rng.normal(size=(600, 20)) * (1.0 + labels_N[:, None]) @ mixing_KD + 0.1 * rng.normal(size=(600, dims))
+    codes = Codes(codes_ND, labels_N, codes_ND[:50], labels_N[:50], ("narrow", "wide"), (40, 4, 4))
+    config, arrays = fit_base(codes, codes.by_class())
+    assert (config.covariance, config.rank, config.factors) == ("low_rank", rank, 2)
+    base = GaussianBase(config, arrays["mean"], arrays)
+    normal_BD, labels_B = rng.normal(size=(3000, dims)), np.arange(3000) % 2
+    z_BD = base.draw(normal_BD, labels_B)
+    np.testing.assert_allclose(base.to_normals(z_BD[:9], labels_B[:9]), normal_BD[:9], atol=2e-3)
+    np.testing.assert_allclose(base.scale()[0], z_BD[labels_B == 0].std(axis=0), rtol=0.12)
+    for label in (0, 1):
+        centred_BD = z_BD[labels_B == label] - base.mean_CD[label]
+        found_DD, wanted_DD = np.cov(centred_BD.T), (1.0 + label) ** 2 * mixing_KD.T @ mixing_KD
+        assert np.linalg.norm(found_DD - wanted_DD) < 0.45 * np.linalg.norm(wanted_DD)
+    found_B = base.log_prob_of_normals(normal_BD[:2], labels_B[:2])
+    basis_DK = base.rotation.columns(rank) if base.rotation is not None else np.zeros((dims, rank))
+    np.testing.assert_allclose(basis_DK.T @ basis_DK, np.eye(rank), atol=1e-12)
+    others = float(arrays["other_scale"][0]) ** 2
+    for label in (0, 1):
+        inner_KK = arrays["factor"][label] @ arrays["factor"][label].T
+        covariance_DD = basis_DK @ (inner_KK - others * np.eye(rank)) @ basis_DK.T + others * np.eye(dims)
+        exact = multivariate_normal(base.mean_CD[label], covariance_DD).logpdf(z_BD[label])
+        assert found_B[label] == pytest.approx(exact, abs=0.1)
+
+
+def test_a_stored_rotation_must_be_one() -> None:
+    codes = replace(correlated(200, 640, 4), shape=(40, 4, 4))
+    config, tensors = fit(codes, TransportSettings(map=None)).distribution.state()
+    assert load_distribution(config, tensors).state()[0] == config
+    for name in ("reflectors", "reflections"):
+        with pytest.raises(BundleError, match=r"latents\.reflections"):
+            load_distribution(config, tensors | {name: tensors[name] * 1.01})
+    with pytest.raises(BundleError, match=r"latents\.other_scale"):
+        load_distribution(config, tensors | {"other_scale": np.zeros(1)})
+    for base in ({"rank": 700}, {"rank": None}, {"covariance": "full"}):
+        with pytest.raises(BundleError, match="latents"):
+            load_distribution(config | {"base": config["base"] | base}, tensors)
+
+
+def test_the_product_of_two_covariances() -> None:
     shape, rng = (40, 4, 4), np.random.default_rng(0)
     channel_CC, position_PP = (np.tril(rng.normal(size=(side, side)) * 0.2) + np.eye(side) for side in (40, 16))
-    grids_NCP = channel_CC @ rng.normal(size=(600, 40, 16)) @ position_PP.T
-    codes = Codes(grids_NCP.reshape(600, -1), None, grids_NCP[:50].reshape(50, -1), None, (), shape)
-    config, arrays = fit_base(codes, codes.by_class())
-    assert (config.covariance, config.sides) == ("kronecker", (40, 16))
-    base = GaussianBase(config, arrays["mean"], arrays)
+    arrays = {"channel_factor": channel_CC[None], "position_factor": position_PP[None]}
+    for factor_FSS in arrays.values():
+        np.einsum("fss->fs", factor_FSS)[:] = 1.0 + np.abs(np.einsum("fss->fs", factor_FSS))
+    arrays["mean"] = rng.normal(size=(1, 640))
+    base = GaussianBase(BaseConfig(covariance="kronecker", factors=1, shape=shape), arrays["mean"], arrays)
     factor_DD = np.kron(arrays["channel_factor"][0], arrays["position_factor"][0])
-    wanted_DD, found_DD = np.kron(channel_CC @ channel_CC.T, position_PP @ position_PP.T), factor_DD @ factor_DD.T
-    assert np.linalg.norm(found_DD - wanted_DD) < 0.2 * np.linalg.norm(wanted_DD)
+    found_DD = factor_DD @ factor_DD.T
     normal_BD, labels_B = rng.normal(size=(9, 640)), np.zeros(9, dtype=np.int64)
     z_BD = base.draw(normal_BD, labels_B)
     np.testing.assert_allclose(z_BD, arrays["mean"][0] + normal_BD @ factor_DD.T, atol=1e-4)
