@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from generator.errors import SpecError
 from generator.models.autoencoders.graphs.operations import Binary, GroupNorm, Pad, Slice
 from generator.models.converters.builder import BuiltGraph, GraphBuilder
+from generator.models.converters.rewrites import simplify
 from generator.models.converters.taesd import soft_clamp, tiny_block
 from generator.models.converters.weights import Weights, read_weights
 from generator.spec.canonical import read_json, validate
@@ -151,7 +152,7 @@ def _convert_tiny(config: TinyConfig, tensors: Mapping[str, np.ndarray], size: i
             number += 1
         x, number = builder.conv(x, weights, str(number)), number + 1
     weights.finish()
-    return encoder, builder.finish(builder.clamp(x, 0.0, 1.0))
+    return encoder, simplify(builder.finish(builder.clamp(x, 0.0, 1.0)))
 
 
 class _KlConverter:
@@ -204,7 +205,7 @@ class _KlConverter:
             if stage < len(config.block_out_channels) - 1:
                 x = builder.conv(builder.upsample(x, 2), weights, f"{block}.upsamplers.0.conv")
         x = self._end(x, "decoder")
-        return builder.finish(builder.clamp(builder.scale(x, 0.5, 0.5), 0.0, 1.0))
+        return simplify(builder.finish(builder.clamp(builder.scale(x, 0.5, 0.5), 0.0, 1.0)))
 
     def _middle(self, x: str, network: str) -> str:
         x = self._resnet(x, f"{network}.mid_block.resnets.0")

@@ -15,6 +15,7 @@ import numpy as np
 from generator.errors import SpecError
 from generator.models.autoencoders.graphs.operations import Binary, GroupNorm
 from generator.models.converters.builder import BuiltGraph, GraphBuilder
+from generator.models.converters.rewrites import simplify
 from generator.models.converters.weights import Weights
 
 _POOL_GROUPS = 4
@@ -102,4 +103,4 @@ def _build(weights: Weights, variant: _Variant, field: str, **inputs: tuple[int,
             case "u":
                 x = builder.upsample(x, 2)
     weights.finish()
-    return builder.finish(builder.clamp(x, 0.0, 1.0) if field == "decoder" else x)
+    return simplify(builder.finish(builder.clamp(x, 0.0, 1.0) if field == "decoder" else x))

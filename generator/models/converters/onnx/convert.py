@@ -107,7 +107,7 @@ def _convert_network(
         raise SpecError(field, "an output that depends on the input", f"{model.output[:120]}, which does not")
     if field == "decoder":
         output = builder.clamp(builder.scale(output, 0.5, 0.5) if symmetric else output, 0.0, 1.0)
-    return simplify(builder.finish(output), field)
+    return simplify(builder.finish(output))
 
 
 def _convert_node(values: Values, node: OnnxNode) -> None:

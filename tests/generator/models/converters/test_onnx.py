@@ -98,7 +98,18 @@ def test_autoencoders(kind: str, exporter: str, symbolic: bool, tmp_path: Path) 
     assert counted["group_norm"] == (18 if kind == "kl" else 0)
     assert counted["attention"] == (1 if kind == "kl" else 0)
     assert set(counted) <= {
-        *("conv", "group_norm", "activation", "add", "reshape", "permute", "linear", "attention", "resize", "scale"),
+        *(
+            "conv",
+            "group_norm",
+            "activation",
+            "add",
+            "reshape",
+            "permute",
+            "linear",
+            "attention",
+            "conv_transpose",
+            "scale",
+        ),
         "clamp",
     }
 
