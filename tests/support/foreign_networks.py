@@ -19,15 +19,17 @@ def with_random_weights(network: nn.Module, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def tiny_autoencoder(stages: int, width: int, **options: object) -> AutoencoderTiny:
-    """An ``AutoencoderTiny`` of ``stages`` stages."""
-    blocks = (1,) * stages
+def tiny_autoencoder(
+    stages: int, width: int, *, num_blocks: tuple[int, ...] | None = None, **options: object
+) -> AutoencoderTiny:
+    """An ``AutoencoderTiny`` of ``stages`` stages; ``num_blocks``: of the encoder's stages, one each by default."""
+    blocks = num_blocks or (1,) * stages
     return with_random_weights(
         AutoencoderTiny(
             encoder_block_out_channels=(width,) * stages,
             decoder_block_out_channels=(width,) * stages,
             num_encoder_blocks=blocks,
-            num_decoder_blocks=blocks,
+            num_decoder_blocks=blocks[::-1],
             **options,
         )
     )
