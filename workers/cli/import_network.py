@@ -205,7 +205,7 @@ def _without_images(
     if codes is None:
         settings = validate(PriorSettings, {"truncation": truncation}, field="prior", error=SpecError)
     elif settings is None:
-        settings = TransportSettings() if len(network.config.code_shape) > 1 else MixtureSettings()
+        settings = TransportSettings(map=None) if len(network.config.code_shape) > 1 else MixtureSettings()
     given_codes = None if codes is None else read_codes(codes)
     imported = import_network(network, given_codes, out, sampler=settings, class_names=class_names, seed=seed)
     notices = list(imported.notices)
@@ -274,17 +274,17 @@ def _with_images(
 
 
 def _default_sampler(network: ImportedNetwork, images: Source) -> SamplerSettings:
-    """A transport for codes that are grids, otherwise as for a training."""
+    """For codes that are grids, the base of a transport: a map takes long and adds little; otherwise as for training."""
     from generator.models.latents.config import TransportSettings
     from generator.models.learning import recommended_sampler
 
-    return TransportSettings() if len(network.config.code_shape) > 1 else recommended_sampler(images)
+    return TransportSettings(map=None) if len(network.config.code_shape) > 1 else recommended_sampler(images)
 
 
 def _fit_progress(settings: SamplerSettings, *, quiet: bool) -> Callable[[int, int], None]:
     from generator.models.latents.config import TransportSettings
 
-    epochs = settings.epochs if isinstance(settings, TransportSettings) else None
+    epochs = settings.epochs if isinstance(settings, TransportSettings) and settings.map is not None else None
     lines = progress_lines("fitting the latent distribution", epochs, unit="epochs", quiet=quiet)
     return lambda done, _: lines(done)
 

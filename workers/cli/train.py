@@ -279,7 +279,7 @@ def _train(
     from generator.models.latents.config import TransportSettings
     from generator.models.learning import train_bundle
 
-    fit_epochs = sampler.epochs if isinstance(sampler, TransportSettings) else None
+    fit_epochs = sampler.epochs if isinstance(sampler, TransportSettings) and sampler.map is not None else None
     fitted = progress_lines("fitting the latent distribution", fit_epochs, unit="epochs", quiet=quiet)
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:

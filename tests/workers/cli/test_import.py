@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from generator.errors import SpecError
+from generator.errors import InputError
 from generator.models.bundle import load_bundle
 from generator.store import open_store
 from tests.support.foreign_networks import tiny_autoencoder
@@ -131,7 +131,7 @@ def test_a_chain_of_layers_needs_no_word(tmp_path: Path) -> None:
     ],
 )
 def test_choices_that_exclude_each_other(options: tuple[str, ...], field: str, saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError) as error:
+    with pytest.raises(InputError) as error:
         invoke("diffusers", saved, "--out", tmp_path / "bundle", *options)
     assert error.value.field == field
     assert not (tmp_path / "bundle").exists()
