@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from workers.cli.encoding import encode_images
 from workers.cli.import_layers import layers_command
-from workers.cli.output import json_option, progress_bar, progress_lines, show
+from workers.cli.output import json_option, progress_bar, show
 from workers.cli.train import (
     SAMPLER_OPTIONS,
     add_options,
     judge_settings_for,
-    progress_callback,
     sampler_settings,
     show_skipped,
 )
@@ -230,7 +230,7 @@ def _with_images(
     as_json: bool,
 ) -> None:
     from generator.models.autoencoders.settings import parse_settings
-    from generator.models.learning import encode_source, recommended_settings
+    from generator.models.learning import recommended_settings
     from generator.sources import load_source
 
     chosen = {"seed": seed, "device": device, **({} if finetune is None else {"epochs": finetune})}
@@ -247,26 +247,12 @@ def _with_images(
             images = load_source(source, size=images.size, channels=network.config.channels, skip_bad=skip_bad)
     train = parse_settings(recommended_settings(images, "spatial").model_dump() | chosen)
     settings = settings or _default_sampler(network, images)
-    with (
-        progress_bar("encoding", len(images), quiet=as_json) as encoded,
-        progress_bar("fine-tuning", None, quiet=as_json or finetune is None, unit="steps") as trained,
-    ):
-        result = encode_source(
-            network,
-            images,
-            out,
-            sampler=settings,
-            settings=train,
-            finetune=finetune is not None,
-            judge=judge_settings_for(judges, None, None, images.size),
-            on_step=progress_callback(trained, quiet=as_json),
-            on_encode=lambda done, _: encoded(done),
-            on_fit=_fit_progress(settings, quiet=as_json),
-        )
+    judge = judge_settings_for(judges, None, None, images.size)
+    result = encode_images(network, images, settings, train, judge, out, finetune=finetune is not None, quiet=as_json)
     facts = {
         "images": len(images),
         "classes": len(images.class_names),
-        "reconstruction_error": result.reconstruction_error,
+        "reconstruction_error": round(result.reconstruction_error, 6),
         "finetuned_epochs": len(result.history),
         "sampler": settings.family,
     }
@@ -274,19 +260,11 @@ def _with_images(
 
 
 def _default_sampler(network: ImportedNetwork, images: Source) -> SamplerSettings:
-    """For codes that are grids, the base of a transport: a map takes long and adds little; otherwise as for training."""
+    """For codes that are grids, the base of a transport, as a map takes long and adds little; else as for training."""
     from generator.models.latents.config import TransportSettings
     from generator.models.learning import recommended_sampler
 
     return TransportSettings(map=None) if len(network.config.code_shape) > 1 else recommended_sampler(images)
-
-
-def _fit_progress(settings: SamplerSettings, *, quiet: bool) -> Callable[[int, int], None]:
-    from generator.models.latents.config import TransportSettings
-
-    epochs = settings.epochs if isinstance(settings, TransportSettings) and settings.map is not None else None
-    lines = progress_lines("fitting the latent distribution", epochs, unit="epochs", quiet=quiet)
-    return lambda done, _: lines(done)
 
 
 def _show(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from workers.cli.duration import Duration
-from workers.cli.output import json_option, progress_bar, progress_lines, show
+from workers.cli.encoding import encode_images, fit_progress, progress_callback
+from workers.cli.output import json_option, progress_bar, show
 
 if TYPE_CHECKING:
     from generator.models.autoencoders.config import AutoencoderConfig
     from generator.models.autoencoders.settings import TrainSettings
-    from generator.models.autoencoders.training import Progress
     from generator.models.latents.config import SamplerSettings
     from generator.models.learning import TrainResult
     from generator.models.screening.config import JudgeSettings
@@ -137,14 +137,26 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 )
 @click.option("--channels", type=int, help="1 (grey) or 3 (colour); by default as in the source.")
 @click.option("--skip-bad", is_flag=True, help="Skip broken images, and list them.")
-@click.option("--model", type=click.Choice(_FAMILIES), default="vae", show_default=True, help="Autoencoder family.")
+@click.option(
+    "--from",
+    "start",
+    type=click.Choice(("pretrained", "scratch")),
+    help="Encode with the pretrained autoencoder of photographs, or train one.  [default: pretrained for colour images"
+    " of 32 pixels or more whose size is a multiple of 8, unless --model or an option of a model is given]",
+)
+@click.option("--model", type=click.Choice(_FAMILIES), help="Autoencoder family to train.  [default: vae]")
 @add_options(_MODEL_OPTIONS)
 @click.option(
     "--budget",
     type=Duration(),
     help="Time for all of the training on this machine (90s, 20m, 1h30m); sets width, epochs and latent distribution.",
 )
-@click.option("--epochs", type=int, help="Maximum passes over the images; by default more for fewer images.")
+@click.option(
+    "--epochs",
+    type=int,
+    help="Maximum passes over the images; by default more for fewer images. From pretrained: passes that train its"
+    " decoder further, by default none.",
+)
 @click.option("--batch", type=int, help="Images per step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option("--reconstruction", help="Pixel loss: bce or mse.")
@@ -181,7 +193,8 @@ def train_command(
     size: int | None,
     channels: int | None,
     skip_bad: bool,
-    model: str,
+    start: str | None,
+    model: str | None,
     sampler: str | None,
     judges: int,
     judge_width: int | None,
@@ -197,16 +210,30 @@ def train_command(
 
     A stopped training continues from its checkpoint when the same command is run again.
     """
-    from generator.models.autoencoders.config import check_model_size
+    from generator.errors import SpecError
+    from generator.models.autoencoders.config import MAX_SIZE, check_model_size
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.bundle.save import check_new_directory
-    from generator.models.learning import plan_training, recommended_model, recommended_sampler, recommended_settings
+    from generator.models.learning import (
+        plan_training,
+        recommended_model,
+        recommended_sampler,
+        recommended_settings,
+        suits_pretrained,
+    )
     from generator.sources import load_source
 
     check_new_directory(out)
     options = {name: value for name, value in given.items() if value is not None}
     _check_budget(budget, sampler, options)
     model_options = {name: options.pop(name) for name in _MODEL_OPTIONS if name in options}
+    if start == "pretrained" and (model is not None or model_options):
+        got = "--model" if model is not None else f"--{next(iter(model_options)).replace('_', '-')}"
+        raise SpecError(
+            "from", "the pretrained autoencoder, or an autoencoder to train", f"--from pretrained, and {got}"
+        )
+    may_start_pretrained = start != "scratch" and model is None and not model_options
+    model = model or "vae"
     augmentation = {
         name.removeprefix("augment_"): options.pop(name) for name in _AUGMENTATION_OPTIONS if name in options
     }
@@ -216,13 +243,16 @@ def train_command(
     judge_settings = partial(judge_settings_for, judges, judge_width, judge_steps)
     judge_settings(32)  # like the settings, checked before anything is read
     parse_settings(options)
-    if size is not None:
-        check_model_size(model, size)
+    if size is not None and start != "pretrained":
+        check_model_size("spatial" if may_start_pretrained and size > MAX_SIZE else model, size)
     with progress_bar("reading", None, quiet=as_json) as bar:
         images = load_source(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
         )
     show_skipped(images, quiet=as_json)
+    if start == "pretrained" or (may_start_pretrained and suits_pretrained(images)):
+        _start_pretrained(images, options, sampler_config, judge_settings(images.size), budget, out, as_json=as_json)
+        return
     settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
@@ -235,6 +265,50 @@ def train_command(
     for notice in result.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     show(_trained_facts(out, images, result), as_json=as_json, title="bundle written")
+
+
+def _start_pretrained(
+    images: Source,
+    options: dict[str, Any],
+    sampler: SamplerSettings | None,
+    judge: JudgeSettings | None,
+    budget: float | None,
+    out: Path,
+    *,
+    as_json: bool,
+) -> None:
+    from generator.models.autoencoders.settings import parse_settings
+    from generator.models.learning import (
+        plan_pretrained,
+        pretrained_network,
+        pretrained_sampler,
+        recommended_settings,
+    )
+
+    network = pretrained_network(images.size, images.channels)
+    recommended = recommended_settings(images, "spatial").model_dump()
+    settings, finetune = parse_settings(recommended | options), "epochs" in options
+    if budget is not None:
+        plan = plan_pretrained(images, budget, network.config, settings=settings, judge=judge)
+        settings, judge, finetune = plan.settings, plan.judge, plan.trains
+        click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
+    sampler = sampler or pretrained_sampler(images)
+    result = encode_images(network, images, sampler, settings, judge, out, finetune=finetune, quiet=as_json)
+    for notice in result.fit.notices:
+        click.echo(f"notice: {notice}", err=True)
+    facts = {
+        "bundle": str(out),
+        "digest": result.digest,
+        "model": "pretrained autoencoder",
+        "images": len(images),
+        "trained_on": result.trained_on,
+        "held_out": result.held_out,
+        "classes": len(images.class_names),
+        "skipped": len(images.skipped),
+        "epochs": len(result.history),
+        "reconstruction_error": round(result.reconstruction_error, 6),
+    }
+    show(facts, as_json=as_json, title="bundle written")
 
 
 def _check_budget(budget: float | None, sampler: str | None, options: dict[str, Any]) -> None:
@@ -276,11 +350,8 @@ def _train(
     *,
     quiet: bool,
 ) -> TrainResult:
-    from generator.models.latents.config import TransportSettings
     from generator.models.learning import train_bundle
 
-    fit_epochs = sampler.epochs if isinstance(sampler, TransportSettings) and sampler.map is not None else None
-    fitted = progress_lines("fitting the latent distribution", fit_epochs, unit="epochs", quiet=quiet)
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
     with progress_bar("training", steps, quiet=quiet, unit="steps") as bar:
         result = train_bundle(
@@ -291,24 +362,10 @@ def _train(
             sampler=sampler,
             judge=judge,
             on_step=progress_callback(bar, quiet=quiet),
-            on_fit=lambda done, _: fitted(done),
+            on_fit=fit_progress(sampler, quiet=quiet),
         )
         bar(steps)
     return result
-
-
-def progress_callback(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
-    """A callback that moves the bar. A first step after epoch 1 means that a stopped training continues."""
-    started = False
-
-    def on_step(at: Progress) -> None:
-        nonlocal started
-        if not started and at.epoch > 1 and not quiet:
-            click.echo(f"continuing after epoch {at.epoch - 1}, from the checkpoint of a stopped training", err=True)
-        started = True
-        bar((at.epoch - 1) * at.steps + at.step)
-
-    return on_step
 
 
 def _trained_facts(out: Path, images: Source, result: TrainResult) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from generator.errors import SpecError
-from generator.models.autoencoders.graphs.operations import Binary, GroupNorm
+from generator.models.autoencoders.graphs.operations import Binary, GroupNorm, Reduce
 from generator.models.converters.builder import BuiltGraph, GraphBuilder
 from generator.models.converters.rewrites import simplify
 from generator.models.converters.weights import Weights
@@ -40,20 +40,23 @@ _DECODERS = (_Variant("mcr" + "bbbuc" * 3 + "bc"), _Variant("mcr" + "bbbuc" * 5 
 
 
 def convert_taesd(
-    encoder: Mapping[str, np.ndarray] | None, decoder: Mapping[str, np.ndarray], size: int
+    encoder: Mapping[str, np.ndarray] | None, decoder: Mapping[str, np.ndarray], size: int, *, grey: bool = False
 ) -> tuple[BuiltGraph | None, BuiltGraph]:
-    """Encoder and decoder for images of ``size`` pixels. Raises ``SpecError`` naming the tensor that does not fit."""
+    """Encoder and decoder for images of ``size`` pixels. Raises ``SpecError`` naming the tensor that does not fit.
+
+    ``grey``: for grey images, which are encoded as three equal channels; decoded channels are averaged.
+    """
     weights = Weights(decoder, field="decoder")
     variant = _recognise(weights, _DECODERS)
     factor = 2 ** variant.layers.count("u")
     if size % factor or size < factor:
         raise SpecError("size", f"a multiple of {factor}, by which this autoencoder divides the side", size)
     channels = weights.shape("1.weight")[1]
-    decoded = _build(weights, variant, "decoder", code=(channels, size // factor, size // factor))
+    decoded = _build(weights, variant, "decoder", grey, code=(channels, size // factor, size // factor))
     if encoder is None:
         return None, decoded
     weights = Weights(encoder, field="encoder")
-    encoded = _build(weights, _recognise(weights, _ENCODERS), "encoder", image=(3, size, size))
+    encoded = _build(weights, _recognise(weights, _ENCODERS), "encoder", grey, image=(1 if grey else 3, size, size))
     return encoded, decoded
 
 
@@ -87,9 +90,11 @@ def _recognise(weights: Weights, variants: tuple[_Variant, ...]) -> _Variant:
     raise SpecError("weights", "the tensors of a known TAESD variant", f"others (first difference: {first})", hint)
 
 
-def _build(weights: Weights, variant: _Variant, field: str, **inputs: tuple[int, ...]) -> BuiltGraph:
+def _build(weights: Weights, variant: _Variant, field: str, grey: bool, **inputs: tuple[int, ...]) -> BuiltGraph:
     builder = GraphBuilder(field, **inputs)
     x = next(iter(inputs))
+    if grey and field == "encoder":
+        x = builder.concat(x, x, x, axis=0)
     for number, kind in enumerate(variant.layers):
         match kind:
             case "m":
@@ -103,4 +108,6 @@ def _build(weights: Weights, variant: _Variant, field: str, **inputs: tuple[int,
             case "u":
                 x = builder.upsample(x, 2)
     weights.finish()
+    if grey and field == "decoder":
+        x = builder.add(Reduce, x, op="mean", axes=(0,))
     return simplify(builder.finish(builder.clamp(x, 0.0, 1.0) if field == "decoder" else x))

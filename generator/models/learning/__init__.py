@@ -2,11 +2,17 @@
 
 from generator.models.converters.weights import read_weights
 from generator.models.learning.autoencoder_import import encode_source
-from generator.models.learning.budget import TrainingPlan, plan_training
+from generator.models.learning.budget import TrainingPlan, plan_pretrained, plan_training
 from generator.models.learning.decoder_import import import_decoder, import_network, read_codes
-from generator.models.learning.defaults import recommended_model, recommended_sampler, recommended_settings
+from generator.models.learning.defaults import (
+    pretrained_sampler,
+    recommended_model,
+    recommended_sampler,
+    recommended_settings,
+    suits_pretrained,
+)
 from generator.models.learning.fitted_bundle import TrainResult
-from generator.models.learning.imported_network import ImportedNetwork, join_graphs
+from generator.models.learning.imported_network import ImportedNetwork, join_graphs, pretrained_network
 from generator.models.learning.refit import refit
 from generator.models.learning.train import train_bundle
 
@@ -21,8 +27,12 @@ __all__ = [
     "read_weights",
     "ImportedNetwork",
     "join_graphs",
+    "plan_pretrained",
     "plan_training",
+    "pretrained_network",
+    "pretrained_sampler",
     "refit",
+    "suits_pretrained",
     "TrainingPlan",
     "TrainResult",
     "train_bundle",

@@ -51,6 +51,8 @@ def encode_source(
     if (source.size, source.channels) != (config.size, config.channels):
         expected = f"images of {config.size} pixels and {config.channels} channels"
         raise SourceError("source", expected, f"{source.size} pixels and {source.channels} channels")
+    if finetune and settings.reconstruction != "mse":
+        raise SpecError("train.reconstruction", "mse for an autoencoder that exists", settings.reconstruction)
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
     encoder, decoder = _to_tensors(network.encoder), _to_tensors(network.decoder)
     imported = TrainedAutoencoder(config, encoder, decoder, ())

@@ -22,6 +22,7 @@ from generator.models.autoencoders.config import AutoencoderConfig
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.families.base import Batch
 from generator.models.autoencoders.families.registry import new_autoencoder
+from generator.models.autoencoders.graphs.config import GraphConfig
 from generator.models.autoencoders.networks import channels_last, to_input
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.autoencoders.sharpening import SharpeningLosses
@@ -29,7 +30,7 @@ from generator.models.features.classifier import WIDTH, Classifier
 from generator.models.features.config import FEATURE_BUDGET, Budget
 from generator.models.latents.config import MapSettings, SamplerSettings, TransportSettings
 from generator.models.latents.transport_map import VelocityNetwork
-from generator.models.learning.defaults import recommended_model, recommended_sampler
+from generator.models.learning.defaults import pretrained_sampler, recommended_model, recommended_sampler
 from generator.models.screening.config import JudgeSettings
 from generator.sources import Source
 
@@ -39,18 +40,21 @@ _MAX_EPOCHS, _MAX_MAP_EPOCHS = 400, 400
 _MIN_STEPS, _MIN_BATCH = 3000, 16  # of the autoencoder: more steps of smaller batches where there is little time
 _CLASSIFIER_SHARE, _MIN_CLASSIFIER_STEPS = 0.1, 50  # of the judge, and of the classifier for the feature loss
 _AUTOENCODER_SHARE, _FIT_SHARE = 0.55, 0.35  # of the time that judge and feature network leave; the rest is reserve
+_ENCODING_SHARE = 0.5  # of an epoch of fine-tuning: encoding all images, and decoding some
+_FINETUNING_SHARE, _MAX_FINETUNING_EPOCHS = 0.85, 40
 _ROUNDS = 3  # timed steps of a calibration; the fastest counts
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a budget buys. ``seconds``: the expected time of each stage."""
+    """What a budget buys. ``seconds``: the expected time of each stage. ``trains``: the autoencoder is trained."""
 
     config: AutoencoderConfig
     settings: TrainSettings
     sampler: SamplerSettings
     judge: JudgeSettings | None
     seconds: dict[str, float]
+    trains: bool = True
 
     def describe(self) -> str:
         """One line for the user."""
@@ -60,7 +64,8 @@ class TrainingPlan:
             fitted += f" of width {self.sampler.map.width}, {self.sampler.epochs} epochs"
         width = getattr(self.config, "width", None)
         model = self.config.family + (f" of width {width}" if width else "")
-        epochs = f"{self.settings.epochs} epochs in batches of {self.settings.batch}"
+        model = "the pretrained autoencoder" if self.config.family == "graph" else model
+        epochs = f"{self.settings.epochs} epochs in batches of {self.settings.batch}" if self.trains else "as it is"
         return f"{model}, {self.config.latent_dim} numbers a code, {epochs}; {fitted}; {stages}"
 
 
@@ -91,6 +96,28 @@ def plan_training(
     sampler, fitting = _choose_sampler(source, config, images, _FIT_SHARE * left, device)
     stages = {"autoencoder": spent, "latent distribution": fitting, "judge and features": classifiers}
     return TrainingPlan(config, _with_epochs(settings, epochs, images), sampler, judge, stages)
+
+
+def plan_pretrained(
+    source: Source, seconds: float, config: GraphConfig, *, settings: TrainSettings, judge: JudgeSettings | None
+) -> TrainingPlan:
+    """How long to train the decoder of a pretrained autoencoder further, so that all takes about ``seconds``.
+
+    Raises ``SpecError`` if there is no time to encode the images.
+    """
+    device = resolve_device(settings.device)
+    images = max(settings.batch, floor(len(source) * (1.0 - settings.holdout)))
+    _, judge, classifiers = _choose_classifiers(source, seconds, "graph", {}, settings, judge, device)
+    epoch = images * _autoencoder_seconds(config, settings, source, device)
+    encoding = _ENCODING_SHARE * epoch
+    left = seconds - classifiers - encoding
+    if left < 0.0:
+        needed = f"at least {seconds - left:.0f} seconds to encode the images on this machine"
+        raise SpecError("budget", needed, f"{seconds:g} seconds")
+    epochs = min(_MAX_FINETUNING_EPOCHS, floor(_FINETUNING_SHARE * left / epoch))
+    stages = {"encoding": encoding, "fine-tuning": epochs * epoch, "judge and features": classifiers}
+    settings = settings.model_copy(update={"epochs": max(1, epochs)})
+    return TrainingPlan(config, settings, pretrained_sampler(source), judge, stages, trains=epochs > 0)
 
 
 def _with_epochs(settings: TrainSettings, epochs: int, images: int) -> TrainSettings:

@@ -10,6 +10,7 @@ from typing import Any
 
 from generator.models.autoencoders.config import AutoencoderConfig, default_config
 from generator.models.autoencoders.settings import TrainSettings, default_settings
+from generator.models.converters.pretrained import SIDE_FACTOR
 from generator.models.latents.config import FlowSettings, MixtureSettings, SamplerSettings, TransportSettings
 from generator.sources import Source
 
@@ -43,6 +44,16 @@ def recommended_sampler(source: Source, family: str = "vae") -> SamplerSettings:
     if family == "spatial":
         return TransportSettings()
     return FlowSettings() if _is_photographic(source) else MixtureSettings()
+
+
+def suits_pretrained(source: Source) -> bool:
+    """Whether the pretrained autoencoder fits: colour images of 32 pixels or more, whose size is a multiple of 8."""
+    return source.channels == 3 and source.size >= _SIZE and source.size % SIDE_FACTOR == 0
+
+
+def pretrained_sampler(source: Source) -> SamplerSettings:  # noqa: ARG001  # as the other recommendations
+    """For codes of the pretrained autoencoder: a Gaussian a class, without a map, which adds little for its time."""
+    return TransportSettings(map=None)
 
 
 def _is_photographic(source: Source) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from generator.errors import SpecError
 from generator.models.autoencoders.graphs.config import GraphConfig
 from generator.models.converters.builder import BuiltGraph
+from generator.models.converters.pretrained import pretrained_graphs
 from generator.spec.canonical import validate
 
 
@@ -39,3 +40,8 @@ def join_graphs(encoder: BuiltGraph | None, decoder: BuiltGraph, classes: int = 
     }
     config = validate(GraphConfig, fields, field="network", error=SpecError)
     return ImportedNetwork(config, decoder.tensors, None if encoder is None else encoder.tensors)
+
+
+def pretrained_network(size: int, channels: int) -> ImportedNetwork:
+    """The pretrained autoencoder of photographs, for images of ``size`` pixels. Raises ``SpecError`` for the size."""
+    return join_graphs(*pretrained_graphs(size, channels))

@@ -1,0 +1,127 @@
+"""``latentmill train`` of colour photographs starts from the pretrained autoencoder, and from scratch where asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from generator.errors import SpecError
+from generator.models.bundle import Bundle, load_bundle
+from generator.models.converters.pretrained import pretrained_graphs
+from generator.models.learning import pretrained_network, suits_pretrained
+from generator.sources.base import make_source
+from generator.store import open_store
+from workers.cli.main import root
+
+pytestmark = pytest.mark.slow
+QUICK = ("--judges", 0, "--json")
+
+
+def train(*arguments: object) -> Result:
+    return CliRunner().invoke(root, ["train", *map(str, arguments)], catch_exceptions=False)
+
+
+def facts(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def load(path: Path) -> Bundle:
+    return load_bundle(open_store(str(path)))
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty images of 32 pixels in two classes: smooth fields, warm and cold."""
+    rng = np.random.default_rng(0)
+    field_NHW = rng.normal(size=(60, 4, 4)).repeat(8, axis=1).repeat(8, axis=2)
+    labels_N = np.arange(60) % 2
+    tint_N113 = np.where(labels_N[:, None, None, None] == 1, [220, 120, 60], [40, 90, 200])
+    images_NHWC = np.clip(tint_N113 + 20 * field_NHW[..., None], 0, 255).astype(np.uint8)
+    path = tmp_path_factory.mktemp("colours") / "colours.npz"
+    np.savez(path, images=images_NHWC, labels=labels_N, class_names=np.array(["cold", "warm"]))
+    return path
+
+
+def test_colour_images_start_from_the_pretrained_autoencoder(colours: Path, tmp_path: Path) -> None:
+    result = train(colours, "--out", tmp_path / "bundle", *QUICK)
+    assert facts(result)["model"] == "pretrained autoencoder"
+    assert facts(result)["reconstruction_error"] < 0.006
+    info = load(tmp_path / "bundle").info
+    assert (info.autoencoder.family, info.latent_dim, info.classes) == ("graph", 512, ("cold", "warm"))
+    assert info.fitting.settings.family == "transport"
+
+
+def test_epochs_train_the_decoder_further(colours: Path, tmp_path: Path) -> None:
+    plain = facts(train(colours, "--out", tmp_path / "plain", *QUICK))
+    tuned = facts(train(colours, "--out", tmp_path / "tuned", "--epochs", 4, "--batch", 8, "--feature-loss", 0, *QUICK))
+    assert (plain["epochs"], tuned["epochs"]) == (0, 4)
+    assert tuned["reconstruction_error"] < plain["reconstruction_error"]
+
+
+def test_a_budget_becomes_epochs(colours: Path, tmp_path: Path) -> None:
+    result = train(colours, "--out", tmp_path / "bundle", "--budget", "30s", "--judges", 0, "--feature-loss", 0)
+    assert "plan for 30 s: the pretrained autoencoder, 512 numbers a code" in result.stderr
+    assert load(tmp_path / "bundle").info.training_facts.settings.epochs > 1
+    with pytest.raises(SpecError, match=r"budget: expected at least \d+ seconds to encode the images"):
+        train(colours, "--out", tmp_path / "other", "--budget", "0.01s", "--judges", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "family"),
+    [
+        (("--from", "scratch"), "vae"),
+        (("--model", "linear"), "linear"),
+        (("--latent-dim", 8), "vae"),
+        (("--size", 28), "vae"),
+        (("--channels", 1), "vae"),
+        (("--from", "pretrained", "--channels", 1), "graph"),
+    ],
+)
+def test_what_is_trained(options: tuple[object, ...], family: str, colours: Path, tmp_path: Path) -> None:
+    epochs = () if family == "graph" else ("--epochs", 1)
+    sampler = ("--sampler", "gaussian", "--covariance", "diagonal")
+    train(colours, "--out", tmp_path / "bundle", *options, *epochs, *sampler, *QUICK)
+    info = load(tmp_path / "bundle").info
+    assert info.autoencoder.family == family
+    assert info.image.channels == (1 if "--channels" in options else 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (("--from", "pretrained", "--model", "vae"), "from"),
+        (("--from", "pretrained", "--latent-dim", 8), "from"),
+        (("--from", "pretrained", "--size", 30), "size"),
+        (("--epochs", 2, "--reconstruction", "bce"), "train.reconstruction"),
+        (("--budget", "60s", "--epochs", 2), "budget"),
+    ],
+)
+def test_choices_that_exclude_each_other(
+    options: tuple[object, ...], field: str, colours: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError) as error:
+        train(colours, "--out", tmp_path / "bundle", *options, *QUICK)
+    assert error.value.field == field
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_grey_images_are_three_equal_channels() -> None:
+    grey, colour = pretrained_network(32, 1), pretrained_network(32, 3)
+    assert (grey.config.channels, grey.config.code_shape) == (1, (32, 4, 4))
+    assert sum(weight.size for weight in grey.decoder.values()) == sum(
+        weight.size for weight in colour.decoder.values()
+    )
+    encoder, decoder = pretrained_graphs(64, 3)
+    assert encoder.graph.shapes()[encoder.graph.output] == decoder.graph.shapes()["code"] == (32, 8, 8)
+
+
+@pytest.mark.parametrize(("size", "channels", "suits"), [(32, 3, True), (36, 3, False), (24, 3, False), (32, 1, False)])
+def test_which_sources_suit(size: int, channels: int, suits: bool) -> None:
+    source = make_source(np.zeros((4, size, size, channels), np.uint8), None, (), name="s")
+    assert suits_pretrained(source) is suits
