@@ -45,7 +45,14 @@ from generator.models.bundle import Bundle, load_bundle, load_encoder_weights
 from generator.models.features.classifier import LabelledImages
 from generator.models.features.config import Budget
 from generator.models.latents.config import FlowSettings, MixtureSettings, TransportSettings
-from generator.models.learning import plan_training, recommended_settings, train_bundle
+from generator.models.learning import (
+    encode_source,
+    plan_training,
+    pretrained_network,
+    pretrained_sampler,
+    recommended_settings,
+    train_bundle,
+)
 from generator.models.screening.config import JudgeSettings, default_judge
 from generator.production.commit import locate_build
 from generator.production.mill import build
@@ -103,7 +110,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--classifiers", type=int, default=1, help="networks trained on each arm, with other seeds")
     parser.add_argument("--count", type=int, default=60_000, help="synthetic images")
     parser.add_argument("--steps", type=int, default=1400, help="training steps of the small network")
-    parser.add_argument("--model", default="vae")
+    parser.add_argument(
+        "--model", default="vae", help="a family, or pretrained (epochs then train its decoder further)"
+    )
     parser.add_argument("--width", type=int)
     parser.add_argument("--latent-dim", type=int)
     parser.add_argument("--beta", type=float, help="weight of a vae's divergence")
@@ -148,6 +157,8 @@ def _title(cell: dict[str, Any]) -> str:
 
 
 def _config(source: Source, args: argparse.Namespace) -> AutoencoderConfig:
+    if args.model == "pretrained":
+        return pretrained_network(source.size, source.channels).config
     options = {"width": args.width, "latent_dim": args.latent_dim, "beta": args.beta}
     given = {name: value for name, value in options.items() if value is not None}
     return default_config(source.size, source.channels, args.model, **given)
@@ -160,6 +171,8 @@ def _model(source: Source, args: argparse.Namespace) -> str:
     judges = f"{args.judges} judge{'s' * (args.judges > 1)} of {args.judge_steps} steps"
     extra = [f"{name} {value:g}" for name, value in (("width", args.width), ("beta", args.beta)) if value is not None]
     extra += [f"feature loss {args.feature_loss:g}"] if args.feature_loss else []
+    if args.model == "pretrained":
+        return f"pretrained autoencoder, {config.latent_dim} numbers, Gaussian a class, {judges}"
     return ", ".join([config.family, f"{config.latent_dim} dimensions", *extra, args.sampler, judges])
 
 
@@ -187,7 +200,7 @@ def _measure(
     error = arms["reconstructions"].images_NHWC.astype(np.float32) - _trained_on(source, bundle, seed).images_NHWC
     return {
         **seconds,
-        "holdout_loss": min(record.holdout_loss for record in bundle.info.training.history),
+        "holdout_loss": min((record.holdout_loss for record in bundle.info.training.history), default=None),
         "reconstruction_mse": float(np.mean(error**2)) / 255.0**2,
         "accuracy": {name: arm.mean for name, arm in found.arms.items()},
     }
@@ -232,11 +245,28 @@ def _train(source: Source, length: int | str, seed: int, args: argparse.Namespac
 
 
 def _train_by_epochs(source: Source, epochs: int, seed: int, args: argparse.Namespace, path: Path) -> None:
+    if args.model == "pretrained":
+        _encode_pretrained(source, epochs, seed, args, path)
+        return
     changes = {"seed": seed, "feature_loss": args.feature_loss}
     changes |= {"reconstruction": "mse"} if args.model == "spatial" else {}
     settings = default_settings(len(source), epochs).model_copy(update=changes)
     sampler = _SAMPLERS[args.sampler]
     train_bundle(source, _config(source, args), settings, path, sampler=sampler, judge=_judge(source, args))
+
+
+def _encode_pretrained(source: Source, epochs: int, seed: int, args: argparse.Namespace, path: Path) -> None:
+    """What ``latentmill train`` does with many photographs; ``epochs``: 0 leaves the decoder as it is."""
+    settings = recommended_settings(source, "spatial", max(1, epochs)).model_copy(update={"seed": seed})
+    encode_source(
+        pretrained_network(source.size, source.channels),
+        source,
+        path,
+        sampler=pretrained_sampler(source),
+        settings=settings,
+        finetune=epochs > 0,
+        judge=_judge(source, args),
+    )
 
 
 def _train_by_budget(source: Source, seconds: float, seed: int, args: argparse.Namespace, path: Path) -> None:
