@@ -15,6 +15,7 @@ import numpy as np
 from generator.errors import SourceError
 from generator.sources.base import ProgressCallback, SkippedImage, native_side
 from generator.sources.pixels import has_colour, image_error, open_image, strict_pillow, to_square
+from generator.sources.storage import allocate_images, keep_images
 
 CHUNK = 256
 _THREAD_BATCH = 16
@@ -91,7 +92,7 @@ def decode_images(
             f"{done} or more" if done > encoded.total else done,
         )
     kept_N = np.setdiff1d(np.arange(encoded.total, dtype=np.int64), np.fromiter(skipped, np.int64))
-    return DecodedImages(images_NHWC[kept_N] if skipped else images_NHWC, kept_N, tuple(skipped.values()))
+    return DecodedImages(keep_images(images_NHWC, kept_N), kept_N, tuple(skipped.values()))
 
 
 def _find_target(encoded: EncodedImages, size: int | None, channels: int | None, skip_bad: bool) -> _TargetShape:
@@ -152,7 +153,8 @@ def _decode_one(
 def _allocate(encoded: EncodedImages, target: _TargetShape) -> np.ndarray:
     shape = (encoded.total, target.size, target.size, target.channels)
     try:
-        return np.empty(shape, dtype=np.uint8)
-    except (MemoryError, ValueError) as error:
+        return allocate_images(shape)
+    except (MemoryError, ValueError, OSError) as error:
         gib = float(np.prod(shape, dtype=np.float64)) / 2**30
-        raise SourceError(f"{encoded.name}:images", "images that fit in memory", f"{gib:.0f} GiB of pixels") from error
+        expected = "images that fit in memory, or in the directory for temporary files"
+        raise SourceError(f"{encoded.name}:images", expected, f"{gib:.0f} GiB of pixels") from error

@@ -27,6 +27,7 @@ from generator.models.screening.config import JudgeSettings
 from generator.models.screening.data import ScreeningData
 from generator.models.screening.fit import make_screening, train_screening
 from generator.sources import Source, Split
+from generator.sources.storage import image_rows
 from generator.spec.seeding import permutation
 
 MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's stored codes
@@ -52,7 +53,8 @@ class TrainResult:
 
 def examples_of(source: Source, rows_N: np.ndarray) -> Examples:
     """The images of ``rows_N``, and their labels if the source has some."""
-    return Examples(source.images_NHWC[rows_N], None if source.labels_N is None else source.labels_N[rows_N])
+    labels_N = None if source.labels_N is None else source.labels_N[rows_N]
+    return Examples(image_rows(source.images_NHWC, rows_N), labels_N)
 
 
 def fit_and_save(
@@ -110,7 +112,7 @@ def _fit_screening(
     judge: JudgeSettings | None,
     latents: LatentDistribution,
 ) -> ScreeningData:
-    examples, holdout_HHWC = examples_of(source, parts.train_N), source.images_NHWC[parts.holdout_N]
+    examples, holdout_HHWC = examples_of(source, parts.train_N), image_rows(source.images_NHWC, parts.holdout_N)
     images_NHWC, labels_N = examples.images_NHWC, examples.labels_N
     trained_judge, copy_index = train_screening(
         images_NHWC if labels_N is None else LabelledImages(images_NHWC, labels_N),

@@ -19,6 +19,7 @@ from generator.models.latents.config import MixtureSettings, SamplerSettings
 from generator.models.learning.fitted_bundle import TrainResult, examples_of, fit_and_save
 from generator.models.screening.config import JudgeSettings
 from generator.sources import Source, Split, split
+from generator.sources.storage import image_rows
 
 DEFAULT_SAMPLER = MixtureSettings()
 
@@ -115,7 +116,7 @@ def train_feature_network(
         return None
     if source.labels_N is None:
         raise SpecError("train.feature_loss", "a source with labels", "an unlabelled one", "train without it")
-    images_NHWC, labels_N = source.images_NHWC[parts.train_N], source.labels_N[parts.train_N]
+    images_NHWC, labels_N = image_rows(source.images_NHWC, parts.train_N), source.labels_N[parts.train_N]
     classes = len(source.class_names)
     budget = FEATURE_BUDGET
     if isinstance(config, SpatialConfig):

@@ -176,12 +176,15 @@ def block_sums(images_NHWC: np.ndarray, block: int) -> np.ndarray:
     """
     count, height, width, channels = images_NHWC.shape
     if block == 1:
-        return images_NHWC.reshape(count, height * width * channels)
+        return images_NHWC[:].reshape(count, height * width * channels)
+    rows, columns = -(-height // block), -(-width // block)
+    summed_NP = np.empty((count, rows * columns * channels), dtype=np.int32)
     padding = ((0, 0), (0, -height % block), (0, -width % block), (0, 0))
-    padded = np.pad(images_NHWC, padding)
-    blocks = padded.reshape(count, padded.shape[1] // block, block, padded.shape[2] // block, block, channels)
-    summed: np.ndarray = blocks.sum(axis=(2, 4), dtype=np.int32)
-    return summed.reshape(count, blocks.shape[1] * blocks.shape[3] * channels)
+    for begin in range(0, count, _QUERY_BLOCK):  # in parts: images may lie on disk
+        padded = np.pad(images_NHWC[begin : begin + _QUERY_BLOCK], padding)
+        blocks = padded.reshape(len(padded), rows, block, columns, block, channels)
+        summed_NP[begin : begin + len(padded)] = blocks.sum(axis=(2, 4), dtype=np.int32).reshape(len(padded), -1)
+    return summed_NP
 
 
 @cache

@@ -1,0 +1,94 @@
+"""Images that would take most of the memory lie in a temporary file, and a bundle of them is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from generator.errors import SourceError
+from generator.models.autoencoders.settings import TrainSettings
+from generator.models.latents.config import TransportSettings
+from generator.models.learning import encode_source, pretrained_network
+from generator.models.screening.config import JudgeSettings
+from generator.sources import Source, load_source, storage
+from generator.sources.storage import ImageRows, allocate_images, image_rows, is_on_disk
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty squares in two class folders; one file is broken."""
+    directory, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for number in range(60):
+        folder = directory / ("bright" if number % 2 else "dark")
+        folder.mkdir(exist_ok=True)
+        pixels = np.clip(rng.normal(200 if number % 2 else 40, 20, (48, 48, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (directory / "dark" / "10.png").write_bytes(b"not an image")
+    return directory
+
+
+def load(path: Path) -> Source:
+    return load_source(str(path), size=40, skip_bad=True)
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "available_memory", lambda: 1000.0)
+
+
+def bundle_digest(source: Source, path: Path) -> str:
+    return encode_source(
+        pretrained_network(40, 3),
+        source,
+        path,
+        sampler=TransportSettings(map=None),
+        settings=TrainSettings(epochs=1, reconstruction="mse", batch=16),
+        finetune=True,
+        judge=JudgeSettings(members=1, budget={"steps": 5}),  # type: ignore[arg-type]
+    ).digest
+
+
+def test_a_source_on_disk_gives_the_same_bundle(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory = load(photographs)
+    assert not is_on_disk(in_memory.images_NHWC)
+    monkeypatch.setattr(storage, "available_memory", lambda: 1000.0)
+    on_disk = load(photographs)
+    assert is_on_disk(on_disk.images_NHWC)
+    assert on_disk.fingerprint == in_memory.fingerprint
+    assert len(on_disk) == 59
+    assert [Path(skipped.file).name for skipped in on_disk.skipped] == ["10.png"]
+    assert np.array_equal(on_disk.images_NHWC, in_memory.images_NHWC)
+    assert bundle_digest(on_disk, tmp_path / "a") == bundle_digest(in_memory, tmp_path / "b")
+
+
+def test_rows_are_read_when_asked(little_memory: None) -> None:
+    images = allocate_images((10, 8, 8, 3))
+    images[:] = np.arange(10)[:, None, None, None]
+    rows = image_rows(images, np.array([7, 2, 5]))
+    assert isinstance(rows, ImageRows)
+    assert rows.shape == (3, 8, 8, 3)
+    assert len(rows) == 3
+    assert rows[1:][:, 0, 0, 0].tolist() == [2, 5]
+    assert rows[np.array([2, 0])][:, 0, 0, 0].tolist() == [5, 7]
+    assert is_on_disk(images[2:])
+    assert not is_on_disk(np.zeros(3)[1:])
+
+
+def test_no_room_anywhere(photographs: Path, little_memory: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", full)
+    with pytest.raises(SourceError, match="or in the directory for temporary files"):
+        load(photographs)
+
+
+def test_what_the_system_says() -> None:
+    assert storage.available_memory() > 1e6
