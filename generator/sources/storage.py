@@ -67,7 +67,7 @@ def image_rows(images_NHWC: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
 class ImageRows:
     """Some rows of an array of images on disk. It knows its shape and can be indexed, like an array."""
 
-    dtype = np.dtype(np.uint8)
+    dtype, ndim = np.dtype(np.uint8), 4
 
     def __init__(self, images_NHWC: np.ndarray, rows_N: np.ndarray) -> None:
         self._images_NHWC, self._rows_N = images_NHWC, rows_N
