@@ -149,6 +149,7 @@ def _facts(loaded: Bundle, *, as_json: bool) -> dict[str, Any]:
         "trained_on": info.source.images,
         "held_out": info.source.holdout,
         **({} if info.training is None else _training_facts(info.training)),
+        **{name: info.fitting.chosen[name] for name in ("density_auroc",) if name in info.fitting.chosen},
     }
 
 
