@@ -203,7 +203,7 @@ def train_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train an autoencoder on SOURCE, fit its latent space, and write a bundle.
+    """Train an autoencoder on SOURCE, or take the pretrained one; fit its latent space, and write a bundle.
 
     SOURCE is `digits` (bundled), a folder with one subfolder per class, a .npz file, or Hugging Face image Parquet.
     Below, "many photographs" means at least 10,000 colour images of 32 pixels or more.

@@ -15,7 +15,7 @@ from generator.models.latents.codes import ClassCodes, Codes
 from generator.models.latents.gaussian_base import BaseConfig, Rotation, rotation_to
 from generator.models.latents.mixture import MAX_DIMS as MAX_FULL_DIMS
 
-OTHER_SCALE = 0.3
+OTHER_SCALE = 0.1
 _MAX_RANK, _CODES_A_DIRECTION = 512, 12
 _FLOOR = 1e-6  # smallest variance in any direction, as a share of the mean variance
 
