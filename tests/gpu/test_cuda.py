@@ -12,6 +12,9 @@ import torch
 
 from generator.errors import InvalidOutput
 from generator.models.bundle import Bundle, load_bundle
+from generator.models.converters.diffusers import convert_diffusers
+from generator.models.latents.config import PriorSettings
+from generator.models.learning import import_network, join_graphs
 from generator.production.commit import locate_build
 from generator.production.decoding import ResidentDecoder
 from generator.production.decoding.compilation import missing_compiler
@@ -19,6 +22,7 @@ from generator.production.mill import build
 from generator.spec.recipe import JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
+from tests.support.foreign_networks import kl_autoencoder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,6 +39,21 @@ def test_a_row_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
         parts = [decoder.decode(z_BD[start : start + step]) for start in range(0, 32, step)]
         assert np.array_equal(np.concatenate(parts), whole)
     assert decoder.peak_bytes > 0
+
+
+def test_a_row_of_an_imported_graph_does_not_depend_on_its_place(tmp_path: Path) -> None:
+    kl_autoencoder((8, 24)).save_pretrained(tmp_path / "vae")
+    network = join_graphs(*convert_diffusers(tmp_path / "vae", 20))
+    import_network(network, None, tmp_path / "b", sampler=PriorSettings())
+    bundle = load_bundle(open_store(str(tmp_path / "b")))
+    z_BD = np.random.default_rng(0).normal(size=(50, bundle.latents.dims)).astype(np.float32)
+    for dtype in ("float32", "float16"):
+        decoder = ResidentDecoder(bundle, batch=50, dtype=dtype, device="cuda")
+        whole = decoder.decode(z_BD)
+        for place in range(0, 50, 7):
+            moved = decoder.decode(np.roll(z_BD, place, axis=0))
+            assert np.array_equal(np.roll(moved, -place, axis=0), whole)
+        assert np.array_equal(decoder.decode(z_BD[:3]), whole[:3])
 
 
 def test_two_builds_on_one_device_kind_are_equal_and_name_it(tmp_path: Path) -> None:
