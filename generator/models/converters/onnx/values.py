@@ -6,6 +6,7 @@ computations see ``BATCH`` in its place, a number that no real side has, so that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -163,3 +164,7 @@ class Values:
             raise SpecError(node.where, "a constant that is the same for every sample", f"{len(array)} different ones")
         first: np.ndarray = array[0]
         return first
+
+
+# says a node in operations of the graph; gives the name of its value, or of each of its outputs
+Handler = Callable[[Values, OnnxNode], str | list[str]]
