@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from generator.errors import SpecError
 from generator.models.bundle import Bundle, load_bundle
 from generator.models.converters.pretrained import pretrained_graphs
-from generator.models.learning import pretrained_network, suits_pretrained
+from generator.models.learning import budget, pretrained_network, suits_pretrained
 from generator.sources.base import make_source
 from generator.store import open_store
 from workers.cli.main import root
@@ -64,12 +64,15 @@ def test_epochs_train_the_decoder_further(colours: Path, tmp_path: Path) -> None
     assert tuned["reconstruction_error"] < plain["reconstruction_error"]
 
 
-def test_a_budget_becomes_epochs(colours: Path, tmp_path: Path) -> None:
-    result = train(colours, "--out", tmp_path / "bundle", "--budget", "30s", "--judges", 0, "--feature-loss", 0)
-    assert "plan for 30 s: the pretrained autoencoder, 512 numbers a code" in result.stderr
-    assert load(tmp_path / "bundle").info.training_facts.settings.epochs > 1
+def test_a_budget_becomes_epochs(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of 16 images takes a hundredth of a second, so an epoch of 54 takes a thirtieth."""
+    monkeypatch.setattr(budget, "_step_seconds", lambda *_: 0.01)
+    quick = ("--judges", 0, "--feature-loss", 0, "--batch", 16)
+    result = train(colours, "--out", tmp_path / "bundle", "--budget", "0.2s", *quick)
+    assert "plan for 0 s: the pretrained autoencoder, 512 numbers a code, 4 epochs" in result.stderr
+    assert load(tmp_path / "bundle").info.training_facts.settings.epochs == 4
     with pytest.raises(SpecError, match=r"budget: expected at least \d+ seconds to encode the images"):
-        train(colours, "--out", tmp_path / "other", "--budget", "0.01s", "--judges", 0)
+        train(colours, "--out", tmp_path / "other", "--budget", "0.01s", *quick)
 
 
 @pytest.mark.parametrize(
