@@ -67,9 +67,12 @@ def test_diffusers_with_images(saved: Path, photographs: Path, tmp_path: Path) -
     assert json.loads(described.stdout)["epochs"] == 0
 
 
-def test_finetuning(saved: Path, photographs: Path, tmp_path: Path) -> None:
+def test_finetuning(saved: Path, tmp_path: Path) -> None:
+    """Without labels, so that no classifier has to be trained for the feature loss."""
+    images_NHWC = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images_NHWC)
     result = invoke(
-        "diffusers", saved, "--encode", photographs, "--size", 32, "--out", tmp_path / "bundle",
+        "diffusers", saved, "--encode", tmp_path / "images.npz", "--size", 32, "--out", tmp_path / "bundle",
         "--finetune", 1, "--map-epochs", 0, "--judges", 0, "--json",
     )  # fmt: skip
     assert bundle_facts(result)["finetuned_epochs"] == 1
