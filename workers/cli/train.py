@@ -210,8 +210,6 @@ def train_command(
 
     A stopped training continues from its checkpoint when the same command is run again.
     """
-    from generator.errors import SpecError
-    from generator.models.autoencoders.config import MAX_SIZE, check_model_size
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.bundle.save import check_new_directory
     from generator.models.learning import (
@@ -227,12 +225,7 @@ def train_command(
     options = {name: value for name, value in given.items() if value is not None}
     _check_budget(budget, sampler, options)
     model_options = {name: options.pop(name) for name in _MODEL_OPTIONS if name in options}
-    if start == "pretrained" and (model is not None or model_options):
-        got = "--model" if model is not None else f"--{next(iter(model_options)).replace('_', '-')}"
-        raise SpecError(
-            "from", "the pretrained autoencoder, or an autoencoder to train", f"--from pretrained, and {got}"
-        )
-    may_start_pretrained = start != "scratch" and model is None and not model_options
+    may_start_pretrained = _may_start_pretrained(start, model, model_options)
     model = model or "vae"
     augmentation = {
         name.removeprefix("augment_"): options.pop(name) for name in _AUGMENTATION_OPTIONS if name in options
@@ -243,8 +236,8 @@ def train_command(
     judge_settings = partial(judge_settings_for, judges, judge_width, judge_steps)
     judge_settings(32)  # like the settings, checked before anything is read
     parse_settings(options)
-    if size is not None and start != "pretrained":
-        check_model_size("spatial" if may_start_pretrained and size > MAX_SIZE else model, size)
+    if size is not None:
+        _check_size(size, model, start, may_start_pretrained=may_start_pretrained)
     with progress_bar("reading", None, quiet=as_json) as bar:
         images = load_source(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
@@ -265,6 +258,28 @@ def train_command(
     for notice in result.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     show(_trained_facts(out, images, result), as_json=as_json, title="bundle written")
+
+
+def _may_start_pretrained(start: str | None, model: str | None, model_options: dict[str, Any]) -> bool:
+    """Whether the pretrained autoencoder may be taken. Raises ``SpecError`` if it is asked for beside another."""
+    from generator.errors import SpecError
+
+    trained = ([] if model is None else ["model"]) + list(model_options)
+    if start == "pretrained" and trained:
+        got = f"--from pretrained, and --{trained[0].replace('_', '-')}"
+        raise SpecError("from", "the pretrained autoencoder, or an autoencoder to train", got)
+    return start != "scratch" and not trained
+
+
+def _check_size(size: int, model: str, start: str | None, *, may_start_pretrained: bool) -> None:
+    """Raise ``SpecError`` for a size that no autoencoder that may be taken has, before anything is read."""
+    from generator.models.autoencoders.config import MAX_SIZE, check_model_size
+    from generator.models.learning import pretrained_network
+
+    if start == "pretrained" or (may_start_pretrained and size > MAX_SIZE):
+        pretrained_network(size, 3)
+    else:
+        check_model_size(model, size)
 
 
 def _start_pretrained(

@@ -114,6 +114,12 @@ def test_choices_that_exclude_each_other(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize("options", [("--from", "pretrained", "--size", 30), ("--size", 132)])
+def test_a_size_is_refused_before_anything_is_read(options: tuple[object, ...], tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"size: expected a multiple of 8"):
+        train(tmp_path / "nowhere", "--out", tmp_path / "bundle", *options, *QUICK)
+
+
 def test_grey_images_are_three_equal_channels() -> None:
     grey, colour = pretrained_network(32, 1), pretrained_network(32, 3)
     assert (grey.config.channels, grey.config.code_shape) == (1, (32, 4, 4))
