@@ -187,8 +187,15 @@ def parse_mapping(data: bytes, *, where: str, field: str = "spec") -> dict[str, 
     return document
 
 
+_TEXT_TAG = "tag:yaml.org,2002:str"
+_KEY_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp"))
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses YAML that is easily misread (duplicate keys) or slow to parse (aliases, long numbers)."""
+    """Refuses YAML that is easily misread (duplicate keys) or slow to parse (aliases, long numbers).
+
+    Keys are text as written, also where YAML reads numbers, booleans or dates: classes are named ``3``, ``no``, ``1e2``.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -200,6 +207,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag in _KEY_TAGS:
+                key.tag = _TEXT_TAG
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
             if name in seen:
                 raise SpecError(

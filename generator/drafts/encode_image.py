@@ -11,7 +11,7 @@ from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.factory import load_encoder
 from generator.models.autoencoders.inference import encode
 from generator.models.bundle import BundleInfo, load_encoder_weights
-from generator.sources.pixels import image_error, open_image, strict_pillow, to_square
+from generator.sources.pixels.image import image_error, open_image, strict_pillow, to_square
 from generator.store.base import Store
 
 

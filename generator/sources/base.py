@@ -1,4 +1,4 @@
-"""A source in memory: images, optional labels, class names, and a fingerprint of all three; and common checks.
+"""A source: images, optional labels, class names, and a fingerprint of all three; and common checks.
 
 Shape suffixes: N images, H rows, W columns, C channels.
 """
@@ -14,11 +14,14 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from generator.errors import SourceError
-from generator.spec.canonical import canonical_json
+from generator.sources.reading import MAX_CLASSES, Reading, Rules
+from generator.spec.canonical import FrozenModel, canonical_json
 from generator.spec.recipe import ClassName
 
 MIN_SIZE, MAX_SIZE = 8, 512
 DEFAULT_SIZE = 64
+FIRST_RULES: Rules = 1  # how releases before recipe version 2 read sources
+_HASHED_AT_ONCE = 4096  # images
 
 ProgressCallback = Callable[[int, int], None]  # (images done, total)
 
@@ -33,6 +36,30 @@ class SkippedImage:
     reason: str
 
 
+class SourceFacts(FrozenModel):
+    """What was found where the source lies, for people and for later sources of the same bundle.
+
+    ``reading``: how it was read, with the scale of deep pixels that was found. ``notices``: sentences that a person
+    should know before training.
+    """
+
+    kind: str = "array"
+    reading: Reading = Reading()
+    rules: Rules = 2
+    split: str | None = None  # the split that was read, if there is more than one
+    splits: tuple[str, ...] = ()
+    image_column: str | None = None
+    label_column: str | None = None
+    sizes: tuple[tuple[int, int, int], ...] = ()  # width, height, images; the most frequent ones first
+    other_sizes: int = 0  # images of sizes that are not listed
+    modes: tuple[tuple[str, int], ...] = ()  # Pillow's mode, images
+    passed_over: tuple[tuple[str, int], ...] = ()  # kind of file, files
+    notices: tuple[str, ...] = ()
+
+
+_NO_FACTS = SourceFacts()
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """At least two real images of one size, with or without labels.
@@ -41,12 +68,13 @@ class Source:
     pixels and labels as loaded, and nothing else: the same images under another path have the same fingerprint.
     """
 
-    images_NHWC: np.ndarray  # uint8, H == W in 8 .. 512, C in {1, 3}
+    images_NHWC: np.ndarray  # uint8, H and W in 8 .. 512, C in {1, 3}; read-only or on disk for large sources
     labels_N: np.ndarray | None  # int64, 0 .. classes - 1
     class_names: tuple[str, ...]  # () if unlabelled
     fingerprint: str  # "sha256:<64 hex digits>"
     name: str  # for display: the name of the file or folder, never an absolute path
     skipped: tuple[SkippedImage, ...] = ()
+    facts: SourceFacts = _NO_FACTS
 
     def __len__(self) -> int:
         return len(self.images_NHWC)
@@ -55,6 +83,16 @@ class Source:
     def size(self) -> int:
         """Side of the square images, in pixels."""
         return int(self.images_NHWC.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height of the images, in pixels."""
+        return int(self.images_NHWC.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Width of the images, in pixels."""
+        return int(self.images_NHWC.shape[2])
 
     @property
     def channels(self) -> int:
@@ -69,18 +107,19 @@ def make_source(
     *,
     name: str,
     skipped: tuple[SkippedImage, ...] = (),
+    facts: SourceFacts | None = None,
 ) -> Source:
     """Check what all kinds of sources have in common, and compute the fingerprint.
 
-    ``images_NHWC``: uint8, square. ``labels_N``: any integer type. Class names are converted to Unicode NFC, so that a
+    ``images_NHWC``: uint8. ``labels_N``: any integer type. Class names are converted to Unicode NFC, so that a
     tree copied between file systems keeps its fingerprint. Raises ``SourceError``.
     """
     check_count(len(images_NHWC), name=name, skipped=len(skipped))
     names = check_names(class_names, field=f"{name}:class_names")
     if labels_N is not None:
         labels_N = check_labels(labels_N, names, count=len(images_NHWC), field=f"{name}:labels")
-    images_NHWC = np.ascontiguousarray(images_NHWC)
-    return Source(images_NHWC, labels_N, names, fingerprint(images_NHWC, labels_N, names), name, skipped)
+    stated = fingerprint(images_NHWC, labels_N, names)
+    return Source(images_NHWC, labels_N, names, stated, name, skipped, facts or _NO_FACTS)
 
 
 def fingerprint(images_NHWC: np.ndarray, labels_N: np.ndarray | None, class_names: tuple[str, ...]) -> str:
@@ -93,7 +132,8 @@ def fingerprint(images_NHWC: np.ndarray, labels_N: np.ndarray | None, class_name
         "labelled": labels_N is not None,
     }
     digest = hashlib.sha256(canonical_json(header) + b"\n")
-    digest.update(images_NHWC.data)
+    for begin in range(0, count, _HASHED_AT_ONCE):
+        digest.update(np.ascontiguousarray(images_NHWC[begin : begin + _HASHED_AT_ONCE]).data)
     if labels_N is not None:
         digest.update(labels_N.astype("<i8").data)
     return f"sha256:{digest.hexdigest()}"
@@ -102,6 +142,8 @@ def fingerprint(images_NHWC: np.ndarray, labels_N: np.ndarray | None, class_name
 def check_names(class_names: Sequence[str], *, field: str) -> tuple[str, ...]:
     """The names in NFC; ``SourceError`` for a name that a recipe does not allow, or that occurs twice."""
     names = tuple(unicodedata.normalize("NFC", name) for name in class_names)
+    if len(names) > MAX_CLASSES:
+        raise SourceError(field, f"at most {MAX_CLASSES} classes", len(names))
     for name in names:
         try:
             _CLASS_NAME.validate_python(name)
@@ -132,18 +174,6 @@ def check_labels(labels_N: np.ndarray, names: tuple[str, ...], *, count: int, fi
     return labels_N
 
 
-def numbered_names(labels_N: np.ndarray, *, field: str) -> tuple[str, ...]:
-    """Names '0' .. 'k-1' for labels without class names; labels must use every number from 0 to k-1."""
-    _check_integers(labels_N, field)
-    used = np.unique(labels_N).tolist()
-    if used != list(range(len(used))):
-        got = ", ".join(str(label) for label in used[:8]) + (", ..." if len(used) > 8 else "")
-        raise SourceError(
-            field, "labels 0 .. k-1, each used at least once", got, "Or give class names with the labels."
-        )
-    return tuple(str(label) for label in used)
-
-
 def check_count(count: int, *, name: str, skipped: int = 0) -> None:
     """``SourceError`` for fewer than two images: training and holdout need at least one each."""
     if count < 2:
@@ -151,10 +181,15 @@ def check_count(count: int, *, name: str, skipped: int = 0) -> None:
         raise SourceError(f"{name}:images", "at least 2 readable images", got)
 
 
-def check_size(size: int | None) -> None:
-    """``SourceError`` unless ``size`` is ``None`` or a supported side (8 .. 512 pixels)."""
-    if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
-        raise SourceError("size", f"{MIN_SIZE} to {MAX_SIZE} pixels", size)
+def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """``size`` as width and height. ``SourceError`` for a side outside 8 .. 512 pixels."""
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else size
+    if not all(MIN_SIZE <= side <= MAX_SIZE for side in sides):
+        got = size if isinstance(size, int) else f"{sides[0]}x{sides[1]}"
+        raise SourceError("size", f"{MIN_SIZE} to {MAX_SIZE} pixels", got)
+    return sides
 
 
 def check_channels(channels: int | None) -> None:
@@ -163,12 +198,12 @@ def check_channels(channels: int | None) -> None:
         raise SourceError("channels", "1 (grey) or 3 (colour)", channels)
 
 
-def native_side(width: int, height: int, *, field: str) -> int:
-    """The side of images that are not resized; ``SourceError`` unless they are squares of 8 .. 512 pixels."""
+def native_size(width: int, height: int, *, field: str) -> tuple[int, int]:
+    """The size of images that are not resized; ``SourceError`` unless they are squares of 8 .. 512 pixels."""
     if width != height or not MIN_SIZE <= width <= MAX_SIZE:
         expected = f"square images of {MIN_SIZE} to {MAX_SIZE} pixels, or a size to resize them to"
         raise SourceError(field, expected, f"{width}x{height}", "Give a size: images are then resized and cropped.")
-    return width
+    return width, height
 
 
 def _check_integers(labels_N: np.ndarray, field: str) -> None:

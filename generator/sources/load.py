@@ -2,86 +2,168 @@
 
 from __future__ import annotations
 
-import glob
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from generator.errors import SourceError
-from generator.sources.base import ProgressCallback, Source, check_channels, check_size
-from generator.sources.digits import load_digits
-from generator.sources.folder import load_folder
-from generator.sources.npz import SplitName, load_npz
-from generator.sources.parquet import load_parquet
+from generator.sources.base import (
+    ProgressCallback,
+    Source,
+    SourceFacts,
+    check_channels,
+    check_size,
+    make_source,
+)
+from generator.sources.cache import PixelCache, cache_key
+from generator.sources.files.file_set import FileSet
+from generator.sources.files.object_store import is_object_url
+from generator.sources.kinds.digits import list_digits
+from generator.sources.kinds.folder import list_folder
+from generator.sources.kinds.npz import list_npz
+from generator.sources.kinds.parquet import list_parquet
+from generator.sources.kinds.webdataset import list_webdataset
+from generator.sources.listing import Listing, ListOptions, select_listed
+from generator.sources.location import DIGITS, Kind, find_files, kind_of_files
+from generator.sources.pixels.arrays import convert_arrays
+from generator.sources.pixels.decode import DecodedImages, DecodeSettings, EncodedImages, decode_images
+from generator.sources.pixels.storage import Allocate, allocate_images, keep_images
+from generator.sources.reading import Reading, Rules
+from generator.sources.splits import DEFAULT_SPLIT, check_split_name
+from generator.store.s3_settings import S3Settings
 
-DIGITS = "digits"
-_KINDS = "'digits', a folder of class folders, a .npz file, or .parquet files (one, a folder of them, or a pattern)"
+_SHOWN_SIZES = 20
+
+
+@dataclass(frozen=True)
+class _Request:
+    location: str
+    found: FileSet
+    kind: Kind
+    name: str
+    settings: DecodeSettings
+    wanted: ListOptions
 
 
 def load_source(
     location: str,
     *,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     channels: int | None = None,
-    split: SplitName = "train",
+    split: str | None = None,
+    reading: Reading | None = None,
     skip_bad: bool = False,
+    follow_links: bool = False,
+    allow_empty: bool = False,
+    rules: Rules = 2,
+    s3: S3Settings | None = None,
+    cache: PixelCache | None = None,
     progress: ProgressCallback | None = None,
 ) -> Source:
-    """Read the real images at ``location`` into memory.
+    """The real images at ``location``: a path, a pattern, a ``file://`` or ``s3://`` URL, or the word ``digits``.
 
-    ``location``: the word ``digits``, a folder of class folders (or of unlabelled images), a ``.npz`` file, or one
-    split in ``.parquet`` files. ``size`` (8 .. 512): the side that images are resized and centre-cropped to; by
-    default 64 for folders, and for the other kinds the size of the images, which must be squares of one size.
-    ``channels``: 1 (grey) or 3 (RGB); by default folders and Parquet are RGB if at least one image has colour.
-    ``split``: for ``.npz`` files, the only kind with two splits. ``skip_bad``: list unreadable images in ``skipped``
-    instead of failing at the first. ``progress(done, total)`` is called from this thread from time to time.
+    ``size`` (sides of 8 .. 512): side, or width and height, that images are brought to; by default 64 for folders, and
+    for the other kinds the size of the images, which must be one. ``channels``: 1 (grey) or 3 (RGB); by default RGB if
+    at least one image has colour. ``split``: ``train``, ``validation`` or ``test``; by default ``train`` where there
+    are several. ``reading``: columns, classes, scale, resizing. ``skip_bad``: list unreadable images in ``skipped``
+    instead of failing at the first. ``follow_links``: follow links to folders and out of the source. ``allow_empty``:
+    pass over folders without images. ``rules``: 1 reads a source as releases before recipe version 2 did, for bundles
+    that were made by them. ``s3``: how S3 is reached. ``cache``: where decoded pixels are kept. ``progress(done,
+    total)`` is called from this thread from time to time.
 
-    The result is the same on every run and with any number of threads. Raises ``SourceError``.
+    Large sources are on disk: in the cache if there is one, else in a temporary file. The result is the same on every
+    run and with any number of threads. Raises ``SourceError``; ``StoreError`` for sources in an object store.
     """
-    check_size(size)
+    sides = check_size(size)
     check_channels(channels)
-    path, kind = Path(location), source_kind(location)
-    _check_split(split, kind)
-    if kind == DIGITS:
-        return load_digits(size=size, channels=channels, progress=progress)
-    if kind == "npz":
-        return load_npz(path, size=size, channels=channels, split=split, progress=progress)
-    if kind == "folder":
-        return load_folder(path, size=size, channels=channels, skip_bad=skip_bad, progress=progress)
-    name = path.resolve().name if path.is_dir() else path.name
-    return load_parquet(
-        _parquet_files(location, path), name, size=size, channels=channels, skip_bad=skip_bad, progress=progress
+    chosen_split, reading = check_split_name(split), reading or Reading()
+    kind: Kind = DIGITS
+    found = FileSet(DIGITS, (), single=True)
+    if location != DIGITS:
+        found = find_files(location, follow_links=follow_links, s3=s3)
+        kind = kind_of_files(location, found)
+    name = found.name if chosen_split in (None, DEFAULT_SPLIT) else f"{found.name}:{chosen_split}"
+    settings = DecodeSettings(sides, channels, reading, skip_bad, rules=rules)
+    wanted = ListOptions(reading, chosen_split, allow_empty, rules)
+    request = _Request(location, found, kind, name, settings, wanted)
+    if cache is None or kind == DIGITS:
+        return _read(request, allocate_images, progress)
+    key = cache_key(found, settings, chosen_split, allow_empty=allow_empty)
+    with cache.locked(key):
+        kept = cache.find(key)
+        if kept is None:
+            with cache.draft() as draft:
+                kept = draft.keep(key, _read(request, draft.allocate, progress))
+        return replace(kept, name=name)
+
+
+def _read(request: _Request, allocate: Allocate, progress: ProgressCallback | None) -> Source:
+    """List, decode and check a source, without a cache."""
+    name, reading = request.found.name, request.wanted.reading
+    listing = select_listed(_list(request), reading.classes, name=name)
+    settings = replace(request.settings, default_size=listing.default_size)
+    decoded = _decode(listing, settings, allocate, progress)
+    labels_N = listing.labels.labels_N
+    return make_source(
+        keep_images(decoded.images_NHWC, decoded.kept_N),
+        labels_N[decoded.kept_N] if labels_N is not None else None,
+        listing.labels.names,
+        name=request.name,
+        skipped=decoded.skipped,
+        facts=_facts(listing, decoded, request.wanted),
     )
 
 
-def source_kind(location: str) -> str:
-    """The kind of a source: ``digits``, ``parquet``, ``folder`` or ``npz``. Raises ``SourceError`` if there is none."""
-    path = Path(location)
-    if location == DIGITS:
-        return DIGITS
+def _list(request: _Request) -> Listing:
+    found, wanted = request.found, request.wanted
+    remote = is_object_url(request.location)
+    if request.kind == "digits":
+        if wanted.split not in (None, DEFAULT_SPLIT):
+            raise SourceError("split", "'train', as the digits have no other part", repr(wanted.split))
+        return list_digits()
+    if request.kind == "parquet":
+        return list_parquet(found, wanted)
+    if request.kind == "webdataset":
+        return list_webdataset(found, wanted, remote=remote)
+    if request.kind == "npz":
+        return list_npz(found.files[0], found.name, wanted)
+    return list_folder(found, wanted, remote=remote)
+
+
+def _decode(
+    listing: Listing, settings: DecodeSettings, allocate: Allocate, progress: ProgressCallback | None
+) -> DecodedImages:
     try:
-        if _parquet_files(location, path):
-            return "parquet"
-        if path.is_dir():
-            return "folder"
-        if path.suffix.lower() == ".npz" and path.is_file():
-            return "npz"
-        got = "a file of another kind" if path.is_file() else "nothing of this name"
-    except OSError as error:
-        raise SourceError(location, _KINDS, error.strerror or error) from error
-    raise SourceError(location, _KINDS, got)
+        if isinstance(listing.images, EncodedImages):
+            return decode_images(listing.images, settings, allocate=allocate, progress=progress)
+        return convert_arrays(listing.images, settings, allocate=allocate, progress=progress)
+    except (MemoryError, OSError) as error:
+        expected = "images that fit in memory, or in the directory for temporary files"
+        got = error.strerror if isinstance(error, OSError) and error.strerror else "no room"
+        raise SourceError(f"{listing.images.name}:images", expected, f"{listing.count} images: {got}") from error
 
 
-def _parquet_files(location: str, path: Path) -> list[Path]:
-    """The Parquet files at a location, ordered by name."""
-    if path.is_dir():
-        found = [child for child in path.iterdir() if not child.name.startswith(".")]
-    else:
-        found = [path] if path.exists() else [Path(match) for match in glob.glob(location)]  # noqa: PTH207 - Path.glob refuses absolute patterns
-    return sorted(file for file in found if file.suffix.lower() == ".parquet" and file.is_file())
+def _facts(listing: Listing, decoded: DecodedImages, wanted: ListOptions) -> SourceFacts:
+    reading, notices = wanted.reading, listing.notices
+    if decoded.scale is not None and reading.white is None:
+        reading = reading.model_copy(update={"white": decoded.scale.white})
+        notices = (*notices, f"pixels of more than 8 bits: {decoded.scale.describe()}; --white states another value")
+    sizes = decoded.sizes.most_common()
+    shown = sizes[:_SHOWN_SIZES]
+    return SourceFacts(
+        kind=listing.kind,
+        reading=reading,
+        rules=wanted.rules,
+        split=listing.split,
+        splits=listing.splits,
+        image_column=listing.image_column,
+        label_column=listing.label_column,
+        sizes=tuple((width, height, count) for (width, height), count in shown),
+        other_sizes=sum(count for _, count in sizes[_SHOWN_SIZES:]),
+        modes=tuple(decoded.modes.most_common()),
+        passed_over=tuple(listing.passed_over.most_common()),
+        notices=notices,
+    )
 
 
-def _check_split(split: str, kind: str) -> None:
-    if split not in ("train", "test"):
-        raise SourceError("split", "'train' or 'test'", repr(split))
-    if split == "test" and kind != "npz":
-        hint = "Name the files or the folder of the test set instead."
-        raise SourceError("split", "'train', as only .npz files also contain a test set", "'test'", hint)
+def source_kind(location: str, *, s3: S3Settings | None = None) -> Kind:
+    """The kind of a source: ``digits``, ``parquet``, ``webdataset``, ``folder`` or ``npz``. Raises ``SourceError``."""
+    return DIGITS if location == DIGITS else kind_of_files(location, find_files(location, s3=s3))

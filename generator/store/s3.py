@@ -11,17 +11,14 @@ and processes may be forked.
 
 from __future__ import annotations
 
-import random
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from botocore.exceptions import BotoCoreError, ClientError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError
 
 from generator.errors import AlreadyExists, Changed, ObjectMissing, StoreError, StoreUnavailable
 from generator.store.base import (
@@ -40,8 +37,10 @@ from generator.store.base import (
 from generator.store.partial_writes import PROBE_PREFIX, PartialWrite
 from generator.store.s3_client import (
     abort_upload,
+    back_off,
     client_of,
     make_bucket,
+    read_body,
     rejects_bad_checksum,
     require_bucket,
     status_of,
@@ -53,8 +52,6 @@ from generator.store.s3_settings import S3Settings
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef, PutObjectOutputTypeDef
-
-_MAX_PAUSE_SECONDS = 2.0
 
 
 @final
@@ -80,7 +77,7 @@ class S3Store(Store):
             return answer
 
         with self._translate_errors(key):
-            return self._read_body(ask)
+            return read_body(ask, self.url, self._settings)
 
     def read(self, key: str, start: int, length: int) -> bytes:
         check_range(start, length)
@@ -92,7 +89,9 @@ class S3Store(Store):
         span = f"bytes={start}-{start + length - 1}"
         with self._translate_errors(key):
             try:
-                return self._read_body(lambda: self._client.get_object(Bucket=self._bucket, Key=full, Range=span))
+                return read_body(
+                    lambda: self._client.get_object(Bucket=self._bucket, Key=full, Range=span), self.url, self._settings
+                )
             except ClientError as error:
                 if status_of(error) == 416:  # after the end
                     return b""
@@ -219,21 +218,6 @@ class S3Store(Store):
         key = item["Key"].removeprefix(self._key_prefix)
         return ObjectInfo(key, item["Size"], item["ETag"], item["LastModified"].astimezone(UTC))
 
-    def _read_body(self, ask: Callable[[], GetObjectOutputTypeDef]) -> bytes:
-        """The body of a response. botocore checks its length and checksum; a truncated body is requested again."""
-        attempt = 1
-        while True:
-            answer = ask()
-            try:
-                return answer["Body"].read()
-            except (BotoCoreError, HTTPError) as truncated:
-                if attempt == self._settings.max_attempts:
-                    raise StoreUnavailable(
-                        self.url, "a complete body", f"{truncated} in attempt {attempt}"
-                    ) from truncated
-            _back_off(attempt)
-            attempt += 1
-
     def _send_write(self, send: Callable[[], PutObjectOutputTypeDef]) -> str:
         """Send a write and return its etag; retried while another conditional write is in progress (HTTP 409)."""
         attempt = 1
@@ -243,7 +227,7 @@ class S3Store(Store):
             except ClientError as error:
                 if status_of(error) != 409 or attempt == self._settings.max_attempts:
                     raise
-            _back_off(attempt)
+            back_off(attempt)
             attempt += 1
 
     def _expect_refusal(self, condition: str, send: Callable[[], PutObjectOutputTypeDef]) -> None:
@@ -261,7 +245,3 @@ class S3Store(Store):
     def _translate_errors(self, key: str, refused: StoreError | None = None) -> AbstractContextManager[None]:
         where = f"{self.url}/{key}" if key else self.url
         return translate_errors(self._bucket, where, self._settings, refused)
-
-
-def _back_off(attempt: int) -> None:
-    time.sleep(min(0.1 * 2**attempt, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0))

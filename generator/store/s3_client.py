@@ -7,7 +7,9 @@ use; a forked child makes its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ from botocore.exceptions import (
     SSOError,
 )
 from pydantic import SecretStr
+from urllib3.exceptions import HTTPError
 
 from generator.errors import AccessDenied, BucketMissing, ObjectMissing, StoreError, StoreUnavailable
 from generator.store.s3_settings import S3Settings
@@ -33,10 +36,12 @@ from generator.store.s3_truncation import retry_truncated_answers
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, SSOError)
 _BAD_CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}  # HTTP 400
 _BUCKET_EXISTS_CODES = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+_MAX_PAUSE_SECONDS = 2.0
 _WRONG_CRC32 = "AAAAAA=="  # the CRC of empty input
 
 
@@ -105,6 +110,25 @@ def translate_errors(
 def status_of(error: ClientError) -> int:
     """The HTTP status of an error response."""
     return error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def read_body(ask: Callable[[], GetObjectOutputTypeDef], where: str, settings: S3Settings) -> bytes:
+    """The body of a response. botocore checks its length and checksum; a truncated body is requested again."""
+    attempt = 1
+    while True:
+        answer = ask()
+        try:
+            return answer["Body"].read()
+        except (BotoCoreError, HTTPError) as truncated:
+            if attempt == settings.max_attempts:
+                raise StoreUnavailable(where, "a complete body", f"{truncated} in attempt {attempt}") from truncated
+        back_off(attempt)
+        attempt += 1
+
+
+def back_off(attempt: int) -> None:
+    """Wait before the next attempt, longer each time."""
+    time.sleep(min(0.1 * 2**attempt, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0))
 
 
 def make_bucket(bucket: str, settings: S3Settings) -> bool:

@@ -54,7 +54,7 @@ def inspect_command(
 
     stores = [open_store(place, load_settings().s3) for place in (bundle, other) if place is not None]
     loaded = [(store, load_bundle(store)) for store in stores]
-    images = _training_source(source, loaded[0][1]) if source is not None else None
+    images = _training_source(source, loaded[0][1], arguments, quiet=as_json) if source is not None else None
     if picture is not None:
         from generator.curation.quality.sample_sheets import draw_samples
 
@@ -68,12 +68,11 @@ def inspect_command(
     _show_result(facts, diagnoses, as_json=as_json)
 
 
-def _training_source(location: str, bundle: Bundle) -> Source:
+def _training_source(location: str, bundle: Bundle, arguments: SourceArguments, *, quiet: bool) -> Source:
     from generator.curation.diagnosis.pictures import training_images
-    from generator.sources import load_source
+    from generator.models.bundle import load_training_source
 
-    image = bundle.info.image
-    source = load_source(location, size=image.height, channels=image.channels)
+    source = load_training_source(location, bundle.info, **arguments.options(quiet=quiet))
     training_images(source, bundle)  # an error shows before anything is measured
     return source
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Minimum probability of the predicted class.",
 )
+@later_source_options
 @json_option
-def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bool) -> None:
+def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bool, **given: Any) -> None:
     """Label images of SOURCE with the judge of BUNDLE (its classifier), and write them as a source to train on.
 
     Only images whose predicted class has a probability of at least --floor are written. Existing labels of SOURCE are
@@ -35,17 +36,18 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     The file also has `train_probabilities`, the judge's probability of every class.
     """
     from generator.errors import SettingsError, SourceError
-    from generator.models.bundle import load_bundle
+    from generator.models.bundle import load_bundle, load_similar_source
     from generator.models.screening.self_training import pseudo_label
-    from generator.sources import load_source
     from generator.store import open_store
     from workers.settings import load_settings
 
     if out.exists() or out.suffix != ".npz":
         raise SettingsError("out", "a path that ends in .npz and does not exist", str(out))
     loaded = load_bundle(open_store(bundle, load_settings().s3))
-    judge, image = _bundle_judge(loaded), loaded.info.image
-    images = load_source(source, size=image.height, channels=image.channels)
+    judge = _bundle_judge(loaded)
+    arguments = take_source_arguments(given)
+    images = load_similar_source(source, loaded.info, **arguments.options(quiet=as_json))
+    show_source_notices(images, quiet=as_json)
     labelled = pseudo_label(judge, images.images_NHWC, floor=floor)
     missing = [name for label, name in enumerate(loaded.info.classes) if not (labelled.labels_N == label).any()]
     if missing:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=int, help="Maximum images of each set for fidelity and coverage.  [default: 10000]")
 @click.option("--steps", type=int, help="Training steps of each classifier.  [default: 1400]")
 @click.option("--bundle", help="Bundle directory or URL.  [default: the dataset's bundle, from the store root]")
-@click.option("--skip-bad", is_flag=True, help="Skip broken images of SOURCE, if training did.")
+@later_source_options
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, or cuda:N.")
 @json_option
 def measure_command(
@@ -37,7 +37,6 @@ def measure_command(
     test: str | None,
     measures: str | None,
     bundle: str | None,
-    skip_bad: bool,
     device: str,
     as_json: bool,
     **given: Any,
@@ -61,6 +60,7 @@ def measure_command(
             click.echo(stage, err=True)
 
     resolve_device(device)
+    arguments = take_source_arguments(given)
     settings = load_settings()
     store, manifest = resolve_build(dataset, settings.s3)
     measure_settings = _measure_settings(measures, labelled=bool(manifest.classes), given=given)
@@ -69,7 +69,7 @@ def measure_command(
     _, info = read_info(bundle_location, digest)
     store.check_writable()
     say(f"reading {source}")
-    real, unseen = _load_sources(source, test, info.image.height, info.image.channels, skip_bad)
+    real, unseen = _load_sources(source, test, info, arguments, quiet=as_json)
     say(f"reading {manifest.samples} images of {store.url}")
     subject = load_subject(store.url, real, info, test=unseen, s3=settings.s3)
     report = measure(
@@ -105,16 +105,17 @@ def _measure_settings(measures: str | None, *, labelled: bool, given: dict[str, 
 
 
 def _load_sources(
-    source: str, test: str | None, size: int, channels: int, skip_bad: bool
+    source: str, test: str | None, info: BundleInfo, arguments: SourceArguments, *, quiet: bool
 ) -> tuple[Source, Source | None]:
-    from generator.sources import load_source
+    from generator.models.bundle import load_similar_source, load_training_source
 
-    real = load_source(source, size=size, channels=channels, skip_bad=skip_bad)
+    real = load_training_source(source, info, **arguments.options(quiet=quiet))
     if test is None:
         return real, None
-    if test == "test":
-        return real, load_source(source, size=size, channels=channels, split="test")
-    return real, load_source(test, size=size, channels=channels, skip_bad=skip_bad)
+    if test in ("test", "validation"):
+        of_split = replace(arguments, split=test).options(quiet=quiet)
+        return real, load_similar_source(source, info, real, **of_split)
+    return real, load_similar_source(test, info, real, **replace(arguments, split=None).options(quiet=quiet))
 
 
 def _bundle_encoder(bundle_location: Any) -> Any:

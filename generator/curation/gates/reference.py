@@ -15,9 +15,15 @@ from generator.curation.gates.verdict import Check
 from generator.curation.quality.report import QUALITY_REPORT_KEY, Measure, MeasureSettings, QualityReport, measure
 from generator.curation.quality.subject import Images, Subject, load_subject
 from generator.models.autoencoders.factory import load_encoder
-from generator.models.bundle import BundleInfo, load_encoder_weights, read_info
+from generator.models.bundle import (
+    BundleInfo,
+    load_encoder_weights,
+    load_similar_source,
+    load_training_source,
+    read_info,
+)
 from generator.models.features.config import Budget
-from generator.sources import Source, load_source
+from generator.sources import Source
 from generator.store import S3Settings
 from generator.store.base import Store
 
@@ -54,13 +60,12 @@ def check_reference(
 def _load_subject(
     build: Store, subset: ImageSubset, info: BundleInfo, reference: Reference, s3: S3Settings | None
 ) -> Subject:
-    size, channels = info.image.height, info.image.channels
-    real = load_source(reference.source, size=size, channels=channels, skip_bad=reference.skip_bad)
+    real = load_training_source(reference.source, info, skip_bad=reference.skip_bad, s3=s3)
     test: Source | None = None
     if reference.test == "test":
-        test = load_source(reference.source, size=size, channels=channels, split="test")
+        test = load_similar_source(reference.source, info, real, split="test", s3=s3)
     elif reference.test is not None:
-        test = load_source(reference.test, size=size, channels=channels)
+        test = load_similar_source(reference.test, info, real, s3=s3)
     rows = np.arange(min(len(subset), reference.limit)) * len(subset) // min(len(subset), reference.limit)
     images = Images(subset.images_NHWC[rows], subset.labels_N[rows])
     return load_subject(build.url, real, info, test=test, images=images, s3=s3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from generator.errors import BundleError
 from generator.models.autoencoders.config import MAX_LATENT_DIM, AutoencoderConfig
@@ -16,6 +16,7 @@ from generator.models.autoencoders.imported.layers import MAX_SIDE
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.latents.config import SamplerSettings
 from generator.models.screening.config import JudgeSettings, PassRates
+from generator.sources.reading import Reading
 from generator.spec.canonical import FrozenModel
 from generator.spec.recipe import ClassName, Digest
 
@@ -63,13 +64,20 @@ class ImageShape(FrozenModel):
 class SourceFacts(FrozenModel):
     """The source of the bundle: the number of training images and of held-out images.
 
-    For an imported decoder, counts and ``fingerprint`` are those of the codes imported with it.
+    For an imported decoder, counts and ``fingerprint`` are those of the codes imported with it. ``reading``: how the
+    source was read, where that was not the usual way; later sources of the bundle are read in the same way.
     """
 
     name: str
     fingerprint: Digest
     images: int = Field(ge=2)
     holdout: int = Field(ge=1)
+    reading: Reading = Reading()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_usual_reading(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = write(self)
+        return fields if fields["reading"] else {name: each for name, each in fields.items() if name != "reading"}
 
 
 class TrainingFacts(FrozenModel):

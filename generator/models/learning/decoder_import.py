@@ -29,7 +29,10 @@ from generator.models.latents.fitting.fit import Fit, fit
 from generator.models.latents.fitting.gaussian import standard_normal
 from generator.models.learning.imported_network import ImportedNetwork
 from generator.sources import split
-from generator.sources.npz import open_npz, read_array, read_labels
+from generator.sources.base import check_labels
+from generator.sources.files.content import file_content
+from generator.sources.kinds.npz import read_code_labels
+from generator.sources.kinds.npz_archive import open_arrays
 from generator.spec.canonical import digest_of
 from generator.spec.seeding import noise
 
@@ -113,10 +116,13 @@ def import_network(
 
 def read_codes(path: Path) -> ImportedCodes:
     """``codes`` of an .npz file, with ``labels`` and ``class_names`` if it has them. Raises ``SourceError``."""
-    with open_npz(path) as archive:
-        codes_ND = read_array(archive, "codes", path)
-        labels_N, names = read_labels(archive, "", len(codes_ND), path)
-    return ImportedCodes(path.name, codes_ND, labels_N, names)
+    arrays = open_arrays(file_content(path), path.name)
+    codes_ND = arrays.read("codes")
+    labels = read_code_labels(arrays, len(codes_ND), path.name)
+    labels_N = labels.labels_N
+    if labels_N is not None:
+        labels_N = check_labels(labels_N, labels.names, count=len(codes_ND), field=f"{path.name}:labels")
+    return ImportedCodes(path.name, codes_ND, labels_N, labels.names)
 
 
 def draw_prior_codes(dims: int, seed: int, class_names: tuple[str, ...] = (), shape: tuple[int, ...] = ()) -> Codes:

@@ -27,7 +27,7 @@ from generator.models.screening.config import JudgeSettings
 from generator.models.screening.data import ScreeningData
 from generator.models.screening.fit import make_screening, train_screening
 from generator.sources import Source, Split
-from generator.sources.storage import image_rows
+from generator.sources.pixels.storage import image_rows
 from generator.spec.seeding import permutation
 
 MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's stored codes
@@ -93,6 +93,7 @@ def fit_and_save(
             fingerprint=source.fingerprint,
             images=len(parts.train_N),
             holdout=len(parts.holdout_N),
+            reading=source.facts.reading,
         ),
         training=TrainingFacts(settings=settings, history=trained.history),
         fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),

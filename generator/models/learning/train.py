@@ -19,7 +19,7 @@ from generator.models.latents.config import MixtureSettings, SamplerSettings
 from generator.models.learning.fitted_bundle import TrainResult, examples_of, fit_and_save
 from generator.models.screening.config import JudgeSettings
 from generator.sources import Source, Split, split
-from generator.sources.storage import image_rows
+from generator.sources.pixels.storage import image_rows
 
 DEFAULT_SAMPLER = MixtureSettings()
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from generator.errors import SourceError
 from generator.sources import load_source
-from generator.sources.pixels import open_image, strict_pillow, to_square
+from generator.sources.pixels.image import open_image, strict_pillow, to_square
 
 ORIENTATION = 0x0112
 GREY_HW = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)

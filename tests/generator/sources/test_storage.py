@@ -13,8 +13,9 @@ from generator.models.autoencoders.settings import TrainSettings
 from generator.models.latents.config import TransportSettings
 from generator.models.learning import encode_source, pretrained_network
 from generator.models.screening.config import JudgeSettings
-from generator.sources import Source, load_source, storage
-from generator.sources.storage import ImageRows, allocate_images, image_rows, is_on_disk
+from generator.sources import Source, load_source
+from generator.sources.pixels import storage
+from generator.sources.pixels.storage import ImageRows, allocate_images, image_rows, is_on_disk
 
 pytestmark = pytest.mark.slow
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any, cast, final
 
 import numpy as np
+
+Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
 _SHARE = 0.5  # of the available memory that pixels may take
 _MEMORY = Path("/proc/meminfo")
@@ -19,8 +23,15 @@ def allocate_images(shape: tuple[int, ...]) -> np.ndarray:
     if prod(shape) <= _SHARE * available_memory():
         return np.empty(shape, dtype=np.uint8)
     with tempfile.TemporaryFile(prefix="latentmill-images-") as file:
-        file.truncate(prod(shape))
+        reserve(file.fileno(), prod(shape))
         return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Give a new file ``size`` bytes of disk. ``OSError`` if there is no room: writing through a mapping of a file
+    without blocks would end the process instead."""
+    if size:
+        os.posix_fallocate(descriptor, 0, size)
 
 
 def available_memory() -> float:

@@ -1,0 +1,1 @@
+"""From the bytes of images to arrays of pixels of one size."""
