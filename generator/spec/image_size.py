@@ -23,8 +23,20 @@ class ImageSize(NamedTuple):
     def is_square(self) -> bool:
         return self.width == self.height
 
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
     def __str__(self) -> str:
         return format_size(self)
+
+
+AnySize = int | tuple[int, int]  # the side of squares, or (width, height)
+
+
+def as_size(size: AnySize) -> ImageSize:
+    """A side, or (width, height), as a size. Sides are not checked."""
+    return ImageSize(size, size) if isinstance(size, int) else ImageSize(*size)
 
 
 def parse_size(
