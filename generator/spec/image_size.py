@@ -39,6 +39,12 @@ def as_size(size: AnySize) -> ImageSize:
     return ImageSize(size, size) if isinstance(size, int) else ImageSize(*size)
 
 
+def size_of(images_shape: tuple[int, ...]) -> ImageSize:
+    """The size of images in an array of shape (N, H, W, C)."""
+    _, height, width, _ = images_shape
+    return ImageSize(width, height)
+
+
 def parse_size(
     text: str, *, field: str = "size", error: type[InputError] = SpecError, largest: int = MAX_SIDE
 ) -> ImageSize:
