@@ -59,6 +59,7 @@ from generator.production.mill import build
 from generator.sources import Source, load_source, split
 from generator.sources.base import make_source
 from generator.spec.canonical import digest_of
+from generator.spec.image_size import size_of
 from generator.store import open_store
 from workers.cli.duration import Duration
 
@@ -158,10 +159,10 @@ def _title(cell: dict[str, Any]) -> str:
 
 def _config(source: Source, args: argparse.Namespace) -> AutoencoderConfig:
     if args.model == "pretrained":
-        return pretrained_network(source.size, source.channels).config
+        return pretrained_network(size_of(source.images_NHWC.shape), source.channels).config
     options = {"width": args.width, "latent_dim": args.latent_dim, "beta": args.beta}
     given = {name: value for name, value in options.items() if value is not None}
-    return default_config(source.size, source.channels, args.model, **given)
+    return default_config(size_of(source.images_NHWC.shape), source.channels, args.model, **given)
 
 
 def _model(source: Source, args: argparse.Namespace) -> str:
@@ -193,7 +194,7 @@ def _measure(
         arms,
         test,
         classes=len(source.class_names),
-        budget=Budget(steps=args.steps, augmentation=Augmentation(shift=source.size // 16)),
+        budget=Budget(steps=args.steps, augmentation=Augmentation(shift=min(size_of(source.images_NHWC.shape)) // 16)),
         seeds=args.classifiers,
         on_run=lambda arm, _, right, __: print(f"    {arm}: {right:.4f}", file=sys.stderr, flush=True),
     )
@@ -259,7 +260,7 @@ def _encode_pretrained(source: Source, epochs: int, seed: int, args: argparse.Na
     """What ``latentmill train`` does with many photographs; ``epochs``: 0 leaves the decoder as it is."""
     settings = recommended_settings(source, "spatial", max(1, epochs)).model_copy(update={"seed": seed})
     encode_source(
-        pretrained_network(source.size, source.channels),
+        pretrained_network(size_of(source.images_NHWC.shape), source.channels),
         source,
         path,
         sampler=pretrained_sampler(source),
@@ -278,7 +279,7 @@ def _train_by_budget(source: Source, seconds: float, seed: int, args: argparse.N
 
 
 def _judge(source: Source, args: argparse.Namespace) -> JudgeSettings:
-    judge = default_judge(source.size)
+    judge = default_judge(size_of(source.images_NHWC.shape))
     budget = judge.budget.model_copy(update={"steps": args.judge_steps})
     return judge.model_copy(update={"members": args.judges, "budget": budget})
 

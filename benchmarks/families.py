@@ -49,6 +49,7 @@ from generator.production.decoding import ResidentDecoder
 from generator.sources import Source, load_source, split
 from generator.sources.base import make_source
 from generator.spec.canonical import canonical_json, sha256_hex
+from generator.spec.image_size import size_of
 from generator.spec.seeding import noise, permutation
 from generator.store import open_store
 
@@ -176,7 +177,7 @@ def _measure(
     timing = path.with_suffix(".seconds")
     if not path.exists():
         start = time.process_time()
-        config = default_config(real.source.size, real.source.channels, family)
+        config = default_config(size_of(real.source.images_NHWC.shape), real.source.channels, family)
         settings = TrainSettings(epochs=protocol.epochs, batch=protocol.batch, seed=seed)
         train_bundle(real.source, config, settings, path, sampler=GaussianSettings())
         timing.write_text(f"{time.process_time() - start:.1f}")
@@ -206,7 +207,7 @@ def _classifier(real: RealData, seed: int, protocol: Protocol, work: Path) -> tu
     path = work / f"{real.name}-judge-{seed}-{protocol.digest}.safetensors"
     labels_N, classes = real.source.labels_N, len(real.source.class_names)
     if path.exists():
-        classifier = Classifier(real.source.size, real.source.channels, classes)
+        classifier = Classifier(size_of(real.source.images_NHWC.shape), real.source.channels, classes)
         classifier.load_state_dict(load_file(path))
         classifier = classifier.eval().requires_grad_(False)
     else:

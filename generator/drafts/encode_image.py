@@ -18,7 +18,8 @@ from generator.store.base import Store
 def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> tuple[float, ...]:
     """The code of the image file at ``path``, which is resized to the bundle's images like a source, then encoded.
 
-    Raises ``SpecError`` naming ``field`` if the file is not an image, ``BundleError`` if the bundle has no encoder.
+    Raises ``SpecError`` naming ``field`` if the file is not an image, or the bundle's images are no squares, and
+    ``BundleError`` if the bundle has no encoder.
     """
     weights = load_encoder_weights(bundle, info)
     image_HWC = _load_square(path, info, field)
@@ -35,6 +36,8 @@ def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> t
 
 def _load_square(path: str, info: BundleInfo, field: str) -> np.ndarray:
     shape = info.image
+    if not shape.size.is_square:
+        raise SpecError(field, "a bundle of squares, as image files are cropped to squares", shape.size)
     with strict_pillow():
         try:
             with open_image(Path(path)) as image:

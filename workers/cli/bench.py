@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workers.cli.image_size import Size
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
     from generator.production.profiling.profile import Profile
+    from generator.spec.image_size import ImageSize
 
 
 @click.command("bench")
 @click.argument("bundle", required=False)
 @click.option("--images", default=10_000, show_default=True, type=click.IntRange(min=500), help="Images to make.")
 @click.option(
-    "--size", default=64, show_default=True, type=click.IntRange(8, 128), help="Image size in pixels, without a BUNDLE."
+    "--size",
+    default="64",
+    show_default=True,
+    type=Size(),
+    help="Without a BUNDLE: image size in pixels, 64 or 96x64 (width x height).",
 )
 @click.option(
     "--format",
@@ -55,7 +61,7 @@ if TYPE_CHECKING:
 def bench_command(
     bundle: str | None,
     images: int,
-    size: int,
+    size: ImageSize,
     image: str,
     batch: int,
     device: str,

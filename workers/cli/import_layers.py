@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from workers.cli.output import json_option, show
 from workers.cli.train import SAMPLER_OPTIONS, add_options, sampler_settings
+
+if TYPE_CHECKING:
+    from generator.models.autoencoders.config import AutoencoderConfig
 
 _SAMPLERS = ("gaussian", "mixture", "flow", "polar")
 
@@ -66,12 +69,18 @@ def layers_command(
     facts = {
         "bundle": str(out),
         "digest": imported.digest,
-        "image": f"{config.size} x {config.size}, {'RGB' if config.channels == 3 else 'grey'}",
+        "image": describe_image(config),
         "latent_dim": config.latent_dim,
         "layers": len(config.layers) if isinstance(config, LayersConfig) else 0,
         "sampler": "standard normal prior" if codes is None else settings.family,
     }
     show(facts, as_json=as_json, title="bundle written")
+
+
+def describe_image(config: AutoencoderConfig) -> str:
+    """Height, width and colours of the images, for the facts of a command."""
+    width, height = config.image_size
+    return f"{height} x {width}, {'RGB' if config.channels == 3 else 'grey'}"
 
 
 def _read_decoder(path: Path) -> bytes:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from workers.cli.encoding import encode_images
-from workers.cli.import_layers import layers_command
+from workers.cli.image_size import Size, square_side
+from workers.cli.import_layers import describe_image, layers_command
 from workers.cli.output import json_option, progress_bar, show
 from workers.cli.train import (
     SAMPLER_OPTIONS,
@@ -23,17 +24,22 @@ if TYPE_CHECKING:
     from generator.models.latents.config import SamplerSettings
     from generator.models.learning import ImportedNetwork
     from generator.sources import Source
+    from generator.spec.image_size import ImageSize
 
 F = TypeVar("F", bound=Callable[..., Any])
-Convert = Callable[[int | None], "ImportedNetwork"]  # of a size in pixels
+Convert = Callable[["ImageSize | None"], "ImportedNetwork"]
 
 _SAMPLERS = ("auto", "gaussian", "mixture", "flow", "transport")
-_DEFAULT_SIZE = 64  # pixels, where neither network nor images say it
+_DEFAULT_SIZE, _LARGEST_SIDE = 64, 1024  # pixels; the default where neither network nor images say it
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "out": click.option(
         "--out", required=True, type=click.Path(path_type=Path), help="Directory for the bundle; must not exist."
     ),
-    "size": click.option("--size", type=click.IntRange(8, 1024), help="Size of the images in pixels.  [default: 64]"),
+    "size": click.option(
+        "--size",
+        type=Size(_LARGEST_SIDE),
+        help="Size of the images in pixels, 64 or 96x64 (width x height).  [default: 64]",
+    ),
     "encode": click.option(
         "--encode",
         "source",
@@ -133,7 +139,7 @@ def onnx_command(decoder: Path, encoder: Path | None, symmetric: bool, class_nam
 
     names = () if class_names is None else _read_names(class_names)
 
-    def convert(size: int | None) -> ImportedNetwork:
+    def convert(size: ImageSize | None) -> ImportedNetwork:
         found = convert_onnx(decoder, encoder, size=size, symmetric=symmetric)
         return join_graphs(found.encoder, found.decoder, found.classes)
 
@@ -144,7 +150,7 @@ def _import(
     convert: Convert,
     *,
     out: Path,
-    size: int | None,
+    size: ImageSize | None,
     source: str | None,
     codes: Path | None,
     finetune: int | None,
@@ -221,7 +227,7 @@ def _with_images(
     settings: SamplerSettings | None,
     out: Path,
     *,
-    size: int | None,
+    size: ImageSize | None,
     finetune: int | None,
     skip_bad: bool,
     judges: int,
@@ -232,22 +238,25 @@ def _with_images(
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.learning import recommended_settings
     from generator.sources import load_source
+    from generator.spec.image_size import size_of
 
     chosen = {"seed": seed, "device": device, **({} if finetune is None else {"epochs": finetune})}
     parse_settings(chosen)
     channels = None if network is None else network.config.channels
     with progress_bar("reading", None, quiet=as_json) as bar:
+        side = None if size is None else square_side(size)
         images = load_source(
-            source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
+            source, size=side, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
         )
     show_skipped(images, quiet=as_json)
-    network = convert(images.size) if network is None else network
+    network = convert(size_of(images.images_NHWC.shape)) if network is None else network
     if network.config.channels != images.channels:
         with progress_bar("reading", None, quiet=as_json) as bar:
-            images = load_source(source, size=images.size, channels=network.config.channels, skip_bad=skip_bad)
+            side = square_side(size_of(images.images_NHWC.shape))
+            images = load_source(source, size=side, channels=network.config.channels, skip_bad=skip_bad)
     train = parse_settings(recommended_settings(images, "spatial").model_dump() | chosen)
     settings = settings or _default_sampler(network, images)
-    judge = judge_settings_for(judges, None, None, images.size)
+    judge = judge_settings_for(judges, None, None, size_of(images.images_NHWC.shape))
     result = encode_images(network, images, settings, train, judge, out, finetune=finetune is not None, quiet=as_json)
     facts = {
         "images": len(images),
@@ -277,7 +286,7 @@ def _show(
     described = {
         "bundle": str(out),
         "digest": digest,
-        "image": f"{config.size} x {config.size}, {'RGB' if config.channels == 3 else 'grey'}",
+        "image": describe_image(config),
         "code": " x ".join(map(str, config.code_shape)),
         "operations": len(config.decoder.nodes) + (0 if config.encoder is None else len(config.encoder.nodes)),
         "weights": weights,

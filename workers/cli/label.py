@@ -71,7 +71,7 @@ def _bundle_judge(loaded: Bundle) -> LabelJudge:
     if info.judge is None or weights is None:
         raise BundleError("judge", "a bundle with a judge", "one without", "train with --judges 1 or more")
     image = info.image
-    return load_judge(info.judge, weights, size=image.height, channels=image.channels, classes=len(info.classes))
+    return load_judge(info.judge, weights, size=image.size, channels=image.channels, classes=len(info.classes))
 
 
 def _write_labels(out: Path, labelled: LabelledImages, classes: tuple[str, ...]) -> None:

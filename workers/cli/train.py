@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from generator.models.learning import TrainResult
     from generator.models.screening.config import JudgeSettings
     from generator.sources import Source
+    from generator.spec.image_size import AnySize
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized", "spatial")
@@ -142,7 +143,7 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
     "start",
     type=click.Choice(("pretrained", "scratch")),
     help="Encode with the pretrained autoencoder of photographs, or train one.  [default: pretrained for colour images"
-    " of 32 pixels or more whose size is a multiple of 8, unless --model or an option of a model is given]",
+    " of 32 pixels a side or more, unless --model or an option of a model is given]",
 )
 @click.option("--model", type=click.Choice(_FAMILIES), help="Autoencoder family to train.  [default: vae]")
 @add_options(_MODEL_OPTIONS)
@@ -220,6 +221,7 @@ def train_command(
         suits_pretrained,
     )
     from generator.sources import load_source
+    from generator.spec.image_size import size_of
 
     check_new_directory(out)
     options = {name: value for name, value in given.items() if value is not None}
@@ -243,13 +245,13 @@ def train_command(
             source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
         )
     show_skipped(images, quiet=as_json)
+    chosen_judge = judge_settings(size_of(images.images_NHWC.shape))
     if start == "pretrained" or (may_start_pretrained and suits_pretrained(images)):
-        _start_pretrained(images, options, sampler_config, judge_settings(images.size), budget, out, as_json=as_json)
+        _start_pretrained(images, options, sampler_config, chosen_judge, budget, out, as_json=as_json)
         return
     settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
-    chosen_judge = judge_settings(images.size)
     if budget is not None:
         plan = plan_training(images, budget, family=model, settings=settings, judge=chosen_judge, options=model_options)
         config, settings, sampler_config, chosen_judge = plan.config, plan.settings, plan.sampler, plan.judge
@@ -271,12 +273,13 @@ def _may_start_pretrained(start: str | None, model: str | None, model_options: d
     return start != "scratch" and not trained
 
 
-def _check_size(size: int, model: str, start: str | None, *, may_start_pretrained: bool) -> None:
+def _check_size(size: AnySize, model: str, start: str | None, *, may_start_pretrained: bool) -> None:
     """Raise ``SpecError`` for a size that no autoencoder that may be taken has, before anything is read."""
     from generator.models.autoencoders.config import MAX_SIZE, check_model_size
     from generator.models.learning import pretrained_network
+    from generator.spec.image_size import as_size
 
-    if start == "pretrained" or (may_start_pretrained and size > MAX_SIZE):
+    if start == "pretrained" or (may_start_pretrained and max(as_size(size)) > MAX_SIZE):
         pretrained_network(size, 3)
     else:
         check_model_size(model, size)
@@ -299,8 +302,9 @@ def _start_pretrained(
         pretrained_sampler,
         recommended_settings,
     )
+    from generator.spec.image_size import size_of
 
-    network = pretrained_network(images.size, images.channels)
+    network = pretrained_network(size_of(images.images_NHWC.shape), images.channels)
     recommended = recommended_settings(images, "spatial").model_dump()
     settings, finetune = parse_settings(recommended | options), "epochs" in options
     if budget is not None:
@@ -336,7 +340,7 @@ def _check_budget(budget: float | None, sampler: str | None, options: dict[str, 
         raise SpecError("budget", f"a budget or --{name}, not both", f"--budget and --{name}")
 
 
-def judge_settings_for(members: int, width: int | None, steps: int | None, size: int) -> JudgeSettings | None:
+def judge_settings_for(members: int, width: int | None, steps: int | None, size: AnySize) -> JudgeSettings | None:
     """The judge's settings for images of ``size``; ``None`` for no judge. Raises ``SpecError``."""
     from generator.errors import SpecError
     from generator.models.screening.config import JudgeSettings, default_judge

@@ -27,20 +27,21 @@ class SheetRow:
 
 
 def sheet_png(rows: list[SheetRow], title: str) -> bytes:
-    """The rows below a title, as PNG bytes. Needs at least one row with an image."""
-    scale = -(-_CELL // rows[0].groups[0][0].shape[0])
-    cell = rows[0].groups[0][0].shape[0] * scale
+    """The rows below a title, as PNG bytes. Needs at least one row with an image; all images have one shape."""
+    height, width = rows[0].groups[0][0].shape[:2]
+    scale = -(-_CELL // max(height, width))
+    cell_h, cell_w = height * scale, width * scale
     font, head = ImageFont.load_default(size=15), ImageFont.load_default(size=18)
     names = max((round(font.getlength(_ascii(row.name))) for row in rows), default=0)
     left = _MARGIN + (names + 12 if names else 0)
-    widest = max(sum(len(group) * (cell + 2) + _GAP for group in row.groups) for row in rows)
-    width = max(left + widest, 2 * _MARGIN + round(head.getlength(title))) + _MARGIN
-    sheet = Image.new("RGB", (width, _MARGIN + _HEAD + len(rows) * (cell + _GAP) + _MARGIN), BACKGROUND)
+    widest = max(sum(len(group) * (cell_w + 2) + _GAP for group in row.groups) for row in rows)
+    right = max(left + widest, 2 * _MARGIN + round(head.getlength(title))) + _MARGIN
+    sheet = Image.new("RGB", (right, _MARGIN + _HEAD + len(rows) * (cell_h + _GAP) + _MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), title, fill=FOREGROUND, font=head)
     for row_index, row in enumerate(rows):
-        top = _MARGIN + _HEAD + row_index * (cell + _GAP)
-        draw.text((left - 12, top + cell // 2), _ascii(row.name), fill=FOREGROUND, font=font, anchor="rm")
+        top = _MARGIN + _HEAD + row_index * (cell_h + _GAP)
+        draw.text((left - 12, top + cell_h // 2), _ascii(row.name), fill=FOREGROUND, font=font, anchor="rm")
         _draw_row(sheet, draw, row, (left, top), scale)
     return image_encoder(PngSettings(), RECIPE_VERSION)(np.array(sheet))
 
@@ -50,11 +51,11 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, at: 
     for number, group in enumerate(row.groups):
         for position, image_HWC in enumerate(group):
             enlarged = image_HWC.repeat(scale, axis=0).repeat(scale, axis=1)
-            side = enlarged.shape[0]
+            height, width = enlarged.shape[:2]
             colour, thick = (HIGHLIGHT, 3) if (number, position) in row.highlighted else (FRAME, 1)
             sheet.paste(Image.fromarray(enlarged if enlarged.shape[2] == 3 else enlarged.repeat(3, axis=2)), (x, top))
-            draw.rectangle((x - 1, top - 1, x + side, top + side), outline=colour, width=thick)
-            x += side + 2
+            draw.rectangle((x - 1, top - 1, x + width, top + height), outline=colour, width=thick)
+            x += width + 2
         x += _GAP
 
 

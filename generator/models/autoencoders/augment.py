@@ -1,7 +1,7 @@
 """Random image augmentation: shifts, affine warps, elastic deformations, mirroring.
 
 All random numbers depend on the seed and the step alone, so arms of a comparison that share both get the same changes,
-on any device. H = W is the side in pixels; x_BCHW is float32 in [0, 1].
+on any device. H and W are height and width in pixels; x_BCHW is float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -52,44 +52,56 @@ def _generator(seed: int, step: int) -> torch.Generator:
 
 def _shift(x_BCHW: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     """Each image shifted by whole pixels, without interpolation."""
-    count, _, size, _ = x_BCHW.shape
+    count, _, height, width = x_BCHW.shape
     moves_2B = torch.randint(-shift, shift + 1, (2, count), generator=generator).to(x_BCHW.device)
-    rows_BH, columns_BW = (torch.arange(size, device=x_BCHW.device) + moves_2B[..., None]).clamp_(0, size - 1)
+    rows_BH, columns_BW = (
+        (torch.arange(side, device=x_BCHW.device) + moves_B[:, None]).clamp_(0, side - 1)
+        for side, moves_B in zip((height, width), moves_2B, strict=True)
+    )
     images_B11 = torch.arange(count, device=x_BCHW.device)[:, None, None]
     return x_BCHW.permute(0, 2, 3, 1)[images_B11, rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _warp(x_BCHW: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """The affine map about the centre and the elastic displacement, in one bilinear resampling."""
-    count, _, size, _ = x_BCHW.shape
-    grid_BHW2 = functional.affine_grid(
-        _affine_maps(count, augmentation, generator), [count, 1, size, size], align_corners=False
-    )
+    count, _, height, width = x_BCHW.shape
+    maps_B23 = _affine_maps(count, augmentation, generator, height / width)
+    grid_BHW2 = functional.affine_grid(maps_B23, [count, 1, height, width], align_corners=False)
     if augmentation.elastic:
-        grid_BHW2 = grid_BHW2 + _displacement(count, size, augmentation, generator) * (2.0 / size)
+        unit_2 = torch.tensor([2.0 / width, 2.0 / height])  # a pixel, where both axes run from -1 to 1
+        grid_BHW2 = grid_BHW2 + _displacement(count, height, width, augmentation, generator) * unit_2
     return functional.grid_sample(x_BCHW, grid_BHW2.to(x_BCHW.device), padding_mode="border", align_corners=False)
 
 
-def _affine_maps(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """(B, 2, 3): rotation times shear times scale (one scale per axis)."""
+def _affine_maps(count: int, augmentation: Augmentation, generator: torch.Generator, aspect: float) -> Tensor:
+    """(B, 2, 3): rotation times shear times scale (one scale per axis), for coordinates from -1 to 1 along both axes.
+
+    ``aspect``: height / width. In pixels, the vertical unit is so many times the horizontal one.
+    """
     angle_B, shear_B, scale_x_B, scale_y_B = 2.0 * torch.rand(4, count, generator=generator) - 1.0
     angle_B, shear_B = angle_B * math.radians(augmentation.rotation), shear_B * math.radians(augmentation.shear)
     scale_x_B, scale_y_B = 1.0 + augmentation.scale * scale_x_B, 1.0 + augmentation.scale * scale_y_B
     cosine_B, sine_B, slope_B, zero_B = angle_B.cos(), angle_B.sin(), shear_B.tan(), torch.zeros(count)
     rows = (
-        torch.stack([cosine_B * scale_x_B, (cosine_B * slope_B - sine_B) * scale_y_B, zero_B], dim=1),
-        torch.stack([sine_B * scale_x_B, (sine_B * slope_B + cosine_B) * scale_y_B, zero_B], dim=1),
+        torch.stack([cosine_B * scale_x_B, (cosine_B * slope_B - sine_B) * scale_y_B * aspect, zero_B], dim=1),
+        torch.stack([sine_B * scale_x_B / aspect, (sine_B * slope_B + cosine_B) * scale_y_B, zero_B], dim=1),
     )
     return torch.stack(rows, dim=1)
 
 
-def _displacement(count: int, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """(B, H, W, 2) in pixels: white noise, smoothed along rows and columns.
+def _displacement(
+    count: int, height: int, width: int, augmentation: Augmentation, generator: torch.Generator
+) -> Tensor:
+    """(B, H, W, 2) in pixels, horizontal and vertical: white noise, smoothed along rows and columns.
 
     Every row of the kernel has norm 1, so that the standard deviation at the border is the same as inside.
     """
-    position_H = torch.arange(size, dtype=torch.float32)
-    kernel_HH = torch.exp(-0.5 * ((position_H[:, None] - position_H) / augmentation.smoothness) ** 2)
-    kernel_HH = functional.normalize(kernel_HH, dim=1)
-    noise_2BHW = torch.randn(2, count, size, size, generator=generator)
-    return (kernel_HH @ noise_2BHW @ kernel_HH.T).mul_(augmentation.elastic).permute(1, 2, 3, 0)
+    kernel_HH, kernel_WW = (_smoothing_kernel(side, augmentation.smoothness) for side in (height, width))
+    noise_2BHW = torch.randn(2, count, height, width, generator=generator)
+    return (kernel_HH @ noise_2BHW @ kernel_WW.T).mul_(augmentation.elastic).permute(1, 2, 3, 0)
+
+
+def _smoothing_kernel(side: int, smoothness: float) -> Tensor:
+    position_S = torch.arange(side, dtype=torch.float32)
+    kernel_SS = torch.exp(-0.5 * ((position_S[:, None] - position_S) / smoothness) ** 2)
+    return functional.normalize(kernel_SS, dim=1)

@@ -10,7 +10,7 @@ from generator.spec.canonical import FrozenModel
 class Augmentation(FrozenModel):
     """Random changes that keep an image in its class; none by default. Each number is the maximum of a uniform change.
 
-    ``shift``: whole pixels. ``rotation`` and ``shear``: degrees. ``scale``: share of the size, 0.1 for 0.9 to 1.1.
+    ``shift``: whole pixels. ``rotation`` and ``shear``: degrees. ``scale``: share of both sides, 0.1 for 0.9 to 1.1.
     ``elastic``: standard deviation, in pixels, of a random displacement of every pixel, smoothed by a Gaussian of
     ``smoothness`` pixels (Simard, Steinkraus & Platt, "Best practices for convolutional neural networks applied to
     visual document analysis", ICDAR 2003). ``mirror``: half of the images are mirrored left to right; not for

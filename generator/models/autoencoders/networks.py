@@ -1,30 +1,32 @@
 """The convolutional encoders and decoders of all families except the linear one.
 
-Legend: B batch, C channels, H = W = size, D latent dimensions. Images are float32 in [0, 1], NCHW, preferably in
-``torch.channels_last`` layout. Each block of a network halves or doubles the side along ``side_lengths``, so every size
-from 8 to 128 is supported exactly. In ``eval`` mode no row depends on other rows. Every batch normalisation follows a
+Legend: B batch, C channels, H height, W width, D latent dimensions. Images are float32 in [0, 1], NCHW, preferably in
+``torch.channels_last`` layout. Each block of a network halves or doubles the sides along ``grid_shapes``, so all sides
+from 8 to 128 are supported exactly. In ``eval`` mode no row depends on other rows. Every batch normalisation follows a
 linear or convolutional layer without a bias, so that it can be folded into the weights of that layer.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from math import prod
 from typing import Protocol, TypeVar, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generator.models.autoencoders.config import side_lengths
+from generator.models.autoencoders.config import grid_shapes
+from generator.spec.image_size import ImageSize
 
 N = TypeVar("N", bound=nn.Module)
+Grid = tuple[int, int]  # height and width of feature maps
 
 
 class NetworkShape(Protocol):
     """The part of a family's configuration that determines the shape of its networks."""
 
     @property
-    def size(self) -> int: ...
+    def image_size(self) -> ImageSize: ...
     @property
     def channels(self) -> int: ...
     @property
@@ -73,16 +75,16 @@ class Decoder(nn.Module):
 
     def __init__(self, config: NetworkShape) -> None:
         super().__init__()
-        sides, maps = side_lengths(config.size)[::-1], _channel_counts(config)[::-1]
-        features = maps[0] * sides[0] ** 2
+        grids, maps = grid_shapes(config.image_size)[::-1], _channel_counts(config)[::-1]
+        features = maps[0] * prod(grids[0])
         ups = [
-            _up_block(maps[i], maps[i + 1], sides[i], sides[i + 1], last=i + 2 == len(sides))
-            for i in range(len(sides) - 1)
+            _up_block(maps[i], maps[i + 1], grids[i], grids[i + 1], last=i + 2 == len(grids))
+            for i in range(len(grids) - 1)
         ]
         self.start = nn.Sequential(
             nn.Linear(config.latent_dim, features, bias=False), nn.BatchNorm1d(features), nn.ReLU(inplace=True)
         )
-        self.unflatten = nn.Unflatten(1, (maps[0], sides[0], sides[0]))
+        self.unflatten = nn.Unflatten(1, (maps[0], *grids[0]))
         self.grow = nn.Sequential(*ups)
 
     def logits(self, z_BD: Tensor) -> Tensor:
@@ -110,38 +112,50 @@ def channels_last(network: N) -> N:
 
 def _trunk(config: NetworkShape) -> tuple[nn.Sequential, int]:
     """(layers down to the coarsest grid, flattened; number of output features)."""
-    sides, maps = side_lengths(config.size), _channel_counts(config)
-    blocks = [_down_block(before, after, norm=i > 0) for i, (before, after) in enumerate(pairwise(maps))]
-    return nn.Sequential(*blocks, nn.Flatten()), maps[-1] * sides[-1] ** 2
+    grids, maps = grid_shapes(config.image_size), _channel_counts(config)
+    blocks = [_down_block(maps[i], maps[i + 1], grids[i], grids[i + 1], norm=i > 0) for i in range(len(grids) - 1)]
+    return nn.Sequential(*blocks, nn.Flatten()), maps[-1] * prod(grids[-1])
 
 
 def _channel_counts(config: NetworkShape) -> tuple[int, ...]:
-    """Number of feature maps at each of ``side_lengths``, from the image down."""
-    return (config.channels, *(config.width * min(2**i, 8) for i in range(len(side_lengths(config.size)) - 1)))
+    """Number of feature maps at each of ``grid_shapes``, from the image down."""
+    return (config.channels, *(config.width * min(2**i, 8) for i in range(len(grid_shapes(config.image_size)) - 1)))
 
 
-def _down_block(before: int, after: int, *, norm: bool) -> nn.Module:
-    """Side s -> ceil(s / 2)."""
-    convolution = nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=not norm)
+def _down_block(before: int, after: int, grid: Grid, target: Grid, *, norm: bool) -> nn.Module:
+    """Side s -> ceil(s / 2), or s where the side stays."""
+    stride = _strides(grid, target)
+    convolution = nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1, bias=not norm)
     return nn.Sequential(convolution, nn.BatchNorm2d(after) if norm else nn.Identity(), nn.LeakyReLU(0.1, inplace=True))
 
 
-def _up_block(before: int, after: int, side: int, target: int, *, last: bool) -> nn.Module:
-    """Side s -> 2s with a kernel of 4, or 2s - 1 with a kernel of 3."""
-    kernel = 4 if target == 2 * side else 3
-    grow = nn.ConvTranspose2d(before, after, kernel, stride=2, padding=1, bias=last)
+def _up_block(before: int, after: int, grid: Grid, target: Grid, *, last: bool) -> nn.Module:
+    """Side s -> 2s with a kernel of 4, 2s - 1 with a kernel of 3, or s with a kernel of 3 where the side stays."""
+    height, width = (4 if wanted == 2 * side else 3 for side, wanted in zip(grid, target, strict=True))
+    stride = _strides(grid, target)
+    grow = nn.ConvTranspose2d(before, after, (height, width), stride=stride, padding=1, bias=last)
     with torch.no_grad():
-        grow.weight.copy_(_checkerboard_free(grow.weight))
+        grow.weight.copy_(_checkerboard_free(grow.weight, stride))
     return grow if last else nn.Sequential(grow, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 
 
-def _checkerboard_free(kernel_IOHW: Tensor) -> Tensor:
-    """An initial kernel of stride 2 that maps a constant input to a constant output, without checkerboard artifacts.
+def _strides(grid: Grid, other: Grid) -> tuple[int, int]:
+    """1 for sides that stay, 2 for those that are halved or doubled."""
+    height, width = (1 if side == wanted else 2 for side, wanted in zip(grid, other, strict=True))
+    return height, width
+
+
+def _checkerboard_free(kernel_IOHW: Tensor, stride: tuple[int, int]) -> Tensor:
+    """An initial kernel that maps a constant input to a constant output, without checkerboard artifacts.
 
     Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017, adapted to transposed convolutions: along
-    each axis, the taps that contribute to even and to odd output pixels have the same sum.
+    each axis of stride 2, the taps that contribute to even and to odd output pixels have the same sum.
     """
-    if kernel_IOHW.shape[-1] == 4:
-        return kernel_IOHW[..., ::2, ::2].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-    tent_3 = torch.tensor([0.5, 1.0, 0.5])
-    return kernel_IOHW[..., 1:2, 1:2] * (tent_3[:, None] * tent_3)
+    for axis, step in zip((-2, -1), stride, strict=True):
+        if step == 2 and kernel_IOHW.shape[axis] == 4:
+            taps = torch.tensor([0, 0, 2, 2], device=kernel_IOHW.device)
+            kernel_IOHW = kernel_IOHW.index_select(axis, taps)
+        elif step == 2:
+            tent_3 = torch.tensor([0.5, 1.0, 0.5])
+            kernel_IOHW = kernel_IOHW.narrow(axis, 1, 1) * (tent_3[:, None] if axis == -2 else tent_3)
+    return kernel_IOHW

@@ -304,7 +304,7 @@ def _lr_schedule(progress: float) -> float:
 
 
 def _check_images(name: str, images_NHWC: np.ndarray, config: AutoencoderConfig, min_count: int) -> None:
-    wanted = (config.size, config.size, config.channels)
+    wanted = (config.image_size.height, config.image_size.width, config.channels)
     if images_NHWC.dtype != np.uint8 or images_NHWC.shape[1:] != wanted:
         got = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"
         raise SourceError(f"{name} images", f"uint8 of shape (N, {', '.join(map(str, wanted))})", got)

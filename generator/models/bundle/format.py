@@ -18,6 +18,7 @@ from generator.models.latents.config import SamplerSettings
 from generator.models.screening.config import JudgeSettings, PassRates
 from generator.sources.reading import Reading
 from generator.spec.canonical import FrozenModel
+from generator.spec.image_size import ImageSize
 from generator.spec.recipe import ClassName, Digest
 
 INFO_FILE: Final = "bundle.json"
@@ -48,17 +49,16 @@ class FileEntry(FrozenModel):
 
 
 class ImageShape(FrozenModel):
-    """Height and width in pixels (equal: decoders are square), 1 (grey) or 3 (RGB) channels."""
+    """Height and width in pixels, 1 (grey) or 3 (RGB) channels."""
 
     height: int = Field(ge=8, le=MAX_SIDE)
     width: int = Field(ge=8, le=MAX_SIDE)
     channels: Literal[1, 3]
 
-    @model_validator(mode="after")
-    def _square(self) -> ImageShape:
-        if self.height != self.width:
-            raise ValueError(f"a square image (height = width), not {self.height} x {self.width}")
-        return self
+    @property
+    def size(self) -> ImageSize:
+        """Width and height in pixels."""
+        return ImageSize(self.width, self.height)
 
 
 class SourceFacts(FrozenModel):
@@ -125,8 +125,8 @@ class BundleInfo(FrozenModel):
 
     @model_validator(mode="after")
     def _check_parts(self) -> BundleInfo:
-        model_shape = (self.autoencoder.size, self.autoencoder.channels, self.autoencoder.latent_dim)
-        bundle_shape = (self.image.height, self.image.channels, self.latent_dim)
+        model_shape = (str(self.autoencoder.image_size), self.autoencoder.channels, self.autoencoder.latent_dim)
+        bundle_shape = (str(self.image.size), self.image.channels, self.latent_dim)
         if model_shape != bundle_shape:
             raise ValueError(
                 f"autoencoder (size, channels, latent_dim) {model_shape} must agree with the bundle's {bundle_shape}"

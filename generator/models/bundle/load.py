@@ -106,7 +106,7 @@ def _load_screening(store: Store, info: BundleInfo) -> ScreeningData:
         from generator.models.screening.copy_index import load_copy_index
 
         tensors = _read_tensors(store, info, COPY_INDEX_FILE)
-        copy_index = load_copy_index(tensors, size=info.image.height, channels=info.image.channels)
+        copy_index = load_copy_index(tensors, size=info.image.size, channels=info.image.channels)
     return ScreeningData(info.judge, judge_weights, copy_index, info.passing)
 
 

@@ -77,8 +77,9 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
     if contents.code_map is not None:
         files[MAP_FILE] = _to_safetensors(contents.code_map.tensors())
     config = contents.autoencoder
+    width, height = config.image_size
     info = BundleInfo(
-        image=ImageShape(height=config.size, width=config.size, channels=config.channels),
+        image=ImageShape(height=height, width=width, channels=config.channels),
         latent_dim=config.latent_dim,
         classes=contents.classes,
         autoencoder=config,

@@ -23,12 +23,15 @@ from generator.models.autoencoders.graphs.operations import (
     Conv,
     Linear,
     Operation,
+    Pad,
     Permute,
     Reshape,
     Resize,
     Scale,
+    Slice,
 )
 from generator.models.autoencoders.graphs.shapes import Shape, check_size
+from generator.models.autoencoders.margins import Margins
 from generator.models.converters.weights import Weights
 from generator.spec.canonical import translate_error
 
@@ -102,7 +105,7 @@ class GraphBuilder:
         return name
 
     def conv(self, x: str, weights: Weights, prefix: str, *, stride: int = 1, padding: int | None = None) -> str:
-        """A square convolution with the tensors ``<prefix>.weight`` and, if there is one, ``<prefix>.bias``.
+        """A convolution of one stride with the tensors ``<prefix>.weight`` and, if there is one, ``<prefix>.bias``.
 
         ``padding``: by default such that a stride of 1 keeps the size.
         """
@@ -169,6 +172,21 @@ class GraphBuilder:
         """An image ``factor`` times as large."""
         _, height, width = self._shapes[x]
         return self.add(Resize, x, size=(height * factor, width * factor), mode=mode)
+
+    def extend(self, x: str, margins: Margins) -> str:
+        """An image with margins, which repeat its border; nothing is added without any."""
+        if margins.are_empty:
+            return x
+        before, after = (margins.top, margins.left), (margins.bottom, margins.right)
+        return self.add(Pad, x, before=before, after=after, mode="replicate")
+
+    def cut(self, x: str, margins: Margins) -> str:
+        """An image without its margins; nothing is added without any."""
+        _, *sides = self._shapes[x]
+        for axis, side, (before, after) in zip((1, 2), sides, (margins[:2], margins[2:]), strict=True):
+            if before or after:
+                x = self.add(Slice, x, hint="cut", axis=axis, start=before, end=side - after)
+        return x
 
     def concat(self, *values: str, axis: int) -> str:
         """Values side by side."""

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from generator.errors import SpecError
 from generator.models.autoencoders.graphs.operations import Binary, GroupNorm, Pad, Slice
+from generator.models.autoencoders.margins import margins_to
 from generator.models.converters.builder import BuiltGraph, GraphBuilder
 from generator.models.converters.rewrites import simplify
 from generator.models.converters.taesd import soft_clamp, tiny_block
 from generator.models.converters.weights import Weights, read_weights
 from generator.spec.canonical import read_json, validate
+from generator.spec.image_size import AnySize, ImageSize, as_size
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
 _MAX_CONFIG_BYTES = 1024 * 1024
@@ -81,17 +83,21 @@ class KlConfig(_Config):
     mid_block_add_attention: bool = True
 
 
-def convert_diffusers(directory: Path, size: int) -> tuple[BuiltGraph, BuiltGraph]:
-    """Encoder and decoder for images of ``size`` pixels. Raises ``SpecError`` naming the field or tensor."""
+def convert_diffusers(directory: Path, size: AnySize) -> tuple[BuiltGraph, BuiltGraph]:
+    """Encoder and decoder for images of ``size``: a side, or (width, height), in pixels.
+
+    Sides that the autoencoder cannot divide get margins, which are cut out of decoded images. Raises ``SpecError``
+    naming the field or tensor.
+    """
     document = _read_config(directory)
     kind = document.get("_class_name")
     tensors = read_weights(_weights_file(directory))
     if kind == "AutoencoderTiny":
         tiny = validate(TinyConfig, document, field=CONFIG_FILE, error=SpecError)
-        return _convert_tiny(tiny, tensors, size)
+        return _convert_tiny(tiny, tensors, as_size(size))
     if kind == "AutoencoderKL":
         kl = validate(KlConfig, document, field=CONFIG_FILE, error=SpecError)
-        return _KlConverter(kl, tensors, size).convert()
+        return _KlConverter(kl, tensors, as_size(size)).convert()
     raise SpecError(f"{CONFIG_FILE}._class_name", "AutoencoderTiny or AutoencoderKL", repr(kind))
 
 
@@ -121,17 +127,19 @@ def _weights_file(directory: Path) -> Path:
     return found[0]
 
 
-def _convert_tiny(config: TinyConfig, tensors: Mapping[str, np.ndarray], size: int) -> tuple[BuiltGraph, BuiltGraph]:
+def _convert_tiny(
+    config: TinyConfig, tensors: Mapping[str, np.ndarray], size: ImageSize
+) -> tuple[BuiltGraph, BuiltGraph]:
     for name in ("encoder", "decoder"):
         channels, blocks = getattr(config, f"{name}_block_out_channels"), getattr(config, f"num_{name}_blocks")
         if len(channels) != len(blocks):
             expected = f"as many entries as {name}_block_out_channels has ({len(channels)})"
             raise SpecError(f"{CONFIG_FILE}.num_{name}_blocks", expected, len(blocks))
     grown = config.upsampling_scaling_factor ** (len(config.num_decoder_blocks) - 1)
-    factor = max(grown, 2 ** (len(config.num_encoder_blocks) - 1))
-    _check_size(size, factor)
+    margins = margins_to(size, max(grown, 2 ** (len(config.num_encoder_blocks) - 1)))
     weights = Weights(tensors, prefix="encoder.layers.")
-    builder, x, number = GraphBuilder("encoder", image=(config.in_channels, size, size)), "image", 0
+    builder, number = GraphBuilder("encoder", image=(config.in_channels, size.height, size.width)), 0
+    x = builder.extend("image", margins)
     for stage, blocks in enumerate(config.num_encoder_blocks):
         x, number = builder.conv(x, weights, str(number), stride=1 if stage == 0 else 2), number + 1
         for _ in range(blocks):
@@ -152,21 +160,20 @@ def _convert_tiny(config: TinyConfig, tensors: Mapping[str, np.ndarray], size: i
             number += 1
         x, number = builder.conv(x, weights, str(number)), number + 1
     weights.finish()
-    return encoder, simplify(builder.finish(builder.clamp(x, 0.0, 1.0)))
+    return encoder, simplify(builder.finish(builder.cut(builder.clamp(x, 0.0, 1.0), margins)))
 
 
 class _KlConverter:
     """Walks through the modules of an ``AutoencoderKL`` in the order of its forward pass."""
 
-    def __init__(self, config: KlConfig, tensors: Mapping[str, np.ndarray], size: int) -> None:
-        self._config, self._size = config, size
+    def __init__(self, config: KlConfig, tensors: Mapping[str, np.ndarray], size: ImageSize) -> None:
+        self._config, self._margins = config, margins_to(size, 2 ** (len(config.block_out_channels) - 1))
         self._weights = Weights(_with_new_names(tensors))
-        self._builder = GraphBuilder("encoder", image=(config.in_channels, size, size))
+        self._builder = GraphBuilder("encoder", image=(config.in_channels, size.height, size.width))
         for name in ("down_block_types", "up_block_types"):
             if (count := len(getattr(config, name))) != len(config.block_out_channels):
                 expected = f"as many entries as block_out_channels has ({len(config.block_out_channels)})"
                 raise SpecError(f"{CONFIG_FILE}.{name}", expected, count)
-        _check_size(size, 2 ** (len(config.block_out_channels) - 1))
 
     def convert(self) -> tuple[BuiltGraph, BuiltGraph]:
         """Encoder and decoder."""
@@ -178,7 +185,8 @@ class _KlConverter:
 
     def _encoder(self) -> BuiltGraph:
         builder, weights, config = self._builder, self._weights, self._config
-        x = builder.conv(builder.scale("image", 2.0, -1.0), weights, "encoder.conv_in")
+        x = builder.scale(builder.extend("image", self._margins), 2.0, -1.0)
+        x = builder.conv(x, weights, "encoder.conv_in")
         for stage in range(len(config.block_out_channels)):
             block = f"encoder.down_blocks.{stage}"
             for layer in range(config.layers_per_block):
@@ -205,7 +213,8 @@ class _KlConverter:
             if stage < len(config.block_out_channels) - 1:
                 x = builder.conv(builder.upsample(x, 2), weights, f"{block}.upsamplers.0.conv")
         x = self._end(x, "decoder")
-        return simplify(builder.finish(builder.clamp(builder.scale(x, 0.5, 0.5), 0.0, 1.0)))
+        x = builder.clamp(builder.scale(x, 0.5, 0.5), 0.0, 1.0)
+        return simplify(builder.finish(builder.cut(x, self._margins)))
 
     def _middle(self, x: str, network: str) -> str:
         x = self._resnet(x, f"{network}.mid_block.resnets.0")
@@ -280,8 +289,3 @@ def _with_new_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             tensor = tensor[:, :, 0, 0] if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
         renamed[".".join(parts)] = tensor
     return renamed
-
-
-def _check_size(size: int, factor: int) -> None:
-    if size % factor or size < factor:
-        raise SpecError("size", f"a multiple of {factor}, by which this autoencoder divides the side", size)

@@ -14,9 +14,11 @@ import numpy as np
 
 from generator.errors import SpecError
 from generator.models.autoencoders.graphs.operations import Binary, GroupNorm, Reduce
+from generator.models.autoencoders.margins import Margins, margins_to
 from generator.models.converters.builder import BuiltGraph, GraphBuilder
 from generator.models.converters.rewrites import simplify
 from generator.models.converters.weights import Weights
+from generator.spec.image_size import AnySize, as_size
 
 _POOL_GROUPS = 4
 _CLAMP = 3.0  # codes are restricted softly to (-3, 3)
@@ -40,24 +42,27 @@ _DECODERS = (_Variant("mcr" + "bbbuc" * 3 + "bc"), _Variant("mcr" + "bbbuc" * 5 
 
 
 def convert_taesd(
-    encoder: Mapping[str, np.ndarray] | None, decoder: Mapping[str, np.ndarray], size: int, *, grey: bool = False
+    encoder: Mapping[str, np.ndarray] | None, decoder: Mapping[str, np.ndarray], size: AnySize, *, grey: bool = False
 ) -> tuple[BuiltGraph | None, BuiltGraph]:
-    """Encoder and decoder for images of ``size`` pixels. Raises ``SpecError`` naming the tensor that does not fit.
+    """Encoder and decoder for images of ``size``: a side, or (width, height), in pixels.
 
-    ``grey``: for grey images, which are encoded as three equal channels; decoded channels are averaged.
+    Sides that the autoencoder cannot divide get margins, which are cut out of decoded images. ``grey``: for grey
+    images, which are encoded as three equal channels; decoded channels are averaged. Raises ``SpecError`` naming the
+    tensor that does not fit.
     """
     weights = Weights(decoder, field="decoder")
     variant = _recognise(weights, _DECODERS)
     factor = 2 ** variant.layers.count("u")
-    if size % factor or size < factor:
-        raise SpecError("size", f"a multiple of {factor}, by which this autoencoder divides the side", size)
-    channels = weights.shape("1.weight")[1]
-    decoded = _build(weights, variant, "decoder", grey, code=(channels, size // factor, size // factor))
+    size = as_size(size)
+    margins = margins_to(size, factor)
+    around = margins.around(size)
+    code = (weights.shape("1.weight")[1], around.height // factor, around.width // factor)
+    decoded = _build(weights, variant, "decoder", grey, margins, code=code)
     if encoder is None:
         return None, decoded
     weights = Weights(encoder, field="encoder")
-    encoded = _build(weights, _recognise(weights, _ENCODERS), "encoder", grey, image=(1 if grey else 3, size, size))
-    return encoded, decoded
+    image = (1 if grey else 3, size.height, size.width)
+    return _build(weights, _recognise(weights, _ENCODERS), "encoder", grey, margins, image=image), decoded
 
 
 def tiny_block(builder: GraphBuilder, x: str, weights: Weights, prefix: str, function: str = "relu") -> str:
@@ -90,9 +95,13 @@ def _recognise(weights: Weights, variants: tuple[_Variant, ...]) -> _Variant:
     raise SpecError("weights", "the tensors of a known TAESD variant", f"others (first difference: {first})", hint)
 
 
-def _build(weights: Weights, variant: _Variant, field: str, grey: bool, **inputs: tuple[int, ...]) -> BuiltGraph:
+def _build(
+    weights: Weights, variant: _Variant, field: str, grey: bool, margins: Margins, **inputs: tuple[int, ...]
+) -> BuiltGraph:
     builder = GraphBuilder(field, **inputs)
     x = next(iter(inputs))
+    if field == "encoder":
+        x = builder.extend(x, margins)
     if grey and field == "encoder":
         x = builder.concat(x, x, x, axis=0)
     for number, kind in enumerate(variant.layers):
@@ -110,4 +119,6 @@ def _build(weights: Weights, variant: _Variant, field: str, grey: bool, **inputs
     weights.finish()
     if grey and field == "decoder":
         x = builder.add(Reduce, x, op="mean", axes=(0,))
-    return simplify(builder.finish(builder.clamp(x, 0.0, 1.0) if field == "decoder" else x))
+    if field == "decoder":
+        x = builder.cut(builder.clamp(x, 0.0, 1.0), margins)
+    return simplify(builder.finish(x))

@@ -1,13 +1,15 @@
 """A small classifier. Its features serve the quality measures, its feature maps the feature loss, and its accuracy the
 usefulness score. Network and training are the same for every arm of every comparison.
 
-Legend: B batch, C channels, H = W = size, F features. Images are uint8 NHWC outside, float32 in [0, 1] NCHW inside.
+Legend: B batch, C channels, H height, W width, F features. Images are uint8 NHWC outside, float32 in [0, 1] NCHW
+inside.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import final
 
 import numpy as np
@@ -20,6 +22,7 @@ from generator.models.autoencoders.augment import augment
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.networks import channels_last, to_input
 from generator.models.features.config import Budget
+from generator.spec.image_size import AnySize, as_size, size_of
 from generator.spec.seeding import permutation
 
 WIDTH = 16  # default number of feature maps of the first block
@@ -52,11 +55,13 @@ class Classifier(nn.Module):
     About 34,000 parameters with the default width at 32 pixels.
     """
 
-    def __init__(self, size: int, channels: int, classes: int, *, width: int = WIDTH) -> None:
+    def __init__(self, size: AnySize, channels: int, classes: int, *, width: int = WIDTH) -> None:
+        """``size``: of the images, a side or (width, height), at least 8 pixels a side."""
         super().__init__()
+        positions = prod(side // 8 for side in as_size(size))
         widths = (channels, width, 2 * width, 4 * width)
         self.blocks = nn.ModuleList(_block(before, after) for before, after in pairwise(widths))
-        self.head = nn.Linear(widths[-1] * (size // 8) ** 2, classes)
+        self.head = nn.Linear(widths[-1] * positions, classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """logits_BC, C classes."""
@@ -64,11 +69,11 @@ class Classifier(nn.Module):
         return logits_BC
 
     def features(self, x_BCHW: Tensor) -> Tensor:
-        """features_BF, all >= 0: the input of the linear layer. F is 4 * width * (size // 8) ** 2."""
+        """features_BF, all >= 0: the input of the linear layer. F is 4 * width * (H // 8) * (W // 8)."""
         return self.maps(x_BCHW)[-1].flatten(1)
 
     def maps(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """The maps after each block, the finest first; sides size // 2, // 4, // 8. Differentiable in the input."""
+        """The maps after each block, the finest first; sides divided by 2, 4, 8. Differentiable in the input."""
         maps = []
         for block in self.blocks:
             x_BCHW = block(x_BCHW)
@@ -107,9 +112,8 @@ def train_classifier(
     samplers += [] if extra is None else [_RowSampler(len(extra), extra_count, seed, _SECOND_STREAM)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = channels_last(Classifier(images_NHWC.shape[1], images_NHWC.shape[3], classes, width=width)).to(
-            torch_device
-        )
+        size, channels = size_of(images_NHWC.shape), images_NHWC.shape[3]
+        network = channels_last(Classifier(size, channels, classes, width=width)).to(torch_device)
     optimizer = torch.optim.SGD(network.parameters(), budget.peak_rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     for step in range(budget.steps):
         rows = [sampler.rows(step) for sampler in samplers]
@@ -199,8 +203,8 @@ def _check(labelled_images: LabelledImages, *, reference: LabelledImages, classe
     ):
         got = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"
         raise SourceError("images", f"uint8 of shape (N, {', '.join(map(str, reference.images_NHWC.shape[1:]))})", got)
-    if len(images_NHWC) < 1 or images_NHWC.shape[1] < 8:
-        raise SourceError("images", "at least one, of at least 8 pixels", f"shape {images_NHWC.shape}")
+    if len(images_NHWC) < 1 or min(images_NHWC.shape[1:3]) < 8:
+        raise SourceError("images", "at least one, of at least 8 pixels a side", f"shape {images_NHWC.shape}")
     if labels_N.shape != (len(images_NHWC),) or labels_N.dtype != np.int64:
         raise SourceError("labels", f"{len(images_NHWC)} int64, one per image", f"{labels_N.dtype} {labels_N.shape}")
     if labels_N.min() < 0 or labels_N.max() >= classes:

@@ -22,6 +22,7 @@ from generator.models.learning.train import checkpoint_path, train_feature_netwo
 from generator.models.screening.config import JudgeSettings
 from generator.sources import Source, split
 from generator.spec.canonical import digest_of
+from generator.spec.image_size import size_of
 
 
 def encode_source(
@@ -48,9 +49,10 @@ def encode_source(
     config = network.config
     if network.encoder is None:
         raise SpecError("encode", "a network with an encoder", "a decoder alone", "give its codes with --codes FILE")
-    if (source.size, source.channels) != (config.size, config.channels):
-        expected = f"images of {config.size} pixels and {config.channels} channels"
-        raise SourceError("source", expected, f"{source.size} pixels and {source.channels} channels")
+    size = size_of(source.images_NHWC.shape)
+    if (size, source.channels) != (config.image_size, config.channels):
+        expected = f"images of {config.image_size} pixels and {config.channels} channels"
+        raise SourceError("source", expected, f"{size} pixels and {source.channels} channels")
     if finetune and settings.reconstruction != "mse":
         raise SpecError("train.reconstruction", "mse for an autoencoder that exists", settings.reconstruction)
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)

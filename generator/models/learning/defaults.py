@@ -10,12 +10,12 @@ from typing import Any
 
 from generator.models.autoencoders.config import AutoencoderConfig, default_config
 from generator.models.autoencoders.settings import TrainSettings, default_settings
-from generator.models.converters.pretrained import SIDE_FACTOR
 from generator.models.latents.config import FlowSettings, MixtureSettings, SamplerSettings, TransportSettings
 from generator.sources import Source
+from generator.spec.image_size import size_of
 
 MIN_PHOTOGRAPHS = 10_000  # images; with fewer, a flow or codes of so many dimensions overfit
-_SIZE = 32  # pixels, at least
+_SIDE = 32  # pixels, at least, of both sides
 _LATENT_DIM = 128
 _FEATURE_LOSS, _SPATIAL_FEATURE_LOSS = 1000.0, 5000.0
 
@@ -24,7 +24,7 @@ def recommended_model(source: Source, family: str = "vae", **options: Any) -> Au
     """As ``default_config``, for the images of ``source``; a ``vae`` for photographs has more latent dimensions."""
     if family == "vae" and _is_photographic(source):
         options = {"latent_dim": _LATENT_DIM} | options
-    return default_config(source.size, source.channels, family, **options)
+    return default_config(size_of(source.images_NHWC.shape), source.channels, family, **options)
 
 
 def recommended_settings(source: Source, family: str = "vae", epochs: int | None = None) -> TrainSettings:
@@ -47,8 +47,8 @@ def recommended_sampler(source: Source, family: str = "vae") -> SamplerSettings:
 
 
 def suits_pretrained(source: Source) -> bool:
-    """Whether the pretrained autoencoder fits: colour images of 32 pixels or more, whose size is a multiple of 8."""
-    return source.channels == 3 and source.size >= _SIZE and source.size % SIDE_FACTOR == 0
+    """Whether the pretrained autoencoder fits: colour images of 32 pixels a side or more."""
+    return source.channels == 3 and min(size_of(source.images_NHWC.shape)) >= _SIDE
 
 
 def pretrained_sampler(source: Source) -> SamplerSettings:  # noqa: ARG001  # as the other recommendations
@@ -57,4 +57,4 @@ def pretrained_sampler(source: Source) -> SamplerSettings:  # noqa: ARG001  # as
 
 
 def _is_photographic(source: Source) -> bool:
-    return source.channels == 3 and source.size >= _SIZE and len(source) >= MIN_PHOTOGRAPHS
+    return suits_pretrained(source) and len(source) >= MIN_PHOTOGRAPHS

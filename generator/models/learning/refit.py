@@ -74,8 +74,13 @@ def _update_screening(bundle: Bundle, latents: LatentDistribution) -> ScreeningD
     """The same label judge and copy index, with pass rates for the new latent distribution."""
     info, judge = bundle.info, None
     if info.judge is not None and bundle.screening.judge_weights is not None:
-        shape = {"size": info.image.height, "channels": info.image.channels, "classes": len(info.classes)}
-        judge = load_judge(info.judge, bundle.screening.judge_weights, **shape)
+        judge = load_judge(
+            info.judge,
+            bundle.screening.judge_weights,
+            size=info.image.size,
+            channels=info.image.channels,
+            classes=len(info.classes),
+        )
     weights = {name: torch.from_numpy(np.array(weight)) for name, weight in bundle.decoder.items()}
     return make_screening(
         load_decoder(info.autoencoder, weights),

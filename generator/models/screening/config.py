@@ -9,6 +9,7 @@ from pydantic import Field
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.features.config import Budget
 from generator.spec.canonical import FrozenModel
+from generator.spec.image_size import AnySize, as_size
 
 LABEL_FLOOR, NOVELTY_FLOOR = 0.5, 0.001  # defaults of a spec
 _MAX_NAMED = 10  # classes in a notice
@@ -71,6 +72,6 @@ class JudgeSettings(FrozenModel):
     budget: Budget = Budget(steps=600)
 
 
-def default_judge(size: int) -> JudgeSettings:
-    """The recommended judge for images of ``size`` pixels: one small network, shifts of up to a sixteenth."""
-    return JudgeSettings(budget=Budget(steps=600, augmentation=Augmentation(shift=size // 16)))
+def default_judge(size: AnySize) -> JudgeSettings:
+    """The recommended judge for images of ``size``: one small network, shifts of up to a sixteenth of a side."""
+    return JudgeSettings(budget=Budget(steps=600, augmentation=Augmentation(shift=min(as_size(size)) // 16)))

@@ -6,8 +6,8 @@ from every stored one is far from every training image. Some images that are no 
 threshold is a quantile of the distances of held-out real images to their nearest training images.
 
 Decisions use exact integer arithmetic, so they depend on the image alone, not on batch or device. Distances are
-Euclidean over pixel values 0 .. 255. Images with more than 32 pixels a side are first reduced to at most 32, by block
-sums.
+Euclidean over pixel values 0 .. 255. Images of more than 32 x 32 pixels are first reduced by sums over square blocks to
+about as many numbers a channel, or fewer: squares to at most 32 a side.
 
 Legend: N training images, B batch, P pixels (times channels) after reduction, K components, Q quantiles.
 """
@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from math import ceil, sqrt
+from math import ceil, isqrt, prod, sqrt
 
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from generator.errors import BundleError
 from generator.models.features.neighbours import nearest_neighbours
+from generator.spec.image_size import AnySize, ImageSize, as_size, size_of
 from generator.spec.seeding import permutation
 
 QUANTILES = np.linspace(0.0, 0.1, 1001)  # of held-out images; a higher floor would reject a tenth of real images
@@ -130,7 +131,7 @@ def fit_copy_index(images_NHWC: np.ndarray, holdout_HHWC: np.ndarray, *, seed: i
     components = min(MAX_COMPONENTS, MAX_BYTES // (2 * len(images_NHWC)))
     if len(holdout_HHWC) < MIN_HOLDOUT or components < MIN_COMPONENTS:
         return None
-    block = ceil(images_NHWC.shape[1] / _SIDE)
+    block = _block_side(size_of(images_NHWC.shape))
     summed_NP = block_sums(images_NHWC, block)
     holdout_HP = block_sums(holdout_HHWC[permutation(seed, stream=0, size=len(holdout_HHWC))[:_HOLDOUT_IMAGES]], block)
     distances_H = nearest_neighbours(holdout_HP, summed_NP).distances_QK[:, 0] / block
@@ -149,15 +150,15 @@ def fit_copy_index(images_NHWC: np.ndarray, holdout_HHWC: np.ndarray, *, seed: i
     return CopyIndex(projection_PK, np.concatenate(parts).astype(np.int16), empty_index.distance_Q, shift, block)
 
 
-def load_copy_index(tensors: Mapping[str, np.ndarray], *, size: int, channels: int) -> CopyIndex:
+def load_copy_index(tensors: Mapping[str, np.ndarray], *, size: AnySize, channels: int) -> CopyIndex:
     """The stored index of a bundle with images of ``size`` and ``channels``. Raises ``BundleError``."""
-    field, block = "sketch.safetensors", ceil(size / _SIDE)
+    field, block = "sketch.safetensors", _block_side(as_size(size))
     if set(tensors) != {"projection", "rows", "distance", "scale"}:
         raise BundleError(field, "the tensors distance, projection, rows and scale", sorted(tensors))
     projection_PK, rows_NK, distance_Q, scale_2 = (
         tensors[name] for name in ("projection", "rows", "distance", "scale")
     )
-    pixels = ceil(size / block) ** 2 * channels
+    pixels = prod(ceil(side / block) for side in as_size(size)) * channels
     shapes = (projection_PK.shape[:1], projection_PK.shape[1:], distance_Q.shape, scale_2.shape)
     expected = ((pixels,), rows_NK.shape[1:], QUANTILES.shape, (2,))
     dtypes = [str(array.dtype) for array in (projection_PK, rows_NK, distance_Q, scale_2)]
@@ -167,6 +168,11 @@ def load_copy_index(tensors: Mapping[str, np.ndarray], *, size: int, channels: i
     if stored_block != block or not 0 <= shift <= 40 or len(rows_NK) < 1 or not rows_NK.shape[1]:
         raise BundleError(field, f"rows, a shift of 0 .. 40 and blocks of {block}", f"{shift}, {stored_block}")
     return CopyIndex(projection_PK, rows_NK, distance_Q, shift, block)
+
+
+def _block_side(size: ImageSize) -> int:
+    """The smallest side of blocks of which ``_SIDE`` x ``_SIDE`` have as many pixels as an image, or more."""
+    return -(-(isqrt(size.pixels - 1) + 1) // _SIDE)
 
 
 def block_sums(images_NHWC: np.ndarray, block: int) -> np.ndarray:

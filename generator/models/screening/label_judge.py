@@ -16,6 +16,7 @@ from generator.errors import BundleError
 from generator.models.autoencoders.networks import to_input
 from generator.models.features.classifier import Classifier, LabelledImages, train_classifier
 from generator.models.screening.config import JudgeSettings
+from generator.spec.image_size import AnySize
 
 _SEED_STRIDE = 104_729  # a prime, so that judges with neighbouring seeds share no members
 
@@ -80,9 +81,10 @@ def train_judge(
 
 
 def load_judge(
-    settings: JudgeSettings, weights: Mapping[str, np.ndarray], *, size: int, channels: int, classes: int
+    settings: JudgeSettings, weights: Mapping[str, np.ndarray], *, size: AnySize, channels: int, classes: int
 ) -> LabelJudge:
-    """The judge of a bundle, on the CPU. Raises ``BundleError`` if weights and settings do not fit together."""
+    """The judge of a bundle with images of ``size``, on the CPU. Raises ``BundleError`` if weights, settings and size
+    do not fit together."""
     judge = LabelJudge([Classifier(size, channels, classes, width=settings.width) for _ in range(settings.members)])
     try:
         judge.load_state_dict({name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()})

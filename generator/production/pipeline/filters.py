@@ -69,7 +69,7 @@ def open_screen(recipe: Recipe, bundle: Bundle, decoder: ResidentDecoder) -> Scr
         judge = load_judge(
             info.judge,
             bundle.screening.judge_weights,
-            size=image.height,
+            size=image.size,
             channels=image.channels,
             classes=len(info.classes),
         ).to(decoder.device)

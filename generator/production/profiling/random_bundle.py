@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from generator.models.autoencoders.config import StackedConfig
+from generator.models.autoencoders.config import check_model_size, default_config
 from generator.models.autoencoders.factory import build_decoder, build_encoder
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.bundle import (
@@ -25,14 +25,17 @@ from generator.models.bundle import (
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import MixtureSettings
 from generator.models.latents.load import load_distribution
+from generator.spec.image_size import AnySize
 from generator.store import open_store
 
 _CLASSES, _DIMS, _CLUSTERS = 10, 64, 1
 
 
-def random_bundle(directory: Path, size: int) -> Bundle:
-    """A bundle for RGB images of ``size`` x ``size`` pixels: 64 latent dimensions, ten classes, one cluster each."""
-    config = StackedConfig(size=size, channels=3, latent_dim=_DIMS, width=32)
+def random_bundle(directory: Path, size: AnySize) -> Bundle:
+    """A bundle for RGB images of ``size`` (a side, or width and height): 64 latent dimensions, ten classes, one cluster
+    each. Raises ``SpecError`` for sides below 8 pixels or above 128."""
+    check_model_size("stacked", size)
+    config = default_config(size, 3, "stacked", latent_dim=_DIMS, width=32)
     torch.manual_seed(0)
     decoder, encoder, rng = build_decoder(config), build_encoder(config), np.random.default_rng(0)
     codes_ND, labels_N = rng.normal(size=(10 * _CLASSES, _DIMS)), np.repeat(np.arange(_CLASSES), 10)

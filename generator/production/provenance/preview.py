@@ -69,7 +69,8 @@ def _contact_sheet(rows: list[Row]) -> np.ndarray:
 
 
 def _scale_image(image_HWC: np.ndarray) -> Image.Image:
-    side = min(image_HWC.shape[:2])
+    """The image, enlarged or reduced by a whole factor that its longer side decides."""
+    side = max(image_HWC.shape[:2])
     scale = -(-MIN_CELL // side)
     image_HWC = image_HWC.repeat(scale, axis=0).repeat(scale, axis=1)
     cell = Image.fromarray(image_HWC if image_HWC.shape[2] == 3 else image_HWC.repeat(3, axis=2))

@@ -1,6 +1,6 @@
 """The base class of the autoencoder families: two networks and a loss.
 
-Legend: B batch, C channels, H = W = size, D latent dimensions.
+Legend: B batch, C channels, H height, W width, D latent dimensions.
 """
 
 from __future__ import annotations

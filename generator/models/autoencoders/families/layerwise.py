@@ -1,8 +1,8 @@
 """The stacked autoencoder, pre-trained greedily: Bengio, Lamblin, Popovici & Larochelle, "Greedy layer-wise training of
 deep networks", NIPS 2006.
 
-A layer is an encoder block and the matching decoder block, between two side lengths; the last layer is the code. One
-after the other, each learns to reconstruct the codes of the layer below (the image for the first layer), whose weights
+A layer is an encoder block and the matching decoder block, between two grids; the last layer is the code. One after the
+other, each learns to reconstruct the codes of the layer below (the image for the first layer), whose weights
 are fixed meanwhile. Then all layers are fine-tuned together, from image to image.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from generator.models.autoencoders.config import LayerwiseConfig, side_lengths
+from generator.models.autoencoders.config import LayerwiseConfig, grid_shapes
 from generator.models.autoencoders.families.base import Autoencoder, Batch, Losses, reconstruction_loss
 from generator.models.autoencoders.networks import Decoder, Encoder, channels_last
 from generator.models.autoencoders.settings import TrainSettings
@@ -34,7 +34,7 @@ class LayerwiseAutoencoder(Autoencoder):
     def __init__(self, config: LayerwiseConfig, settings: TrainSettings, classes: int = 0) -> None:
         super().__init__()
         self.encoder, self.decoder = channels_last(Encoder(config)), channels_last(Decoder(config))
-        self.layer_count = len(side_lengths(config.size))
+        self.layer_count = len(grid_shapes(config.image_size))
         self.holdout_valid_from = config.pretraining
         self._reconstruction = settings.reconstruction
 

@@ -6,6 +6,7 @@ layer spans the same subspace as the principal components.
 
 from __future__ import annotations
 
+from math import prod
 from typing import final
 
 import torch
@@ -28,14 +29,13 @@ class LinearEncoder(nn.Module):
 
     def __init__(self, config: LinearConfig) -> None:
         super().__init__()
-        self._side = config.patch or config.size
-        patches = (config.size // self._side) ** 2
-        units = config.latent_dim // patches
-        self.hidden = nn.Linear(config.channels * self._side**2, units, bias=False)
+        self._patch = config.patch_shape
+        units = config.latent_dim // config.patches
+        self.hidden = nn.Linear(config.channels * prod(self._patch), units, bias=False)
         self.standard = nn.BatchNorm1d(units, affine=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        patches_BPX = functional.unfold(x_BCHW, self._side, stride=self._side).transpose(1, 2)
+        patches_BPX = functional.unfold(x_BCHW, self._patch, stride=self._patch).transpose(1, 2)
         z_NK = self.standard(self.hidden(patches_BPX.flatten(0, 1)))
         z_BD: Tensor = z_NK.reshape(len(x_BCHW), -1)
         return z_BD
@@ -47,13 +47,13 @@ class LinearDecoder(nn.Module):
 
     def __init__(self, config: LinearConfig) -> None:
         super().__init__()
-        self._size, self._side = config.size, config.patch or config.size
-        self._patches = (config.size // self._side) ** 2
-        self.output = nn.Linear(config.latent_dim // self._patches, config.channels * self._side**2)
+        width, height = config.image_size
+        self._image, self._patch, self._patches = (height, width), config.patch_shape, config.patches
+        self.output = nn.Linear(config.latent_dim // self._patches, config.channels * prod(self._patch))
 
     def forward(self, z_BD: Tensor) -> Tensor:
         patches_BPX = self.output(z_BD.reshape(len(z_BD), self._patches, -1))
-        x_BCHW: Tensor = functional.fold(patches_BPX.transpose(1, 2), self._size, self._side, stride=self._side)
+        x_BCHW: Tensor = functional.fold(patches_BPX.transpose(1, 2), self._image, self._patch, stride=self._patch)
         return x_BCHW
 
 

@@ -40,13 +40,14 @@ class SpatialAutoencoder(Autoencoder):
         self._config, self.averaging = config, config.averaging
 
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
-        z_BChw, target_BCHW = self.encoder.grid(batch.x_BCHW), batch.x_BCHW
+        target_BCHW = self.encoder.extend(batch.x_BCHW)  # margins too: else mirrored codes would not fit the images
+        z_BChw = self.encoder.grid(target_BCHW)
         penalty = 0.5 * z_BChw.square().sum() / len(z_BChw)
         if noise is not None:
             z_BChw = self._add_noise(z_BChw, noise)
             z_BChw, target_BCHW = self._transform(z_BChw, target_BCHW, noise)
         output_BCHW = self.decoder.unclamped(z_BChw)
-        scale = batch.x_BCHW[0].numel() / target_BCHW[0].numel()  # halved images count as much as whole ones
+        scale = batch.x_BCHW[0].numel() / target_BCHW[0].numel()  # all images count as much as whole ones
         error = scale * (output_BCHW - target_BCHW).square().sum() / (2.0 * MSE_VARIANCE * len(target_BCHW))
         terms = {"reconstruction": error.detach(), "code_penalty": penalty.detach()}
         return Losses(error + self._config.code_penalty * penalty, terms, output_BCHW, target_BCHW)
@@ -61,8 +62,9 @@ class SpatialAutoencoder(Autoencoder):
 
     def _transform(self, z_BChw: Tensor, x_BCHW: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """Codes and images, transformed alike: now and then all halved in size, otherwise some of them mirrored."""
-        share, side = self._config.equivariance, z_BChw.shape[-1]
-        if side % 2 == 0 and torch.rand((), generator=noise, device=noise.device).item() < share * _HALVED:
+        share, height, width = self._config.equivariance, *z_BChw.shape[2:]
+        is_even = height % 2 == 0 and width % 2 == 0
+        if is_even and torch.rand((), generator=noise, device=noise.device).item() < share * _HALVED:
             return functional.avg_pool2d(z_BChw, 2), functional.avg_pool2d(x_BCHW, 2)
         mirrored_B111 = torch.rand((len(z_BChw), 1, 1, 1), generator=noise, device=z_BChw.device) < share
         return (

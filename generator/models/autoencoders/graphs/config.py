@@ -9,13 +9,15 @@ from pydantic import Field, model_validator
 
 from generator.models.autoencoders.graphs.graph import LABEL, NetworkGraph
 from generator.models.autoencoders.graphs.shapes import Shape
-from generator.spec.canonical import FrozenModel
+from generator.models.autoencoders.image_config import ImageConfig
 
 MAX_SIDE = 1024  # pixels
 MAX_CODE = 65_536  # numbers
 
+Side = Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
 
-class GraphConfig(FrozenModel):
+
+class GraphConfig(ImageConfig):
     """A decoder, and an encoder if there is one, as graphs.
 
     ``decoder``: its inputs are ``code``, of the shape of a code, and ``label`` if it draws classes (``classes`` of
@@ -23,7 +25,8 @@ class GraphConfig(FrozenModel):
     """
 
     family: Literal["graph"] = "graph"
-    size: Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
+    size: Side
+    image_width: Side | None = None
     channels: Literal[1, 3]
     latent_dim: Annotated[int, Field(ge=1, le=MAX_CODE, strict=True)]
     classes: Annotated[int, Field(ge=0, le=65_536, strict=True)] = 0
@@ -37,7 +40,8 @@ class GraphConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _check_interfaces(self) -> GraphConfig:
-        code, image = self.code_shape, (self.channels, self.size, self.size)
+        width, height = self.image_size
+        code, image = self.code_shape, (self.channels, height, width)
         if len(code) not in (1, 3) or prod(code) != self.latent_dim:
             raise ValueError(f"a code of {self.latent_dim} numbers, flat or (channels, height, width), not {code}")
         label: dict[str, Shape] = {LABEL: ()} if self.classes else {}

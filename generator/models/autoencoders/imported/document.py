@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from generator.errors import SpecError
+from generator.models.autoencoders.image_config import size_fields
 from generator.models.autoencoders.imported.layers import MAX_LAYERS, MAX_SIDE, Layer, LayersConfig, layer_shapes
 from generator.models.autoencoders.imported.network import LayersDecoder
 from generator.spec.canonical import FrozenModel, read_json, validate
@@ -52,11 +53,12 @@ def _config(described: DecoderDocument, layers: tuple[Layer, ...]) -> LayersConf
         last = layer_shapes(described.latent_dim, layers)[-1]
     except ValueError as error:
         raise SpecError("decoder.layers", "layers that fit together", str(error)) from error
-    if len(last) != 3 or last[1] != last[2] or last[0] not in (1, 3) or not 8 <= last[1] <= MAX_SIDE:
+    if len(last) != 3 or last[0] not in (1, 3) or not all(8 <= side <= MAX_SIDE for side in last[1:]):
         got = " x ".join(map(str, last))
-        expected = f"a square image at the end, of 1 or 3 channels and 8 to {MAX_SIDE} pixels a side"
+        expected = f"an image at the end, of 1 or 3 channels and 8 to {MAX_SIDE} pixels a side"
         raise SpecError("decoder.layers", expected, got)
-    fields = {"size": last[1], "channels": last[0], "latent_dim": described.latent_dim}
+    channels, height, width = last
+    fields = {"channels": channels, "latent_dim": described.latent_dim} | size_fields((width, height))
     return validate(
         LayersConfig, fields | {"layers": layers, "output": described.output}, field="decoder", error=SpecError
     )

@@ -1,7 +1,7 @@
 """The layers of an imported decoder. Importing this file does not import torch.
 
 Legend: a shape is (features,) before an ``unflatten`` layer and (channels, height, width) after it; it starts as
-(latent_dim,) and ends as (channels, size, size). Output sizes of convolutions are those of the PyTorch layers of the
+(latent_dim,) and ends as (channels, height, width). Output sizes of convolutions are those of the PyTorch layers of the
 same name.
 """
 
@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from generator.models.autoencoders.image_config import ImageConfig
 from generator.spec.canonical import FrozenModel
 
 MAX_SIDE = 1024  # pixels
@@ -21,6 +22,7 @@ MAX_WEIGHTS = 2**27  # of all layers
 MAX_FEATURES = 2**24  # of one sample, after any layer
 
 Shape = tuple[int, ...]
+Side = Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
 Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Kernel = Annotated[int, Field(ge=1, le=31, strict=True)]
 Stride = Annotated[int, Field(ge=1, le=16, strict=True)]
@@ -185,12 +187,13 @@ Layer = Annotated[
 ]
 
 
-class LayersConfig(FrozenModel):
+class LayersConfig(ImageConfig):
     """A decoder of consecutive ``layers``. ``output``: the last layer gives logits (``sigmoid`` is applied), values in
     [0, 1] (``unit``), or values in [-1, 1] (``symmetric``)."""
 
     family: Literal["layers"] = "layers"
-    size: Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
+    size: Side
+    image_width: Side | None = None
     channels: Literal[1, 3]
     latent_dim: Annotated[int, Field(ge=1, le=512, strict=True)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=MAX_LAYERS)]
@@ -199,8 +202,9 @@ class LayersConfig(FrozenModel):
     @model_validator(mode="after")
     def _check_layers(self) -> LayersConfig:
         last = layer_shapes(self.latent_dim, self.layers)[-1]
-        if last != (self.channels, self.size, self.size):
-            raise ValueError(f"layers that end in {(self.channels, self.size, self.size)}, not {last}")
+        width, height = self.image_size
+        if last != (self.channels, height, width):
+            raise ValueError(f"layers that end in {(self.channels, height, width)}, not {last}")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +19,7 @@ from generator.models.converters.onnx.model import MAX_ELEMENTS, OnnxInput, Onnx
 from generator.models.converters.onnx.operators import HANDLERS
 from generator.models.converters.onnx.values import BATCH, Values
 from generator.models.converters.rewrites import simplify
+from generator.spec.image_size import AnySize, ImageSize, as_size, format_size
 
 _FACTORS = (1, 2, 4, 8, 16, 32, 64)  # by which decoders enlarge a code, tried in this order
 
@@ -32,17 +34,17 @@ class ConvertedOnnx:
 
 
 def convert_onnx(
-    decoder: Path, encoder: Path | None = None, *, size: int | None = None, symmetric: bool = False
+    decoder: Path, encoder: Path | None = None, *, size: AnySize | None = None, symmetric: bool = False
 ) -> ConvertedOnnx:
-    """The networks in ONNX files. ``size``: of the images in pixels, where the files leave it open.
+    """The networks in ONNX files. ``size``: of the images, a side or (width, height), where the files leave it open.
 
     ``symmetric``: they speak of pixels in [-1, 1] instead of [0, 1]. Raises ``SpecError`` naming the node.
     """
-    encoded, code = None, None
+    encoded, code, wanted = None, None, None if size is None else as_size(size)
     if encoder is not None:
         model = read_onnx(encoder, "encoder")
         image = _only_input(model, "encoder")
-        shape = _image_shape(image, size)
+        shape = _image_shape(image, wanted)
         encoded = _convert_network(model, "encoder", {image.name: "image"}, {"image": shape}, symmetric=symmetric)
         code = encoded.graph.shapes()[encoded.graph.output]
     model = read_onnx(decoder, "decoder")
@@ -56,12 +58,11 @@ def convert_onnx(
 
     if code is not None or None not in code_input.shape[1:]:
         return ConvertedOnnx(encoded, convert(code or _known(code_input)), classes)
-    return ConvertedOnnx(encoded, _convert_open(convert, code_input, size), classes)
+    return ConvertedOnnx(encoded, _convert_open(convert, code_input, wanted), classes)
 
 
-def _convert_open(convert: object, code: OnnxInput, size: int | None) -> BuiltGraph:
+def _convert_open(convert: Callable[[Shape], BuiltGraph], code: OnnxInput, size: ImageSize | None) -> BuiltGraph:
     """The decoder whose code leaves height and width open: the first factor that gives images of ``size``."""
-    assert callable(convert)
     channels = code.shape[1]
     if channels is None or len(code.shape) != 4:
         raise SpecError(f"decoder.{code.name}", "a code whose channels are known", " x ".join(map(str, code.shape[1:])))
@@ -69,12 +70,13 @@ def _convert_open(convert: object, code: OnnxInput, size: int | None) -> BuiltGr
         raise SpecError("size", "the size of the images, which this file leaves open", "none", "give --size")
     tried = []
     for factor in _FACTORS:
-        if size % factor == 0:
-            built: BuiltGraph = convert((channels, size // factor, size // factor))
-            tried.append(built.graph.shapes()[built.graph.output][-1])
-            if tried[-1] == size:
+        if size.width % factor == 0 and size.height % factor == 0:
+            built = convert((channels, size.height // factor, size.width // factor))
+            *_, height, width = built.graph.shapes()[built.graph.output]
+            if (width, height) == size:
                 return built
-    raise SpecError("size", "a size that the decoder can make", size, f"it makes {', '.join(map(str, tried[:8]))}")
+            tried.append(format_size((width, height)))
+    raise SpecError("size", "a size that the decoder can make", size, f"it makes {', '.join(tried[:8])}")
 
 
 def _convert_network(
@@ -173,17 +175,17 @@ def _only_input(model: OnnxModel, field: str) -> OnnxInput:
     return model.inputs[0]
 
 
-def _image_shape(image: OnnxInput, size: int | None) -> Shape:
-    channels, *sides = image.shape[1:]
-    known = {side for side in sides if side is not None} | ({size} if size is not None else set())
-    if channels not in (1, 3) or len(known) != 1:
+def _image_shape(image: OnnxInput, size: ImageSize | None) -> Shape:
+    """(channels, height, width): what the file says, and ``size`` where it leaves sides open."""
+    channels, *stated = image.shape[1:]
+    wanted = [None, None] if size is None else [size.height, size.width]
+    sides = [side if side is not None else other for side, other in zip(stated, wanted, strict=True)]
+    known = [side for side in sides if side is not None]
+    if channels not in (1, 3) or len(known) < 2 or (size is not None and known != wanted):
         got = " x ".join("?" if side is None else str(side) for side in image.shape[1:])
-        hint = "give --size" if not known else ""
-        raise SpecError(
-            f"encoder.{image.name[:50]}", f"square images of 1 or 3 channels and size {size or '?'}", got, hint
-        )
-    side = known.pop()
-    return (channels, side, side)
+        expected = "images of 1 or 3 channels" + (f" and size {size}" if size is not None else "")
+        raise SpecError(f"encoder.{image.name[:50]}", expected, got, "give --size" if len(known) < 2 else "")
+    return (channels, *known)
 
 
 def _decoder_inputs(model: OnnxModel) -> tuple[OnnxInput, OnnxInput | None]:

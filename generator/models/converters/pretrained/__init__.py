@@ -10,16 +10,16 @@ import numpy as np
 from generator.models.converters.builder import BuiltGraph
 from generator.models.converters.taesd import convert_taesd
 from generator.models.converters.weights import read_weights
+from generator.spec.image_size import AnySize
 
-SIDE_FACTOR = 8  # the size of an image must be a multiple of it
 _WEIGHTS = Path(__file__).with_name("taef2.safetensors")
 
 
-def pretrained_graphs(size: int, channels: int) -> tuple[BuiltGraph, BuiltGraph]:
-    """(encoder, decoder) for square images of ``size`` pixels and 1 (grey) or 3 (RGB) channels.
+def pretrained_graphs(size: AnySize, channels: int) -> tuple[BuiltGraph, BuiltGraph]:
+    """(encoder, decoder) for images of ``size`` (a side, or width and height) and 1 (grey) or 3 (RGB) channels.
 
-    A grey image is encoded as one of three equal channels; decoded channels are averaged. Raises ``SpecError`` for a
-    size that is no multiple of ``SIDE_FACTOR``.
+    A grey image is encoded as one of three equal channels; decoded channels are averaged. Sides that are no multiples
+    of 8 get margins.
     """
     weights = _weights()
     encoder, decoder = convert_taesd(*weights, size, grey=channels == 1)

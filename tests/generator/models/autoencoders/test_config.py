@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from generator.errors import SpecError
-from generator.models.autoencoders.config import default_config, parse_config, side_lengths
+from generator.models.autoencoders.config import FAMILIES, check_model_size, default_config, grid_shapes, parse_config
 from generator.models.autoencoders.settings import TrainSettings, default_settings, parse_settings
+from generator.spec.image_size import ImageSize
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -28,6 +29,9 @@ def test_defaults_fit_every_image(size: int, channels: int) -> None:
     [
         ({"size": 7}, "model.size"),
         ({"size": 129}, "model.size"),
+        ({"image_width": 7}, "model.image_width"),
+        ({"image_width": 129}, "model.image_width"),
+        ({"family": "linear", "patch": 8, "latent_dim": 24, "image_width": 28}, "model"),
         ({"size": "32"}, "model.size"),
         ({"channels": 2}, "model.channels"),
         ({"latent_dim": 0}, "model.latent_dim"),
@@ -91,11 +95,41 @@ def test_settings_name_the_field_that_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("size", range(8, 129))
-def test_side_lengths_halve_down_to_the_coarsest_grid(size: int) -> None:
-    sides = side_lengths(size)
-    assert sides[0] == size
-    assert 3 <= sides[-1] <= 4
-    assert all(after == (before + 1) // 2 for before, after in pairwise(sides))
+def test_grids_halve_down_to_the_coarsest(size: int) -> None:
+    for grids in (grid_shapes(ImageSize(size, size)), grid_shapes(ImageSize(size, 8)), grid_shapes(ImageSize(8, size))):
+        assert 3 <= min(grids[-1]) <= max(grids[-1]) <= 4
+        for before, after in pairwise(grids):
+            for side, halved in zip(before, after, strict=True):
+                assert halved == (side if side <= 4 else (side + 1) // 2)
+    assert grid_shapes(ImageSize(50, 28)) == ((28, 50), (14, 25), (7, 13), (4, 7), (4, 4))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_second_side_is_left_out_of_the_json_of_squares(family: str) -> None:
+    square = default_config(64, 1, family)
+    assert square == default_config((64, 64), 1, family)
+    assert b"image_width" not in square.canonical()
+    assert square.image_size == (64, 64)
+    oblong = default_config((96, 64), 1, family)
+    assert b'"image_width":96' in oblong.canonical()
+    assert oblong.image_size == ImageSize(width=96, height=64)
+    assert parse_config(oblong.model_dump(mode="json")) == oblong
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "limits"),
+    [
+        ("vae", (129, 64), "8 to 128"),
+        ("vae", (64, 7), "8 to 128"),
+        ("spatial", (513, 64), "32 to 512"),
+        ("spatial", (64, 31), "32 to 512"),
+    ],
+)
+def test_sides_that_a_family_does_not_have_are_refused(family: str, size: tuple[int, int], limits: str) -> None:
+    with pytest.raises(SpecError, match=f"size: expected {limits} pixels a side.*got {size[0]}x{size[1]}"):
+        check_model_size(family, size)
+    with pytest.raises(SpecError, match=r"model\.(size|image_width)"):
+        default_config(size, 1, family)
 
 
 def test_importing_the_configuration_does_not_import_torch() -> None:

@@ -11,6 +11,7 @@ from generator.models.autoencoders.factory import build_decoder, build_encoder
 from generator.models.autoencoders.networks import GaussianEncoder
 
 CONFIG = VaeConfig(size=32, channels=3, latent_dim=6, width=8)
+OBLONG = VaeConfig(size=28, image_width=50, channels=3, latent_dim=6, width=8)
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
@@ -24,10 +25,16 @@ def with_statistics(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [8, 9, 12, 20, 28, 31, 32, 33, 64, 65, 100, 128])
-def test_every_size_comes_out_exactly(size: int, channels: int) -> None:
-    config = VaeConfig(size=size, channels=channels, latent_dim=5, width=4)  # type: ignore[arg-type]
-    x_BCHW = torch.rand(2, channels, size, size)
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [
+        *((side, side) for side in (8, 9, 12, 20, 28, 31, 33, 64, 65, 128)),
+        *((28, 50), (50, 28), (47, 33), (75, 100), (8, 128), (128, 9), (64, 96)),
+    ],
+)
+def test_every_size_comes_out_exactly(height: int, width: int, channels: int) -> None:
+    config = VaeConfig(size=height, image_width=width, channels=channels, latent_dim=5, width=4)  # type: ignore[arg-type]
+    x_BCHW = torch.rand(2, channels, height, width)
     codes_BD = with_statistics(build_encoder(config))(x_BCHW)
     images_BCHW = with_statistics(build_decoder(config))(codes_BD)
     assert codes_BD.shape == (2, 5)
@@ -35,8 +42,9 @@ def test_every_size_comes_out_exactly(size: int, channels: int) -> None:
     assert 0.0 <= images_BCHW.min() <= images_BCHW.max() <= 1.0
 
 
-def test_a_row_of_the_decoder_does_not_depend_on_the_others() -> None:
-    decoder = with_statistics(build_decoder(CONFIG))
+@pytest.mark.parametrize("config", [CONFIG, OBLONG])
+def test_a_row_of_the_decoder_does_not_depend_on_the_others(config: VaeConfig) -> None:
+    decoder = with_statistics(build_decoder(config))
     z_BD = torch.randn(32, 6, generator=torch.Generator().manual_seed(1))
     other_BD = z_BD.clone()
     other_BD[16:] = 100.0
@@ -68,9 +76,9 @@ def test_every_normalisation_follows_a_layer_it_can_be_folded_into(build: object
     assert all(isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and layer.bias is None for layer in before)
 
 
-@pytest.mark.parametrize("size", [32, 28, 33])
-def test_a_fresh_layer_of_the_decoder_keeps_a_flat_input_flat(size: int) -> None:
-    config = VaeConfig(size=size, channels=3, latent_dim=6, width=8)
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 28), (33, 33), (28, 50), (8, 33)])
+def test_a_fresh_layer_of_the_decoder_keeps_a_flat_input_flat(height: int, width: int) -> None:
+    config = VaeConfig(size=height, image_width=width, channels=3, latent_dim=6, width=8)
     for layer in build_decoder(config).modules():
         if isinstance(layer, nn.ConvTranspose2d):
             flat_BCHW = torch.rand(1, layer.in_channels, 1, 1).expand(1, layer.in_channels, 6, 6)

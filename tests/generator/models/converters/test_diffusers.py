@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.numpy import load_file, save_file
+from torch.nn import functional
 
 from generator.errors import SpecError
 from generator.models.autoencoders.factory import load_decoder, load_encoder
@@ -144,9 +145,29 @@ def test_a_configuration_that_does_not_fit(saved: Path, changes: dict[str, Any],
     assert error.value.field.startswith(field)
 
 
+def test_sides_that_do_not_halve_get_margins(saved: Path) -> None:
+    imported, even = (join_graphs(*convert_diffusers(saved, size)) for size in ((47, 33), (48, 34)))
+    assert imported.config.image_size == (47, 33)
+    assert imported.config.code_shape == even.config.code_shape
+    assert imported.encoder is not None
+    assert even.encoder is not None
+    found, wanted = (
+        load_encoder(
+            network.config, {name: torch.from_numpy(weight) for name, weight in (network.encoder or {}).items()}
+        )
+        for network in (imported, even)
+    )
+    x_BCHW = torch.rand(2, imported.config.channels, 33, 47)
+    x_BCHW, z_BD = functional.pad(x_BCHW, (0, 1, 0, 1), mode="replicate"), found(x_BCHW)
+    torch.testing.assert_close(z_BD, wanted(x_BCHW))
+    decoded, whole = (
+        load_decoder(network.config, {name: torch.from_numpy(weight) for name, weight in network.decoder.items()})(z_BD)
+        for network in (imported, even)
+    )
+    torch.testing.assert_close(decoded, whole[:, :, :33, :47])
+
+
 def test_directories_that_are_not_whole(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.raises(SpecError, match=r"size: expected a multiple of 2.*got 31"):
-        convert_diffusers(saved, 31)
     with pytest.raises(SpecError, match=r"a directory with config.json.*folder vae"):
         convert_diffusers(tmp_path_factory.mktemp("empty"), 32)
     (saved / WEIGHTS_FILE).rename(saved / "diffusion_pytorch_model.bin")

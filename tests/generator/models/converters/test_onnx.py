@@ -157,5 +157,11 @@ def test_open_height_and_width(tmp_path: Path) -> None:
     assert converted.decoder.graph.shapes()["code"] == (4, 24, 24)
     code = torch.randn(1, 4, 24, 24)
     assert_close(decode(converted, code), np.clip(run(path, code) / 2.0 + 0.5, 0.0, 1.0))
-    with pytest.raises(SpecError, match=r"a multiple|a size that the decoder can make"):
+    oblong = convert_onnx(path, size=(64, 96), symmetric=True)
+    assert oblong.decoder.graph.shapes()["code"] == (4, 24, 16)
+    code = torch.randn(1, 4, 24, 16)
+    assert_close(decode(oblong, code), np.clip(run(path, code) / 2.0 + 0.5, 0.0, 1.0))
+    with pytest.raises(SpecError, match=r"a size that the decoder can make, got 97; it makes 388|got 97"):
         convert_onnx(path, size=97)
+    with pytest.raises(SpecError, match=r"a size that the decoder can make, got 96x97"):
+        convert_onnx(path, size=(96, 97))

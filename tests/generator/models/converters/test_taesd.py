@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from generator.errors import SpecError
 from generator.models.autoencoders.factory import load_decoder, load_encoder
@@ -16,6 +17,7 @@ from generator.models.converters.taesd import convert_taesd
 from generator.models.converters.weights import read_weights
 from generator.models.learning import ImportedNetwork, join_graphs
 from generator.sources import load_source
+from generator.spec.image_size import AnySize, as_size
 from tests.support.reference_data import reference_file
 
 
@@ -79,13 +81,15 @@ def networks(imported: ImportedNetwork) -> tuple[nn.Module, nn.Module]:
 
 
 def assert_equal_outputs(encoder: nn.Module, decoder: nn.Module, imported: ImportedNetwork) -> None:
-    ours, size = networks(imported), imported.config.size
+    ours, (width, height) = networks(imported), imported.config.image_size
+    rows, columns = -height % 8, -width % 8
+    top, left = rows // 2, columns // 2
     with torch.inference_mode():
-        x_BCHW = torch.rand(3, 3, size, size)
-        code = encoder(x_BCHW)
+        x_BCHW = torch.rand(3, 3, height, width)
+        code = encoder(functional.pad(x_BCHW, (left, columns - left, top, rows - top), mode="replicate"))
         found = ours[0](x_BCHW).view_as(code)
         assert (found - code).abs().max() <= 1e-4 * max(1.0, code.abs().max())
-        image = decoder(code).clamp(0.0, 1.0)
+        image = decoder(code).clamp(0.0, 1.0)[:, :, top : top + height, left : left + width]
         assert (ours[1](code.flatten(1)) - image).abs().max() <= 1e-4
 
 
@@ -113,6 +117,16 @@ def test_the_pretrained_weights(flux_2: tuple[dict[str, np.ndarray], dict[str, n
     assert_equal_outputs(*pair, join_graphs(*convert_taesd(*flux_2, 32)))
 
 
+@pytest.mark.parametrize("size", [(40, 24), (33, 47), (28, 50), 30])
+def test_other_sides_get_margins_that_repeat_the_border(size: AnySize) -> None:
+    torch.manual_seed(0)
+    encoder, decoder = reference(4, False)
+    imported = join_graphs(*convert_taesd(arrays(encoder), arrays(decoder), size))
+    assert imported.config.image_size == as_size(size)
+    assert imported.config.code_shape == (4, -(-as_size(size).height // 8), -(-as_size(size).width // 8))
+    assert_equal_outputs(encoder, decoder, imported)
+
+
 def test_photographs_come_back(flux_2: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> None:
     for name, size, limit in (("cifar10-test.parquet", 32, 0.0055), ("sign-digits/test", 64, 0.0015)):
         images_NHWC = load_source(str(reference_file(name)), size=size).images_NHWC[:100]
@@ -131,8 +145,8 @@ def test_a_decoder_alone() -> None:
 def test_what_is_not_a_taesd(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder, decoder = map(arrays, reference(4, False))
-    with pytest.raises(SpecError, match=r"size: expected a multiple of 8.*got 60"):
-        convert_taesd(encoder, decoder, 60)
+    with pytest.raises(SpecError, match=r"greater than or equal to 8"):
+        join_graphs(*convert_taesd(encoder, decoder, (64, 7)))
     with pytest.raises(SpecError, match="a known TAESD variant"):
         convert_taesd(decoder, decoder, 64)
     with pytest.raises(SpecError, match="a known TAESD variant"):

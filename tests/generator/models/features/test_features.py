@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from generator.errors import SourceError
 from generator.models.autoencoders.augment import augment, augmented_copies
@@ -185,6 +186,50 @@ def test_elastic_displacement_has_the_asked_size_everywhere() -> None:
     changed = augment(slope_HW.expand(400, 1, 32, 32).contiguous(), Augmentation(elastic=1.0), seed=0, step=0)
     moved = (changed[:, 0] - slope_HW)[:, :, 8:24] * 100
     assert torch.all((moved.std(0) - 1.0).abs() < 0.2)
+
+
+def test_oblong_images_are_turned_and_sheared_in_pixels() -> None:
+    """What happens in the middle of a wide or high image is what happens to the square in its middle."""
+    square_BCHW = torch.zeros(20, 1, 24, 24)
+    square_BCHW[:, :, 7:15, 9:19] = torch.rand(1, 1, 8, 10)
+    augmentation = Augmentation(rotation=90.0, shear=20.0, scale=0.2)
+    wanted_BCHW = augment(square_BCHW, augmentation, seed=4, step=2)
+    for sides in ((12, 12, 0, 0), (0, 0, 12, 12)):
+        found_BCHW = augment(functional.pad(square_BCHW, sides), augmentation, seed=4, step=2)
+        left, _, top, _ = sides
+        middle_BCHW = found_BCHW[:, :, top : top + 24, left : left + 24]
+        torch.testing.assert_close(middle_BCHW, wanted_BCHW, rtol=0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_elastic_displacement_of_oblong_images_is_in_pixels(axis: int) -> None:
+    slope_BCHW = torch.arange(64.0)[:, None] / 100 if axis == 2 else torch.arange(24.0) / 100
+    x_BCHW = slope_BCHW.expand(400, 1, 64, 24).contiguous()
+    changed = augment(x_BCHW, Augmentation(elastic=1.0), seed=0, step=0)
+    moved = (changed - x_BCHW).narrow(axis, 8, x_BCHW.shape[axis] - 16) * 100
+    assert torch.all((moved.std(0) - 1.0).abs() < 0.2)
+
+
+def test_shifts_of_oblong_images_reach_all_places() -> None:
+    image_HW = torch.zeros(8, 20)
+    image_HW[4, 16] = 1.0
+    changed = augment(image_HW.expand(500, 1, 8, 20).contiguous(), Augmentation(shift=2), seed=0, step=0)
+    places = {tuple(place) for place in changed[:, 0].nonzero()[:, 1:].tolist()}
+    assert places == {(row, column) for row in range(2, 7) for column in range(14, 19)}
+
+
+def test_a_classifier_of_oblong_images() -> None:
+    rng = np.random.default_rng(0)
+    images_NHWC, labels_N = rng.integers(0, 256, (40, 28, 50, 3), dtype=np.uint8), np.arange(40) % 2
+    trained = train_classifier(images_NHWC, labels_N, classes=2, seed=0, budget=Budget(steps=2, batch=16))
+    assert classifier_features(trained)(images_NHWC).shape == (40, 4 * 16 * 3 * 6)
+    assert [tuple(found.shape[2:]) for found in trained.maps(to_input(images_NHWC, torch.device("cpu")))] == [
+        (14, 25),
+        (7, 12),
+        (3, 6),
+    ]
+    with pytest.raises(SourceError, match="8 pixels a side"):
+        train_classifier(images_NHWC[:, :, :7], labels_N, classes=2, seed=0, budget=Budget(steps=2, batch=16))
 
 
 def test_mirror_images_are_half() -> None:

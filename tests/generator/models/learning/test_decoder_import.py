@@ -143,7 +143,7 @@ def test_without_codes_it_draws_from_a_standard_normal_prior(files: Path) -> Non
     [
         (LAYERS[1:], "in layer 0 .unflatten.: channels x height x width = 6"),
         ([*LAYERS[:1], *LAYERS[2:]], r"in layer 1 .conv_transpose.: an image, not 256 features"),
-        (LAYERS[:-1], "a square image at the end"),
+        (LAYERS[:-1], "an image at the end"),
         ([*LAYERS, {"kind": "conv", "channels": 3, "kernel": 31}], "in layer 10 .conv.: 1 to"),
         ([*LAYERS, {"kind": "lambda"}], "decoder.layers.10.layer"),
         ([{"kind": "linear", "features": 2**20}, {"kind": "linear", "features": 2**20}], "weights in all"),

@@ -25,6 +25,7 @@ from generator.models.screening.data import ScreeningData
 from generator.models.screening.label_judge import LabelJudge, load_judge, train_judge
 from generator.models.screening.soft_labels import MAX_LABELS, SoftLabels, soft_label
 from generator.sources import load_source
+from generator.spec.image_size import AnySize, as_size
 from generator.store import open_store
 
 pytestmark = pytest.mark.slow
@@ -32,12 +33,12 @@ pytestmark = pytest.mark.slow
 DIGITS = load_source("digits", size=8)
 
 
-def blobs(count: int, *, size: int, channels: int, seed: int) -> np.ndarray:
+def blobs(count: int, *, size: AnySize, channels: int, seed: int) -> np.ndarray:
     """uint8 NHWC: smooth images, so that a few components explain most of their variance."""
     rng = np.random.default_rng(seed)
-    position = np.linspace(-1, 1, size)
+    columns, rows = (np.linspace(-1, 1, side) for side in as_size(size))
     weights = rng.normal(size=(count, 6, channels))
-    waves = np.stack([np.sin(k * np.pi * position)[:, None] * np.cos(k * np.pi * position) for k in range(1, 7)])
+    waves = np.stack([np.sin(k * np.pi * rows)[:, None] * np.cos(k * np.pi * columns) for k in range(1, 7)])
     return np.clip(128 + 60 * np.einsum("nkc,khw->nhwc", weights, waves) + rng.normal(size=1), 0, 255).astype(np.uint8)
 
 
@@ -47,9 +48,10 @@ def make_index(train: np.ndarray, holdout: np.ndarray) -> CopyIndex:
     return copy_index
 
 
-@pytest.mark.parametrize(("size", "channels"), [(8, 1), (16, 3), (40, 1), (64, 3)])
-def test_projections_are_never_further_apart_than_images(size: int, channels: int) -> None:
-    images = np.random.default_rng(1).integers(0, 256, (400, size, size, channels), dtype=np.uint8)
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (16, 3), (40, 1), (64, 3), ((50, 28), 1), ((8, 100), 3)])
+def test_projections_are_never_further_apart_than_images(size: AnySize, channels: int) -> None:
+    width, height = as_size(size)
+    images = np.random.default_rng(1).integers(0, 256, (400, height, width, channels), dtype=np.uint8)
     copy_index = make_index(images[:200], images[200:])
     flat = images.reshape(len(images), -1).astype(np.float64)
     pairs = np.random.default_rng(2).integers(0, 400, (500, 2))
@@ -75,8 +77,8 @@ def test_every_image_nearer_than_the_floor_is_found_and_few_others() -> None:
     assert copy_index.distance_floor(0.1) == pytest.approx(np.quantile(held, 0.1))
 
 
-@pytest.mark.parametrize("size", [8, 32, 48])
-def test_a_copy_is_found_whatever_else_is_in_the_batch(size: int) -> None:
+@pytest.mark.parametrize("size", [8, 32, 48, (28, 50)])
+def test_a_copy_is_found_whatever_else_is_in_the_batch(size: AnySize) -> None:
     images = blobs(500, size=size, channels=3, seed=3)
     copy_index, fresh = make_index(images[:350], images[350:450]), images[450:]
     planted = fresh.copy()
@@ -86,6 +88,20 @@ def test_a_copy_is_found_whatever_else_is_in_the_batch(size: int) -> None:
     assert not whole[np.arange(50) != 7].all()
     parts = np.concatenate([copy_index.is_copy(planted[begin : begin + 3], 0.001) for begin in range(0, 50, 3)])
     assert np.array_equal(parts, whole)
+    again = load_copy_index(copy_index.tensors(), size=size, channels=3)
+    assert np.array_equal(again.is_copy(planted, 0.001), whole)
+
+
+@pytest.mark.parametrize(
+    ("size", "block"), [(32, 1), (33, 2), (64, 2), (65, 3), (512, 16), ((50, 28), 2), ((8, 100), 1), ((512, 8), 2)]
+)
+def test_oblong_images_are_reduced_to_as_many_numbers_as_squares(size: AnySize, block: int) -> None:
+    width, height = as_size(size)
+    images = np.zeros((300, height, width, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(300) % 256
+    copy_index = make_index(images[:180], images[180:])
+    assert copy_index.block == block
+    assert len(copy_index.projection_PK) == -(-width // block) * -(-height // block) <= 1100
 
 
 def test_blocks_are_summed_and_a_last_one_is_filled_with_zeros() -> None:

@@ -13,8 +13,10 @@ from generator.models.autoencoders.config import SpatialConfig, code_shape, defa
 from generator.models.autoencoders.factory import build_decoder, build_encoder, load_decoder, load_encoder
 from generator.models.autoencoders.inference import encode, reconstruct
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
+from generator.models.autoencoders.spatial_networks import SpatialDecoder, SpatialEncoder
 from generator.models.autoencoders.training import Examples, TrainedAutoencoder, train_autoencoder
 from generator.models.weight_average import WeightAverage
+from generator.spec.image_size import AnySize, as_size
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,13 +42,24 @@ def train(config: SpatialConfig = CONFIG, settings: TrainSettings = SETTINGS, **
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "wanted"), [(32, 3, (32, 4, 4)), (40, 1, (32, 5, 5)), (64, 3, (8, 8, 8)), (128, 3, (8, 8, 8))]
+    ("size", "channels", "wanted"),
+    [
+        (32, 3, (32, 4, 4)),
+        (40, 1, (32, 5, 5)),
+        (64, 3, (8, 8, 8)),
+        (128, 3, (8, 8, 8)),
+        ((96, 64), 3, (8, 8, 12)),
+        ((33, 47), 1, (32, 6, 5)),
+        (36, 1, (32, 5, 5)),
+        ((300, 100), 3, (8, 7, 19)),
+    ],
 )
-def test_codes_are_grids_and_images_come_back_in_size(size: int, channels: int, wanted: tuple[int, ...]) -> None:
+def test_codes_are_grids_and_images_come_back_in_size(size: AnySize, channels: int, wanted: tuple[int, ...]) -> None:
     config = default_config(size, channels, "spatial", width=8)
     assert code_shape(config) == wanted
     assert config.latent_dim == int(np.prod(wanted))
-    x_BCHW = torch.rand(2, channels, size, size)
+    width, height = as_size(size)
+    x_BCHW = torch.rand(2, channels, height, width)
     with torch.inference_mode():
         z_BD = build_encoder(config)(x_BCHW)
         out_BCHW = build_decoder(config)(z_BD)
@@ -58,9 +71,8 @@ def test_codes_are_grids_and_images_come_back_in_size(size: int, channels: int, 
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"size": 36}, "multiple of 8, not 36"),
-        ({"size": 136}, "multiple of 16, not 136"),
         ({"size": 24}, "size"),
+        ({"image_width": 24}, "image_width"),
         ({"size": 512, "code_channels": 256}, "at most 65536 numbers"),
         ({"code_noise": -1.0}, "code_noise"),
         ({"latent_dim": 64}, "latent_dim"),
@@ -115,6 +127,19 @@ def test_mirrored_codes_decode_to_mirrored_images() -> None:
             flipped_BD = encoder(x_BCHW).unflatten(1, config.code_shape).flip(3).flatten(1)
             errors.append(float((decoder(flipped_BD) - x_BCHW.flip(3)).square().mean()))
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_odd_sides_are_extended_by_their_border_and_cut_out_again() -> None:
+    config = SpatialConfig(size=47, image_width=33, channels=1, code_channels=4, width=8)
+    assert config.margins == (0, 1, 3, 4)
+    encoder, decoder, x_BCHW = SpatialEncoder(config), SpatialDecoder(config), torch.rand(2, 1, 47, 33)
+    extended_BCHW = encoder.extend(x_BCHW)
+    assert torch.equal(extended_BCHW[:, :, :47, 3:36], x_BCHW)
+    assert torch.equal(extended_BCHW[:, :, 47], extended_BCHW[:, :, 46])
+    assert torch.equal(extended_BCHW[:, :, :, :3], extended_BCHW[:, :, :, 3:4].expand(-1, -1, -1, 3))
+    z_BD = encoder(x_BCHW)
+    whole_BCHW = decoder.unclamped(z_BD.unflatten(1, config.code_shape)).clamp(0.0, 1.0)
+    assert torch.equal(decoder(z_BD), whole_BCHW[:, :, :47, 3:36])
 
 
 def test_the_average_is_that_of_the_weights() -> None:
