@@ -60,6 +60,13 @@ class Settings(BaseSettings):
         description="Bundles that workers on this host have pulled",
     )
     cache_bytes: Bytes = Field(default=8 * 2**30, ge=0, description="Maximum size of the bundle cache, in bytes")
+    source_cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("latentmill")) / "sources",
+        description="Decoded real images, so that the next command on the same source starts at once",
+    )
+    source_cache_bytes: Bytes = Field(
+        default=20 * 2**30, ge=0, description="Maximum size of the decoded images, in bytes; 0 keeps none"
+    )
     resident_bytes: Bytes = Field(
         default=4 * 2**30, ge=0, description="Maximum size of the decoders held by one worker process, in bytes"
     )

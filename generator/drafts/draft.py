@@ -194,7 +194,7 @@ _KEY_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "f
 class _StrictLoader(yaml.SafeLoader):
     """Refuses YAML that is easily misread (duplicate keys) or slow to parse (aliases, long numbers).
 
-    Keys are text as written, also where YAML reads numbers, booleans or dates: classes are named ``3``, ``no``, ``1e2``.
+    Keys are text as written, also where YAML reads numbers, booleans or dates: classes are named ``3``, ``no``.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:

@@ -11,7 +11,8 @@ from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.factory import load_encoder
 from generator.models.autoencoders.inference import encode
 from generator.models.bundle import BundleInfo, load_encoder_weights
-from generator.sources.pixels.image import image_error, open_image, strict_pillow, to_square
+from generator.sources.pixels.depth import Scale
+from generator.sources.pixels.image import TargetShape, fit_image, image_error, open_image, strict_pillow
 from generator.store.base import Store
 
 
@@ -22,7 +23,7 @@ def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> t
     ``BundleError`` if the bundle has no encoder.
     """
     weights = load_encoder_weights(bundle, info)
-    image_HWC = _load_square(path, info, field)
+    image_HWC = _load_image(path, info, field)
     state = {name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()}
     try:
         encoder = load_encoder(info.autoencoder, state)
@@ -34,17 +35,15 @@ def encode_image(path: str, bundle: Store, info: BundleInfo, *, field: str) -> t
     return tuple(code_D.tolist())
 
 
-def _load_square(path: str, info: BundleInfo, field: str) -> np.ndarray:
-    shape = info.image
-    if not shape.size.is_square:
-        raise SpecError(field, "a bundle of squares, as image files are cropped to squares", shape.size)
+def _load_image(path: str, info: BundleInfo, field: str) -> np.ndarray:
+    shape, reading = info.image, info.source.reading
+    scale = None if reading.white is None else Scale(reading.white, reading.black or 0.0)
+    target = TargetShape(shape.width, shape.height, shape.channels, reading.resize, scale)
     with strict_pillow():
         try:
-            with open_image(Path(path)) as image:
-                square = np.array(
-                    to_square(image, shape.height, shape.channels)
-                )  # a copy, as Pillow's array is read-only
+            with open_image(Path(path), target, name=path) as image:
+                fitted = np.array(fit_image(image, target))  # a copy, as Pillow's array is read-only
         except Exception as error:  # Pillow's readers raise any exception for damaged bytes
             bad = image_error(path, error)
             raise SpecError(field, bad.expected, f"{path} ({bad.got})") from error
-    return square.reshape(shape.height, shape.width, shape.channels)
+    return fitted.reshape(shape.height, shape.width, shape.channels)

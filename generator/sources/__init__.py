@@ -3,8 +3,8 @@
 from generator.sources.base import Source, SourceFacts
 from generator.sources.cache import PixelCache
 from generator.sources.load import load_source, source_kind
-from generator.sources.reading import Reading
 from generator.sources.split import Split, split
+from generator.spec.reading import Reading
 
 __all__ = [
     "PixelCache",

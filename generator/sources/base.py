@@ -14,12 +14,13 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from generator.errors import SourceError
-from generator.sources.reading import MAX_CLASSES, Reading, Rules
 from generator.spec.canonical import FrozenModel, canonical_json
+from generator.spec.image_size import MAX_SIDE, MIN_SIDE, AnySize, ImageSize, as_size, check_sides, size_of
+from generator.spec.reading import MAX_CLASSES, Reading, Rules
 from generator.spec.recipe import ClassName
 
-MIN_SIZE, MAX_SIZE = 8, 512
-DEFAULT_SIZE = 64
+SIZE_HINT = "Give a size: images are then resized and cropped."
+DEFAULT_SIZE = ImageSize(64, 64)
 FIRST_RULES: Rules = 1  # how releases before recipe version 2 read sources
 _HASHED_AT_ONCE = 4096  # images
 
@@ -80,19 +81,16 @@ class Source:
         return len(self.images_NHWC)
 
     @property
-    def size(self) -> int:
-        """Side of the square images, in pixels."""
-        return int(self.images_NHWC.shape[1])
+    def size(self) -> ImageSize:
+        """Width and height of the images, in pixels."""
+        return size_of(self.images_NHWC.shape)
 
-    @property
-    def height(self) -> int:
-        """Height of the images, in pixels."""
-        return int(self.images_NHWC.shape[1])
-
-    @property
-    def width(self) -> int:
-        """Width of the images, in pixels."""
-        return int(self.images_NHWC.shape[2])
+    def class_counts(self) -> dict[str, int]:
+        """The number of images of each class, in the order of the labels; empty if unlabelled."""
+        if self.labels_N is None:
+            return {}
+        counts_K = np.bincount(self.labels_N, minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts_K.tolist(), strict=True))
 
     @property
     def channels(self) -> int:
@@ -181,15 +179,9 @@ def check_count(count: int, *, name: str, skipped: int = 0) -> None:
         raise SourceError(f"{name}:images", "at least 2 readable images", got)
 
 
-def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def check_size(size: AnySize | None) -> ImageSize | None:
     """``size`` as width and height. ``SourceError`` for a side outside 8 .. 512 pixels."""
-    if size is None:
-        return None
-    sides = (size, size) if isinstance(size, int) else size
-    if not all(MIN_SIZE <= side <= MAX_SIZE for side in sides):
-        got = size if isinstance(size, int) else f"{sides[0]}x{sides[1]}"
-        raise SourceError("size", f"{MIN_SIZE} to {MAX_SIZE} pixels", got)
-    return sides
+    return None if size is None else check_sides(as_size(size), error=SourceError)
 
 
 def check_channels(channels: int | None) -> None:
@@ -198,12 +190,12 @@ def check_channels(channels: int | None) -> None:
         raise SourceError("channels", "1 (grey) or 3 (colour)", channels)
 
 
-def native_size(width: int, height: int, *, field: str) -> tuple[int, int]:
-    """The size of images that are not resized; ``SourceError`` unless they are squares of 8 .. 512 pixels."""
-    if width != height or not MIN_SIZE <= width <= MAX_SIZE:
-        expected = f"square images of {MIN_SIZE} to {MAX_SIZE} pixels, or a size to resize them to"
-        raise SourceError(field, expected, f"{width}x{height}", "Give a size: images are then resized and cropped.")
-    return width, height
+def native_size(width: int, height: int, *, field: str) -> ImageSize:
+    """The size of images that are not resized; ``SourceError`` unless their sides are 8 .. 512 pixels."""
+    if not all(MIN_SIDE <= side <= MAX_SIDE for side in (width, height)):
+        expected = f"images of {MIN_SIDE} to {MAX_SIDE} pixels a side, or a size to resize them to"
+        raise SourceError(field, expected, f"{width}x{height}", SIZE_HINT)
+    return ImageSize(width, height)
 
 
 def _check_integers(labels_N: np.ndarray, field: str) -> None:

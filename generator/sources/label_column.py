@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from generator.errors import SourceError
-from generator.sources.reading import MAX_CLASSES, UNLABELLED
+from generator.spec.reading import MAX_CLASSES, UNLABELLED
 
 ColumnKind = Literal["class", "integer", "text", "boolean", "list", "other"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from generator.errors import SourceError
 from generator.sources.base import check_names
-from generator.sources.reading import MAX_CLASSES
+from generator.spec.reading import MAX_CLASSES
 
 _MULTI_LABEL = "Several labels for one image (multi-label) are not supported; --label none reads the images alone."
 

@@ -12,7 +12,8 @@ from generator.sources.files.file_set import SourceFile
 from generator.sources.labels import UNLABELLED_SOURCE, Labels, select_classes
 from generator.sources.pixels.arrays import ArrayImages
 from generator.sources.pixels.decode import CHUNK, EncodedImage, EncodedImages
-from generator.sources.reading import Reading, Rules
+from generator.spec.image_size import ImageSize
+from generator.spec.reading import Reading, Rules
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Listing:
     kind: str
     images: EncodedImages | ArrayImages
     labels: Labels = UNLABELLED_SOURCE
-    default_size: tuple[int, int] | None = None  # of kinds whose images usually differ in size
+    default_size: ImageSize | None = None  # of kinds whose images usually differ in size
     split: str | None = None
     splits: tuple[str, ...] = ()
     image_column: str | None = None

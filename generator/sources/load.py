@@ -26,8 +26,9 @@ from generator.sources.location import DIGITS, Kind, find_files, kind_of_files
 from generator.sources.pixels.arrays import convert_arrays
 from generator.sources.pixels.decode import DecodedImages, DecodeSettings, EncodedImages, decode_images
 from generator.sources.pixels.storage import Allocate, allocate_images, keep_images
-from generator.sources.reading import Reading, Rules
 from generator.sources.splits import DEFAULT_SPLIT, check_split_name
+from generator.spec.image_size import AnySize
+from generator.spec.reading import Reading, Rules
 from generator.store.s3_settings import S3Settings
 
 _SHOWN_SIZES = 20
@@ -46,7 +47,7 @@ class _Request:
 def load_source(
     location: str,
     *,
-    size: int | tuple[int, int] | None = None,
+    size: AnySize | None = None,
     channels: int | None = None,
     split: str | None = None,
     reading: Reading | None = None,

@@ -82,13 +82,12 @@ def _train(bundle: Path, *, quiet: bool) -> None:
     from generator.models.learning import recommended_model, recommended_settings, train_bundle
     from generator.models.screening.config import default_judge
     from generator.sources import load_source
-    from generator.spec.image_size import size_of
 
     source = load_source("digits")
     settings = recommended_settings(source)
     steps = settings.epochs * (int(len(source) * (1 - settings.holdout)) // settings.batch)
     config = recommended_model(source)
-    judge = default_judge(size_of(source.images_NHWC.shape))
+    judge = default_judge(source.size)
     with progress_bar("training on digits", steps, quiet=quiet, unit="steps") as bar:
 
         def follow(at: Progress) -> None:

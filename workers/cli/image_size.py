@@ -28,12 +28,3 @@ class Size(click.ParamType):  # type: ignore[type-arg]
             return value
         field = "size" if param is None or param.name is None else param.name
         return parse_size(str(value), field=field, largest=self._largest)
-
-
-def square_side(size: ImageSize) -> int:
-    """The side of a square. Raises ``SpecError``: sources are resized to squares."""
-    from generator.errors import SpecError
-
-    if not size.is_square:
-        raise SpecError("size", "one side, as images of a source are resized to squares", size)
-    return size.height

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from workers.cli.encoding import encode_images
-from workers.cli.image_size import Size, square_side
+from workers.cli.image_size import Size
 from workers.cli.import_layers import describe_image, layers_command
-from workers.cli.output import json_option, progress_bar, show
+from workers.cli.output import json_option, show
+from workers.cli.source_options import SOURCE_OPTIONS, SourceArguments, read_source, take_source_arguments
 from workers.cli.train import (
     SAMPLER_OPTIONS,
     add_options,
     judge_settings_for,
     sampler_settings,
-    show_skipped,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="SOURCE",
         help="Images to encode; the latent distribution is fitted to their codes.",
     ),
-    "skip_bad": click.option("--skip-bad", is_flag=True, help="Skip broken images, and list them."),
+    **SOURCE_OPTIONS,
     "finetune": click.option(
         "--finetune",
         type=click.IntRange(1, 10_000),
@@ -162,7 +162,8 @@ def _import(
     from generator.models.bundle.save import check_new_directory
 
     check_new_directory(out)
-    fields = {name: given.pop(name) for name in ("skip_bad", "judges", "seed", "device")}
+    arguments = take_source_arguments(given)
+    fields = {name: given.pop(name) for name in ("judges", "seed", "device")}
     sampler = given.pop("sampler")
     options = {name: value for name, value in given.items() if value is not None}
     _check_choice(source, codes, finetune, truncation, fitted=bool(sampler or options))
@@ -172,7 +173,9 @@ def _import(
         assert network is not None
         _without_images(network, codes, settings, truncation, out, class_names, seed=fields["seed"], as_json=as_json)
         return
-    _with_images(network, convert, source, settings, out, size=size, finetune=finetune, as_json=as_json, **fields)
+    _with_images(
+        network, convert, source, arguments, settings, out, size=size, finetune=finetune, as_json=as_json, **fields
+    )
 
 
 def _check_choice(
@@ -224,12 +227,12 @@ def _with_images(
     network: ImportedNetwork | None,
     convert: Convert,
     source: str,
+    arguments: SourceArguments,
     settings: SamplerSettings | None,
     out: Path,
     *,
     size: ImageSize | None,
     finetune: int | None,
-    skip_bad: bool,
     judges: int,
     seed: int,
     device: str,
@@ -237,26 +240,17 @@ def _with_images(
 ) -> None:
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.learning import recommended_settings
-    from generator.sources import load_source
-    from generator.spec.image_size import size_of
 
     chosen = {"seed": seed, "device": device, **({} if finetune is None else {"epochs": finetune})}
     parse_settings(chosen)
     channels = None if network is None else network.config.channels
-    with progress_bar("reading", None, quiet=as_json) as bar:
-        side = None if size is None else square_side(size)
-        images = load_source(
-            source, size=side, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
-        )
-    show_skipped(images, quiet=as_json)
-    network = convert(size_of(images.images_NHWC.shape)) if network is None else network
+    images = read_source(source, arguments, size=size, channels=channels, quiet=as_json)
+    network = convert(images.size) if network is None else network
     if network.config.channels != images.channels:
-        with progress_bar("reading", None, quiet=as_json) as bar:
-            side = square_side(size_of(images.images_NHWC.shape))
-            images = load_source(source, size=side, channels=network.config.channels, skip_bad=skip_bad)
+        images = read_source(source, arguments, size=images.size, channels=network.config.channels, quiet=True)
     train = parse_settings(recommended_settings(images, "spatial").model_dump() | chosen)
     settings = settings or _default_sampler(network, images)
-    judge = judge_settings_for(judges, None, None, size_of(images.images_NHWC.shape))
+    judge = judge_settings_for(judges, None, None, images.size)
     result = encode_images(network, images, settings, train, judge, out, finetune=finetune is not None, quiet=as_json)
     facts = {
         "images": len(images),

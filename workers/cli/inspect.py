@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workers.cli.output import json_option, progress_bar, show
+from workers.cli.source_options import SourceArguments, later_source_options, take_source_arguments
 
 if TYPE_CHECKING:
     from generator.curation.diagnosis.diagnose import Diagnosis
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="A shorter diagnosis: without flow, two-sample tests and round trip.")
 @click.option("--no-diagnosis", is_flag=True, help="Only print the facts in the bundle.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of the diagnosis.")
+@later_source_options
 @json_option
 def inspect_command(
     bundle: str,
@@ -43,6 +45,7 @@ def inspect_command(
     no_diagnosis: bool,
     seed: int,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Describe BUNDLE (a directory or URL), and diagnose whether its latent space is samplable.
 
@@ -54,7 +57,7 @@ def inspect_command(
 
     stores = [open_store(place, load_settings().s3) for place in (bundle, other) if place is not None]
     loaded = [(store, load_bundle(store)) for store in stores]
-    images = _training_source(source, loaded[0][1], arguments, quiet=as_json) if source is not None else None
+    images = _training_source(source, loaded[0][1], take_source_arguments(given)) if source is not None else None
     if picture is not None:
         from generator.curation.quality.sample_sheets import draw_samples
 
@@ -68,11 +71,11 @@ def inspect_command(
     _show_result(facts, diagnoses, as_json=as_json)
 
 
-def _training_source(location: str, bundle: Bundle, arguments: SourceArguments, *, quiet: bool) -> Source:
+def _training_source(location: str, bundle: Bundle, arguments: SourceArguments) -> Source:
     from generator.curation.diagnosis.pictures import training_images
-    from generator.models.bundle import load_training_source
+    from generator.models.bundle.real_images import load_training_source
 
-    source = load_training_source(location, bundle.info, **arguments.options(quiet=quiet))
+    source = load_training_source(location, bundle.info, **arguments.options())
     training_images(source, bundle)  # an error shows before anything is measured
     return source
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workers.cli.output import json_option, show
+from workers.cli.source_options import later_source_options, show_source_notices, take_source_arguments
 
 if TYPE_CHECKING:
     from generator.models.bundle import Bundle
@@ -36,7 +37,8 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     The file also has `train_probabilities`, the judge's probability of every class.
     """
     from generator.errors import SettingsError, SourceError
-    from generator.models.bundle import load_bundle, load_similar_source
+    from generator.models.bundle import load_bundle
+    from generator.models.bundle.real_images import load_similar_source
     from generator.models.screening.self_training import pseudo_label
     from generator.store import open_store
     from workers.settings import load_settings
@@ -46,7 +48,7 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     loaded = load_bundle(open_store(bundle, load_settings().s3))
     judge = _bundle_judge(loaded)
     arguments = take_source_arguments(given)
-    images = load_similar_source(source, loaded.info, **arguments.options(quiet=as_json))
+    images = load_similar_source(source, loaded.info, **arguments.options())
     show_source_notices(images, quiet=as_json)
     labelled = pseudo_label(judge, images.images_NHWC, floor=floor)
     missing = [name for label, name in enumerate(loaded.info.classes) if not (labelled.labels_N == label).any()]

@@ -14,6 +14,7 @@ from generator.errors import LatentmillError
 
 _MODULES = {
     "demo": "workers.cli.demo",
+    "sources": "workers.cli.sources",
     "train": "workers.cli.train",
     "fit": "workers.cli.fit",
     "label": "workers.cli.label",
@@ -53,7 +54,7 @@ _MODULES = {
 }
 _SECTIONS = {
     "Start here": ("demo",),
-    "Models": ("train", "import", "fit", "label", "inspect", "push", "pull", "channels"),
+    "Models": ("sources", "train", "import", "fit", "label", "inspect", "push", "pull", "channels"),
     "Datasets": ("generate", "verify", "replay", "measure", "report"),
     "Promotion and retention": ("builds", "gate", "promote", "rollback", "pin", "unpin", "retain"),
     "Jobs": ("submit", "jobs", "status", "watch", "pause", "resume", "cancel"),
@@ -62,6 +63,7 @@ _SECTIONS = {
 }
 _SUMMARIES = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
+    "sources": "Look at real images: what would be trained on.",
     "train": "Train an autoencoder on real images; writes a bundle.",
     "import": "Make a bundle of an existing decoder or autoencoder.",
     "fit": "Fit another latent distribution to a bundle.",

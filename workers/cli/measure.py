@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from workers.cli.output import json_option
+from workers.cli.source_options import (
+    SourceArguments,
+    later_source_options,
+    show_source_notices,
+    take_source_arguments,
+)
 
 if TYPE_CHECKING:
     from generator.curation.quality.novelty import Novelty
     from generator.curation.quality.report import MeasureSettings, QualityReport
     from generator.curation.quality.usefulness import ArmResult
+    from generator.models.bundle import BundleInfo
     from generator.sources import Source
 
 
@@ -107,15 +115,16 @@ def _measure_settings(measures: str | None, *, labelled: bool, given: dict[str, 
 def _load_sources(
     source: str, test: str | None, info: BundleInfo, arguments: SourceArguments, *, quiet: bool
 ) -> tuple[Source, Source | None]:
-    from generator.models.bundle import load_similar_source, load_training_source
+    from generator.models.bundle.real_images import load_similar_source, load_training_source
 
-    real = load_training_source(source, info, **arguments.options(quiet=quiet))
+    real = load_training_source(source, info, **arguments.options())
+    show_source_notices(real, quiet=quiet)
     if test is None:
         return real, None
     if test in ("test", "validation"):
-        of_split = replace(arguments, split=test).options(quiet=quiet)
+        of_split = replace(arguments, split=test).options()
         return real, load_similar_source(source, info, real, **of_split)
-    return real, load_similar_source(test, info, real, **replace(arguments, split=None).options(quiet=quiet))
+    return real, load_similar_source(test, info, real, **replace(arguments, split=None).options())
 
 
 def _bundle_encoder(bundle_location: Any) -> Any:

@@ -11,7 +11,9 @@ import click
 
 from workers.cli.duration import Duration
 from workers.cli.encoding import encode_images, fit_progress, progress_callback
+from workers.cli.image_size import Size
 from workers.cli.output import json_option, progress_bar, show
+from workers.cli.source_options import read_source, source_options, take_source_arguments
 
 if TYPE_CHECKING:
     from generator.models.autoencoders.config import AutoencoderConfig
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from generator.models.learning import TrainResult
     from generator.models.screening.config import JudgeSettings
     from generator.sources import Source
-    from generator.spec.image_size import AnySize
+    from generator.spec.image_size import AnySize, ImageSize
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized", "spatial")
@@ -133,11 +135,11 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory for the bundle; must not exist.")
 @click.option(
     "--size",
-    type=int,
-    help="Image size in pixels, 8 to 128 (spatial: 32 to 512); images are resized and centre-cropped.",
+    type=Size(),
+    help="Image size in pixels, 64 or 96x64 (width x height); sides of 8 to 128, spatial and pretrained to 512.",
 )
 @click.option("--channels", type=int, help="1 (grey) or 3 (colour); by default as in the source.")
-@click.option("--skip-bad", is_flag=True, help="Skip broken images, and list them.")
+@source_options
 @click.option(
     "--from",
     "start",
@@ -191,9 +193,8 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
 def train_command(
     source: str,
     out: Path,
-    size: int | None,
+    size: ImageSize | None,
     channels: int | None,
-    skip_bad: bool,
     start: str | None,
     model: str | None,
     sampler: str | None,
@@ -206,7 +207,8 @@ def train_command(
 ) -> None:
     """Train an autoencoder on SOURCE, or take the pretrained one; fit its latent space, and write a bundle.
 
-    SOURCE is `digits` (bundled), a folder with one subfolder per class, a .npz file, or Hugging Face image Parquet.
+    SOURCE is `digits` (bundled), a folder with one subfolder per class, Hugging Face Parquet, WebDataset tars, a .zip
+    of images, or a .npz file: a path, a pattern, or an s3:// URL. `latentmill sources SOURCE` shows what would be read.
     Below, "many photographs" means at least 10,000 colour images of 32 pixels or more.
 
     A stopped training continues from its checkpoint when the same command is run again.
@@ -220,10 +222,9 @@ def train_command(
         recommended_settings,
         suits_pretrained,
     )
-    from generator.sources import load_source
-    from generator.spec.image_size import size_of
 
     check_new_directory(out)
+    arguments = take_source_arguments(given)
     options = {name: value for name, value in given.items() if value is not None}
     _check_budget(budget, sampler, options)
     model_options = {name: options.pop(name) for name in _MODEL_OPTIONS if name in options}
@@ -240,12 +241,8 @@ def train_command(
     parse_settings(options)
     if size is not None:
         _check_size(size, model, start, may_start_pretrained=may_start_pretrained)
-    with progress_bar("reading", None, quiet=as_json) as bar:
-        images = load_source(
-            source, size=size, channels=channels, skip_bad=skip_bad, progress=lambda done, _: bar(done)
-        )
-    show_skipped(images, quiet=as_json)
-    chosen_judge = judge_settings(size_of(images.images_NHWC.shape))
+    images = read_source(source, arguments, size=size, channels=channels, quiet=as_json)
+    chosen_judge = judge_settings(images.size)
     if start == "pretrained" or (may_start_pretrained and suits_pretrained(images)):
         _start_pretrained(images, options, sampler_config, chosen_judge, budget, out, as_json=as_json)
         return
@@ -302,9 +299,8 @@ def _start_pretrained(
         pretrained_sampler,
         recommended_settings,
     )
-    from generator.spec.image_size import size_of
 
-    network = pretrained_network(size_of(images.images_NHWC.shape), images.channels)
+    network = pretrained_network(images.size, images.channels)
     recommended = recommended_settings(images, "spatial").model_dump()
     settings, finetune = parse_settings(recommended | options), "epochs" in options
     if budget is not None:
@@ -352,11 +348,6 @@ def judge_settings_for(members: int, width: int | None, steps: int | None, size:
     document |= {} if width is None else {"width": width}
     document["budget"] |= {} if steps is None else {"steps": steps}
     return validate(JudgeSettings, document, field="judge", error=SpecError)
-
-
-def show_skipped(images: Source, *, quiet: bool) -> None:
-    for skipped in images.skipped if not quiet else ():
-        click.echo(f"skipped {skipped.file}: {skipped.reason}", err=True)
 
 
 def _train(

@@ -15,13 +15,8 @@ from generator.curation.gates.verdict import Check
 from generator.curation.quality.report import QUALITY_REPORT_KEY, Measure, MeasureSettings, QualityReport, measure
 from generator.curation.quality.subject import Images, Subject, load_subject
 from generator.models.autoencoders.factory import load_encoder
-from generator.models.bundle import (
-    BundleInfo,
-    load_encoder_weights,
-    load_similar_source,
-    load_training_source,
-    read_info,
-)
+from generator.models.bundle import BundleInfo, load_encoder_weights, read_info
+from generator.models.bundle.real_images import load_similar_source, load_training_source
 from generator.models.features.config import Budget
 from generator.sources import Source
 from generator.store import S3Settings

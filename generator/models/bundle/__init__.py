@@ -10,7 +10,6 @@ from generator.models.bundle.format import (
     TrainingFacts,
 )
 from generator.models.bundle.load import Bundle, load_bundle, load_codes, load_encoder_weights, read_info
-from generator.models.bundle.real_images import load_similar_source, load_training_source
 from generator.models.bundle.save import BundleContents, save_bundle
 from generator.models.bundle.transfer import bundle_store, pull, push
 
@@ -28,8 +27,6 @@ __all__ = [
     "load_bundle",
     "load_codes",
     "load_encoder_weights",
-    "load_similar_source",
-    "load_training_source",
     "pull",
     "push",
     "read_info",

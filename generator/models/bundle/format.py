@@ -16,9 +16,9 @@ from generator.models.autoencoders.imported.layers import MAX_SIDE
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.latents.config import SamplerSettings
 from generator.models.screening.config import JudgeSettings, PassRates
-from generator.sources.reading import Reading
 from generator.spec.canonical import FrozenModel
 from generator.spec.image_size import ImageSize
+from generator.spec.reading import Reading
 from generator.spec.recipe import ClassName, Digest
 
 INFO_FILE: Final = "bundle.json"

@@ -46,5 +46,5 @@ def load_similar_source(location: str, info: BundleInfo, training: Source | None
 
 def _load(location: str, info: BundleInfo, options: dict[str, Any]) -> Source:
     image = info.image
-    chosen = {"size": (image.width, image.height), "channels": image.channels, "reading": info.source.reading}
+    chosen = {"size": image.size, "channels": image.channels, "reading": info.source.reading}
     return load_source(location, **{**chosen, **options})

@@ -22,7 +22,6 @@ from generator.models.learning.train import checkpoint_path, train_feature_netwo
 from generator.models.screening.config import JudgeSettings
 from generator.sources import Source, split
 from generator.spec.canonical import digest_of
-from generator.spec.image_size import size_of
 
 
 def encode_source(
@@ -49,7 +48,7 @@ def encode_source(
     config = network.config
     if network.encoder is None:
         raise SpecError("encode", "a network with an encoder", "a decoder alone", "give its codes with --codes FILE")
-    size = size_of(source.images_NHWC.shape)
+    size = source.size
     if (size, source.channels) != (config.image_size, config.channels):
         expected = f"images of {config.image_size} pixels and {config.channels} channels"
         raise SourceError("source", expected, f"{size} pixels and {source.channels} channels")

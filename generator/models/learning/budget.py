@@ -33,7 +33,6 @@ from generator.models.latents.transport_map import VelocityNetwork
 from generator.models.learning.defaults import pretrained_sampler, recommended_model, recommended_sampler
 from generator.models.screening.config import JudgeSettings
 from generator.sources import Source
-from generator.spec.image_size import size_of
 
 _WIDTHS, _MAP_WIDTHS = (128, 96, 64, 48, 32), (1024, 768, 512, 256)  # the largest that gets enough epochs is taken
 _MIN_EPOCHS, _MIN_MAP_EPOCHS = 4, 20  # below, a smaller network learns more
@@ -198,9 +197,7 @@ def _autoencoder_seconds(
     """Seconds of a training step per image."""
     features = None
     if settings.feature_loss:
-        features = channels_last(
-            Classifier(size_of(source.images_NHWC.shape), source.channels, max(2, len(source.class_names)))
-        )
+        features = channels_last(Classifier(source.size, source.channels, max(2, len(source.class_names))))
         features = features.eval().requires_grad_(False).to(device)
     with torch.random.fork_rng(devices=[]):
         network = new_autoencoder(config, settings, len(source.class_names)).to(device)
@@ -237,7 +234,7 @@ def _classifier_steps(
     source: Source, width: int, budget: Budget, seconds: float, device: torch.device
 ) -> tuple[int, float]:
     """(training steps of a classifier in about ``seconds``, at most the budget's; the seconds they take)."""
-    size, classes = size_of(source.images_NHWC.shape), len(source.class_names)
+    size, classes = source.size, len(source.class_names)
     network = channels_last(Classifier(size, source.channels, classes, width=width)).to(device)
     x_BCHW = _batch(source, budget.batch, device).x_BCHW
     step = _step_seconds(lambda: network(x_BCHW).square().mean(), device)

@@ -12,7 +12,6 @@ from generator.models.autoencoders.config import AutoencoderConfig, default_conf
 from generator.models.autoencoders.settings import TrainSettings, default_settings
 from generator.models.latents.config import FlowSettings, MixtureSettings, SamplerSettings, TransportSettings
 from generator.sources import Source
-from generator.spec.image_size import size_of
 
 MIN_PHOTOGRAPHS = 10_000  # images; with fewer, a flow or codes of so many dimensions overfit
 _SIDE = 32  # pixels, at least, of both sides
@@ -24,7 +23,7 @@ def recommended_model(source: Source, family: str = "vae", **options: Any) -> Au
     """As ``default_config``, for the images of ``source``; a ``vae`` for photographs has more latent dimensions."""
     if family == "vae" and _is_photographic(source):
         options = {"latent_dim": _LATENT_DIM} | options
-    return default_config(size_of(source.images_NHWC.shape), source.channels, family, **options)
+    return default_config(source.size, source.channels, family, **options)
 
 
 def recommended_settings(source: Source, family: str = "vae", epochs: int | None = None) -> TrainSettings:
@@ -48,7 +47,7 @@ def recommended_sampler(source: Source, family: str = "vae") -> SamplerSettings:
 
 def suits_pretrained(source: Source) -> bool:
     """Whether the pretrained autoencoder fits: colour images of 32 pixels a side or more."""
-    return source.channels == 3 and min(size_of(source.images_NHWC.shape)) >= _SIDE
+    return source.channels == 3 and min(source.size) >= _SIDE
 
 
 def pretrained_sampler(source: Source) -> SamplerSettings:  # noqa: ARG001  # as the other recommendations

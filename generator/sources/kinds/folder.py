@@ -20,8 +20,8 @@ from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
 from generator.sources.listing import Listing, ListOptions, chunked
 from generator.sources.pixels.decode import EncodedImages
 from generator.sources.pixels.formats import SUFFIXES, SUFFIXES_1, is_image, kind_of
-from generator.sources.reading import UNLABELLED
 from generator.sources.splits import choose_split, split_of_folder
+from generator.spec.reading import UNLABELLED
 
 _CLASSES_HINT = "Give the folder whose subfolders are the classes."
 
@@ -56,7 +56,7 @@ def list_folder(found: FileSet, options: ListOptions, *, remote: bool = False) -
         "folder",
         encoded,
         labels,
-        default_size=(DEFAULT_SIZE, DEFAULT_SIZE),
+        default_size=DEFAULT_SIZE,
         split=split if len(splits) > 1 else None,
         splits=splits,
         label_column=column,

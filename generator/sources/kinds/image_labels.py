@@ -19,8 +19,8 @@ import numpy as np
 from generator.errors import SourceError
 from generator.sources.files.file_set import FileSet, SourceFile, composed_parts
 from generator.sources.label_column import Column, ColumnKind, find_label_column
-from generator.sources.reading import MAX_CLASSES, UNLABELLED
 from generator.spec.canonical import read_json
+from generator.spec.reading import MAX_CLASSES, UNLABELLED
 
 _TABLES = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
 _STYLEGAN = "dataset.json"

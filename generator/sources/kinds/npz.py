@@ -20,8 +20,8 @@ from generator.sources.kinds.npz_archive import ArrayHeader, NumpyArrays, open_a
 from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
 from generator.sources.listing import Listing, ListOptions
 from generator.sources.pixels.arrays import ArrayImages
-from generator.sources.reading import UNLABELLED, Reading
 from generator.sources.splits import DEFAULT_SPLIT, SPLIT_WORDS, choose_split
+from generator.spec.reading import UNLABELLED, Reading
 
 _IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels")
 _LABEL_WORDS = ("labels", "label", "y", "targets", "target", "classes", "class")

@@ -23,9 +23,9 @@ from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
 from generator.sources.listing import Listing, ListOptions
 from generator.sources.pixels.decode import CHUNK, EncodedImage, EncodedImages
 from generator.sources.pixels.formats import has_image_header, is_pointer, kind_of
-from generator.sources.reading import MAX_CLASSES
 from generator.sources.splits import choose_split, split_of_path
 from generator.spec.canonical import read_json
+from generator.spec.reading import MAX_CLASSES
 
 if TYPE_CHECKING:
     import pyarrow as pa

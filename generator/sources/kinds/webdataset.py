@@ -25,9 +25,9 @@ from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
 from generator.sources.listing import Listing, ListOptions, chunked
 from generator.sources.pixels.decode import EncodedImages
 from generator.sources.pixels.formats import SUFFIXES, is_image, is_pointer, kind_of
-from generator.sources.reading import MAX_CLASSES, UNLABELLED
 from generator.sources.splits import choose_split, split_of_path
 from generator.spec.canonical import read_json
+from generator.spec.reading import MAX_CLASSES, UNLABELLED
 
 _KEY = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)")
 _CLASS_EXTENSIONS = ("cls", "cls.txt", "label", "label.txt", "target", "class", "class.txt")

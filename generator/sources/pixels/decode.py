@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 
 from generator.errors import OutsideError, SourceError
-from generator.sources.base import ProgressCallback, SkippedImage, native_size
+from generator.sources.base import SIZE_HINT, ProgressCallback, SkippedImage, native_size
 from generator.sources.files.content import Content
 from generator.sources.pixels.depth import Scale, ValueRange, find_scale, is_deep, range_of
 from generator.sources.pixels.image import (
@@ -26,7 +26,8 @@ from generator.sources.pixels.image import (
     strict_pillow,
 )
 from generator.sources.pixels.storage import Allocate
-from generator.sources.reading import Reading, Rules
+from generator.spec.image_size import ImageSize, format_size
+from generator.spec.reading import Reading, Rules
 
 CHUNK = 256
 _THREAD_BATCH = 16
@@ -60,11 +61,11 @@ class DecodeSettings:
     """What the images are to become; ``None``: what they have. ``default_size``: for kinds of sources whose images
     usually differ in size."""
 
-    size: tuple[int, int] | None  # width, height
+    size: ImageSize | None
     channels: int | None
     reading: Reading
     skip_bad: bool
-    default_size: tuple[int, int] | None = None
+    default_size: ImageSize | None = None
     rules: Rules = 2
 
 
@@ -253,6 +254,6 @@ def _decode_one(
             raise source_error from error
         return _Decoded(skipped=SkippedImage(encoded_image.file, source_error.got))
     if native not in (None, size):
-        expected = f"{target.width}x{target.height} like the images before it, or a size to resize all of them to"
-        raise SourceError(encoded_image.file, expected, f"{size[0]}x{size[1]}", "Give a size.")
+        expected = f"{format_size(native or size)} pixels like the images before it, or a size to resize all of them to"
+        raise SourceError(encoded_image.file, expected, f"{size[0]}x{size[1]}", SIZE_HINT)
     return _Decoded(size=size, mode=mode, values=values)

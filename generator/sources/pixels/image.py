@@ -21,7 +21,7 @@ from generator.errors import SourceError
 from generator.sources.files.content import BytesContent, Content, file_content
 from generator.sources.pixels.depth import FULL_WHITE, Scale, deep_raw_mode
 from generator.sources.pixels.formats import FORMATS, UNKNOWN_FORMATS, is_pointer_head
-from generator.sources.reading import Resize
+from generator.spec.reading import Resize
 
 MAX_PIXELS = 89_478_485  # Pillow's limit: a quarter of a gigabyte of RGB
 _MAX_JPEG_PIXELS = 2**31
@@ -125,11 +125,6 @@ def fit_image(image: Image.Image, target: TargetShape) -> np.ndarray:
     upright = _upright(deep or image, orientation)
     converted = _flatten(upright, "L" if target.channels == 1 else "RGB", target.scale)
     return np.asarray(_resize(converted, target))
-
-
-def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """``fit_image`` for a square of side ``size``, the middle cropped."""
-    return fit_image(image, TargetShape(size, size, channels))
 
 
 def deep_values(image: Image.Image) -> np.ndarray | None:

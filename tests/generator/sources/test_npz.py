@@ -65,7 +65,7 @@ def test_size_and_channels_can_be_asked_for(tmp_path: Path) -> None:
     assert load(tmp_path, {"images": COLOUR}, channels=1, size=30).images_NHWC.shape == (6, 30, 30, 1)
     wide = RNG.integers(0, 256, (2, 10, 16), dtype=np.uint8)
     np.testing.assert_array_equal(load(tmp_path, {"images": wide}, size=10).images_NHWC[..., 0], wide[:, :, 3:13])
-    assert load(tmp_path, {"images": RNG.integers(0, 256, (2, 300, 200), dtype=np.uint8)}, size=128).size == 128
+    assert load(tmp_path, {"images": RNG.integers(0, 256, (2, 300, 200), dtype=np.uint8)}, size=128).size == (128, 128)
 
 
 def test_labels_without_names_are_numbered_by_the_training_set(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_labels_without_names_are_numbered_by_the_training_set(tmp_path: Path) -
     assert load(tmp_path, arrays, split="test").class_names == ("0", "1", "2")
     few = refusal(tmp_path, arrays | {"test_images": GREY[:2], "test_labels": LABELS[:2]}, split="test")
     assert few.got == "none of '2'"
-    gap = refusal(tmp_path, {"images": GREY, "labels": LABELS * 2})
-    assert (gap.field, gap.got) == ("made.npz:labels", "0, 2, 4")
+    gap = load(tmp_path, {"images": GREY, "labels": LABELS * 2})
+    assert (gap.class_names, gap.class_counts()["4"]) == (("0", "2", "4"), 2)
 
 
 def test_the_fingerprint_sees_every_pixel_label_and_name(tmp_path: Path) -> None:
@@ -101,27 +101,28 @@ MIXED[:] = [GREY[0], COLOUR[0]]
 
 BAD = {
     "no images": ({"pictures": GREY}, "made.npz:images", "pictures"),
-    "floats": ({"images": GREY / 255}, "made.npz:images", "float64"),
-    "int64": ({"images": GREY.astype(np.int64)}, "made.npz:images", "int64"),
+    "complex numbers": ({"images": GREY * 1j}, "made.npz:images", "complex128"),
+    "not a number": ({"images": GREY * np.float32("nan")}, "made.npz:images", "not finite"),
+    "below zero": ({"images": GREY / 255 - 0.5}, "made.npz:images", "-0.5 to"),
+    "above 16 bits": ({"images": GREY.astype(np.int64) * 1000}, "made.npz:images", "0 to"),
     "mixed channels": ({"images": MIXED}, "made.npz:images", "objects"),
     "four channels": ({"images": np.zeros((4, 9, 9, 4), np.uint8)}, "made.npz:images", "4, as the shape"),
     "two channels": ({"images": np.zeros((4, 9, 9, 2), np.uint8)}, "made.npz:images", "2, as the shape"),
-    "channels first": ({"images": np.zeros((4, 3, 9, 9), np.uint8)}, "made.npz:images", "4 x 3 x 9 x 9"),
     "flat": ({"images": np.zeros((4, 81), np.uint8)}, "made.npz:images", "4 x 81"),
-    "non-square": ({"images": np.zeros((4, 9, 10), np.uint8)}, "made.npz:images", "10x9"),
     "too small": ({"images": np.zeros((4, 7, 7), np.uint8)}, "made.npz:images", "7x7"),
     "too large": ({"images": np.zeros((4, 513, 513), np.uint8)}, "made.npz:images", "513x513"),
     "one image": ({"images": GREY[:1]}, "made.npz:images", "1"),
     "none": ({"images": GREY[:0]}, "made.npz:images", "0"),
     "no pixels": ({"images": np.zeros((4, 0, 0), np.uint8)}, "made.npz:images", "0x0"),
     "too few labels": ({"images": GREY, "labels": LABELS[:5]}, "made.npz:labels", "5"),
-    "two-dimensional labels": ({"images": GREY, "labels": LABELS[:, None]}, "made.npz:labels", "6x1"),
+    "several labels": ({"images": GREY, "labels": np.ones((6, 3), np.uint8)}, "made.npz:labels", "several"),
+    "labels of no image": ({"images": GREY, "labels": np.zeros((6, 3), np.uint8)}, "made.npz:labels", "none"),
+    "three-dimensional labels": ({"images": GREY, "labels": LABELS[:, None, None]}, "made.npz:labels", "6x1x1"),
     "float labels": ({"images": GREY, "labels": LABELS / 2}, "made.npz:labels", "float64"),
-    "text labels": ({"images": GREY, "labels": NAMES[LABELS]}, "made.npz:labels", "<U3"),
     "pickled labels": ({"images": GREY, "labels": LABELS.astype(object)}, "made.npz:labels", "objects"),
     "negative": ({"images": GREY, "labels": LABELS.astype(int) - 1, "class_names": NAMES}, "made.npz:labels", "-1"),
     "above": ({"images": GREY, "labels": LABELS + 1, "class_names": NAMES}, "made.npz:labels", "3"),
-    "huge": ({"images": GREY, "labels": LABELS + np.uint64(2**63)}, "made.npz:labels", "9223372036854775808"),
+    "huge": ({"images": GREY, "labels": LABELS + np.uint64(2**63)}, "made.npz:labels", "9223372036854775810"),
     "unused name": ({"images": GREY, "labels": LABELS % 2, "class_names": NAMES}, "made.npz:labels", "'cow'"),
     "names alone": ({"images": GREY, "class_names": NAMES}, "made.npz:labels", "none"),
     "a name twice": (
@@ -163,4 +164,4 @@ def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_test_set_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
-    assert refusal(tmp_path, {"images": GREY}, split="test").field == "made.npz:test_images"
+    assert refusal(tmp_path, {"images": GREY}, split="test").field == "split"

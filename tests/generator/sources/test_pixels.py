@@ -10,7 +10,7 @@ from PIL import Image
 
 from generator.errors import SourceError
 from generator.sources import load_source
-from generator.sources.pixels.image import open_image, strict_pillow, to_square
+from generator.sources.pixels.image import TargetShape, fit_image, open_image, strict_pillow
 
 ORIENTATION = 0x0112
 GREY_HW = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
@@ -30,7 +30,7 @@ STORED = {
 
 def read(path: Path, size: int, channels: int) -> np.ndarray:
     with strict_pillow(), open_image(path) as image:
-        return to_square(image, size, channels)
+        return fit_image(image, TargetShape(size, size, channels))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
@@ -123,7 +123,7 @@ def test_one_grey_ramp_in_every_mode_is_one_grey_ramp(tmp_path: Path, mode: str,
 
 def test_every_mode_without_a_file_format_of_its_own() -> None:
     for mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F", "HSV", "RGBX", "RGBa"):
-        got = to_square(as_mode(mode), 8, 3)
+        got = fit_image(as_mode(mode), TargetShape(8, 8, 3))
         assert got.shape == (8, 8, 3), mode
         if mode != "1":
             assert np.abs(got.astype(int) - GREY_HW[..., None]).max() <= 2, mode
@@ -150,7 +150,7 @@ def test_floats_may_be_fractions_or_levels(tmp_path: Path) -> None:
         damaged_HW = GREY_HW.astype(np.float32)
         damaged_HW[3, 3] = wrong
         with pytest.raises(ValueError, match="outside"):
-            to_square(Image.fromarray(damaged_HW), 8, 1)
+            fit_image(Image.fromarray(damaged_HW), TargetShape(8, 8, 1))
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "L", "RGB"])
@@ -208,6 +208,7 @@ def test_a_decompression_bomb_is_refused_at_its_header(tmp_path: Path) -> None:
 
 def test_only_picture_formats_are_opened(tmp_path: Path) -> None:
     """EPS would be passed to Ghostscript."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "other.png")
     Image.new("RGB", (16, 16)).save(tmp_path / "drawing.eps")
     (tmp_path / "drawing.eps").rename(tmp_path / "drawing.png")
     with pytest.raises(SourceError, match=r"drawing\.png: .* no known image format"):

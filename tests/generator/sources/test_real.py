@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from generator.errors import SourceError
 from generator.sources import load_source
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -99,7 +98,7 @@ def test_cifar_as_it_is_stored() -> None:
     assert source.class_names[9] == "truck"
 
 
-def test_train_and_test_in_one_folder_are_not_taken_for_one_set() -> None:
+def test_train_and_test_in_one_folder_are_told_apart() -> None:
     folder = Path(benchmark("cifar10-train.parquet")).parent
-    with pytest.raises(SourceError, match="one split"):
-        load_source(str(folder))
+    source = load_source(str(folder), split="test")
+    assert (len(source), source.facts.split, source.facts.splits) == (10_000, "test", ("train", "test"))
