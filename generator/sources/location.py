@@ -11,6 +11,8 @@ from generator.sources.files.archives import ZIP_SUFFIXES, list_zip
 from generator.sources.files.directory import has_wildcards, list_directory, list_file, list_pattern
 from generator.sources.files.file_set import FileSet, SourceFile
 from generator.sources.files.object_store import is_object_url, list_objects
+from generator.sources.kinds.image_labels import is_label_file
+from generator.sources.kinds.parquet import SUFFIX as PARQUET
 from generator.sources.kinds.webdataset import is_tar
 from generator.sources.pixels.formats import is_image, is_pointer
 from generator.store.s3_settings import S3Settings
@@ -18,7 +20,6 @@ from generator.store.s3_settings import S3Settings
 Kind = Literal["digits", "folder", "parquet", "npz", "webdataset"]
 
 DIGITS: Literal["digits"] = "digits"
-_PARQUET = ".parquet"
 _ARRAYS = (".npz", ".npy")
 _FILE_URL = "file://"
 _MANIFEST = "manifest.json"
@@ -45,11 +46,10 @@ def find_files(location: str, *, follow_links: bool = False, s3: S3Settings | No
 
 def kind_of_files(location: str, found: FileSet) -> Kind:
     """Which kind of source files are. Raises ``SourceError`` if they are none."""
-    suffixes = {file.suffix for file in found.files}
     tars = any(is_tar(file) for file in found.files)
     if tars and any(file.path == _MANIFEST for file in found.files):
         return "webdataset"  # a build of latentmill, which has tables in Parquet beside its shards
-    if _PARQUET in suffixes:
+    if any(file.suffix == PARQUET and (found.single or not is_label_file(file)) for file in found.files):
         return "parquet"
     if tars:
         return "webdataset"

@@ -9,6 +9,7 @@ import io
 import stat
 import tarfile
 import threading
+import weakref
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +94,9 @@ class _ZipReader:
 
     def _opened(self) -> zipfile.ZipFile:
         if self._zip is None:
-            self._zip = zipfile.ZipFile(cast(Any, self._content.open()))
+            stream = self._content.open()
+            weakref.finalize(self, stream.close)
+            self._zip = zipfile.ZipFile(cast(Any, stream))
         return self._zip
 
 

@@ -23,6 +23,7 @@ from generator.sources.pixels.formats import SUFFIXES, SUFFIXES_1, is_image, kin
 from generator.sources.splits import choose_split, split_of_folder
 from generator.spec.reading import UNLABELLED
 
+_MAX_SPLIT_DEPTH = 3
 _CLASSES_HINT = "Give the folder whose subfolders are the classes."
 
 
@@ -44,13 +45,14 @@ def list_folder(found: FileSet, options: ListOptions, *, remote: bool = False) -
     if not images:
         _refuse_empty(found)
     chosen, split, splits = _choose_split(images, found, options)
-    tree = _below_single_folder(_Tree(*chosen), options)
+    whole = _Tree(*chosen)
+    tree = _below_single_folder(whole, options)
     passed_over = Counter(found.passed_over)
     read = {*images, *label_files}
     passed_over.update(kind_of(file) for file in found.files if file not in read)
     kept, labels, column, notices = _labels(tree, label_files, found, options, passed_over)
     encoded = EncodedImages(found.name, len(kept), chunked(kept, found.label), remote)
-    if tree.above:
+    if tree.above != whole.above:
         notices = (*notices, f"images are those of the folder {tree.above!r}")
     return Listing(
         "folder",
@@ -137,7 +139,7 @@ def _choose_split(
     of_each = [split_of_folder(each[depth]) if len(each) > depth + 1 else None for each in parts]
     strays = [row for row, split in enumerate(of_each) if split is None]
     if strays:
-        found.passed_over["images of no split"] += len(strays)
+        found.passed_over["images of no split"] += len(strays)  # such as a logo
         kept = [row for row in range(len(images)) if of_each[row] is not None]
         images, parts = tuple(images[row] for row in kept), tuple(parts[row] for row in kept)
         of_each = [of_each[row] for row in kept]
@@ -150,22 +152,18 @@ def _choose_split(
 
 
 def _split_depth(parts: Sequence[tuple[str, ...]]) -> int | None:
-    """The depth at which the folders of images are splits: 0 (``train/cat/1.jpg``) or 1 (``cat/train/1.jpg``)."""
-    while parts and all(len(each) > 2 for each in parts) and len({each[0] for each in parts}) == 1:
-        if split_of_folder(parts[0][0]) is not None:
-            break
-        return _deeper(_split_depth([each[1:] for each in parts]))
-    for depth in (0, 1):
+    """The depth at which folders are splits: 0 (``train/cat/1.jpg``), 1 (``cat/train/1.jpg``, ``data/train/...``), 2.
+
+    Two different splits at one depth are enough (beside them there may be a logo); one alone must hold all images.
+    """
+    for depth in range(_MAX_SPLIT_DEPTH):
         folders = {each[depth] for each in parts if len(each) > depth + 1}
-        covers = all(len(each) > depth + 1 for each in parts)
-        if folders and covers and all(split_of_folder(folder) is not None for folder in folders):
+        splits = {split_of_folder(folder) for folder in folders}
+        if len(splits - {None}) > 1:
             return depth
-    top = {each[0] for each in parts if len(each) > 2}
-    return 0 if len({split_of_folder(folder) for folder in top} - {None}) > 1 else None
-
-
-def _deeper(depth: int | None) -> int | None:
-    return None if depth is None else depth + 1
+        if folders and None not in splits and all(len(each) > depth + 1 for each in parts):
+            return depth
+    return None
 
 
 def _below_single_folder(tree: _Tree, options: ListOptions) -> _Tree:

@@ -20,6 +20,7 @@ from generator.sources.kinds.npz_archive import ArrayHeader, NumpyArrays, open_a
 from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
 from generator.sources.listing import Listing, ListOptions
 from generator.sources.pixels.arrays import ArrayImages
+from generator.sources.pixels.formats import is_pointer
 from generator.sources.splits import DEFAULT_SPLIT, SPLIT_WORDS, choose_split
 from generator.spec.reading import UNLABELLED, Reading
 
@@ -39,6 +40,8 @@ class _Part:
 
 def list_npz(file: SourceFile, name: str, options: ListOptions) -> Listing:
     """One split of the archive; the images of other splits are not read. Raises ``SourceError``."""
+    if is_pointer(file):
+        raise SourceError(name, "a NumPy .npz archive", "a Git LFS pointer", "Fetch it: git lfs pull.")
     arrays = open_arrays(file.content, name)
     parts = _image_parts(arrays, name, options.reading.image)
     chosen, split, splits = choose_split(

@@ -44,7 +44,6 @@ class _Samples:
 
     images: list[SourceFile] = field(default_factory=list)
     values: dict[str, list[Any]] = field(default_factory=dict)
-    extensions: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
 
     def add(self, image: SourceFile, facts: dict[str, Any]) -> None:
@@ -122,7 +121,6 @@ def _read_samples(members: FileSet, samples: _Samples, options: ListOptions) -> 
             else:
                 samples.passed_over["samples without an image"] += 1
             continue
-        samples.extensions.update(files)
         shown = SourceFile(f"{members.name}/{image.path}", image.size, image.version, image.content)
         samples.add(shown, _facts(files, f"{members.name}/{key}", options))
 
