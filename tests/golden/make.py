@@ -6,7 +6,8 @@ that the bytes are the same on every x86-64 machine with the pinned libraries.
 ``tests/golden/kept`` was made so by the last commit before the files of ``generator`` and ``workers`` were moved: a
 bundle, and builds of version 1 recipes; ``digests.json`` lists it. ``tests/golden/kept_version_2`` was made by the
 commit that brought version 2 recipes: builds, and those files of the bundle that differ from the earlier one's, which
-had no map; ``digests_version_2.json`` lists the whole bundle and the builds.
+had no map; ``digests_version_2.json`` lists the whole bundle and the builds. ``digests_by_processor.json``: what the
+same code makes on other kinds of processors (``describe_processor``).
 """
 
 from __future__ import annotations
@@ -65,6 +66,19 @@ for words in json.loads(sys.argv[1]):
     assert not code, printed.getvalue()
     print(json.dumps(json.loads(printed.getvalue())))
 """
+_SMALL_TRAINING = """
+import hashlib, torch
+from torch import nn
+torch.manual_seed(0)
+layers = (nn.Conv2d(1, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.Flatten())
+network = nn.Sequential(*layers, nn.Linear(128, 16))
+optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+for _ in range(200):
+    optimizer.zero_grad()
+    network(torch.rand(32, 1, 8, 8)).square().mean().backward()
+    optimizer.step()
+print(hashlib.sha256(b"".join(each.detach().numpy().tobytes() for each in network.parameters())).hexdigest())
+"""
 
 
 def make(directory: Path) -> None:
@@ -104,6 +118,13 @@ def describe_machine() -> dict[str, str]:
         "simplejpeg's JPEG": simplejpeg.encode_jpeg(pixels, quality=90),
     }
     return found | {"machine": platform.machine()} | {name: _sha256(data) for name, data in samples.items()}
+
+
+def describe_processor() -> str:
+    """The digest of what torch makes of a small training. Even the plainest instructions round differently where sums
+    are split by the sizes of a processor's caches."""
+    command = [sys.executable, "-c", _SMALL_TRAINING]
+    return subprocess.run(command, env=os.environ | PLAINEST, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _sha256(data: bytes) -> str:

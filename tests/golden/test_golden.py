@@ -20,7 +20,17 @@ import pytest
 
 from generator import open_dataset
 from generator.spec.canonical import canonical_json, sha256_hex
-from tests.golden.make import BUILDS, BUILDS_OF_VERSION_2, BUNDLE, build, describe_machine, digests, latentmill, make
+from tests.golden.make import (
+    BUILDS,
+    BUILDS_OF_VERSION_2,
+    BUNDLE,
+    build,
+    describe_machine,
+    describe_processor,
+    digests,
+    latentmill,
+    make,
+)
 
 HERE = Path(__file__).parent
 MAP = "map.safetensors"
@@ -83,13 +93,21 @@ def test_the_kept_files_are_whole(kept: dict[int, Path], version: int) -> None:
     assert digests(kept[version]) == VERSIONS[version].digests
 
 
+def made_by_training() -> dict[str, str]:
+    """Digests of what this kind of processor makes; of the kept files for kinds that are not known."""
+    known: dict[str, dict[str, str]] = json.loads((HERE / "digests_by_processor.json").read_text())
+    return known.get(describe_processor(), VERSIONS[2].digests)
+
+
 def test_the_same_bytes_are_made(made: Path) -> None:
-    found, expected = digests(made), VERSIONS[2].digests
+    found, expected = digests(made), made_by_training()
     assert {name: found.get(name) for name in expected} == expected
     assert found.keys() == expected.keys()
 
 
 def test_training_gives_the_bundle_of_version_1_and_a_map(made: Path) -> None:
+    if made_by_training() != VERSIONS[2].digests:
+        pytest.skip("the bundle of version 1 was trained on another kind of processor")
     expected = {name: digest for name, digest in VERSIONS[1].digests.items() if name.startswith(BUNDLE)}
     found = {name: digest for name, digest in digests(made).items() if name.startswith(BUNDLE)}
     info = json.loads((made / BUNDLE / "bundle.json").read_text())
