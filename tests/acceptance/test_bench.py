@@ -25,6 +25,12 @@ def test_it_says_what_this_machine_does(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("latentmill-bench-*"))
 
 
+def test_a_size_that_is_none_is_bad_input(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--size", "64x")
+    assert done.returncode == 2
+    assert "error: size: expected a size in pixels, such as 64, or 96x64" in done.stderr
+
+
 def test_a_bundle_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     done = bench(tmp_path, str(tmp_path / "nowhere"))
     assert done.returncode == 2

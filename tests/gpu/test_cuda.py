@@ -19,7 +19,7 @@ from generator.production.commit import locate_build
 from generator.production.decoding import ResidentDecoder
 from generator.production.decoding.compilation import missing_compiler
 from generator.production.mill import build
-from generator.spec.recipe import JobSpec, Order, Recipe
+from generator.spec.recipe import Execution, JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.foreign_networks import kl_autoencoder
@@ -54,6 +54,24 @@ def test_a_row_of_an_imported_graph_does_not_depend_on_its_place(tmp_path: Path)
             moved = decoder.decode(np.roll(z_BD, place, axis=0))
             assert np.array_equal(np.roll(moved, -place, axis=0), whole)
         assert np.array_equal(decoder.decode(z_BD[:3]), whole[:3])
+
+
+@pytest.mark.parametrize("execution", ["eager", "compiled"])
+def test_oblong_images_with_margins_are_as_on_a_cpu(execution: Execution, tmp_path: Path) -> None:
+    if execution == "compiled" and (lack := missing_compiler("cuda")):
+        pytest.skip(lack)
+    kl_autoencoder((8, 24)).save_pretrained(tmp_path / "vae")
+    import_network(
+        join_graphs(*convert_diffusers(tmp_path / "vae", (47, 33))), None, tmp_path / "b", sampler=PriorSettings()
+    )
+    bundle = load_bundle(open_store(str(tmp_path / "b")))
+    z_BD = np.random.default_rng(0).normal(size=(16, bundle.latents.dims)).astype(np.float32)
+    cpu = ResidentDecoder(bundle, batch=16, dtype="float32", device="cpu").decode(z_BD)
+    cuda = ResidentDecoder(
+        bundle, batch=16, dtype="float32", device="cuda", execution=execution, cache=tmp_path / "c"
+    ).decode(z_BD)
+    assert cuda.shape == (16, 33, 47, 3)
+    assert np.abs(cpu.astype(int) - cuda).max() <= 1
 
 
 def test_two_builds_on_one_device_kind_are_equal_and_name_it(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from generator.errors import InputError
 from generator.models.bundle import load_bundle
+from generator.production.decoding import ResidentDecoder
 from generator.store import open_store
 from tests.support.foreign_networks import tiny_autoencoder
 from workers.cli.main import root
@@ -95,6 +96,13 @@ def test_taesd(saved: Path, tmp_path: Path) -> None:
     assert all(np.array_equal(weight, second.decoder[name]) for name, weight in first.decoder.items())
 
 
+def test_sizes_are_width_and_height(saved: Path, tmp_path: Path) -> None:
+    facts = bundle_facts(invoke("diffusers", saved, "--size", "45x30", "--out", tmp_path / "a", "--json"))
+    assert (facts["image"], facts["code"]) == ("30 x 45, RGB", "4 x 4 x 6")
+    image = load_bundle(open_store(str(tmp_path / "a"))).info.image
+    assert (image.height, image.width) == (30, 45)
+
+
 def test_codes_of_a_file(saved: Path, tmp_path: Path) -> None:
     codes_ND = np.random.default_rng(0).normal(size=(80, 64)).astype(np.float32)
     np.savez(tmp_path / "codes.npz", codes=codes_ND, labels=np.arange(80) % 2, class_names=np.array(["a", "b"]))
@@ -104,6 +112,19 @@ def test_codes_of_a_file(saved: Path, tmp_path: Path) -> None:
         == "gaussian"
     )
     assert load_bundle(open_store(str(tmp_path / "a"))).info.classes == ("a", "b")
+
+
+def test_a_chain_of_layers_may_end_in_an_oblong_image(tmp_path: Path) -> None:
+    layers = [{"kind": "linear", "features": 240}, {"kind": "unflatten", "channels": 1, "height": 10, "width": 24}]
+    (tmp_path / "decoder.json").write_text(json.dumps({"latent_dim": 4, "layers": layers}))
+    weights = {"0.weight": np.zeros((240, 4), np.float32), "0.bias": np.linspace(0.0, 1.0, 240, dtype=np.float32)}
+    save_file(weights, tmp_path / "weights.safetensors")
+    files = (tmp_path / "decoder.json", tmp_path / "weights.safetensors")
+    assert bundle_facts(invoke(*files, "--out", tmp_path / "a", "--json"))["image"] == "10 x 24, grey"
+    bundle = load_bundle(open_store(str(tmp_path / "a")))
+    decoder = ResidentDecoder(bundle, batch=1, dtype="float32", device="cpu")
+    image_HW = decoder.decode(np.zeros((1, 4), np.float32))[0, :, :, 0]
+    assert np.array_equal(image_HW, np.rint(255.0 * np.linspace(0.0, 1.0, 240)).reshape(10, 24))
 
 
 def test_a_chain_of_layers_needs_no_word(tmp_path: Path) -> None:
@@ -130,7 +151,11 @@ def test_a_chain_of_layers_needs_no_word(tmp_path: Path) -> None:
         (("--truncation", "0"), "prior.truncation"),
         (("--encode", "nowhere"), "nowhere"),
         (("--encode", "digits", "--device", "tpu"), "train.device"),
-        (("--encode", "digits", "--size", "30"), "size"),
+        (("--encode", "digits", "--size", "7"), "size"),
+        (("--size", "0x64"), "size"),
+        (("--size", "64x"), "size"),
+        (("--size", "axb"), "size"),
+        (("--size", "64x1025"), "size"),
     ],
 )
 def test_choices_that_exclude_each_other(options: tuple[str, ...], field: str, saved: Path, tmp_path: Path) -> None:

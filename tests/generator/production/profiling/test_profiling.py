@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from generator.errors import SpecError
 from generator.models.bundle import Bundle, load_bundle
 from generator.production.profiling.profile import profile
 from generator.production.profiling.random_bundle import random_bundle
@@ -44,6 +45,10 @@ def test_a_machine_can_be_measured_without_a_bundle(tmp_path: Path) -> None:
     assert found.image == "16 x 16 x 3, jpeg"
     assert found.cost_per_million is None
     assert random_bundle(tmp_path / "again", 16).digest == bundle.digest
+    oblong = random_bundle(tmp_path / "oblong", (24, 16)).info.image
+    assert (oblong.height, oblong.width) == (16, 24)
+    with pytest.raises(SpecError, match=r"size: expected 8 to 128 pixels a side for the model stacked, got 129x16"):
+        random_bundle(tmp_path / "large", (129, 16))
 
 
 def test_a_cpu_gets_a_process_a_core_as_far_as_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
