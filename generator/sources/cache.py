@@ -28,7 +28,7 @@ from generator.sources.base import SkippedImage, Source, SourceFacts, fingerprin
 from generator.sources.files.file_set import FileSet
 from generator.sources.pixels.decode import DecodeSettings
 from generator.sources.pixels.storage import allocate_images, is_on_disk, reserve
-from generator.spec.canonical import FrozenModel, canonical_json, read_json, validate
+from generator.spec.canonical import FrozenModel, canonical_json, digest_of, read_json, validate
 from generator.spec.recipe import Digest
 
 _IN_MEMORY = 2**26  # bytes; smaller sources are read into memory
@@ -70,12 +70,7 @@ class PixelCache:
         """The source that was kept under ``key``. Files that were cut short or altered are not used."""
         path = self.directory / _ENTRIES / f"{key}.json"
         try:
-            entry = validate(
-                _Entry,
-                read_json(path.read_bytes(), field=path.name, error=SourceError, limit=_MAX_ENTRY_BYTES),
-                field=path.name,
-                error=SourceError,
-            )
+            entry = _read_entry(path)
             pixels = self.pixels_of(entry.fingerprint)
             labels_N = np.load(_labels_path(pixels), allow_pickle=False) if entry.labelled else None
             marks_hold = _mark(pixels) == entry.pixels and (
@@ -169,7 +164,7 @@ class Draft:
         try:
             pixels.parent.mkdir(parents=True, exist_ok=True)
             if not self._path.exists():
-                if is_on_disk(source.images_NHWC) or not self._cache.make_room(size):
+                if size > _IN_MEMORY or is_on_disk(source.images_NHWC) or not self._cache.make_room(size):
                     return source
                 with self._path.open("xb") as file:
                     source.images_NHWC.tofile(file)
@@ -203,7 +198,8 @@ class Draft:
         path = self._cache.directory / _ENTRIES / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{key}-{secrets.token_hex(4)}")
-        temporary.write_bytes(canonical_json(entry.model_dump(mode="json")))
+        document = entry.canonical()
+        temporary.write_bytes(digest_of(document).encode() + b"\n" + document)
         temporary.replace(path)
 
 
@@ -227,6 +223,15 @@ def cache_key(found: FileSet, settings: DecodeSettings, split: str | None, *, al
     for file in found.files:
         digest.update(f"{file.path}\0{file.size}\0{file.version}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _read_entry(path: Path) -> _Entry:
+    """An entry as it was written. Raises ``SourceError`` for another one, ``OSError`` for none."""
+    stated, _, document = path.read_bytes().partition(b"\n")
+    if stated.decode(errors="replace") != digest_of(document):
+        raise SourceError(path.name, "an entry as it was written", "an altered one")
+    value = read_json(document, field=path.name, error=SourceError, limit=_MAX_ENTRY_BYTES)
+    return validate(_Entry, value, field=path.name, error=SourceError)
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -142,8 +141,7 @@ def test_damaged_files_are_never_used(root: Path, kept: PixelCache, everything_o
     elif damage == "entry":
         entry.write_bytes(entry.read_bytes()[:-5])
     else:
-        document = json.loads(entry.read_text())
-        entry.write_text(json.dumps({**document, "shape": [9, 32, 16, 3]}))
+        entry.write_bytes(entry.read_bytes().replace(b"[18,16,16,3]", b"[9,32,16,3]"))
     for _ in range(2):
         expect_same(load(root, kept), wanted)
 

@@ -103,7 +103,7 @@ def test_the_image_column_is_found_by_its_content(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="left, right"):
         load_source(str(path))
     assert load_source(str(path), reading=Reading(image="right")).facts.image_column == "right"
-    with pytest.raises(SourceError, match="a column of set.parquet: left, right, label"):
+    with pytest.raises(SourceError, match=r"a column of set\.parquet: left, right, label"):
         load_source(str(path), reading=Reading(image="image"))
 
 

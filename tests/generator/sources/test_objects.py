@@ -36,7 +36,8 @@ def test_awkward_keys(bucket: str, s3_settings: S3Settings) -> None:
         assert source.class_counts() == {"cat ä+%20": 4, "dog ä+%20": 4, "fox ä+%20": 4}
         assert dict(source.facts.passed_over) == {"hidden files": 1, "system files": 1}
     assert source.name == "my pets"
-    assert len(load(f"{bucket}/my pets*/**/*.png", s3_settings)) == 13
+    assert len(load(f"{bucket}/my pets/**/*.png", s3_settings)) == 12
+    assert len(load(f"{bucket}/my pets/[cd]*/00[01].png", s3_settings)) == 4
 
 
 def test_places_that_are_none(bucket: str, s3_settings: S3Settings) -> None:
