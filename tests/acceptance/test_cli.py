@@ -137,7 +137,7 @@ def test_train_makes_a_bundle_that_generates(cli: Cli) -> None:
         (["train", "digits", "--out", "tiny.bundle"], "out"),
         (["train", "digits", "--out", "b", "--size", "7"], "size"),
         (["train", "digits", "--out", "b", "--size", "129"], "size"),
-        (["train", "digits", "--out", "b", "--size", "68", "--model", "spatial"], "size"),
+        (["train", "digits", "--out", "b", "--size", "31", "--model", "spatial"], "size"),
         (["train", "digits", "--out", "b", "--epochs", "0"], "train.epochs"),
         (["train", "digits", "--out", "b", "--device", "cuda:9"], "device"),
         (["train", "digits", "--out", "b", "--augment-shift", "99"], "train.augmentation.shift"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from generator.models.autoencoders.config import AutoencoderConfig, default_config
+from generator.models.autoencoders.config import AutoencoderConfig, check_model_size, default_config
 from generator.models.autoencoders.settings import TrainSettings, default_settings
 from generator.models.latents.config import FlowSettings, MixtureSettings, SamplerSettings, TransportSettings
 from generator.sources import Source
@@ -20,7 +20,11 @@ _FEATURE_LOSS, _SPATIAL_FEATURE_LOSS = 1000.0, 5000.0
 
 
 def recommended_model(source: Source, family: str = "vae", **options: Any) -> AutoencoderConfig:
-    """As ``default_config``, for the images of ``source``; a ``vae`` for photographs has more latent dimensions."""
+    """As ``default_config``, for the images of ``source``; a ``vae`` for photographs has more latent dimensions.
+
+    Raises ``SpecError`` naming ``size`` if models of ``family`` do not exist for it.
+    """
+    check_model_size(family, source.size)
     if family == "vae" and _is_photographic(source):
         options = {"latent_dim": _LATENT_DIM} | options
     return default_config(source.size, source.channels, family, **options)

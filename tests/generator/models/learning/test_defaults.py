@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from generator.errors import SpecError
 from generator.models.bundle import read_info
 from generator.models.bundle.format import BundleInfo
 from generator.models.features.config import Budget
@@ -38,6 +40,7 @@ def source(images: int, size: int, channels: int, *, classes: int = 2) -> Source
         (source(MIN_PHOTOGRAPHS - 1, 32, 3), "vae", (48, "mixture", 0.0)),
         (source(MIN_PHOTOGRAPHS, 28, 3), "vae", (48, "mixture", 0.0)),
         (source(MIN_PHOTOGRAPHS, 32, 1), "vae", (24, "mixture", 0.0)),
+        (source(MIN_PHOTOGRAPHS, 36, 3), "vae", (128, "flow", 1000.0)),
     ],
 )
 def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, float]) -> None:
@@ -45,6 +48,14 @@ def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, fl
     found = (recommended_model(of, family).latent_dim, recommended_sampler(of).family, settings.feature_loss)
     assert found == wanted
     assert recommended_model(of, family, latent_dim=7).latent_dim == 7
+
+
+@pytest.mark.parametrize(("family", "limits"), [("vae", "8 to 128"), ("spatial", "32 to 512")])
+def test_sides_that_a_family_does_not_have_are_named(family: str, limits: str) -> None:
+    wide = source(4, 600, 3)
+    wide = replace(wide, images_NHWC=wide.images_NHWC[:, :100])
+    with pytest.raises(SpecError, match=rf"size: expected {limits} pixels a side for the model {family}, got 600x100"):
+        recommended_model(wide, family)
 
 
 @pytest.fixture
