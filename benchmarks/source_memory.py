@@ -4,8 +4,9 @@
 
 Generates a labelled source as Parquet, then runs ``latentmill sources``, ``sources`` again, ``train --epochs 1``,
 ``generate`` and ``measure --measures novelty --limit``. RssAnon of all processes of a command is read twenty times a
-second (``/proc``); pages of mapped files do not count, as the system may drop them at any time. With ``--limit-gib`` each command
-runs with that much data (``RLIMIT_DATA``: anonymous mappings and heap; mapped files do not count) and must still pass.
+second (``/proc``); pages of mapped files do not count, as the system may drop them at any time. With ``--limit-gib``
+each command runs with that much data (``RLIMIT_DATA``: anonymous mappings and heap; mapped files do not count) and must
+still pass.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _measure(name: str, words: list[str], work: Path, limit_gib: float | None) -
     began, peak = time.monotonic(), 0
     with (work / "log.txt").open("ab") as log:
         command = [sys.executable, "-c", _COMMAND, *words]
-        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log, preexec_fn=restrict)  # noqa: PLW1509 - one thread
+        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log, preexec_fn=restrict)
         while child.poll() is None:
             peak = max(peak, _anonymous_bytes(child.pid))
             time.sleep(_INTERVAL)

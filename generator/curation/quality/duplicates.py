@@ -9,6 +9,7 @@ import numpy as np
 
 from generator.errors import MeasureError
 from generator.models.features.neighbours import nearest_neighbours
+from generator.sources.pixels.storage import flat_pixels
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ def duplicates(images_NHWC: np.ndarray, *, threshold: float) -> Duplicates:
     if len(images_NHWC) < 2:
         raise MeasureError("synthetic", "at least 2 images", len(images_NHWC))
     count = len(images_NHWC)
-    seen = {hashlib.sha256(np.ascontiguousarray(image_HWC).data).digest() for image_HWC in images_NHWC}
-    pixels_ND = images_NHWC.reshape(count, -1)
+    seen = {hashlib.sha256(np.ascontiguousarray(images_NHWC[row]).data).digest() for row in range(count)}
+    pixels_ND = flat_pixels(images_NHWC)
     found = nearest_neighbours(pixels_ND, pixels_ND, exclude_Q=np.arange(count))
     distances_N, others_N = found.distances_QK[:, 0], found.rows_QK[:, 0]
     near_M = np.flatnonzero((distances_N < threshold) | (distances_N == 0.0))

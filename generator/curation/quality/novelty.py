@@ -17,6 +17,7 @@ from scipy.stats import t as student
 from generator.curation.quality.shifts import ImageShape, shifted_distances
 from generator.curation.quality.validation import check_points
 from generator.models.features.neighbours import nearest_neighbours
+from generator.sources.pixels.storage import take_rows
 from generator.spec.seeding import permutation
 
 COPY_QUANTILE = 0.001
@@ -207,7 +208,7 @@ class _FoldNeighbours:
 def _search_folds(queries_QD: np.ndarray, train_TD: np.ndarray, folds: Folds) -> _FoldNeighbours:
     """Search the whole training set once, fold by fold, as ``protection`` needs."""
     parts = [fold for fold in (*folds.rows, folds.rest) if len(fold)]
-    found = [(fold, nearest_neighbours(queries_QD, train_TD[fold])) for fold in parts]
+    found = [(fold, nearest_neighbours(queries_QD, take_rows(train_TD, fold))) for fold in parts]
     return _FoldNeighbours(
         np.stack([fold[near.rows_QK[:, 0]] for fold, near in found]),
         np.stack([near.distances_QK[:, 0] for _, near in found]),
@@ -238,11 +239,11 @@ def _copy_rows(distances_N: np.ndarray, threshold: float) -> np.ndarray:
 def _holdout_distances(synthetic_ND: np.ndarray, holdout_HD: np.ndarray, folds: Folds, seed: int) -> np.ndarray:
     """distances_N to the nearest held-out image, of at most as many as there are training images."""
     rows_S = np.sort(permutation(seed, stream=1, size=len(holdout_HD))[: folds.size])
-    return nearest_neighbours(synthetic_ND, holdout_HD[rows_S]).distances_QK[:, 0]
+    return nearest_neighbours(synthetic_ND, take_rows(holdout_HD, rows_S)).distances_QK[:, 0]
 
 
 def _nearest_other(train_TD: np.ndarray, rows_R: np.ndarray) -> np.ndarray:
     """own_T: the distance of training images ``rows_R`` to their nearest other training image; NaN for other rows."""
     own_T = np.full(len(train_TD), np.nan)
-    own_T[rows_R] = nearest_neighbours(train_TD[rows_R], train_TD, exclude_Q=rows_R).distances_QK[:, 0]
+    own_T[rows_R] = nearest_neighbours(take_rows(train_TD, rows_R), train_TD, exclude_Q=rows_R).distances_QK[:, 0]
     return own_T

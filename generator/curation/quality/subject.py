@@ -11,6 +11,7 @@ from generator.errors import MeasureError, SourceError
 from generator.models.bundle.format import BundleInfo
 from generator.models.features.classifier import LabelledImages
 from generator.sources import Source, split
+from generator.sources.pixels.storage import allocate_images, flat_pixels, image_rows
 from generator.spec.canonical import FrozenModel
 from generator.spec.recipe import Digest
 from generator.store import S3Settings
@@ -44,7 +45,7 @@ class Images:
 
     def pixels(self) -> np.ndarray:
         """pixels_ND, uint8."""
-        return self.images_NHWC.reshape(len(self.images_NHWC), -1)
+        return flat_pixels(self.images_NHWC)
 
     def labelled(self) -> LabelledImages:
         """The images with labels. Raises ``MeasureError`` if there are none."""
@@ -123,7 +124,7 @@ def load_subject(
 def _read_images(dataset: Dataset) -> Images:
     manifest = dataset.manifest
     shape = (manifest.image.height, manifest.image.width, manifest.image.channels)
-    images_NHWC = np.empty((manifest.samples, *shape), dtype=np.uint8)
+    images_NHWC = allocate_images((manifest.samples, *shape))
     labels_N = np.empty(manifest.samples, dtype=np.int64)
     for row, (image_HWC, label, _) in enumerate(dataset):
         images_NHWC[row], labels_N[row] = image_HWC, label
@@ -141,7 +142,7 @@ def _with_source_labels(dataset: Dataset, source: Source, synthetic: Images) -> 
 
 
 def _take_rows(source: Source, rows_N: np.ndarray) -> Images:
-    return Images(source.images_NHWC[rows_N], None if source.labels_N is None else source.labels_N[rows_N])
+    return Images(image_rows(source.images_NHWC, rows_N), None if source.labels_N is None else source.labels_N[rows_N])
 
 
 def _test_images(test: Source, source: Source) -> Images:

@@ -20,6 +20,7 @@ def check_points(name: str, points_ND: np.ndarray, *, minimum: int = 2, like: np
         raise MeasureError(name, f"at least {minimum} images", len(points_ND), "give more images, or a smaller k")
     if not all(np.isfinite(points_ND[begin : begin + 4096]).all() for begin in range(0, len(points_ND), 4096)):
         raise MeasureError(name, "finite features", "NaN or infinity")
-    if (points_ND == points_ND[0]).all():
+    first_D = points_ND[0]
+    if all((points_ND[begin : begin + 4096] == first_D).all() for begin in range(0, len(points_ND), 4096)):
         raise MeasureError(name, "images that differ", f"{len(points_ND)} equal images")
     return points_ND

@@ -21,6 +21,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from generator.errors import MeasureError
 
 _QUERY_BLOCK, _POINT_BLOCK, _FIRST_BLOCK = 1024, 8192, 1024  # 32 MiB of scores at a time per core
+_QUERY_BYTES, _POINT_BYTES = 2**26, 2**25  # of float32, at a time
+_CENTRED_ROWS = 256  # float64
 _EXTRA_CANDIDATES = 4
 _RERANK_BYTES = 16 * 1024 * 1024
 
@@ -42,7 +44,8 @@ def nearest_neighbours(
 ) -> Neighbours:
     """The ``k`` nearest points of each query. ``exclude_Q``: one row per query to exclude, such as the query itself.
 
-    Points must be finite. Peak memory: a float32 copy of the points, and 100 MiB per core. Raises ``MeasureError``.
+    Points and queries must be finite, and may be an ``ImageRows`` of images on disk. Peak memory: 64 MiB of queries, 32
+    MiB of points, and 100 MiB per core. Raises ``MeasureError``.
     """
     min_points = k + (exclude_Q is not None)
     if len(points_PD) < min_points or k < 1:
@@ -52,13 +55,10 @@ def nearest_neighbours(
     if queries_QD.ndim != 2 or queries_QD.shape[1] != points_PD.shape[1]:
         raise MeasureError("queries", f"{points_PD.shape[1]} dimensions", f"shape {queries_QD.shape}")
     index = _Index(points_PD, k)
-
-    def block(begin: int) -> Neighbours:
-        rows = slice(begin, begin + _QUERY_BLOCK)
-        return index.search(queries_QD[rows], None if exclude_Q is None else exclude_Q[rows])
-
+    step = max(1, _QUERY_BYTES // (4 * (queries_QD.shape[1] + 1) * _QUERY_BLOCK)) * _QUERY_BLOCK
     with threadpool_limits(1), ThreadPoolExecutor(_cores()) as pool:
-        parts = list(pool.map(block, range(0, len(queries_QD), _QUERY_BLOCK)))
+        some = [slice(begin, begin + step) for begin in range(0, len(queries_QD), step)]
+        parts = [index.search(queries_QD[rows], None if exclude_Q is None else exclude_Q[rows], pool) for rows in some]
     return Neighbours(
         np.concatenate([np.empty((0, k), np.int64), *(part.rows_QK for part in parts)]),
         np.concatenate([np.empty((0, k)), *(part.distances_QK for part in parts)]),
@@ -71,32 +71,47 @@ def _cores() -> int:
 
 @final
 class _Index:
-    """Index of the points: centred, which keeps float32 sums small, with their squared lengths as an extra column."""
+    """The points, read block by block: centred, which keeps float32 sums small, with their squared lengths as an extra
+    column."""
 
     def __init__(self, points_PD: np.ndarray, k: int) -> None:
         self._points_PD, self._k = points_PD, k
         self._candidates = min(k + _EXTRA_CANDIDATES, len(points_PD))
-        self._centre_D = points_PD.mean(axis=0, dtype=np.float64)
-        self._augmented_PE = np.empty((len(points_PD), points_PD.shape[1] + 1), dtype=np.float32)
-        for begin in range(0, len(points_PD), _QUERY_BLOCK):
-            rows = slice(begin, begin + _QUERY_BLOCK)
-            centred_BD = points_PD[rows] - self._centre_D
-            self._augmented_PE[rows, :-1] = centred_BD
-            self._augmented_PE[rows, -1] = np.einsum("bd,bd->b", centred_BD, centred_BD)
+        self._step = max(1, min(_POINT_BLOCK, _POINT_BYTES // (4 * (points_PD.shape[1] + 1))))
+        self._centre_D = np.zeros(points_PD.shape[1])
+        for begin in range(0, len(points_PD), self._step):
+            self._centre_D += points_PD[begin : begin + self._step].sum(axis=0, dtype=np.float64)
+        self._centre_D /= len(points_PD)
 
-    def search(self, queries_QD: np.ndarray, exclude_Q: np.ndarray | None) -> Neighbours:
-        query_QE = np.ones((len(queries_QD), queries_QD.shape[1] + 1), dtype=np.float32)
-        query_QE[:, :-1] = -2.0 * (queries_QD - self._centre_D)
-        candidates = _Candidates(len(queries_QD), self._candidates)
-        begin, size = 0, _FIRST_BLOCK
-        while begin < len(self._augmented_PE):
-            score_QB = query_QE @ self._augmented_PE[begin : begin + size].T
-            if exclude_Q is not None:
-                inside = np.flatnonzero((exclude_Q >= begin) & (exclude_Q < begin + score_QB.shape[1]))
-                score_QB[inside, exclude_Q[inside] - begin] = np.inf
-            candidates.add(score_QB, begin)
-            begin, size = begin + score_QB.shape[1], _POINT_BLOCK
-        return self._rerank(queries_QD, candidates, exclude_Q)
+    def search(self, queries_QD: np.ndarray, exclude_Q: np.ndarray | None, pool: ThreadPoolExecutor) -> Neighbours:
+        """The nearest points of some queries, whose blocks are searched by the threads of ``pool``."""
+        blocks = [
+            _QueryBlock(
+                queries_QD[begin : begin + _QUERY_BLOCK],
+                None if exclude_Q is None else exclude_Q[begin : begin + _QUERY_BLOCK],
+                self._centre_D,
+                self._candidates,
+            )
+            for begin in range(0, len(queries_QD), _QUERY_BLOCK)
+        ]
+        begin, size = 0, min(_FIRST_BLOCK, self._step)
+        while begin < len(self._points_PD):
+            augmented_BE = self._augment(self._points_PD[begin : begin + size])
+            list(pool.map(lambda block: block.compare(augmented_BE, begin), blocks))  # noqa: B023 - consumed here
+            begin, size = begin + len(augmented_BE), self._step
+        found = list(pool.map(lambda block: self._rerank(block.queries_QD, block.candidates, block.exclude_Q), blocks))
+        return Neighbours(
+            np.concatenate([each.rows_QK for each in found]), np.concatenate([each.distances_QK for each in found])
+        )
+
+    def _augment(self, points_BD: np.ndarray) -> np.ndarray:
+        augmented_BE = np.empty((len(points_BD), points_BD.shape[1] + 1), dtype=np.float32)
+        for begin in range(0, len(points_BD), _CENTRED_ROWS):
+            rows = slice(begin, begin + _CENTRED_ROWS)
+            centred_RD = points_BD[rows] - self._centre_D
+            augmented_BE[rows, :-1] = centred_RD
+            augmented_BE[rows, -1] = np.einsum("rd,rd->r", centred_RD, centred_RD)
+        return augmented_BE
 
     def _rerank(self, queries_QD: np.ndarray, candidates: _Candidates, exclude_Q: np.ndarray | None) -> Neighbours:
         squared_QM = np.empty(candidates.rows_QM.shape)
@@ -110,6 +125,27 @@ class _Index:
         order_QK = np.lexsort((candidates.rows_QM, squared_QM), axis=1)[:, : self._k]  # ties: the lower row first
         rows_QK = np.take_along_axis(candidates.rows_QM, order_QK, axis=1)
         return Neighbours(rows_QK, np.sqrt(np.take_along_axis(squared_QM, order_QK, axis=1)))
+
+
+@final
+class _QueryBlock:
+    """Some queries, and the best candidates that were found for them so far."""
+
+    def __init__(
+        self, queries_QD: np.ndarray, exclude_Q: np.ndarray | None, centre_D: np.ndarray, candidates: int
+    ) -> None:
+        self.queries_QD, self.exclude_Q = queries_QD, exclude_Q
+        self.candidates = _Candidates(len(queries_QD), candidates)
+        self._query_QE = np.ones((len(queries_QD), queries_QD.shape[1] + 1), dtype=np.float32)
+        self._query_QE[:, :-1] = -2.0 * (queries_QD - centre_D)
+
+    def compare(self, augmented_BE: np.ndarray, first: int) -> None:
+        """Compare with the points ``first ..``."""
+        score_QB = self._query_QE @ augmented_BE.T
+        if self.exclude_Q is not None:
+            inside = np.flatnonzero((self.exclude_Q >= first) & (self.exclude_Q < first + score_QB.shape[1]))
+            score_QB[inside, self.exclude_Q[inside] - first] = np.inf
+        self.candidates.add(score_QB, first)
 
 
 @final

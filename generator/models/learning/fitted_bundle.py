@@ -33,6 +33,7 @@ from generator.spec.seeding import permutation
 MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's stored codes
 _RECONSTRUCTED = 500  # held-out images whose error is measured
 _ENCODED_AT_ONCE = 512  # images, at most
+_FITTED_BYTES = 2**28  # of the codes to which a latent distribution is fitted: a random part of very large sources
 _ENCODED_FEATURES = 2**28  # numbers of all images in the memory of an imported encoder
 
 
@@ -74,7 +75,8 @@ def fit_and_save(
     """
     encoder = load_encoder(trained.config, trained.encoder_state)
     device = str(resolve_device(settings.device))
-    codes = _encode_source(trained.config, encoder.to(device), source, parts, on_encode)
+    fitted_parts = _limit_parts(parts, trained.config.latent_dim, settings.seed)
+    codes = _encode_source(trained.config, encoder.to(device), source, fitted_parts, on_encode)
     on_fit(0, 1)
     fitted = fit(codes, sampler, seed=settings.seed, device=device, on_epoch=on_fit)
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
@@ -100,7 +102,7 @@ def fit_and_save(
         screening=screening,
         code_map=fit_code_map(kept_codes),
     )
-    error = _reconstruction_error(trained, source, parts, codes)
+    error = _reconstruction_error(trained, source, fitted_parts, codes)
     counts = len(parts.train_N), len(parts.holdout_N)
     return TrainResult(save_bundle(out, contents), *counts, trained.history, fitted, error)
 
@@ -154,19 +156,32 @@ def _encode_source(
     on_encode: Callable[[int, int], None],
 ) -> Codes:
     shape, done, batch = code_shape(config), 0, limit_batch(config, _ENCODED_AT_ONCE, _ENCODED_FEATURES)
-    encoded: list[np.ndarray] = []
+    encoded, total = list[np.ndarray](), len(parts.train_N) + len(parts.holdout_N)
     for rows in (parts.train_N, parts.holdout_N):
         encoded.append(np.empty((len(rows), config.latent_dim)))
         for begin in range(0, len(rows), batch):
             some = rows[begin : begin + batch]
             encoded[-1][begin : begin + len(some)] = encode(encoder, source.images_NHWC[some], batch)
             done += len(some)
-            on_encode(done, len(source))
+            on_encode(done, total)
     codes_ND, holdout_HD = encoded
     if source.labels_N is None:
         return Codes(codes_ND, None, holdout_HD, None, (), shape)
     labels_N, holdout_labels_H = source.labels_N[parts.train_N], source.labels_N[parts.holdout_N]
     return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, source.class_names, shape)
+
+
+def _limit_parts(parts: Split, dims: int, seed: int) -> Split:
+    """``parts``, or a random subset of them (in order) if all codes would take more than ``_FITTED_BYTES``."""
+    count = len(parts.train_N) + len(parts.holdout_N)
+    limit = _FITTED_BYTES // (8 * dims)
+    if count <= limit:
+        return parts
+    train_N, holdout_N = (
+        rows_N[np.sort(permutation(seed, stream=stream, size=len(rows_N))[: max(1, limit * len(rows_N) // count)])]
+        for stream, rows_N in enumerate((parts.train_N, parts.holdout_N))
+    )
+    return Split(train_N, holdout_N)
 
 
 def _limit_codes(codes: Codes, seed: int) -> Codes:

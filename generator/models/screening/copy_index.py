@@ -24,6 +24,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from generator.errors import BundleError
 from generator.models.features.neighbours import nearest_neighbours
+from generator.sources.pixels.storage import ImageRows, is_on_disk, map_rows
 from generator.spec.image_size import AnySize, ImageSize, as_size, size_of
 from generator.spec.seeding import permutation
 
@@ -132,7 +133,7 @@ def fit_copy_index(images_NHWC: np.ndarray, holdout_HHWC: np.ndarray, *, seed: i
     if len(holdout_HHWC) < MIN_HOLDOUT or components < MIN_COMPONENTS:
         return None
     block = _block_side(size_of(images_NHWC.shape))
-    summed_NP = block_sums(images_NHWC, block)
+    summed_NP = _reduce(images_NHWC, block)
     holdout_HP = block_sums(holdout_HHWC[permutation(seed, stream=0, size=len(holdout_HHWC))[:_HOLDOUT_IMAGES]], block)
     distances_H = nearest_neighbours(holdout_HP, summed_NP).distances_QK[:, 0] / block
     sample_FP = summed_NP[permutation(seed, stream=1, size=len(summed_NP))[:_FIT_IMAGES]]
@@ -182,14 +183,25 @@ def block_sums(images_NHWC: np.ndarray, block: int) -> np.ndarray:
     """
     count, height, width, channels = images_NHWC.shape
     if block == 1:
-        return images_NHWC[:].reshape(count, height * width * channels)
-    rows, columns = -(-height // block), -(-width // block)
-    summed_NP = np.empty((count, rows * columns * channels), dtype=np.int32)
-    padding = ((0, 0), (0, -height % block), (0, -width % block), (0, 0))
-    for begin in range(0, count, _QUERY_BLOCK):  # in parts: images may lie on disk
-        padded = np.pad(images_NHWC[begin : begin + _QUERY_BLOCK], padding)
-        blocks = padded.reshape(len(padded), rows, block, columns, block, channels)
-        summed_NP[begin : begin + len(padded)] = blocks.sum(axis=(2, 4), dtype=np.int32).reshape(len(padded), -1)
+        return images_NHWC.reshape(count, height * width * channels)
+    padded = np.pad(images_NHWC, ((0, 0), (0, -height % block), (0, -width % block), (0, 0)))
+    blocks = padded.reshape(count, -(-height // block), block, -(-width // block), block, channels)
+    summed_NP: np.ndarray = blocks.sum(axis=(2, 4), dtype=np.int32).reshape(count, -1)
+    return summed_NP
+
+
+def _reduce(images_NHWC: np.ndarray, block: int) -> np.ndarray:
+    """``block_sums``, in parts; of images on disk as an ``ImageRows`` that sums when asked."""
+    count, height, width, channels = images_NHWC.shape
+    numbers = -(-height // block) * -(-width // block) * channels
+    dtype = np.uint8 if block == 1 else np.int32
+    if isinstance(images_NHWC, ImageRows) or is_on_disk(images_NHWC):
+        return map_rows(images_NHWC, lambda some: block_sums(some, block), (numbers,), dtype)
+    if block == 1:
+        return block_sums(images_NHWC, block)
+    summed_NP = np.empty((count, numbers), dtype=dtype)
+    for begin in range(0, count, _QUERY_BLOCK):
+        summed_NP[begin : begin + _QUERY_BLOCK] = block_sums(images_NHWC[begin : begin + _QUERY_BLOCK], block)
     return summed_NP
 
 

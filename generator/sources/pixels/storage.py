@@ -1,4 +1,4 @@
-"""Where the pixels of a source lie: in memory, or in a temporary file if they would take most of the free memory."""
+"""Where the pixels of a source lie: in memory, or in a file, of which parts are read when they are asked for."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any, cast, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+_READ_AT_ONCE = 512  # images
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
-_SHARE = 0.5  # of the available memory that pixels may take
+_SHARE, _MOST = 0.5, 2**28  # pixels in memory: at most half of what is available, and a quarter of a gibibyte
 _MEMORY = Path("/proc/meminfo")
 
 
 def allocate_images(shape: tuple[int, ...]) -> np.ndarray:
     """An uninitialised uint8 array. A large one is a file in the directory for temporary files (``TMPDIR``), which has
     no name any more and ends with the process. Raises ``OSError`` or ``MemoryError`` if there is no room."""
-    if prod(shape) <= _SHARE * available_memory():
+    if prod(shape) <= min(_MOST, _SHARE * available_memory()):
         return np.empty(shape, dtype=np.uint8)
     with tempfile.TemporaryFile(prefix="latentmill-images-") as file:
         reserve(file.fileno(), prod(shape))
@@ -68,25 +70,74 @@ def keep_images(images_NHWC: np.ndarray, kept_N: np.ndarray) -> np.ndarray:
 
 def image_rows(images_NHWC: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
     """Rows of an array of images: a copy or, for images on disk, an ``ImageRows`` that reads them when asked."""
-    if not is_on_disk(images_NHWC):
-        rows: np.ndarray = images_NHWC[rows_N]
-        return rows
-    return cast(np.ndarray, ImageRows(images_NHWC, rows_N))
+    return take_rows(images_NHWC if not is_on_disk(images_NHWC) else cast(np.ndarray, ImageRows(images_NHWC)), rows_N)
+
+
+def take_rows(points: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
+    """``points[rows_N]``; of an ``ImageRows`` without reading them."""
+    if isinstance(points, ImageRows):
+        return cast(np.ndarray, points.take(rows_N))
+    rows: np.ndarray = points[rows_N]
+    return rows
+
+
+def flat_pixels(images_NHWC: np.ndarray) -> np.ndarray:
+    """Images as points: ``(N, H * W * C)``; of images on disk as an ``ImageRows``."""
+    count, height, width, channels = images_NHWC.shape
+    numbers = height * width * channels
+    if not isinstance(images_NHWC, ImageRows) and not is_on_disk(images_NHWC):
+        return images_NHWC.reshape(count, numbers)
+    return map_rows(images_NHWC, lambda some: some.reshape(len(some), numbers), (numbers,), images_NHWC.dtype)
+
+
+def map_rows(
+    images_NHWC: np.ndarray, compute: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...], dtype: DTypeLike
+) -> np.ndarray:
+    """What ``compute`` makes of some images, for each of them an array of ``shape``, computed when asked."""
+    images = images_NHWC if isinstance(images_NHWC, ImageRows) else ImageRows(images_NHWC)
+    return cast(np.ndarray, images.map(compute, shape, dtype))
 
 
 @final
 class ImageRows:
-    """Some rows of an array of images on disk. It knows its shape and can be indexed, like an array."""
+    """Some rows of an array of images on disk, or what is computed of them. It knows its shape and can be indexed along
+    its first axis, like an array; nothing is read before."""
 
-    dtype, ndim = np.dtype(np.uint8), 4
-
-    def __init__(self, images_NHWC: np.ndarray, rows_N: np.ndarray) -> None:
+    def __init__(self, images_NHWC: np.ndarray, rows_N: np.ndarray | None = None) -> None:
         self._images_NHWC, self._rows_N = images_NHWC, rows_N
-        self.shape = (len(rows_N), *images_NHWC.shape[1:])
+        self._computes: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
+        self.shape = (len(images_NHWC) if rows_N is None else len(rows_N), *images_NHWC.shape[1:])
+        self.dtype: np.dtype = images_NHWC.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
     def __len__(self) -> int:
-        return len(self._rows_N)
+        return len(self._images_NHWC) if self._rows_N is None else len(self._rows_N)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        selected: np.ndarray = self._images_NHWC[self._rows_N[key]]
-        return selected
+        at = np.arange(*key.indices(len(self))) if isinstance(key, slice) else np.asarray(key)
+        if at.dtype == bool:
+            at = np.flatnonzero(at)
+        rows_N = np.ravel(at if self._rows_N is None else self._rows_N[at])
+        found = np.empty((len(rows_N), *self.shape[1:]), dtype=self.dtype)
+        for begin in range(0, len(rows_N), _READ_AT_ONCE):
+            part: np.ndarray = self._images_NHWC[rows_N[begin : begin + _READ_AT_ONCE]]
+            for compute in self._computes:
+                part = compute(part)
+            found[begin : begin + _READ_AT_ONCE] = part
+        return found.reshape(*at.shape, *self.shape[1:])
+
+    def take(self, rows_N: np.ndarray) -> ImageRows:
+        """Only some of the rows, in a new order."""
+        taken = ImageRows(self._images_NHWC, rows_N if self._rows_N is None else self._rows_N[rows_N])
+        taken._computes, taken.shape, taken.dtype = self._computes, (len(rows_N), *self.shape[1:]), self.dtype
+        return taken
+
+    def map(self, compute: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...], dtype: DTypeLike) -> ImageRows:
+        """What ``compute`` makes of rows: for each an array of ``shape`` and ``dtype``."""
+        mapped = ImageRows(self._images_NHWC, self._rows_N)
+        mapped._computes = (*self._computes, compute)
+        mapped.shape, mapped.dtype = (self.shape[0], *shape), np.dtype(dtype)
+        return mapped

@@ -10,12 +10,22 @@ from PIL import Image
 
 from generator.errors import SourceError
 from generator.models.autoencoders.settings import TrainSettings
+from generator.models.features import neighbours
+from generator.models.features.neighbours import nearest_neighbours
 from generator.models.latents.config import TransportSettings
 from generator.models.learning import encode_source, pretrained_network
 from generator.models.screening.config import JudgeSettings
 from generator.sources import Source, load_source
 from generator.sources.pixels import storage
-from generator.sources.pixels.storage import ImageRows, allocate_images, image_rows, is_on_disk
+from generator.sources.pixels.storage import (
+    ImageRows,
+    allocate_images,
+    flat_pixels,
+    image_rows,
+    is_on_disk,
+    map_rows,
+    take_rows,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -93,3 +103,39 @@ def test_no_room_anywhere(photographs: Path, little_memory: None, monkeypatch: p
 
 def test_what_the_system_says() -> None:
     assert storage.available_memory() > 1e6
+
+
+def test_points_are_computed_when_asked(little_memory: None) -> None:
+    images = allocate_images((2000, 8, 8, 3))
+    images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
+    rows_N = np.random.default_rng(1).permutation(2000)[:1500]
+    points = flat_pixels(image_rows(images, rows_N))
+    expected = np.asarray(images)[rows_N].reshape(1500, -1)
+    assert isinstance(points, ImageRows)
+    assert (points.shape, points.ndim, len(points), points.dtype) == ((1500, 192), 2, 1500, np.uint8)
+    taken = take_rows(points, np.array([3, 1400, 7]))
+    np.testing.assert_array_equal(taken[:], expected[[3, 1400, 7]])
+    means = map_rows(points, lambda some: some.mean(axis=1), (), np.float64)
+    for key in (5, slice(10, 1300), np.array([[1, 2], [3, 4]]), expected[:, 0] > 100, np.array([], dtype=np.int64)):
+        np.testing.assert_array_equal(points[key], expected[key])
+        np.testing.assert_array_equal(means[key], expected[key].mean(axis=-1))
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_neighbours_of_points_on_disk(little_memory: None, monkeypatch: pytest.MonkeyPatch, exclude: bool) -> None:
+    monkeypatch.setattr(neighbours, "_POINT_BYTES", 2**18)
+    monkeypatch.setattr(neighbours, "_QUERY_BYTES", 2**20)
+    images = allocate_images((3000, 8, 8, 3))
+    images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
+    points, in_memory = flat_pixels(images), np.array(images).reshape(3000, -1)
+    queries = in_memory if exclude else np.random.default_rng(1).integers(0, 256, (1500, 192)).astype(np.uint8)
+    exclude_Q = np.arange(3000) if exclude else None
+    found = nearest_neighbours(queries, points, 3, exclude_Q=exclude_Q)
+    wanted = nearest_neighbours(queries, in_memory, 3, exclude_Q=exclude_Q)
+    np.testing.assert_array_equal(found.rows_QK, wanted.rows_QK)
+    np.testing.assert_array_equal(found.distances_QK, wanted.distances_QK)
+    some = slice(0, 1500, 150)
+    squared = ((queries[some, None].astype(float) - in_memory[None].astype(float)) ** 2).sum(-1)
+    if exclude:
+        squared[np.arange(10), np.arange(0, 1500, 150)] = np.inf
+    np.testing.assert_allclose(found.distances_QK[some], np.sqrt(np.sort(squared, axis=1)[:, :3]))
