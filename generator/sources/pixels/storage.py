@@ -127,7 +127,7 @@ class ImageRows:
             for compute in self._computes:
                 part = compute(part)
             found[begin : begin + _READ_AT_ONCE] = part
-        return found.reshape(*at.shape, *self.shape[1:])
+        return found.reshape((*at.shape, *self.shape[1:]))
 
     def take(self, rows_N: np.ndarray) -> ImageRows:
         """Only some of the rows, in a new order."""
