@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ settings.register_profile(
     "latentmill", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("latentmill")
+
+# Tests that run commands in this process leave nothing in the user's cache.
+os.environ.setdefault("LATENTMILL_SOURCE_CACHE_BYTES", "0")
 
 # A shell starts what it runs in the background deaf to these, and the processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

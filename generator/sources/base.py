@@ -54,6 +54,7 @@ class SourceFacts(FrozenModel):
     sizes: tuple[tuple[int, int, int], ...] = ()  # width, height, images; the most frequent ones first
     other_sizes: int = 0  # images of sizes that are not listed
     modes: tuple[tuple[str, int], ...] = ()  # Pillow's mode, images
+    duplicates: int = 0  # images whose pixels, as read, are those of an image before them
     passed_over: tuple[tuple[str, int], ...] = ()  # kind of file, files
     notices: tuple[str, ...] = ()
 

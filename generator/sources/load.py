@@ -14,6 +14,7 @@ from generator.sources.base import (
     make_source,
 )
 from generator.sources.cache import PixelCache, cache_key
+from generator.sources.duplicates import count_duplicates
 from generator.sources.files.file_set import FileSet
 from generator.sources.files.object_store import is_object_url
 from generator.sources.kinds.digits import list_digits
@@ -103,13 +104,14 @@ def _read(request: _Request, allocate: Allocate, progress: ProgressCallback | No
     settings = replace(request.settings, default_size=listing.default_size)
     decoded = _decode(listing, settings, allocate, progress)
     labels_N = listing.labels.labels_N
+    images_NHWC = keep_images(decoded.images_NHWC, decoded.kept_N)
     return make_source(
-        keep_images(decoded.images_NHWC, decoded.kept_N),
+        images_NHWC,
         labels_N[decoded.kept_N] if labels_N is not None else None,
         listing.labels.names,
         name=request.name,
         skipped=decoded.skipped,
-        facts=_facts(listing, decoded, request.wanted),
+        facts=_facts(listing, decoded, count_duplicates(images_NHWC), request.wanted),
     )
 
 
@@ -142,7 +144,7 @@ def _decode(
         raise SourceError(f"{listing.images.name}:images", expected, f"{listing.count} images: {got}") from error
 
 
-def _facts(listing: Listing, decoded: DecodedImages, wanted: ListOptions) -> SourceFacts:
+def _facts(listing: Listing, decoded: DecodedImages, duplicates: int, wanted: ListOptions) -> SourceFacts:
     reading, notices = wanted.reading, listing.notices
     if decoded.scale is not None and reading.white is None:
         reading = reading.model_copy(update={"white": decoded.scale.white})
@@ -160,6 +162,7 @@ def _facts(listing: Listing, decoded: DecodedImages, wanted: ListOptions) -> Sou
         sizes=tuple((width, height, count) for (width, height), count in shown),
         other_sizes=sum(count for _, count in sizes[_SHOWN_SIZES:]),
         modes=tuple(decoded.modes.most_common()),
+        duplicates=duplicates,
         passed_over=tuple(listing.passed_over.most_common()),
         notices=notices,
     )

@@ -30,6 +30,7 @@ class Cli:
             "LATENTMILL_ROOT": str(home / "root"),
             "LATENTMILL_STATE_DIR": str(home / "state"),
             "LATENTMILL_CACHE_DIR": str(home / "cache"),
+            "LATENTMILL_SOURCE_CACHE": str(home / "sources"),
         }
 
     def run(self, *words: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -138,6 +139,14 @@ def test_train_makes_a_bundle_that_generates(cli: Cli) -> None:
         (["train", "digits", "--out", "b", "--size", "7"], "size"),
         (["train", "digits", "--out", "b", "--size", "129"], "size"),
         (["train", "digits", "--out", "b", "--size", "31", "--model", "spatial"], "size"),
+        (["train", "digits", "--out", "b", "--size", "0x64"], "size"),
+        (["train", "digits", "--out", "b", "--size", "64x"], "size"),
+        (["train", "digits", "--out", "b", "--split", "test"], "split"),
+        (["train", "digits", "--out", "b", "--classes", "1,7,x"], "classes"),
+        (["train", "digits", "--out", "b", "--white", "-1"], "source"),
+        (["sources", "nowhere"], "nowhere"),
+        (["sources", "digits", "--size", "axb"], "size"),
+        (["sources", "digits", "--label", "x" * 300], "source.label"),
         (["train", "digits", "--out", "b", "--epochs", "0"], "train.epochs"),
         (["train", "digits", "--out", "b", "--device", "cuda:9"], "device"),
         (["train", "digits", "--out", "b", "--augment-shift", "99"], "train.augmentation.shift"),

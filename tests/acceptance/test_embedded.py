@@ -58,6 +58,7 @@ class Running:
         self.environment = (
             {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
             | {"LATENTMILL_STATE_DIR": str(self.state), "LATENTMILL_CACHE_DIR": str(home / "cache")}
+            | {"LATENTMILL_SOURCE_CACHE": str(home / "sources")}
             | environment
         )
         self.log = home / f"{words[0]}.log"

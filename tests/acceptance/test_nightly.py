@@ -88,7 +88,7 @@ class Commands:
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(home)
-        for name in ("ROOT", "STATE_DIR", "CACHE_DIR"):
+        for name in ("ROOT", "STATE_DIR", "CACHE_DIR", "SOURCE_CACHE"):
             monkeypatch.setenv(f"LATENTMILL_{name}", str(home / name.lower()))
 
     def text(self, *words: str, code: int = 0) -> str:

@@ -97,7 +97,9 @@ def build(directory: Path, name: str) -> list[str]:
 def latentmill(directory: Path, *commands: list[str]) -> list[Any]:
     """What each of ``commands``, run in one process, prints with ``--json``; ``CalledProcessError`` if one fails."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
-    state = {f"LATENTMILL_{name}": str(directory / ".state") for name in ("ROOT", "STATE_DIR", "CACHE_DIR")}
+    state = {
+        f"LATENTMILL_{name}": str(directory / ".state") for name in ("ROOT", "STATE_DIR", "CACHE_DIR", "SOURCE_CACHE")
+    }
     done = subprocess.run(
         [sys.executable, "-c", _RUN, json.dumps(commands)],
         cwd=directory,

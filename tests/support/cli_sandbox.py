@@ -38,6 +38,7 @@ class CliSandbox:
             "LATENTMILL_ROOT": str(home / "root"),
             "LATENTMILL_STATE_DIR": str(home / "state"),
             "LATENTMILL_CACHE_DIR": str(home / "cache"),
+            "LATENTMILL_SOURCE_CACHE": str(home / "sources"),
             "LATENTMILL_DEVICE": "cpu",
             "LATENTMILL_TICK_SECONDS": "0.5",
             "LATENTMILL_RECONCILE_SECONDS": "0.5",

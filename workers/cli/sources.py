@@ -75,8 +75,6 @@ def _read(
 
 
 def _facts(images: Source, *, as_json: bool) -> dict[str, Any]:
-    from generator.sources.duplicates import count_duplicates
-
     facts, counts = images.facts, images.class_counts()
     found: dict[str, Any] = {
         "kind": facts.kind,
@@ -94,7 +92,7 @@ def _facts(images: Source, *, as_json: bool) -> dict[str, Any]:
         "white": facts.reading.white,
         "read_as": f"{images.size}, {'colour' if images.channels == 3 else 'grey'}",
         "fingerprint": images.fingerprint,
-        "duplicates": count_duplicates(images.images_NHWC),
+        "duplicates": facts.duplicates,
         "skipped": [{"file": each.file, "reason": each.reason} for each in images.skipped],
         "passed_over": dict(facts.passed_over),
         "notices": list(facts.notices),
