@@ -30,6 +30,7 @@ from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.features.classifier import LabelledImages
 from generator.models.features.config import Budget
 from generator.sources import load_source
+from generator.spec.image_size import size_of
 
 
 def main() -> int:
@@ -76,9 +77,9 @@ def _load(args: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, Lab
         )
     else:
         synthetic, names = _read_dataset(args.dataset or _build_dataset(args))
-    size, channels = synthetic.images_NHWC.shape[1], synthetic.images_NHWC.shape[3]
+    size, channels = size_of(synthetic.images_NHWC.shape), synthetic.images_NHWC.shape[3]
     real = load_source(args.real, size=size, channels=channels)
-    test = load_source(args.test or args.real, size=size, channels=channels, split="train" if args.test else "test")
+    test = load_source(args.test or args.real, size=size, channels=channels, split=None if args.test else "test")
     if not set(names) == set(real.class_names) == set(test.class_names):
         raise SystemExit(f"classes differ: {names} (synthetic), {real.class_names} (real), {test.class_names} (test)")
     return (

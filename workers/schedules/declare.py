@@ -70,6 +70,8 @@ def missing_references(schedule: Schedule) -> list[str]:
 def _is_source(location: str) -> bool:
     from generator.sources import source_kind
 
+    if location.startswith("s3://"):
+        return True  # the scheduler looks there, with its own permissions
     try:
         source_kind(location)
     except SourceError:

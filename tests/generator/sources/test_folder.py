@@ -224,3 +224,33 @@ def test_a_pipe_is_not_waited_for(tree: Path) -> None:
     os.mkfifo(tree / "cat" / "pipe.png")
     assert refusal(tree).got == "no regular file"
     assert len(load_source(str(tree), skip_bad=True)) == 5
+
+
+@pytest.mark.parametrize("change", ["gone", "cut", "replaced by a folder", "replaced by a pipe"])
+def test_a_source_that_changes_while_it_is_read(tmp_path: Path, change: str) -> None:
+    for number in range(600):
+        picture(tmp_path / "a" / f"{number:03d}.png", number, size=(8, 8))
+    last = tmp_path / "a" / "599.png"
+
+    def change_last(done: int, _: int) -> None:
+        if done != 256:
+            return
+        if change == "cut":
+            last.write_bytes(last.read_bytes()[:40])
+            return
+        last.unlink()
+        if change == "replaced by a folder":
+            last.mkdir()
+        elif change == "replaced by a pipe":
+            os.mkfifo(last)
+
+    with pytest.raises(SourceError) as refused:
+        load_source(str(tmp_path), size=8, progress=change_last)
+    assert refused.value.field.endswith("a/599.png")
+
+
+def test_a_class_with_one_image(tmp_path: Path) -> None:
+    for label, count in (("many", 5), ("one", 1)):
+        for number in range(count):
+            picture(tmp_path / label / f"{number}.png", number)
+    assert load_source(str(tmp_path), size=8).class_counts() == {"many": 5, "one": 1}
