@@ -158,9 +158,7 @@ def _real(name: str, protocol: Protocol) -> RealData:
         else:
             parts = {"mnist": ("mnist.npz",) * 2, "cifar10": ("cifar10-train.parquet", "cifar10-test.parquet")}[name]
             train = load_source(str(data / parts[0]), size=protocol.size)
-            test_source = load_source(
-                str(data / parts[1]), size=protocol.size, split="test" if parts[0] == parts[1] else "train"
-            )
+            test_source = load_source(str(data / parts[1]), size=protocol.size, split="test")
             test, test_labels = test_source.images_NHWC, test_source.labels_N
         images = train.images_NHWC[: protocol.train_images]
         source = make_source(images, train.labels_N[: len(images)], train.class_names, name=name)
