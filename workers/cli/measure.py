@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seeds", type=int, help="Repetitions, each with its own choice of images and classifier.  [default: 3]")
 @click.option("--seed", type=int, help="Seed of the choice of images.  [default: 0]")
-@click.option("--limit", type=int, help="Maximum images of each set for fidelity and coverage.  [default: 10000]")
+@click.option("--limit", type=int, help="Maximum images of each set.  [default: 10000; for novelty all]")
 @click.option("--steps", type=int, help="Training steps of each classifier.  [default: 1400]")
 @click.option("--bundle", help="Bundle directory or URL.  [default: the dataset's bundle, from the store root]")
 @later_source_options
@@ -102,6 +102,8 @@ def _measure_settings(measures: str | None, *, labelled: bool, given: dict[str, 
     from generator.spec.canonical import validate
 
     fields = {name: value for name, value in given.items() if value is not None}
+    if "limit" in fields:
+        fields["novelty_limit"] = max(fields["limit"], 100)
     if (steps := fields.pop("steps", None)) is not None:
         fields["budget"] = {"steps": steps}
     names = [name.strip() for name in measures.split(",")] if measures else MEASURES

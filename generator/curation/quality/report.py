@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Literal, get_args
 
@@ -20,6 +21,7 @@ from generator.errors import MeasureError
 from generator.models.features.classifier import Classifier
 from generator.models.features.config import Budget
 from generator.models.features.extractors import FeatureExtractor, classifier_features, encoder_features
+from generator.sources.pixels.storage import image_rows
 from generator.spec.canonical import FrozenModel
 from generator.spec.seeding import permutation
 
@@ -41,6 +43,7 @@ class MeasureSettings(FrozenModel):
     seeds: int = Field(default=3, ge=1, le=100, strict=True)
     seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
     limit: int = Field(default=10_000, ge=10, le=100_000, strict=True)
+    novelty_limit: int | None = Field(default=None, ge=100, le=10_000_000, strict=True)
     budget: Budget = Budget()
 
 
@@ -213,7 +216,9 @@ def _distribution_values(
 def _novelty(
     subject: Subject, settings: MeasureSettings, features: FeatureExtractor, on_stage: OnStage
 ) -> Mapping[str, Novelty]:
-    sets = (subject.synthetic, subject.train, subject.holdout)
+    synthetic_rows_N, synthetic = _limit(subject.synthetic, settings.novelty_limit, settings.seed, stream=2)
+    _, holdout = _limit(subject.holdout, settings.novelty_limit, settings.seed, stream=3)
+    sets = (synthetic, subject.train, holdout)
     spaces: dict[str, Callable[[Images], np.ndarray]] = {
         "pixels": lambda images: images.pixels(),
         "features": lambda images: features(images.images_NHWC),
@@ -224,8 +229,29 @@ def _novelty(
         synthetic_ND, train_TD, holdout_HD = (get_points(images) for images in sets)
         height, width, channels = subject.synthetic.images_NHWC.shape[1:]
         shape = (height, width, channels) if name == "pixels" else None
-        found[name] = novelty(synthetic_ND, train_TD, holdout_HD, seed=settings.seed, shape=shape, on_stage=on_stage)
+        part = novelty(synthetic_ND, train_TD, holdout_HD, seed=settings.seed, shape=shape, on_stage=on_stage)
+        found[name] = _with_rows(part, synthetic_rows_N)
     return found
+
+
+def _limit(images: Images, limit: int | None, seed: int, *, stream: int) -> tuple[np.ndarray, Images]:
+    """A random subset of at most ``limit`` images (in order), and its rows."""
+    rows_N = np.sort(permutation(seed, stream=stream, size=len(images))[:limit])
+    if len(rows_N) == len(images):
+        return rows_N, images
+    return rows_N, Images(image_rows(images.images_NHWC, rows_N))
+
+
+def _with_rows(found: Novelty, rows_N: np.ndarray) -> Novelty:
+    """Rows of copies as rows of all synthetic images."""
+
+    def of_all(rows: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(rows_N[list(rows)].tolist())
+
+    shifted = found.shifted
+    if shifted is not None:
+        shifted = replace(shifted, nearest_copies=of_all(shifted.nearest_copies))
+    return replace(found, nearest_copies=of_all(found.nearest_copies), shifted=shifted)
 
 
 def _random_subset(images: Images, count: int, seed: int, stream: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +133,19 @@ def test_training_images_sold_as_synthetic_ones_are_found_out(subject: Subject) 
         assert found.novelty[space].share == 1.0  # type: ignore[index]
         assert found.novelty[space].authenticity == 0.0  # type: ignore[index]
         assert found.novelty[space].protection.high < 1.0  # type: ignore[index,operator]
+
+
+def test_novelty_of_a_part_names_the_samples_of_the_whole(subject: Subject) -> None:
+    """Training images among the samples are found, at their places among all samples."""
+    images_NHWC = subject.synthetic.images_NHWC.copy()
+    sold = np.arange(0, len(images_NHWC), 2)
+    images_NHWC[sold] = subject.train.images_NHWC[: len(sold)]
+    part = replace(subject, synthetic=Images(images_NHWC, subject.synthetic.labels_N))
+    report = measure(part, SHORT.model_copy(update={"measures": ("novelty",), "seeds": 1, "novelty_limit": 100}))
+    assert report.novelty is not None
+    found = report.novelty["pixels"]
+    assert 30 <= found.identical <= 70
+    assert set(found.nearest_copies[: found.identical]) <= set(sold.tolist())
 
 
 def test_without_labels_an_encoder_looks(subject: Subject) -> None:
