@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,18 @@ def test_generate_verify_replay_inspect(cli: Cli) -> None:
     damaged = cli.facts("verify", "out/tiny", code=1)
     assert damaged["intact"] is False
     assert shard.name in json.dumps(damaged["problems"])
+
+
+def test_a_build_knows_where_its_bundle_is(cli: Cli) -> None:
+    """``generate`` keeps the bundle in the store root, so that replay and measure find it; else the error says how."""
+    cli.facts("generate", cli.spec())
+    assert cli.facts("replay", "out/tiny", "7")["identical"]
+    shutil.rmtree(cli.home / "root")
+    for words in (("replay", "out/tiny", "7"), ("measure", "out/tiny", "digits")):
+        missing = cli.refusal(*words)
+        assert missing["error"] == "BundleMissing"
+        assert "--bundle" in missing["hint"]
+    assert cli.facts("replay", "out/tiny", "7", "--bundle", "tiny.bundle")["identical"]
 
 
 def test_push_and_pull(cli: Cli) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from workers.cli.dataset_bundle import dataset_bundle, keep_bundle
 from workers.cli.output import json_option, progress_bar, show
 
 
@@ -47,6 +48,7 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
         compiling = CompileOptions(compiled or settings.compile, settings.compile_cache)  # type: ignore[arg-type]
         manifest = build(location, loaded, device=device, compiling=compiling, on_progress=lambda at: bar(at.samples))
     seconds = time.perf_counter() - start
+    keep_bundle(bundle, job.recipe.bundle, settings, quiet=as_json)
     pace = {"seconds": round(seconds, 2), "images_per_second": round(manifest.samples / seconds, 1)}
     show(_facts(location.url, manifest) | pace, as_json=as_json, title="committed")
 
@@ -88,14 +90,12 @@ def verify_command(dataset: str, as_json: bool) -> None:
 def replay_command(dataset: str, index: int, bundle: str | None, out: Path | None, device: str, as_json: bool) -> None:
     """Make sample INDEX of DATASET again and compare it with the stored one. Exit code 1 if any byte differs."""
     from generator.datasets.replay import recipe_at, replay
-    from generator.drafts import find_bundle
     from generator.models.bundle import load_bundle
-    from generator.store import open_store
     from workers.settings import load_settings
 
     settings = load_settings()
     recipe = recipe_at(dataset, settings.s3)
-    bundle_location = find_bundle(bundle or recipe.bundle, open_store(settings.root, settings.s3), settings.s3)
+    bundle_location = dataset_bundle(bundle, recipe.bundle, settings)
     again = replay(dataset, index, load_bundle(bundle_location, recipe.bundle), device=device, s3=settings.s3)
     if out is not None:
         out.write_bytes(again.data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workers.cli.dataset_bundle import dataset_bundle
 from workers.cli.output import json_option
 from workers.cli.source_options import (
     SourceArguments,
@@ -57,10 +58,8 @@ def measure_command(
     from generator.curation.quality.report import QUALITY_REPORT_KEY, measure
     from generator.curation.quality.subject import load_subject
     from generator.datasets.builds import resolve_build
-    from generator.drafts import find_bundle
     from generator.models.autoencoders.devices import resolve_device
     from generator.models.bundle import read_info
-    from generator.store import open_store
     from workers.settings import load_settings
 
     def say(stage: str) -> None:
@@ -73,7 +72,7 @@ def measure_command(
     store, manifest = resolve_build(dataset, settings.s3)
     measure_settings = _measure_settings(measures, labelled=bool(manifest.classes), given=given)
     digest = manifest.provenance.bundle
-    bundle_location = find_bundle(bundle or digest, open_store(settings.root, settings.s3), settings.s3)
+    bundle_location = dataset_bundle(bundle, digest, settings)
     _, info = read_info(bundle_location, digest)
     store.check_writable()
     say(f"reading {source}")

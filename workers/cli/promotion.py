@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workers.cli.dataset_bundle import dataset_bundle
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
@@ -96,9 +97,7 @@ def gate_command(
     from generator.curation.gates import evaluate_gates
     from generator.datasets.promotion import promote
     from generator.datasets.replay import recipe_at
-    from generator.drafts import find_bundle
     from generator.errors import BundleError
-    from generator.store import open_store
     from workers.broker.connection import embedded_root
     from workers.cli.arguments import current_user, dataset_at, match_build, newest_build, parse_moment
     from workers.settings import load_settings
@@ -108,8 +107,7 @@ def gate_command(
     chosen = match_build(store, build or named or "") if build or named else newest_build(store)
     digest = recipe_at(f"{store.url}/builds/{chosen}", settings.s3).bundle
     try:
-        root = open_store(embedded_root(settings) or settings.root, settings.s3)
-        bundle_location = find_bundle(bundle or digest, root, settings.s3)
+        bundle_location = dataset_bundle(bundle, digest, settings, embedded_root(settings))
     except BundleError:
         bundle_location = None
     say = (lambda _: None) if as_json else (lambda stage: click.echo(stage, err=True))
