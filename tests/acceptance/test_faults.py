@@ -176,7 +176,7 @@ def test_redis_is_away_for_longer_than_a_lease(service: FaultyService, submit) -
     job = submit()
     assert job.until_done(1) < SHARDS
     service.redis.kill()
-    time.sleep(service.settings.lease_seconds + 1.0)
+    time.sleep(service.settings.lease_seconds + 0.5)
     service.restart_redis()
     job.until_committed()
     assert all(worker.is_alive() for worker in service.workers[-2:])
@@ -188,7 +188,7 @@ def test_a_redis_that_is_full_stops_nothing_for_good(service: FaultyService, sub
     job.until_done(1)
     with redis_py.Redis.from_url(service.redis.url) as direct:
         direct.config_set("maxmemory", "1mb")
-        time.sleep(3.0)
+        time.sleep(2.0)
         direct.config_set("maxmemory", "0")
     job.until_committed()
     assert all(worker.is_alive() for worker in service.workers[-2:])

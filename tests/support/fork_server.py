@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from tests.faults.process_reaper import MARK, bear_mark
 from tests.support import forked_pool
 
 ROOT = Path(__file__).parents[2]
@@ -98,10 +99,12 @@ class ForkServer:
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="latentmill-forks-")
         self._address = f"{self._directory.name}/socket"
+        # Without the mark of a process reaper: the server outlives the test that happens to start it.
+        inherited = {name: value for name, value in os.environ.items() if name != MARK}
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, self._address],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=inherited | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -193,6 +196,7 @@ def _become(request: dict[str, Any], files: list[int], lives: int) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    bear_mark()
     tempfile.tempdir = None  # it may have been found in the environment of the server
     forked_pool.run_to_exit(lambda: _run(request["kind"], request["words"], lives))
 
