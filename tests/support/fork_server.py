@@ -28,6 +28,7 @@ from tests.support import forked_pool
 ROOT = Path(__file__).parents[2]
 _PRELOADED = (
     "torch",
+    "torch._dynamo",  # the first optimizer of a process imports it
     "scipy.stats",
     "sklearn.mixture",
     "pyarrow.parquet",
@@ -38,6 +39,8 @@ _PRELOADED = (
     "celery.concurrency.prefork",
     "kombu.transport.redis",
     "workers.cli.main",
+    "generator.models.learning",
+    "workers.schedules.ticker",
     "workers.worker.reconciler",
     "workers.worker.ticket_handler",
 )

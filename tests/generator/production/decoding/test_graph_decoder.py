@@ -60,9 +60,9 @@ def test_a_row_is_the_same_in_every_place(bundle: Bundle, batch: int) -> None:
 
 
 @pytest.mark.skipif(bool(missing_compiler("cpu")), reason="no C++ compiler here")
-def test_compiled_rows_are_the_same_in_every_place(bundle: Bundle, tmp_path: Path) -> None:
+def test_compiled_rows_are_the_same_in_every_place(bundle: Bundle, compile_cache: Path) -> None:
     torch.set_num_threads(2)
-    decoder, z_BD = decoder_of(bundle, 50, execution="compiled", cache=tmp_path / "cache"), points(bundle, 50)
+    decoder, z_BD = decoder_of(bundle, 50, execution="compiled", cache=compile_cache), points(bundle, 50)
     whole = decoder.decode(z_BD)
     eager = decoder_of(bundle, 50).decode(z_BD)
     assert np.abs(whole.astype(int) - eager).max() <= 1

@@ -75,9 +75,9 @@ def test_the_decoder_shows_the_codes_that_the_map_gives(bundle: Bundle) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(missing_compiler("cpu")), reason="no C++ compiler here")
-def test_compiled_rows_are_the_same_in_every_place(bundle: Bundle, tmp_path: Path) -> None:
+def test_compiled_rows_are_the_same_in_every_place(bundle: Bundle, compile_cache: Path) -> None:
     torch.set_num_threads(2)
-    decoder = decoder_of(bundle, 250, execution="compiled", cache=tmp_path / "cache")
+    decoder = decoder_of(bundle, 250, execution="compiled", cache=compile_cache)
     z_BD, labels_B = points(bundle, 250)
     eager = decoder_of(bundle, 250).decode(z_BD, labels_B)
     whole = decoder.decode(z_BD, labels_B)
