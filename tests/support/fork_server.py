@@ -97,9 +97,12 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """A server process; ``stop`` ends it, and so does the end of this process. Commands live on."""
+    """A server process; ``stop`` ends it, and so does the end of this process. Commands live on.
 
-    def __init__(self) -> None:
+    ``variables`` are added to its environment, for libraries that read it when they are loaded.
+    """
+
+    def __init__(self, **variables: str) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="latentmill-forks-")
         self._address = f"{self._directory.name}/socket"
         # Without the mark of a process reaper: the server outlives the test that happens to start it.
@@ -107,7 +110,7 @@ class ForkServer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, self._address],
             cwd=ROOT,
-            env=inherited | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=inherited | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -12,4 +12,4 @@ import pytest
 def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of this run, also where several processes share it."""
     own = tmp_path_factory.getbasetemp()
-    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled decoders"
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled-decoders"
