@@ -12,7 +12,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tests.support.fork_server import ForkedCommand, ForkServer
+from tests.support.fork_server import ForkClient, ForkedCommand, ForkServer
+
+SERVER_VARIABLE = "MILL_TEST_FORK_SERVER"  # the address of a server to use instead of an own one
 
 
 def run_command(
@@ -29,15 +31,17 @@ def run_script(script: Path, *words: object, timeout: float = 280.0) -> subproce
 
 
 @cache
-def shared_fork_server(**variables: str) -> ForkServer:
+def shared_fork_server(**variables: str) -> ForkClient:
     """The server of this test process with these variables in its environment, which ends with this process."""
+    if not variables and SERVER_VARIABLE in os.environ:
+        return ForkClient(os.environ[SERVER_VARIABLE])
     server = ForkServer(**variables)
     atexit.register(server.stop)
     return server
 
 
 def run_forked(
-    command: ForkedCommand, timeout: float, server: ForkServer | None = None
+    command: ForkedCommand, timeout: float, server: ForkClient | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run ``command`` to its end, forked by ``server`` or the shared one. Raises ``subprocess.TimeoutExpired``."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

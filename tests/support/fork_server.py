@@ -96,7 +96,25 @@ class ForkedProcess:
         return self.returncode
 
 
-class ForkServer:
+class ForkClient:
+    """Asks the fork server at ``address`` for processes."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def start(self, command: ForkedCommand, out: IO[bytes], err: IO[bytes]) -> ForkedProcess:
+        """Start a command with its output in these files."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self.address)
+        request = json.dumps(
+            {"kind": command.kind, "words": [*command.words], "cwd": str(command.cwd), "env": {**command.env}}
+        ).encode()
+        socket.send_fds(connection, [len(request).to_bytes(4)], [out.fileno(), err.fileno()])
+        connection.sendall(request)
+        return ForkedProcess(command, connection)
+
+
+class ForkServer(ForkClient):
     """A server process; ``stop`` ends it, and so does the end of this process. Commands live on.
 
     ``variables`` are added to its environment, for libraries that read it when they are loaded.
@@ -104,11 +122,11 @@ class ForkServer:
 
     def __init__(self, **variables: str) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="latentmill-forks-")
-        self._address = f"{self._directory.name}/socket"
+        super().__init__(f"{self._directory.name}/socket")
         # Without the mark of a process reaper: the server outlives the test that happens to start it.
         inherited = {name: value for name, value in os.environ.items() if name != MARK}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, self._address],
+            [sys.executable, "-m", __name__, self.address],
             cwd=ROOT,
             env=inherited | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | variables,
             stdin=subprocess.PIPE,
@@ -117,17 +135,6 @@ class ForkServer:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
-
-    def start(self, command: ForkedCommand, out: IO[bytes], err: IO[bytes]) -> ForkedProcess:
-        """Start a command with its output in these files."""
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(self._address)
-        request = json.dumps(
-            {"kind": command.kind, "words": [*command.words], "cwd": str(command.cwd), "env": {**command.env}}
-        ).encode()
-        socket.send_fds(connection, [len(request).to_bytes(4)], [out.fileno(), err.fileno()])
-        connection.sendall(request)
-        return ForkedProcess(command, connection)
 
     def stop(self) -> None:
         """End the server; none of its own processes is left."""
