@@ -25,7 +25,7 @@ from workers.broker.app import TICKET_TASK
 from workers.embedded import WorkerProcess
 
 SHARDS = 4
-SLOW = NetworkFaults(delay=(0.03, 0.08))  # so that a shard takes a second or two, and can be met in its middle
+SLOW = NetworkFaults(delay=(0.02, 0.055))  # so that a shard takes a second or two, and can be met in its middle
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The cache of compiled decoders that the tests share: headers are compiled once, which takes seconds."""
+"""The cache of compiled decoders that the tests share, with what inductor found out about the processor."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from generator.spec.plan import Plan
 from generator.spec.recipe import JobSpec, Order, Recipe
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
+from tests.support.command_server import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -185,14 +184,14 @@ def test_an_eager_build_stays_eager(compile_cache: Path, bundle: Bundle) -> None
 
 
 @needs_compiler
-def test_a_process_finds_what_another_one_compiled(home: Path, bundle: Bundle, compile_cache: Path) -> None:
+def test_a_process_finds_what_another_one_compiled(
+    home: Path, bundle: Bundle, compile_cache: Path, tmp_path: Path
+) -> None:
     """With a batch that no other test has."""
-    command = [sys.executable, "-c", _PROCESS, str(home / "tiny"), str(compile_cache)]
-    outputs = [
-        subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[4]).stdout
-        for _ in range(2)
-    ]
-    assert outputs == ["hits 0 misses 1\n", "hits 1 misses 0\n"]
+    script = tmp_path / "compile.py"
+    script.write_text(_PROCESS)
+    done = [run_script(script, home / "tiny", compile_cache) for _ in range(2)]
+    assert [each.stdout for each in done] == ["hits 0 misses 1\n", "hits 1 misses 0\n"], done[0].stderr
     assert compile_cache.stat().st_mode & 0o777 == 0o700
 
 
