@@ -72,7 +72,8 @@ class Job:
 
     def until_committed(self) -> None:
         """Wait for the commit, and compare it with that of a build without faults; there must be no other objects."""
-        self._service.wait_until(lambda: self._service.client.status(self.id).state in ("committed", "failed"))
+        client = self._service.client
+        self._service.wait_until(lambda: client.status(self.id).state in ("committed", "failed"), pause=0.2)
         status = self._service.client.status(self.id)
         assert status.state == "committed", f"{status.error}\n{self._service.logs()}"
         self.is_whole()

@@ -58,13 +58,14 @@ def manifest_at(service: LiveService, url: str) -> Manifest:
 
 
 def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: LiveService, slow_bundle: Path) -> None:
-    fields = service.spec(slow_bundle, count=2800, shard_size=700, density_floor=0.3)
+    fields = service.spec(slow_bundle, count=3600, shard_size=1200, density_floor=0.3)
+    service.settings = service.settings.model_copy(update={"lease_seconds": 1.0})  # renewals tell how many are made
     job = service.client.submit(fields)
     first = service.start_worker()
 
     def in_the_middle_of_a_later_shard() -> bool:
         counts = service.pool.ledger.counts(job.job)
-        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 700
+        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 1200
 
     service.wait_until(in_the_middle_of_a_later_shard)
     service.kill_worker(first)

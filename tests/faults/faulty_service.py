@@ -94,12 +94,12 @@ class FaultyService:
         self.redis.restart()
         self.watcher.note(self.redis.pid)
 
-    def wait_until(self, condition: Callable[[], bool], *, seconds: float = 90.0) -> None:
-        """Wait until ``condition()``; fail with the workers' logs after ``seconds``."""
+    def wait_until(self, condition: Callable[[], bool], *, seconds: float = 90.0, pause: float = 0.05) -> None:
+        """Wait until ``condition()``, asked every ``pause`` seconds; fail with the workers' logs after ``seconds``."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.05)
+            time.sleep(pause)
 
     def logs(self) -> str:
         """The last lines of all workers' logs."""
