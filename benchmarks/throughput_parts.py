@@ -84,8 +84,7 @@ class ThroughputBench:
 
     def measure(self, what: str, **arguments: Any) -> Row:
         """Run ``throughput_measurement.py`` in its own process; returns its facts."""
-        command = [sys.executable, str(HERE / "throughput_measurement.py"), what, json.dumps(arguments)]
-        return _read_result(what, subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True))
+        return _read_result(what, run_script(HERE / "throughput_measurement.py", what, json.dumps(arguments)))
 
     def measure_peer(self, name: str, images: int, size: int) -> Row:
         """Run one peer of ``peers.py`` in the peers' environment; returns its facts."""
@@ -96,6 +95,12 @@ class ThroughputBench:
     @property
     def scratch(self) -> Path:
         return self.work / "scratch"
+
+
+def run_script(script: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of this project as a fresh interpreter."""
+    command = [sys.executable, str(script), *words]
+    return subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
 
 
 def _read_result(name: str, done: subprocess.CompletedProcess[str]) -> Row:

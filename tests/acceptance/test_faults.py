@@ -25,7 +25,7 @@ from workers.broker.app import TICKET_TASK
 from workers.embedded import WorkerProcess
 
 SHARDS = 4
-SLOW = NetworkFaults(delay=(0.03, 0.08))  # so that a shard takes a second or two, and can be met in its middle
+SLOW = NetworkFaults(delay=(0.02, 0.055))  # so that a shard takes a second or two, and can be met in its middle
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ class Job:
 
     def until_committed(self) -> None:
         """Wait for the commit, and compare it with that of a build without faults; there must be no other objects."""
-        self._service.wait_until(lambda: self._service.client.status(self.id).state in ("committed", "failed"))
+        client = self._service.client
+        self._service.wait_until(lambda: client.status(self.id).state in ("committed", "failed"), pause=0.2)
         status = self._service.client.status(self.id)
         assert status.state == "committed", f"{status.error}\n{self._service.logs()}"
         self.is_whole()
@@ -176,7 +177,7 @@ def test_redis_is_away_for_longer_than_a_lease(service: FaultyService, submit) -
     job = submit()
     assert job.until_done(1) < SHARDS
     service.redis.kill()
-    time.sleep(service.settings.lease_seconds + 1.0)
+    time.sleep(service.settings.lease_seconds + 0.5)
     service.restart_redis()
     job.until_committed()
     assert all(worker.is_alive() for worker in service.workers[-2:])
@@ -188,7 +189,7 @@ def test_a_redis_that_is_full_stops_nothing_for_good(service: FaultyService, sub
     job.until_done(1)
     with redis_py.Redis.from_url(service.redis.url) as direct:
         direct.config_set("maxmemory", "1mb")
-        time.sleep(3.0)
+        time.sleep(2.0)
         direct.config_set("maxmemory", "0")
     job.until_committed()
     assert all(worker.is_alive() for worker in service.workers[-2:])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -64,15 +65,18 @@ def test_a_scheduler_dies_and_redis_forgets(
         def promoted() -> int:
             return sum(run.state == "promoted" for run in made())
 
+        def wait_until(condition: Callable[[], bool]) -> None:
+            mill.wait_until(condition, pause=0.6)  # to look takes many requests
+
         mill.start("worker", **endpoints["worker"])
         first, _ = (mill.start("scheduler", **endpoints["scheduler"]) for _ in range(2))
-        mill.wait_until(lambda: any(run.state != "created" for run in made()))
+        wait_until(lambda: any(run.state != "created" for run in made()))
         os.kill(first.pid, signal.SIGKILL)
-        mill.wait_until(lambda: promoted() >= 1)
+        wait_until(lambda: promoted() >= 1)
         redis.Redis.from_url(redis_server.url).flushall()
-        mill.wait_until(lambda: promoted() >= 3)
+        wait_until(lambda: promoted() >= 3)
         mill.run("schedule", "pause", "nightly")
-        mill.wait_until(lambda: not list(live_markers(root)))
+        wait_until(lambda: not list(live_markers(root)))
 
         runs, latest = made(), read_latest(dataset)
         assert {run.state for run in runs} == {"promoted"}

@@ -41,7 +41,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose shards take a few seconds, so that a worker can be killed during one."""
+    """A bundle of large images: a shard of some hundreds takes about a second, so that a worker can be killed in it."""
     return tiny_bundle(tmp_path_factory.mktemp("bundles") / "slow", size=128, channels=3, dims=16)
 
 
@@ -58,15 +58,16 @@ def manifest_at(service: LiveService, url: str) -> Manifest:
 
 
 def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: LiveService, slow_bundle: Path) -> None:
-    fields = service.spec(slow_bundle, count=7500, shard_size=2500, density_floor=0.3)
+    fields = service.spec(slow_bundle, count=3600, shard_size=1200, density_floor=0.3)
+    service.settings = service.settings.model_copy(update={"lease_seconds": 1.0})  # renewals tell how many are made
     job = service.client.submit(fields)
     first = service.start_worker()
 
-    def in_the_middle_of_the_second_shard() -> bool:
+    def in_the_middle_of_a_later_shard() -> bool:
         counts = service.pool.ledger.counts(job.job)
-        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 2500
+        return counts.done >= 1 and counts.running == 1 and 0 < counts.made < 1200
 
-    service.wait_until(in_the_middle_of_the_second_shard)
+    service.wait_until(in_the_middle_of_a_later_shard)
     service.kill_worker(first)
     assert not service.client.status(job.job).ended
     service.start_worker()
@@ -77,7 +78,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: LiveS
 
 
 def test_redis_that_forgets_everything_loses_nothing(service: LiveService, bundle: Path) -> None:
-    fields = service.spec(bundle, count=3000)
+    fields = service.spec(bundle, count=1500)
     job = service.client.submit(fields)
     service.start_worker()
     service.wait_until(lambda: service.client.status(job.job).shards_done >= 3)
@@ -88,7 +89,7 @@ def test_redis_that_forgets_everything_loses_nothing(service: LiveService, bundl
 
 
 def test_redis_that_dies_and_comes_back_is_survived(service: LiveService, bundle: Path) -> None:
-    fields = service.spec(bundle, count=3000)
+    fields = service.spec(bundle, count=1500)
     job = service.client.submit(fields)
     service.start_worker()
     service.wait_until(lambda: service.client.status(job.job).shards_done >= 2)
@@ -103,8 +104,8 @@ def test_redis_that_dies_and_comes_back_is_survived(service: LiveService, bundle
 
 def test_a_worker_that_is_asked_to_leave_hands_its_shard_back(service: LiveService, slow_bundle: Path) -> None:
     """The grace period is far shorter than the shard, and the lease far longer than this test."""
-    fields = service.spec(slow_bundle, count=2000, shard_size=2000)
-    service.settings = service.settings.model_copy(update={"grace_seconds": 0.5, "lease_seconds": 1000.0})
+    fields = service.spec(slow_bundle, count=1400, shard_size=1400)
+    service.settings = service.settings.model_copy(update={"grace_seconds": 0.3, "lease_seconds": 1000.0})
     job = service.client.submit(fields)
     worker = service.start_worker()
     service.wait_until(lambda: service.client.status(job.job).shards_running == 1)
@@ -121,7 +122,7 @@ def test_a_worker_that_is_asked_to_leave_hands_its_shard_back(service: LiveServi
 def test_a_shard_that_takes_too_long_is_ended_with_its_process_and_given_up(
     service: LiveService, slow_bundle: Path
 ) -> None:
-    limits = {"shard_seconds": 3, "max_shard_attempts": 2, "lease_seconds": 1.0}
+    limits = {"shard_seconds": 1, "max_shard_attempts": 2, "lease_seconds": 1.0}
     service.settings = service.settings.model_copy(update=limits)
     job = service.client.submit(service.spec(slow_bundle, count=100_000, shard_size=100_000))
     service.start_worker()
@@ -175,7 +176,7 @@ def test_lost_and_duplicated_tickets_are_harmless(service: LiveService, bundle: 
 
 
 def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: LiveService, slow_bundle: Path) -> None:
-    fields = service.spec(slow_bundle, count=4000, shard_size=1000)
+    fields = service.spec(slow_bundle, count=1800, shard_size=600)
     job = service.client.submit(fields)
     service.start_worker()
     service.wait_until(lambda: service.client.status(job.job).shards_running == 1)

@@ -41,6 +41,14 @@ def redis() -> Iterator[RedisServer]:
     server.stop()
 
 
+@pytest.fixture
+def s3() -> Iterator[S3Server]:
+    """A server that holds the objects of this test only: all of them are read."""
+    server = S3Server()
+    yield server
+    server.stop()
+
+
 def all_objects(s3: S3Server) -> Iterator[tuple[str, bytes]]:
     session = Session(s3.access_key, s3.secret_key, region_name=s3.region)
     client = session.client("s3", endpoint_url=s3.endpoint_url)
@@ -113,11 +121,11 @@ def redis_address(settings: Settings) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_secret_is_found_anywhere_after_a_whole_run(
-    redis: RedisServer, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = redis_py.Redis.from_url(redis.url)
     admin.execute_command("ACL", "SETUSER", "mill", f">{SECRETS['Redis password']}", "on", "~*", "&*", "+@all")
-    good, doomed = (s3_server.make_bucket(f"secrets-{uuid.uuid4().hex}") for _ in range(2))
+    good, doomed = (s3.make_bucket(f"secrets-{uuid.uuid4().hex}") for _ in range(2))
     settings = Settings(
         redis_url=SecretStr(f"redis://mill:{SECRETS['Redis password']}@127.0.0.1:{redis.port}/0"),
         root=f"{good}/mill",
@@ -130,8 +138,8 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
         log_level="DEBUG",
         metrics_port=free_port(),
         device="cpu",
-        s3_endpoint_url=s3_server.endpoint_url,
-        s3_region=s3_server.region,
+        s3_endpoint_url=s3.endpoint_url,
+        s3_region=s3.region,
         s3_access_key=SecretStr(SECRETS["access key"]),
         s3_secret_key=SecretStr(SECRETS["secret key"]),
         s3_session_token=SecretStr(SECRETS["session token"]),
@@ -140,7 +148,7 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
     spec = {"bundle": str(bundle), "name": "tiny", "count": 40, "shard_size": 20, "batch": 16}
     job = client.submit(spec | {"destination": f"{good}/out"}).job
     lost = client.submit(spec | {"destination": f"{doomed}/out"}).job
-    remove_bucket(s3_server, doomed)
+    remove_bucket(s3, doomed)
     worker = WorkerProcess(redis_address(settings), settings, tmp_path / "worker.log")
     try:
         assert client.wait(job, timeout=240).state == "committed"
@@ -153,7 +161,7 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
         worker.stop(20.0)
     status = client.status(lost)
     assert status.state == "failed"
-    assert "Traceback" in "".join(data.decode("utf-8", "replace") for _, data in all_objects(s3_server))
+    assert "Traceback" in "".join(data.decode("utf-8", "replace") for _, data in all_objects(s3))
     assert "DEBUG" in worker.log.read_text()
     assert while_running == []
     assert leaks(iter([("the worker's command line", lines), ("status", repr(status).encode())])) == []
@@ -161,7 +169,7 @@ def test_no_secret_is_found_anywhere_after_a_whole_run(
     assert b'latentmill_commits_total{outcome="committed"} 1.0' in metrics
     assert not any(name.encode() in metrics for name in (job, lost, "tiny", "127.0.0.1", "secrets-", "mill@"))
     assert leaks(all_files(tmp_path)) == []
-    assert leaks(all_objects(s3_server)) == []
+    assert leaks(all_objects(s3)) == []
     assert leaks(all_values(redis)) == []
     assert (
         leaks(iter([("repr", f"{settings!r} {settings} {settings.s3!r} {client!r} {settings.model_dump()}".encode())]))

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from tests.faults.process_reaper import ProcessReaper
 from tests.faults.s3_proxy import S3Proxy, no_faults
 from tests.faults.tcp_proxy import NO_FAULTS, TcpProxy
-from tests.support.fork_server import ForkServer
+from tests.support.command_server import shared_fork_server
 from tests.support.forked_worker import ForkedWorker
 from tests.support.servers import RedisServer, S3Server
 from workers.client import Client
@@ -26,14 +26,14 @@ from workers.settings import Settings
 NAME = "tiny"
 # Short times, so that tests do not wait long.
 FAST_SETTINGS: dict[str, Any] = {
-    "lease_seconds": 2.0,
+    "lease_seconds": 1.5,
     "reconcile_seconds": 0.5,
     "grace_seconds": 3.0,
     "visibility_timeout": 60,
     "s3_connect_timeout": 2.0,
-    "s3_read_timeout": 2.0,
+    "s3_read_timeout": 1.0,
     "threads": 1,
-    "redis_timeout": 2.0,
+    "redis_timeout": 1.0,
 }
 
 
@@ -65,9 +65,6 @@ class FaultyService:
             self.settings = self._settings(self.redis.port, self._s3.port)
             self.worker_settings = self._settings(self.redis_proxy.port, self.store_tcp_proxy.port)
             self.client, self.pool = Client(self.settings), Pool(self.settings)
-            self._fork_server = ForkServer() if self._forked else None  # its children inherit the mark of ``watcher``
-            if self._fork_server is not None:
-                stack.callback(self._fork_server.stop)
             stack.callback(self._end_workers)
             self._stack = stack.pop_all()
         return self
@@ -86,10 +83,9 @@ class FaultyService:
         self._started += 1
         changed = self.worker_settings.model_copy(update=settings)
         url = f"redis://127.0.0.1:{self.redis_proxy.port}/0"
-        if self._fork_server is None:
-            worker = WorkerProcess(url, changed, log)
-        else:
-            worker = ForkedWorker(self._fork_server, url, changed, log)
+        worker = (
+            ForkedWorker(shared_fork_server(), url, changed, log) if self._forked else WorkerProcess(url, changed, log)
+        )
         self.workers.append(worker)
         return worker
 
@@ -98,12 +94,12 @@ class FaultyService:
         self.redis.restart()
         self.watcher.note(self.redis.pid)
 
-    def wait_until(self, condition: Callable[[], bool], *, seconds: float = 90.0) -> None:
-        """Wait until ``condition()``; fail with the workers' logs after ``seconds``."""
+    def wait_until(self, condition: Callable[[], bool], *, seconds: float = 90.0, pause: float = 0.05) -> None:
+        """Wait until ``condition()``, asked every ``pause`` seconds; fail with the workers' logs after ``seconds``."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.05)
+            time.sleep(pause)
 
     def logs(self) -> str:
         """The last lines of all workers' logs."""

@@ -1,13 +1,15 @@
 """The process reaper: kills every process that a test started, at the end of the test.
 
-Processes are marked by an environment variable, which children, grandchildren and orphans inherit. A program that
-overwrites its environment, as redis-server does for its title, is noted by its id and start time instead.
+Processes are marked by an environment variable, which children, grandchildren and orphans inherit. What a fork server
+forks shows the server's environment; it has the mark for its name instead, which forks inherit too (``bear_mark``). A
+program that overwrites its environment, as redis-server does for its title, is noted by its id and start time.
 ``ProcessReaper`` kills them all when its block ends; if the test process itself is killed, a separate guard process,
 which imports nothing of ours, kills them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import signal
@@ -17,6 +19,8 @@ import time
 from pathlib import Path
 
 MARK = "MILL_TEST_MARK"
+_MARK_BYTES = 7  # in hexadecimal as long as a name of a process may be
+_PR_SET_NAME = 15
 
 NotedProcesses = set[tuple[int, int]]  # process ids, and their start times in clock ticks
 
@@ -30,6 +34,12 @@ def start_ticks(pid: int) -> int | None:
     return None if words[0] == "Z" else int(words[19])
 
 
+def bear_mark() -> None:
+    """Show the mark in the environment, if there is one, as the name of this process, which was forked."""
+    if mark := os.environ.get(MARK):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, mark.encode(), 0, 0, 0)
+
+
 def watched_pids(mark: str, noted: NotedProcesses) -> list[int]:
     """The live processes that carry ``mark`` or were noted, except for this one."""
     variable, found = f"{MARK}={mark}".encode(), [pid for pid, started in noted if start_ticks(pid) == started]
@@ -37,7 +47,8 @@ def watched_pids(mark: str, noted: NotedProcesses) -> list[int]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            if variable in (entry / "environ").read_bytes().split(b"\0"):
+            named = (entry / "comm").read_text().rstrip("\n") == mark and start_ticks(int(entry.name)) is not None
+            if named or variable in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
         except OSError:  # it has ended, or belongs to another user
             continue
@@ -65,7 +76,7 @@ class ProcessReaper:
     """
 
     def __init__(self) -> None:
-        self.mark = secrets.token_hex(8)
+        self.mark = secrets.token_hex(_MARK_BYTES)
         self.left: list[int] = []
         self._noted: NotedProcesses = set()
 

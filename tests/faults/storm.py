@@ -190,7 +190,7 @@ class _Storm:
                 kind = deck.pop() if deck else self._draw.choices(list(_KINDS), list(_KINDS.values()))[0]
                 self._events[kind] += self._actions[kind]()
                 next_event = time.monotonic() + self._pause()
-            time.sleep(0.1)
+            time.sleep(0.2)
         return []
 
     def _pause(self) -> float:

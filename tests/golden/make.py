@@ -1,7 +1,8 @@
 """Makes the golden bundle and builds: ``python -m tests.golden.make DIRECTORY``.
 
-Everything is made by the ``latentmill`` command, in a process that uses the plainest instructions of the processor, so
-that the bytes are the same on every x86-64 machine with the pinned libraries.
+Everything is made by the ``latentmill`` command, in processes that use the plainest instructions of the processor, so
+that the bytes are the same on every x86-64 machine with the pinned libraries. They are forked from one that was started
+so, with these instructions chosen.
 
 ``tests/golden/kept`` was made so by the last commit before the files of ``generator`` and ``workers`` were moved: a
 bundle, and builds of version 1 recipes; ``digests.json`` lists it. ``tests/golden/kept_version_2`` was made by the
@@ -25,6 +26,9 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from isal import isal_zlib
+
+from tests.support.command_server import run_forked, shared_fork_server
+from tests.support.fork_server import ForkedCommand
 
 BUNDLE = "digits.bundle"
 BUILDS: dict[str, dict[str, Any]] = {  # of version 1 recipes
@@ -57,15 +61,6 @@ _TRAIN = (
     *("--beta", "0.1", "--seed", "7", "--judge-width", "8", "--judge-steps", "300", "--clusters", "2"),
     *("--device", "cpu"),
 )
-_RUN = """
-import contextlib, io, json, sys
-from workers.cli.main import root
-for words in json.loads(sys.argv[1]):
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        code = root.main([*words, "--json"], standalone_mode=False)
-    assert not code, printed.getvalue()
-    print(json.dumps(json.loads(printed.getvalue())))
-"""
 _SMALL_TRAINING = """
 import hashlib, torch
 from torch import nn
@@ -95,19 +90,15 @@ def build(directory: Path, name: str) -> list[str]:
 
 
 def latentmill(directory: Path, *commands: list[str]) -> list[Any]:
-    """What each of ``commands``, run in one process, prints with ``--json``; ``CalledProcessError`` if one fails."""
+    """What each of ``commands``, run in one process, prints with ``--json``. Raises ``RuntimeError`` if one fails."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("LATENTMILL_")}
-    state = {
-        f"LATENTMILL_{name}": str(directory / ".state") for name in ("ROOT", "STATE_DIR", "CACHE_DIR", "SOURCE_CACHE")
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, json.dumps(commands)],
-        cwd=directory,
-        env=own | state | PLAINEST,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=240,
-    )
+    places = ("ROOT", "STATE_DIR", "CACHE_DIR", "SOURCE_CACHE")
+    state = {f"LATENTMILL_{name}": str(directory / ".state") for name in places}
+    script = str(Path(__file__).with_name("commands.py"))
+    command = ForkedCommand("script", [script, json.dumps(commands)], directory, own | state | PLAINEST)
+    done = run_forked(command, 240.0, shared_fork_server(**PLAINEST))
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -71,11 +71,11 @@ class CliSandbox:
             write_schedule(self.home / "schedules", fields)
         return self.home / "schedules"
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 270.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 270.0, *, pause: float = 0.2) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.2)
+            time.sleep(pause)
 
     def logs(self) -> str:
         paths = [*sorted(self.home.glob("*.log")), *sorted((self.home / "state").glob("*.log"))]

@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from tests.faults.process_reaper import MARK, bear_mark
 from tests.support import forked_pool
 
 ROOT = Path(__file__).parents[2]
 _PRELOADED = (
     "torch",
+    "torch._dynamo",  # the first optimizer of a process imports it
     "scipy.stats",
     "sklearn.mixture",
     "pyarrow.parquet",
@@ -37,6 +39,8 @@ _PRELOADED = (
     "celery.concurrency.prefork",
     "kombu.transport.redis",
     "workers.cli.main",
+    "generator.models.learning",
+    "workers.schedules.ticker",
     "workers.worker.reconciler",
     "workers.worker.ticket_handler",
 )
@@ -92,33 +96,45 @@ class ForkedProcess:
         return self.returncode
 
 
-class ForkServer:
-    """A server process; ``stop`` ends it, and so does the end of this process. Commands live on."""
+class ForkClient:
+    """Asks the fork server at ``address`` for processes."""
 
-    def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="latentmill-forks-")
-        self._address = f"{self._directory.name}/socket"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, self._address],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
+    def __init__(self, address: str) -> None:
+        self.address = address
 
     def start(self, command: ForkedCommand, out: IO[bytes], err: IO[bytes]) -> ForkedProcess:
         """Start a command with its output in these files."""
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(self._address)
+        connection.connect(self.address)
         request = json.dumps(
             {"kind": command.kind, "words": [*command.words], "cwd": str(command.cwd), "env": {**command.env}}
         ).encode()
         socket.send_fds(connection, [len(request).to_bytes(4)], [out.fileno(), err.fileno()])
         connection.sendall(request)
         return ForkedProcess(command, connection)
+
+
+class ForkServer(ForkClient):
+    """A server process; ``stop`` ends it, and so does the end of this process. Commands live on.
+
+    ``variables`` are added to its environment, for libraries that read it when they are loaded.
+    """
+
+    def __init__(self, **variables: str) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="latentmill-forks-")
+        super().__init__(f"{self._directory.name}/socket")
+        # Without the mark of a process reaper: the server outlives the test that happens to start it.
+        inherited = {name: value for name, value in os.environ.items() if name != MARK}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, self.address],
+            cwd=ROOT,
+            env=inherited | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
 
     def stop(self) -> None:
         """End the server; none of its own processes is left."""
@@ -193,6 +209,7 @@ def _become(request: dict[str, Any], files: list[int], lives: int) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    bear_mark()
     tempfile.tempdir = None  # it may have been found in the environment of the server
     forked_pool.run_to_exit(lambda: _run(request["kind"], request["words"], lives))
 

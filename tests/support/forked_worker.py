@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.fork_server import ForkedCommand, ForkedProcess, ForkServer
+from tests.support.fork_server import ForkClient, ForkedCommand, ForkedProcess
 from workers.embedded import WorkerProcess, worker_command, worker_environment
 from workers.settings import ENV_PREFIX, Settings
 
@@ -12,7 +12,7 @@ from workers.settings import ENV_PREFIX, Settings
 class ForkedWorker(WorkerProcess):
     """A worker as ``WorkerProcess`` starts it, with the same words and environment, in a session of its own."""
 
-    def __init__(self, server: ForkServer, url: str, settings: Settings, log: Path) -> None:
+    def __init__(self, server: ForkClient, url: str, settings: Settings, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         words = worker_command(settings)

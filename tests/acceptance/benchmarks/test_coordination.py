@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.command_server import run_script
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_a_job_of_instant_shards_is_committed_within_its_window() -> None:
-    command = [sys.executable, ROOT / "benchmarks/coordination.py", "--quick", "--parts", "large"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_script(ROOT / "benchmarks/coordination.py", "--quick", "--parts", "large")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)["large"]
     assert facts["shards"] == 200

@@ -1,21 +1,29 @@
-"""`benchmarks/throughput.py` runs on few images."""
+"""`benchmarks/throughput.py` runs on few images.
+
+At first its measurements and workers are forked (`tests/support/fork_server.py`), then it is run as a user runs it.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.command_server import run_script, shared_fork_server
+from tests.support.forked_worker import ForkedWorker
+
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.timeout(600)
-def test_throughput_is_measured_and_a_part_anew(tmp_path: Path) -> None:
-    throughput(tmp_path, "--parts", "line", "s3", "growth", "encoders")
+def test_throughput_is_measured_and_a_part_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked_throughput(monkeypatch, tmp_path, "--parts", "line", "s3", "growth", "encoders")
     rows = read_rows(tmp_path / "throughput.jsonl")
     assert {row["part"] for row in rows} == {"line", "s3", "growth", "encoders"}
     (line,) = (row for row in rows if row["part"] == "line")
@@ -36,10 +44,25 @@ def test_throughput_is_measured_and_a_part_anew(tmp_path: Path) -> None:
     assert output.count("| jpeg, latentmill | ") == 1
 
 
+def words(out: Path, *arguments: str) -> list[str]:
+    script = ROOT / "benchmarks/throughput.py"
+    return [str(word) for word in (script, "--quick", "--out", out, "--work", out, *arguments)]
+
+
 def throughput(out: Path, *arguments: str) -> None:
-    command = [sys.executable, ROOT / "benchmarks/throughput.py", "--quick", "--out", out, "--work", out, *arguments]
+    command = [sys.executable, *words(out, *arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def forked_throughput(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: str) -> None:
+    """The benchmark in this process; what it would start as fresh interpreters is forked."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", words(out, *arguments))
+    parts, pool = (importlib.import_module(name) for name in ("throughput_parts", "throughput_pool"))
+    monkeypatch.setattr(parts, "run_script", run_script)
+    monkeypatch.setattr(pool, "WorkerProcess", partial(ForkedWorker, shared_fork_server()))
+    assert importlib.import_module("throughput").main() == 0
 
 
 def read_rows(log: Path) -> list[dict[str, Any]]:

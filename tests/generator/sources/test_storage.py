@@ -32,9 +32,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty squares in two class folders; one file is broken."""
+    """Thirty squares in two class folders; one file is broken."""
     directory, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for number in range(60):
+    for number in range(30):
         folder = directory / ("bright" if number % 2 else "dark")
         folder.mkdir(exist_ok=True)
         pixels = np.clip(rng.normal(200 if number % 2 else 40, 20, (48, 48, 3)), 0, 255).astype(np.uint8)
@@ -44,7 +44,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path) -> Source:
-    return load_source(str(path), size=40, skip_bad=True)
+    return load_source(str(path), size=24, skip_bad=True)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bundle_digest(source: Source, path: Path) -> str:
     return encode_source(
-        pretrained_network(40, 3),
+        pretrained_network(24, 3),
         source,
         path,
         sampler=TransportSettings(map=None),
@@ -73,7 +73,7 @@ def test_a_source_on_disk_gives_the_same_bundle(
     on_disk = load(photographs)
     assert is_on_disk(on_disk.images_NHWC)
     assert on_disk.fingerprint == in_memory.fingerprint
-    assert len(on_disk) == 59
+    assert len(on_disk) == 29
     assert [Path(skipped.file).name for skipped in on_disk.skipped] == ["10.png"]
     assert np.array_equal(on_disk.images_NHWC, in_memory.images_NHWC)
     assert bundle_digest(on_disk, tmp_path / "a") == bundle_digest(in_memory, tmp_path / "b")

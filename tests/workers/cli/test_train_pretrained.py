@@ -48,17 +48,21 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_colour_images_start_from_the_pretrained_autoencoder(colours: Path, tmp_path: Path) -> None:
-    result = train(colours, "--out", tmp_path / "bundle", *QUICK)
-    assert facts(result)["model"] == "pretrained autoencoder"
-    assert facts(result)["reconstruction_error"] < 0.006
-    info = load(tmp_path / "bundle").info
+@pytest.fixture(scope="module")
+def plain(colours: Path) -> dict[str, Any]:
+    """What is said of a bundle without training of the autoencoder, ``plain`` beside the images."""
+    return facts(train(colours, "--out", colours.with_name("plain"), *QUICK))
+
+
+def test_colour_images_start_from_the_pretrained_autoencoder(colours: Path, plain: dict[str, Any]) -> None:
+    assert plain["model"] == "pretrained autoencoder"
+    assert plain["reconstruction_error"] < 0.006
+    info = load(colours.with_name("plain")).info
     assert (info.autoencoder.family, info.latent_dim, info.classes) == ("graph", 512, ("cold", "warm"))
     assert info.fitting.settings.family == "transport"
 
 
-def test_epochs_train_the_decoder_further(colours: Path, tmp_path: Path) -> None:
-    plain = facts(train(colours, "--out", tmp_path / "plain", *QUICK))
+def test_epochs_train_the_decoder_further(colours: Path, plain: dict[str, Any], tmp_path: Path) -> None:
     tuned = facts(train(colours, "--out", tmp_path / "tuned", "--epochs", 4, "--batch", 8, "--feature-loss", 0, *QUICK))
     assert (plain["epochs"], tuned["epochs"]) == (0, 4)
     assert tuned["reconstruction_error"] < plain["reconstruction_error"]

@@ -227,7 +227,8 @@ def test_an_answer_that_was_lost_is_no_second_move(dataset: Store) -> None:
 
 
 @pytest.mark.slow
-def test_a_pointer_that_never_holds_still_is_given_up(dataset: Store) -> None:
+def test_a_pointer_that_never_holds_still_is_given_up(dataset: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("generator.store.pointers.time.sleep", lambda _: None)  # between the attempts
     with pytest.raises(StoreUnavailable, match=r"latest\.json: expected a pointer"):
         promote(FaultyStore(dataset, always_changed=True), A, logical_date=None, by="test")
 

@@ -74,7 +74,7 @@ def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_pa
     def stop(record: EpochRecord) -> None:
         raise Stopped
 
-    words = ("--latent-dim", "2", "--width", "4", "--epochs", "2", "--batch", "16", "--patience", "10")
+    words = ("--latent-dim", "2", "--width", "4", "--epochs", "2", "--batch", "16", "--patience", "10", "--judges", "0")
     out = tmp_path / "b"
     with pytest.raises(Stopped):
         train_bundle(
@@ -91,8 +91,9 @@ def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_pa
 
 def test_train_and_inspect_count_alike(shades: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "b")
-    done = run_cli("train", str(shades), "--out", out, "--width", "4", "--epochs", "2", "--batch", "16", "--json")
-    trained, inspected = json.loads(done.stdout), json.loads(run_cli("inspect", out, "--json").stdout)
+    words = ("--width", "4", "--epochs", "2", "--batch", "16", "--judges", "0", "--json")
+    done = run_cli("train", str(shades), "--out", out, *words)
+    trained, inspected = json.loads(done.stdout), json.loads(run_cli("inspect", out, "--no-diagnosis", "--json").stdout)
     assert trained["images"] == 60 == trained["trained_on"] + trained["held_out"]
     assert {name: inspected[name] for name in ("digest", "images", "trained_on", "held_out")} == {
         name: trained[name] for name in ("digest", "images", "trained_on", "held_out")

@@ -88,6 +88,7 @@ def test_a_pixel_loss_for_probabilities_is_refused() -> None:
         train(settings=TrainSettings(epochs=1, batch=16, device="cpu"))
 
 
+@pytest.mark.slow
 def test_training_brings_images_back() -> None:
     trained = train(settings=SETTINGS.model_copy(update={"epochs": 15}))
     encoder = load_encoder(trained.config, trained.encoder_state)
@@ -112,6 +113,7 @@ def test_a_stopped_training_goes_on_to_the_same_averages(tmp_path: Path) -> None
         assert torch.equal(weight, resumed.decoder_state[name]), name
 
 
+@pytest.mark.slow
 def test_mirrored_codes_decode_to_mirrored_images() -> None:
     """Without equivariance they do not: the same training, the share of mirrored codes set to none."""
     errors = []

@@ -1,0 +1,28 @@
+"""One short storm in a process of its own, so that several rage at once; prints its outcome as JSON.
+
+Words: seed, bundle, port of the S3 server, directory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tests.faults.storm import StormSettings, StormTarget, run_storm
+from tests.support.servers import S3Server
+
+SHORT = StormSettings(shards=16, workers=2, pause=1.5, storm_seconds=20.0, limit_seconds=200.0, forked=True)
+
+
+class RunningS3(S3Server):
+    """The S3 server of another process, at this port."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+
+if __name__ == "__main__":
+    seed, bundle, port, home = sys.argv[1:]
+    outcome = run_storm(int(seed), StormTarget(Path(bundle), SHORT), RunningS3(int(port)), Path(home))
+    sys.stdout.write(json.dumps(outcome))
