@@ -107,18 +107,59 @@ def read_samples(data: bytes, *, field: str) -> Iterator[tuple[str, dict[str, by
         yield key, files
 
 
+def sample_places(data: bytes, *, field: str) -> list[tuple[int, int]]:
+    """Where each sample of an archive begins and ends, in bytes, in order.
+
+    Raises ``IntegrityError`` naming ``field``.
+    """
+    places: list[tuple[int, int]] = []
+    key = ""
+    for place, end, stem, _, _ in _members(data, field):
+        if stem == key and places:
+            places[-1] = places[-1][0], end
+        else:
+            places.append((place, end))
+        key = stem
+    return places
+
+
+def read_sample(block: bytes, *, field: str) -> tuple[str, dict[str, bytes]]:
+    """Key and files of one sample, from its bytes in the archive; zero blocks may follow.
+
+    Raises ``IntegrityError`` naming ``field`` if the bytes are not those of one sample.
+    """
+    key, files = "", dict[str, bytes]()
+    for _, _, stem, extension, content in _members(block, field):
+        if files and stem != key:
+            raise IntegrityError(field, f"the files of sample {key}", f"also a file of {stem}")
+        if extension in files:
+            raise IntegrityError(field, "each file of a sample once", f"{stem}.{extension} a second time")
+        key, files[extension] = stem, content
+    if not files:
+        raise IntegrityError(field, "the files of a sample", "none")
+    return key, files
+
+
 def _read_members(data: bytes, field: str) -> Iterator[tuple[str, str, bytes]]:
+    place = 0
+    for _, place, stem, extension, content in _members(data, field):  # noqa: B007 - the last place is used
+        yield stem, extension, content
+    if len(data) - place < 2 * _BLOCK or data[place:].strip(b"\0"):
+        raise IntegrityError(field, "a tar archive that ends in blocks of zeros", "other bytes at its end")
+
+
+def _members(data: bytes, field: str) -> Iterator[tuple[int, int, str, str, bytes]]:
+    """Begin, end (of the padding), stem, extension and content of each file, up to a block of zeros or the end."""
     place = 0
     while data[place : place + _BLOCK].strip(b"\0"):
         name, size = _parse_header(data[place : place + _BLOCK], field, place)
-        place += _BLOCK
-        if place + size > len(data):
-            raise IntegrityError(field, f"a tar archive of {place + size} bytes or more", f"{len(data)} bytes")
+        content = place + _BLOCK
+        if content + size > len(data):
+            raise IntegrityError(field, f"a tar archive of {content + size} bytes or more", f"{len(data)} bytes")
         stem, _, extension = name.partition(".")
-        yield stem, extension, data[place : place + size]
-        place += size + -size % _BLOCK
-    if len(data) - place < 2 * _BLOCK or data[place:].strip(b"\0"):
-        raise IntegrityError(field, "a tar archive that ends in blocks of zeros", "other bytes at its end")
+        end = content + size + -size % _BLOCK
+        yield place, end, stem, extension, data[content : content + size]
+        place = end
 
 
 def _parse_header(header: bytes, field: str, place: int) -> tuple[str, int]:

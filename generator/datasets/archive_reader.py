@@ -1,0 +1,135 @@
+"""Reads samples out of the shards of a build: whole shards with their digest, or single samples by their place."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from generator.datasets.shard_cache import ShardCache
+from generator.errors import IntegrityError
+from generator.production.provenance.manifest import Manifest, StoredFile
+from generator.production.provenance.sample_table import read_rows
+from generator.production.shards import read_sample, read_samples, sample_places
+from generator.spec.canonical import digest_of, sha256_hex
+from generator.store.base import Store
+
+_SHARDS_OF_PLACES = 256  # whose places are held; some 100 bytes a sample
+_DAMAGE_HINT = "latentmill verify lists all damage"
+
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where the samples of a shard begin and end, and the digest of each image (empty where it is not known)."""
+
+    begins_N: np.ndarray  # int64
+    ends_N: np.ndarray
+    hashes: tuple[str, ...]
+
+
+@final
+class ArchiveReader:
+    """The archives of one build. Safe to use from several threads, and to pickle."""
+
+    def __init__(self, store: Store, manifest: Manifest, image_extension: str, cache: ShardCache | None) -> None:
+        self._store, self._manifest, self._extension, self._cache = store, manifest, image_extension, cache
+        self._lock = threading.Lock()
+        self._places: OrderedDict[int, _Places] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_places")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock, self._places = threading.Lock(), OrderedDict()
+
+    def shard(self, number: int) -> list[tuple[str, Files]]:
+        """All samples of a shard, whose digest is checked. Raises ``IntegrityError``."""
+        file = self._manifest.shards[number].shard
+        field = f"{self._store.url}/{file.key}"
+        samples = list(read_samples(self._whole(file), field=field))
+        if len(samples) != self._manifest.shards[number].samples:
+            raise IntegrityError(field, f"{self._manifest.shards[number].samples} samples", len(samples))
+        return samples
+
+    def sample(self, number: int, row: int) -> tuple[str, Files]:
+        """One sample of a shard, by a read of its bytes alone; the digest of its image is checked.
+
+        Raises ``IntegrityError``.
+        """
+        file = self._manifest.shards[number].shard
+        places = self._places_of(number)
+        begin, end = int(places.begins_N[row]), int(places.ends_N[row])
+        block = self._part(file, begin, end - begin)
+        field = f"{self._store.url}/{file.key} at byte {begin}"
+        key, files = read_sample(block, field=field)
+        stated = places.hashes[row]
+        found = sha256_hex(files.get(self._extension, b""))
+        if stated and found != stated:
+            raise IntegrityError(f"{field}:{key}", f"an image with sha256 {stated}", found, _DAMAGE_HINT)
+        return key, files
+
+    def table(self, number: int) -> bytes:
+        """The table of a shard, whose digest is checked. Raises ``IntegrityError``."""
+        file = self._manifest.shards[number].table
+        data = self._store.get(file.key, file.size)
+        _check_digest(f"{self._store.url}/{file.key}", data, file)
+        return data
+
+    def _whole(self, file: StoredFile) -> bytes:
+        if self._cache is not None:
+            return self._cache.whole(self._store, file)
+        data = self._store.get(file.key, file.size)
+        _check_digest(f"{self._store.url}/{file.key}", data, file)
+        return data
+
+    def _part(self, file: StoredFile, start: int, length: int) -> bytes:
+        if self._cache is not None:
+            return self._cache.part(self._store, file, start, length)
+        return self._store.read(file.key, start, length)
+
+    def _places_of(self, number: int) -> _Places:
+        with self._lock:
+            if number in self._places:
+                self._places.move_to_end(number)
+                return self._places[number]
+        places = self._find_places(number)
+        with self._lock:
+            self._places[number] = places
+            while len(self._places) > _SHARDS_OF_PLACES:
+                self._places.popitem(last=False)
+        return places
+
+    def _find_places(self, number: int) -> _Places:
+        """From the table of a version 2 build; of a version 1 build, whose tables lack them, by one scan."""
+        receipt = self._manifest.shards[number]
+        field = f"{self._store.url}/{receipt.table.key}"
+        columns = ["image_sha256", "offset"] if self._manifest.recipe.get("recipe_version", 1) > 1 else ["image_sha256"]
+        rows = read_rows(self.table(number), field=field, columns=columns)
+        hashes = tuple(str(row["image_sha256"]) for row in rows)
+        if len(columns) == 1:
+            places = sample_places(self._whole(receipt.shard), field=f"{self._store.url}/{receipt.shard.key}")
+            begins = [begin for begin, _ in places]
+            ends = [end for _, end in places]
+        else:
+            begins = [int(row["offset"]) - _HEADER for row in rows]
+            ends = [*begins[1:], receipt.shard.size]
+        if len(begins) != receipt.samples or len(hashes) != receipt.samples:
+            raise IntegrityError(field, f"{receipt.samples} rows", len(begins))
+        begins_N, ends_N = np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64)
+        if (begins_N < 0).any() or (ends_N <= begins_N).any() or (ends_N > receipt.shard.size).any():
+            raise IntegrityError(f"{field}.offset", f"ascending places within {receipt.shard.size} bytes", "others")
+        return _Places(begins_N, ends_N, hashes)
+
+
+_HEADER = 512  # bytes of the header before the first file of a sample, which is its image
+
+
+def _check_digest(field: str, data: bytes, file: StoredFile) -> None:
+    if (digest := digest_of(data)) != file.digest:
+        raise IntegrityError(field, f"bytes with digest {file.digest}", digest, _DAMAGE_HINT)

@@ -1,0 +1,164 @@
+"""Filters on the columns of the sample tables: ``label_confidence > 0.9 and class in ('cat', 'dog')``.
+
+A small grammar of comparisons, ``in``, ``is null``, ``and``, ``or``, ``not`` and parentheses that becomes an expression
+of pyarrow. Nothing is evaluated as code; length and depth are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from generator.errors import SpecError
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
+
+MAX_LENGTH = 4096
+MAX_DEPTH = 32
+_FORM = "comparisons such as label_confidence > 0.9, class in ('cat', 'dog') or log_density is null, with and, or, not"
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<text>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+    r"|(?P<name>[A-Za-z_]\w*)|(?P<sign><=|>=|!=|==|=|<|>|\(|\)|,))"
+)
+_COMPARISONS = ("<", "<=", ">", ">=", "==", "=", "!=")
+_WORDS = {"and", "or", "not", "in", "is", "null", "true", "false"}
+
+
+class _Token(NamedTuple):
+    kind: str  # number, text, name, sign, word, end
+    text: str
+    at: int
+
+
+def parse_filter(text: str, columns: Sequence[str]) -> pc.Expression:
+    """``text`` as an expression over ``columns``. Raises ``SpecError`` naming ``where``."""
+    if len(text) > MAX_LENGTH:
+        raise SpecError("where", f"a filter of at most {MAX_LENGTH} characters", f"{len(text)} characters")
+    return _Parser(_tokens(text), columns).parse()
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens, place = list[_Token](), 0
+    while text[place:].strip():
+        match = _TOKEN.match(text, place)
+        if match is None or match.lastgroup is None:
+            raise SpecError("where", _FORM, repr(text[place : place + 40].strip()))
+        kind, found = match.lastgroup, match[match.lastgroup]
+        word = kind == "name" and found.lower() in _WORDS
+        tokens.append(_Token("word" if word else kind, found.lower() if word else found, match.start(kind)))
+        place = match.end()
+    return [*tokens, _Token("end", "the end", len(text))]
+
+
+@final
+class _Parser:
+    def __init__(self, tokens: list[_Token], columns: Sequence[str]) -> None:
+        self._tokens, self._columns, self._at, self._depth = tokens, columns, 0, 0
+
+    def parse(self) -> pc.Expression:
+        found = self._any()
+        if self._next.kind != "end":
+            raise self._refuse("and, or, or the end")
+        return found
+
+    @property
+    def _next(self) -> _Token:
+        return self._tokens[self._at]
+
+    def _take(self, *texts: str) -> bool:
+        if self._next.kind in ("word", "sign") and self._next.text in texts:
+            self._at += 1
+            return True
+        return False
+
+    def _refuse(self, expected: str) -> SpecError:
+        return SpecError("where", f"{expected} at character {self._next.at + 1}; {_FORM}", self._next.text[:60])
+
+    def _any(self) -> pc.Expression:
+        found = self._all()
+        while self._take("or"):
+            found = found | self._all()
+        return found
+
+    def _all(self) -> pc.Expression:
+        found = self._one()
+        while self._take("and"):
+            found = found & self._one()
+        return found
+
+    def _one(self) -> pc.Expression:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise SpecError("where", f"a filter of at most {MAX_DEPTH} levels", "more")
+        if self._take("not"):
+            found = ~self._one()
+        elif self._take("("):
+            found = self._any()
+            if not self._take(")"):
+                raise self._refuse(")")
+        else:
+            found = self._comparison()
+        self._depth -= 1
+        return found
+
+    def _comparison(self) -> pc.Expression:
+        column = self._column()
+        if self._take("is"):
+            wanted = not self._take("not")
+            if not self._take("null"):
+                raise self._refuse("null")
+            return column.is_null() if wanted else ~column.is_null()
+        if self._take("not"):
+            if not self._take("in"):
+                raise self._refuse("in")
+            return ~column.isin(self._list())
+        if self._take("in"):
+            return column.isin(self._list())
+        sign = self._next.text
+        if not self._take(*_COMPARISONS):
+            raise self._refuse("a comparison")
+        value = self._value()
+        comparisons: dict[str, Any] = {
+            "<": column.__lt__,
+            "<=": column.__le__,
+            ">": column.__gt__,
+            ">=": column.__ge__,
+            "!=": column.__ne__,
+        }
+        found: pc.Expression = comparisons.get(sign, column.__eq__)(value)
+        return found
+
+    def _column(self) -> Any:
+        import pyarrow.compute as pc
+
+        token = self._next
+        if token.kind != "name":
+            raise self._refuse("the name of a column")
+        if token.text not in self._columns:
+            raise SpecError("where", f"one of the columns {', '.join(self._columns)}", token.text[:100])
+        self._at += 1
+        return pc.field(token.text)
+
+    def _list(self) -> list[Any]:
+        if not self._take("("):
+            raise self._refuse("(")
+        values = [self._value()]
+        while self._take(","):
+            values.append(self._value())
+        if not self._take(")"):
+            raise self._refuse(")")
+        return values
+
+    def _value(self) -> Any:
+        token = self._next
+        self._at += 1
+        if token.kind == "number":
+            return float(token.text) if re.search(r"[.eE]", token.text) else int(token.text)
+        if token.kind == "text":
+            return re.sub(r"\\(.)", r"\1", token.text[1:-1])
+        if token.kind == "word" and token.text in ("true", "false"):
+            return token.text == "true"
+        self._at -= 1
+        raise self._refuse("a number or text in quotes")
