@@ -1,0 +1,185 @@
+"""What iterable datasets have in common: shares of ranks and workers, epochs, and states to go on from."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
+
+from generator.datasets.epoch_order import BatchPlan, Uneven, check_rank, even_part
+from generator.errors import SpecError
+
+_SHARED = ("epoch", "position", "loads", "iteration", "workers")
+_EPOCH, _POSITION, _LOADS, _ITERATION, _WORKERS = range(len(_SHARED))
+_UNEVEN: tuple[Uneven, ...] = ("drop", "pad", "keep")
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rank that reads, and how batches are dealt; ``None``: samples are read one by one."""
+
+    rank: int
+    world_size: int
+    batches: BatchPlan | None
+
+
+def find_share(rank: int | None, world_size: int | None, batch_size: int | None, uneven: Uneven) -> Share:
+    """The share of this process; rank and world size by default those of ``torch.distributed``, else of the variables
+    RANK and WORLD_SIZE. Raises ``SpecError``."""
+    rank, world_size = _find_rank(rank, world_size)
+    if batch_size is not None and batch_size < 1:
+        raise SpecError("batch_size", "1 or more", batch_size)
+    if uneven not in _UNEVEN:
+        raise SpecError("uneven", "'drop', 'pad' or 'keep'", repr(uneven))
+    return Share(rank, world_size, None if batch_size is None else BatchPlan(batch_size, rank, world_size, uneven))
+
+
+def _find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        raise SpecError("rank", "rank and world_size together, or neither", "one of them")
+    if rank is None or world_size is None:
+        if distributed.is_available() and distributed.is_initialized():
+            rank, world_size = distributed.get_rank(), distributed.get_world_size()
+        else:
+            stated = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+            try:
+                rank, world_size = int(stated[0]), int(stated[1])
+            except ValueError as error:
+                raise SpecError("rank", "RANK and WORLD_SIZE as integers", f"{stated[0]} of {stated[1]}") from error
+    check_rank(rank, world_size)
+    return rank, world_size
+
+
+class PositionedDataset(IterableDataset[Any]):
+    """An iterable dataset whose epochs have positions ``0 .. total - 1``, in an order that every process knows."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        # Shared memory: persistent workers must see the epoch and the position that the main process sets.
+        self._shared = torch.zeros(len(_SHARED), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._loads_used = 0  # states that this process has gone on from
+        self._start = 0  # position at which the running iteration began
+        self._yielded = 0  # by this process in the running iteration
+        self._own_state: tuple[int, int, int] | None = None  # epoch, position, yielded: of this process alone
+
+    @property
+    @abstractmethod
+    def _total(self) -> int:
+        """Positions of an epoch."""
+
+    @abstractmethod
+    def _identity(self) -> dict[str, Any]:
+        """What a state must agree with."""
+
+    @abstractmethod
+    def _read(self, epoch: int, spans: list[tuple[int, int]], held: dict[int, Any]) -> Iterator[Any]:
+        """The samples at some positions. ``held``: what the reading of the batch before left to this one."""
+
+    def __len__(self) -> int:
+        start = int(self._shared[_POSITION]) if int(self._shared[_ITERATION]) == 0 else 0
+        if self._share.batches is not None:
+            return self._share.batches.count(self._total - start)
+        begin, end = even_part((start, self._total), self._share.rank, self._share.world_size)
+        return end - begin
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, which determines the permutation of the next iterations, from its beginning.
+
+        Setting the epoch of a state that was just loaded changes nothing. Raises ``SpecError``.
+        """
+        if not 0 <= epoch < 2**31:
+            raise SpecError("epoch", "0 or more, below 2**31", epoch)
+        if epoch != int(self._shared[_EPOCH]):
+            self._shared[_EPOCH], self._shared[_POSITION], self._own_state = epoch, 0, None
+
+    def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
+        """A place in an epoch, of less than a kilobyte of JSON.
+
+        ``consumed``: samples of the running epoch that the whole world has consumed since its beginning. Without it,
+        the place of this process alone: of a process without DataLoader workers or, inside a worker, of that worker
+        (as ``StatefulDataLoader`` asks it). Raises ``SpecError`` in a process whose workers have read: they are ahead.
+        """
+        state = {**self._identity(), "epoch": int(self._shared[_EPOCH])}
+        if consumed is not None:
+            if not 0 <= consumed <= self._total:
+                raise SpecError("consumed", f"0 to {self._total} samples", consumed)
+            return state | {"position": consumed}
+        if get_worker_info() is None and int(self._shared[_WORKERS]):
+            hint = "Count the samples that the training has consumed, or use torchdata's StatefulDataLoader."
+            raise SpecError("consumed", "the number of samples consumed, as workers read ahead", "none", hint)
+        return state | {"position": self._start, "yielded": self._yielded, "reader": self._reader_place()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state: the next iteration begins there. Raises ``SpecError`` for one of another dataset."""
+        for name, value in self._identity().items():
+            if state.get(name) != value:
+                raise SpecError(f"state.{name}", value, state.get(name))
+        epoch, position, yielded = (state.get(name, 0) for name in ("epoch", "position", "yielded"))
+        if not all(isinstance(each, int) and each >= 0 for each in (epoch, position, yielded)):
+            raise SpecError("state", "an epoch and a position of at least 0", (epoch, position, yielded))
+        if position > self._total:
+            raise SpecError("state.position", f"0 to {self._total}", position)
+        if "reader" not in state:
+            self._shared[_EPOCH], self._shared[_POSITION], self._shared[_ITERATION] = epoch, position, 0
+            self._shared[_LOADS] += 1
+            self._own_state = None
+            return
+        if state["reader"] != self._reader_place():
+            hint = "A state for another number of workers or ranks is made by state_dict(consumed=n)."
+            raise SpecError("state.reader", self._reader_place(), state["reader"], hint)
+        if get_worker_info() is None:
+            self._shared[_EPOCH] = epoch
+        self._own_state = (epoch, position, yielded)
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        part, parts = (0, 1) if info is None else (info.id, info.num_workers)
+        if info is not None:
+            self._shared[_WORKERS] = 1
+        epoch, self._start, self._yielded = self._begin()
+        read = self._samples if self._share.batches is None else self._batches
+        for item in read(epoch, self._start, part, parts, self._yielded):
+            self._yielded += 1
+            yield item
+        self._start = self._yielded = 0
+
+    def _begin(self) -> tuple[int, int, int]:
+        """Epoch, position and what this process has already yielded of the iteration that begins.
+
+        A position that was loaded holds for one iteration of all readers. Workers that live for one iteration know it
+        by the seed that they have in common, persistent ones and the main process by the states they have gone on from.
+        """
+        info, loads = get_worker_info(), int(self._shared[_LOADS])
+        if self._own_state is not None:
+            state, self._own_state, self._loads_used = self._own_state, None, loads
+            return state
+        iteration = 1 if info is None else (info.seed - info.id) or 1
+        first = int(self._shared[_ITERATION]) in (0, iteration) and self._loads_used != loads
+        if first:
+            self._shared[_ITERATION] = iteration
+        self._loads_used = loads
+        return int(self._shared[_EPOCH]), int(self._shared[_POSITION]) if first else 0, 0
+
+    def _samples(self, epoch: int, start: int, part: int, parts: int, skip: int) -> Iterator[Any]:
+        share = even_part((start, self._total), self._share.rank, self._share.world_size)
+        begin, end = even_part(share, part, parts)
+        yield from self._read(epoch, [(begin + skip, end)], {})
+
+    def _batches(self, epoch: int, start: int, part: int, parts: int, skip: int) -> Iterator[Any]:
+        assert self._share.batches is not None
+        held: dict[int, Any] = {}
+        for number, spans in enumerate(self._share.batches.spans(start, self._total, part, parts)):
+            if number >= skip:
+                yield default_collate(list(self._read(epoch, spans, held)))
+
+    def _reader_place(self) -> list[int]:
+        """Worker and number of workers, rank and number of ranks of this reader."""
+        info = get_worker_info()
+        workers = [0, 1] if info is None else [info.id, info.num_workers]
+        return [*workers, self._share.rank, self._share.world_size]
