@@ -160,17 +160,24 @@ def check_labels(labels_N: np.ndarray, names: tuple[str, ...], *, count: int, fi
     if labels_N.shape != (count,):
         shape = "x".join(str(length) for length in labels_N.shape)
         raise SourceError(field, f"{count} labels, one per image", f"{shape} labels")
-    _check_integers(labels_N, field)
-    low, high = int(labels_N.min()), int(labels_N.max())
-    if low < 0 or high >= len(names):
-        outside = low if low < 0 else high
-        raise SourceError(field, f"0 .. {len(names) - 1}, as there are {len(names)} class names", outside)
-    labels_N = labels_N.astype(np.int64)
+    labels_N = check_numbers(labels_N, names, field=field)
     empty = np.flatnonzero(np.bincount(labels_N, minlength=len(names)) == 0)
     if len(empty):
         got = f"none of {names[empty[0]]!r}" + (f" and {len(empty) - 1} more classes" if len(empty) > 1 else "")
-        raise SourceError(field, "at least one readable image of every class", got)
+        hint = "Give --allow-empty to leave out classes without images."
+        raise SourceError(field, "at least one readable image of every class", got, hint)
     return labels_N
+
+
+def check_numbers(labels_N: np.ndarray, names: tuple[str, ...], *, field: str) -> np.ndarray:
+    """Labels of any integer type as int64; ``SourceError`` for one that is no position among ``names``."""
+    _check_integers(labels_N, field)
+    low, high = (int(labels_N.min()), int(labels_N.max())) if len(labels_N) else (0, -1)
+    if low < 0 or high >= len(names):
+        outside = low if low < 0 else high
+        hint = "--label none reads the images alone." if low == -1 else ""
+        raise SourceError(field, f"0 .. {len(names) - 1}, as there are {len(names)} class names", outside, hint)
+    return labels_N.astype(np.int64)
 
 
 def check_count(count: int, *, name: str, skipped: int = 0) -> None:

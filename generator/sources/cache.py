@@ -115,18 +115,31 @@ class PixelCache:
         if size > self.limit:
             return False
         kept = []
-        for path in (self.directory / _PIXELS).glob("*"):
-            with suppress(OSError):
-                facts = path.stat()
-                kept.append((facts.st_atime_ns, path, facts.st_size))
+        for path in (self.directory / _PIXELS).glob("[0-9a-f]*"):
+            if path.suffix != ".npy":
+                with suppress(OSError):
+                    facts = path.stat()
+                    kept.append((facts.st_atime_ns, path, facts.st_size))
+        for path in (self.directory / _PIXELS).glob(".*"):
+            if not _is_alive(path.name[1:].partition("-")[0]):  # of a process that was killed
+                path.unlink(missing_ok=True)
         total = sum(each for _, _, each in kept)
         for _, path, each in sorted(kept):
             if total + size <= self.limit:
                 break
             with suppress(OSError):
                 path.unlink()
+                _labels_path(path).unlink(missing_ok=True)
             total -= each
+        self._remove_entries()
         return True
+
+    def _remove_entries(self) -> None:
+        """Entries whose pixels have left."""
+        for path in (self.directory / _ENTRIES).glob("*.json"):
+            with suppress(OSError, SourceError):
+                if not self.pixels_of(_read_entry(path).fingerprint).exists():
+                    path.unlink()
 
     def pixels_of(self, stated: str) -> Path:
         """Where the pixels of a fingerprint are kept."""
@@ -251,6 +264,16 @@ def _touch(path: Path) -> None:
     with suppress(OSError):
         facts = path.stat()
         os.utime(path, ns=(time.time_ns(), facts.st_mtime_ns))
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def _labels_path(pixels: Path) -> Path:

@@ -13,7 +13,7 @@ from generator.spec.reading import MAX_CLASSES, UNLABELLED
 ColumnKind = Literal["class", "integer", "text", "boolean", "list", "other"]
 
 _USUAL_NAME = "label"
-_LABEL_WORDS = frozenset({"label", "labels", "class", "classes", "target", "targets", "category", "categories", "y"})
+LABEL_WORDS = frozenset({"label", "labels", "class", "classes", "target", "targets", "category", "categories", "y"})
 _MULTI_LABEL_HINT = "Several labels for one image are not supported; --label none reads the images alone."
 
 
@@ -46,11 +46,11 @@ def find_label_column(
         if len(declared) == 1
         else usual or declared or [column for column in columns if _repeats(column, rows)]
     )
-    lists = [column for column in columns if column.kind == "list" and column.name.lower() in _LABEL_WORDS]
+    lists = [column for column in columns if column.kind == "list" and column.name.lower() in LABEL_WORDS]
     if not candidates and lists:
         raise SourceError(f"{field}:{lists[0].name}", "one label per image", "lists of labels", _MULTI_LABEL_HINT)
     if len(candidates) > 1:
-        named = [column for column in candidates if column.name.lower() in _LABEL_WORDS]
+        named = [column for column in candidates if column.name.lower() in LABEL_WORDS]
         names = ", ".join(column.name for column in candidates)
         if len(named) != 1 or declared:
             hint = f"Name it: --label {candidates[0].name}; --label {UNLABELLED} reads the images alone."
@@ -86,4 +86,4 @@ def _repeats(column: Column, rows: int) -> bool:
     """Whether the values of a column can be classes: a name, a path or a caption of each image hardly repeats."""
     if column.kind not in ("integer", "text", "boolean") or column.distinct is None:
         return False
-    return column.distinct <= MAX_CLASSES and 2 * column.distinct <= max(rows, 2)
+    return 2 <= column.distinct <= MAX_CLASSES and 2 * column.distinct <= max(rows, 4)

@@ -73,7 +73,20 @@ def select_classes(labels: Labels, classes: Sequence[str] | None, *, field: str)
     return rows, Labels(renumbered_N[rows], wanted)
 
 
+def used_classes(labels: Labels) -> tuple[Labels, tuple[str, ...]]:
+    """Labels of the classes that have an image, renumbered in their order; and the names of the others."""
+    if labels.labels_N is None:
+        return labels, ()
+    used = np.unique(labels.labels_N)
+    if used.tolist() == list(range(len(labels.names))):
+        return labels, ()
+    unused = tuple(name for number, name in enumerate(labels.names) if number not in set(used.tolist()))
+    return Labels(np.searchsorted(used, labels.labels_N), tuple(labels.names[number] for number in used)), unused
+
+
 def _one_dimensional(values: np.ndarray, field: str) -> np.ndarray:
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
     if values.dtype.kind == "U":
         values = _composed(values)
     if values.ndim == 1:

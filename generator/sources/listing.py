@@ -53,7 +53,7 @@ def select_listed(listing: Listing, classes: tuple[str, ...] | None, *, name: st
     if rows is None:
         return listing
     if isinstance(listing.images, EncodedImages):
-        return replace(listing, images=_select_encoded(listing.images, rows), labels=labels)
+        return replace(listing, images=select_encoded(listing.images, rows), labels=labels)
     return replace(listing, images=_select_rows(listing.images, rows), labels=labels)
 
 
@@ -69,7 +69,9 @@ def chunked(
     return chunks
 
 
-def _select_encoded(images: EncodedImages, rows: np.ndarray) -> EncodedImages:
+def select_encoded(images: EncodedImages, rows: np.ndarray) -> EncodedImages:
+    """Only the images at ``rows`` (int64, ascending)."""
+
     def chunks() -> Iterator[list[EncodedImage]]:
         position, waiting = 0, list[EncodedImage]()
         for chunk in images.chunks():

@@ -10,6 +10,7 @@ from generator.sources.base import (
     Source,
     SourceFacts,
     check_channels,
+    check_numbers,
     check_size,
     make_source,
 )
@@ -22,6 +23,7 @@ from generator.sources.kinds.folder import list_folder
 from generator.sources.kinds.npz import list_npz
 from generator.sources.kinds.parquet import list_parquet
 from generator.sources.kinds.webdataset import list_webdataset
+from generator.sources.labels import Labels, used_classes
 from generator.sources.listing import Listing, ListOptions, select_listed
 from generator.sources.location import DIGITS, Kind, find_files, kind_of_files
 from generator.sources.pixels.arrays import convert_arrays
@@ -103,12 +105,19 @@ def _read(request: _Request, allocate: Allocate, progress: ProgressCallback | No
     listing = select_listed(_list(request), reading.classes, name=name)
     settings = replace(request.settings, default_size=listing.default_size)
     decoded = _decode(listing, settings, allocate, progress)
-    labels_N = listing.labels.labels_N
+    labels = listing.labels
+    labels_N = labels.labels_N
+    if labels_N is not None:
+        labels = Labels(check_numbers(labels_N, labels.names, field=f"{name}:labels")[decoded.kept_N], labels.names)
+    if request.wanted.allow_empty:
+        labels, unused = used_classes(labels)
+        told = f"classes without an image: {', '.join(unused[:20])}"
+        listing = replace(listing, notices=(*listing.notices, told)) if unused else listing
     images_NHWC = keep_images(decoded.images_NHWC, decoded.kept_N)
     return make_source(
         images_NHWC,
-        labels_N[decoded.kept_N] if labels_N is not None else None,
-        listing.labels.names,
+        labels.labels_N,
+        labels.names,
         name=request.name,
         skipped=decoded.skipped,
         facts=_facts(listing, decoded, count_duplicates(images_NHWC), request.wanted),
@@ -146,6 +155,9 @@ def _decode(
 
 def _facts(listing: Listing, decoded: DecodedImages, duplicates: int, wanted: ListOptions) -> SourceFacts:
     reading, notices = wanted.reading, listing.notices
+    if decoded.scale is None and reading.white is not None:
+        reading = reading.model_copy(update={"white": None, "black": None})
+        notices = (*notices, "--white has no effect: no image has more than 8 bits")
     if decoded.scale is not None and reading.white is None:
         reading = reading.model_copy(update={"white": decoded.scale.white})
         notices = (*notices, f"pixels of more than 8 bits: {decoded.scale.describe()}; --white states another value")

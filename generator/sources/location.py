@@ -13,8 +13,9 @@ from generator.sources.files.file_set import FileSet, SourceFile
 from generator.sources.files.object_store import is_object_url, list_objects
 from generator.sources.kinds.image_labels import is_label_file
 from generator.sources.kinds.parquet import SUFFIX as PARQUET
+from generator.sources.kinds.parquet import holds_images
 from generator.sources.kinds.webdataset import is_tar
-from generator.sources.pixels.formats import is_image, is_pointer
+from generator.sources.pixels.formats import SUFFIXES, is_image, is_pointer
 from generator.store.s3_settings import S3Settings
 
 Kind = Literal["digits", "folder", "parquet", "npz", "webdataset"]
@@ -23,6 +24,7 @@ DIGITS: Literal["digits"] = "digits"
 _ARRAYS = (".npz", ".npy")
 _FILE_URL = "file://"
 _MANIFEST = "manifest.json"
+_IMAGES_BESIDE = 20  # images beside one tar that are no more than a preview or a logo
 KINDS = (
     "'digits', a folder of class folders, .parquet files, .tar files (WebDataset), a .zip of images or a .npz file: a"
     " path, a pattern, or an s3:// URL"
@@ -46,12 +48,14 @@ def find_files(location: str, *, follow_links: bool = False, s3: S3Settings | No
 
 def kind_of_files(location: str, found: FileSet) -> Kind:
     """Which kind of source files are. Raises ``SourceError`` if they are none."""
-    tars = any(is_tar(file) for file in found.files)
+    tars = sum(is_tar(file) for file in found.files)
+    images = sum(file.suffix in SUFFIXES for file in found.files)
     if tars and any(file.path == _MANIFEST for file in found.files):
         return "webdataset"  # a build of latentmill, which has tables in Parquet beside its shards
-    if any(file.suffix == PARQUET and (found.single or not is_label_file(file)) for file in found.files):
+    tables = [file for file in found.files if file.suffix == PARQUET and (found.single or not is_label_file(file))]
+    if tables and (found.single or not (tars or images) or holds_images(tables[0])):
         return "parquet"
-    if tars:
+    if tars and images <= _IMAGES_BESIDE * tars:
         return "webdataset"
     if len(found.files) == 1 and found.files[0].suffix in _ARRAYS:
         return "npz"
@@ -61,9 +65,14 @@ def kind_of_files(location: str, found: FileSet) -> Kind:
 
 
 def _find_local(location: str, *, follow_links: bool) -> FileSet:
-    text = unquote(location.removeprefix(_FILE_URL)) if location.startswith(_FILE_URL) else location
+    if not location:
+        raise SourceError("source", KINDS, "an empty text")
+    text = location
+    if location.startswith(_FILE_URL):
+        text = unquote(location.removeprefix(_FILE_URL).removeprefix("localhost"))
     path = Path(text)
     try:
+        path = path.expanduser()
         if path.is_dir():
             return list_directory(path, follow_links=follow_links)
         if path.is_file():
@@ -71,7 +80,7 @@ def _find_local(location: str, *, follow_links: bool) -> FileSet:
         if path.exists():
             raise SourceError(location, KINDS, "no regular file")
         found = list_pattern(text) if has_wildcards(text) else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SourceError(location, KINDS, reason) from error
     if found is None or not found.files:

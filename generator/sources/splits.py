@@ -24,6 +24,10 @@ SPLIT_WORDS = {
     "eval": "validation",
     "evaluation": "validation",
 }
+GENERAL_WORDS = frozenset(
+    ("images", "image", "imgs", "img", "pictures", "pics", "photos", "data", "set", "dataset", "seg", "split", "raw")
+)
+_SPLIT_COLUMNS = frozenset({"split", "set", "subset", "partition"})
 DEFAULT_SPLIT = "train"
 
 
@@ -37,8 +41,14 @@ def check_split_name(split: str | None) -> str | None:
 
 
 def split_of_folder(name: str) -> str | None:
-    """The split that a folder of this name is; ``None`` if it is none."""
-    return SPLIT_WORDS.get(name.casefold())
+    """The split that a folder of this name is (``train``, ``Test_Set``, ``train2017``, ``t10k-images``).
+
+    ``None`` if it is none: words beside that of a split must be general ones.
+    """
+    words = [word for word in re.split(r"[^a-z]+", name.lower().replace("t10k", "test")) if word]
+    splits = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+    rest = [word for word in words if word not in SPLIT_WORDS]
+    return splits[0] if len(splits) == 1 and all(word in GENERAL_WORDS for word in rest) else None
 
 
 def split_of_path(path: str) -> str | None:
@@ -61,9 +71,12 @@ def choose_split(
     another one is asked for. ``names``: of the items, for messages. Raises ``SourceError`` if the split is not there,
     and if only some items belong to one.
     """
-    found = tuple(sorted({split for split in splits if split is not None}, key=_rank))
+    known = {split for split in splits if split is not None}
+    if known and DEFAULT_SPLIT not in known:  # a test set beside files of no split, which are the rest
+        splits = [split or DEFAULT_SPLIT for split in splits]
+    found = in_rank(split for split in splits if split is not None)
     stray = [name for name, split in zip(names, splits, strict=True) if split is None]
-    if found and stray and (len(found) > 1 or asked is not None):
+    if found and stray:
         got = ", ".join(stray[:4]) + (", ..." if len(stray) > 4 else "")
         raise SourceError(field, "files of one split", f"{got} beside the splits {', '.join(found)}", _pattern_hint())
     if not found or (len(found) == 1 and asked in (None, found[0])):
@@ -75,6 +88,12 @@ def choose_split(
         hint = "Name one of them: --split." if asked is None else ""
         raise SourceError("split", f"one of the splits of {field}: {', '.join(found)}", repr(wanted), hint)
     return [item for item, split in zip(items, splits, strict=True) if split == wanted], wanted, found
+
+
+def is_split_column(name: str, values: Iterable[object]) -> bool:
+    """Whether a column says to which split each row belongs."""
+    found = {str(value).lower() for value in values}
+    return name.lower() in _SPLIT_COLUMNS and bool(found) and found <= SPLIT_WORDS.keys()
 
 
 def in_rank(splits: Iterable[str]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     """
     from generator.errors import SettingsError, SourceError
     from generator.models.bundle import load_bundle
-    from generator.models.bundle.real_images import load_similar_source
+    from generator.models.bundle.real_images import load_images
     from generator.models.screening.self_training import pseudo_label
     from generator.store import open_store
     from workers.settings import load_settings
@@ -48,7 +48,7 @@ def label_command(bundle: str, source: str, out: Path, floor: float, as_json: bo
     loaded = load_bundle(open_store(bundle, load_settings().s3))
     judge = _bundle_judge(loaded)
     arguments = take_source_arguments(given)
-    images = load_similar_source(source, loaded.info, **arguments.options())
+    images = load_images(source, loaded.info, **arguments.options())
     show_source_notices(images, quiet=as_json)
     labelled = pseudo_label(judge, images.images_NHWC, floor=floor)
     missing = [name for label, name in enumerate(loaded.info.classes) if not (labelled.labels_N == label).any()]

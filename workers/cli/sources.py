@@ -39,7 +39,7 @@ def sources_command(
     or a .npz file: a path, a pattern ('data/**/*.tar', 'shards/{000..127}.tar'), or an s3:// URL. Unreadable images are
     listed, never an error here.
     """
-    arguments = take_source_arguments({**given, "skip_bad": True})
+    arguments = take_source_arguments({**given, "skip_bad": True, "allow_empty": True})
     images, size_chosen = _read(source, arguments, size, channels, quiet=as_json)
     facts = _facts(images, as_json=as_json)
     if size_chosen is not None and not as_json:

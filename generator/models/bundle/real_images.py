@@ -8,8 +8,10 @@ from generator.errors import SourceError
 from generator.models.bundle.format import BundleInfo
 from generator.sources import Source, load_source
 from generator.sources.base import FIRST_RULES
+from generator.spec.reading import UNLABELLED, Reading
 
 _COLUMNS = {"image": None, "label": None}
+_LABELS = {"label": UNLABELLED, "classes": None}
 
 
 def load_training_source(location: str, info: BundleInfo, **options: Any) -> Source:
@@ -31,17 +33,28 @@ def load_training_source(location: str, info: BundleInfo, **options: Any) -> Sou
 def load_similar_source(location: str, info: BundleInfo, training: Source | None = None, **options: Any) -> Source:
     """Other real images for the bundle, such as a test set: read by the rules of ``training``.
 
-    Columns that the bundle's source was told to have are looked for, and found by type where they are not there.
-    Raises ``SourceError``, ``StoreError``.
+    Columns that the bundle's source was told to have are looked for, and found by type where they are not there; the
+    source need not have all classes. Raises ``SourceError``, ``StoreError``.
     """
     rules = {"rules": training.facts.rules} if training is not None else {}
+    options = {**options, **rules, "allow_empty": True}
     try:
-        return _load(location, info, {**options, **rules})
+        return _load(location, info, options)
     except SourceError as error:
         reading = info.source.reading
-        if error.field not in _COLUMNS or (reading.image is None and reading.label is None):
+        if error.field not in ("image", "label", "classes") or reading == Reading():
             raise
-        return _load(location, info, {**options, **rules, "reading": reading.model_copy(update=_COLUMNS)})
+        found = _load(location, info, {**options, "reading": reading.model_copy(update={**_COLUMNS, "classes": None})})
+        wanted = tuple(name for name in reading.classes or found.class_names if name in found.class_names)
+        if not wanted or wanted == found.class_names:
+            return found
+        return _load(location, info, {**options, "reading": reading.model_copy(update={**_COLUMNS, "classes": wanted})})
+
+
+def load_images(location: str, info: BundleInfo, **options: Any) -> Source:
+    """Images for the bundle without their labels. Raises ``SourceError``, ``StoreError``."""
+    reading = info.source.reading.model_copy(update=_LABELS)
+    return _load(location, info, {**options, "reading": reading, "allow_empty": True})
 
 
 def _load(location: str, info: BundleInfo, options: dict[str, Any]) -> Source:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast, final
 from generator.errors import SourceError
 from generator.sources.files.content import MAX_MEMBER_BYTES, Content
 from generator.sources.files.directory import HIDDEN, JUNK
-from generator.sources.files.file_set import FileSet, SourceFile
+from generator.sources.files.file_set import FileSet, SourceFile, in_order
 from generator.sources.files.junk import is_hidden, is_junk
 
 TAR_SUFFIXES = frozenset({".tar"})
@@ -54,17 +54,22 @@ def list_tar(archive: SourceFile, where: str) -> FileSet:
                 raise SourceError(f"{where}/{member.name}", "a plain file", "a sparse one")
             part = archive.content.part(member.offset_data, member.size)
             files.append(SourceFile(_clean(member.name), member.size, archive.version, part))
+        _check_end(stream, cast(Any, tar).offset, where)
     return FileSet(where, tuple(files), passed_over=found.passed_over)
 
 
 def list_zip(archive: SourceFile, where: str) -> FileSet:
-    """The files of a zip archive, in its order. ``where``: its name in messages. Raises ``SourceError``."""
+    """The files of a zip archive, in the order of their names. ``where``: its name in messages.
+
+    Raises ``SourceError``.
+    """
     found = FileSet(where, ())
     files: list[SourceFile] = []
     with _reading(where, "a zip archive"):
         reader = _ZipReader(archive.content)
         for member in reader.members():
-            if not _is_wanted(member.filename, member.is_dir(), where, found):
+            name = _member_name(member)
+            if not _is_wanted(name, member.is_dir(), where, found):
                 continue
             if member.flag_bits & 1:
                 raise SourceError(f"{where}/{member.filename}", "files without a password", "an encrypted one")
@@ -72,8 +77,8 @@ def list_zip(archive: SourceFile, where: str) -> FileSet:
                 found.passed_over["links and devices in archives"] += 1
                 continue
             content = _ZipMember(reader, member, where)
-            files.append(SourceFile(_clean(member.filename), member.file_size, archive.version, content))
-    return FileSet(where, tuple(files), passed_over=found.passed_over)
+            files.append(SourceFile(_clean(name), member.file_size, archive.version, content))
+    return FileSet(where, in_order(files), passed_over=found.passed_over)
 
 
 @final
@@ -91,6 +96,10 @@ class _ZipReader:
     def read(self, member: zipfile.ZipInfo) -> bytes:
         with self._lock, self._opened().open(member) as stream:
             return stream.read(member.file_size)
+
+    def head(self, member: zipfile.ZipInfo, length: int) -> bytes:
+        with self._lock, self._opened().open(member) as stream:
+            return stream.read(length)
 
     def _opened(self) -> zipfile.ZipFile:
         if self._zip is None:
@@ -116,6 +125,34 @@ class _ZipMember(Content):
         except Exception as error:  # on damaged bytes, zipfile and its decompressors raise exceptions of any type
             raise OSError(f"the archive does not read ({error})") from error
         return io.BytesIO(data)
+
+    def head(self, length: int) -> bytes:
+        try:
+            return self.reader.head(self.member, length)
+        except Exception as error:  # as in ``open``
+            raise OSError(f"the archive does not read ({error})") from error
+
+
+def _check_end(stream: BinaryIO, place: int, where: str) -> None:
+    """``SourceError`` unless an archive ends in blocks of zeros: tarfile takes a damaged header for its end."""
+    stream.seek(place)
+    zeros = 0
+    while part := stream.read(2**20):
+        if part.strip(b"\0"):
+            raise SourceError(where, "a tar archive", f"one that is damaged after byte {place}")
+        zeros += len(part)
+    if zeros < tarfile.BLOCKSIZE:
+        raise SourceError(where, "a tar archive", "one that is cut short")
+
+
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """The name of a member. Without the mark of UTF-8, zipfile takes its bytes for cp437; many tools write UTF-8."""
+    if member.flag_bits & 0x800:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return member.filename
 
 
 def _is_wanted(name: str, folder: bool, where: str, found: FileSet) -> bool:

@@ -12,10 +12,11 @@ from wcmatch._wcparse import PatternLimitException
 
 from generator.errors import SourceError
 from generator.sources.files.content import FileContent, file_content
-from generator.sources.files.file_set import FileSet, SourceFile, in_order
+from generator.sources.files.file_set import FileSet, SourceFile, in_order, printable
 from generator.sources.files.junk import is_hidden, is_junk
 
 _PATTERN = glob.GLOBSTAR | glob.BRACE | glob.NODIR
+_MAX_DEPTH = 200
 _LINK_HINT = "Give --follow-links to read what links point to."
 JUNK = "system files"
 HIDDEN = "hidden files"
@@ -32,6 +33,10 @@ class _Walk:
     folders: list[str] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     above: list[tuple[int, int]] = field(default_factory=list)
+    resolved: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.resolved = self.root.resolve()
 
 
 def list_directory(root: Path, *, follow_links: bool) -> FileSet:
@@ -64,9 +69,15 @@ def list_pattern(pattern: str) -> FileSet:
     except PatternLimitException as error:
         raise SourceError(pattern, "a pattern of at most 100000 alternatives", "more") from error
     paths = sorted({Path(match) for match in found})
-    names = [os.path.relpath(path, root or ".") for path in paths if not is_hidden(path.name)]
+    names = [name for path in paths if not _is_passed_over(name := os.path.relpath(path, root or "."))]
     files = [_source_file(FileContent(root or ".", name), name) for name in names]
     return FileSet(Path(pattern).name, in_order(files))
+
+
+def _is_passed_over(path: str) -> bool:
+    parts = path.split("/")
+    hidden = any(is_hidden(part) for part in parts if part != "..")
+    return hidden or is_junk(parts[-1], folder=False) or any(is_junk(part, folder=True) for part in parts[:-1])
 
 
 def has_wildcards(location: str) -> bool:
@@ -87,6 +98,8 @@ def matches_pattern(path: str, pattern: str) -> bool:
 
 
 def _walk(walk: _Walk, folder: Path, prefix: str) -> None:
+    if len(walk.above) > _MAX_DEPTH:
+        raise SourceError(_label(walk, prefix[:200]), f"folders at most {_MAX_DEPTH} deep", "deeper ones")
     try:
         facts = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -128,7 +141,7 @@ def _is_folder(walk: _Walk, entry: os.DirEntry[str], path: str) -> bool:
 
 
 def _entry_file(walk: _Walk, entry: os.DirEntry[str], path: str) -> SourceFile:
-    if entry.is_symlink() and not walk.follow_links and _points_outside(Path(entry.path), walk.root):
+    if entry.is_symlink() and not walk.follow_links and _points_outside(Path(entry.path), walk.resolved):
         expected = "no links to folders or to files outside the source"
         raise SourceError(_label(walk, path), expected, "such a link", _LINK_HINT)
     try:
@@ -145,10 +158,10 @@ def _source_file(content: FileContent, relative: str, facts: os.stat_result | No
 
 def _points_outside(link: Path, root: Path) -> bool:
     try:
-        return not link.resolve().is_relative_to(root.resolve())
+        return not link.resolve().is_relative_to(root)
     except (OSError, RuntimeError):  # the link is circular
         return True
 
 
 def _label(walk: _Walk, path: str) -> str:
-    return f"{walk.name}/{path}".rstrip("/")
+    return printable(f"{walk.name}/{path}".rstrip("/"))

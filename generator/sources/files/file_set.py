@@ -6,7 +6,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from generator.sources.files.content import Content
 
@@ -23,7 +22,9 @@ class SourceFile:
     @property
     def suffix(self) -> str:
         """The ending in lower case, without the query of an address: '.jpg' for ``cat.JPG`` and ``cat.jpg?w=640``."""
-        return PurePosixPath(self.path.partition("?")[0]).suffix.lower()
+        name = self.path.rpartition("/")[2].partition("?")[0]
+        dot = name.rfind(".")
+        return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
     @property
     def file_name(self) -> str:
@@ -46,11 +47,18 @@ class FileSet:
 
     def label(self, file: SourceFile) -> str:
         """How messages name a file of this set."""
-        return self.name if self.single else f"{self.name}/{file.path}"
+        return printable(self.name if self.single else f"{self.name}/{file.path}")
 
     def select(self, wanted: Callable[[SourceFile], bool]) -> tuple[SourceFile, ...]:
         """The files for which ``wanted`` is true, in order."""
         return tuple(file for file in self.files if wanted(file))
+
+
+def printable(name: str) -> str:
+    """A name for messages: control characters and bytes that are no text are written as escapes."""
+    if name.isprintable():
+        return name
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
 
 
 def in_order(files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:

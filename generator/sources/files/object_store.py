@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import tempfile
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast, final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from generator.store.s3_objects import S3Objects
 
 _STEP = 2**24  # bytes of one request
+_BLOCK, _KEPT_BLOCKS = 2**22, 24  # bytes; 96 MiB in all
 _SMALL = 2**26  # larger objects are read into a temporary file
 
 
@@ -34,11 +36,13 @@ def list_objects(url: str, settings: S3Settings | None) -> FileSet:
 
     bucket, key = split_url(url)
     objects = S3Objects(bucket, settings or S3Settings())
-    pattern = key if has_wildcards(key) else None
-    root = pattern_root(key) if pattern else key.rstrip("/")
     name = (key.rstrip("/").rpartition("/")[2]) or bucket
+    root, pattern = key.rstrip("/"), None
     listed = [info for info in objects.list(root) if not info.key.endswith("/")]
-    if pattern is None:
+    if not listed and has_wildcards(key):  # no key begins with these characters themselves
+        root, pattern = pattern_root(key), key
+        listed = [info for info in objects.list(root) if not info.key.endswith("/")]
+    if pattern is None and not key.endswith("/"):
         single = next((info for info in listed if info.key == key), None)
         if single is not None:
             content = ObjectContent(objects, key, single.size, single.etag)
@@ -89,7 +93,46 @@ class ObjectContent(Content):
         return self.read_part(0, self.size)
 
     def read_part(self, start: int, length: int) -> bytes:
-        return self.objects.read(self.key, start, length, self.etag)
+        """Parts are read in blocks, of which some are kept: the members of an archive follow each other."""
+        if length >= min(self.size, _BLOCK):
+            return self.objects.read(self.key, start, length, self.etag)
+        end = min(start + length, self.size)
+        blocks = range(start // _BLOCK, -(-end // _BLOCK))
+        data = b"".join(_BLOCKS.get(self, number) for number in blocks)
+        first = start - blocks.start * _BLOCK if blocks else 0
+        return data[first : first + max(0, end - start)]
+
+
+class _Blocks:
+    """The blocks of objects that were read last, for all threads; a block is read by one of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[tuple[str, str, str, int], Future[bytes]] = OrderedDict()
+
+    def get(self, content: ObjectContent, number: int) -> bytes:
+        name = (content.objects.bucket, content.key, content.etag, number)
+        with self._lock:
+            block = self._blocks.get(name)
+            reads = block is None or (block.done() and block.exception() is not None)
+            if reads:
+                block = self._blocks[name] = Future()
+            self._blocks.move_to_end(name)
+            while len(self._blocks) > _KEPT_BLOCKS:
+                self._blocks.popitem(last=False)
+        assert block is not None
+        if reads:
+            start = number * _BLOCK
+            try:
+                length = min(_BLOCK, content.size - start)
+                block.set_result(content.objects.read(content.key, start, length, content.etag))
+            except BaseException as error:
+                block.set_exception(error)
+                raise
+        return block.result()
+
+
+_BLOCKS = _Blocks()
 
 
 class _Download:

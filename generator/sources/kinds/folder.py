@@ -16,14 +16,15 @@ from generator.errors import SourceError
 from generator.sources.base import DEFAULT_SIZE, check_names
 from generator.sources.files.file_set import FileSet, SourceFile
 from generator.sources.kinds.image_labels import is_label_file, read_image_labels
+from generator.sources.label_column import LABEL_WORDS
 from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
 from generator.sources.listing import Listing, ListOptions, chunked
 from generator.sources.pixels.decode import EncodedImages
 from generator.sources.pixels.formats import SUFFIXES, SUFFIXES_1, is_image, kind_of
-from generator.sources.splits import choose_split, split_of_folder
+from generator.sources.splits import GENERAL_WORDS, choose_split, split_of_folder
 from generator.spec.reading import UNLABELLED
 
-_MAX_SPLIT_DEPTH = 3
+_MAX_SPLIT_DEPTH = 5
 _CLASSES_HINT = "Give the folder whose subfolders are the classes."
 
 
@@ -40,6 +41,8 @@ def list_folder(found: FileSet, options: ListOptions, *, remote: bool = False) -
     """The images of ``found``: classes ordered by name, the images of a class by file name. Raises ``SourceError``."""
     if options.rules == 1:
         found = _as_first_rules(found)
+    if options.reading.image is not None:
+        raise SourceError("image", "a source with columns", f"{options.reading.image!r} of a folder of images")
     images = found.select(lambda file: file.suffix in SUFFIXES_1) if options.rules == 1 else found.select(is_image)
     label_files = found.select(is_label_file) if options.rules > 1 else ()
     if not images:
@@ -75,6 +78,10 @@ def _labels(
     if label_files:
         stated = read_image_labels(label_files, found, tree.images, options.reading.label)
         notices = stated.notices
+        plain = options.reading.label is None and stated.column.lower() not in LABEL_WORDS
+        if stated.values is not None and plain and _has_class_folders(tree):
+            told = f"labels are the names of folders; --label {stated.column} reads them from {stated.file}"
+            notices, stated = (told,), replace(stated, values=None)
         if stated.values is not None:
             missing = len(tree.images) - len(stated.images)
             if missing:
@@ -86,6 +93,8 @@ def _labels(
     elif options.reading.label not in (None, UNLABELLED):
         raise SourceError("label", "a source with columns, or 'none'", f"{options.reading.label!r} of a folder")
     names = _class_of_each(tree, found, options, passed_over)
+    if any(name is not None for name in names):
+        notices = tuple(notice for notice in notices if not notice.startswith("unlabelled"))
     if options.reading.label == UNLABELLED or all(name is None for name in names):
         if options.reading.label != UNLABELLED:
             notices = (*notices, "unlabelled: the images are in no class folders")
@@ -101,6 +110,10 @@ def _folder_labels(names: Sequence[str], found: FileSet, options: ListOptions) -
     order = dict(zip(raw, range(len(raw)) if options.rules == 1 else np.argsort(np.argsort(composed)), strict=True))
     labels_N = np.array([order[name] for name in names], dtype=np.int64)
     return Labels(labels_N, composed if options.rules == 1 else tuple(sorted(composed)))
+
+
+def _has_class_folders(tree: _Tree) -> bool:
+    return len({parts[0] for parts in tree.parts if len(parts) == 2}) > 1
 
 
 def _class_of_each(tree: _Tree, found: FileSet, options: ListOptions, passed_over: Counter[str]) -> list[str | None]:
@@ -123,6 +136,8 @@ def _class_of_each(tree: _Tree, found: FileSet, options: ListOptions, passed_ove
     if nested is not None:
         folder, inner = f"{found.name}/{tree.above}{nested[0]}", f"the folder {nested[1]!r} in it"
         raise SourceError(folder, "a class folder with images only", inner, _CLASSES_HINT)
+    if len(folders) == 1 and next(iter(folders)).lower() in GENERAL_WORDS and not direct:
+        return [None] * len(tree.parts)  # train/images/1.jpg is no class
     return [parts[0] if len(parts) > 1 else None for parts in tree.parts]
 
 

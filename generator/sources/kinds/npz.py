@@ -32,10 +32,14 @@ _ANONYMOUS = re.compile(r"arr_\d+")
 
 @dataclass(frozen=True)
 class _Part:
-    """An array of a split: its key, and the split that the key names."""
+    """An array of a split: its key, and the split that the key names; arrays of no split are the training set."""
 
     key: str
-    split: str | None
+    named: str | None
+
+    @property
+    def split(self) -> str:
+        return self.named or DEFAULT_SPLIT
 
 
 def list_npz(file: SourceFile, name: str, options: ListOptions) -> Listing:
@@ -44,9 +48,8 @@ def list_npz(file: SourceFile, name: str, options: ListOptions) -> Listing:
         raise SourceError(name, "a NumPy .npz archive", "a Git LFS pointer", "Fetch it: git lfs pull.")
     arrays = open_arrays(file.content, name)
     parts = _image_parts(arrays, name, options.reading.image)
-    chosen, split, splits = choose_split(
-        parts, [part.split for part in parts], options.split, field=name, names=[part.key for part in parts]
-    )
+    of_each = [part.split for part in parts] if any(part.named for part in parts) else [None] * len(parts)
+    chosen, split, splits = choose_split(parts, of_each, options.split, field=name, names=[part.key for part in parts])
     if len(chosen) > 1:
         got = ", ".join(part.key for part in chosen)
         raise SourceError(f"{name}:images", "one array of images", got, f"Name it: --image {chosen[0].key}.")
@@ -89,8 +92,6 @@ def _image_parts(arrays: NumpyArrays, name: str, asked: str | None) -> list[_Par
     if not parts:
         got = f"only {', '.join(keys) or 'none'}"
         raise SourceError(f"{name}:images", f"an array of this name in {name}", got, "Name another one: --image.")
-    if len({part.split for part in parts}) > 1:
-        parts = [part for part in parts if part.split is not None]
     return parts
 
 
@@ -101,15 +102,18 @@ def _read_labels(
     if asked == UNLABELLED:
         return UNLABELLED_SOURCE, None
     keys = arrays.names
-    names = _class_names(arrays, name)
-    found = {part.split: part.key for key in keys if (part := _part(key, _LABEL_WORDS)) is not None}
-    key = asked if asked is not None else found.get(images.split)
+    names = _class_names(arrays, name, count)
+    labels = [part for key in keys if (part := _part(key, _LABEL_WORDS)) and not _names_classes(arrays, key, count)]
+    own = [part.key for part in labels if part.named == images.named]
+    if len(own) > 1 and asked is None:
+        raise SourceError(f"{name}:labels", "one array of labels", ", ".join(own), f"Name it: --label {own[0]}.")
+    key = asked if asked is not None else next(iter(own), None)
     if key is None and _ANONYMOUS.fullmatch(images.key):
         others = [each for each in keys if _ANONYMOUS.fullmatch(each) and arrays.header(each).shape[:1] == (count,)]
         key = next((each for each in others if each != images.key and len(arrays.header(each).shape) <= 2), None)
     if key is None:
         if names is not None:
-            split = f"{images.split}_" if images.split else ""
+            split = f"{images.named}_" if images.named else ""
             raise SourceError(f"{name}:{split}labels", "labels, as there are class names", "none")
         return UNLABELLED_SOURCE, None
     if key not in keys:
@@ -119,13 +123,21 @@ def _read_labels(
     if values.shape[:1] != (count,):
         shape = "x".join(str(length) for length in values.shape)
         raise SourceError(field, f"{count} labels, one per image", f"{shape} labels")
-    training = found.get(DEFAULT_SPLIT) if asked is None and images.split != DEFAULT_SPLIT else None
+    others = [part.key for part in labels if part.split == DEFAULT_SPLIT]
+    training = next(iter(others), None) if asked is None and images.split != DEFAULT_SPLIT else None
     numbering = arrays.read(training) if training is not None and names is None else None
     return read_labels(values, names, field=field, numbering=numbering), key
 
 
-def _class_names(arrays: NumpyArrays, name: str) -> tuple[str, ...] | None:
-    key = next((key for key in _NAME_KEYS if key in arrays.names), None)
+def _names_classes(arrays: NumpyArrays, key: str, count: int) -> bool:
+    """Whether an array called ``classes`` holds the names of the classes, not a class for each image."""
+    header = arrays.header(key)
+    return key.lower() == "classes" and header.dtype.kind in "US" and header.shape != (count,)
+
+
+def _class_names(arrays: NumpyArrays, name: str, count: int) -> tuple[str, ...] | None:
+    named = [key for key in arrays.names if key.lower() == "classes" and _names_classes(arrays, key, count)]
+    key = next((key for key in (*_NAME_KEYS, *named) if key in arrays.names), None)
     if key is None:
         return None
     names = arrays.read(key)
@@ -149,8 +161,10 @@ def _array_images(arrays: NumpyArrays, header: ArrayHeader, field: str) -> Array
         raise SourceError(field, "pixels as numbers", f"{header.dtype} values")
     shape = " x ".join(str(length) for length in header.shape)
     expected = "N x H x W, N x H x W x 1 or 3, or N x 1 or 3 x H x W"
-    if len(header.shape) not in (3, 4):
+    if len(header.shape) not in (3, 4) or 0 in header.shape[1:]:
         raise SourceError(field, expected, shape)
+    if len(header.shape) == 3 and header.shape[2] in (1, 3):
+        raise SourceError(field, expected, f"{shape}, which is a single image")
     reorder: Callable[[np.ndarray], np.ndarray]
     if len(header.shape) == 3:
         count, height, width = header.shape

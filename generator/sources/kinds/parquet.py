@@ -20,10 +20,10 @@ from generator.sources.files.content import BytesContent, FileContent
 from generator.sources.files.file_set import FileSet, SourceFile
 from generator.sources.label_column import Column, ColumnKind, find_label_column
 from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
-from generator.sources.listing import Listing, ListOptions
+from generator.sources.listing import Listing, ListOptions, select_encoded
 from generator.sources.pixels.decode import CHUNK, EncodedImage, EncodedImages
 from generator.sources.pixels.formats import has_image_header, is_pointer, kind_of
-from generator.sources.splits import choose_split, split_of_path
+from generator.sources.splits import SPLIT_WORDS, choose_split, is_split_column, split_of_path
 from generator.spec.canonical import read_json
 from generator.spec.reading import MAX_CLASSES
 
@@ -42,8 +42,9 @@ def list_parquet(found: FileSet, options: ListOptions) -> Listing:
     """
     files = found.select(lambda file: file.suffix == SUFFIX)
     splits_of = [split_of_path(file.path) for file in files]
+    by_path = options.split if any(splits_of) else None  # else a column may say it
     chosen, split, splits = choose_split(
-        files, splits_of, options.split, field=found.name, names=[file.file_name for file in files]
+        files, splits_of, by_path, field=found.name, names=[file.file_name for file in files]
     )
     tables = [_Table(file, options.reading.image) for file in chosen]
     total = sum(table.rows for table in tables)
@@ -56,9 +57,15 @@ def list_parquet(found: FileSet, options: ListOptions) -> Listing:
 
     passed_over = Counter(found.passed_over)
     passed_over.update(kind_of(file) for file in found.files if file.suffix != SUFFIX)
+    images = EncodedImages(found.name, total, chunks)
+    if options.rules > 1 and not splits:
+        rows, split, splits = _split_rows(tables, found.name, options.split)
+        if len(rows) < total:
+            images = select_encoded(images, np.array(rows, dtype=np.int64))
+            labels = labels if labels.labels_N is None else Labels(labels.labels_N[rows], labels.names)
     return Listing(
         "parquet",
-        EncodedImages(found.name, total, chunks),
+        images,
         labels,
         split=split if len(splits) > 1 else None,
         splits=splits,
@@ -67,6 +74,14 @@ def list_parquet(found: FileSet, options: ListOptions) -> Listing:
         passed_over=passed_over,
         notices=notices,
     )
+
+
+def holds_images(file: SourceFile) -> bool:
+    """Whether a table has a column of encoded images, or does not read, which its reader will say."""
+    try:
+        return bool(_Table(file, None).image)
+    except SourceError as error:
+        return not error.field.endswith(":image")
 
 
 class _Table:
@@ -176,21 +191,34 @@ class _Table:
             raise SourceError(self.name, "a Parquet file", f"one that does not read ({error})") from error
 
 
+def _split_rows(
+    tables: Sequence[_Table], name: str, asked: str | None
+) -> tuple[list[int], str | None, tuple[str, ...]]:
+    """The rows of one split, where a column says to which each belongs; all rows where there is none."""
+    total = sum(table.rows for table in tables)
+    column = next(
+        (each.name for each in tables[0].columns() if each.kind == "text" and each.name.lower() == "split"), None
+    )
+    of_rows: list[str | None] = [None] * total
+    if column is not None and all(column in table.schema.names for table in tables):
+        values = [str(value) for table in tables for value in table.values(column).to_pylist()]
+        if is_split_column(column, values):
+            of_rows = [SPLIT_WORDS[value.lower()] for value in values]
+    return choose_split(range(total), of_rows, asked, field=name, names=[""] * total)
+
+
 def _read_labels(
     tables: Sequence[_Table], total: int, name: str, options: ListOptions
 ) -> tuple[Labels, str | None, tuple[str, ...]]:
     asked = "label" if options.rules == 1 else options.reading.label
-    columns = tables[0].columns()
+    columns = list({column.name: column for table in reversed(tables) for column in table.columns()}.values())
     if options.rules == 1:
         if "label" not in tables[0].schema.names:
             return UNLABELLED_SOURCE, None, ()
     elif asked is None:
-        columns = [_count_distinct(column, tables) for column in columns]
+        columns = [_count_distinct(column, tables) for column in columns if column.name.lower() != "split"]
     column, notices = find_label_column(columns, total, asked, field=name)
     if column is None:
-        strays = [table.name for table in tables[1:] if "label" in table.schema.names]
-        if strays and "label" not in tables[0].schema.names and asked is None:
-            raise SourceError(f"{tables[0].name}:label", "labels, as in the other files of the source", "none")
         return UNLABELLED_SOURCE, None, notices
     names = tables[0].class_names(column.name)
     for table in tables:

@@ -20,15 +20,17 @@ from generator.sources.base import check_count
 from generator.sources.files.archives import TAR_SUFFIXES, is_compressed_tar, list_tar
 from generator.sources.files.file_set import FileSet, SourceFile, in_order
 from generator.sources.kinds.folder import list_folder
+from generator.sources.kinds.image_labels import is_label_file
 from generator.sources.label_column import Column, find_label_column
 from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
 from generator.sources.listing import Listing, ListOptions, chunked
+from generator.sources.loose_json import read_loose_json
 from generator.sources.pixels.decode import EncodedImages
 from generator.sources.pixels.formats import SUFFIXES, is_image, is_pointer, kind_of
 from generator.sources.splits import choose_split, split_of_path
-from generator.spec.canonical import read_json
 from generator.spec.reading import MAX_CLASSES, UNLABELLED
 
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _KEY = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)")
 _CLASS_EXTENSIONS = ("cls", "cls.txt", "label", "label.txt", "target", "class", "class.txt")
 _TEXT_EXTENSIONS = (*_CLASS_EXTENSIONS, "txt", "text")
@@ -81,9 +83,13 @@ def list_webdataset(found: FileSet, options: ListOptions, *, remote: bool = Fals
     for tar in chosen:
         members = list_tar(tar, found.label(tar))
         samples.passed_over.update(members.passed_over)
-        folders += members.files if _is_tree(members) else ()
-        if not folders:
+        if _is_tree(members):
+            folders += members.files
+        else:
             _read_samples(members, samples, options)
+        if folders and samples.images:
+            got = f"class folders in some of them, samples in others such as {found.label(tar)}"
+            raise SourceError(found.name, "tars of one form", got)
     if folders:
         tree = FileSet(found.name, in_order(folders), passed_over=samples.passed_over)
         return list_folder(tree, options, remote=remote)
@@ -103,10 +109,11 @@ def list_webdataset(found: FileSet, options: ListOptions, *, remote: bool = Fals
 
 def _is_tree(members: FileSet) -> bool:
     """Whether an archive holds images in folders, and nothing beside them that could be a label."""
-    images = [file for file in members.files if file.suffix in SUFFIXES]
-    others = {_split_name(file.path)[1] for file in members.files if file.suffix not in SUFFIXES}
-    labelled = any(extension in _TEXT_EXTENSIONS or extension.endswith(_JSON) for extension in others)
-    return bool(images) and not labelled and all("/" in file.path for file in images)
+    images = {_split_name(file.path)[0] for file in members.files if file.suffix in SUFFIXES}
+    beside = (_split_name(file.path) for file in members.files if file.suffix not in SUFFIXES)
+    labelled = any(key in images and (each in _TEXT_EXTENSIONS or each.endswith(_JSON)) for key, each in beside)
+    stated = any(is_label_file(file) for file in members.files)
+    return bool(images) and not labelled and (stated or any("/" in key for key in images))
 
 
 def _read_samples(members: FileSet, samples: _Samples, options: ListOptions) -> None:
@@ -173,25 +180,33 @@ def _facts(files: dict[str, SourceFile], where: str, options: ListOptions) -> di
         if extension in _TEXT_EXTENSIONS and (wanted is None or extension in wanted):
             facts[extension] = _text(file, f"{where}.{extension}")
         elif extension == _JSON:
-            document = read_json(file.content.read(), field=f"{where}.{extension}", error=SourceError)
+            document = read_loose_json(_read(file, f"{where}.{extension}"), field=f"{where}.{extension}")
             facts |= _scalars(document, wanted) if isinstance(document, dict) else {}
     return facts
 
 
 def _scalars(document: dict[str, Any], wanted: set[str] | None) -> dict[str, Any]:
     return {
-        name: sys.intern(value) if isinstance(value, str) else value
+        name: sys.intern(value) if isinstance(value, str) else int(value) if isinstance(value, float) else value
         for name, value in document.items()
-        if isinstance(value, str | int | list) and (wanted is None or name in wanted)
+        if (isinstance(value, str | int | list) or (isinstance(value, float) and value.is_integer()))
+        and (wanted is None or name in wanted)
     }
 
 
 def _text(file: SourceFile, where: str) -> int | str:
     try:
-        text = file.content.read().decode("utf-8-sig").strip()
-    except (UnicodeDecodeError, OSError) as error:
+        text = _read(file, where).decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
         raise SourceError(where, "text", f"bytes that do not read ({error})") from error
-    return int(text) if text.isascii() and text.lstrip("-").isdigit() else text
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def _read(file: SourceFile, where: str) -> bytes:
+    try:
+        return file.content.read()
+    except OSError as error:
+        raise SourceError(where, "a readable file", error.strerror or error) from error
 
 
 def _labels(samples: _Samples, name: str, options: ListOptions) -> tuple[Labels, str | None, tuple[str, ...]]:
@@ -233,7 +248,7 @@ def _column(name: str, values: Sequence[Any]) -> Column:
         return Column(name, "list")
     if present and all(isinstance(value, bool) for value in present):
         kind: Any = "boolean"
-    elif present and all(isinstance(value, int) and not isinstance(value, bool) for value in present):
+    elif present and all(isinstance(value, int) and abs(value) < 2**63 for value in present):
         kind = "integer"
     else:
         kind = "text"

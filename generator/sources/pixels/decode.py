@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -24,6 +26,7 @@ from generator.sources.pixels.image import (
     image_error,
     open_image,
     strict_pillow,
+    upright_size,
 )
 from generator.sources.pixels.storage import Allocate
 from generator.spec.image_size import ImageSize, format_size
@@ -33,6 +36,8 @@ CHUNK = 256
 _THREAD_BATCH = 16
 _MAX_THREADS = 8
 _REMOTE_THREADS = 32
+_LARGE_PIXELS = 2**24  # images above are decoded one at a time, for their memory
+_ONE_LARGE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class _Decoded:
     size: tuple[int, int] | None = None
     mode: str = ""
     values: ValueRange | None = None
+    deep: bool = False
 
 
 @dataclass
@@ -98,6 +104,7 @@ class _Tally:
     modes: Counter[str] = field(default_factory=Counter)
     waiting: list[int] = field(default_factory=list)  # rows with more than 8 bits, ascending
     values: ValueRange | None = None
+    deep: int = 0  # images with more than 8 bits
 
     def add(self, row: int, decoded: _Decoded) -> None:
         if decoded.skipped is not None:
@@ -106,6 +113,7 @@ class _Tally:
         if decoded.size is not None:
             self.sizes[decoded.size] += 1
             self.modes[decoded.mode] += 1
+            self.deep += decoded.deep
         if decoded.values is not None:
             self.waiting.append(row)
             self.values = decoded.values.join(self.values)
@@ -141,7 +149,7 @@ def decode_images(
             _run(encoded, images_NHWC, decode, tally, None, rows=tally.waiting)
     kept_N = np.setdiff1d(np.arange(encoded.total, dtype=np.int64), np.fromiter(tally.skipped, np.int64))
     skipped = tuple(tally.skipped[row] for row in sorted(tally.skipped))
-    return DecodedImages(images_NHWC, kept_N, skipped, tally.sizes, tally.modes, scale)
+    return DecodedImages(images_NHWC, kept_N, skipped, tally.sizes, tally.modes, scale if tally.deep else None)
 
 
 def _run(
@@ -188,7 +196,7 @@ def _find_target(
     native: tuple[int, int] | None = None
     colour = settings.channels == 3
     for image in (image for chunk in encoded.chunks() for image in chunk):
-        header = _header(image, settings.skip_bad)
+        header = _header(image, settings.skip_bad, settings.rules > 1)
         if header is not None:
             native = native or header[0]
             colour = colour or (settings.channels is None and has_colour(header[1]))
@@ -198,14 +206,14 @@ def _find_target(
         raise SourceError(f"{encoded.name}:images", "at least 2 readable images", f"none among {encoded.total}")
     size = settings.size or settings.default_size
     width, height = size or native_size(*native, field=f"{encoded.name}:images")
-    target = TargetShape(width, height, 3 if colour else 1, settings.reading.resize, scale)
+    target = TargetShape(width, height, 3 if colour else 1, settings.reading.resize, scale, settings.rules > 1)
     return target, native if size is None else None
 
 
-def _header(encoded_image: EncodedImage, skip_bad: bool) -> tuple[tuple[int, int], str] | None:
+def _header(encoded_image: EncodedImage, skip_bad: bool, upright: bool) -> tuple[tuple[int, int], str] | None:
     try:
         with open_image(encoded_image.content, name=encoded_image.file) as image:
-            return image.size, image.mode
+            return upright_size(image) if upright else image.size, image.mode
     except OutsideError:
         raise
     except Exception as error:  # as in _decode_one
@@ -240,12 +248,15 @@ def _decode_one(
     values: ValueRange | None = None
     try:
         with open_image(encoded_image.content, target, name=encoded_image.file) as image:
-            size, mode = image.size, image.mode
-            if waits and is_deep(image):
+            size, mode = upright_size(image) if target.upright else image.size, image.mode
+            deep = is_deep(image)
+            if waits and deep:
                 pixels = deep_values(image)
                 values = range_of(pixels) if pixels is not None else None
             if values is None:
-                out_HWC[...] = fit_image(image, target).reshape(out_HWC.shape)
+                large = image.width * image.height > _LARGE_PIXELS
+                with _ONE_LARGE if large else nullcontext():
+                    out_HWC[...] = fit_image(image, target).reshape(out_HWC.shape)
     except OutsideError:
         raise
     except Exception as error:  # on damaged bytes, Pillow's readers raise exceptions of any type
@@ -256,4 +267,4 @@ def _decode_one(
     if native not in (None, size):
         expected = f"{format_size(native or size)} pixels like the images before it, or a size to resize all of them to"
         raise SourceError(encoded_image.file, expected, f"{size[0]}x{size[1]}", SIZE_HINT)
-    return _Decoded(size=size, mode=mode, values=values)
+    return _Decoded(size=size, mode=mode, values=values, deep=deep)

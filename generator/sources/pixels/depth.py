@@ -15,6 +15,7 @@ from generator.errors import SourceError
 
 _BITS = (8, 10, 12, 14, 16)
 FULL_WHITE = 65535.0
+_BITS_TAG, _PHOTOMETRIC_TAG, _PLANES_TAG = 258, 262, 284  # TIFF 6.0
 _UNIT_LIMIT = 1.0 + 1e-6
 
 
@@ -41,23 +42,29 @@ class Scale:
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The smallest and the largest pixel value of some images, and whether they are floats."""
+    """The smallest pixel value of some images, and the largest ones of those with integers and of those with floats."""
 
     low: float
-    high: float
-    floats: bool
+    high_integer: float = -1.0
+    high_float: float = -1.0
+
+    @property
+    def high(self) -> float:
+        return max(self.high_integer, self.high_float)
 
     def join(self, other: ValueRange | None) -> ValueRange:
         if other is None:
             return self
-        return ValueRange(min(self.low, other.low), max(self.high, other.high), self.floats or other.floats)
+        highs = max(self.high_integer, other.high_integer), max(self.high_float, other.high_float)
+        return ValueRange(min(self.low, other.low), *highs)
 
 
 def range_of(values: np.ndarray) -> ValueRange:
     """The range of an array of numbers. Raises ``ValueError`` for NaN and infinities."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("pixels that are not finite numbers")
-    return ValueRange(float(values.min()), float(values.max()), values.dtype.kind == "f")
+    low, high = float(values.min()), float(values.max())
+    return ValueRange(low, high_float=high) if values.dtype.kind == "f" else ValueRange(low, high_integer=high)
 
 
 def find_scale(values: ValueRange, *, field: str) -> Scale:
@@ -68,8 +75,12 @@ def find_scale(values: ValueRange, *, field: str) -> Scale:
     if values.low < 0:
         hint = "State the range: --black and --white are the values that become black and white."
         raise SourceError(field, "pixels of at least 0", f"{values.low:g} to {values.high:g}", hint)
-    if values.floats and values.high <= _UNIT_LIMIT:
-        return Scale(1.0)
+    fractions = 0 <= values.high_float <= _UNIT_LIMIT
+    if fractions and values.high_integer > _UNIT_LIMIT:
+        got = f"fractions beside integers up to {values.high_integer:g}"
+        raise SourceError(field, "images of one scale", got, "State the value that is white: --white.")
+    if values.high <= _UNIT_LIMIT:
+        return Scale(1.0)  # fractions, and masks of 0 and 1
     bits = next((bits for bits in _BITS if values.high <= 2**bits - 1), None)
     if bits is None:
         hint = "State the value that is white: --white."
@@ -80,6 +91,22 @@ def find_scale(values: ValueRange, *, field: str) -> Scale:
 def is_deep(image: Image.Image) -> bool:
     """Whether an image (its header read, its pixels not) has more than 8 bits a channel, or floats."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16") or deep_raw_mode(image) is not None
+
+
+def check_depth(image: Image.Image) -> None:
+    """``ValueError`` for TIFF with 16 bits of which Pillow makes something else: by planes, white as 0, or CMYK."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return
+    bits = tags.get(_BITS_TAG, (1,))
+    if max(bits if isinstance(bits, tuple) else (bits,)) <= 8:
+        return
+    if tags.get(_PLANES_TAG, 1) != 1 and image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        raise ValueError("more than 8 bits a channel in planes, which are not read")
+    if tags.get(_PHOTOMETRIC_TAG, 1) == 0:
+        raise ValueError("more than 8 bits with white as 0, which are not read")
+    if image.mode == "CMYK":
+        raise ValueError("CMYK with more than 8 bits, which is not read")
 
 
 def deep_raw_mode(image: Image.Image) -> str | None:

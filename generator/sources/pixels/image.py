@@ -19,12 +19,12 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from generator.errors import SourceError
 from generator.sources.files.content import BytesContent, Content, file_content
-from generator.sources.pixels.depth import FULL_WHITE, Scale, deep_raw_mode
+from generator.sources.pixels.depth import FULL_WHITE, Scale, check_depth, deep_raw_mode
 from generator.sources.pixels.formats import FORMATS, UNKNOWN_FORMATS, is_pointer_head
 from generator.spec.reading import Resize
 
 MAX_PIXELS = 89_478_485  # Pillow's limit: a quarter of a gigabyte of RGB
-_MAX_JPEG_PIXELS = 2**31
+_MAX_JPEG_PIXELS, _MAX_PROGRESSIVE_PIXELS = 2**31, 200_000_000
 _MAX_TEXT_BYTES = 2**26  # of one text or profile in a PNG, decompressed; Pillow allows 2^20
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _ORIENTATION_TAG = 0x0112
@@ -37,6 +37,7 @@ _TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 _OTHER_BYTE_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -50,6 +51,7 @@ class TargetShape:
     channels: int  # 1 (grey) or 3 (RGB)
     resize: Resize = "crop"
     scale: Scale | None = None
+    upright: bool = True  # whether sizes are compared after the EXIF orientation is applied
 
 
 @contextmanager
@@ -80,8 +82,9 @@ def open_image(
     content = file_content(data) if isinstance(data, Path) else BytesContent(data) if isinstance(data, bytes) else data
     with content.open() as stream:
         check_has_bytes(stream)
-        formats = FORMATS if name.lower().endswith(".tga") else UNKNOWN_FORMATS
+        formats = FORMATS if ".tga" in name.lower()[-120:] else UNKNOWN_FORMATS
         with Image.open(stream, formats=formats) as image:
+            check_depth(image)
             if image.width * image.height > MAX_PIXELS:
                 _reduce(image, target)
             yield image
@@ -103,7 +106,8 @@ def image_error(file: str, error: Exception) -> SourceError:
     if isinstance(error, SourceError):
         return SourceError(file, error.expected, error.got, error.hint)
     if isinstance(error, UnidentifiedImageError):
-        return SourceError(file, expected, "bytes of no known image format")
+        heic = file.lower().rstrip(")").endswith((".heic", ".heif"))
+        return SourceError(file, expected, "a HEIC photograph" if heic else "bytes of no known image format")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return SourceError(file, expected, reason or type(error).__name__)
 
@@ -111,6 +115,16 @@ def image_error(file: str, error: Exception) -> SourceError:
 def has_colour(mode: str) -> bool:
     """Whether images of a Pillow mode count as colour; palettes do, whatever their colours."""
     return mode not in _GREY_MODES and not mode.startswith("I;16")
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after the EXIF orientation is applied; of an image whose pixels are not loaded yet."""
+    try:
+        exif = Image.Image.getexif(image)  # not that of PNG, which loads the pixels
+        turned = exif.get(_ORIENTATION_TAG, 1) in _TURNED
+    except Exception:
+        turned = False
+    return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def fit_image(image: Image.Image, target: TargetShape) -> np.ndarray:
@@ -128,11 +142,12 @@ def fit_image(image: Image.Image, target: TargetShape) -> np.ndarray:
 
 
 def deep_values(image: Image.Image) -> np.ndarray | None:
-    """The pixels of an image with more than 8 bits a channel, as numbers; ``None`` for other images."""
+    """The pixels of an image with more than 8 bits a channel, as numbers, without transparency; ``None`` for others."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image.load()
         return np.asarray(image)
-    return _deep_pixels(image)
+    values = _deep_pixels(image)
+    return None if values is None else values[..., :3]
 
 
 def _resize(image: Image.Image, target: TargetShape) -> Image.Image:
@@ -198,7 +213,9 @@ def _deep_colour(image: Image.Image, scale: Scale | None) -> Image.Image | None:
     colour_HWC = scale.to_8_bit(values_HWC[..., :3])
     if values_HWC.shape[2] == 3:
         return Image.fromarray(colour_HWC)
-    return Image.fromarray(np.concatenate([colour_HWC, (values_HWC[..., 3:] >> 8).astype(np.uint8)], axis=2))
+    alpha_HW1 = values_HWC[..., 3:]
+    opaque = Scale(FULL_WHITE) if alpha_HW1.max() > scale.white else scale
+    return Image.fromarray(np.concatenate([colour_HWC, opaque.to_8_bit(alpha_HW1)], axis=2))
 
 
 def _deep_pixels(image: Image.Image) -> np.ndarray | None:
@@ -235,7 +252,8 @@ def _reduce(image: Image.Image, target: TargetShape | None) -> None:
     """Have a JPEG decoded at a smaller scale; ``SourceError`` for other formats, and if it is still too large."""
     expected = f"an image of at most {MAX_PIXELS} pixels"
     pixels = image.width * image.height
-    if image.format not in ("JPEG", "MPO") or pixels > _MAX_JPEG_PIXELS:
+    progressive = bool(image.info.get("progressive")) and pixels > _MAX_PROGRESSIVE_PIXELS  # all are held at once
+    if image.format not in ("JPEG", "MPO") or progressive or pixels > _MAX_JPEG_PIXELS:
         got = f"{image.width}x{image.height}"
         raise SourceError("image", expected, got, "JPEG above this limit is read at a reduced scale.")
     if target is None:

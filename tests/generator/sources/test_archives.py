@@ -118,6 +118,52 @@ def test_names_that_lead_out_of_an_archive(tmp_path: Path, name: str) -> None:
         assert "members whose names" in refusal(forms.write(tmp_path / "x.zip", data)).expected
 
 
+@pytest.mark.parametrize("damage", ["header", "cut at a header", "zeros between"])
+def test_a_tar_that_ends_too_early(tmp_path: Path, damage: str) -> None:
+    data = bytearray(forms.tar_bytes(samples(cls=b"%d")))
+    at = data.index(b"004.png") - data.index(b"004.png") % 512
+    if damage == "header":
+        data[at + 148 : at + 156] = b"garbage!"
+    elif damage == "cut at a header":
+        del data[at:]
+    else:
+        data[at:at] = bytes(512)
+    assert refusal(forms.write(tmp_path / "x.tar", bytes(data))).expected == "a tar archive"
+
+
+def test_tars_of_class_folders(tmp_path: Path) -> None:
+    members = [(f"{each.label}/{each.name}", each.data) for each in PICTURES]
+    path = tar(tmp_path / "x" / "0.tar", [*members, ("README.txt", b"about"), ("classes.json", b"{}")])
+    assert load(path).class_counts() == {"a": 4, "b": 4}
+    tar(tmp_path / "x" / "1.tar", samples(cls=b"%d"))
+    assert refusal(tmp_path / "x").expected == "tars of one form"
+    table = "file_name,label\n" + "\n".join(f"{forms.flat_name(each)},{each.label}" for each in PICTURES)
+    listed = [(forms.flat_name(each), each.data) for each in PICTURES]
+    assert load(tar(tmp_path / "y.tar", [*listed, ("metadata.csv", table.encode())])).class_counts() == {"a": 4, "b": 4}
+
+
+def test_the_order_and_the_names_of_a_zip(tmp_path: Path) -> None:
+    wanted = load(forms.as_zip(tmp_path / "a.zip", PICTURES)).fingerprint
+    assert load(forms.as_zip(tmp_path / "b.zip", PICTURES[::-1])).fingerprint == wanted
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        for picture in PICTURES:
+            archive.writestr(f"caf\u00e9 {picture.label}/{picture.name}", picture.data)
+    data = bytearray((tmp_path / "c.zip").read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        at = data.find(signature)
+        while at >= 0:
+            data[at + flags] &= ~0x08
+            at = data.find(signature, at + 4)
+    forms.write(tmp_path / "c.zip", bytes(data))
+    assert load(tmp_path / "c.zip").class_names == ("caf\u00e9 a", "caf\u00e9 b")
+
+
+def test_an_archive_left_beside_the_images(tmp_path: Path) -> None:
+    root = forms.as_folder(tmp_path / "pets", forms.drawn(each=12))
+    tar(root / "images.tar", samples())
+    assert load(root).class_counts() == {"cat": 12, "dog": 12, "fox": 12}
+
+
 def test_compressed_tars_are_named(tmp_path: Path) -> None:
     data = gzip.compress(forms.tar_bytes(samples()))
     for name in ("x.tar.gz", "x.tgz"):

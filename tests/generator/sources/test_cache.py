@@ -171,6 +171,24 @@ def test_the_least_recently_used_leave(root: Path, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in pixel_files(kept)) <= 2 * one
 
 
+def test_entries_and_leftovers_leave_too(root: Path, tmp_path: Path) -> None:
+    kept = PixelCache(tmp_path / "cache", 18 * 16 * 16 * 3)
+    for resize in ("crop", "pad", "stretch"):
+        load(root, kept, reading=Reading(resize=resize))
+    (kept.directory / "pixels" / ".999999999-dead").write_bytes(b"left behind")
+    load(root, kept)
+    assert len(list((kept.directory / "entries").iterdir())) == 1
+    assert len(list((kept.directory / "pixels").iterdir())) == 2  # pixels and labels
+
+
+def test_names_that_are_no_text(root: Path, kept: PixelCache) -> None:
+    name = os.fsdecode(b"bad\xe9\x1b[31m.png")
+    (root / "cat" / name).write_bytes(b"broken")
+    for _ in range(2):
+        source = load(root, kept, skip_bad=True)
+        assert source.skipped[0].file.isprintable()
+
+
 def test_a_source_that_does_not_fit_is_not_kept(root: Path, tmp_path: Path, everything_on_disk: None) -> None:
     kept = PixelCache(tmp_path / "cache", 100)
     expect_same(load(root, kept), load(root, None))

@@ -56,14 +56,14 @@ def test_the_fewest_bits_that_hold_all_values(tmp_path: Path, bits: int) -> None
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colour_of_twelve_bits(tmp_path: Path, channels: int) -> None:
     values = RNG.integers(0, 4096, (3, 16, 16, channels))
-    values[..., 3:] = 65535
-    for number, each in enumerate(values):
-        deep_png(tmp_path / f"{number}.png", each)
-    white = 4095.0 if channels == 3 else 65535.0
-    source = read(tmp_path)
-    assert source.facts.reading.white == white
-    stated = read(tmp_path, white=4095)
-    np.testing.assert_array_equal(stated.images_NHWC, eight_bit(values[..., :3], 4095))
+    for opaque in (65535, 4095):
+        values[..., 3:] = opaque
+        for number, each in enumerate(values):
+            deep_png(tmp_path / f"{number}.png", each)
+        source = read(tmp_path)
+        assert source.facts.reading.white == 4095
+        np.testing.assert_array_equal(source.images_NHWC, eight_bit(values[..., :3], 4095))
+    np.testing.assert_array_equal(read(tmp_path, white=4095).images_NHWC, source.images_NHWC)
 
 
 def test_colour_of_sixteen_bits_in_tiff_and_png_keeps_its_upper_byte(tmp_path: Path) -> None:
@@ -87,6 +87,43 @@ def test_floats_of_one_source_share_their_range(tmp_path: Path) -> None:
     fractions = read(tmp_path)
     assert fractions.facts.reading.white == 1
     np.testing.assert_array_equal(fractions.images_NHWC, source.images_NHWC)
+
+
+def test_fractions_beside_integers_are_not_guessed(tmp_path: Path) -> None:
+    Image.fromarray(RNG.random((16, 16)).astype(np.float32)).save(tmp_path / "a.tif")
+    Image.fromarray(RNG.integers(0, 4096, (16, 16)).astype(np.uint16)).save(tmp_path / "b.tif")
+    with pytest.raises(SourceError, match="images of one scale"):
+        read(tmp_path)
+
+
+def test_masks_of_zero_and_one(tmp_path: Path) -> None:
+    values = RNG.integers(0, 2, (3, 16, 16))
+    np.savez(tmp_path / "masks.npz", images=values)
+    np.testing.assert_array_equal(read(tmp_path / "masks.npz").images_NHWC[..., 0], values * 255)
+
+
+def test_a_white_that_no_image_needs_is_said(tmp_path: Path) -> None:
+    for name in "ab":
+        Image.fromarray(RNG.integers(0, 16, (16, 16)).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    source = read(tmp_path, white=16)
+    assert source.facts.reading.white is None
+    assert "--white has no effect: no image has more than 8 bits" in source.facts.notices
+
+
+def test_white_as_zero_with_sixteen_bits_is_refused(tmp_path: Path) -> None:
+    """Pillow inverts it with 8 bits, and not with 16."""
+    for name in "ab":
+        path = tmp_path / f"{name}.tif"
+        Image.fromarray(RNG.integers(0, 65536, (16, 16)).astype(np.uint16)).save(path)
+        data = bytearray(path.read_bytes())
+        at = struct.unpack_from("<I", data, 4)[0]
+        for entry in range(struct.unpack_from("<H", data, at)[0]):
+            place = at + 2 + 12 * entry
+            if struct.unpack_from("<H", data, place)[0] == 262:
+                struct.pack_into("<H", data, place + 8, 0)
+        path.write_bytes(bytes(data))
+    with pytest.raises(SourceError, match="white as 0"):
+        read(tmp_path)
 
 
 def test_integers_of_thirty_two_bits(tmp_path: Path) -> None:

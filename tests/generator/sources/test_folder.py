@@ -96,7 +96,7 @@ BROKEN = {
     "text.jpg": (b"This is no picture, whatever its name says.", "no known image format"),
     "empty.png": (b"", "no bytes"),
     "garbage.png": (b"\x89PNG\r\n\x1a\n" + bytes(50), ""),
-    "phone.heic": (b"\x00\x00\x00\x18ftypheic" + bytes(40), "no known image format"),
+    "phone.heic": (b"\x00\x00\x00\x18ftypheic" + bytes(40), "HEIC"),
 }
 
 

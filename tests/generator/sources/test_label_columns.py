@@ -124,6 +124,33 @@ def test_classes_are_chosen_and_ordered(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arrays.images_NHWC, chosen.images_NHWC)
 
 
+def test_a_test_set_without_a_class(tmp_path: Path) -> None:
+    table = forms.as_table(PICTURES).filter(pa.compute.field("label") != 1)
+    parquet.write_table(table, tmp_path / "set.parquet")
+    with pytest.raises(SourceError) as refused:
+        load_source(str(tmp_path / "set.parquet"))
+    assert "--allow-empty" in refused.value.hint
+    source = load_source(str(tmp_path / "set.parquet"), allow_empty=True)
+    assert source.class_counts() == {"a": 4, "c": 4}
+    assert "classes without an image: b" in source.facts.notices
+
+
+def test_two_arrays_of_labels_are_listed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", images=GREY, labels=LABELS, target=LABELS * 2)
+    with pytest.raises(SourceError, match="labels, target"):
+        load_source(str(tmp_path / "set.npz"))
+    assert load_source(str(tmp_path / "set.npz"), reading=Reading(label="target")).class_names == ("0", "2", "4")
+
+
+def test_arrays_of_no_split_are_the_training_set(tmp_path: Path) -> None:
+    for names in (("images", "labels", "test_images", "test_labels"), ("X", "y", "X_test", "y_test")):
+        arrays = dict(zip(names, (GREY, LABELS, GREY[:3], LABELS[:3]), strict=True))
+        np.savez(tmp_path / "set.npz", **arrays)
+        source = load_source(str(tmp_path / "set.npz"))
+        assert (len(source), source.facts.split, len(source.class_names)) == (6, "train", 3)
+        assert len(load_source(str(tmp_path / "set.npz"), split="test")) == 3
+
+
 GREY = np.random.default_rng(0).integers(0, 256, (6, 12, 12), dtype=np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 
@@ -142,6 +169,8 @@ LABELS = np.array([0, 1, 2, 0, 1, 2])
         ({"images": GREY, "labels": LABELS * 10 + 1}, ("1", "11", "21")),
         ({"arr_0": GREY, "arr_1": LABELS}, ("0", "1", "2")),
         ({"data": GREY, "target": LABELS}, ("0", "1", "2")),
+        ({"images": GREY, "labels": LABELS, "classes": ["u", "v", "w"]}, ("u", "v", "w")),
+        ({"images": GREY, "labels": np.array([b"x", b"y", b"z"])[LABELS]}, ("x", "y", "z")),
         ({"images": GREY}, ()),
     ],
 )

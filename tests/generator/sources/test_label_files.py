@@ -74,7 +74,7 @@ def test_stylegan_labels_are_not_its_folders(tmp_path: Path) -> None:
     forms.write(root / "dataset.json", json.dumps({"labels": [[name, [0.5, 1]] for name in names]}))
     assert refusal(root).got in ("list values", "lists of labels")
     forms.write(root / "dataset.json", json.dumps({"labels": {"a": 1}}))
-    assert refusal(root).field == "stylegan/dataset.json:labels"
+    assert "dataset.json names no images, and is passed over" in load(root).facts.notices
 
 
 def test_a_table_without_labels_leaves_them_to_the_folders(tmp_path: Path) -> None:
@@ -83,7 +83,45 @@ def test_a_table_without_labels_leaves_them_to_the_folders(tmp_path: Path) -> No
     forms.write(root / "metadata.jsonl", "\n".join(json.dumps(row) for row in captions))
     source = load(root)
     assert source.class_names == ("cat", "dog", "fox")
-    assert any("metadata.jsonl" in notice for notice in source.facts.notices)
+    assert not any("unlabelled" in notice for notice in source.facts.notices)
+    licensed = [{**row, "license": "cc0" if number % 2 else "mit"} for number, row in enumerate(captions)]
+    forms.write(root / "metadata.jsonl", "\n".join(json.dumps(row) for row in licensed))
+    source = load(root)
+    assert source.class_names == ("cat", "dog", "fox")
+    assert any("--label license" in notice for notice in source.facts.notices)
+    assert load(root, "license").class_names == ("cc0", "mit")
+
+
+def test_tables_of_another_kind_are_passed_over(tmp_path: Path) -> None:
+    root = forms.as_folder(tmp_path / "pets", PICTURES)
+    forms.write(root / "metadata.csv", "image_id,dx\nISIC_1,nv\n")
+    source = load(root)
+    assert source.class_names == ("cat", "dog", "fox")
+    assert "metadata.csv names no images, and is passed over" in source.facts.notices
+    assert load(root, "none").labels_N is None
+
+
+def test_json_as_other_tools_write_it(root: Path) -> None:
+    lines = [
+        f'{{"file_name": "{row["file_name"]}", "label": "{row["label"]}", "x": NaN, "t": "a\u2028b"}}' for row in rows()
+    ]
+    forms.write(root / "metadata.jsonl", "\n".join(lines))
+    assert load(root).class_counts() == {"cat": 4, "dog": 4, "fox": 4}
+
+
+def test_class_names_of_a_parquet_table(root: Path) -> None:
+    numbered = [{**row, "label": ["fox", "dog", "cat"].index(row["label"])} for row in rows()]
+    features = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["fox", "dog", "cat"]}}}}
+    table = pa.Table.from_pylist(numbered).replace_schema_metadata({b"huggingface": json.dumps(features).encode()})
+    parquet.write_table(table, root / "metadata.parquet")
+    assert load(root).class_counts() == {"cat": 4, "dog": 4, "fox": 4}
+
+
+@pytest.mark.parametrize("number", ["--5", "\u00b2", "9" * 30, "9223372036854775808", "1e3"])
+def test_odd_numbers_are_text(root: Path, number: str) -> None:
+    text = "\n".join(f"{forms.flat_name(each)}, {number if each.label == 'cat' else 7}" for each in PICTURES)
+    forms.write(root / "metadata.csv", f"file_name, label\n{text}\n")
+    assert set(load(root).class_names) == {"7", number}
 
 
 def test_one_table_in_each_split(tmp_path: Path) -> None:
@@ -106,7 +144,6 @@ def test_images_that_the_table_does_not_name_are_counted(root: Path) -> None:
         ('{"file_name": "gone.png", "label": 1}', "names of images that are there"),
         ('{"file_name": "../../etc/passwd", "label": 1}', "names of images that are there"),
         ('{"file_name": "cat-000.png", "label": 1}\n{"file_name": "./cat-000.png", "label": 2}', "every image once"),
-        ('{"label": 1}', "a column 'file_name'"),
         ('{"file_name": 7, "label": 1}', "the name of an image"),
         ("[1, 2]", "a JSON object"),
         ("{", "a JSON document"),

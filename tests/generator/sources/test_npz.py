@@ -113,7 +113,7 @@ BAD = {
     "too large": ({"images": np.zeros((4, 513, 513), np.uint8)}, "made.npz:images", "513x513"),
     "one image": ({"images": GREY[:1]}, "made.npz:images", "1"),
     "none": ({"images": GREY[:0]}, "made.npz:images", "0"),
-    "no pixels": ({"images": np.zeros((4, 0, 0), np.uint8)}, "made.npz:images", "0x0"),
+    "no pixels": ({"images": np.zeros((4, 0, 0), np.uint8)}, "made.npz:images", "4 x 0 x 0"),
     "too few labels": ({"images": GREY, "labels": LABELS[:5]}, "made.npz:labels", "5"),
     "several labels": ({"images": GREY, "labels": np.ones((6, 3), np.uint8)}, "made.npz:labels", "several"),
     "labels of no image": ({"images": GREY, "labels": np.zeros((6, 3), np.uint8)}, "made.npz:labels", "none"),

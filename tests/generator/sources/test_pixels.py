@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from generator.errors import SourceError
 from generator.sources import load_source
@@ -191,6 +193,23 @@ def test_resizing_keeps_a_smooth_picture_in_place(tmp_path: Path, size: int) -> 
     wanted_W = 40 + 30 + (np.arange(size) + 0.5) * (60 / size) - 0.5
     inner = slice(size // 8, -(size // 8))
     assert np.abs(got_HW - wanted_W)[:, inner].max() <= 1.5
+
+
+def test_turned_photographs_have_their_upright_size(tmp_path: Path) -> None:
+    """As phones store them: without a size, all images must have one after they are turned."""
+    upright_HWC = np.repeat((np.indices((16, 24)).sum(axis=0) * 6).astype(np.uint8)[..., None], 3, axis=2)
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    Image.fromarray(upright_HWC).save(tmp_path / "a.png")
+    Image.fromarray(np.ascontiguousarray(STORED[6](upright_HWC))).save(tmp_path / "b.jpg", exif=turned, quality=95)
+    names = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    images = pa.array(
+        [{"bytes": data, "path": None} for data in names], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
+    parquet.write_table(pa.table({"image": images}), tmp_path / "set.parquet")
+    source = load_source(str(tmp_path / "set.parquet"))
+    assert (source.size, source.facts.sizes) == ((24, 16), ((24, 16, 2),))
+    assert abs(source.images_NHWC[0].astype(int) - source.images_NHWC[1]).mean() < 4
 
 
 @pytest.mark.slow

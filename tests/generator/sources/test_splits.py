@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from generator.errors import SourceError
 from generator.sources import Source, load_source
@@ -94,6 +96,49 @@ def test_splits_without_classes(tmp_path: Path) -> None:
         forms.write(tmp_path / "both" / "test" / forms.flat_name(picture), picture.data)
     source = load(tmp_path / "both")
     assert (len(source), source.class_names, source.facts.splits) == (12, (), ("train", "test"))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train_images", "test_images"),
+        ("seg_train", "seg_test"),
+        ("train-images", "t10k-images"),
+        ("train", "test1"),
+        ("Training_Set", "Test_Set"),
+        ("train2017", "val2017"),
+    ],
+)
+def test_folders_that_are_called_like_splits(tmp_path: Path, train: str, test: str) -> None:
+    for folder, count in ((train, 12), (test, 5)):
+        for picture in PICTURES[:count]:
+            forms.write(tmp_path / "set" / folder / forms.flat_name(picture), picture.data)
+    source = load(tmp_path / "set")
+    assert (len(source), source.class_names, source.facts.split) == (12, (), "train")
+
+
+def test_files_of_no_split_beside_a_test_set(tmp_path: Path) -> None:
+    forms.as_parquet(tmp_path / "data.parquet", PICTURES)
+    forms.as_parquet(tmp_path / "test.parquet", PICTURES[:4])
+    source = load(tmp_path)
+    assert (len(source), source.facts.splits) == (12, ("train", "test"))
+    assert len(load(tmp_path, "test")) == 4
+
+
+def test_a_column_that_says_the_split(tmp_path: Path) -> None:
+    table = forms.as_table(PICTURES).append_column("split", pa.array(["train", "test", "train"] * 4))
+    parquet.write_table(table, tmp_path / "set.parquet")
+    source = load(tmp_path / "set.parquet")
+    assert (len(source), source.class_names, source.facts.label_column) == (8, ("cat", "dog", "fox"), "label")
+    assert len(load(tmp_path / "set.parquet", "test")) == 4
+    with pytest.raises(SourceError, match="one of the splits"):
+        load(tmp_path / "set.parquet", "validation")
+
+
+def test_general_names_are_no_classes(tmp_path: Path) -> None:
+    for picture in PICTURES:
+        forms.write(tmp_path / "yolo" / "train" / "images" / forms.flat_name(picture), picture.data)
+    assert load(tmp_path / "yolo").class_names == ()
 
 
 def test_a_class_called_like_a_split_stays_a_class(tmp_path: Path) -> None:
