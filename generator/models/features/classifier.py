@@ -6,7 +6,6 @@ Legend: B batch, C channels, H = W = size, F features. Images are uint8 NHWC out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -21,13 +20,11 @@ from generator.models.autoencoders.augment import augment
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.networks import channels_last, to_input
 from generator.models.features.config import Budget
-from generator.models.weight_average import WeightAverage
 from generator.spec.seeding import permutation
 
 WIDTH = 16  # default number of feature maps of the first block
 _WARMUP = 0.15  # share of the steps in which the learning rate rises to its peak
 _EVALUATION_BATCH = 1000
-_STATISTICS_BATCHES = 32  # that the statistics of averaged weights are estimated on
 _SECOND_STREAM = 1 << 32  # keeps the random streams of the second set apart from those of the first
 
 
@@ -91,7 +88,6 @@ def train_classifier(
     share: float = 0.5,
     width: int = WIDTH,
     probability_NC: np.ndarray | None = None,
-    averaging: float = 0.0,
 ) -> Classifier:
     """A classifier trained on uint8 ``images_NHWC`` with int64 ``labels_N`` in 0 .. ``classes`` - 1; frozen, ``eval``.
 
@@ -99,7 +95,6 @@ def train_classifier(
     weights and augmentation depend on ``seed`` and step alone. With ``extra``, every batch takes ``share`` of its
     images from it; the number of steps stays the same. A set smaller than its part of a batch is repeated in it.
     ``width``: feature maps of the first block, 1 or more. ``probability_NC``: targets instead of the labels.
-    ``averaging``: the result is a moving average of the weights, with a half-life of this share of the steps; 0: none.
     Raises ``SourceError`` for images or labels that do not fit, ``SettingsError`` for the device, ``TrainingDiverged``.
     """
     labelled, torch_device = LabelledImages(images_NHWC, labels_N, probability_NC), resolve_device(device)
@@ -116,25 +111,13 @@ def train_classifier(
             torch_device
         )
     optimizer = torch.optim.SGD(network.parameters(), budget.peak_rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
-
-    def inputs(step: int) -> tuple[Tensor, Tensor]:
+    for step in range(budget.steps):
         rows = [sampler.rows(step) for sampler in samplers]
         images_BHWC = np.concatenate([dataset.images_NHWC[r] for dataset, r in zip(sets, rows, strict=True)])
         targets_B = np.concatenate([target[r] for target, r in zip(targets, rows, strict=True)])
         x_BCHW = augment(to_input(images_BHWC, torch_device), budget.augmentation, seed=seed, step=step)
-        return x_BCHW, torch.from_numpy(targets_B).to(torch_device)
-
-    average = WeightAverage(network, averaging) if averaging else None
-    for step in range(budget.steps):
-        x_BCHW, targets_B = inputs(step)
         optimizer.param_groups[0]["lr"] = _learning_rate(step, budget)
-        _train_step(network, optimizer, x_BCHW, targets_B, step)
-        if average is not None:
-            average.update(step, budget.steps)
-    if average is not None:
-        network.load_state_dict(average.state(), strict=False)
-        last = range(max(0, budget.steps - _STATISTICS_BATCHES), budget.steps)
-        _estimate_statistics(network, (inputs(step)[0] for step in last))
+        _train_step(network, optimizer, x_BCHW, torch.from_numpy(targets_B).to(torch_device), step)
     return network.eval().requires_grad_(False)
 
 
@@ -180,20 +163,6 @@ def _train_step(
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-
-
-@torch.no_grad()
-def _estimate_statistics(network: Classifier, batches: Iterator[Tensor]) -> None:
-    """Set the means and variances of the batch normalisation to those of ``batches``, for the weights as they are."""
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain mean of all batches
-    for x_BCHW in batches:
-        network(x_BCHW)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
 
 
 @final

@@ -22,7 +22,7 @@ _FEATURE_LOSS, _SPATIAL_FEATURE_LOSS = 1000.0, 5000.0
 
 def recommended_model(source: Source, family: str = "vae", **options: Any) -> AutoencoderConfig:
     """As ``default_config``, for the images of ``source``; a ``vae`` for photographs has more latent dimensions."""
-    if family == "vae" and _is_photographic(source):
+    if family == "vae" and is_photographic(source):
         options = {"latent_dim": _LATENT_DIM} | options
     return default_config(source.size, source.channels, family, **options)
 
@@ -34,7 +34,7 @@ def recommended_settings(source: Source, family: str = "vae", epochs: int | None
     if family == "spatial":
         feature_loss = _SPATIAL_FEATURE_LOSS if len(source.class_names) > 1 else 0.0
         return settings.model_copy(update={"reconstruction": "mse", "feature_loss": feature_loss})
-    if family == "vae" and _is_photographic(source) and len(source.class_names) > 1:
+    if family == "vae" and is_photographic(source) and len(source.class_names) > 1:
         return settings.model_copy(update={"feature_loss": _FEATURE_LOSS})
     return settings
 
@@ -43,7 +43,7 @@ def recommended_sampler(source: Source, family: str = "vae") -> SamplerSettings:
     """A transport for codes with a shape, a flow for those of photographs, a mixture otherwise."""
     if family == "spatial":
         return TransportSettings()
-    return FlowSettings() if _is_photographic(source) else MixtureSettings()
+    return FlowSettings() if is_photographic(source) else MixtureSettings()
 
 
 def suits_pretrained(source: Source) -> bool:
@@ -54,8 +54,9 @@ def suits_pretrained(source: Source) -> bool:
 def pretrained_sampler(source: Source) -> SamplerSettings:
     """For codes of the pretrained autoencoder: a Gaussian a class, for many photographs clusters; without a map, which
     adds little for its time."""
-    return TransportSettings(map=None, clusters=_CLUSTERS if _is_photographic(source) else None)
+    return TransportSettings(map=None, clusters=_CLUSTERS if is_photographic(source) else None)
 
 
-def _is_photographic(source: Source) -> bool:
+def is_photographic(source: Source) -> bool:
+    """Whether the source is treated as many photographs: colour, 32 pixels or more, 10,000 images or more."""
     return source.channels == 3 and source.size >= _SIZE and len(source) >= MIN_PHOTOGRAPHS

@@ -67,8 +67,7 @@ class JudgeSettings(GrowingModel):
     """An ensemble of ``members`` classifiers of ``width``, each trained with ``budget`` and its own seed.
 
     ``mirrored``: half of the training images are mirrored left to right, and probabilities are the mean of those of an
-    image and of its mirror image; not for digits, letters or signs. ``averaging``: the weights are moving averages with
-    a half-life of this share of the steps; 0: the last weights. ``calibrated``: a temperature, fitted to held-out
+    image and of its mirror image; not for digits, letters or signs. ``calibrated``: a temperature, fitted to held-out
     images, is part of the last layer.
     """
 
@@ -76,7 +75,6 @@ class JudgeSettings(GrowingModel):
     width: int = Field(default=16, ge=4, le=512, strict=True)
     budget: Budget = Budget(steps=600)
     mirrored: Annotated[bool, Later()] = False
-    averaging: Annotated[float, Later()] = Field(default=0.0, ge=0.0, le=0.5)
     calibrated: Annotated[bool, Later()] = False
 
     @property

@@ -81,7 +81,6 @@ def train_judge(
             extra=extra,
             share=share,
             width=settings.width,
-            averaging=settings.averaging,
         )
         for number in range(settings.members)
     ]
