@@ -50,10 +50,11 @@ from generator.models.learning import (
     plan_training,
     pretrained_network,
     pretrained_sampler,
+    recommended_judge,
     recommended_settings,
     train_bundle,
 )
-from generator.models.screening.config import JudgeSettings, default_judge
+from generator.models.screening.config import JudgeSettings
 from generator.production.commit import locate_build
 from generator.production.mill import build
 from generator.sources import Source, load_source, split
@@ -120,7 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--feature-loss", type=float, default=0.0, help="weight of the feature loss")
     parser.add_argument("--sampler", choices=list(_SAMPLERS), default="mixture")
     parser.add_argument("--judges", type=int, default=1, help="classifiers of the judge")
-    parser.add_argument("--judge-steps", type=int, default=600, help="training steps of each judge")
+    parser.add_argument("--judge-steps", type=int, help="training steps of each judge; by default as `train` chooses")
     parser.add_argument("--residual", action="store_true", help="also train a residual network")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("out/budget"), help="rows and table")
@@ -169,11 +170,16 @@ def _model(source: Source, args: argparse.Namespace) -> str:
     if args.budget:
         return f"{args.model}, by budget"
     config = _config(source, args)
-    judges = f"{args.judges} judge{'s' * (args.judges > 1)} of {args.judge_steps} steps"
+    judges = (
+        f"{args.judges} judge{'s' * (args.judges > 1)} of {_judge(source, args, 0, mirrored=False).budget.steps} steps"
+    )
     extra = [f"{name} {value:g}" for name, value in (("width", args.width), ("beta", args.beta)) if value is not None]
     extra += [f"feature loss {args.feature_loss:g}"] if args.feature_loss else []
     if args.model == "pretrained":
-        return f"pretrained autoencoder, {config.latent_dim} numbers, Gaussian a class, {judges}"
+        sampler = pretrained_sampler(source)
+        assert isinstance(sampler, TransportSettings)
+        base = "Gaussian a class" if sampler.clusters is None else f"{sampler.clusters} clusters a class"
+        return f"pretrained autoencoder, {config.latent_dim} numbers, {base}, {judges}"
     return ", ".join([config.family, f"{config.latent_dim} dimensions", *extra, args.sampler, judges])
 
 
@@ -253,7 +259,7 @@ def _train_by_epochs(source: Source, epochs: int, seed: int, args: argparse.Name
     changes |= {"reconstruction": "mse"} if args.model == "spatial" else {}
     settings = default_settings(len(source), epochs).model_copy(update=changes)
     sampler = _SAMPLERS[args.sampler]
-    train_bundle(source, _config(source, args), settings, path, sampler=sampler, judge=_judge(source, args))
+    train_bundle(source, _config(source, args), settings, path, sampler=sampler, judge=_judge(source, args, seed))
 
 
 def _encode_pretrained(source: Source, epochs: int, seed: int, args: argparse.Namespace, path: Path) -> None:
@@ -266,21 +272,23 @@ def _encode_pretrained(source: Source, epochs: int, seed: int, args: argparse.Na
         sampler=pretrained_sampler(source),
         settings=settings,
         finetune=epochs > 0,
-        judge=_judge(source, args),
+        judge=_judge(source, args, seed),
     )
 
 
 def _train_by_budget(source: Source, seconds: float, seed: int, args: argparse.Namespace, path: Path) -> None:
     """What ``latentmill train --budget`` does."""
     settings = recommended_settings(source, args.model).model_copy(update={"seed": seed})
-    plan = plan_training(source, seconds, family=args.model, settings=settings, judge=_judge(source, args))
+    plan = plan_training(source, seconds, family=args.model, settings=settings, judge=_judge(source, args, seed))
     print(f"    {plan.describe()}", file=sys.stderr, flush=True)
     train_bundle(source, plan.config, plan.settings, path, sampler=plan.sampler, judge=plan.judge)
 
 
-def _judge(source: Source, args: argparse.Namespace) -> JudgeSettings:
-    judge = default_judge(size_of(source.images_NHWC.shape))
-    budget = judge.budget.model_copy(update={"steps": args.judge_steps})
+def _judge(source: Source, args: argparse.Namespace, seed: int, *, mirrored: bool | None = None) -> JudgeSettings:
+    """What ``latentmill train`` chooses, but for what is given."""
+    settings = recommended_settings(source, args.model).model_copy(update={"seed": seed})
+    judge = recommended_judge(source, settings, mirrored=mirrored)
+    budget = judge.budget if args.judge_steps is None else judge.budget.model_copy(update={"steps": args.judge_steps})
     return judge.model_copy(update={"members": args.judges, "budget": budget})
 
 

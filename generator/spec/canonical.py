@@ -12,7 +12,7 @@ import math
 import reprlib
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from generator.errors import InputError
 
@@ -42,6 +42,26 @@ class FrozenModel(BaseModel):
     def canonical(self) -> bytes:
         """This value as canonical JSON."""
         return canonical_json(self.model_dump(mode="json"))
+
+
+class Later:
+    """Marks a field of a ``GrowingModel`` that was added after values without it had been stored."""
+
+
+class GrowingModel(FrozenModel):
+    """A stored value that gets fields later: those marked ``Annotated[..., Later()]`` are left out of the JSON while
+    they have their defaults, so values that existed before keep their digests."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        known = type(self).model_fields
+        later = {name for name, field in known.items() if any(isinstance(mark, Later) for mark in field.metadata)}
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in later or getattr(self, name) != known[name].default
+        }
 
 
 def canonical_json(value: Any) -> bytes:

@@ -239,7 +239,7 @@ def _with_images(
     as_json: bool,
 ) -> None:
     from generator.models.autoencoders.settings import parse_settings
-    from generator.models.learning import recommended_settings
+    from generator.models.learning import recommended_judge, recommended_settings
 
     chosen = {"seed": seed, "device": device, **({} if finetune is None else {"epochs": finetune})}
     parse_settings(chosen)
@@ -250,7 +250,7 @@ def _with_images(
         images = read_source(source, arguments, size=images.size, channels=network.config.channels, quiet=True)
     train = parse_settings(recommended_settings(images, "spatial").model_dump() | chosen)
     settings = settings or _default_sampler(network, images)
-    judge = judge_settings_for(judges, None, None, images.size)
+    judge = judge_settings_for(judges, None, None, recommended_judge(images, train)) if judges else None
     result = encode_images(network, images, settings, train, judge, out, finetune=finetune is not None, quiet=as_json)
     facts = {
         "images": len(images),

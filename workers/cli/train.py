@@ -187,8 +187,16 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
     show_default=True,
     help="Number of judges: classifiers that check labels; 0 for none.",
 )
-@click.option("--judge-width", type=int, help="Feature maps of the judges.  [default: 16]")
-@click.option("--judge-steps", type=int, help="Training steps of the judges.  [default: 600]")
+@click.option("--judge-width", type=int, help="Feature maps of the judges.  [default: 16; 32 for many photographs]")
+@click.option(
+    "--judge-steps", type=int, help="Training steps of the judges.  [default: 600; 1400 for many photographs]"
+)
+@click.option(
+    "--judge-mirror/--no-judge-mirror",
+    default=None,
+    help="Whether mirrored images keep their class, so that judges learn from them and look at them.  [default: no;"
+    " measured on held-out images for many photographs]",
+)
 @json_option
 def train_command(
     source: str,
@@ -201,6 +209,7 @@ def train_command(
     judges: int,
     judge_width: int | None,
     judge_steps: int | None,
+    judge_mirror: bool | None,
     budget: float | None,
     as_json: bool,
     **given: Any,
@@ -217,11 +226,13 @@ def train_command(
     from generator.models.bundle.save import check_new_directory
     from generator.models.learning import (
         plan_training,
+        recommended_judge,
         recommended_model,
         recommended_sampler,
         recommended_settings,
         suits_pretrained,
     )
+    from generator.models.screening.config import default_judge
 
     check_new_directory(out)
     arguments = take_source_arguments(given)
@@ -237,18 +248,20 @@ def train_command(
     sampler_given = sampler is not None or any(name in options for name in SAMPLER_OPTIONS)
     sampler_config = sampler_settings(sampler or "mixture", options) if sampler_given else None
     judge_settings = partial(judge_settings_for, judges, judge_width, judge_steps)
-    judge_settings(32)  # like the settings, checked before anything is read
+    judge_settings(default_judge(32))  # like the settings, checked before anything is read
     parse_settings(options)
     if size is not None:
         _check_size(size, model, start, may_start_pretrained=may_start_pretrained)
     images = read_source(source, arguments, size=size, channels=channels, quiet=as_json)
-    chosen_judge = judge_settings(images.size)
     if start == "pretrained" or (may_start_pretrained and suits_pretrained(images)):
-        _start_pretrained(images, options, sampler_config, chosen_judge, budget, out, as_json=as_json)
+        split_settings = parse_settings(recommended_settings(images, "spatial").model_dump() | options)
+        judge = judge_settings(recommended_judge(images, split_settings, mirrored=judge_mirror)) if judges else None
+        _start_pretrained(images, options, sampler_config, judge, budget, out, as_json=as_json)
         return
     settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
+    chosen_judge = judge_settings(recommended_judge(images, settings, mirrored=judge_mirror)) if judges else None
     if budget is not None:
         plan = plan_training(images, budget, family=model, settings=settings, judge=chosen_judge, options=model_options)
         config, settings, sampler_config, chosen_judge = plan.config, plan.settings, plan.sampler, plan.judge
@@ -336,15 +349,17 @@ def _check_budget(budget: float | None, sampler: str | None, options: dict[str, 
         raise SpecError("budget", f"a budget or --{name}, not both", f"--budget and --{name}")
 
 
-def judge_settings_for(members: int, width: int | None, steps: int | None, size: AnySize) -> JudgeSettings | None:
-    """The judge's settings for images of ``size``; ``None`` for no judge. Raises ``SpecError``."""
+def judge_settings_for(
+    members: int, width: int | None, steps: int | None, recommended: JudgeSettings
+) -> JudgeSettings | None:
+    """The recommended settings of a judge with those that were given; ``None`` for no judge. Raises ``SpecError``."""
     from generator.errors import SpecError
-    from generator.models.screening.config import JudgeSettings, default_judge
+    from generator.models.screening.config import JudgeSettings
     from generator.spec.canonical import validate
 
     if members == 0:
         return None
-    document = default_judge(size).model_dump() | {"members": members}
+    document = recommended.model_dump() | {"members": members}
     document |= {} if width is None else {"width": width}
     document["budget"] |= {} if steps is None else {"steps": steps}
     return validate(JudgeSettings, document, field="judge", error=SpecError)

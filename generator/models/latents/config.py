@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from generator.errors import InputError, SpecError
-from generator.spec.canonical import FrozenModel, validate
+from generator.spec.canonical import FrozenModel, GrowingModel, Later, validate
 
 Covariance = Literal["full", "diagonal", "tied"]
 Criterion = Literal["likelihood", "bic"]
@@ -72,10 +72,11 @@ class MapSettings(FrozenModel):
     steps: int = Field(default=4, ge=1, le=64, strict=True)
 
 
-class TransportSettings(FrozenModel):
+class TransportSettings(GrowingModel):
     """A Gaussian a class, and a learned map that carries its points to the codes.
 
-    ``map``: its network; ``None`` fits the Gaussian alone. At most ``epochs`` passes over the codes in batches of
+    ``clusters``: at most so many clusters a class instead of one Gaussian, where there are many codes; without a map.
+    ``map``: its network; ``None`` fits the base alone. At most ``epochs`` passes over the codes in batches of
     ``batch``; the weights are a moving average with a half-life of the share ``averaging`` of all steps, of the epoch
     that was best on held-out codes. ``learning_rate``: the peak of the schedule. ``weight_decay`` is decoupled. A map
     that is no better than the Gaussian alone on held-out codes is dropped.
@@ -88,6 +89,13 @@ class TransportSettings(FrozenModel):
     learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
     weight_decay: float = Field(default=0.01, ge=0.0, le=100.0)
     averaging: float = Field(default=0.05, gt=0.0, le=0.5)
+    clusters: Annotated[int | None, Later()] = Field(default=None, ge=2, le=1000, strict=True)
+
+    @model_validator(mode="after")
+    def _check_clusters(self) -> TransportSettings:
+        if self.clusters is not None and self.map is not None:
+            raise ValueError("clusters without a map (map_epochs 0)")
+        return self
 
 
 class PriorSettings(FrozenModel):

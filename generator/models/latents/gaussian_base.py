@@ -5,9 +5,9 @@
 ``full``: L_y is a lower-triangular D x D matrix. ``kronecker``, for codes (C, h, w): one covariance of the channels and
 one of the P = h w positions, L_y = L_C (x) L_P, so that L_y n = L_C N L_P^T for the normals N as a C x P matrix.
 ``low_rank``: K directions, common to all classes, in which each class has a lower-triangular K x K matrix, and one
-standard deviation s for all others: L_y n = Q (L_y n_K, s n_rest), with the orthogonal matrix Q = I - V T V^T of K
-Householder reflections (Schreiber & Van Loan, "A storage-efficient WY representation", 1989), whose first K columns
-are the directions. The density of a draw follows from its normals alone.
+standard deviation s for all others, if any: L_y n = Q (L_y n_K, s n_rest), with the orthogonal matrix Q = I - V T V^T
+of K Householder reflections (Schreiber & Van Loan, "A storage-efficient WY representation", 1989), whose first K
+columns are the directions. The density of a draw follows from its normals alone.
 
 Everything is float64, and a row's result does not depend on the others: sums are exact (``exact_product``) or loops.
 
@@ -45,8 +45,8 @@ class BaseConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _check_rank(self) -> BaseConfig:
-        if (self.rank is None) != (self.covariance != "low_rank") or (self.rank or 0) >= self.dims:
-            raise ValueError(f"a rank below {self.dims} for low_rank, and for no other covariance")
+        if (self.rank is None) != (self.covariance != "low_rank") or (self.rank or 0) > self.dims:
+            raise ValueError(f"a rank of at most {self.dims} for low_rank, and for no other covariance")
         return self
 
     @property
@@ -175,10 +175,14 @@ class GaussianBase:
         run_in_tiles(tile, len(z_BD), _TILE)
         return z_BD
 
+    def log_scale(self, labels_B: np.ndarray) -> np.ndarray:
+        """float64 (B,): the log-density of the mean of each class."""
+        log_scale_B: np.ndarray = self._log_scale_F[self._factor_index(labels_B)]
+        return log_scale_B
+
     def log_prob_of_normals(self, normal_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         """float64 (B,): the log-density of the draw of these normals."""
-        log_scale_B: np.ndarray = self._log_scale_F[self._factor_index(labels_B)]
-        return log_scale_B - 0.5 * kernels.sum_of_squares(normal_BD)
+        return self.log_scale(labels_B) - 0.5 * kernels.sum_of_squares(normal_BD)
 
     def to_normals(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
         """Inverse of ``draw``, up to rounding."""

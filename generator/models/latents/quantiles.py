@@ -33,6 +33,11 @@ def density_quantiles(distribution: LatentDistribution, codes: Codes) -> np.ndar
         return np.stack(list(pool.map(partial(_class_quantiles, distribution), range(len(classes)), classes)))
 
 
+def sample_quantiles(distribution: LatentDistribution, *, samples: int = _SAMPLES) -> np.ndarray:
+    """quantile_CQ, ascending: of the log-densities of samples alone, as the draw gives them."""
+    return np.stack([_sample_quantiles(distribution, label, samples) for label in range(max(1, distribution.classes))])
+
+
 def density_floors(quantile_CQ: np.ndarray, quantile: float) -> np.ndarray:
     """float64 (C,): log-density of each class at ``quantile`` in [0, 1], linear between the stored points."""
     return np.array([np.interp(quantile, QUANTILE_GRID, quantile_Q) for quantile_Q in quantile_CQ])
@@ -44,11 +49,18 @@ def has_enough_holdout(class_codes: ClassCodes) -> bool:
 
 
 def _class_quantiles(distribution: LatentDistribution, label: int, class_codes: ClassCodes) -> np.ndarray:
-    rows_N = np.arange(_SAMPLES)
-    sample_noise = noise(0, rows_N, np.zeros_like(rows_N), distribution.dims)
-    samples_ND = distribution.sample(sample_noise, np.full(_SAMPLES, label)).z_BD
-    quantile_Q: np.ndarray = np.quantile(distribution.log_prob(samples_ND, np.full(_SAMPLES, label)), QUANTILE_GRID)
+    quantile_Q = _sample_quantiles(distribution, label, _SAMPLES)
     if has_enough_holdout(class_codes):
         holdout_H = distribution.log_prob(class_codes.holdout_HD, np.full(len(class_codes.holdout_HD), label))
         quantile_Q = np.minimum(quantile_Q, np.quantile(holdout_H, QUANTILE_GRID))
     return np.maximum.accumulate(quantile_Q)
+
+
+def _sample_quantiles(distribution: LatentDistribution, label: int, samples: int) -> np.ndarray:
+    rows_N, labels_N = np.arange(samples), np.full(samples, label)
+    drawn = distribution.sample(noise(0, rows_N, np.zeros_like(rows_N), distribution.dims), labels_N)
+    log_density_N = drawn.log_density_B
+    if log_density_N is None:
+        log_density_N = distribution.log_prob(drawn.z_BD, labels_N)
+    quantile_Q: np.ndarray = np.quantile(log_density_N, QUANTILE_GRID)
+    return quantile_Q

@@ -13,10 +13,12 @@ from generator.models.learning.defaults import (
 )
 from generator.models.learning.fitted_bundle import TrainResult
 from generator.models.learning.imported_network import ImportedNetwork, join_graphs, pretrained_network
+from generator.models.learning.judges import recommended_judge
 from generator.models.learning.refit import refit
 from generator.models.learning.train import train_bundle
 
 __all__ = [
+    "recommended_judge",
     "recommended_model",
     "recommended_sampler",
     "recommended_settings",

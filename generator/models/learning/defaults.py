@@ -15,7 +15,7 @@ from generator.sources import Source
 
 MIN_PHOTOGRAPHS = 10_000  # images; with fewer, a flow or codes of so many dimensions overfit
 _SIDE = 32  # pixels, at least, of both sides
-_LATENT_DIM = 128
+_LATENT_DIM, _CLUSTERS = 128, 20
 _FEATURE_LOSS, _SPATIAL_FEATURE_LOSS = 1000.0, 5000.0
 
 
@@ -25,7 +25,7 @@ def recommended_model(source: Source, family: str = "vae", **options: Any) -> Au
     Raises ``SpecError`` naming ``size`` if models of ``family`` do not exist for it.
     """
     check_model_size(family, source.size)
-    if family == "vae" and _is_photographic(source):
+    if family == "vae" and is_photographic(source):
         options = {"latent_dim": _LATENT_DIM} | options
     return default_config(source.size, source.channels, family, **options)
 
@@ -37,7 +37,7 @@ def recommended_settings(source: Source, family: str = "vae", epochs: int | None
     if family == "spatial":
         feature_loss = _SPATIAL_FEATURE_LOSS if len(source.class_names) > 1 else 0.0
         return settings.model_copy(update={"reconstruction": "mse", "feature_loss": feature_loss})
-    if family == "vae" and _is_photographic(source) and len(source.class_names) > 1:
+    if family == "vae" and is_photographic(source) and len(source.class_names) > 1:
         return settings.model_copy(update={"feature_loss": _FEATURE_LOSS})
     return settings
 
@@ -46,7 +46,7 @@ def recommended_sampler(source: Source, family: str = "vae") -> SamplerSettings:
     """A transport for codes with a shape, a flow for those of photographs, a mixture otherwise."""
     if family == "spatial":
         return TransportSettings()
-    return FlowSettings() if _is_photographic(source) else MixtureSettings()
+    return FlowSettings() if is_photographic(source) else MixtureSettings()
 
 
 def suits_pretrained(source: Source) -> bool:
@@ -54,10 +54,12 @@ def suits_pretrained(source: Source) -> bool:
     return source.channels == 3 and min(source.size) >= _SIDE
 
 
-def pretrained_sampler(source: Source) -> SamplerSettings:  # noqa: ARG001  # as the other recommendations
-    """For codes of the pretrained autoencoder: a Gaussian a class, without a map, which adds little for its time."""
-    return TransportSettings(map=None)
+def pretrained_sampler(source: Source) -> SamplerSettings:
+    """For codes of the pretrained autoencoder: a Gaussian a class, for many photographs clusters; without a map, which
+    adds little for its time."""
+    return TransportSettings(map=None, clusters=_CLUSTERS if is_photographic(source) else None)
 
 
-def _is_photographic(source: Source) -> bool:
+def is_photographic(source: Source) -> bool:
+    """Whether the source is treated as many photographs: colour, 32 pixels a side or more, 10,000 images or more."""
     return suits_pretrained(source) and len(source) >= MIN_PHOTOGRAPHS

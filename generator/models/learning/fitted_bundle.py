@@ -115,11 +115,10 @@ def _fit_screening(
     judge: JudgeSettings | None,
     latents: LatentDistribution,
 ) -> ScreeningData:
-    examples, holdout_HHWC = examples_of(source, parts.train_N), image_rows(source.images_NHWC, parts.holdout_N)
-    images_NHWC, labels_N = examples.images_NHWC, examples.labels_N
+    train, holdout = (_maybe_labelled(examples_of(source, rows_N)) for rows_N in (parts.train_N, parts.holdout_N))
     trained_judge, copy_index = train_screening(
-        images_NHWC if labels_N is None else LabelledImages(images_NHWC, labels_N),
-        holdout_HHWC,
+        train,
+        holdout,
         judge,
         classes=len(source.class_names),
         seed=settings.seed,
@@ -133,6 +132,12 @@ def _fit_screening(
         copy_index,
         config=trained.config,
     )
+
+
+def _maybe_labelled(examples: Examples) -> LabelledImages | np.ndarray:
+    if examples.labels_N is None:
+        return examples.images_NHWC
+    return LabelledImages(examples.images_NHWC, examples.labels_N)
 
 
 def _reconstruction_error(trained: TrainedAutoencoder, source: Source, parts: Split, codes: Codes) -> float:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.features.config import Budget
-from generator.spec.canonical import FrozenModel
+from generator.spec.canonical import FrozenModel, GrowingModel, Later
 from generator.spec.image_size import AnySize, as_size
 
 LABEL_FLOOR, NOVELTY_FLOOR = 0.5, 0.001  # defaults of a spec
@@ -64,12 +64,27 @@ class PassRates(FrozenModel):
 NO_PASS_RATES = PassRates()
 
 
-class JudgeSettings(FrozenModel):
-    """An ensemble of ``members`` classifiers of ``width``, each trained with ``budget`` and its own seed."""
+class JudgeSettings(GrowingModel):
+    """An ensemble of ``members`` classifiers of ``width``, each trained with ``budget`` and its own seed.
+
+    ``mirrored``: half of the training images are mirrored left to right, and probabilities are the mean of those of an
+    image and of its mirror image; not for digits, letters or signs. ``calibrated``: a temperature, fitted to held-out
+    images, is part of the last layer.
+    """
 
     members: int = Field(default=1, ge=1, le=16, strict=True)
     width: int = Field(default=16, ge=4, le=512, strict=True)
     budget: Budget = Budget(steps=600)
+    mirrored: Annotated[bool, Later()] = False
+    calibrated: Annotated[bool, Later()] = False
+
+    @property
+    def training_budget(self) -> Budget:
+        """``budget``, with mirroring if the judge is ``mirrored``."""
+        if not self.mirrored:
+            return self.budget
+        augmentation = self.budget.augmentation.model_copy(update={"mirror": True})
+        return self.budget.model_copy(update={"augmentation": augmentation})
 
 
 def default_judge(size: AnySize) -> JudgeSettings:

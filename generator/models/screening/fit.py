@@ -10,6 +10,7 @@ from generator.models.autoencoders.inference import decode
 from generator.models.features.classifier import LabelledImages
 from generator.models.latents import LatentDistribution
 from generator.models.latents.transport_map import to_codes
+from generator.models.screening.calibration import calibrate
 from generator.models.screening.config import LABEL_FLOOR, NOVELTY_FLOOR, JudgeSettings, PassRates
 from generator.models.screening.copy_index import CopyIndex, fit_copy_index
 from generator.models.screening.data import ScreeningData
@@ -22,7 +23,7 @@ _BATCH, _DECODED_AT_ONCE = 1000, 512  # samples in memory
 
 def train_screening(
     train: LabelledImages | np.ndarray,
-    holdout_HHWC: np.ndarray,
+    holdout: LabelledImages | np.ndarray,
     settings: JudgeSettings | None,
     *,
     classes: int,
@@ -31,12 +32,16 @@ def train_screening(
 ) -> tuple[LabelJudge | None, CopyIndex | None]:
     """The judge and the copy index of uint8 training images; no judge without settings, labels, or two classes.
 
-    Raises what ``train_judge`` raises.
+    ``holdout``: of the same kind as ``train``; they calibrate the judge. Raises what ``train_judge`` raises.
     """
     judge = None
     if settings is not None and isinstance(train, LabelledImages) and classes >= 2:
         judge = train_judge(train, settings, classes=classes, seed=seed, device=device)
-    images_NHWC = train.images_NHWC if isinstance(train, LabelledImages) else train
+        if settings.calibrated and isinstance(holdout, LabelledImages):
+            calibrate(judge, holdout)
+    images_NHWC, holdout_HHWC = (
+        each.images_NHWC if isinstance(each, LabelledImages) else each for each in (train, holdout)
+    )
     return judge, fit_copy_index(images_NHWC, holdout_HHWC, seed=seed)
 
 

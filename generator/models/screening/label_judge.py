@@ -23,15 +23,23 @@ _SEED_STRIDE = 104_729  # a prime, so that judges with neighbouring seeds share 
 
 @final
 class LabelJudge(nn.Module):
-    """An ensemble; its output is the mean of its members' class probabilities."""
+    """An ensemble; its output is the mean of its members' class probabilities, if ``mirrored`` also over an image and
+    its mirror image."""
 
-    def __init__(self, members: list[Classifier]) -> None:
+    def __init__(self, members: list[Classifier], *, mirrored: bool = False) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members, self.mirrored = nn.ModuleList(members), mirrored
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """probability_BC, float32, rows that sum to 1."""
-        return torch.stack([member(x_BCHW).softmax(1) for member in self.members]).mean(0)
+        return torch.stack([logits_BC.softmax(1) for logits_BC in self.logits(x_BCHW)]).mean(0)
+
+    def logits(self, x_BCHW: Tensor) -> list[Tensor]:
+        """logits_BC of every member, and if ``mirrored`` of every member for the mirror images."""
+        views = [x_BCHW]
+        if self.mirrored:
+            views.append(x_BCHW.flip(3).contiguous(memory_format=torch.channels_last))
+        return [member(view_BCHW) for view_BCHW in views for member in self.members]
 
     @torch.inference_mode()
     def probabilities(self, images_NHWC: np.ndarray, *, batch: int = 256) -> np.ndarray:
@@ -69,7 +77,7 @@ def train_judge(
             labelled.labels_N,
             classes=classes,
             seed=(seed + _SEED_STRIDE * number) % 2**31,
-            budget=settings.budget,
+            budget=settings.training_budget,
             device=device,
             extra=extra,
             share=share,
@@ -77,7 +85,7 @@ def train_judge(
         )
         for number in range(settings.members)
     ]
-    return LabelJudge(members).eval().requires_grad_(False)
+    return LabelJudge(members, mirrored=settings.mirrored).eval().requires_grad_(False)
 
 
 def load_judge(
@@ -85,7 +93,8 @@ def load_judge(
 ) -> LabelJudge:
     """The judge of a bundle with images of ``size``, on the CPU. Raises ``BundleError`` if weights, settings and size
     do not fit together."""
-    judge = LabelJudge([Classifier(size, channels, classes, width=settings.width) for _ in range(settings.members)])
+    members = [Classifier(size, channels, classes, width=settings.width) for _ in range(settings.members)]
+    judge = LabelJudge(members, mirrored=settings.mirrored)
     try:
         judge.load_state_dict({name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()})
     except RuntimeError as error:

@@ -62,6 +62,14 @@ def test_colour_images_start_from_the_pretrained_autoencoder(colours: Path, plai
     assert info.fitting.settings.family == "transport"
 
 
+def test_a_judge_is_mirrored_where_the_user_says_so(colours: Path, tmp_path: Path) -> None:
+    train(colours, "--out", tmp_path / "bundle", "--judge-steps", 5, "--judge-mirror", "--json")
+    judge = load(tmp_path / "bundle").info.judge
+    assert judge is not None
+    assert judge.mirrored
+    assert not judge.calibrated
+
+
 def test_epochs_train_the_decoder_further(colours: Path, plain: dict[str, Any], tmp_path: Path) -> None:
     tuned = facts(train(colours, "--out", tmp_path / "tuned", "--epochs", 4, "--batch", 8, "--feature-loss", 0, *QUICK))
     assert (plain["epochs"], tuned["epochs"]) == (0, 4)

@@ -20,12 +20,18 @@ _MAX_RANK, _CODES_A_DIRECTION = 512, 12
 _FLOOR = 1e-6  # smallest variance in any direction, as a share of the mean variance
 
 
-def fit_base(codes: Codes, classes: list[ClassCodes]) -> tuple[BaseConfig, dict[str, np.ndarray]]:
-    """The configuration of the base and its arrays ``mean`` and factors, float64."""
+def fit_base(
+    codes: Codes, classes: list[ClassCodes], *, rotated: bool = False
+) -> tuple[BaseConfig, dict[str, np.ndarray]]:
+    """The configuration of the base and its arrays ``mean`` and factors, float64.
+
+    ``rotated``: of low rank also where a full covariance would do, then in all directions; the first are those of most
+    variance.
+    """
     mean_CD = np.stack([class_codes.codes_ND.mean(axis=0) for class_codes in classes])
     centred = [class_codes.codes_ND - mean_D for class_codes, mean_D in zip(classes, mean_CD, strict=True)]
     shape = codes.shape or (codes.dims,)
-    if codes.dims <= MAX_FULL_DIMS or len(shape) == 1:
+    if not rotated and (codes.dims <= MAX_FULL_DIMS or len(shape) == 1):
         config = BaseConfig(covariance="full", factors=len(classes), shape=shape)
         return config, {"mean": mean_CD, "factor": _full_factors(centred)}
     rotation, other_scale, rank = _directions(np.concatenate(centred))
@@ -38,13 +44,15 @@ def fit_base(codes: Codes, classes: list[ClassCodes]) -> tuple[BaseConfig, dict[
 def _directions(centred_ND: np.ndarray) -> tuple[Rotation, float, int]:
     """The rotation to the directions of most variance, the standard deviation in others, and how many there are."""
     count, dims = centred_ND.shape
-    rank = max(1, min(_MAX_RANK, dims // 2, count // _CODES_A_DIRECTION))
-    if count < dims:
+    rank = dims if dims <= MAX_FULL_DIMS else max(1, min(_MAX_RANK, dims // 2, count // _CODES_A_DIRECTION))
+    if rank < dims and count < dims:
         _, _, directions_KD = np.linalg.svd(centred_ND, full_matrices=False)
     else:
         _, columns = np.linalg.eigh(centred_ND.T @ centred_ND)
         directions_KD = columns.T[::-1]
     directions_KD = directions_KD[:rank]
+    if rank == dims:
+        return rotation_to(directions_KD), 1.0, rank
     total = float(np.square(centred_ND).sum())
     left = max(total - float(np.square(centred_ND @ directions_KD.T).sum()), 1e-12 * total)
     other_scale = OTHER_SCALE * float(np.sqrt(left / (count * (dims - rank))))

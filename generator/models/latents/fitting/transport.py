@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from generator.errors import TrainingDiverged
-from generator.models.latents.codes import Codes
+from generator.models.latents.codes import ClassCodes, Codes
 from generator.models.latents.config import MapSettings, TransportSettings
 from generator.models.latents.fitting.checks import FitWarning, check_codes, covariance_warnings
 from generator.models.latents.fitting.code_usefulness import code_usefulness, separation
 from generator.models.latents.fitting.gaussian_base import fit_base
-from generator.models.latents.quantiles import MIN_HOLDOUT
+from generator.models.latents.fitting.whitened_clusters import MIN_CODES, fit_clusters
+from generator.models.latents.quantiles import MIN_HOLDOUT, empty_quantiles, sample_quantiles
 from generator.models.latents.transport import Transport, TransportConfig
 from generator.models.latents.transport_map import TransportMap, linear_velocity
 from generator.models.weight_average import WeightAverage
@@ -32,6 +33,7 @@ from generator.spec.seeding import permutation
 _MAX_GRADIENT_NORM = 1.0  # larger gradients are clipped
 _WARMUP_STEPS, _FINAL_RATE = 200, 0.02  # of the learning rate; the last as a share of its peak
 _MAX_LOSS = 0.999  # of a map that is kept, on held-out codes; 1 is that of no map
+_QUANTILE_SAMPLES = 4000  # of each class, for the quantiles of a mixture's density
 _HINT = "try a smaller learning_rate"
 
 
@@ -55,10 +57,14 @@ def fit_transport(
     """``on_epoch`` is called with the epochs done and their number. Raises ``SourceError`` as ``check_codes`` does, and
     ``TrainingDiverged``."""
     classes = check_codes(codes)
+    warnings = [warning for class_codes in classes for warning in covariance_warnings(class_codes)]
+    if settings.clusters is not None and max(len(part.codes_ND) for part in classes) >= 2 * MIN_CODES:
+        mixture = _fit_mixture(codes, classes, settings.clusters, seed)
+        counts = {part.name: count for part, count in zip(classes, mixture.clusters, strict=True)}
+        return TransportFit(mixture, {"clusters": counts} | separation(mixture, codes), tuple(warnings))
     base, arrays = fit_base(codes, classes)
     config = TransportConfig(dims=codes.dims, classes=len(codes.class_names), base=base)
     plain = Transport(config, arrays)
-    warnings = [warning for class_codes in classes for warning in covariance_warnings(class_codes)]
     chosen: dict[str, Any] = {"covariance": base.covariance}
     if settings.map is None:
         return TransportFit(plain, chosen | separation(plain, codes), tuple(warnings))
@@ -71,6 +77,18 @@ def fit_transport(
         warnings.append(FitWarning("all images", f"the map is dropped: {reason}"))
         mapped = plain
     return TransportFit(mapped, chosen | separation(mapped, codes), tuple(warnings))
+
+
+def _fit_mixture(codes: Codes, classes: list[ClassCodes], clusters: int, seed: int) -> Transport:
+    """A base of at most ``clusters`` clusters a class, without a map."""
+    base, arrays = fit_base(codes, classes, rotated=True)
+    found = fit_clusters(classes, arrays, clusters, seed=seed)
+    names = len(codes.class_names)
+    config = TransportConfig(
+        dims=codes.dims, classes=names, base=base, clusters=found.clusters, cluster_rank=found.rank
+    )
+    mixture = Transport(config, found.arrays | {"quantile": empty_quantiles(names)})
+    return mixture.with_quantiles(sample_quantiles(mixture, samples=_QUANTILE_SAMPLES))
 
 
 def _why_no_map(loss: float, base_usefulness: float | None, map_usefulness: float | None) -> str:

@@ -44,6 +44,7 @@ SETTINGS: dict[str, SamplerSettings] = {
     "prior": PriorSettings(),
     "prior truncated": PriorSettings(truncation=TRUNCATION),
     "transport": TransportSettings(map=MapSettings(width=16, blocks=1), epochs=10),
+    "transport clusters": TransportSettings(map=None, clusters=3),
 }
 FAMILIES = sorted(SETTINGS)
 ROWS = 40

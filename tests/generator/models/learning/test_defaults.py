@@ -13,8 +13,19 @@ from generator.errors import SpecError
 from generator.models.bundle import read_info
 from generator.models.bundle.format import BundleInfo
 from generator.models.features.config import Budget
-from generator.models.learning import defaults, recommended_model, recommended_sampler, recommended_settings, train
+from generator.models.latents.config import TransportSettings
+from generator.models.learning import (
+    defaults,
+    pretrained_sampler,
+    recommended_judge,
+    recommended_model,
+    recommended_sampler,
+    recommended_settings,
+    train,
+)
 from generator.models.learning.defaults import MIN_PHOTOGRAPHS
+from generator.models.screening import mirroring
+from generator.models.screening.config import default_judge
 from generator.sources import Source
 from generator.store import open_store
 from workers.cli.main import root
@@ -84,3 +95,38 @@ def test_train_follows(photographs: Path) -> None:
     assert (info.latent_dim, info.fitting.settings.family, info.training.settings.feature_loss) == (4, "flow", 0.0)
     info = trained(photographs, "--latent-dim", "4", "--clusters", "1", "--feature-loss", "3")
     assert (info.fitting.settings.family, info.training.settings.feature_loss) == ("mixture", 3.0)
+
+
+def test_photographs_get_a_wider_calibrated_judge_and_others_the_usual_one() -> None:
+    settings, many = recommended_settings(source(10, 32, 3)), source(MIN_PHOTOGRAPHS, 32, 3)
+    for of in (source(MIN_PHOTOGRAPHS - 1, 32, 3), source(MIN_PHOTOGRAPHS, 32, 1), source(100, 8, 1)):
+        assert recommended_judge(of, settings) == default_judge(of.size)
+        assert recommended_judge(of, settings, mirrored=True).mirrored
+    for mirrored in (False, True):
+        judge = recommended_judge(many, settings, mirrored=mirrored)
+        assert (judge.calibrated, judge.mirrored) == (True, mirrored)
+        assert judge.width >= default_judge(32).width
+        assert judge.budget.steps > default_judge(32).budget.steps
+    assert not recommended_judge(source(MIN_PHOTOGRAPHS, 32, 3, classes=0), settings).mirrored
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_photographs_are_mirrored_where_that_keeps_their_class(
+    symmetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two classes: a bright left side and a bright right side, or a bright middle and bright sides."""
+    monkeypatch.setattr(defaults, "MIN_PHOTOGRAPHS", 100)
+    monkeypatch.setattr(mirroring, "MIN_IMAGES", 10)
+    monkeypatch.setattr(mirroring, "_STEPS", 20)
+    rng, labels_N = np.random.default_rng(0), np.arange(200) % 2
+    position_W = np.arange(32) / 31
+    profile_W = 2.0 * np.abs(position_W - 0.5) if symmetric else position_W
+    bright_NW = np.where(labels_N[:, None] == 1, profile_W, 1.0 - profile_W)
+    images_NHWC = (bright_NW[:, None, :, None] * 200 + rng.integers(0, 50, (200, 32, 32, 3))).astype(np.uint8)
+    some = Source(images_NHWC, labels_N, ("a", "b"), fingerprint="sha256:" + "0" * 64, name="some")
+    assert recommended_judge(some, recommended_settings(some)).mirrored == symmetric
+
+
+def test_the_pretrained_autoencoder_gets_clusters_for_many_photographs() -> None:
+    many, few = (pretrained_sampler(source(count, 32, 3)) for count in (MIN_PHOTOGRAPHS, MIN_PHOTOGRAPHS - 1))
+    assert (many, few) == (TransportSettings(map=None, clusters=20), TransportSettings(map=None))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,10 +20,12 @@ from generator.models.features.config import Budget
 from generator.models.features.neighbours import nearest_neighbours
 from generator.models.latents.config import GaussianSettings
 from generator.models.learning import refit, train_bundle
+from generator.models.screening.calibration import calibrate, calibration_error
 from generator.models.screening.config import JudgeSettings, PassRates, default_judge
 from generator.models.screening.copy_index import MIN_HOLDOUT, CopyIndex, block_sums, fit_copy_index, load_copy_index
 from generator.models.screening.data import ScreeningData
 from generator.models.screening.label_judge import LabelJudge, load_judge, train_judge
+from generator.models.screening.mirroring import is_mirroring_harmless
 from generator.models.screening.soft_labels import MAX_LABELS, SoftLabels, soft_label
 from generator.sources import load_source
 from generator.spec.image_size import AnySize, as_size
@@ -293,3 +296,73 @@ def test_labels_and_probabilities_that_make_no_target_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="probabilities"):
         soft_label(labels, probabilities, 3)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_mirrored_judge_finds_an_image_and_its_mirror_image_alike() -> None:
+    images, labels = DIGITS.images_NHWC[:600], DIGITS.labels_N[:600]
+    settings = JudgeSettings(mirrored=True, budget=Budget(steps=60, augmentation=Augmentation(shift=1)))
+    judge = train_judge(LabelledImages(images, labels), settings, classes=10, seed=0)
+    probability_NC = judge.probabilities(images[:40], batch=16)
+    np.testing.assert_allclose(judge.probabilities(images[:40, :, ::-1], batch=16), probability_NC, atol=1e-6)
+    assert judge.probabilities(images[:5], batch=16).tobytes() == probability_NC[:5].tobytes()
+    weights = {name: weight.numpy() for name, weight in judge.state_dict().items()}
+    again = load_judge(settings, weights, size=8, channels=1, classes=10)
+    assert again.probabilities(images[:40], batch=16).tobytes() == probability_NC.tobytes()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_calibration_makes_a_judge_that_is_too_sure_as_sure_as_it_is_right() -> None:
+    labelled = LabelledImages(DIGITS.images_NHWC[:300], DIGITS.labels_N[:300])
+    holdout = LabelledImages(DIGITS.images_NHWC[300:1000], DIGITS.labels_N[300:1000])
+    rest = LabelledImages(DIGITS.images_NHWC[1000:], DIGITS.labels_N[1000:])
+    judge = train_judge(labelled, JudgeSettings(members=2, budget=Budget(steps=40)), classes=10, seed=0)
+    with torch.no_grad():
+        for member in judge.members:
+            member.head.weight.mul_(6.0)
+            member.head.bias.mul_(6.0)
+    before = judge.probabilities(rest.images_NHWC)
+    temperature = calibrate(judge, holdout)
+    after = judge.probabilities(rest.images_NHWC)
+    assert temperature > 2.0
+    assert calibration_error(after, rest.labels_N) < 0.7 * calibration_error(before, rest.labels_N)
+    assert surprise(after, rest.labels_N) < surprise(before, rest.labels_N)
+    assert calibrate(judge, holdout) == pytest.approx(1.0, abs=0.01)
+    few = LabelledImages(holdout.images_NHWC[:50], holdout.labels_N[:50])
+    assert calibrate(judge, few) == 1.0
+    assert judge.probabilities(rest.images_NHWC[:9]) == pytest.approx(after[:9], abs=1e-3)
+
+
+def surprise(probability_NC: np.ndarray, labels_N: np.ndarray) -> float:
+    return -float(np.log(probability_NC[np.arange(len(labels_N)), labels_N]).mean())
+
+
+def test_the_calibration_error_is_the_mean_difference_of_confidence_and_accuracy() -> None:
+    sure = np.array([[0.9, 0.1]] * 10)
+    assert calibration_error(sure, np.zeros(10, dtype=np.int64)) == pytest.approx(0.1)
+    assert calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0.0)
+    both = np.concatenate([sure, np.array([[0.6, 0.4]] * 10)])
+    assert calibration_error(both, np.array([0] * 9 + [1] + [1] * 10)) == pytest.approx(0.3)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_mirroring_is_harmless_for_symmetric_images_and_not_for_digits() -> None:
+    digits = [
+        LabelledImages(DIGITS.images_NHWC[part], DIGITS.labels_N[part]) for part in (slice(1200), slice(1200, None))
+    ]
+    assert not is_mirroring_harmless(*digits, classes=10, seed=0)
+    symmetric = [
+        LabelledImages(np.maximum(part.images_NHWC, part.images_NHWC[:, :, ::-1]), part.labels_N) for part in digits
+    ]
+    assert is_mirroring_harmless(*symmetric, classes=10, seed=0)
+    assert not is_mirroring_harmless(
+        symmetric[0], LabelledImages(symmetric[1].images_NHWC[:99], symmetric[1].labels_N[:99]), classes=10, seed=0
+    )
+
+
+def test_settings_that_came_later_are_left_out_of_the_json_by_default() -> None:
+    assert sorted(JudgeSettings().model_dump(mode="json")) == ["budget", "members", "width"]
+    changed = JudgeSettings(mirrored=True, calibrated=True)
+    assert JudgeSettings.model_validate(changed.model_dump(mode="json")) == changed
+    assert changed.training_budget.augmentation.mirror
+    assert not JudgeSettings().training_budget.augmentation.mirror
