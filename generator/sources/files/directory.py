@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wcmatch import glob
-from wcmatch._wcparse import PatternLimitException
 
 from generator.errors import SourceError
 from generator.sources.files.content import FileContent, file_content
@@ -66,8 +65,8 @@ def list_pattern(pattern: str) -> FileSet:
     root = pattern_root(pattern)
     try:
         found = glob.glob(pattern, flags=_PATTERN, limit=100_000)
-    except PatternLimitException as error:
-        raise SourceError(pattern, "a pattern of at most 100000 alternatives", "more") from error
+    except Exception as error:  # wcmatch's own, which it does not export
+        raise SourceError(pattern, "a pattern of at most 100000 alternatives", error) from error
     paths = sorted({Path(match) for match in found})
     names = [name for path in paths if not _is_passed_over(name := os.path.relpath(path, root or "."))]
     files = [_source_file(FileContent(root or ".", name), name) for name in names]

@@ -254,3 +254,9 @@ def test_a_class_with_one_image(tmp_path: Path) -> None:
         for number in range(count):
             picture(tmp_path / label / f"{number}.png", number)
     assert load_source(str(tmp_path), size=8).class_counts() == {"many": 5, "one": 1}
+
+
+def test_patterns_of_too_many_alternatives(tree: Path) -> None:
+    with pytest.raises(SourceError, match="alternatives"):
+        load_source(f"{tree}/{{1..1000}}{{1..1000}}.png")
+    assert len(load_source(f"{tree}/{{cat,dog}}/*.*")) == 5
