@@ -23,7 +23,13 @@ from tests.support.servers import S3Server, Server, redis_binary
 from workers.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PLACES = {"root", "state_dir", "cache_dir", "compile_cache"}  # their defaults depend on the machine, or on the image
+PLACES = {
+    "root",
+    "state_dir",
+    "cache_dir",
+    "source_cache",
+    "compile_cache",
+}  # their defaults depend on the machine, or on the image
 
 
 @pytest.fixture

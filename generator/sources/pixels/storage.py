@@ -82,11 +82,10 @@ def take_rows(points: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
 
 
 def flat_pixels(images_NHWC: np.ndarray) -> np.ndarray:
-    """Images as points: ``(N, H * W * C)``; of images on disk as an ``ImageRows``."""
-    count, height, width, channels = images_NHWC.shape
-    numbers = height * width * channels
+    """Images as points: ``(N, H * W * C)``, for arrays of any shape; of images on disk as an ``ImageRows``."""
+    numbers = prod(images_NHWC.shape[1:])
     if not isinstance(images_NHWC, ImageRows) and not is_on_disk(images_NHWC):
-        return images_NHWC.reshape(count, numbers)
+        return images_NHWC.reshape(len(images_NHWC), numbers)
     return map_rows(images_NHWC, lambda some: some.reshape(len(some), numbers), (numbers,), images_NHWC.dtype)
 
 
