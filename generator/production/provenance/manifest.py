@@ -30,11 +30,6 @@ Size = Annotated[int, Field(ge=0, lt=2**53)]
 ShardNumber = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
 
 
-def build_prefix(name: str, build_id: str) -> str:
-    """The prefix of a build below its destination."""
-    return f"{name}/builds/{build_id}"
-
-
 def shard_key(name: str, number: int) -> str:
     return f"shards/{name}-{number:06d}.tar"
 

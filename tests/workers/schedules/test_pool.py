@@ -71,6 +71,7 @@ def test_a_night_with_everything(night: Night, tmp_path: Path) -> None:
         assert night.run(night.clock.time).state == "promoted"
     run, dataset = night.run(night.clock.time), open_store(night.run().dataset)
     assert run.spec is not None
+    assert run.spec.recipe.published == run.date.date().isoformat()  # the logical date
     latest = read_latest(dataset)
     assert latest is not None
     assert (latest.build, latest.logical_date) == (run.spec.build_id, run.date)
