@@ -5,7 +5,7 @@ Both are pure functions of recipe, environment and dataset name: no time, no hos
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from generator.spec.recipe import MAX_SHARDS, ClassName, Digest, Name
 
 RECIPE_KEY = "recipe.json"
 ENVIRONMENT_KEY = "environment.json"
-MANIFEST_KEY = "manifest.json"
+MANIFEST_KEY: Final = "manifest.json"
 CARD_KEY = "README.md"
 CROISSANT_KEY = "croissant.json"
 PREVIEW_KEY = "preview.jpg"
