@@ -18,7 +18,8 @@ from generator.datasets.promotion import promote, require_promotion
 from generator.errors import BrokerUnavailable
 from generator.models.bundle import bundle_store, push
 from generator.production.commit import locate_build
-from generator.production.provenance.manifest import MANIFEST_KEY
+from generator.production.provenance.manifest import MANIFEST_KEY, MAX_MANIFEST_BYTES
+from generator.signatures import sign
 from generator.spec.recipe import JobSpec
 from generator.store import open_store
 from generator.store.base import Store
@@ -139,6 +140,9 @@ class PoolService(Service):
     def check_gates(self, run: Run) -> Outcome:
         assert run.spec is not None
         assert run.gates is not None
+        if (key := self._settings.read_signing_key()) is not None:
+            build = locate_build(run.spec, self._settings.s3).store
+            sign(build, MANIFEST_KEY, build.get(MANIFEST_KEY, MAX_MANIFEST_BYTES), key)
         verdict = evaluate_gates(
             self._dataset_store(run.spec),
             run.spec.build_id,
@@ -146,6 +150,7 @@ class PoolService(Service):
             logical_date=run.date,
             bundle=bundle_store(self.root, run.spec.recipe.bundle),
             s3=self._settings.s3,
+            trusted=self._settings.read_trusted_keys() if run.gates.signed else (),
         )
         return Outcome(verdict.holds, "; ".join(verdict.reasons))
 

@@ -11,6 +11,8 @@ import pytest
 from generator.curation.gates import read_verdict
 from generator.datasets.builds import read_manifest
 from generator.datasets.promotion import read_latest
+from generator.errors import SettingsError
+from generator.signatures import make_key
 from generator.store import open_store
 from tests.support.cli_sandbox import LENIENT_GATES
 from tests.support.servers import RedisServer
@@ -24,6 +26,7 @@ from workers.schedules.schedule import Schedule
 from workers.schedules.service import PoolService
 from workers.schedules.store import StoredSchedule
 from workers.schedules.ticker import Ticker
+from workers.settings import Settings
 
 NIGHT = datetime(2026, 3, 1, 3, 30, tzinfo=UTC)
 
@@ -210,3 +213,29 @@ def test_what_another_ticker_holds_is_left_to_it(night: Night) -> None:
     night.clock.advance(minutes=5)  # the hold has expired
     night.ticker.tick()
     assert night.run().state == "promoted"
+
+
+def test_a_scheduler_signs_before_it_judges(night: Night, tmp_path: Path) -> None:
+    for name in ("ours", "other"):
+        make_key(tmp_path / name)
+    night.declare(gates=LENIENT_GATES | {"signed": True})
+    trusting = {"trusted_keys": str(tmp_path / "ours.pub")}
+    keys = {day: tmp_path / name for day, name in enumerate(("other", "ours"))}
+    for day, expected in enumerate(("refused", "promoted")):
+        settings = night.bench.settings.model_copy(update=trusting | {"signing_key_file": keys[day]})
+        night.ticker = Ticker(PoolService(settings), night.clock, InlineExecutor())
+        night.clock.time = NIGHT + timedelta(days=day)
+        night.ticker.tick()
+        night.bench.serve(3)
+        night.ticker.tick()
+        assert night.run(night.clock.time).state == expected
+    assert "signed: " in night.run(NIGHT).reason
+
+
+def test_a_key_file_that_is_none_is_a_setting_to_correct(tmp_path: Path) -> None:
+    settings = Settings(trusted_keys=f" {tmp_path / 'none'} ,", signing_key_file=tmp_path / "none")
+    with pytest.raises(SettingsError, match=r"^trusted_keys: expected an Ed25519 public key"):
+        settings.read_trusted_keys()
+    with pytest.raises(SettingsError, match=r"^signing_key_file: expected an unencrypted Ed25519 private key"):
+        settings.read_signing_key()
+    assert (Settings().read_trusted_keys(), Settings().read_signing_key()) == ((), None)
