@@ -125,6 +125,12 @@ class Settings(BaseSettings):
     webhook_secrets_file: Path | None = Field(
         default=None, description="YAML file of the secrets that notifications are signed with, by name"
     )
+    openlineage: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2000,
+        description="Where schedulers send OpenLineage events: a file, or an http(s) URL (Marquez: /api/v1/lineage)",
+    )
     trusted_keys: str | None = Field(
         default=None,
         max_length=10_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,8 @@ def test_a_scheduler_signs_before_it_judges(night: Night, tmp_path: Path) -> Non
     trusting = {"trusted_keys": str(tmp_path / "ours.pub")}
     keys = {day: tmp_path / name for day, name in enumerate(("other", "ours"))}
     for day, expected in enumerate(("refused", "promoted")):
-        settings = night.bench.settings.model_copy(update=trusting | {"signing_key_file": keys[day]})
+        own = trusting | {"signing_key_file": keys[day], "openlineage": str(tmp_path / "events")}
+        settings = night.bench.settings.model_copy(update=own)
         night.ticker = Ticker(PoolService(settings), night.clock, InlineExecutor())
         night.clock.time = NIGHT + timedelta(days=day)
         night.ticker.tick()
@@ -230,6 +232,14 @@ def test_a_scheduler_signs_before_it_judges(night: Night, tmp_path: Path) -> Non
         night.ticker.tick()
         assert night.run(night.clock.time).state == expected
     assert "signed: " in night.run(NIGHT).reason
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    assert [event["eventType"] for event in events] == ["START", "COMPLETE"] * 2
+    facets = [event["outputs"][0]["facets"] for event in events[1::2]]
+    assert [facet["latentmill_promotion"]["state"] for facet in facets] == ["refused", "promoted"]
+    assert [facet["latentmill_gates"]["holds"] for facet in facets] == [False, True]
+    spec = night.run(NIGHT).spec
+    assert spec is not None
+    assert facets[0]["version"]["datasetVersion"] == spec.recipe.digest
 
 
 def test_a_key_file_that_is_none_is_a_setting_to_correct(tmp_path: Path) -> None:
