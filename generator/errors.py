@@ -8,6 +8,7 @@ LatentmillError
 │   │   └── BundleMissing    the bundle does not exist
 │   ├── DatasetError         a dataset URL without a committed build
 │   ├── MeasureError         images for which a quality measure cannot be computed
+│   ├── KeyFileError         a key file that is missing, or that holds another kind of key
 │   └── SettingsError        a setting of the service
 ├── OutsideError             an outside service failed; the same call may succeed later (exit code 1)
 │   ├── StoreError
@@ -88,6 +89,10 @@ class MeasureError(InputError):
 
 
 class SettingsError(InputError):
+    pass
+
+
+class KeyFileError(InputError):
     pass
 
 

@@ -172,8 +172,11 @@ class Client:
             check_named_codes(spec, bundle, info)
             return spec, bundle
         if isinstance(spec, (str, Path)):
-            return resolve_draft(read_draft(spec), root, s3)
-        return resolve_draft(spec if isinstance(spec, JobDraft) else parse_draft(spec), root, s3)
+            draft = read_draft(spec)
+        else:
+            draft = spec if isinstance(spec, JobDraft) else parse_draft(spec)
+        self._pool.settings.check_allowed(absolute_url(draft.destination))
+        return resolve_draft(draft, root, s3)
 
     def _submitted_marker(self, job: JobSpec) -> Marker | None:
         """The marker of this job, if it was submitted before. Raises ``SpecError`` if another tenant submitted it."""

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from generator.errors import SettingsError, SpecError
+from generator.errors import KeyFileError, SettingsError, SpecError
 from generator.spec.canonical import translate_error
 from generator.store import S3Settings, absolute_url, is_below
+
+if TYPE_CHECKING:
+    from generator.signatures import PrivateKey, PublicKey
 
 ENV_PREFIX = "LATENTMILL_"
 SECRETS = ("redis_url", "s3_access_key", "s3_secret_key", "s3_session_token")
@@ -122,6 +125,20 @@ class Settings(BaseSettings):
     webhook_secrets_file: Path | None = Field(
         default=None, description="YAML file of the secrets that notifications are signed with, by name"
     )
+    openlineage: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2000,
+        description="Where schedulers send OpenLineage events: a file, or an http(s) URL (Marquez: /api/v1/lineage)",
+    )
+    trusted_keys: str | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Comma-separated files of public keys (Ed25519, PEM); for the gate `signed`, one must have signed",
+    )
+    signing_key_file: Path | None = Field(
+        default=None, description="File of a private key with which schedulers sign builds before they judge them"
+    )
     visibility_timeout: int = Field(
         default=6 * 3600, ge=60, description="Seconds until Redis delivers an unacknowledged ticket again"
     )
@@ -195,6 +212,27 @@ class Settings(BaseSettings):
         """The settings of the S3 client."""
         prefix = "s3_"
         return S3Settings(**{name.removeprefix(prefix): value for name, value in self if name.startswith(prefix)})
+
+    def read_trusted_keys(self) -> tuple[PublicKey, ...]:
+        """The keys in the files ``trusted_keys``. Raises ``SettingsError``."""
+        from generator.signatures import read_public_key  # not every command needs cryptography
+
+        files = [name.strip() for name in (self.trusted_keys or "").split(",") if name.strip()]
+        try:
+            return tuple(read_public_key(Path(file), "trusted_keys") for file in files)
+        except KeyFileError as wrong:
+            raise SettingsError(wrong.field, wrong.expected, wrong.got, wrong.hint) from wrong
+
+    def read_signing_key(self) -> PrivateKey | None:
+        """The key in ``signing_key_file``, if there is one. Raises ``SettingsError``."""
+        from generator.signatures import read_private_key
+
+        if self.signing_key_file is None:
+            return None
+        try:
+            return read_private_key(self.signing_key_file, "signing_key_file")
+        except KeyFileError as wrong:
+            raise SettingsError(wrong.field, wrong.expected, wrong.got, wrong.hint) from wrong
 
     @property
     def heartbeat_dir(self) -> Path:

@@ -27,7 +27,7 @@ class MapDataset(TorchDataset[Sample]):
 
     A sample is read by one ranged read of its bytes, and its image's sha256 is checked against its row in the table,
     whose digest is in the manifest. ``__getitem__`` may be called from several threads; ``__getitems__``, which PyTorch
-    calls for a batch, reads at most 16 samples at a time.
+    calls for a batch, reads at most 16 samples at a time where they come over a network.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MapDataset(TorchDataset[Sample]):
 
     def __getitems__(self, indices: list[int]) -> list[Sample]:
         """Several samples at once, in the order asked for."""
-        if len(indices) < 2:
+        if len(indices) < 2 or self.url.startswith("file://"):
             return [self[index] for index in indices]
         with ThreadPoolExecutor(min(_THREADS, len(indices))) as pool:
             return list(pool.map(self.__getitem__, indices))

@@ -6,17 +6,20 @@ over the classes, class names become labels, a local destination becomes absolut
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, StrictInt, field_validator
 
+from generator.drafts.first_submission import settle_published
 from generator.drafts.references import CodeResolver, DrawDraft
 from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.config import limit_batch
 from generator.models.bundle import COPY_INDEX_FILE, JUDGE_FILE, BundleInfo, bundle_store, read_info
 from generator.spec.canonical import FrozenModel, short_repr, validate
+from generator.spec.publication import Citation, Creator, DayOrAuto, License
 from generator.spec.recipe import (
     MAX_SAMPLES,
     RECIPE_VERSION,
@@ -57,7 +60,10 @@ class JobDraft(FrozenModel):
     means none if the bundle lacks it, or if more than half of the bundle's samples would be refused; ``label_floor``
     is decided class by class. ``label_floors``: floors of some classes, by name, in place of ``label_floor``; ``None``
     for none. ``batch``: by default less than 250 for an imported decoder whose values are large. ``recipe_version``: 1
-    to go on with a build that an earlier release began, or to make one again byte for byte.
+    to go on with a build that an earlier release began, or to make one again byte for byte. ``published``: the day of
+    publication; ``auto`` means the day that the first submission fixed, or else the logical date of a schedule's run,
+    or else today (UTC); it means none for a build that an earlier release began, and ``None`` asks for such a build.
+    ``creator``: a name, or a mapping with ``name``, ``kind`` (``organization`` or ``person``) and ``url``.
     """
 
     recipe_version: RecipeVersion = RECIPE_VERSION
@@ -82,6 +88,15 @@ class JobDraft(FrozenModel):
     max_attempts: StrictInt = 100
     latents: Latents = "auto"
     revision: StrictInt = 0
+    published: DayOrAuto | None = "auto"
+    license: License | None = None
+    creator: Creator | None = None
+    citation: Citation | None = None
+
+    @field_validator("creator", mode="before")
+    @classmethod
+    def _expand_creator(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("image", mode="before")
     @classmethod
@@ -93,10 +108,11 @@ class JobDraft(FrozenModel):
     def _expand_mode(cls, value: Any) -> Any:
         return {"mode": value} if isinstance(value, str) else value
 
-    def resolve(self, digest: str, info: BundleInfo, bundle: Store) -> JobSpec:
+    def resolve(self, digest: str, info: BundleInfo, bundle: Store, day: date) -> JobSpec:
         """The job spec for the bundle ``digest`` with the facts ``info``, which lies in the store ``bundle``.
 
-        Raises ``SpecError``, and ``BundleError`` if the bundle lacks a file that ``draw`` refers to.
+        ``day``: what ``auto`` means as the day of publication. Raises ``SpecError``, and ``BundleError`` if the bundle
+        lacks a file that ``draw`` refers to.
         """
         order = {"destination", "name", "tenant", "priority"}
         fields = self.model_dump(exclude={"bundle", "count", "counts", "draw", "label_floor", "label_floors"} | order)
@@ -107,6 +123,8 @@ class JobDraft(FrozenModel):
         recipe_fields |= self._label_floors(info)
         if "batch" not in self.model_fields_set:
             recipe_fields["batch"] = limit_batch(info.autoencoder, self.batch)
+        if self.published == "auto":
+            recipe_fields["published"] = day.isoformat() if self.recipe_version > 1 else None
         if self.novelty_floor == "auto":
             recipe_fields["novelty_floor"] = info.passing.novelty_floor
         recipe = validate(Recipe, recipe_fields, field="", error=SpecError)
@@ -252,11 +270,18 @@ def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None
     return bundle_store(root, reference)
 
 
-def resolve_draft(draft: JobDraft, root: Store | None = None, s3: S3Settings | None = None) -> tuple[JobSpec, Store]:
+def resolve_draft(
+    draft: JobDraft, root: Store | None = None, s3: S3Settings | None = None, *, day: date | None = None
+) -> tuple[JobSpec, Store]:
     """The job spec of a draft, and the store of its bundle.
 
-    Only ``bundle.json`` and the files that ``draw`` refers to are read.
+    ``day``: the day of publication of a first submission, by default today (UTC). Only ``bundle.json``, the files that
+    ``draw`` refers to and, for ``published: auto``, what the destination says of earlier submissions are read.
     """
     bundle = find_bundle(draft.bundle, root, s3)
     digest, info = read_info(bundle, draft.bundle if draft.bundle.startswith("sha256:") else None)
-    return draft.resolve(digest, info, bundle), bundle
+    spec = draft.resolve(digest, info, bundle, day or datetime.now(UTC).date())
+    if draft.published == "auto" and spec.recipe.published is not None:
+        dataset = open_store(spec.order.destination, s3).at(spec.order.name)
+        spec = spec.model_copy(update={"recipe": settle_published(dataset, spec.recipe)})
+    return spec, bundle

@@ -29,6 +29,7 @@ from pydantic.fields import FieldInfo
 
 from generator.errors import SpecError
 from generator.spec.canonical import FrozenModel, digest_of, short_repr
+from generator.spec.publication import Citation, Creator, Day, License
 
 RecipeVersion = Literal[1, 2]
 RECIPE_VERSION: Literal[2] = 2  # of new recipes
@@ -183,7 +184,9 @@ class Recipe(FrozenModel):
     a label floor for each class instead of one for all; ``None`` for a class whose images are not refused by label.
     ``latents``: whether the tables hold the latent points, to look at; ``auto`` for codes of at most 512 numbers.
     ``revision``: a number that tells builds with otherwise equal recipes apart. A build has at most 999,999 shards of
-    up to ``shard_size`` samples.
+    up to ``shard_size`` samples. ``published``: the day that card and Croissant file give as the date of publication;
+    they state ``license``, ``creator`` and ``citation`` beside it, each only where it is given. Recipes without
+    ``published`` are those of earlier releases: their documents and image marks stay as they were.
 
     A field that is new gets the mark ``Since(version)`` of the version that it begins with, or
     ``Since(version, later=True)`` if recipes of that version are stored already.
@@ -207,6 +210,10 @@ class Recipe(FrozenModel):
     max_attempts: int = Field(default=100, ge=1, le=10_000, strict=True)
     latents: Annotated[Latents, Since(2)] = "auto"
     revision: int = Field(default=0, ge=0, lt=2**31, strict=True)
+    published: Annotated[Day | None, Since(2, later=True)] = None
+    license: Annotated[License | None, Since(2, later=True)] = None
+    creator: Annotated[Creator | None, Since(2, later=True)] = None
+    citation: Annotated[Citation | None, Since(2, later=True)] = None
 
     @field_validator("*")
     @classmethod
@@ -268,6 +275,13 @@ class Recipe(FrozenModel):
         if all(floor is None for floor in floors):
             raise ValueError("a floor of at least one class, or no label_floors")
         return floors
+
+    @field_validator("license", "creator", "citation")
+    @classmethod
+    def _check_published(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("published", "") is None:
+            raise ValueError(f"no {info.field_name} in a recipe without published")
+        return value
 
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -384,6 +398,11 @@ class JobSpec(FrozenModel):
     def job_id(self) -> str:
         """The id of this build at this destination: the same spec submitted twice has the same job id."""
         return job_id_of(self.order.destination, self.order.name, self.recipe.digest)
+
+
+def build_prefix(name: str, build_id: str) -> str:
+    """The prefix of a build below its destination."""
+    return f"{name}/builds/{build_id}"
 
 
 def build_id_of(recipe_digest: str) -> str:

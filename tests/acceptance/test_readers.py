@@ -23,10 +23,11 @@ from generator.drafts import JobDraft, resolve_draft
 from generator.models.bundle import load_bundle
 from generator.production.commit import locate_build
 from generator.production.mill import build
+from generator.production.shards import read_samples
 from generator.spec.canonical import sha256_hex
 from generator.spec.recipe import ImageSettings, JpegSettings, PngSettings
 from generator.store import open_store
-from tests.support.bundles import tiny_bundle
+from tests.support.bundles import screened_bundle, tiny_bundle
 
 pytestmark = [
     # webdataset leaves the archives it read open, and the garbage collector complains in whichever test comes next.
@@ -55,9 +56,13 @@ def made(home: Path, kind: str, seed: int = 0) -> Path:
     """The directory of a committed build of 22 samples in 4 shards."""
     classes, channels, image = BUILDS[kind]
     where = tiny_bundle(home / "bundle", classes=classes, channels=channels)
-    draft = JobDraft(
-        bundle=str(where), destination=str(home), name="tiny", count=22, shard_size=6, batch=8, image=image, seed=seed
-    )
+    return made_of(where, home, image=image, seed=seed)
+
+
+def made_of(bundle: Path, home: Path, **fields: Any) -> Path:
+    """The directory of a committed build of 22 samples in 4 shards, of the bundle in the directory ``bundle``."""
+    common = {"destination": str(home), "name": "tiny", "count": 22, "shard_size": 6, "batch": 8}
+    draft = JobDraft(bundle=str(bundle), **common, **fields)
     spec, store = resolve_draft(draft)
     build(locate_build(spec), load_bundle(store), device="cpu")
     return home / "tiny" / "builds" / spec.build_id
@@ -79,6 +84,15 @@ def ours(directory: Path) -> Seen:
 
 def shards(directory: Path) -> list[str]:
     return [str(path) for path in sorted((directory / "shards").iterdir())]
+
+
+def stated_facts(directory: Path) -> list[dict[str, Any]]:
+    """The JSON of every sample, in order."""
+    found = list[dict[str, Any]]()
+    for shard in shards(directory):
+        files = (files for _, files in read_samples(Path(shard).read_bytes(), field=shard))
+        found += [json.loads(sample["json"]) for sample in files]
+    return found
 
 
 def extension(directory: Path) -> str:
@@ -132,6 +146,20 @@ def test_datasets_reads_the_directory_by_its_card(directory: Path, hugging_face:
     assert from_rows(rows, extension(directory)) == ours(directory)
     if "cls" in rows.features:
         assert tuple(rows.features["cls"].names) == open_dataset(str(directory)).classes
+    assert [row["json"] for row in rows] == stated_facts(directory)
+    assert rows.features["json"].keys() >= {"label_confidence", "likely_labels", "likely_probabilities"}
+
+
+def test_other_readers_give_what_the_judge_found(tmp_path: Path, hugging_face: Any) -> None:
+    directory = made_of(screened_bundle(tmp_path / "bundle"), tmp_path, label_floor=0.05, novelty_floor=None)
+    facts = stated_facts(directory)
+    assert all(0.05 <= fact["label_confidence"] <= 1 and fact["likely_labels"] for fact in facts)
+    rows = hugging_face.load_dataset(str(directory), split="train")
+    assert [row["json"] for row in rows] == facts
+    records = sorted(croissant(str(directory / "croissant.json"), tmp_path)["records"], key=lambda row: row["index"])
+    for record, fact in zip(records, sorted(facts, key=lambda fact: fact["index"]), strict=True):
+        for name in ("label_confidence", "likely_labels", "likely_probabilities"):
+            assert np.allclose(record[name], fact[name], rtol=1e-6)
 
 
 def test_the_card_is_one_that_the_hub_accepts(directory: Path) -> None:
@@ -165,7 +193,9 @@ for record in dataset.records("samples"):
     text = {name: value.decode() for name, value in record.items() if isinstance(value, bytes)}
     records.append(record | text | {"pixels": hashlib.sha256(pixels).hexdigest()})
 enumerated = dataset.metadata.record_sets[0].data or []
-json.dump({"errors": sorted(dataset.metadata.ctx.issues.errors), "records": records, "classes": enumerated}, sys.stdout)
+issues = dataset.metadata.ctx.issues
+found = {"errors": sorted(issues.errors), "warnings": sorted(issues.warnings), "records": records}
+json.dump(found | {"classes": enumerated}, sys.stdout)
 """
 
 
@@ -186,7 +216,7 @@ def croissant(file: str, cache: Path, cwd: Path | None = None) -> dict[str, Any]
 
 def test_mlcroissant_reads_every_record(directory: Path, tmp_path: Path) -> None:
     found = croissant(str(directory / "croissant.json"), tmp_path)
-    assert found["errors"] == []
+    assert found["errors"] == found["warnings"] == []
     records = sorted(found["records"], key=lambda record: record["index"])
     assert [(record["pixels"], record.get("label", -1)) for record in records] == ours(directory)
     for record, sample in zip(records, open_dataset(str(directory)), strict=True):
@@ -195,6 +225,23 @@ def test_mlcroissant_reads_every_record(directory: Path, tmp_path: Path) -> None
         assert len(record["latent"]) == 4
     names = [row["classes/name"] for row in found["classes"]]
     assert tuple(names) == open_dataset(str(directory)).classes
+
+
+def test_mlcroissant_validates_without_a_warning(directory: Path, tmp_path: Path) -> None:
+    reader("mlcroissant")
+    script = Path(sys.executable).with_name("mlcroissant")
+    done = subprocess.run(
+        [script, "validate", "--jsonld", directory / "croissant.json"],
+        env=os.environ | {"CROISSANT_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "Done." in said
+    assert "warning" not in said.lower(), said
+    assert not re.search(r"^[WE]\d{4}", said, re.MULTILINE), said  # absl's prefixes of warnings and errors
 
 
 def test_mlcroissant_does_not_mix_builds_and_reads_a_relative_path(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from generator.production.provenance.sample_table import SampleRows, sample_key,
 from generator.production.shards import Member, TarWriter, first_file, sample_block
 from generator.spec.canonical import canonical_json, digest_of, read_json, sha256_hex
 from generator.spec.plan import Plan, ShardPlan
+from generator.spec.publication import Creator
 from generator.spec.recipe import RECIPE_VERSION, ImageSettings, JobSpec, Order, PngSettings, Recipe, RecipeVersion
 
 BUNDLE = digest_of(b"a bundle")
@@ -55,6 +56,10 @@ class SmallBuild:
     channels: int = 1
     seed: int = 0
     recipe_version: RecipeVersion = RECIPE_VERSION
+    published: str | None = None
+    license: str | None = None
+    creator: Creator | None = None
+    citation: str | None = None
 
     def spec(self, destination: str) -> JobSpec:
         recipe = Recipe(
@@ -65,6 +70,10 @@ class SmallBuild:
             seed=self.seed,
             image=self.image,
             shard_size=self.shard_size,
+            published=self.published,
+            license=self.license,
+            creator=self.creator,
+            citation=self.citation,
         )
         return JobSpec(recipe=recipe, order=Order(destination=destination, name=self.name))
 
@@ -92,7 +101,7 @@ class SmallBuild:
         extras = {
             "README.md": card_bytes(draft),
             "croissant.json": croissant_bytes(draft),
-            "preview.jpg": preview_bytes(shown, self.classes, location.recipe.recipe_version),
+            "preview.jpg": preview_bytes(shown, self.classes, location.recipe.recipe_version, location.marked_build),
         }
         return location, commit(location, draft, extras)
 
@@ -123,7 +132,11 @@ class SmallBuild:
         )
 
     def shard(self, location: BuildLocation, plan: ShardPlan) -> FinishedShard:
-        writer, hashes, encode = TarWriter(), list[str](), image_encoder(self.image, location.recipe.recipe_version)
+        writer, hashes, encode = (
+            TarWriter(),
+            list[str](),
+            image_encoder(self.image, location.recipe.recipe_version, location.marked_build),
+        )
         rows = self.rows(plan)
         for row, (index, label) in enumerate(zip(plan.indices_N.tolist(), plan.labels_N.tolist(), strict=True)):
             data = encode(self.pixels(index))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from workers.cli.dataset_bundle import dataset_bundle, keep_bundle
 from workers.cli.output import json_option, progress_bar, show
+
+if TYPE_CHECKING:
+    from generator.signatures import PublicKey
+    from generator.store.base import Store
 
 
 @click.command("generate")
@@ -55,14 +59,32 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
 
 @click.command("verify")
 @click.argument("dataset")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="File of a public key that must have signed it; given several times, one of them.",
+)
 @json_option
-def verify_command(dataset: str, as_json: bool) -> None:
-    """Re-hash all files of DATASET (a path or URL) and compare them with its manifest. Exit code 1 on any damage."""
+def verify_command(dataset: str, keys: tuple[Path, ...], as_json: bool) -> None:
+    """Re-hash all files of DATASET (a path or URL) and compare them with its manifest. Exit code 1 on any damage.
+
+    DATASET may be a bundle, too. With --key, what is not signed by that key is refused, with exit code 1.
+    """
     from generator.datasets.verification import verify_dataset
+    from generator.models.bundle.format import INFO_FILE
+    from generator.signatures import read_public_key
+    from generator.store import open_store
     from workers.settings import load_settings
 
+    settings, trusted = load_settings(), [read_public_key(key) for key in keys]
+    store = open_store(dataset, settings.s3)
+    if store.head(INFO_FILE) is not None:
+        show(_verify_bundle(store, trusted), as_json=as_json, title="intact")
+        return
     with progress_bar("verifying", None, quiet=as_json, unit="shards") as bar:
-        found = verify_dataset(dataset, load_settings().s3, on_shard=bar)
+        found = verify_dataset(dataset, settings.s3, on_shard=bar, trusted=trusted or None)
     facts = {
         "intact": not found.problems,
         "samples": found.samples,
@@ -104,6 +126,21 @@ def replay_command(dataset: str, index: int, bundle: str | None, out: Path | Non
     show(facts | differences, as_json=as_json, title="identical" if again.identical else "different")
     if not again.identical:
         raise click.exceptions.Exit(1)
+
+
+def _verify_bundle(bundle: Store, trusted: list[PublicKey]) -> dict[str, Any]:
+    """Read every file of a bundle. Raises ``BundleError`` naming an altered one, ``IntegrityError`` if not signed."""
+    from generator.models.bundle.format import INFO_FILE
+    from generator.models.bundle.load import read_info_bytes
+    from generator.models.bundle.transfer import fetch
+    from generator.signatures import check_signed
+    from generator.spec.canonical import digest_of
+
+    data = read_info_bytes(bundle)
+    signed = {"signed_by": check_signed(bundle, INFO_FILE, data, trusted).id} if trusted else {}
+    files = fetch(bundle, digest_of(data))
+    facts = {"intact": True, "bundle": digest_of(data), "files": len(files), "bytes": sum(map(len, files.values()))}
+    return facts | signed
 
 
 def _facts(url: str, manifest: Any) -> dict[str, Any]:

@@ -112,7 +112,14 @@ def gate_command(
         bundle_location = None
     say = (lambda _: None) if as_json else (lambda stage: click.echo(stage, err=True))
     verdict = evaluate_gates(
-        store, chosen, thresholds, logical_date=when, bundle=bundle_location, s3=settings.s3, on_stage=say
+        store,
+        chosen,
+        thresholds,
+        logical_date=when,
+        bundle=bundle_location,
+        s3=settings.s3,
+        on_stage=say,
+        trusted=settings.read_trusted_keys() if thresholds.signed else (),
     )
     _show_verdict(verdict, as_json=as_json)
     if not verdict.holds:

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from generator.errors import AlreadyExists, Changed, DatasetError, ObjectMissing, SpecError, StoreUnavailable
 from generator.production.commit import BuildLocation, read_build_location
-from generator.production.provenance.manifest import MANIFEST_KEY, build_prefix
+from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.spec.canonical import FrozenModel, read_json, validate
 from generator.spec.plan import Plan
-from generator.spec.recipe import MAX_SAMPLES, MAX_SHARDS, Digest, JobSpec, Name, Priority, job_id_of
+from generator.spec.recipe import MAX_SAMPLES, MAX_SHARDS, Digest, JobSpec, Name, Priority, build_prefix, job_id_of
 from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import ObjectInfo, Store
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from generator.drafts import resolve_draft
 from generator.models.bundle.channels import read_channel_digest
 from generator.spec.recipe import JobSpec
+from generator.store import absolute_url
 from generator.store.base import Store
 from workers.schedules.runs import MAX_TEXT, Origin, Run
 from workers.schedules.schedule import Schedule
@@ -23,15 +24,18 @@ class ResolvedJob(NamedTuple):
 
 
 def resolve_job(schedule: Schedule, date: datetime, root: Store, settings: Settings) -> ResolvedJob:
-    """The job of ``date``, with the digest of its bundle and every default filled in.
+    """The job of ``date``, with the digest of its bundle and every default filled in; by default it is published on
+    that date, in the schedule's time zone.
 
     Raises ``InputError`` (a missing bundle or channel, a job that does not fit the bundle, a destination that is not
     allowed), ``StoreError``.
     """
     line = schedule.job_fields(date).get("channel")
     digest = None if line is None else read_channel_digest(root, line)
-    spec, bundle = resolve_draft(schedule.job_draft(date, digest), root, settings.s3)
-    settings.check_allowed(spec.order.destination)
+    draft = schedule.job_draft(date, digest)
+    settings.check_allowed(absolute_url(draft.destination))
+    day = schedule.timetable.to_local(date).date()
+    spec, bundle = resolve_draft(draft, root, settings.s3, day=day)
     return ResolvedJob(spec, bundle, line)
 
 

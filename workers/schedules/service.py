@@ -9,16 +9,18 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, final
 
-from generator.curation.gates import evaluate_gates
+from generator.curation.gates import evaluate_gates, read_verdict
 from generator.curation.retention import enforce_retention
 from generator.datasets.promotion import promote, require_promotion
-from generator.errors import BrokerUnavailable
+from generator.errors import BrokerUnavailable, DatasetError
 from generator.models.bundle import bundle_store, push
 from generator.production.commit import locate_build
-from generator.production.provenance.manifest import MANIFEST_KEY
+from generator.production.provenance.manifest import MANIFEST_KEY, MAX_MANIFEST_BYTES
+from generator.signatures import sign
 from generator.spec.recipe import JobSpec
 from generator.store import open_store
 from generator.store.base import Store
@@ -27,6 +29,7 @@ from workers.jobs.build_intents import BuildIntents
 from workers.jobs.markers import Intent
 from workers.jobs.pool import Pool
 from workers.notifications import Event, EventKind, notify
+from workers.openlineage import RunFacts, event_document, send
 from workers.schedules.dates import date_key
 from workers.schedules.deadlines import Progress
 from workers.schedules.new_run import ResolvedJob, resolve_job
@@ -139,6 +142,9 @@ class PoolService(Service):
     def check_gates(self, run: Run) -> Outcome:
         assert run.spec is not None
         assert run.gates is not None
+        if (key := self._settings.read_signing_key()) is not None:
+            build = locate_build(run.spec, self._settings.s3).store
+            sign(build, MANIFEST_KEY, build.get(MANIFEST_KEY, MAX_MANIFEST_BYTES), key)
         verdict = evaluate_gates(
             self._dataset_store(run.spec),
             run.spec.build_id,
@@ -146,6 +152,7 @@ class PoolService(Service):
             logical_date=run.date,
             bundle=bundle_store(self.root, run.spec.recipe.bundle),
             s3=self._settings.s3,
+            trusted=self._settings.read_trusted_keys() if run.gates.signed else (),
         )
         return Outcome(verdict.holds, "; ".join(verdict.reasons))
 
@@ -166,14 +173,42 @@ class PoolService(Service):
         if chore != "retain":
             notify(self.root, run.notifications, self._event(run, chore))
             self._wake_delivery()
+            if chore != "at_risk":
+                self._send_lineage(run)
         elif run.spec is not None and run.retention is not None:
             _, done = enforce_retention(self._dataset_store(run.spec), run.retention, intents=BuildIntents(self.root))
             log.info("%s: retention deleted %d build(s) of %s", run.schedule, len(done.deleted), run.dataset)
 
+    def _send_lineage(self, run: Run) -> None:
+        """The OpenLineage events of a run that has ended: its START, with the time of then, and its end."""
+        if self._settings.openlineage is None:
+            return
+        facts, ended = self._run_facts(run), run.ended or datetime.now(UTC)
+        verdict = None
+        if run.spec is not None and run.gates is not None and run.committed is not None:
+            with suppress(DatasetError):
+                verdict = read_verdict(locate_build(run.spec, self._settings.s3).store)
+        kind: Literal["COMPLETE", "FAIL"] = "FAIL" if run.state == "failed" else "COMPLETE"
+        promotion = run.state if run.state in ("promoted", "kept", "refused") else ""
+        end = event_document(kind, facts, ended, verdict=verdict, promotion=promotion, reason=run.reason)
+        for event in (event_document("START", facts, run.submitted or run.created), end):
+            send(self._settings.openlineage, event)
+
+    def _run_facts(self, run: Run) -> RunFacts:
+        named = RunFacts(name=self._run_name(run), schedule=run.schedule, logical_date=run.date)
+        if run.spec is None:
+            return named
+        recipe = run.spec.recipe
+        bundle_url = bundle_store(self.root, recipe.bundle).url
+        return replace(named, dataset=run.dataset, recipe=recipe.digest, bundle=recipe.bundle, bundle_url=bundle_url)
+
+    def _run_name(self, run: Run) -> str:
+        return f"{self.root.url}#{date_key(run.date)}.{run.take}"[-250:] + f"/{run.schedule}"
+
     def _event(self, run: Run, kind: EventKind) -> Event:
         return Event(
             kind=kind,
-            run=f"{self.root.url}#{date_key(run.date)}.{run.take}"[-250:] + f"/{run.schedule}",
+            run=self._run_name(run),
             schedule=run.schedule,
             logical_date=run.date,
             at=datetime.now(UTC),

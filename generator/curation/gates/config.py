@@ -49,6 +49,7 @@ class Gates(FrozenModel):
     ``drift``: maximum difference to the last promoted build, from 0 (same distribution) to 1 (disjoint); with it, every
     class of the last promoted build must be present. ``confidence_drop``: maximum drop of the judge's mean confidence
     in the labels of a class, compared with the last promoted build. ``reference``: gates against real images.
+    ``signed``: a key that the settings of the judge trust must have signed the manifest; the build itself names none.
     ``limit``: maximum number of images that are read, spread over the build; 1,000 of them for drift. Shards that are
     read must be undamaged in any case.
     """
@@ -62,4 +63,5 @@ class Gates(FrozenModel):
     drift: AutoShare = "auto"
     confidence_drop: AutoShare = "auto"
     reference: Reference | None = None
+    signed: bool = False
     limit: int = Field(default=5000, ge=100, le=100_000, strict=True)

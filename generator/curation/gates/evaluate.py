@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -12,6 +12,7 @@ import numpy as np
 from generator.curation.gates import checks
 from generator.curation.gates.config import Gates
 from generator.curation.gates.image_subset import ImageSubset, read_subset
+from generator.curation.gates.signed import check_signature
 from generator.curation.gates.verdict import VERDICT_KEY, Check, Verdict
 from generator.datasets.builds import build_store, is_committed, read_manifest
 from generator.datasets.promotion import DatasetState, read_state
@@ -20,6 +21,7 @@ from generator.models.bundle import load_bundle
 from generator.models.screening.config import NO_PASS_RATES
 from generator.models.screening.data import NO_SCREENING, ScreeningData
 from generator.production.provenance.manifest import Manifest
+from generator.signatures import PublicKey
 from generator.store import S3Settings
 from generator.store.base import Store
 
@@ -36,12 +38,14 @@ def evaluate_gates(
     s3: S3Settings | None = None,
     on_stage: OnStage = lambda _: None,
     at: datetime | None = None,
+    trusted: Sequence[PublicKey] = (),
 ) -> Verdict:
     """Evaluate the gates of the committed build ``build_id`` of ``dataset`` (``<destination>/<name>``).
 
     ``bundle``: a store rooted at the bundle that made the build, for copies and near duplicates. ``s3``: S3 settings to
     open the dataset for the reference gates. Drift is measured against the build that readers get now or, if that is
-    this build, against the one promoted before it. The verdict is written to ``reports/verdict.json`` of the build,
+    this build, against the one promoted before it. ``trusted``: keys of which one must have signed the build, for the
+    gate ``signed``. The verdict is written to ``reports/verdict.json`` of the build,
     outside the commit, and replaces an earlier one; so does the report of the reference gates
     (``reports/quality.json``). Nothing is promoted here.
 
@@ -60,6 +64,7 @@ def evaluate_gates(
     except (BuildError, ObjectMissing) as damage:
         results.append(Check(gate="readable", holds=False, words=f"damaged: {damage}"))
     results += _manifest_checks(manifest, gates)
+    results += [check_signature(build, manifest, trusted)] if gates.signed else []
     if subset is not None:
         results += _image_checks(dataset, manifest, subset, gates, bundle, against, on_stage)
         results += _reference_checks(build, subset, bundle, gates, s3, on_stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -30,10 +30,12 @@ from generator.production.provenance.manifest import (
     Receipt,
     StoredFile,
     code_key,
+    parse_manifest,
     receipt_key,
     shard_key,
     table_key,
 )
+from generator.signatures import SIGNATURES_PREFIX, PublicKey, check_signed
 from generator.spec.canonical import FrozenModel, canonical_json, digest_of, read_json, validate
 from generator.spec.plan import Plan, ShardPlan
 from generator.spec.recipe import Recipe, build_id_of
@@ -45,7 +47,7 @@ _DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
 _EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
 _EPOCH_KEY = re.compile(r"(environments|epochs)/\d{3}\.json")
 _READ_LIMIT = 2**28  # bytes read of a file at most, unless its stated size is larger
-_UNCOMMITTED_PREFIXES = ("runs/", "reports/")  # not part of the commit: these objects may change
+_UNCOMMITTED_PREFIXES = ("runs/", "reports/", SIGNATURES_PREFIX)  # not part of the commit: these objects may change
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,28 @@ class Verification:
         }
 
 
-def verify_dataset(url: str, s3: S3Settings | None = None, on_shard: OnShard = lambda _: None) -> Verification:
+def verify_dataset(
+    url: str,
+    s3: S3Settings | None = None,
+    on_shard: OnShard = lambda _: None,
+    *,
+    trusted: Sequence[PublicKey] | None = None,
+) -> Verification:
     """Read the whole committed build at ``url`` (as for ``resolve_build``) and list all damage.
 
-    Raises ``DatasetError`` if there is no committed build, ``StoreError`` if the store does not answer. Damage never
-    raises.
+    ``trusted``: keys of which one must have signed the manifest; what is compared then is the manifest that was signed.
+    Raises ``DatasetError`` if there is no committed build, ``IntegrityError`` if no trusted key signed it,
+    ``StoreError`` if the store does not answer. Damage never raises.
     """
     store = find_build(url, s3)
     findings = Findings()
     try:
-        manifest = read_manifest(store)
+        if trusted is None:
+            manifest = read_manifest(store)
+        else:
+            data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
+            check_signed(store, MANIFEST_KEY, data, trusted)
+            manifest = parse_manifest(data)
     except DatasetError as broken:
         findings.add(MANIFEST_KEY, broken.field, broken.expected, broken.got)
         return Verification(store.url, findings.problems, 0, 0, 0)

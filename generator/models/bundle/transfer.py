@@ -8,7 +8,9 @@ from generator.errors import BuildConflict, BundleError
 from generator.models.bundle.format import INFO_FILE, BundleInfo
 from generator.models.bundle.load import load_bundle, parse_info, read_file, read_info_bytes
 from generator.models.bundle.save import check_new_directory, write_atomically
+from generator.signatures import copy_signatures
 from generator.spec.canonical import digest_of
+from generator.store import open_store
 from generator.store.base import Store
 from generator.store.put_once import put_once
 
@@ -22,7 +24,8 @@ def push(bundle: Store, root: Store) -> str:
     """Copy a verified bundle into a store root, ``bundle.json`` last; returns its digest.
 
     Existing objects are verified: pushing an intact bundle again changes nothing, and objects that are missing or
-    altered are written again. Raises ``BundleError``, naming the altered object if ``bundle`` is damaged itself.
+    altered are written again. Signatures are copied too. Raises ``BundleError``, naming the altered object if
+    ``bundle`` is damaged itself.
     """
     document = read_info_bytes(bundle)
     digest, info = digest_of(document), parse_info(document)
@@ -36,16 +39,20 @@ def push(bundle: Store, root: Store) -> str:
             raise _repair_error(target, faults, error) from error
         for name, altered in faults.items():
             _write(target, name, files[name], altered=altered)
+    copy_signatures(bundle, target)
     return digest
 
 
 def pull(root: Store, digest: str, directory: Path) -> None:
-    """Copy the bundle ``digest`` from a store root to ``directory``, which must not exist yet; all files are verified.
+    """Copy the bundle ``digest`` from a store root to ``directory``, which must not exist yet; all files are
+    verified, and signatures copied.
 
     Raises ``BundleMissing`` if the root has no such bundle, and ``BundleError``.
     """
     check_new_directory(directory)
-    write_atomically(directory, fetch(bundle_store(root, digest), digest))
+    stored = bundle_store(root, digest)
+    write_atomically(directory, fetch(stored, digest))
+    copy_signatures(stored, open_store(str(directory)))
 
 
 def fetch(bundle: Store, digest: str) -> dict[str, bytes]:

@@ -133,4 +133,4 @@ def _make_preview(location: BuildLocation, receipt: Receipt) -> bytes:
         (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)
         for (key, files), _ in zip(read_samples(archive, field=receipt.shard.key), range(PREVIEW_SAMPLES), strict=False)
     ]
-    return preview_bytes(samples, location.recipe.classes, location.recipe.recipe_version)
+    return preview_bytes(samples, location.recipe.classes, location.recipe.recipe_version, location.marked_build)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from generator.drafts.first_submission import fix_published
 from generator.errors import BuildConflict, DatasetError, EnvironmentMismatch, IntegrityError, ObjectMissing
 from generator.production.commit.epochs import Epoch, current_epoch, read_environments
 from generator.production.commit.epochs import fix_environment as fix_newest_environment
@@ -26,13 +27,12 @@ from generator.production.provenance.manifest import (
     Manifest,
     Receipt,
     StoredFile,
-    build_prefix,
     code_key,
     parse_manifest,
     receipt_key,
 )
 from generator.spec.canonical import canonical_json, digest_of, read_json, validate
-from generator.spec.recipe import JobSpec, Recipe, build_id_of
+from generator.spec.recipe import JobSpec, Recipe, build_id_of, build_prefix
 from generator.store import S3Settings, open_store
 from generator.store.base import Store
 from generator.store.put_once import put_once
@@ -46,7 +46,7 @@ class BuildLocation:
     """One build at one destination: the store at the build's prefix, and the recipe as it is stored.
 
     ``code_objects``: codes that the recipe names by their digests, as far as they are at hand; ``begin_build`` stores
-    them.
+    them. ``dataset``: the store at the dataset's prefix, for a build that is to begin.
     """
 
     store: Store
@@ -54,6 +54,7 @@ class BuildLocation:
     recipe: Recipe
     recipe_bytes: bytes
     code_objects: Mapping[str, bytes] = field(default_factory=dict)
+    dataset: Store | None = None
 
     @property
     def recipe_digest(self) -> str:
@@ -66,6 +67,11 @@ class BuildLocation:
     @property
     def url(self) -> str:
         return self.store.url
+
+    @property
+    def marked_build(self) -> str | None:
+        """The build id that the mark of each image names; ``None`` in builds of earlier releases."""
+        return None if self.recipe.published is None else self.build_id
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ def locate_build(spec: JobSpec, s3: S3Settings | None = None) -> BuildLocation:
     """The location of the build of ``spec``. Nothing is read or written."""
     destination = open_store(spec.order.destination, s3)
     store = destination.at(build_prefix(spec.order.name, spec.build_id))
-    return BuildLocation(store, spec.order.name, spec.recipe, spec.recipe.canonical(), spec.code_objects)
+    dataset = destination.at(spec.order.name)
+    return BuildLocation(store, spec.order.name, spec.recipe, spec.recipe.canonical(), spec.code_objects, dataset)
 
 
 def read_build_location(store: Store, name: str) -> BuildLocation:
@@ -104,8 +111,10 @@ def begin_build(location: BuildLocation) -> None:
     """Store the recipe, unless it is stored already, after the codes that it names by their digests.
 
     Raises ``BuildConflict`` if another recipe is stored there, ``DatasetError`` if a code is neither at hand nor
-    stored.
+    stored, ``SpecError`` if the recipe was submitted before with another day of publication.
     """
+    if location.dataset is not None:
+        fix_published(location.dataset, location.recipe)
     for digest in location.recipe.stored_codes:
         key = code_key(digest)
         if digest in location.code_objects:

@@ -2,6 +2,14 @@
 
 from generator.production.images.codec import decode_image, extension, image_encoder
 from generator.production.images.encoder import ImageEncoder
-from generator.production.images.xmp import is_marked_synthetic, xmp_packet
+from generator.production.images.xmp import is_marked_synthetic, marked_build, xmp_packet
 
-__all__ = ["ImageEncoder", "decode_image", "extension", "image_encoder", "is_marked_synthetic", "xmp_packet"]
+__all__ = [
+    "ImageEncoder",
+    "decode_image",
+    "extension",
+    "image_encoder",
+    "is_marked_synthetic",
+    "marked_build",
+    "xmp_packet",
+]

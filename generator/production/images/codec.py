@@ -23,9 +23,14 @@ def extension(image_format: str) -> str:
     return _EXTENSIONS[image_format]
 
 
-def image_encoder(settings: PngSettings | JpegSettings, recipe_version: int) -> ImageEncoder:
-    """The encoder of ``settings``: images to marked file bytes, deterministic within one environment."""
-    packet = xmp_packet(recipe_version)
+def image_encoder(
+    settings: PngSettings | JpegSettings, recipe_version: int, build_id: str | None = None
+) -> ImageEncoder:
+    """The encoder of ``settings``: images to marked file bytes, deterministic within one environment.
+
+    ``build_id``: the build that the mark names, if any.
+    """
+    packet = xmp_packet(recipe_version, build_id)
     if settings.format == "png":
         return PngEncoder(settings.level, packet)
     return JpegEncoder(settings.quality, settings.subsampling, packet)

@@ -143,7 +143,7 @@ def open_shard_maker(location: BuildLocation, bundle: Bundle, decoder: ResidentD
         Sampler(recipe, bundle.latents, read_draw_codes(location, bundle)),
         decoder,
         open_screen(recipe, bundle, decoder),
-        image_encoder(recipe.image, recipe.recipe_version),
+        image_encoder(recipe.image, recipe.recipe_version, location.marked_build),
     )
     environment = local_environment(str(decoder.device), recipe.dtype, decoder.execution)
     return ShardMaker(batcher, environment, bundle.code_map)

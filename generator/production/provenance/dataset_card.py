@@ -13,10 +13,14 @@ import yaml
 
 from generator.production.images import extension
 from generator.production.images.xmp import SOURCE_TYPE
+from generator.production.provenance.citation import cite
+from generator.production.provenance.licenses import hub_license, is_web_address
 from generator.production.provenance.manifest import MANIFEST_KEY, PREVIEW_KEY, RECIPE_KEY, Manifest
 from generator.spec.recipe import AroundDraw, BetweenDraw, ClusterDraw, Recipe
 
 MAX_CLASS_ROWS = 50
+
+_NO_LICENSE = "No license is stated: the terms of the real images that the model learned from may apply."
 
 _PLACES = """
 Its `offset` and `size` say which bytes of its shard are the image file, and `map_x` and `map_y` where its latent point
@@ -36,6 +40,7 @@ def card_bytes(manifest: Manifest, *, has_latents: bool = True) -> bytes:
         _classes_section(manifest),
         _origin_section(manifest),
         _verification_section(),
+        _terms_section(manifest),
     )
     text = "\n\n".join(section.strip() for section in sections if section)
     return f"---\n{front}---\n\n{text}\n".encode()
@@ -45,7 +50,7 @@ def _front_matter(manifest: Manifest) -> dict[str, Any]:
     task = "image-classification" if manifest.classes else "unconditional-image-generation"
     return {
         "pretty_name": manifest.name,
-        "license": "unknown",
+        **_stated_license(Recipe.model_validate(manifest.recipe)),
         "task_categories": [task],
         "size_categories": [_size_category(manifest.samples)],
         "tags": ["synthetic", "latentmill", "webdataset"],
@@ -54,28 +59,45 @@ def _front_matter(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _stated_license(recipe: Recipe) -> dict[str, Any]:
+    """Cards of earlier releases say ``unknown``; today a card says nothing that the recipe does not."""
+    if recipe.published is None:
+        return {"license": "unknown"}
+    return {} if recipe.license is None else hub_license(recipe.license)
+
+
 def _features(manifest: Manifest) -> list[dict[str, Any]]:
     """The features of a sample for the `datasets` library, which would otherwise guess them without class names."""
     names = {str(label): name for label, name in enumerate(manifest.classes)}
-    labelled = bool(names)
-    facts = {
-        "attempt": "int64",
-        "class": "string" if labelled else "null",
-        "cluster": "int64",
-        "index": "int64",
-        "label": "int64" if labelled else "null",
-        "log_density": "float64",
-        "recipe": "string",
-        "synthetic": "bool",
-    }
-    label = [{"name": "cls", "dtype": {"class_label": {"names": names}}}] if labelled else []
+    facts = _facts(bool(names), Recipe.model_validate(manifest.recipe).published is not None)
+    label = [{"name": "cls", "dtype": {"class_label": {"names": names}}}] if names else []
     return [
         {"name": _image_extension(manifest), "dtype": "image"},
         *label,
-        {"name": "json", "struct": [{"name": name, "dtype": kind} for name, kind in facts.items()]},
+        {"name": "json", "struct": [{"name": name, **kind} for name, kind in facts.items()]},
         {"name": "__key__", "dtype": "string"},
         {"name": "__url__", "dtype": "string"},
     ]
+
+
+def _facts(labelled: bool, with_judge: bool) -> dict[str, dict[str, str]]:
+    """The fields of a sample's JSON in their order; ``with_judge``: cards of earlier releases leave three out."""
+    judged = {
+        "label_confidence": {"dtype": "float64"},
+        "likely_labels": {"list": "int64"},
+        "likely_probabilities": {"list": "float64"},
+    }
+    return {
+        "attempt": {"dtype": "int64"},
+        "class": {"dtype": "string" if labelled else "null"},
+        "cluster": {"dtype": "int64"},
+        "index": {"dtype": "int64"},
+        "label": {"dtype": "int64" if labelled else "null"},
+        **(judged if with_judge else {}),
+        "log_density": {"dtype": "float64"},
+        "recipe": {"dtype": "string"},
+        "synthetic": {"dtype": "bool"},
+    }
 
 
 def _size_category(samples: int) -> str:
@@ -198,13 +220,32 @@ latentmill replay . 0
 
 `verify` reads every file again and compares it with [{MANIFEST_KEY}]({MANIFEST_KEY}), which holds the sha256 of each.
 `replay` makes one image again, here the first, from the bundle: in the same environment it has the same bytes.
-
-No license is stated: the terms of the real images that the model learned from may apply.
 """
+
+
+def _terms_section(manifest: Manifest) -> str:
+    recipe = Recipe.model_validate(manifest.recipe)
+    if recipe.published is None:
+        return _NO_LICENSE
+    stated = recipe.license
+    facts = {"published": recipe.published, "version": f"1.{recipe.revision}.0"}
+    if (creator := recipe.creator) is not None:
+        name = _escape_markdown(creator.name)
+        facts |= {"creator": name if creator.url is None else f"{name}, {_link(creator.url)}"}
+    if stated is not None:
+        facts |= {"license": _link(stated) if is_web_address(stated) else _escape_markdown(stated)}
+    lines = [f"| {name} | {value} |" for name, value in facts.items()]
+    note = ["", _NO_LICENSE] if stated is None else []
+    citation = "\n".join(f"    {line}" for line in cite(manifest, recipe).splitlines())
+    return "\n".join(["## Terms", "", "| | |", "|---|---|", *lines, *note, "", "To cite it:", "", citation])
 
 
 def _image_extension(manifest: Manifest) -> str:
     return extension(Recipe.model_validate(manifest.recipe).image.format)
+
+
+def _link(address: str) -> str:
+    return f"<{address.replace('|', '%7C')}>"
 
 
 def _escape_markdown(text: str) -> str:

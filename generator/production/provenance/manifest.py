@@ -5,7 +5,7 @@ Both are pure functions of recipe, environment and dataset name: no time, no hos
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from generator.spec.recipe import MAX_SHARDS, ClassName, Digest, Name
 
 RECIPE_KEY = "recipe.json"
 ENVIRONMENT_KEY = "environment.json"
-MANIFEST_KEY = "manifest.json"
+MANIFEST_KEY: Final = "manifest.json"
 CARD_KEY = "README.md"
 CROISSANT_KEY = "croissant.json"
 PREVIEW_KEY = "preview.jpg"
@@ -28,11 +28,6 @@ MAX_MANIFEST_BYTES = 2**30  # 999,999 receipts of few classes
 
 Size = Annotated[int, Field(ge=0, lt=2**53)]
 ShardNumber = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
-
-
-def build_prefix(name: str, build_id: str) -> str:
-    """The prefix of a build below its destination."""
-    return f"{name}/builds/{build_id}"
 
 
 def shard_key(name: str, number: int) -> str:

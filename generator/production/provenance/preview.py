@@ -25,15 +25,18 @@ Row = tuple[str, list[np.ndarray]]
 
 
 def preview_bytes(
-    samples: Iterable[tuple[np.ndarray, int | None]], classes: tuple[str, ...], recipe_version: int
+    samples: Iterable[tuple[np.ndarray, int | None]],
+    classes: tuple[str, ...],
+    recipe_version: int,
+    build_id: str | None = None,
 ) -> bytes:
     """A contact sheet as a marked JPEG, from (image uint8 HWC of C in {1, 3}, label or ``None``); at least one sample.
 
     The first ``PER_ROW`` images of the first ``ROWS`` classes that occur. Without classes, the first
-    ``GRID_SIDE`` squared images.
+    ``GRID_SIDE`` squared images. ``build_id``: the build that its mark names, if any.
     """
     rows = _class_rows(samples, classes) if classes else _grid_rows(samples)
-    return image_encoder(JpegSettings(quality=92), recipe_version)(_contact_sheet(rows))
+    return image_encoder(JpegSettings(quality=92), recipe_version, build_id)(_contact_sheet(rows))
 
 
 def _class_rows(samples: Iterable[tuple[np.ndarray, int | None]], classes: tuple[str, ...]) -> list[Row]:

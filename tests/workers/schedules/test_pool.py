@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from generator.curation.gates import read_verdict
 from generator.datasets.builds import read_manifest
 from generator.datasets.promotion import read_latest
+from generator.errors import SettingsError
+from generator.signatures import make_key
 from generator.store import open_store
 from tests.support.cli_sandbox import LENIENT_GATES
 from tests.support.servers import RedisServer
@@ -24,6 +27,7 @@ from workers.schedules.schedule import Schedule
 from workers.schedules.service import PoolService
 from workers.schedules.store import StoredSchedule
 from workers.schedules.ticker import Ticker
+from workers.settings import Settings
 
 NIGHT = datetime(2026, 3, 1, 3, 30, tzinfo=UTC)
 
@@ -71,6 +75,7 @@ def test_a_night_with_everything(night: Night, tmp_path: Path) -> None:
         assert night.run(night.clock.time).state == "promoted"
     run, dataset = night.run(night.clock.time), open_store(night.run().dataset)
     assert run.spec is not None
+    assert run.spec.recipe.published == run.date.date().isoformat()  # the logical date
     latest = read_latest(dataset)
     assert latest is not None
     assert (latest.build, latest.logical_date) == (run.spec.build_id, run.date)
@@ -209,3 +214,38 @@ def test_what_another_ticker_holds_is_left_to_it(night: Night) -> None:
     night.clock.advance(minutes=5)  # the hold has expired
     night.ticker.tick()
     assert night.run().state == "promoted"
+
+
+def test_a_scheduler_signs_before_it_judges(night: Night, tmp_path: Path) -> None:
+    for name in ("ours", "other"):
+        make_key(tmp_path / name)
+    night.declare(gates=LENIENT_GATES | {"signed": True})
+    trusting = {"trusted_keys": str(tmp_path / "ours.pub")}
+    keys = {day: tmp_path / name for day, name in enumerate(("other", "ours"))}
+    for day, expected in enumerate(("refused", "promoted")):
+        own = trusting | {"signing_key_file": keys[day], "openlineage": str(tmp_path / "events")}
+        settings = night.bench.settings.model_copy(update=own)
+        night.ticker = Ticker(PoolService(settings), night.clock, InlineExecutor())
+        night.clock.time = NIGHT + timedelta(days=day)
+        night.ticker.tick()
+        night.bench.serve(3)
+        night.ticker.tick()
+        assert night.run(night.clock.time).state == expected
+    assert "signed: " in night.run(NIGHT).reason
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    assert [event["eventType"] for event in events] == ["START", "COMPLETE"] * 2
+    facets = [event["outputs"][0]["facets"] for event in events[1::2]]
+    assert [facet["latentmill_promotion"]["state"] for facet in facets] == ["refused", "promoted"]
+    assert [facet["latentmill_gates"]["holds"] for facet in facets] == [False, True]
+    spec = night.run(NIGHT).spec
+    assert spec is not None
+    assert facets[0]["version"]["datasetVersion"] == spec.recipe.digest
+
+
+def test_a_key_file_that_is_none_is_a_setting_to_correct(tmp_path: Path) -> None:
+    settings = Settings(trusted_keys=f" {tmp_path / 'none'} ,", signing_key_file=tmp_path / "none")
+    with pytest.raises(SettingsError, match=r"^trusted_keys: expected an Ed25519 public key"):
+        settings.read_trusted_keys()
+    with pytest.raises(SettingsError, match=r"^signing_key_file: expected an unencrypted Ed25519 private key"):
+        settings.read_signing_key()
+    assert (Settings().read_trusted_keys(), Settings().read_signing_key()) == ((), None)

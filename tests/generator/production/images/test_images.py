@@ -6,6 +6,7 @@ import io
 import struct
 import threading
 import zlib
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from generator.errors import IntegrityError
-from generator.production.images import decode_image, extension, image_encoder, is_marked_synthetic, xmp_packet
+from generator.production.images import (
+    decode_image,
+    extension,
+    image_encoder,
+    is_marked_synthetic,
+    marked_build,
+    xmp_packet,
+)
 from generator.production.images.fingerprints import encoder_fingerprints
 from generator.spec.recipe import JpegSettings, PngSettings
 
@@ -131,3 +139,17 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
 
 def test_extensions_are_what_webdataset_readers_know() -> None:
     assert (extension("png"), extension("jpeg")) == ("png", "jpg")
+
+
+@pytest.mark.parametrize("settings", [PngSettings(), JpegSettings()])
+def test_the_mark_names_system_and_build(settings: PngSettings | JpegSettings) -> None:
+    """IPTC Photo Metadata Standard 2025.1: AISystemUsed and AISystemVersionUsed, both text."""
+    pixels, build_id = np.zeros((8, 8, 3), dtype=np.uint8), "0123456789abcdef0123"
+    data = image_encoder(settings, 2, build_id)(pixels)
+    assert is_marked_synthetic(data)
+    assert marked_build(data) == build_id
+    (description,) = ElementTree.fromstring(xmp_packet(2, build_id).split(b"?>", 1)[1].rsplit(b"<?", 1)[0])[0]
+    iptc = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+    assert description.get(f"{iptc}AISystemUsed") == "latentmill"
+    assert description.get(f"{iptc}AISystemVersionUsed") == f"recipe_version 2, build {build_id}"
+    assert marked_build(image_encoder(settings, 2)(pixels)) is None

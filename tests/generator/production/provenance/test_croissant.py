@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import uuid
 from typing import Any
+
+import pytest
 
 from generator.production.images.xmp import SOURCE_TYPE
 from generator.production.provenance.croissant import croissant_bytes
 from generator.production.provenance.manifest import Manifest
 from generator.spec.canonical import canonical_json
+from generator.spec.publication import Creator
 from tests.support.small_builds import SmallBuild
 
 
@@ -64,3 +69,69 @@ def test_no_two_builds_name_a_shard_alike() -> None:
         for seed in range(2)
     ]
     assert not names[0] & names[1]
+
+
+PUBLISHED = SmallBuild(published="2026-03-01")
+STATED = SmallBuild(
+    published="2026-03-01",
+    license="CC-BY-4.0",
+    creator=Creator(name="Ada Example", kind="person", url="https://example.org/ada"),
+    citation="@misc{ours, title = {Ours}}",
+)
+
+
+def test_a_recipe_without_a_day_has_the_document_of_earlier_releases() -> None:
+    document = croissant(committed())
+    assert document["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    assert not {"url", "creator", "datePublished", "citeAs", "rai:hasSyntheticData"} & document.keys()
+    assert "prov" not in document["@context"]
+
+
+def test_states_every_property_that_croissant_1_1_requires() -> None:
+    manifest = committed(STATED)
+    document = croissant(manifest)
+    assert document["conformsTo"][0] == "http://mlcommons.org/croissant/1.1"
+    assert document["datePublished"] == "2026-03-01"
+    assert document["license"] == "https://spdx.org/licenses/CC-BY-4.0.html"
+    assert document["creator"] == {"@type": "sc:Person", "name": "Ada Example", "url": "https://example.org/ada"}
+    assert document["citeAs"] == "@misc{ours, title = {Ours}}"
+    assert document["version"] == "1.0.0"
+    named = base64.urlsafe_b64encode(hashlib.sha256(canonical_json(manifest.recipe)).digest()).decode().rstrip("=")
+    assert document["url"] == f"ni:///sha-256;{named}"  # RFC 6920
+
+
+def test_what_the_recipe_does_not_state_is_not_made_up() -> None:
+    manifest = committed(PUBLISHED)
+    document = croissant(manifest)
+    assert document["license"]["name"] == "No license is stated"
+    assert document["creator"] == {"@type": "sc:Organization", "name": "latentmill"}
+    assert document["citeAs"].startswith(f"@misc{{small-{manifest.build_id},")
+    assert "unknown" not in json.dumps(document).lower()
+
+
+def test_provenance_goes_back_to_the_source() -> None:
+    manifest = committed(PUBLISHED)
+    document = croissant(manifest)
+    bundle = document["prov:wasDerivedFrom"]
+    assert manifest.provenance.bundle in bundle["prov:label"]
+    assert manifest.provenance.source in bundle["prov:wasDerivedFrom"]["prov:label"]
+    assert manifest.recipe_digest in document["prov:wasGeneratedBy"]["prov:label"]
+    assert document["prov:wasAttributedTo"]["@type"] == "prov:SoftwareAgent"
+    assert croissant(committed(STATED))["prov:wasAttributedTo"] == {"@type": "prov:Person", "prov:label": "Ada Example"}
+
+
+@pytest.mark.parametrize(
+    ("build", "labelled"), [(PUBLISHED, True), (SmallBuild("x", (), (5,), published="2026-03-01"), False)]
+)
+def test_responsible_ai_says_how_the_data_came_about(build: SmallBuild, labelled: bool) -> None:
+    document = croissant(committed(build))
+    assert document["rai:hasSyntheticData"] is True
+    assert "digits" in document["rai:dataCollection"]
+    assert ("rai:dataAnnotationProtocol" in document) is labelled
+
+
+def test_lists_are_arrays() -> None:
+    samples = {records["@id"]: records for records in croissant(committed(PUBLISHED))["recordSet"]}["samples"]
+    fields = {field["@id"]: field for field in samples["field"]}
+    assert (fields["samples/likely_labels"]["isArray"], fields["samples/likely_labels"]["arrayShape"]) == (True, "-1")
+    assert not any("repeated" in field for field in fields.values())

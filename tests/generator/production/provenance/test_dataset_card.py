@@ -11,6 +11,7 @@ import yaml
 
 from generator.production.provenance.dataset_card import card_bytes
 from generator.production.provenance.manifest import Manifest, StoredFile
+from generator.spec.publication import Creator
 from generator.spec.recipe import JpegSettings
 from tests.support.small_builds import BUNDLE, SmallBuild
 
@@ -127,3 +128,33 @@ def test_says_where_samples_were_drawn_from(changes: dict[str, Any], words: str)
     manifest = draft()
     _, text = card(manifest.model_copy(update={"recipe": {**manifest.recipe, **changes}}))
     assert f"| drawn from | {words} |" in text
+
+
+def test_names_every_field_of_a_sample() -> None:
+    manifest = draft(SmallBuild(published="2026-03-01"))
+    features = {field["name"]: field for field in card(manifest)[0]["dataset_info"]["features"]}
+    names = [field["name"] for field in features["json"]["struct"]]
+    assert names == sorted(names)
+    assert set(names) == {
+        *("attempt", "class", "cluster", "index", "label", "label_confidence", "likely_labels"),
+        *("likely_probabilities", "log_density", "recipe", "synthetic"),
+    }
+    kept = {field["name"]: field for field in card(draft())[0]["dataset_info"]["features"]}
+    assert len(kept["json"]["struct"]) == 8  # as earlier releases wrote it
+
+
+def test_a_license_is_stated_where_the_recipe_states_it() -> None:
+    front, text = card(draft(SmallBuild(published="2026-03-01")))
+    assert "license" not in front
+    assert "unknown" not in text.lower()
+    assert "No license is stated" in text
+    creator = Creator(name="A | B", url="https://example.org/a|b")
+    stated = SmallBuild(published="2026-03-01", license="CC-BY-4.0", creator=creator, citation="Cite\nus")
+    front, text = card(draft(stated))
+    assert front["license"] == "cc-by-4.0"
+    assert "| published | 2026-03-01 |" in text
+    assert "| license | CC-BY-4.0 |" in text
+    assert "| creator | A \\| B, <https://example.org/a%7Cb> |" in text
+    assert "    Cite\n    us\n" in text
+    assert "No license is stated" not in text
+    assert card(draft(SmallBuild(published="2026-03-01", license="unknown")))[0]["license"] == "unknown"
