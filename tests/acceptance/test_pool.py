@@ -153,7 +153,7 @@ def test_the_pool_draws_as_this_process_does(service: LiveService, bundle: Path)
     service.start_worker()
     ended = service.client.wait(job.job, timeout=90)
     assert manifest_at(service, ended.url).canonical() == undisturbed(fields, "memory://around").canonical()
-    spec, _ = resolve_draft(parse_draft(service.spec(bundle)))
+    spec, _ = resolve_draft(parse_draft(service.spec(bundle)), None, service.settings.s3)
     beyond = spec.recipe.model_copy(update={"draw": ClusterDraw(cluster=2)})
     with pytest.raises(SpecError, match=r"draw\.cluster"):
         service.client.submit(spec.model_copy(update={"recipe": beyond}))
@@ -220,7 +220,8 @@ def test_a_job_that_cannot_succeed_fails_at_once_and_says_why(service: LiveServi
 
 def test_a_place_with_another_spec_is_refused(service: LiveService, bundle: Path) -> None:
     fields = service.spec(bundle)
-    location = locate_build(resolve_draft(parse_draft(fields))[0], service.settings.s3)
+    spec, _ = resolve_draft(parse_draft(fields), None, service.settings.s3)
+    location = locate_build(spec, service.settings.s3)
     location.store.create(RECIPE_KEY, b'{"not":"this recipe"}')
     with pytest.raises(BuildConflict, match="another recipe"):
         service.client.submit(fields)
@@ -241,7 +242,7 @@ def test_places_that_cannot_be_written_are_refused_with_nothing_written(
         service.client.submit(service.spec(bundle, destination="s3://no-such-bucket/data"))
     with pytest.raises(SettingsError, match="ALLOWED_STORES"):  # a pool whose root is in S3 writes to S3
         service.client.submit(service.spec(bundle, destination=str(tmp_path / "data")))
-    with pytest.raises(SpecError, match="destination"):
+    with pytest.raises(SettingsError, match="destination"):
         service.client.submit(service.spec(bundle, destination="memory://here"))
     assert list(open_store(service.bucket, service.settings.s3).list()) == []
 
