@@ -46,6 +46,7 @@ def run_pytest(directory: Path, *words: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/stores.md").read_text(), flags=re.DOTALL)
     (tmp_path / "my_package.py").write_text(MY_PACKAGE)

@@ -74,6 +74,7 @@ def assert_as_diffusers(model: AutoencoderTiny | AutoencoderKL, directory: Path,
         assert image.std() > 0.001  # something to compare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_autoencoder_tiny(name: str, tmp_path: Path) -> None:
     options, size = TINY[name]

@@ -127,6 +127,7 @@ def test_other_sides_get_margins_that_repeat_the_border(size: AnySize) -> None:
     assert_equal_outputs(encoder, decoder, imported)
 
 
+@pytest.mark.slow
 def test_photographs_come_back(flux_2: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> None:
     for name, size, limit in (("cifar10-test.parquet", 32, 0.0055), ("sign-digits/test", 64, 0.0015)):
         images_NHWC = load_source(str(reference_file(name)), size=size).images_NHWC[:40]

@@ -98,6 +98,7 @@ def test_training_brings_images_back() -> None:
     assert encode(encoder, HOLDOUT).shape == (32, 64)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_averages(tmp_path: Path) -> None:
     whole, path = train(), tmp_path / "checkpoint"
 
