@@ -81,8 +81,12 @@ class PixelCache:
             images_NHWC = _map(pixels, entry.shape)
         except (OSError, SourceError, ValueError, EOFError):
             return None
-        if not marks_hold and fingerprint(images_NHWC, labels_N, entry.class_names) != entry.fingerprint:
-            return None
+        if not marks_hold:  # such as after a copy of the source wrote the same pixels
+            if fingerprint(images_NHWC, labels_N, entry.class_names) != entry.fingerprint:
+                return None
+            with suppress(OSError):
+                marks = {"pixels": _mark(pixels), "labels": _mark(_labels_path(pixels)) if entry.labelled else None}
+                self.write_entry(key, entry.model_copy(update=marks))
         _touch(pixels)
         skipped = tuple(SkippedImage(file, reason) for file, reason in entry.skipped)
         return Source(images_NHWC, labels_N, entry.class_names, entry.fingerprint, "", skipped, entry.facts)
@@ -141,6 +145,15 @@ class PixelCache:
                 if not self.pixels_of(_read_entry(path).fingerprint).exists():
                     path.unlink()
 
+    def write_entry(self, key: str, entry: _Entry) -> None:
+        """Write what is known of a source, atomically."""
+        path = self.directory / _ENTRIES / f"{key}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{key}-{secrets.token_hex(4)}")
+        document = entry.canonical()
+        temporary.write_bytes(digest_of(document).encode() + b"\n" + document)
+        temporary.replace(path)
+
     def pixels_of(self, stated: str) -> Path:
         """Where the pixels of a fingerprint are kept."""
         return self.directory / _PIXELS / stated.removeprefix("sha256:")
@@ -196,7 +209,7 @@ class Draft:
                 pixels=_mark(pixels),
                 labels=_mark(_labels_path(pixels)) if source.labels_N is not None else None,
             )
-            self._write_entry(key, entry)
+            self._cache.write_entry(key, entry)
             return replace(source, images_NHWC=_map(pixels, source.images_NHWC.shape))
         except OSError:
             return source
@@ -206,14 +219,6 @@ class Draft:
         for path in (self._path, _labels_path(self._path)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-
-    def _write_entry(self, key: str, entry: _Entry) -> None:
-        path = self._cache.directory / _ENTRIES / f"{key}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{key}-{secrets.token_hex(4)}")
-        document = entry.canonical()
-        temporary.write_bytes(digest_of(document).encode() + b"\n" + document)
-        temporary.replace(path)
 
 
 def cache_key(found: FileSet, settings: DecodeSettings, split: str | None, *, allow_empty: bool) -> str:

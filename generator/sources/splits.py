@@ -27,7 +27,7 @@ SPLIT_WORDS = {
 GENERAL_WORDS = frozenset(
     ("images", "image", "imgs", "img", "pictures", "pics", "photos", "data", "set", "dataset", "seg", "split", "raw")
 )
-_SPLIT_COLUMNS = frozenset({"split", "set", "subset", "partition"})
+SPLIT_COLUMN = "split"
 DEFAULT_SPLIT = "train"
 
 
@@ -90,10 +90,10 @@ def choose_split(
     return [item for item, split in zip(items, splits, strict=True) if split == wanted], wanted, found
 
 
-def is_split_column(name: str, values: Iterable[object]) -> bool:
-    """Whether a column says to which split each row belongs."""
-    found = {str(value).lower() for value in values}
-    return name.lower() in _SPLIT_COLUMNS and bool(found) and found <= SPLIT_WORDS.keys()
+def are_splits(values: Iterable[str]) -> bool:
+    """Whether the values of a column are words of splits."""
+    found = {value.lower() for value in values}
+    return bool(found) and found <= SPLIT_WORDS.keys()
 
 
 def in_rank(splits: Iterable[str]) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workers.cli.model_options import SAMPLER_OPTIONS, sampler_settings
+from workers.cli.option_groups import add_options
 from workers.cli.output import json_option, show
-from workers.cli.train import SAMPLER_OPTIONS, add_options, sampler_settings
 
 if TYPE_CHECKING:
     from generator.models.latents.config import SamplerSettings

@@ -11,14 +11,11 @@ import click
 from workers.cli.encoding import encode_images
 from workers.cli.image_size import Size
 from workers.cli.import_layers import describe_image, layers_command
+from workers.cli.model_options import SAMPLER_OPTIONS, sampler_settings
+from workers.cli.option_groups import add_options
 from workers.cli.output import json_option, show
 from workers.cli.source_options import SOURCE_OPTIONS, SourceArguments, read_source, take_source_arguments
-from workers.cli.train import (
-    SAMPLER_OPTIONS,
-    add_options,
-    judge_settings_for,
-    sampler_settings,
-)
+from workers.cli.train import judge_settings_for
 
 if TYPE_CHECKING:
     from generator.models.latents.config import SamplerSettings

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from workers.cli.option_groups import add_options
 from workers.cli.output import progress_bar
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ SOURCE_OPTIONS: dict[str, Callable[[Any], Any]] = {**_PLACE_OPTIONS, **_READING_
 
 def source_options(command: F) -> F:
     """All options of a command that reads a source of its own."""
-    return _add(command, SOURCE_OPTIONS)
+    return add_options(SOURCE_OPTIONS)(command)
 
 
 def later_source_options(command: F) -> F:
     """The options of a command that reads a source for a bundle, which knows the rest."""
-    return _add(command, _PLACE_OPTIONS)
+    return add_options(_PLACE_OPTIONS)(command)
 
 
 def take_source_arguments(given: dict[str, Any]) -> SourceArguments:
@@ -140,9 +141,3 @@ def source_notices(source: Source) -> list[str]:
     if facts.passed_over:
         notices.append("passed over: " + ", ".join(f"{count:,} {kind}" for kind, count in facts.passed_over))
     return notices
-
-
-def _add(command: F, options: dict[str, Callable[[Any], Any]]) -> F:
-    for option in reversed(options.values()):
-        command = option(command)
-    return command

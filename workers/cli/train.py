@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from workers.cli.duration import Duration
 from workers.cli.encoding import encode_images, fit_progress, progress_callback
 from workers.cli.image_size import Size
+from workers.cli.model_options import (
+    AUGMENTATION_OPTIONS,
+    FAMILIES,
+    MODEL_OPTIONS,
+    SAMPLER_OPTIONS,
+    SAMPLERS,
+    sampler_settings,
+)
+from workers.cli.option_groups import add_options
 from workers.cli.output import json_option, progress_bar, show
 from workers.cli.source_options import read_source, source_options, take_source_arguments
 
@@ -23,111 +31,6 @@ if TYPE_CHECKING:
     from generator.models.screening.config import JudgeSettings
     from generator.sources import Source
     from generator.spec.image_size import AnySize, ImageSize
-
-F = TypeVar("F", bound=Callable[..., Any])
-_FAMILIES = ("linear", "stacked", "stacked-layerwise", "denoising", "vae", "adversarial", "regularized", "spatial")
-_SAMPLERS = ("gaussian", "mixture", "flow", "polar", "transport")
-_MODEL_OPTIONS = {
-    "latent_dim": click.option(
-        "--latent-dim",
-        type=int,
-        help="Dimensions of a code; by default chosen by size and colour, 128 for many photographs.",
-    ),
-    "width": click.option("--width", type=int, help="Feature maps of the first layer (all but linear)."),
-    "patch": click.option("--patch", type=int, help="linear: side of the patches; by default the whole image."),
-    "pretraining": click.option(
-        "--pretraining", type=float, help="stacked-layerwise: share of the steps that trains single layers."
-    ),
-    "noise": click.option("--noise", help="denoising: gaussian, masking, or salt-and-pepper."),
-    "amount": click.option("--amount", type=float, help="denoising: standard deviation, or share of the pixels."),
-    "beta": click.option("--beta", type=float, help="vae: weight of the KL term; 1 is the evidence lower bound."),
-    "warmup": click.option("--warmup", type=float, help="vae: share of the steps in which beta grows from 0."),
-    "free_bits": click.option("--free-bits", type=float, help="vae: nats of each latent dimension without KL penalty."),
-    "adversary": click.option("--adversary", type=float, help="adversarial: weight of the discriminator."),
-    "conditioned": click.option(
-        "--conditioned", is_flag=True, default=None, help="adversarial: a separate prior for every class."
-    ),
-    "code_penalty": click.option("--code-penalty", type=float, help="regularized, spatial: weight of |z|^2 / 2."),
-    "decoder_penalty": click.option("--decoder-penalty", help="regularized: l2, gradient, or spectral."),
-    "decoder_weight": click.option("--decoder-weight", type=float, help="regularized: weight of the decoder penalty."),
-    "code_channels": click.option("--code-channels", type=int, help="spatial: numbers at each position of a code."),
-    "code_noise": click.option(
-        "--code-noise", type=float, help="spatial: noise on codes in training, in standard deviations."
-    ),
-    "equivariance": click.option(
-        "--equivariance", type=float, help="spatial: share of codes that are mirrored or halved in training."
-    ),
-    "averaging": click.option(
-        "--averaging", type=float, help="spatial: half-life of the average of the weights, as a share of the steps."
-    ),
-}
-_AUGMENTATION_OPTIONS = {
-    "augment_shift": click.option(
-        "--augment-shift", type=int, help="Augmentation: shift images by at most so many pixels."
-    ),
-    "augment_rotation": click.option(
-        "--augment-rotation", type=float, help="Augmentation: rotate by at most so many degrees."
-    ),
-    "augment_scale": click.option(
-        "--augment-scale", type=float, help="Augmentation: scale by at most this share of the size."
-    ),
-    "augment_shear": click.option(
-        "--augment-shear", type=float, help="Augmentation: shear by at most so many degrees."
-    ),
-    "augment_elastic": click.option(
-        "--augment-elastic", type=float, help="Augmentation: elastic distortion, standard deviation in pixels."
-    ),
-    "augment_mirror": click.option(
-        "--augment-mirror", is_flag=True, default=None, help="Augmentation: mirror half of the images."
-    ),
-}
-SAMPLER_OPTIONS = {
-    "covariance": click.option("--covariance", help="gaussian, mixture: full, diagonal, or tied."),
-    "clusters": click.option("--clusters", type=int, help="mixture, polar: clusters per class; by default chosen."),
-    "clusters_by": click.option(
-        "--clusters-by", help="mixture: choose the clusters by likelihood (of held-out codes) or bic."
-    ),
-    "transforms": click.option("--transforms", type=int, help="flow: coupling layers."),
-    "hidden": click.option("--hidden", type=int, help="flow: units per hidden layer."),
-    "flow_epochs": click.option("--flow-epochs", type=int, help="flow: maximum passes over the codes."),
-    "flow_rate": click.option("--flow-rate", type=float, help="flow: learning rate."),
-    "flow_decay": click.option("--flow-decay", type=float, help="flow: weight decay; larger values suit fewer codes."),
-    "map_epochs": click.option("--map-epochs", type=int, help="transport: passes over the codes; 0 for no map."),
-    "map_width": click.option("--map-width", type=int, help="transport: units per layer of the map."),
-    "map_blocks": click.option("--map-blocks", type=int, help="transport: residual blocks of the map."),
-    "map_steps": click.option("--map-steps", type=int, help="transport: evaluations of the map for each image."),
-}
-_SAMPLER_FIELDS = {
-    "flow_epochs": "epochs",
-    "flow_rate": "learning_rate",
-    "flow_decay": "weight_decay",
-    "map_epochs": "epochs",
-}
-_MAP_FIELDS = {"map_width": "width", "map_blocks": "blocks", "map_steps": "steps"}
-
-
-def add_options(options: dict[str, Callable[[F], F]]) -> Callable[[F], F]:
-    """A decorator that adds ``options`` to a command, in their order."""
-
-    def decorate(command: F) -> F:
-        for option in reversed(options.values()):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
-    """The sampler settings in ``options``, which are removed from it. ``SpecError`` for one of another family."""
-    from generator.models.latents.config import parse_sampler
-
-    network = {field: options.pop(name) for name, field in _MAP_FIELDS.items() if name in options}
-    has_map = options.get("map_epochs") != 0
-    settings = {_SAMPLER_FIELDS.get(name, name): options.pop(name) for name in SAMPLER_OPTIONS if name in options}
-    if not has_map:
-        settings = {name: value for name, value in settings.items() if name != "epochs"}
-    settings |= {"map": None} if not has_map else {"map": network} if network else {}
-    return parse_sampler({"family": family} | settings)
 
 
 @click.command("train")
@@ -147,8 +50,8 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
     help="Encode with the pretrained autoencoder of photographs, or train one.  [default: pretrained for colour images"
     " of 32 pixels a side or more, unless --model or an option of a model is given]",
 )
-@click.option("--model", type=click.Choice(_FAMILIES), help="Autoencoder family to train.  [default: vae]")
-@add_options(_MODEL_OPTIONS)
+@click.option("--model", type=click.Choice(FAMILIES), help="Autoencoder family to train.  [default: vae]")
+@add_options(MODEL_OPTIONS)
 @click.option(
     "--budget",
     type=Duration(),
@@ -169,14 +72,14 @@ def sampler_settings(family: str, options: dict[str, Any]) -> SamplerSettings:
     help="Sharper images: weight of a feature loss.  [default: 0; 1000 for a vae of many labelled photographs]",
 )
 @click.option("--patch-loss", type=float, help="Sharper images: weight of the loss of a patch discriminator.")
-@add_options(_AUGMENTATION_OPTIONS)
+@add_options(AUGMENTATION_OPTIONS)
 @click.option("--holdout", type=float, help="Share of the images held out for early stopping and the fit.")
 @click.option("--patience", type=int, help="Epochs without improvement before stopping.")
 @click.option("--seed", type=int, help="Seed of weights, image order and noise.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
 @click.option(
     "--sampler",
-    type=click.Choice(_SAMPLERS),
+    type=click.Choice(SAMPLERS),
     help="Latent distribution.  [default: mixture; flow for many photographs]",
 )
 @add_options(SAMPLER_OPTIONS)
@@ -238,11 +141,11 @@ def train_command(
     arguments = take_source_arguments(given)
     options = {name: value for name, value in given.items() if value is not None}
     _check_budget(budget, sampler, options)
-    model_options = {name: options.pop(name) for name in _MODEL_OPTIONS if name in options}
+    model_options = {name: options.pop(name) for name in MODEL_OPTIONS if name in options}
     may_start_pretrained = _may_start_pretrained(start, model, model_options)
     model = model or "vae"
     augmentation = {
-        name.removeprefix("augment_"): options.pop(name) for name in _AUGMENTATION_OPTIONS if name in options
+        name.removeprefix("augment_"): options.pop(name) for name in AUGMENTATION_OPTIONS if name in options
     }
     options |= {"augmentation": augmentation} if augmentation else {}
     sampler_given = sampler is not None or any(name in options for name in SAMPLER_OPTIONS)

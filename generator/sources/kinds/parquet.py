@@ -18,12 +18,13 @@ from generator.errors import OutsideError, SourceError
 from generator.sources.base import check_count, check_names
 from generator.sources.files.content import BytesContent, FileContent
 from generator.sources.files.file_set import FileSet, SourceFile
+from generator.sources.kinds.image_labels import is_label_file
 from generator.sources.label_column import Column, ColumnKind, find_label_column
 from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
 from generator.sources.listing import Listing, ListOptions, select_encoded
 from generator.sources.pixels.decode import CHUNK, EncodedImage, EncodedImages
 from generator.sources.pixels.formats import has_image_header, is_pointer, kind_of
-from generator.sources.splits import SPLIT_WORDS, choose_split, is_split_column, split_of_path
+from generator.sources.splits import SPLIT_COLUMN, SPLIT_WORDS, are_splits, choose_split, split_of_path
 from generator.spec.canonical import read_json
 from generator.spec.reading import MAX_CLASSES
 
@@ -40,7 +41,7 @@ def list_parquet(found: FileSet, options: ListOptions) -> Listing:
 
     Tables are read in small batches.
     """
-    files = found.select(lambda file: file.suffix == SUFFIX)
+    files = found.select(lambda file: file.suffix == SUFFIX and (found.single or not is_label_file(file)))
     splits_of = [split_of_path(file.path) for file in files]
     by_path = options.split if any(splits_of) else None  # else a column may say it
     chosen, split, splits = choose_split(
@@ -196,13 +197,12 @@ def _split_rows(
 ) -> tuple[list[int], str | None, tuple[str, ...]]:
     """The rows of one split, where a column says to which each belongs; all rows where there is none."""
     total = sum(table.rows for table in tables)
-    column = next(
-        (each.name for each in tables[0].columns() if each.kind == "text" and each.name.lower() == "split"), None
-    )
+    named = [each.name for each in tables[0].columns() if each.kind == "text" and each.name.lower() == SPLIT_COLUMN]
+    column = next(iter(named), None)
     of_rows: list[str | None] = [None] * total
     if column is not None and all(column in table.schema.names for table in tables):
         values = [str(value) for table in tables for value in table.values(column).to_pylist()]
-        if is_split_column(column, values):
+        if are_splits(values):
             of_rows = [SPLIT_WORDS[value.lower()] for value in values]
     return choose_split(range(total), of_rows, asked, field=name, names=[""] * total)
 
@@ -216,7 +216,7 @@ def _read_labels(
         if "label" not in tables[0].schema.names:
             return UNLABELLED_SOURCE, None, ()
     elif asked is None:
-        columns = [_count_distinct(column, tables) for column in columns if column.name.lower() != "split"]
+        columns = [_count_distinct(column, tables) for column in columns if column.name.lower() != SPLIT_COLUMN]
     column, notices = find_label_column(columns, total, asked, field=name)
     if column is None:
         return UNLABELLED_SOURCE, None, notices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +82,7 @@ def test_what_is_no_filter(text: str) -> None:
 @given(st.text(alphabet="labeclsgood ()'\"<>=!,.0123456789andornotinisnull\\\n", max_size=60))
 def test_any_text_is_a_filter_or_refused(text: str) -> None:
     try:
-        parse_filter(text, TABLE.column_names)
+        found = parse_filter(text, TABLE.column_names)
     except SpecError:
         return
+    assert isinstance(found, pa.compute.Expression)

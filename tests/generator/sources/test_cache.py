@@ -15,6 +15,7 @@ from PIL import Image
 
 from generator.errors import SourceError
 from generator.sources import PixelCache, Source, cache, load_source
+from generator.sources.base import fingerprint
 from generator.sources.pixels import decode, storage
 from generator.sources.pixels.storage import is_on_disk
 from generator.spec.reading import Reading
@@ -150,9 +151,12 @@ def test_touched_files_are_checked_and_used(root: Path, kept: PixelCache, monkey
     load(root, kept)
     for path in (kept.directory / "pixels").iterdir():
         forms.age(path, 100)
-    counts = decodes(monkeypatch)
-    load(root, kept)
+    counts, hashed = decodes(monkeypatch), list[object]()
+    monkeypatch.setattr(cache, "fingerprint", lambda *arrays: hashed.append(arrays) or fingerprint(*arrays))
+    for _ in range(2):
+        load(root, kept)
     assert counts == []
+    assert len(hashed) == 1  # the marks were noted again
 
 
 def test_the_least_recently_used_leave(root: Path, tmp_path: Path) -> None:

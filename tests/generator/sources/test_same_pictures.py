@@ -33,7 +33,7 @@ def source(folder: Path) -> Source:
     return loaded
 
 
-def same(location: Path | str, source: Source, **options: object) -> Source:
+def expect_same(location: Path | str, source: Source, **options: object) -> Source:
     loaded = load_source(str(location), size=32, **options)  # type: ignore[arg-type]
     assert loaded.fingerprint == source.fingerprint
     assert loaded.labels_N is not None
@@ -46,10 +46,10 @@ def same(location: Path | str, source: Source, **options: object) -> Source:
 def test_parquet_whatever_the_column_is_called(
     tmp_path: Path, hands: list[Picture], source: Source, column: str
 ) -> None:
-    same(forms.as_parquet(tmp_path / "declared.parquet", hands, column), source)
-    same(forms.as_parquet(tmp_path / "numbers.parquet", hands, column, declared=False), source)
-    same(forms.as_parquet(tmp_path / "text.parquet", hands, column, text=True), source)
-    loaded = same(tmp_path / "text.parquet", source, reading=Reading(label=column))
+    expect_same(forms.as_parquet(tmp_path / "declared.parquet", hands, column), source)
+    expect_same(forms.as_parquet(tmp_path / "numbers.parquet", hands, column, declared=False), source)
+    expect_same(forms.as_parquet(tmp_path / "text.parquet", hands, column, text=True), source)
+    loaded = expect_same(tmp_path / "text.parquet", source, reading=Reading(label=column))
     assert loaded.facts.label_column == column
 
 
@@ -59,39 +59,39 @@ def test_a_repository_of_the_hub(tmp_path: Path, hands: list[Picture], source: S
         forms.as_parquet(tmp_path / "flat" / split / "0000.parquet", pictures)
     forms.write(tmp_path / "README.md", "card")
     forms.write(tmp_path / ".gitattributes", "lfs")
-    assert same(tmp_path / "data", source).facts.splits == ("train", "test")
-    same(tmp_path / "flat" / "*" / "0000.parquet", source)
-    same(tmp_path / "flat" / "**" / "*.parquet", source)
+    assert expect_same(tmp_path / "data", source).facts.splits == ("train", "test")
+    expect_same(tmp_path / "flat" / "*" / "0000.parquet", source)
+    expect_same(tmp_path / "flat" / "**" / "*.parquet", source)
     assert len(load_source(f"{tmp_path}/flat/*/*.parquet", size=32, split="test")) == 10
     (tmp_path / "flat").rename(tmp_path.parent / f"{tmp_path.name}-flat")
-    same(tmp_path, source)
+    expect_same(tmp_path, source)
 
 
 def test_beside_a_table(tmp_path: Path, hands: list[Picture], source: Source) -> None:
-    loaded = same(forms.as_metadata_csv(tmp_path / "hands", hands), source)
+    loaded = expect_same(forms.as_metadata_csv(tmp_path / "hands", hands), source)
     assert loaded.facts.label_column == "label"
     assert "labels are read from metadata.csv" in loaded.facts.notices
 
 
 def test_webdataset(tmp_path: Path, hands: list[Picture], source: Source) -> None:
-    same(forms.as_tars(tmp_path / "shards", hands, shards=3), source)
-    same(tmp_path / "shards" / "*.tar", source)
-    same(tmp_path / "shards" / "{00000..00002}.tar", source)
-    same(forms.as_zip(tmp_path / "hands.zip", hands), source)
+    expect_same(forms.as_tars(tmp_path / "shards", hands, shards=3), source)
+    expect_same(tmp_path / "shards" / "*.tar", source)
+    expect_same(tmp_path / "shards" / "{00000..00002}.tar", source)
+    expect_same(forms.as_zip(tmp_path / "hands.zip", hands), source)
     tree = forms.tar_bytes([(f"hands/{each.label}/{each.name}", each.data) for each in hands])
-    same(forms.write(tmp_path / "tree.tar", tree), source)
+    expect_same(forms.write(tmp_path / "tree.tar", tree), source)
 
 
 def test_the_splits_of_a_tree(tmp_path: Path, folder: Path, source: Source) -> None:
     forms.copied(folder, tmp_path / "both" / "Train")
     forms.copied(folder / "1", tmp_path / "both" / "Test" / "1")
-    loaded = same(tmp_path / "both", source)
+    loaded = expect_same(tmp_path / "both", source)
     assert (loaded.facts.split, loaded.facts.splits) == ("train", ("train", "test"))
     assert load_source(str(tmp_path / "both"), size=32, split="test").class_names == ("1",)
     for label in source.class_names:
         forms.copied(folder / label, tmp_path / "inside" / label / "train")
         forms.copied(folder / label, tmp_path / "inside" / label / "val")
-    assert same(tmp_path / "inside", source).facts.splits == ("train", "validation")
+    assert expect_same(tmp_path / "inside", source).facts.splits == ("train", "validation")
 
 
 def test_in_an_object_store(
@@ -105,4 +105,4 @@ def test_in_an_object_store(
     np.savez(numpy, x_train=source.images_NHWC, y_train=source.labels_N)
     forms.put_files(tmp_path, bucket, s3_settings)
     for place in ("folder of hands", "shards", "shards/*.tar", "table", "listed", "arrays.npz", "table/**/*.parquet"):
-        same(f"{bucket}/{place}", source, s3=s3_settings)
+        expect_same(f"{bucket}/{place}", source, s3=s3_settings)
