@@ -1,0 +1,216 @@
+"""Parquet shards: one row a sample, with the image file in ``image``, a struct of ``bytes`` and ``path``.
+
+Hugging Face ``datasets`` reads that struct as an image, and the class names from the metadata of the schema. Further
+columns: ``key``, ``label`` (int64, of labelled builds), ``class`` and the facts of a sample. Rows lie in groups
+of 100, with an index of their pages, so that readers fetch a part of a shard. Image bytes are neither compressed nor
+gathered in a dictionary: each image file is one run of bytes of the shard, and the per-sample table says where.
+
+The writer's options are all stated here, so the bytes are a pure function of the samples within one pyarrow release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from generator.errors import IntegrityError
+from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
+from generator.spec.canonical import canonical_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_IN_GROUP = 100
+MAX_SAMPLES = 100_000
+_ROW_BYTES = 8192  # of a row without its image, when read: several times a class name and the likely labels
+_FACTS = {
+    "index": "int64",
+    "attempt": "int32",
+    "class": "string",
+    "cluster": "int32",
+    "label_confidence": "float64",
+    "likely_labels": "int32[]",
+    "likely_probabilities": "float64[]",
+    "log_density": "float64",
+    "recipe": "string",
+    "synthetic": "bool",
+}  # facts of a sample, with their types; ``label`` is a column of its own
+
+
+@final
+@dataclass(frozen=True)
+class ParquetFormat(ShardFormat):
+    """Parquet shards of images whose files end in ``extension``, of ``classes`` (none: unlabelled)."""
+
+    extension: str
+    classes: tuple[str, ...]
+
+    media_type = "application/x-parquet"
+    lead = None
+
+    def pack(self, key: str, members: list[Member]) -> PackedSample:
+        files = {member.extension: member.data for member in members}
+        image = files[self.extension]
+        return PackedSample(key, image + files["json"], 0, len(image))
+
+    def writer(self) -> ShardWriter:
+        return ParquetShardWriter(self)
+
+    def read_samples(self, data: bytes, *, field: str) -> Iterator[tuple[str, Files]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(pa.BufferReader(data))
+            if file.schema_arrow.remove_metadata() != self.schema.remove_metadata():
+                raise IntegrityError(field, f"the columns {self.schema.names}", str(file.schema_arrow.names)[:500])
+            for row in _read_rows(file, len(data), field):
+                yield self._files(row, field)
+        except (pa.ArrowException, OSError, ValueError, NotImplementedError) as broken:  # as pyarrow says it of pages
+            raise IntegrityError(field, "a Parquet shard", f"bytes that do not parse ({broken})"[:500]) from broken
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns, and what ``datasets`` makes of them."""
+        import pyarrow as pa
+
+        image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+        label = [pa.field("label", pa.int64())] if self.classes else []
+        facts = [pa.field(name, _arrow_type(kind)) for name, kind in _FACTS.items()]
+        metadata = {"huggingface": json.dumps({"info": {"features": self._features()}})}
+        return pa.schema([pa.field("key", pa.string()), pa.field("image", image), *label, *facts], metadata)
+
+    def _features(self) -> dict[str, Any]:
+        label = {"label": {"_type": "ClassLabel", "names": list(self.classes)}} if self.classes else {}
+        facts = {name: _feature(kind) for name, kind in _FACTS.items()}
+        return {"key": _feature("string"), "image": {"_type": "Image"}, **label, **facts}
+
+    def row(self, sample: PackedSample) -> dict[str, Any]:
+        """The row of a sample that ``pack`` made."""
+        facts = json.loads(sample.block[sample.size :])
+        image = {"bytes": sample.block[: sample.size], "path": f"{sample.key}.{self.extension}"}
+        return {"key": sample.key, "image": image, **facts}
+
+    def _files(self, row: dict[str, Any], field: str) -> tuple[str, Files]:
+        key, image, label = row["key"], (row["image"] or {}).get("bytes"), row.get("label")
+        if key is None or image is None or (self.classes and label is None):
+            raise IntegrityError(field, "a key, an image and, in a labelled build, a label in each row", "a null")
+        facts = {name: row[name] for name in _FACTS} | {"label": label}
+        labels = {"cls": str(label).encode()} if self.classes else {}
+        try:
+            return key, {self.extension: image, **labels, "json": canonical_json(facts)}
+        except ValueError as odd:
+            raise IntegrityError(field, "finite numbers in each row", f"others ({odd})") from odd
+
+
+@final
+class ParquetShardWriter(ShardWriter):
+    """Writes a row group whenever it has its rows; holds the file written so far."""
+
+    def __init__(self, shard_format: ParquetFormat) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._format, self._schema, self._sink = shard_format, shard_format.schema, pa.BufferOutputStream()
+        self._waiting, self._images = list[PackedSample](), list[bytes]()
+        plain = [name for name in _leaf_columns(self._schema) if name != "image.bytes"]
+        self._file = pq.ParquetWriter(
+            self._sink,
+            self._schema,
+            version="2.6",
+            data_page_version="1.0",
+            compression=dict.fromkeys(plain, "zstd") | {"image.bytes": "none"},
+            compression_level=dict.fromkeys(plain, 3),
+            use_dictionary=["class", "recipe"],
+            write_statistics=[name for name in plain if not name.startswith("image.")],
+            data_page_size=2**20,
+            write_batch_size=1024,
+            dictionary_pagesize_limit=2**20,
+            write_page_index=True,
+            write_page_checksum=False,
+            store_schema=True,
+            sorting_columns=None,
+        )
+
+    def append(self, sample: PackedSample) -> None:
+        self._waiting.append(sample)
+        if len(self._waiting) == ROWS_IN_GROUP:
+            self._write_group()
+
+    def finish(self) -> FinishedArchive:
+        if self._waiting:
+            self._write_group()
+        self._file.close()
+        data = self._sink.getvalue().to_pybytes()
+        offsets_N, sizes_N = _find_images(data, self._images)
+        return FinishedArchive(data, hashlib.sha256(data).hexdigest(), offsets_N, sizes_N)
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        rows = [self._format.row(sample) for sample in self._waiting]
+        self._images += [row["image"]["bytes"] for row in rows]
+        self._file.write_table(pa.Table.from_pylist(rows, schema=self._schema), row_group_size=ROWS_IN_GROUP)
+        self._waiting = []
+
+
+def _find_images(data: bytes, images: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Offset and size of each image in a shard, in which they lie whole and in order."""
+    offsets, place = list[int](), 0
+    for image in images:
+        found = data.find(image, place)
+        assert found >= 0, "Parquet without compression and dictionary stores each value as it is"
+        offsets.append(found)
+        place = found + len(image)
+    return np.array(offsets, dtype=np.int64), np.array([len(image) for image in images], dtype=np.int64)
+
+
+def _read_rows(file: Any, size: int, field: str) -> Iterator[dict[str, Any]]:
+    """All rows. Guard against decompression bombs: the rows in memory are limited by the ``size`` of the shard."""
+    metadata = file.metadata
+    rows, limit = metadata.num_rows, size + metadata.num_rows * _ROW_BYTES
+    groups = range(min(metadata.num_row_groups, MAX_SAMPLES))
+    stated = sum(metadata.row_group(number).total_byte_size for number in groups)
+    if not 0 <= rows <= MAX_SAMPLES or not 0 <= stated <= limit:
+        raise IntegrityError(field, f"at most {MAX_SAMPLES} rows of {limit} bytes", f"{rows} rows of {stated} bytes")
+    read = 0
+    for batch in file.iter_batches(batch_size=ROWS_IN_GROUP):
+        read += batch.nbytes
+        if read > limit:
+            raise IntegrityError(field, f"rows of at most {limit} bytes in all", "more")
+        yield from batch.to_pylist()
+
+
+def _leaf_columns(schema: pa.Schema) -> list[str]:
+    import pyarrow as pa
+
+    leaves = list[str]()
+    for field in schema:
+        if pa.types.is_struct(field.type):
+            leaves += [f"{field.name}.{child.name}" for child in field.type]
+        else:
+            leaves.append(f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name)
+    return leaves
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    import pyarrow as pa
+
+    plain = {
+        "bool": pa.bool_(),
+        "string": pa.string(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+    }
+    return pa.list_(plain[kind.removesuffix("[]")]) if kind.endswith("[]") else plain[kind]
+
+
+def _feature(kind: str) -> dict[str, Any]:
+    value = {"_type": "Value", "dtype": kind.removesuffix("[]")}
+    return {"_type": "List", "feature": value} if kind.endswith("[]") else value
