@@ -45,11 +45,14 @@ _TABLES_TYPE = "application/x-parquet"
 
 def distribution(manifest: Manifest) -> list[dict[str, Any]]:
     """The files of the build with their digests, or sets of files if there are many; the sets of images and tables."""
-    recipe = Recipe.model_validate(manifest.recipe)
+    recipe, by_set = Recipe.model_validate(manifest.recipe), _names_sets(manifest)
     rows = _file_set("tables", "The per-sample tables, one for each shard.", _TABLES_TYPE, "samples/*")
-    # Files of earlier releases list every shard, however many there are.
-    by_set = len(manifest.shards) > MAX_LISTED_SHARDS and recipe.published is not None
     return [*([] if by_set else _listed_files(manifest, recipe)), *_shard_sets(manifest, recipe, by_set), rows]
+
+
+def _names_sets(manifest: Manifest) -> bool:
+    """Whether sets of files are named in place of every shard. Recipes of earlier releases keep their long lists."""
+    return len(manifest.shards) > MAX_LISTED_SHARDS and manifest.recipe.get("published") is not None
 
 
 def _listed_files(manifest: Manifest, recipe: Recipe) -> list[dict[str, Any]]:
@@ -137,7 +140,7 @@ def _class_record_set(manifest: Manifest) -> dict[str, Any]:
 
 
 def _sample_record_set(manifest: Manifest, has_latents: bool) -> dict[str, Any]:
-    key_and_image = _key_and_image(Recipe.model_validate(manifest.recipe).format)
+    key_and_image = _key_and_image(manifest)
     label = _column_field(_LABEL_COLUMN, {}) | {"references": {"field": {"@id": "classes/label"}}}
     labels = [label, _column_field(_CLASS_COLUMN, {})] if manifest.classes else []
     columns = [*_COLUMNS, *(_COLUMNS_OF_VERSION_2 if manifest.recipe["recipe_version"] > 1 else ())]
@@ -155,17 +158,21 @@ def _sample_record_set(manifest: Manifest, has_latents: bool) -> dict[str, Any]:
 
 _RECORDS = "Every image, with its label and with what is needed to make it again."
 _RECORDS_WITHOUT_IMAGES = (
-    "What is needed to make every image again, with its label. The images are in the MDS shards: read them with"
-    " MosaicML Streaming, litdata or latentmill."
+    "What is needed to make every image again, with its label. The images are in the shards: their readers stand on the"
+    " card, README.md."
 )
 
 
-def _key_and_image(shard_format: ShardFormatName) -> list[dict[str, Any]]:
-    """The key of a sample, by which shards and tables are joined, and its image, where Croissant has words for it."""
+def _key_and_image(manifest: Manifest) -> list[dict[str, Any]]:
+    """The key of a sample, by which shards and tables are joined, and its image, where readers of Croissant get at it.
+
+    They know no MDS files, and unpack tars that are listed, but not a set of them.
+    """
+    shard_format = Recipe.model_validate(manifest.recipe).format
     key = _field("key", "sc:Text", "Name of the sample inside its shard.")
     image = _field("image", "sc:ImageObject", "The image, marked as synthetic in its XMP packet.")
     table = {"fileSet": {"@id": "tables"}, "extract": {"column": "key"}}
-    if shard_format == "mds":
+    if shard_format == "mds" or (shard_format == "webdataset" and _names_sets(manifest)):
         return [key | {"source": table}]
     if shard_format == "parquet":
         shards = {"fileSet": {"@id": "shards"}}
