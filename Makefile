@@ -15,7 +15,7 @@ setup: $(READY)  ## make the virtual environment
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "latentmill needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,readers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,exports,readers]'
 	@touch $(READY)
 
 demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 images into ./demo

@@ -3,8 +3,10 @@
 from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
 from generator.production.shards.formats import mds_format, shard_format, sidecar_bytes
 from generator.production.shards.mds import ListedShard, MdsFormat
+from generator.production.shards.parquet import facts_schema
 from generator.production.shards.webdataset import (
     TarWriter,
+    file_places,
     first_file,
     read_sample,
     read_samples,
@@ -22,6 +24,8 @@ __all__ = [
     "ShardFormat",
     "ShardWriter",
     "TarWriter",
+    "facts_schema",
+    "file_places",
     "first_file",
     "mds_format",
     "read_sample",

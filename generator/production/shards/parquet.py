@@ -81,9 +81,8 @@ class ParquetFormat(ShardFormat):
 
         image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
         label = [pa.field("label", pa.int64())] if self.classes else []
-        facts = [pa.field(name, _arrow_type(kind)) for name, kind in _FACTS.items()]
         metadata = {"huggingface": json.dumps({"info": {"features": self._features()}})}
-        return pa.schema([pa.field("key", pa.string()), pa.field("image", image), *label, *facts], metadata)
+        return pa.schema([pa.field("key", pa.string()), pa.field("image", image), *label, *facts_schema()], metadata)
 
     def _features(self) -> dict[str, Any]:
         label = {"label": {"_type": "ClassLabel", "names": list(self.classes)}} if self.classes else {}
@@ -157,6 +156,13 @@ class ParquetShardWriter(ShardWriter):
         self._images += [row["image"]["bytes"] for row in rows]
         self._file.write_table(pa.Table.from_pylist(rows, schema=self._schema), row_group_size=ROWS_IN_GROUP)
         self._waiting = []
+
+
+def facts_schema() -> list[pa.Field]:
+    """The columns of a sample's facts, for tables of samples of any kind."""
+    import pyarrow as pa
+
+    return [pa.field(name, _arrow_type(kind)) for name, kind in _FACTS.items()]
 
 
 def _find_images(data: bytes, images: list[bytes]) -> tuple[np.ndarray, np.ndarray]:

@@ -174,14 +174,21 @@ def read_sample(block: bytes, *, field: str) -> tuple[str, dict[str, bytes]]:
     return key, files
 
 
+def file_places(data: bytes, *, field: str) -> list[tuple[str, str, int, int]]:
+    """Key, extension, offset of the content and size of every file of an archive. Raises ``IntegrityError``."""
+    return [
+        (stem, extension, place + _BLOCK, len(content)) for place, _, stem, extension, content in _members(data, field)
+    ]
+
+
 def dali_index(data: bytes, *, field: str) -> bytes:
     """The index of an archive for NVIDIA DALI, as its ``wds2idx`` writes it (version 1.2).
 
     One line for each sample: extension, offset of the content, size and name of each file. Raises ``IntegrityError``.
     """
     lines, key = list[list[str]](), ""
-    for place, _, stem, extension, content in _members(data, field):
-        part = f"{extension} {place + _BLOCK} {len(content)} {stem}.{extension}"
+    for stem, extension, offset, size in file_places(data, field=field):
+        part = f"{extension} {offset} {size} {stem}.{extension}"
         if stem == key and lines:
             lines[-1].append(part)
         else:
