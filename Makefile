@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READERS := .venv-readers
 
-.PHONY: setup demo test quick storm check bench format clean
+.PHONY: setup demo test test-readers quick storm check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(READY)  ## make the virtual environment
 
@@ -27,6 +28,15 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 
 test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
 	$(PYTEST)
+
+test-readers: $(READY) $(READERS)/.ready  ## builds and exports, read by other libraries in an environment of their own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/readers
+
+# Their pins conflict with ours: mosaicml-streaming, litdata, megatron-energon and pylance get their own torch and numpy.
+$(READERS)/.ready: tests/readers/requirements.txt
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/readers/requirements.txt
+	@touch $(READERS)/.ready
 
 quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so
 	LATENTMILL_TESTS=quick $(PYTEST) -m "not server and not slow"
@@ -50,4 +60,4 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the virtual environment and what the demo made
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(READERS) demo

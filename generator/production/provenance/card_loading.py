@@ -169,7 +169,7 @@ images = StreamingDataset(local="shards", batch_size=1)
 ```python
 from litdata import StreamingDataset
 
-images = StreamingDataset("shards")
+images = StreamingDataset("shards")  # of each image the bytes of its file, of its facts the JSON as text
 ```
 """
 _OTHER_EXAMPLES: dict[ShardFormatName, str] = {"parquet": _PARQUET_EXAMPLES, "mds": _MDS_EXAMPLES}

@@ -3,7 +3,7 @@
 from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
 from generator.production.shards.formats import mds_format, shard_format, sidecar_bytes
 from generator.production.shards.mds import ListedShard, MdsFormat
-from generator.production.shards.parquet import facts_schema
+from generator.production.shards.parquet import facts_schema, hugging_face_features
 from generator.production.shards.webdataset import (
     TarWriter,
     file_places,
@@ -27,6 +27,7 @@ __all__ = [
     "facts_schema",
     "file_places",
     "first_file",
+    "hugging_face_features",
     "mds_format",
     "read_sample",
     "read_samples",

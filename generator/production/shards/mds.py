@@ -31,6 +31,8 @@ _SIZES = struct.Struct("<III")  # of image, json and key
 _LABEL = struct.Struct("<q")
 _COUNT = struct.Struct("<I")
 _MAX_KEY = 90  # characters
+# What litdata makes of the columns. It would turn every image into an RGB tensor, with torchvision: bytes are exact.
+_LITDATA_FORMATS = {"image": "bytes", "json": "str", "key": "str", "label": "int"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class MdsFormat(ShardFormat):
         return list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
 
     def index(self, shards: list[ListedShard]) -> bytes:
-        """``index.json`` as canonical JSON, in the words of both its readers.
+        """``index.json`` as canonical JSON, in the words of both its readers, which give one another's terms no heed.
 
         Streaming reads ``shards``; litdata reads ``chunks`` and ``config``, since of ``shards`` it only
         reads compressed ones.
@@ -150,7 +152,7 @@ class MdsFormat(ShardFormat):
             "chunk_bytes": sum(shard.size for shard in shards),
             "chunk_size": sum(shard.samples for shard in shards),
             "compression": None,
-            "data_format": self.config["column_encodings"],
+            "data_format": [_LITDATA_FORMATS[name] for name in names],
             "data_spec": json.dumps([1, spec]),
             "encryption": None,
             "format": "mds",

@@ -81,13 +81,8 @@ class ParquetFormat(ShardFormat):
 
         image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
         label = [pa.field("label", pa.int64())] if self.classes else []
-        metadata = {"huggingface": json.dumps({"info": {"features": self._features()}})}
+        metadata = {"huggingface": hugging_face_features(self.classes, {"key": "string", "image": "Image"})}
         return pa.schema([pa.field("key", pa.string()), pa.field("image", image), *label, *facts_schema()], metadata)
-
-    def _features(self) -> dict[str, Any]:
-        label = {"label": {"_type": "ClassLabel", "names": list(self.classes)}} if self.classes else {}
-        facts = {name: _feature(kind) for name, kind in _FACTS.items()}
-        return {"key": _feature("string"), "image": {"_type": "Image"}, **label, **facts}
 
     def row(self, sample: PackedSample) -> dict[str, Any]:
         """The row of a sample that ``pack`` made."""
@@ -163,6 +158,13 @@ def facts_schema() -> list[pa.Field]:
     import pyarrow as pa
 
     return [pa.field(name, _arrow_type(kind)) for name, kind in _FACTS.items()]
+
+
+def hugging_face_features(classes: tuple[str, ...], head: dict[str, str]) -> str:
+    """What ``datasets`` reads in the metadata of a schema: the columns ``head`` (types by name), label and facts."""
+    first = {name: {"_type": "Image"} if kind == "Image" else _feature(kind) for name, kind in head.items()}
+    label = {"label": {"_type": "ClassLabel", "names": list(classes)}} if classes else {}
+    return json.dumps({"info": {"features": first | label | {name: _feature(kind) for name, kind in _FACTS.items()}}})
 
 
 def _find_images(data: bytes, images: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
