@@ -20,7 +20,7 @@ Seen = list[tuple[str, "int | None"]]
 
 
 def pixels(image: Any) -> str:
-    """sha256 of a PIL image or an array of uint8, HWC or HW. Grey images count as RGB, which some libraries make them."""
+    """sha256 of a PIL image or an array of uint8, HWC or HW. Grey ones count as RGB, which some libraries make them."""
     array = np.asarray(image)
     assert array.dtype == np.uint8, array.dtype
     array_HWC = array if array.ndim == 3 else array[:, :, None]
