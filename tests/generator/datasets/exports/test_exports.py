@@ -176,7 +176,7 @@ def test_images_are_copied_byte_for_byte_whatever_the_format(source: ShardFormat
 
 def test_shards_of_the_same_format_are_copied(tmp_path: Path) -> None:
     for source, target, suffix in (("webdataset", "energon", "tar"), ("mds", "mds", "mds")):
-        build = committed(tmp_path / f"of {source}", format=source)
+        build = committed(tmp_path / f"of-{source}", format=source)
         export_build(str(build), target, tmp_path / target)  # type: ignore[arg-type]
         shards = {path.name: path.read_bytes() for path in (build / "shards").glob(f"*.{suffix}")}
         assert {path.name: path.read_bytes() for path in (tmp_path / target).glob(f"*.{suffix}")} == shards
