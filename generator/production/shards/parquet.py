@@ -11,6 +11,7 @@ The writer's options are all stated here, so the bytes are a pure function of th
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,11 +108,10 @@ class ParquetShardWriter(ShardWriter):
     """Writes a row group whenever it has its rows; holds the file written so far."""
 
     def __init__(self, shard_format: ParquetFormat) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._format, self._schema, self._sink = shard_format, shard_format.schema, pa.BufferOutputStream()
-        self._waiting, self._images = list[PackedSample](), list[bytes]()
+        self._format, self._schema, self._sink = shard_format, shard_format.schema, io.BytesIO()
+        self._waiting, self._offsets, self._sizes = list[PackedSample](), list[int](), list[int]()
         plain = [name for name in _leaf_columns(self._schema) if name != "image.bytes"]
         self._file = pq.ParquetWriter(
             self._sink,
@@ -140,16 +140,24 @@ class ParquetShardWriter(ShardWriter):
         if self._waiting:
             self._write_group()
         self._file.close()
-        data = self._sink.getvalue().to_pybytes()
-        offsets_N, sizes_N = _find_images(data, self._images)
+        data = self._sink.getvalue()
+        offsets_N, sizes_N = np.array(self._offsets, dtype=np.int64), np.array(self._sizes, dtype=np.int64)
         return FinishedArchive(data, hashlib.sha256(data).hexdigest(), offsets_N, sizes_N)
 
     def _write_group(self) -> None:
+        """Write the waiting samples as one group, and find their images in its bytes, where they lie in order."""
         import pyarrow as pa
 
+        begin, place = self._sink.tell(), 0
         rows = [self._format.row(sample) for sample in self._waiting]
-        self._images += [row["image"]["bytes"] for row in rows]
         self._file.write_table(pa.Table.from_pylist(rows, schema=self._schema), row_group_size=ROWS_IN_GROUP)
+        written = bytes(self._sink.getbuffer()[begin:])
+        for row in rows:
+            image = row["image"]["bytes"]
+            place = written.index(image, place)  # whole, as there is neither compression nor a dictionary
+            self._offsets.append(begin + place)
+            self._sizes.append(len(image))
+            place += len(image)
         self._waiting = []
 
 
@@ -165,17 +173,6 @@ def hugging_face_features(classes: tuple[str, ...], head: dict[str, str]) -> str
     first = {name: {"_type": "Image"} if kind == "Image" else _feature(kind) for name, kind in head.items()}
     label = {"label": {"_type": "ClassLabel", "names": list(classes)}} if classes else {}
     return json.dumps({"info": {"features": first | label | {name: _feature(kind) for name, kind in _FACTS.items()}}})
-
-
-def _find_images(data: bytes, images: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Offset and size of each image in a shard, in which they lie whole and in order."""
-    offsets, place = list[int](), 0
-    for image in images:
-        found = data.find(image, place)
-        assert found >= 0, "Parquet without compression and dictionary stores each value as it is"
-        offsets.append(found)
-        place = found + len(image)
-    return np.array(offsets, dtype=np.int64), np.array([len(image) for image in images], dtype=np.int64)
 
 
 def _read_rows(file: Any, size: int, field: str) -> Iterator[dict[str, Any]]:
