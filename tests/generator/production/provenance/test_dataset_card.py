@@ -164,11 +164,7 @@ def test_a_license_is_stated_where_the_recipe_states_it() -> None:
     ("fields", "path", "names"),
     [
         ({"format": "parquet"}, "shards/*.parquet", ["key", "image", "label", "index"]),
-        (
-            {"format": "parquet", "classes": (), "counts": (9,)},
-            "shards/*.parquet",
-            ["key", "image", "index", "attempt"],
-        ),
+        ({"format": "parquet", "classes": (), "counts": (9,)}, "shards/*.parquet", ["key", "image", "index"]),
         ({"format": "mds"}, "samples/*.parquet", None),
         ({"sidecars": ("dali",)}, "shards/*.tar", ["png", "cls", "json", "__key__"]),
     ],
