@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,21 @@ def test_a_build_is_read_by(library: str, source: ShardFormatName, builds: Build
 @pytest.mark.parametrize("library", ["mosaic", "mosaic-remote", "litdata"])
 def test_the_shards_of_an_mds_build_are_read_by(library: str, builds: Builds, tmp_path: Path) -> None:
     assert read(library, builds.build["mds"] / "shards", tmp_path) == builds.samples
+
+
+@pytest.mark.parametrize("library", ["streaming", "litdata"])
+def test_the_examples_of_the_card_run(library: str, builds: Builds) -> None:
+    directory = builds.build["mds"]
+    blocks = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text(), flags=re.DOTALL)
+    (example,) = [block for block in blocks if f"from {library} " in block]
+    first = f"import sys; sys.path.insert(0, {str(HERE)!r}); import read_with"
+    prepare = "; read_with.declare_torchvision_operators()" if library == "streaming" else ""
+    script = f"{first}{prepare}\n{example}\nprint(len(images))"
+    done = subprocess.run(
+        [PYTHON, "-c", script], cwd=directory, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.strip() == str(len(builds.samples))
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ class ExportDirectory:
     """The directory ``out`` of one export. Made by ``open_directory``, which holds its lock."""
 
     def __init__(self, out: Path, identity: ExportIdentity) -> None:
+        if not out.name:
+            raise SpecError("out", "a directory with a name", str(out))
         self.out, self._identity = out, identity
         self.root = out.with_name(f"{out.name}.partial")
 

@@ -89,7 +89,7 @@ def export_build(
         signed=credentials is not None,
     )
     shards = len(manifest.shards)
-    with open_directory(out.absolute(), identity) as directory:
+    with open_directory(out.resolve(), identity) as directory:
         if directory.is_complete:
             return Exported(out, manifest.build_id, directory.check(shards), shards, shards, existed=True)
         directory.begin()

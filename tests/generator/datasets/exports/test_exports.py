@@ -153,6 +153,23 @@ def test_a_directory_with_something_else_is_refused_and_left_alone(build: Path, 
     assert export_build(str(build), "mds", tmp_path / "empty").samples == 13
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_build_of_an_earlier_release_is_exported(target: Target, tmp_path: Path) -> None:
+    location, _ = SmallBuild(recipe_version=1).commit(str(tmp_path))
+    assert export_build(location.url, target, tmp_path / "out").samples == 13
+
+
+@pytest.mark.parametrize("out", ["/", ".."])
+def test_a_directory_that_cannot_be_made_anew_is_refused(
+    out: str, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with pytest.raises(SpecError) as caught:
+        export_build(str(build), "mds", Path(out))
+    assert caught.value.field == "out"
+
+
 def test_a_directory_that_cannot_be_written_is_a_typed_error(build: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpecError) as caught:
