@@ -11,9 +11,9 @@ import numpy as np
 
 from generator.datasets.shard_cache import ShardCache
 from generator.errors import IntegrityError
-from generator.production.provenance.manifest import Manifest, StoredFile, read_recipe
+from generator.production.provenance.manifest import Manifest, StoredFile
 from generator.production.provenance.sample_table import read_rows, sample_key
-from generator.production.shards import sample_places, shard_format
+from generator.production.shards import named_format, sample_places
 from generator.spec.canonical import canonical_json, digest_of, sha256_hex
 from generator.store.base import Store
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _SHARDS_OF_PLACES = 256  # whose places are held; some 100 bytes a sample
 _SHARDS_OF_FACTS = 64  # whose places and facts are held, where a shard has no facts beside its images; some 300 bytes
 # Facts of a sample that its row in the table holds; the others are the same for the whole build.
-_FACT_COLUMNS = ("index", "attempt", "label", "class", "cluster", "log_density", "label_confidence")
-_SOFT_LABEL_COLUMNS = ("likely_labels", "likely_probabilities")
+_DRAW_COLUMNS = ("index", "attempt", "label", "class", "cluster", "log_density")
+_FACT_COLUMNS = (*_DRAW_COLUMNS, "label_confidence", "likely_labels", "likely_probabilities")
 _DAMAGE_HINT = "latentmill verify lists all damage"
 
 Files = dict[str, bytes]
@@ -32,7 +32,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Where the samples of a shard begin and end, the digest of each image (empty where it is not known).
+    """Where the samples of a shard begin and end, and the digest of each image (empty where it is not known).
 
     ``facts``: the columns of the table that a sample's facts are made of, in shards of formats that do not have them
     beside the image; there, ``begins_N`` and ``ends_N`` are those of the image file alone.
@@ -50,8 +50,9 @@ class ArchiveReader:
 
     def __init__(self, store: Store, manifest: Manifest, image_extension: str, cache: ShardCache | None) -> None:
         self._store, self._manifest, self._extension, self._cache = store, manifest, image_extension, cache
-        self._recipe = read_recipe(manifest)
-        self._format = shard_format(self._recipe)
+        # Not the whole recipe: builds of later releases may have fields that this one does not know.
+        name = manifest.recipe.get("format", "webdataset")
+        self._format = named_format(name, manifest.image.format, manifest.classes)
         self._lock = threading.Lock()
         self._places: OrderedDict[int, _Places] = OrderedDict()
 
@@ -128,7 +129,7 @@ class ArchiveReader:
         receipt = self._manifest.shards[number]
         field = f"{self._store.url}/{receipt.table.key}"
         table = self.table(number)
-        spans = ["offset", "size"] if self._recipe.recipe_version > 1 else []
+        spans = ["offset", "size"] if self._manifest.recipe.get("recipe_version", 1) > 1 else []
         rows = read_rows(table, field=field, columns=["image_sha256", *spans])
         hashes = tuple(str(row["image_sha256"]) for row in rows)
         if not spans:
@@ -152,18 +153,15 @@ class ArchiveReader:
         return begins_N, np.append(begins_N[1:], shard_size)
 
     def _read_facts(self, table: bytes, field: str) -> pa.Table:
-        """The columns of the table that facts are made of; without soft labels where no judge looked."""
+        """The columns of the table that facts are made of."""
         import pyarrow as pa
 
-        soft = _SOFT_LABEL_COLUMNS if self._recipe.class_floors is not None else ()
-        rows = read_rows(table, field=field, columns=[*_FACT_COLUMNS, *soft])
-        return pa.Table.from_pylist(rows)
+        return pa.Table.from_pylist(read_rows(table, field=field, columns=list(_FACT_COLUMNS)))
 
     def _facts(self, facts: pa.Table, row: int) -> tuple[str, bytes, Files]:
         """The key of a sample, its facts as canonical JSON, and its label as a file if it has one."""
         found: dict[str, Any] = facts.slice(row, 1).to_pylist()[0]
-        soft = dict.fromkeys(_SOFT_LABEL_COLUMNS)
-        data = canonical_json(soft | found | {"recipe": self._manifest.recipe_digest, "synthetic": True})
+        data = canonical_json(found | {"recipe": self._manifest.recipe_digest, "synthetic": True})
         label = found["label"]
         return sample_key(int(found["index"])), data, {} if label is None else {"cls": b"%d" % label}
 

@@ -1,7 +1,7 @@
 """Shard formats, each with a writer and a reader. WebDataset tar is the default."""
 
 from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
-from generator.production.shards.formats import mds_format, shard_format, sidecar_bytes
+from generator.production.shards.formats import mds_format, named_format, shard_format, sidecar_bytes
 from generator.production.shards.mds import ListedShard, MdsFormat
 from generator.production.shards.parquet import facts_schema, hugging_face_features
 from generator.production.shards.webdataset import (
@@ -29,6 +29,7 @@ __all__ = [
     "first_file",
     "hugging_face_features",
     "mds_format",
+    "named_format",
     "read_sample",
     "read_samples",
     "sample_block",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from generator.errors import DatasetError
 from generator.production.images import extension
 from generator.production.shards.base import ShardFormat
 from generator.production.shards.mds import MdsFormat
@@ -12,10 +13,22 @@ from generator.spec.recipe import Recipe, Sidecar
 
 def shard_format(recipe: Recipe) -> ShardFormat:
     """The format of the shards of ``recipe``."""
-    suffix = extension(recipe.image.format)
-    if recipe.format == "parquet":
-        return ParquetFormat(suffix, recipe.classes)
-    return mds_format(recipe) if recipe.format == "mds" else WebdatasetFormat()
+    return named_format(recipe.format, recipe.image.format, recipe.classes)
+
+
+def named_format(name: str, image_format: str, classes: tuple[str, ...]) -> ShardFormat:
+    """The format that recipes call ``name``, for images in ``image_format`` (``png``, ``jpeg``) of ``classes``.
+
+    Raises ``DatasetError`` for a format that this release does not know.
+    """
+    suffix = extension(image_format)
+    if name == "webdataset":
+        return WebdatasetFormat()
+    if name == "parquet":
+        return ParquetFormat(suffix, classes)
+    if name == "mds":
+        return MdsFormat(image_format, suffix, labelled=bool(classes))
+    raise DatasetError("recipe.format", "webdataset, parquet or mds", repr(name)[:100])
 
 
 def mds_format(recipe: Recipe) -> MdsFormat:

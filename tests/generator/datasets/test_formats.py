@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from generator.datasets.mix import mix
 from generator.datasets.replay import replay
 from generator.datasets.torch_dataset import open_dataset
 from generator.datasets.verification import verify_dataset
+from generator.errors import DatasetError
 from generator.models.bundle import Bundle, load_bundle
 from generator.production.commit import BuildLocation, locate_build
 from generator.production.mill import build
@@ -25,6 +27,7 @@ from generator.spec.plan import Plan
 from generator.spec.recipe import JobSpec, Order, Recipe, ShardFormatName
 from generator.store import S3Settings, open_store
 from tests.support.bundles import screened_bundle
+from tests.support.small_builds import SmallBuild
 
 FORMATS: tuple[ShardFormatName, ...] = ("webdataset", "parquet", "mds")
 
@@ -96,6 +99,19 @@ def test_a_sample_by_index_has_the_files_of_its_shard(
         assert [reader.sample(number, row) for row in range(plan.size(number))] == whole
 
 
+def test_a_build_of_a_later_release_is_read_unless_its_format_is_unknown(tmp_path: Path) -> None:
+    """Its recipe may have fields that this release does not know."""
+    location, manifest = SmallBuild(format="parquet").commit(str(tmp_path))
+    for added, known in (({"tone": 3}, True), ({"format": "zip"}, False), ({"format": ["mds"]}, False)):
+        later = manifest.model_copy(update={"recipe": manifest.recipe | added})
+        location.store.put("manifest.json", later.canonical())
+        if known:
+            assert len(list(open_dataset(location.url))) == len(open_dataset(location.url, map_style=True)) == 13
+        else:
+            with pytest.raises(DatasetError, match=r"recipe\.format"):
+                open_dataset(location.url)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_store_is_asked_for_the_bytes_of_a_sample_alone(
     built: dict[ShardFormatName, BuildLocation], name: ShardFormatName, monkeypatch: pytest.MonkeyPatch
@@ -164,10 +180,6 @@ def test_formats_are_mixed_and_read_from_s3(
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_an_abandoned_build_left_is_found(name: ShardFormatName, tmp_path: Path) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    from tests.support.small_builds import SmallBuild
-
     sidecars: Any = ("dali",) if name == "webdataset" else ()
     location = SmallBuild(format=name, sidecars=sidecars).begin(str(tmp_path))
     store = open_store(str(tmp_path))
