@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READERS := .venv-readers
 
-.PHONY: setup demo test test-readers quick explore storm check bench format clean
+.PHONY: setup demo test test-readers test-services quick explore storm check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -38,6 +38,10 @@ $(READERS)/.ready: tests/readers/requirements.txt
 	$(PYTHON) -m venv $(READERS)
 	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/readers/requirements.txt
 	@touch $(READERS)/.ready
+
+test-services: $(READY)  ## acceptance and faults on a whole S3 service (SeaweedFS) in place of moto
+	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) tests/acceptance tests/faults tests/workers/doctor \
+		--ignore tests/acceptance/benchmarks
 
 quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so
 	LATENTMILL_TESTS=quick $(PYTEST) -m "not server and not slow"
