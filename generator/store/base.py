@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from generator.errors import IntegrityError, SpecError
+from generator.spec.canonical import digest_of
 
 # No leading dot: such names are reserved for the stores (temporary files, locks, probes) and are never listed.
 _SEGMENT = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]{0,254}")
@@ -43,6 +44,11 @@ class Store(ABC):
     @abstractmethod
     def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
         """The whole object. Raises ``ObjectMissing``; ``IntegrityError``, unread, if it is over ``limit`` bytes."""
+
+    def digest(self, key: str, limit: int = MAX_OBJECT_BYTES) -> tuple[str, int]:
+        """Digest (``sha256:`` and 64 hexadecimal digits) and size in bytes of what ``get`` returns. Raises as it."""
+        data = self.get(key, limit)
+        return digest_of(data), len(data)
 
     @abstractmethod
     def read(self, key: str, start: int, length: int) -> bytes:

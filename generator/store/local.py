@@ -12,6 +12,7 @@ through links. A root that does not exist yet is an empty store; the first write
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from generator.store.partial_writes import PROBE_PREFIX, PartialWrite, find_part
 
 _PERMANENT_ERRNO_NAMES = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
 _MAX_TRIES = 100
+_HASHED_AT_ONCE = 2**18  # bytes, which stay in the processor's cache
 _PERMANENT_ERRNOS = {
     getattr(errno, name) for name in _PERMANENT_ERRNO_NAMES.split()
 }  # a retry would not help, unlike ENOSPC or EIO
@@ -57,6 +59,15 @@ class LocalStore(Store):
         with self._open_object(key) as file:
             check_size(f"{self.url}/{key}", os.fstat(file.fileno()).st_size, limit)
             return file.read()
+
+    def digest(self, key: str, limit: int = MAX_OBJECT_BYTES) -> tuple[str, int]:
+        found, size = hashlib.sha256(), 0
+        with self._open_object(key) as file:
+            check_size(f"{self.url}/{key}", os.fstat(file.fileno()).st_size, limit)
+            while part := file.read(_HASHED_AT_ONCE):
+                found.update(part)
+                size += len(part)
+        return f"sha256:{found.hexdigest()}", size
 
     def read(self, key: str, start: int, length: int) -> bytes:
         check_range(start, length)

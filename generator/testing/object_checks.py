@@ -139,6 +139,15 @@ class ObjectChecks:
         with expect_refusal(IntegrityError, "get with a limit below the object's size"):
             store.get("a", len(_DIGITS) - 1)
 
+    def test_a_digest_is_that_of_the_bytes(self, store: Store) -> None:
+        data = _DIGITS * 60_000
+        store.create("a", data)
+        expect_equal("digest of an object", store.digest("a"), (digest_of(data), len(data)))
+        with expect_refusal(IntegrityError, "digest over its limit"):
+            store.digest("a", len(data) - 1)
+        with expect_refusal(ObjectMissing, "digest of a missing object"):
+            store.digest("b")
+
     def test_an_empty_object_is_an_object(self, store: Store) -> None:
         store.create("empty", b"")
         expect_equal("get of an empty object", store.get("empty"), b"")

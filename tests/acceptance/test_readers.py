@@ -121,7 +121,7 @@ def hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_the_build_is_intact_and_repeats(directory: Path) -> None:
-    assert verify_dataset(str(directory)).problems == ()
+    assert verify_dataset(str(directory), deep=True).problems == ()
     assert len(set(ours(directory))) == 22
     assert ours(directory) == ours(directory)
 
@@ -264,7 +264,7 @@ def test_mlcroissant_refuses_an_altered_shard(tmp_path: Path) -> None:
 def test_a_copy_elsewhere_is_still_a_dataset(directory: Path, tmp_path: Path) -> None:
     shutil.copytree(directory, tmp_path / "copy")
     assert ours(tmp_path / "copy") == ours(directory)
-    assert verify_dataset(str(tmp_path / "copy")).ok
+    assert verify_dataset(str(tmp_path / "copy"), deep=True).ok
 
 
 def test_s3_gives_the_same_samples(directory: Path, bucket: str, s3_settings: Any) -> None:
@@ -273,4 +273,4 @@ def test_s3_gives_the_same_samples(directory: Path, bucket: str, s3_settings: An
         target.put(f"builds/{directory.name}/{info.key}", source.get(info.key))
     remote = open_dataset(f"{bucket}/tiny", s3=s3_settings)
     assert [(pixels_sha256(image), label) for image, label, _ in remote] == ours(directory)
-    assert verify_dataset(f"{bucket}/tiny", s3_settings).ok
+    assert verify_dataset(f"{bucket}/tiny", s3_settings, deep=True).ok

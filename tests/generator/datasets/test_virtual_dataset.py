@@ -81,7 +81,8 @@ def indices(batches: Iterable[Any]) -> list[int]:
         SCREENED,
         SCREENED | {"label_floor": None, "label_floors": {"cat": 0.2, "dog": None, "owl": 0.01}},
         PLAIN | {"image": "jpeg"},
-        PLAIN | {"temperature": 0.7, "draw": {"mode": "between", "start": {"code": [0, 1, 0, 1]}, "end": {"reference": 2}}},
+        PLAIN
+        | {"temperature": 0.7, "draw": {"mode": "between", "start": {"code": [0, 1, 0, 1]}, "end": {"reference": 2}}},
         PLAIN | {"dtype": "bfloat16", "published": "2026-01-01", "counts": {"cat": 50, "owl": 3}, "count": None},
     ],
     ids=["plain", "screened", "floors by class", "jpeg", "between", "published"],
