@@ -83,7 +83,7 @@ class PositionedDataset(IterableDataset[Any]):
         """Positions of an epoch."""
 
     @abstractmethod
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What a state must agree with."""
 
     @abstractmethod
@@ -126,7 +126,7 @@ class PositionedDataset(IterableDataset[Any]):
         the place of this process alone: of a process without DataLoader workers or, inside a worker, of that worker
         (as ``StatefulDataLoader`` asks it). Raises ``SpecError`` in a process whose workers have read: they are ahead.
         """
-        state = {**self._identity(), "epoch": int(self._shared[_EPOCH])}
+        state = {**self.identity(), "epoch": int(self._shared[_EPOCH])}
         if consumed is not None:
             if not 0 <= consumed <= self._total:
                 raise SpecError("consumed", f"0 to {self._total} samples", consumed)
@@ -138,7 +138,7 @@ class PositionedDataset(IterableDataset[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state: the next iteration begins there. Raises ``SpecError`` for one of another dataset."""
-        for name, value in self._identity().items():
+        for name, value in self.identity().items():
             if state.get(name) != value:
                 raise SpecError(f"state.{name}", value, state.get(name))
         epoch, position, yielded = (state.get(name, 0) for name in ("epoch", "position", "yielded"))

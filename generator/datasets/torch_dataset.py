@@ -194,7 +194,7 @@ class Dataset(PositionedDataset):
             key, files = samples[row]
             yield self._parser(key, files, f"{field}:{key}")
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         return {
             "state": 1,
             "build": self.manifest.build_id,

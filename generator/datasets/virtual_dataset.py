@@ -98,7 +98,7 @@ class VirtualDataset(PositionedDataset):
     def _total(self) -> int:
         return self._order.total
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         return {
             "state": 1,
             "recipe": self._source.recipe.digest,
