@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -18,6 +19,7 @@ from generator.spec.canonical import digest_of, sha256_hex
 from generator.store.base import Store
 
 _SHARDS_OF_PLACES = 256  # whose places are held; some 100 bytes a sample
+_OPEN_SHARDS = 64  # shards that are kept open: files of a process, where they are files
 _DAMAGE_HINT = "latentmill verify lists all damage"
 
 Files = dict[str, bytes]
@@ -40,13 +42,15 @@ class ArchiveReader:
         self._store, self._manifest, self._extension, self._cache = store, manifest, image_extension, cache
         self._lock = threading.Lock()
         self._places: OrderedDict[int, _Places] = OrderedDict()
+        self._part_readers: OrderedDict[int, Callable[[int, int], bytes]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_places")}
+        own = ("_lock", "_places", "_part_readers")
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._lock, self._places = threading.Lock(), OrderedDict()
+        self._lock, self._places, self._part_readers = threading.Lock(), OrderedDict(), OrderedDict()
 
     def shard(self, number: int) -> list[tuple[str, Files]]:
         """All samples of a shard, whose digest is checked. Raises ``IntegrityError``."""
@@ -65,7 +69,7 @@ class ArchiveReader:
         file = self._manifest.shards[number].shard
         places = self._places_of(number)
         begin, end = int(places.begins_N[row]), int(places.ends_N[row])
-        block = self._part(file, begin, end - begin)
+        block = self._part(number, begin, end - begin)
         field = f"{self._store.url}/{file.key} at byte {begin}"
         key, files = read_sample(block, field=field)
         stated = places.hashes[row]
@@ -88,10 +92,16 @@ class ArchiveReader:
         _check_digest(f"{self._store.url}/{file.key}", data, file)
         return data
 
-    def _part(self, file: StoredFile, start: int, length: int) -> bytes:
+    def _part(self, number: int, start: int, length: int) -> bytes:
+        file = self._manifest.shards[number].shard
         if self._cache is not None:
             return self._cache.part(self._store, file, start, length)
-        return self._store.read(file.key, start, length)
+        with self._lock:
+            if (read := self._part_readers.get(number)) is None:
+                read = self._part_readers[number] = self._store.part_reader(file.key)
+                while len(self._part_readers) > _OPEN_SHARDS:
+                    self._part_readers.popitem(last=False)
+        return read(start, length)
 
     def _places_of(self, number: int) -> _Places:
         with self._lock:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from generator.errors import IntegrityError, SpecError
 from generator.spec.canonical import digest_of
@@ -53,6 +54,13 @@ class Store(ABC):
     @abstractmethod
     def read(self, key: str, start: int, length: int) -> bytes:
         """``length`` bytes from ``start``; fewer at the object's end, none after it. Raises ``ObjectMissing``."""
+
+    def part_reader(self, key: str) -> Callable[[int, int], bytes]:
+        """``read`` of one object, for many small parts: it may go on reading the object as it was when this was called.
+
+        Raises ``ObjectMissing``, now or when it is called.
+        """
+        return partial(self.read, key)
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo | None:

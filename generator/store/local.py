@@ -75,6 +75,10 @@ class LocalStore(Store):
             file.seek(start)
             return file.read(length)
 
+    def part_reader(self, key: str) -> Callable[[int, int], bytes]:
+        with self._open_object(key) as file:
+            return _OpenFile(os.dup(file.fileno()), f"{self.url}/{key}")
+
     def head(self, key: str) -> ObjectInfo | None:
         path = self._path(key)
         with self._translate_errors(key):
@@ -230,6 +234,25 @@ class LocalStore(Store):
                 hint = "check the path, its permissions, and that the file system has hard links"
                 raise AccessDenied(where, "a directory that can be read and written", got, hint) from failed
             raise StoreUnavailable(where, "a disk that can be read and written", got) from failed
+
+
+@final
+class _OpenFile:
+    """Reads parts of an open file, in any number of threads; the file is closed with the last reference to this."""
+
+    def __init__(self, descriptor: int, where: str) -> None:
+        self._descriptor, self._where = descriptor, where
+
+    def __call__(self, start: int, length: int) -> bytes:
+        check_range(start, length)
+        try:
+            return os.pread(self._descriptor, length, start)
+        except OSError as failed:
+            got = failed.strerror or str(failed)
+            raise StoreUnavailable(self._where, "a disk that can be read", got) from failed
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
 
 
 def _overwrite(path: Path, data: bytes, replaced: os.stat_result | None) -> str:

@@ -127,6 +127,16 @@ class ObjectChecks:
                 f"read({start}, {length}) of 10 bytes", store.read("a", start, length), _DIGITS[start : start + length]
             )
 
+    def test_a_part_reader_reads_ranges(self, store: Store) -> None:
+        store.create("a/b", _DIGITS)
+        read = store.part_reader("a/b")
+        for start, length in _RANGES:
+            expect_equal(f"part {start}, {length}", read(start, length), _DIGITS[start : start + length])
+        with expect_refusal(SpecError, "a part before the beginning"):
+            read(-1, 2)
+        with expect_refusal(ObjectMissing, "a part of a missing object"):
+            store.part_reader("a/c")(0, 1)
+
     def test_negative_ranges_are_refused(self, store: Store) -> None:
         store.create("a", _DIGITS)
         for start, length in ((-1, 1), (0, -1)):
