@@ -4,8 +4,8 @@
 
 A small convolutional classifier is trained on batches of a build of random images (PNG, from a bundle with an untrained
 decoder): on one batch that is already in memory, on the stored build, and on a virtual dataset of the same recipe, in
-turns. A figure is the median over rounds of the seconds of a step; ratios are to the step alone. The decoder is the size
-of the bundles that ``latentmill train`` makes by default; a decoder that costs more makes a virtual dataset cost more.
+turns. A figure is the median over rounds of the seconds of a step; ratios are to the step alone. The decoder has the
+size of those that ``latentmill train`` makes by default; one that costs more makes a virtual dataset cost more.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from generator.datasets.shard_cache import ShardCache
 from generator.errors import IntegrityError
 from generator.production.provenance.manifest import Manifest, StoredFile
-from generator.production.provenance.sample_table import read_rows
+from generator.production.provenance.sample_table import read_numbers_and_text
 from generator.production.shards import read_sample, read_samples, sample_places
 from generator.spec.canonical import digest_of, sha256_hex
 from generator.store.base import Store
@@ -120,18 +120,17 @@ class ArchiveReader:
         receipt = self._manifest.shards[number]
         field = f"{self._store.url}/{receipt.table.key}"
         columns = ["image_sha256", "offset"] if self._manifest.recipe.get("recipe_version", 1) > 1 else ["image_sha256"]
-        rows = read_rows(self.table(number), field=field, columns=columns)
-        hashes = tuple(str(row["image_sha256"]) for row in rows)
+        rows = read_numbers_and_text(self.table(number), field=field, columns=columns)
+        hashes, archive = tuple(rows["image_sha256"]), receipt.shard
         if len(columns) == 1:
-            places = sample_places(self._whole(receipt.shard), field=f"{self._store.url}/{receipt.shard.key}")
-            begins = [begin for begin, _ in places]
-            ends = [end for _, end in places]
+            places = sample_places(self._whole(archive), field=f"{self._store.url}/{archive.key}")
+            begins_N = np.array([begin for begin, _ in places], dtype=np.int64)
+            ends_N = np.array([end for _, end in places], dtype=np.int64)
         else:
-            begins = [int(row["offset"]) - _HEADER for row in rows]
-            ends = [*begins[1:], receipt.shard.size]
-        if len(begins) != receipt.samples or len(hashes) != receipt.samples:
-            raise IntegrityError(field, f"{receipt.samples} rows", len(begins))
-        begins_N, ends_N = np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64)
+            begins_N = np.asarray(rows["offset"]).astype(np.int64) - _HEADER
+            ends_N = np.append(begins_N[1:], archive.size)
+        if len(begins_N) != receipt.samples or len(hashes) != receipt.samples:
+            raise IntegrityError(field, f"{receipt.samples} rows", min(len(begins_N), len(hashes)))
         if (begins_N < 0).any() or (ends_N <= begins_N).any() or (ends_N > receipt.shard.size).any():
             raise IntegrityError(f"{field}.offset", f"ascending places within {receipt.shard.size} bytes", "others")
         return _Places(begins_N, ends_N, hashes)
