@@ -4,9 +4,9 @@
 
 Makes a build of many small shards (JPEG of 32 pixels), copies it to a private S3 server (moto, a process of its own on
 the same cores), and measures the seconds from ``open_dataset`` to the first sample: of a shuffled epoch, and of one
-that is gone on from in its middle. Then, on a build of 64-pixel JPEG with shards of 1,000: samples a second from S3, whole
-shards and by index, beside plain GETs of the same objects by boto3; and the time that tables take, per image, beside
-that of making, of reading, and of reading by index.
+that is gone on from in its middle. Then, on a build of 64-pixel JPEG with shards of 1,000: samples a second from S3,
+whole shards and by index, beside plain GETs of the same objects by boto3; and the time of tables as shares of making
+the build and of reading it by index.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -264,8 +265,8 @@ class _Verifier:
             self._samples += self._check_samples(checker, objects)
             return
         self._samples += len(shard)
-        if shard.number == 0 and (first := self._load_file(objects.archive.key, None).data) is not None:
-            checker.check_first(objects.archive.key, first)
+        if shard.number == 0:
+            checker.check_first(objects.archive.key, partial(self._store.read, objects.archive.key, 0))
 
     def _check_samples(self, checker: ShardChecker, objects: ShardObjects) -> int:
         """Compare all samples with plan and table. Returns the number of samples that can be read."""
