@@ -125,9 +125,12 @@ class MixedDataset(PositionedDataset):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        own = state.get("own", {})
+        if not isinstance(own, dict):
+            raise SpecError("state.own", "states of datasets by their number", type(own).__name__)
         for number, part in self._iterables():
-            if (own := state.get("own", {}).get(str(number))) is not None:
-                part.restore(own)
+            if str(number) in own:
+                part.restore(own[str(number)])
 
     def _iterables(self) -> list[tuple[int, IterablePart]]:
         return [(number, part) for number, part in enumerate(self._parts) if isinstance(part, IterablePart)]

@@ -148,9 +148,9 @@ class IterablePart(Part):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state`` in the next ``read``. Raises ``SpecError``."""
-        place = state.get("row"), state.get("pass")
+        place = (state.get("row"), state.get("pass")) if isinstance(state, dict) else (None, None)
         if not all(isinstance(each, int) and each >= 0 for each in place) or "dataset" not in state:
-            raise SpecError(f"state.{self._field}", "the state of a dataset, with its row and pass", sorted(state))
+            raise SpecError(f"state.{self._field}", "the state of a dataset, with its row and pass", str(state)[:100])
         self._dataset.load_state_dict(state["dataset"])  # type: ignore[attr-defined]
         self._resumed = place  # type: ignore[assignment]
 

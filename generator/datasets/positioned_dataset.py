@@ -138,6 +138,8 @@ class PositionedDataset(IterableDataset[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state: the next iteration begins there. Raises ``SpecError`` for one of another dataset."""
+        if not isinstance(state, dict):
+            raise SpecError("state", "what state_dict gave", type(state).__name__)
         for name, value in self.identity().items():
             if state.get(name) != value:
                 raise SpecError(f"state.{name}", value, state.get(name))
