@@ -17,11 +17,12 @@ from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer, S3Server
 from tests.support.services import ManualService
 
-# A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose.
-settings.register_profile(
-    "latentmill", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
-settings.load_profile("latentmill")
+# A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose. The same commit
+# is tested with the same examples; `make explore` draws others.
+_PATIENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("latentmill", deadline=None, suppress_health_check=_PATIENT, derandomize=True)
+settings.register_profile("explore", deadline=None, suppress_health_check=_PATIENT, max_examples=1000)
+settings.load_profile("explore" if os.environ.get("LATENTMILL_TESTS") == "explore" else "latentmill")
 
 # Tests that run commands in this process leave nothing in the user's cache.
 os.environ.setdefault("LATENTMILL_SOURCE_CACHE_BYTES", "0")
