@@ -71,7 +71,8 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
 def verify_command(dataset: str, keys: tuple[Path, ...], deep: bool, as_json: bool) -> None:
     """Re-hash all files of DATASET (a path or URL) and compare them with its manifest. Exit code 1 on any damage.
 
-    With --deep, what a faulty writer committed under right digests is found too. DATASET may be a bundle, too. With --key, what is not signed by that key is refused, with exit code 1.
+    With --deep, what a faulty writer committed under right digests is found too. DATASET may be a bundle, too. With
+    --key, what is not signed by that key is refused, with exit code 1.
     """
     from generator.datasets.verification import verify_dataset
     from generator.models.bundle.format import INFO_FILE
