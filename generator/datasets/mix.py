@@ -130,7 +130,7 @@ class MixedDataset(PositionedDataset):
             raise SpecError("state.own", "states of datasets by their number", type(own).__name__)
         for number, part in self._iterables():
             if str(number) in own:
-                part.restore(own[str(number)])
+                part.restore(own[str(number)], state["epoch"])
 
     def _iterables(self) -> list[tuple[int, IterablePart]]:
         return [(number, part) for number, part in enumerate(self._parts) if isinstance(part, IterablePart)]

@@ -120,7 +120,7 @@ class IterablePart(Part):
         self.length = len(dataset) if hasattr(type(dataset), "__len__") else None  # type: ignore[arg-type]
         self._field, self._dataset = f"shares[{number}]", dataset
         self._row, self._pass = 0, 0  # samples read in the running epoch, and the pass of the last one
-        self._resumed: tuple[int, int] | None = None
+        self._resumed: tuple[int, int, int, Any] | None = None  # epoch, row and pass, and the state of the dataset
 
     def read(self, epoch: int, rows: Iterator[int]) -> Iterator[Any]:
         info = get_worker_info()
@@ -129,8 +129,11 @@ class IterablePart(Part):
             raise SpecError(
                 self._field, "at most one worker for a dataset that can only be iterated", info.num_workers, hint
             )
-        self._row, self._pass = self._resumed or (0, 0)
-        self._resumed = None
+        self._row, self._pass = 0, 0
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None and resumed[0] == epoch:
+            _, self._row, self._pass, state = resumed
+            self._dataset.load_state_dict(state)  # type: ignore[attr-defined]
         stream = self._passes(epoch)
         for row in rows:
             while self._row < row:
@@ -146,13 +149,14 @@ class IterablePart(Part):
             return None
         return {"row": self._row, "pass": self._pass, "dataset": self._dataset.state_dict()}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state`` in the next ``read``. Raises ``SpecError``."""
+    def restore(self, state: dict[str, Any], epoch: int) -> None:
+        """Go on from ``state`` in the next ``read`` if it is one of ``epoch``. Raises ``SpecError``."""
         place = (state.get("row"), state.get("pass")) if isinstance(state, dict) else (None, None)
         if not all(isinstance(each, int) and each >= 0 for each in place) or "dataset" not in state:
             raise SpecError(f"state.{self._field}", "the state of a dataset, with its row and pass", str(state)[:100])
-        self._dataset.load_state_dict(state["dataset"])  # type: ignore[attr-defined]
-        self._resumed = place  # type: ignore[assignment]
+        if not hasattr(self._dataset, "load_state_dict"):
+            raise SpecError(f"state.{self._field}", "no state, as this dataset takes none", "one")
+        self._resumed = epoch, *place, state["dataset"]  # type: ignore[assignment]
 
     def _passes(self, epoch: int) -> Iterator[Any]:
         """The samples of one pass after the other, from the pass that is running."""

@@ -206,6 +206,13 @@ def test_a_state_of_its_own_is_used_where_the_process_that_reads_gave_it() -> No
     later = StatefulDataLoader(dataset(Stateful("n", 23)), batch_size=None, num_workers=1)
     later.load_state_dict(state)
     assert head + [list(batch) for batch in later] == whole
+    resumed, later = dataset(Stateful("n", 23)), dataset(Stateful("n", 23))
+    resumed.load_state_dict(first.state_dict())
+    for each in (resumed, later):  # the state was one of another epoch
+        each.set_epoch(1)
+    assert batches(resumed) == batches(later)
+    with pytest.raises(SpecError, match="this dataset takes none"):
+        mix([(Numbers("n", 23), 0.5), (B, 0.5)], batch_size=4, length=80).load_state_dict(first.state_dict())
     state = first.state_dict() | {"own": {"0": {"row": -1}}}
     with pytest.raises(SpecError, match=r"state\.shares\[0\]"):
         dataset(Stateful("n", 23)).load_state_dict(state)
