@@ -6,7 +6,8 @@ Makes a build of random images (JPEG) in a temporary directory, then reads it wh
 iterated (each shard's digest checked), shuffled, in batches and by index (each image's sha256 checked), ``webdataset``
 on the same tars, and ``datasets`` on a Parquet file of the same images. A figure is the median over rounds; ratios are
 to the best of the others with the same number of loader workers. Also: the time to the first sample of an epoch, of a
-resumed one, and ``verify`` beside a sha256 of the same bytes, one file after the other.
+resumed one, and ``verify`` beside a sha256 of the same bytes, one file after the other. ``reading_starts.py`` beside it
+reads from S3 over HTTP.
 """
 
 from __future__ import annotations

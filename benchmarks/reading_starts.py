@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,7 +34,9 @@ from generator.production.mill import build
 from generator.production.pipeline import shard_maker
 from generator.production.profiling.random_bundle import random_bundle
 from generator.store import S3Settings, open_store
-from tests.support.servers import S3Server
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.servers import S3Server  # noqa: E402
 
 
 def main() -> None:

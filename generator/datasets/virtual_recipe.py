@@ -75,7 +75,7 @@ def _find_spec(stated: RecipeLike, root: Store) -> JobSpec:
         return JobSpec(recipe=stated, order=Order(**_NOWHERE))
     draft = _find_draft(stated)
     if not draft.bundle.startswith(_DIGEST):
-        hint = "latentmill generate and submit put a bundle there; latentmill bundles lists them"
+        hint = "latentmill push puts a bundle there and prints its digest"
         raise SpecError(
             "bundle", f"{_DIGEST}<digest> of a bundle in the store root {root.url}", draft.bundle[:200], hint
         )
