@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test quick explore storm check bench format clean
+.PHONY: setup demo test test-services quick explore storm check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -28,6 +28,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist load
 
 test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
 	$(PYTEST)
+
+test-services: $(READY)  ## acceptance and faults on a whole S3 service (SeaweedFS) in place of moto
+	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) tests/acceptance tests/faults tests/workers/doctor \
+		--ignore tests/acceptance/benchmarks
 
 quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so
 	LATENTMILL_TESTS=quick $(PYTEST) -m "not server and not slow"

@@ -36,7 +36,7 @@ from generator.production.profiling.random_bundle import random_bundle
 from generator.store import S3Settings, open_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.support.servers import S3Server  # noqa: E402
+from tests.support.servers import S3Server
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from generator.store import S3Settings, Store, open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.servers import RedisServer, S3Server
+from tests.support.servers import RedisServer, S3Server, SeaweedServer, s3_service
 from tests.support.services import ManualService
 
 # A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose. The same commit
@@ -32,7 +32,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-_WITH_SERVERS = {"s3_server", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
+_WITH_SERVERS = {"s3_server", "unsigned_s3", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
 _WITH_PROCESSES = ("acceptance", "deploy", "faults", "golden", "gpu")  # folders
 
 
@@ -50,6 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One S3 over HTTP for the whole session; take a fresh ``bucket`` for yourself."""
+    server = s3_service()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def unsigned_s3(s3_server: S3Server) -> Iterator[S3Server]:
+    """An S3 that does not check signatures: tests write requests by hand, or change them on their way."""
+    if not isinstance(s3_server, SeaweedServer):
+        yield s3_server
+        return
     server = S3Server()
     yield server
     server.stop()
