@@ -7,7 +7,7 @@ its row in the table, and decodes every image: it finds what a faulty writer com
 model, sampler and source are stored only once in a build and cannot be checked.
 """
 
-from generator.datasets.verification.findings import Problem
-from generator.datasets.verification.verify import Verification, verify_dataset
+from generator.datasets.verification.findings import Problem, Verification
+from generator.datasets.verification.verify import verify_dataset
 
 __all__ = ["Problem", "Verification", "verify_dataset"]

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from generator.errors import IntegrityError, ObjectMissing
-from generator.spec.canonical import digest_of
+from generator.errors import DatasetError, IntegrityError, ObjectMissing
+from generator.production.images import decode_image, is_marked_synthetic
+from generator.production.provenance.manifest import PREVIEW_KEY
+from generator.spec.canonical import canonical_json, digest_of, read_json
 from generator.store.base import Store
 
 _THREADS = 4  # hashing releases the interpreter; also the number of shards in memory
@@ -95,3 +97,20 @@ def load_ahead(load: Callable[[Item], Loaded], items: Iterable[Item]) -> Generat
                 yield loaded
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def is_canonical(data: bytes) -> bool:
+    """Whether a document is canonical JSON."""
+    try:
+        return canonical_json(read_json(data, field="", error=DatasetError)) == data
+    except (DatasetError, ValueError):  # ValueError: canonical JSON has no NaN
+        return False
+
+
+def is_marked(data: bytes) -> bool:
+    """Whether a preview can be decoded and is marked as synthetic."""
+    try:
+        decode_image(data, field=PREVIEW_KEY)
+    except IntegrityError:
+        return False
+    return is_marked_synthetic(data)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from generator.datasets.builds import find_build, read_manifest
-from generator.datasets.verification.findings import Findings, Problem
+from generator.datasets.verification.findings import Findings, Verification
 from generator.datasets.verification.objects import (
     LoadedObject,
     ShardObjects,
     hash_object,
+    is_canonical,
+    is_marked,
     load_ahead,
     load_object,
 )
 from generator.datasets.verification.shard_checker import ShardChecker
-from generator.errors import DatasetError, IntegrityError
+from generator.errors import DatasetError
 from generator.production.commit.epochs import MAX_EPOCH_BYTES, EpochOpening
-from generator.production.images import decode_image, is_marked_synthetic
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
     CARD_KEY,
@@ -57,32 +57,6 @@ _EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
 _EPOCH_KEY = re.compile(r"(environments|epochs)/\d{3}\.json")
 _READ_LIMIT = 2**28  # bytes read of a file at most, unless its stated size is larger
 _UNCOMMITTED_PREFIXES = ("runs/", "reports/", SIGNATURES_PREFIX)  # not part of the commit: these objects may change
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The result of a verification: the build's URL, all problems, and the shards, samples and bytes that were read."""
-
-    url: str
-    problems: tuple[Problem, ...]
-    shards: int
-    samples: int
-    bytes: int
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def facts(self) -> dict[str, Any]:
-        """The result as JSON values, for ``--json``."""
-        return {
-            "url": self.url,
-            "ok": self.ok,
-            "shards": self.shards,
-            "samples": self.samples,
-            "bytes": self.bytes,
-            "problems": [problem.facts() for problem in self.problems],
-        }
 
 
 def verify_dataset(
@@ -147,7 +121,7 @@ class _Verifier:
         expect, manifest = self._findings.expect, self._manifest
         stored = {key: self._read_object(key, limit) for key, limit in _DOCUMENTS.items()}
         for key, data in stored.items():  # no object stores the manifest's digest, but it must be canonical JSON
-            expect(key, "canonical JSON", True, data is None or _is_canonical(data))
+            expect(key, "canonical JSON", True, data is None or is_canonical(data))
         self._check_environments()
         expect(MANIFEST_KEY, "digest of recipe", manifest.recipe_digest, digest_of(canonical_json(manifest.recipe)))
         expect(MANIFEST_KEY, "build_id", build_id_of(manifest.recipe_digest), manifest.build_id)
@@ -167,7 +141,7 @@ class _Verifier:
         if missing and named.keys() >= {digest for key, digest in digests.items() if key.startswith("env")}:
             self._findings.add(MANIFEST_KEY, "stored environments", missing, "nothing")
         for key, data in stored.items():
-            expect(key, "canonical JSON", True, _is_canonical(data))
+            expect(key, "canonical JSON", True, is_canonical(data))
             if key.startswith("epochs/"):
                 self._check_parses(EpochOpening, key, data)
             elif digests[key] not in named:
@@ -195,7 +169,7 @@ class _Verifier:
             if data is not None and key in codes:
                 self._findings.expect(key, "digest, as in the recipe", codes[key], digest_of(data))
             if data is not None and key == PREVIEW_KEY:
-                self._findings.expect(key, "marked synthetic", True, _is_marked(data))
+                self._findings.expect(key, "marked synthetic", True, is_marked(data))
 
     def _code_keys(self) -> dict[str, str]:
         """The keys of the codes that the recipe names, and their digests; none if the recipe does not parse."""
@@ -279,7 +253,7 @@ class _Verifier:
     def _check_receipt(self, shard: ShardPlan, stated: Receipt, recipe: Recipe, stored: LoadedObject) -> None:
         key, name = stored.key, self._manifest.name
         if (data := self._take(stored)) is not None:
-            self._findings.expect(key, "canonical JSON", True, _is_canonical(data))
+            self._findings.expect(key, "canonical JSON", True, is_canonical(data))
             self._findings.expect(key, "the manifest's copy", stated, self._parse_receipt(key, data))
         expected = {
             "recipe": self._manifest.recipe_digest,
@@ -336,18 +310,3 @@ class _Verifier:
             self._findings.add(found.key, *found.problem)
         self._bytes += found.size
         return found.data
-
-
-def _is_canonical(data: bytes) -> bool:
-    try:
-        return canonical_json(read_json(data, field="", error=DatasetError)) == data
-    except (DatasetError, ValueError):  # ValueError: canonical JSON has no NaN
-        return False
-
-
-def _is_marked(data: bytes) -> bool:
-    try:
-        decode_image(data, field=PREVIEW_KEY)
-    except IntegrityError:
-        return False
-    return is_marked_synthetic(data)
