@@ -260,7 +260,7 @@ for batch in loader:
     assert batch.provenance == {}
     distributed.barrier()
     counts.append(len(batch.label))
-sys.stdout.write(f"batches {distributed.get_rank()} {len(loader)} {counts}\\n")  # in one write: both ranks have one pipe
+sys.stdout.write(f"batches {distributed.get_rank()} {len(loader)} {counts}\\n")  # one write: ranks share a pipe
 distributed.destroy_process_group()
 """
 
