@@ -12,10 +12,10 @@ from generator.errors import DatasetError, IntegrityError
 from generator.production.images import decode_image, extension, is_marked_synthetic
 from generator.production.provenance.manifest import ImageFacts
 from generator.production.provenance.sample_table import read_rows, sample_key
-from generator.production.shards import read_samples
-from generator.spec.canonical import read_json, sha256_hex
+from generator.production.shards import shard_format, sidecar_bytes
+from generator.spec.canonical import digest_of, read_json, sha256_hex
 from generator.spec.plan import ShardPlan
-from generator.spec.recipe import Recipe
+from generator.spec.recipe import Recipe, Sidecar
 
 _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
 # Fields in both the JSON of a sample and its table row:
@@ -47,23 +47,19 @@ class ShardChecker:
         self._check_samples(key, samples)
         return samples
 
-    def check_first(self, key: str, read: Callable[[int], bytes]) -> None:
+    def check_first(self, key: str, read: Callable[[int], bytes], size: int) -> None:
         """Compare the first sample of the archive ``key``, whose digest is right, with the plan.
 
-        ``read``: the first bytes of the archive, as many as asked for.
+        ``read``: the first bytes of the archive, as many as asked for, of ``size`` in all.
         """
-        for size in (_FIRST_BYTES, self.image_limit):
+        samples = shard_format(self.recipe).read_samples
+        for length in (_FIRST_BYTES, size):
             try:
-                self._check_samples(key, list(islice(read_samples(read(size), field=key), 1)))
+                self._check_samples(key, list(islice(samples(read(length), field=key), 1)))
                 return
             except IntegrityError as broken:
                 found = broken
         self.findings.add(key, "format", found.expected, found.got)
-
-    @property
-    def image_limit(self) -> int:
-        """More bytes than the first sample of an archive can have."""
-        return 2**20 + 16 * self.image.height * self.image.width * self.image.channels
 
     def _check_samples(self, key: str, samples: list[tuple[str, Files]]) -> None:
         for (index, label), (name, files) in zip(self._planned_labels(), samples, strict=False):
@@ -86,6 +82,15 @@ class ShardChecker:
                 key, " of a row", self._expected_facts(index, label) | {"key": sample_key(index)}, row
             )
         return rows
+
+    def check_sidecar(self, key: str, kind: Sidecar, data: bytes, archive: bytes) -> None:
+        """Compare the sidecar ``key`` with the one that follows from the archive."""
+        try:
+            expected = digest_of(sidecar_bytes(kind, archive, field=key))
+        except IntegrityError as broken:
+            self.findings.add(key, "archive behind the sidecar", broken.expected, broken.got)
+            return
+        self.findings.expect(key, f"{kind} sidecar of its archive", expected, digest_of(data))
 
     def check_agreement(self, key: str, archive: bytes, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
         """Compare each sample of the archive ``key`` with the table row at the same position."""
@@ -112,7 +117,7 @@ class ShardChecker:
     def _read_samples(self, key: str, data: bytes) -> list[tuple[str, Files]]:
         samples = list[tuple[str, Files]]()
         try:
-            samples.extend(read_samples(data, field=key))
+            samples.extend(shard_format(self.recipe).read_samples(data, field=key))
         except IntegrityError as broken:
             self.findings.add(key, "format", broken.expected, broken.got)
         return samples

@@ -24,11 +24,13 @@ from generator.datasets.verification.objects import (
 from generator.datasets.verification.shard_checker import ShardChecker
 from generator.errors import DatasetError
 from generator.production.commit.epochs import MAX_EPOCH_BYTES, EpochOpening
+from generator.production.commit.shard_index import index_bytes
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
     CARD_KEY,
     CROISSANT_KEY,
     ENVIRONMENT_KEY,
+    INDEX_KEY,
     MANIFEST_KEY,
     MAX_MANIFEST_BYTES,
     MAX_RECEIPT_BYTES,
@@ -39,10 +41,11 @@ from generator.production.provenance.manifest import (
     Receipt,
     StoredFile,
     code_key,
+    extra_keys,
     parse_manifest,
     receipt_key,
-    shard_key,
-    table_key,
+    shard_keys,
+    sidecar_keys,
 )
 from generator.signatures import SIGNATURES_PREFIX, PublicKey, check_signed
 from generator.spec.canonical import FrozenModel, canonical_json, digest_of, read_json, validate
@@ -53,7 +56,6 @@ from generator.store import S3Settings, Store
 OnShard = Callable[[int], None]  # called after each shard with the number of shards checked so far
 
 _DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
-_EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
 _EPOCH_KEY = re.compile(r"(environments|epochs)/\d{3}\.json")
 _READ_LIMIT = 2**28  # bytes read of a file at most, unless its stated size is larger
 _UNCOMMITTED_PREFIXES = ("runs/", "reports/", SIGNATURES_PREFIX)  # not part of the commit: these objects may change
@@ -105,7 +107,7 @@ class _Verifier:
             self._check_extras()
         else:
             plan = Plan(recipe)
-            with closing(load_ahead(self._load_shard, range(plan.shard_count))) as read:
+            with closing(load_ahead(partial(self._load_shard, recipe), range(plan.shard_count))) as read:
                 next(read)  # the first shards are read from here on
                 self._check_documents()
                 self._check_extras()
@@ -161,11 +163,14 @@ class _Verifier:
 
     def _check_extras(self) -> None:
         listed = {file.key: file for file in self._manifest.extras}
-        codes = self._code_keys()
-        expected = sorted([*_EXTRAS, *codes])
-        self._findings.expect(MANIFEST_KEY, "extras", expected, sorted(file.key for file in listed.values()))
-        for key in (*_EXTRAS, *codes):
+        codes, keys = self._code_keys(), self._extra_keys()
+        self._findings.expect(MANIFEST_KEY, "extras", sorted(keys), sorted(file.key for file in listed.values()))
+        for key in keys:
             data = self._read_file(key, listed.get(key))
+            if data is not None and key == INDEX_KEY:
+                self._findings.expect(
+                    key, "digest, as the receipts say", digest_of(index_bytes(self._manifest)), digest_of(data)
+                )
             if data is not None and key in codes:
                 self._findings.expect(key, "digest, as in the recipe", codes[key], digest_of(data))
             if data is not None and key == PREVIEW_KEY:
@@ -173,11 +178,19 @@ class _Verifier:
 
     def _code_keys(self) -> dict[str, str]:
         """The keys of the codes that the recipe names, and their digests; none if the recipe does not parse."""
+        recipe = self._find_recipe()
+        return {} if recipe is None else {code_key(digest): digest for digest in recipe.stored_codes}
+
+    def _extra_keys(self) -> tuple[str, ...]:
+        """The keys of the extras of this recipe; if it does not parse, those that every build has."""
+        recipe = self._find_recipe()
+        return (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY) if recipe is None else extra_keys(recipe)
+
+    def _find_recipe(self) -> Recipe | None:
         try:
-            recipe = validate(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
+            return validate(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
         except DatasetError:
-            return {}
-        return {code_key(digest): digest for digest in recipe.stored_codes}
+            return None
 
     def _parse_recipe(self) -> Recipe | None:
         try:
@@ -193,7 +206,7 @@ class _Verifier:
             "classes": recipe.classes,
             "counts": recipe.counts,
             "samples": recipe.total,
-            "bytes": sum(receipt.shard.size + receipt.table.size for receipt in shards),
+            "bytes": sum(receipt.bytes for receipt in shards),
             "refused": sum(receipt.refused for receipt in shards),
             "bundle": recipe.bundle,
             "image format": recipe.image.format,
@@ -210,10 +223,10 @@ class _Verifier:
         }
         self._findings.expect_all(MANIFEST_KEY, "", expected, got)
 
-    def _load_shard(self, number: int) -> ShardObjects:
+    def _load_shard(self, recipe: Recipe, number: int) -> ShardObjects:
         stated, name = self._receipts.get(number), self._manifest.name
         receipt = load_object(self._store, receipt_key(number), MAX_RECEIPT_BYTES) if stated else None
-        keys = shard_key(name, number), table_key(name, number)
+        keys = shard_keys(name, number, recipe)[:2]
         if stated is not None and not self._deep:
             limits = max(stated.shard.size, _READ_LIMIT), max(stated.table.size, _READ_LIMIT)
             archive, table = (hash_object(self._store, *each) for each in zip(keys, limits, strict=True))
@@ -235,12 +248,14 @@ class _Verifier:
         self._check_file(objects.table, stated.table if stated else None)
         checker = ShardChecker(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
         self._shards += objects.archive.found
+        self._check_sidecars(checker, shard, stated, objects.archive.data)
         if not objects.hashed_only:
             self._samples += self._check_samples(checker, objects)
             return
         self._samples += len(shard)
         if shard.number == 0:
-            checker.check_first(objects.archive.key, partial(self._store.read, objects.archive.key, 0))
+            key = objects.archive.key
+            checker.check_first(key, partial(self._store.read, key, 0), objects.archive.size)
 
     def _check_samples(self, checker: ShardChecker, objects: ShardObjects) -> int:
         """Compare all samples with plan and table. Returns the number of samples that can be read."""
@@ -249,6 +264,15 @@ class _Verifier:
         rows = checker.check_table(objects.table.key, table) if table is not None else []
         checker.check_agreement(key, archive or b"", samples, rows)
         return len(samples)
+
+    def _check_sidecars(
+        self, checker: ShardChecker, shard: ShardPlan, stated: Receipt | None, archive: bytes | None
+    ) -> None:
+        files = {file.key: file for file in stated.sidecars} if stated is not None else {}
+        for kind, key in sidecar_keys(self._manifest.name, shard.number, checker.recipe.sidecars).items():
+            data = self._read_file(key, files.get(key))
+            if data is not None and archive is not None:
+                checker.check_sidecar(key, kind, data, archive)
 
     def _check_receipt(self, shard: ShardPlan, stated: Receipt, recipe: Recipe, stored: LoadedObject) -> None:
         key, name = stored.key, self._manifest.name
@@ -260,16 +284,14 @@ class _Verifier:
             "environment": True,
             "samples": len(shard),
             "counts": tuple(np.bincount(shard.labels_N, minlength=len(recipe.counts)).tolist()),
-            "shard": shard_key(name, shard.number),
-            "table": table_key(name, shard.number),
+            "files": shard_keys(name, shard.number, recipe),
         }
         got = {
             "recipe": stated.recipe,
             "environment": stated.environment in self._manifest.environments,
             "samples": stated.samples,
             "counts": stated.counts,
-            "shard": stated.shard.key,
-            "table": stated.table.key,
+            "files": tuple(file.key for file in stated.files),
         }
         self._findings.expect_all(MANIFEST_KEY, f" of shard {shard.number}", expected, got)
 
@@ -280,10 +302,9 @@ class _Verifier:
             return None
 
     def _check_unknown_objects(self, plan: Plan) -> None:
-        known = {*_DOCUMENTS, *_EXTRAS, *self._code_keys(), ENVIRONMENT_KEY}
+        known = {*_DOCUMENTS, *self._extra_keys(), ENVIRONMENT_KEY}
         for number in range(plan.shard_count):
-            name = self._manifest.name
-            known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}
+            known |= {*shard_keys(self._manifest.name, number, plan.recipe), receipt_key(number)}
         for info in sorted(self._store.list(), key=lambda info: info.key):
             if (
                 info.key not in known
