@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_the_store_is_asked_for_the_bytes_of_a_sample_alone(
         assert key.startswith("samples/")
         return get(key, *limit)
 
-    monkeypatch.setattr(store, "read", read_part)
+    monkeypatch.setattr(store, "part_reader", lambda key: partial(read_part, key))
     monkeypatch.setattr(store, "get", get_table)
     dataset[7]
     assert len(asked) == 1
