@@ -2,11 +2,11 @@
 
     python benchmarks/reading_starts.py [--shards 1000] [--rounds 5] [--samples 2000] [--json FILE]
 
-Makes a build of many small shards (JPEG of 32 pixels), copies it to a private S3 server (moto, a process of its own on
-the same cores), and measures the seconds from ``open_dataset`` to the first sample: of a shuffled epoch, and of one
+Makes a build of many small shards (JPEG of 32 pixels), copies it to a private S3 server (SeaweedFS, a process on the same
+cores), and measures the seconds from ``open_dataset`` to the first sample: of a shuffled epoch, and of one
 that is gone on from in its middle. Then, on a build of 64-pixel JPEG with shards of 1,000: samples a second from S3,
-whole shards and by index, beside plain GETs of the same objects by boto3; and the time of tables as shares of making
-the build and of reading it by index.
+whole shards and by index, beside ``webdataset`` with signed URLs and plain GETs of the same objects by boto3; and the
+time of tables as shares of making the build and of reading it by index.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import webdataset
 from torch.utils.data import DataLoader
 
 from generator import open_dataset
@@ -36,7 +37,7 @@ from generator.production.profiling.random_bundle import random_bundle
 from generator.store import S3Settings, open_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.support.servers import S3Server
+from tests.support.servers import S3Server, SeaweedServer
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
-    server = S3Server()
+    server = SeaweedServer()
     try:
         with tempfile.TemporaryDirectory(prefix="latentmill-starts-") as directory:
             results = _measure(Path(directory), server, args.shards, args.samples, args.rounds)
@@ -72,7 +73,7 @@ def _measure(home: Path, server: S3Server, shards: int, samples: int, rounds: in
         note(f"first sample of a resumed epoch, {name} (s)", resumed)
     large, written = _make_build(home / "large", 64, samples, 1000)
     _copy(large, f"{remote}/large", server.settings)
-    for name, rate in _remote_rates(f"{remote}/large", server.settings, samples, rounds).items():
+    for name, rate in _remote_rates(f"{remote}/large", server, samples, rounds).items():
         note(f"S3, {name} (samples/s)", rate)
     for name, share in _table_shares(large, written, samples, rounds).items():
         note(f"tables, share of {name}", share)
@@ -113,8 +114,10 @@ def _starts(url: str, s3: S3Settings | None, rounds: int) -> tuple[float, float]
     return median(first[1:]), median(resumed[1:])
 
 
-def _remote_rates(url: str, s3: S3Settings, samples: int, rounds: int) -> dict[str, float]:
+def _remote_rates(url: str, server: S3Server, samples: int, rounds: int) -> dict[str, float]:
+    s3 = server.settings
     store, manifest = resolve_build(url, s3)
+    tars = [server.signed_url(f"{store.url}/{receipt.shard.key}") for receipt in manifest.shards]
 
     def plain() -> None:
         for receipt in manifest.shards:
@@ -128,7 +131,16 @@ def _remote_rates(url: str, s3: S3Settings, samples: int, rounds: int) -> dict[s
         loader = DataLoader(dataset, batch_size=64, shuffle=True)
         assert sum(len(batch.label) for batch in loader) == samples
 
-    ways = {"plain GETs of the shards, not decoded": plain, "open_dataset": iterate, "by index, shuffled": indexed}
+    def with_webdataset() -> None:
+        reader = webdataset.WebDataset(tars, shardshuffle=False).decode("rgb8").to_tuple("jpg", "json")
+        assert sum(1 for _ in reader) == samples
+
+    ways = {
+        "plain GETs of the shards, not decoded": plain,
+        "open_dataset": iterate,
+        "by index, shuffled": indexed,
+        "webdataset, signed URLs": with_webdataset,
+    }
     seconds = _in_turns(ways, rounds)
     return {name: samples / each for name, each in seconds.items()}
 

@@ -124,6 +124,12 @@ class S3Server(Server):
         self._client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
+    def signed_url(self, url: str) -> str:
+        """An HTTP URL by which anybody may read the object ``s3://bucket/key`` for an hour."""
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        signed: str = self._client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key})
+        return signed
+
     @cached_property
     def _client(self):  # type: ignore[no-untyped-def]
         session = Session(self.access_key, self.secret_key, region_name=self.region)
