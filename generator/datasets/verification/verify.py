@@ -24,6 +24,7 @@ from generator.production.provenance.manifest import (
     MAX_MANIFEST_BYTES,
     MAX_RECEIPT_BYTES,
     MAX_RECIPE_BYTES,
+    PAGE_KEY,
     PREVIEW_KEY,
     RECIPE_KEY,
     Manifest,
@@ -169,14 +170,18 @@ class _Verifier:
     def _check_extras(self) -> None:
         listed = {file.key: file for file in self._manifest.extras}
         codes = self._code_keys()
-        expected = sorted([*_EXTRAS, *codes])
+        extras = self._extra_keys()
+        expected = sorted([*extras, *codes])
         self._findings.expect(MANIFEST_KEY, "extras", expected, sorted(file.key for file in listed.values()))
-        for key in (*_EXTRAS, *codes):
+        for key in (*extras, *codes):
             data = self._read_file(key, listed.get(key))
             if data is not None and key in codes:
                 self._findings.expect(key, "digest, as in the recipe", codes[key], digest_of(data))
             if data is not None and key == PREVIEW_KEY:
                 self._findings.expect(key, "marked synthetic", True, _is_marked(data))
+
+    def _extra_keys(self) -> tuple[str, ...]:
+        return (*_EXTRAS, PAGE_KEY) if self._manifest.recipe.get("page") is True else _EXTRAS
 
     def _code_keys(self) -> dict[str, str]:
         """The keys of the codes that the recipe names, and their digests; none if the recipe does not parse."""
@@ -264,7 +269,7 @@ class _Verifier:
             return None
 
     def _check_unknown_objects(self, plan: Plan) -> None:
-        known = {*_DOCUMENTS, *_EXTRAS, *self._code_keys(), ENVIRONMENT_KEY}
+        known = {*_DOCUMENTS, *self._extra_keys(), *self._code_keys(), ENVIRONMENT_KEY}
         for number in range(plan.shard_count):
             name = self._manifest.name
             known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}

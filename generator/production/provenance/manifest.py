@@ -19,11 +19,12 @@ MANIFEST_KEY: Final = "manifest.json"
 CARD_KEY = "README.md"
 CROISSANT_KEY = "croissant.json"
 PREVIEW_KEY = "preview.jpg"
+PAGE_KEY = "index.html"
 CODES_PREFIX = "codes/"
 
 MAX_RECIPE_BYTES = MAX_JSON_BYTES
 MAX_RECEIPT_BYTES = 8 * 2**20  # with many classes, most of it is the counts
-MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, and the preview, each
+MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, the preview, and the page, each
 MAX_MANIFEST_BYTES = 2**30  # 999,999 receipts of few classes
 
 Size = Annotated[int, Field(ge=0, lt=2**53)]
@@ -106,7 +107,7 @@ class Manifest(FrozenModel):
     bytes: Size
     refused: Size
     shards: tuple[Receipt, ...]
-    extras: tuple[StoredFile, ...]  # card, Croissant file, preview; codes that the recipe names
+    extras: tuple[StoredFile, ...]  # card, Croissant file, preview, page; codes that the recipe names
 
 
 def parse_manifest(data: bytes) -> Manifest:
