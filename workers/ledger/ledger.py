@@ -218,7 +218,8 @@ class Ledger:
     def publish_shares(self, tenants: Tenants) -> None:
         """Replace the weights and limits of all tenants."""
         shares = {"*": tenants.default, **tenants.tenants}
-        texts = {name: share.model_dump_json(exclude_none=True) for name, share in shares.items()}
+        over_http = {"destinations", "channels"}  # of no concern to workers
+        texts = {name: share.model_dump_json(exclude_none=True, exclude=over_http) for name, share in shares.items()}
         with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(KEY_PREFIX + "shares")
             pipe.hset(KEY_PREFIX + "shares", mapping=texts)

@@ -1,0 +1,11 @@
+"""All pages, for the application to mount. Routes of pages are added here."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from workers.server.pages import home, login
+
+router = APIRouter(include_in_schema=False)
+router.include_router(login.router)
+router.include_router(home.router)
