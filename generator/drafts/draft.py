@@ -280,7 +280,8 @@ def resolve_draft(
     """The job spec of a draft, and the store of its bundle.
 
     ``day``: the day of publication of a first submission, by default today (UTC). Only ``bundle.json``, the files that
-    ``draw`` refers to and, for ``published: auto`` and ``page: auto``, what the destination says of earlier submissions are read.
+    ``draw`` refers to and, for ``published`` or ``page`` of ``auto``, what the destination says of earlier submissions
+    are read.
     """
     bundle = find_bundle(draft.bundle, root, s3)
     digest, info = read_info(bundle, draft.bundle if draft.bundle.startswith("sha256:") else None)

@@ -34,8 +34,8 @@ from generator.store.base import (
     is_segment,
     join_key,
 )
-from generator.store.partial_writes import PROBE_PREFIX, PartialWrite
 from generator.store.media_types import content_type
+from generator.store.partial_writes import PROBE_PREFIX, PartialWrite
 from generator.store.s3_client import (
     abort_upload,
     back_off,
@@ -117,7 +117,9 @@ class S3Store(Store):
         exists = AlreadyExists(f"{self.url}/{key}", "no object yet", "an object")
         with self._translate_errors(key, exists):
             return self._send_write(
-                lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*", ContentType=kind)
+                lambda: self._client.put_object(
+                    Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*", ContentType=kind
+                )
             )
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
@@ -125,7 +127,9 @@ class S3Store(Store):
         changed = Changed(f"{self.url}/{key}", f"version {etag}", "another version, or none")
         with self._translate_errors(key, changed):
             return self._send_write(
-                lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfMatch=etag, ContentType=kind)
+                lambda: self._client.put_object(
+                    Bucket=self._bucket, Key=full, Body=data, IfMatch=etag, ContentType=kind
+                )
             )
 
     def put(self, key: str, data: bytes) -> str:

@@ -41,7 +41,7 @@ TYPES: dict[str, tuple[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis of a histogram: its ends, which ``BINS`` equal bins lie between; ``None`` where no sample has a value."""
+    """The axis of a histogram: its ends, which ``BINS`` equal bins lie between."""
 
     low: float
     high: float

@@ -139,8 +139,8 @@ def _change(name: str, first: int, second: int, of_first: int, of_second: int) -
 def _scores(first_R: np.ndarray, second_R: np.ndarray, of_first: int, of_second: int) -> np.ndarray:
     pooled_R = (first_R + second_R) / (of_first + of_second)
     error_R = np.sqrt(pooled_R * (1.0 - pooled_R) * (1.0 / of_first + 1.0 / of_second))
-    return np.divide(
-        second_R / of_second - first_R / of_first, error_R, out=np.zeros_like(error_R), where=error_R > 0.0
+    return np.asarray(
+        np.divide(second_R / of_second - first_R / of_first, error_R, out=np.zeros_like(error_R), where=error_R > 0.0)
     )
 
 
@@ -178,6 +178,3 @@ def _quantile(values_S: np.ndarray, share: float) -> float | None:
         return None
     rank = round(share * (len(values_S) - 1))
     return float(np.partition(values_S, rank)[rank])
-
-
-

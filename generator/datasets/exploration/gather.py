@@ -48,9 +48,7 @@ def check_size(manifest: Manifest) -> None:
         )
 
 
-def gather_columns(
-    reader: ArchiveReader, manifest: Manifest, folder: Path, on_shard: OnShard = lambda _: None
-) -> None:
+def gather_columns(reader: ArchiveReader, manifest: Manifest, folder: Path, on_shard: OnShard = lambda _: None) -> None:
     """Write the columns of the build into ``folder``, which exists and is empty.
 
     Memory holds a few tables at a time, and for the orders one column. Raises ``SpecError`` for a build that is too

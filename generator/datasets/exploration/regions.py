@@ -53,7 +53,8 @@ class Region:
         found_N[cell_N < 0] = 0
         near = np.flatnonzero(found_N == 2)
         found_N[near] = self.contains(x_N[near].astype(np.float64), y_N[near].astype(np.float64))
-        return found_N.view(bool)
+        selected_N: np.ndarray = found_N.view(bool)
+        return selected_N
 
     def _edges(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
         return list(zip(self.corners, (*self.corners[1:], self.corners[0]), strict=True))

@@ -92,7 +92,7 @@ def _is_one_of(values_N: np.ndarray, chosen: list[int]) -> np.ndarray:
         return np.asarray(values_N == chosen[0])
     table = np.zeros(max(max(chosen), int(values_N.max(initial=0))) + 2, dtype=bool)
     table[[each + 1 for each in chosen]] = True
-    return table[values_N + 1]
+    return np.asarray(table[values_N + 1])
 
 
 def _between(values_N: np.ndarray, limits: Range) -> np.ndarray:

@@ -20,7 +20,7 @@ _UNIT = 65_535  # of coordinates and confidences as whole numbers
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """int64 ``all_B`` and ``selected_B``: samples in each bin of ``axis``; ``missing``: selected ones without a value."""
+    """int64 ``all_B`` and ``selected_B``: samples by bin of ``axis``; ``missing``: selected ones without a value."""
 
     axis: Axis
     all_B: np.ndarray
@@ -83,7 +83,9 @@ def map_bytes(selection: Selection) -> bytes:
     x_P = _whole((columns["map_x"][index_P] - frame.left) / (frame.right - frame.left))
     y_P = _whole((columns["map_y"][index_P] - frame.bottom) / (frame.top - frame.bottom))
     parts = (x_P, y_P, _values(columns, selection.view.colour, index_P), index_P)
-    points = b"".join(np.ascontiguousarray(part, dtype=kind).tobytes() for part, kind in zip(parts, _POINT_TYPES, strict=True))
+    points = b"".join(
+        np.ascontiguousarray(part, dtype=kind).tobytes() for part, kind in zip(parts, _POINT_TYPES, strict=True)
+    )
     return _head(selection, count) + _grid(cell_S).tobytes() + points
 
 
@@ -93,13 +95,13 @@ def density_grid(cell_S: np.ndarray, side: int = GRID) -> np.ndarray:
     shift = CELLS // side
     kept_S = cell_S if bool((cell_S >= 0).all()) else cell_S[cell_S >= 0]
     place_S = (kept_S // (CELLS * shift)) * side + (kept_S % CELLS) // shift
-    return np.bincount(place_S, minlength=side * side).reshape(side, side)
+    return np.asarray(np.bincount(place_S, minlength=side * side).reshape(side, side))
 
 
 def _grid(cell_S: np.ndarray) -> np.ndarray:
     found_RC = np.log1p(density_grid(cell_S))
     top = float(found_RC.max(initial=0.0))
-    return np.ceil(found_RC * (255.0 / top) if top else found_RC).astype(np.uint8)
+    return np.asarray(np.ceil(found_RC * (255.0 / top) if top else found_RC), dtype=np.uint8)
 
 
 def _head(selection: Selection, points: int) -> bytes:
@@ -117,11 +119,11 @@ def _head(selection: Selection, points: int) -> bytes:
 def _values(columns: Columns, colour: str, index_P: np.ndarray) -> np.ndarray:
     if colour == "confidence":
         return _whole(np.nan_to_num(columns["label_confidence"][index_P], nan=0.0))
-    return np.clip(columns["label" if colour == "class" else "cluster"][index_P], 0, _UNIT)
+    return np.asarray(np.clip(columns["label" if colour == "class" else "cluster"][index_P], 0, _UNIT))
 
 
 def _whole(share_P: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(share_P, 0.0, 1.0) * _UNIT)
+    return np.asarray(np.rint(np.clip(share_P, 0.0, 1.0) * _UNIT))
 
 
 def _counts(values_N: np.ndarray, mask_N: np.ndarray, numbers: int) -> Counts:

@@ -80,7 +80,9 @@ def parse_view(query: Sequence[tuple[str, str]], classes: Sequence[str]) -> View
             values.setdefault(name, []).append(value)
     for name, found in values.items():
         if len(found) > (MAX_CHOSEN if name in ("class", "cluster") else 1):
-            raise SpecError(name, "one value" if name not in ("class", "cluster") else f"at most {MAX_CHOSEN}", len(found))
+            raise SpecError(
+                name, "one value" if name not in ("class", "cluster") else f"at most {MAX_CHOSEN}", len(found)
+            )
     one = {name: found[0] for name, found in values.items()}
     where = one.get("where", "").strip()
     if len(where) > MAX_LENGTH:

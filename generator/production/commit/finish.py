@@ -1,4 +1,4 @@
-"""Finishes a build: from all receipts to the manifest, with the card, Croissant file, preview and page that it lists."""
+"""Finishes a build: from all receipts to the manifest, with card, Croissant file, preview and page, which it lists."""
 
 from __future__ import annotations
 

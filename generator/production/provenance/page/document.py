@@ -72,7 +72,7 @@ def _template() -> tuple[Template, str]:
     environment = Environment(
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template("page.html.jinja"), Markup((folder / "page.css").read_text("utf-8"))  # noqa: S704
+    return environment.get_template("page.html.jinja"), Markup((folder / "page.css").read_text("utf-8"))
 
 
 def _histograms(rows: Sequence[Mapping[str, Any]]) -> list[Histogram]:
@@ -123,7 +123,7 @@ def _build_facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _label_floor(recipe: Recipe) -> str:
-    floors = {floor for floor in recipe.class_floors or (None,)}
+    floors = set(recipe.class_floors or (None,))
     return "by class" if len(floors) > 1 else next(("none" if each is None else f"{each:g}" for each in floors), "none")
 
 
