@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from generator.store import absolute_url, open_store
 from generator.store.base import Store
-from workers.client import Client
+from workers.client.pool_client import PoolClient
 from workers.jobs.pool import Pool
 from workers.server.access.keys import KeyRing
 from workers.server.access.rate_limit import RateLimit
@@ -28,7 +28,7 @@ class ServerContext:
 
     settings: Settings
     pool: Pool
-    client: Client
+    client: PoolClient
     keys: KeyRing
     places: TenantPlaces
     rates: RateLimit
@@ -71,7 +71,7 @@ def open_context(settings: Settings) -> ServerContext:
     return ServerContext(
         settings=settings,
         pool=pool,
-        client=Client(settings),
+        client=PoolClient(settings),
         keys=KeyRing(lambda: pool.root),
         places=TenantPlaces(settings, absolute_url(pool.root.url)),
         rates=RateLimit(settings.server_requests),

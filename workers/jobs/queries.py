@@ -1,0 +1,161 @@
+"""What workers are asked: a preview of a spec, refused or stored images made again, a draft resolved that needs torch.
+
+The asking side imports no torch; ``workers.worker.query_handler`` answers.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
+
+import generator.errors as errors
+from generator.errors import IntegrityError, LatentmillError, WorkerUnavailable
+from generator.spec.canonical import FrozenModel, validate
+from generator.spec.recipe import JobSpec, Name, RecipeVersion
+from workers.jobs.pool import Pool
+from workers.jobs.tickets import send_ticket
+
+MAX_PREVIEW = 256
+PREVIEW_SECONDS = 30.0
+RESOLVE_SECONDS = 60.0
+MAX_IMAGES_BYTES = 16 * 2**20  # of the images of one answer: as many as fit are given
+MAX_UPLOADED_IMAGES = 2  # a draw refers to at most two
+
+
+def _decode(value: Any) -> Any:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+Base64Bytes = Annotated[
+    bytes,
+    Field(max_length=MAX_IMAGES_BYTES),
+    BeforeValidator(_decode),
+    PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str, when_used="json"),
+]
+
+
+class PreviewImage(FrozenModel):
+    """One image of a preview: its row, as the table of the build would have it, and ``data``, its file.
+
+    ``label``, ``class_name``: ``None`` without labels; ``label_confidence``: ``None`` without a label check.
+    """
+
+    index: int
+    attempt: int
+    label: int | None = None
+    class_name: str | None = None
+    cluster: int | None = None
+    log_density: float | None = None
+    label_confidence: float | None = None
+    data: Base64Bytes
+
+
+class Preview(FrozenModel):
+    """The first images of a spec, in the order of its first shard; in JSON, files are base64.
+
+    They are those of the dataset, byte for byte where a worker with the same environment makes it without compiling.
+    ``refused``: samples that were refused while they were made.
+    """
+
+    format: Literal["png", "jpeg"]
+    classes: tuple[str, ...]
+    recipe_version: RecipeVersion
+    images: tuple[PreviewImage, ...]
+    refused: int
+
+    def sheet(self) -> bytes:
+        """A contact sheet (marked JPEG) of the images, a row for each class. Raises ``IntegrityError``."""
+        from generator.production.images import decode_image
+        from generator.production.provenance.preview import preview_bytes
+
+        if not self.images:
+            raise IntegrityError("preview", "at least one image", "none")
+        pairs = ((decode_image(image.data, field="preview"), image.label) for image in self.images)
+        return preview_bytes(pairs, self.classes, self.recipe_version)
+
+
+class PreviewQuestion(FrozenModel):
+    """The first ``count`` images of ``spec``, whose bundle is in the store root."""
+
+    kind: Literal["preview"] = "preview"
+    spec: JobSpec
+    count: int = Field(ge=1, le=MAX_PREVIEW)
+
+
+class RemakeSample(FrozenModel):
+    """A sample of a build: its index, the attempt (also one that was refused), its label (0 without labels)."""
+
+    index: int = Field(ge=0)
+    attempt: int = Field(ge=0)
+    label: int = Field(ge=0)
+
+
+class RemakeQuestion(FrozenModel):
+    """Images of the build ``name`` at ``url`` again, without a filter."""
+
+    kind: Literal["remake"] = "remake"
+    url: str = Field(max_length=2000)
+    name: Name
+    samples: tuple[RemakeSample, ...] = Field(min_length=1, max_length=MAX_PREVIEW)
+
+
+class ResolveQuestion(FrozenModel):
+    """The job spec of a draft. ``images``: the files that the draft names, by that name."""
+
+    kind: Literal["resolve"] = "resolve"
+    draft: dict[str, Any]
+    images: dict[str, Base64Bytes] = Field(default_factory=dict, max_length=MAX_UPLOADED_IMAGES)
+
+
+AnyQuestion = Annotated[PreviewQuestion | RemakeQuestion | ResolveQuestion, Field(discriminator="kind")]
+QUESTIONS: TypeAdapter[AnyQuestion] = TypeAdapter(AnyQuestion)
+
+
+class RemadeImages(FrozenModel):
+    """The image files of a ``RemakeQuestion``, in its order."""
+
+    images: tuple[Base64Bytes, ...]
+
+
+def preview(pool: Pool, spec: JobSpec, count: int, seconds: float = PREVIEW_SECONDS) -> Preview:
+    """The first ``count`` images of ``spec``. Raises ``WorkerUnavailable``, and what making them may raise."""
+    return validate(Preview, _ask(pool, PreviewQuestion(spec=spec, count=count), seconds), **_ANSWER)
+
+
+def remake(
+    pool: Pool, url: str, name: str, samples: list[RemakeSample], seconds: float = PREVIEW_SECONDS
+) -> list[bytes]:
+    """Image files of the build at ``url`` made again from index and attempt, also of attempts that were refused.
+
+    Raises ``WorkerUnavailable``, and what making them may raise.
+    """
+    question = RemakeQuestion(url=url, name=name, samples=tuple(samples))
+    return list(validate(RemadeImages, _ask(pool, question, seconds), **_ANSWER).images)
+
+
+def resolve(pool: Pool, draft: dict[str, Any], images: dict[str, bytes], seconds: float = RESOLVE_SECONDS) -> JobSpec:
+    """The job spec of a draft whose draw needs an encoder or a map. Raises as ``remake`` does."""
+    return validate(JobSpec, _ask(pool, ResolveQuestion(draft=draft, images=images), seconds), **_ANSWER)
+
+
+def error_from(facts: dict[str, Any]) -> LatentmillError:
+    """The error that ``LatentmillError.facts`` describes; one of an unknown type becomes ``WorkerUnavailable``."""
+    kind = getattr(errors, str(facts.get("error")), None)
+    found = kind if isinstance(kind, type) and issubclass(kind, LatentmillError) else WorkerUnavailable
+    return found(*(str(facts.get(name, "")) for name in ("field", "expected", "got", "hint")))
+
+
+_ANSWER: dict[str, Any] = {"field": "answer", "error": errors.SpecError}
+
+
+def _ask(pool: Pool, question: PreviewQuestion | RemakeQuestion | ResolveQuestion, seconds: float) -> Any:
+    if pool.ledger.slots() == 0:
+        raise WorkerUnavailable("worker", "a worker", "none that has announced itself lately", "start one")
+    query = pool.queries.ask(question.model_dump(mode="json"), seconds)
+    send_ticket(pool.app, pool.settings)
+    answer = pool.queries.wait(query, seconds)
+    if "error" in answer:
+        raise error_from(answer["error"])
+    return answer["result"]
