@@ -18,6 +18,7 @@ from workers.jobs.pool import Pool
 from workers.jobs.tickets import send_ticket
 
 MAX_PREVIEW = 256
+MAX_EXPLAINED = 32  # refused draws of a sample
 PREVIEW_SECONDS = 30.0
 RESOLVE_SECONDS = 60.0
 MAX_IMAGES_BYTES = 16 * 2**20  # of the images of one answer: as many as fit are given
@@ -101,6 +102,40 @@ class RemakeQuestion(FrozenModel):
     samples: tuple[RemakeSample, ...] = Field(min_length=1, max_length=MAX_PREVIEW)
 
 
+class ExplainQuestion(FrozenModel):
+    """The refused draws ``attempts`` of one sample of the build ``name`` at ``url``, again, with the reasons."""
+
+    kind: Literal["explain"] = "explain"
+    url: str = Field(max_length=2000)
+    name: Name
+    index: int = Field(ge=0)
+    attempts: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, max_length=MAX_EXPLAINED)
+    label: int = Field(ge=0)
+
+
+class RefusalReason(FrozenModel):
+    """The filter that refused a draw; ``got`` and ``floor``: the number that it compared, where it compares one."""
+
+    check: str
+    got: float | None = None
+    floor: float | None = None
+
+
+class RefusedDraw(FrozenModel):
+    """One attempt of a sample: its image file, its cluster, and why it was refused."""
+
+    attempt: int
+    cluster: int
+    data: Base64Bytes
+    reasons: tuple[RefusalReason, ...]
+
+
+class RefusedDraws(FrozenModel):
+    """The answer to an ``ExplainQuestion``, in its order."""
+
+    draws: tuple[RefusedDraw, ...]
+
+
 class ResolveQuestion(FrozenModel):
     """The job spec of a draft. ``images``: the files that the draft names, by that name."""
 
@@ -109,7 +144,9 @@ class ResolveQuestion(FrozenModel):
     images: dict[str, Base64Bytes] = Field(default_factory=dict, max_length=MAX_UPLOADED_IMAGES)
 
 
-AnyQuestion = Annotated[PreviewQuestion | RemakeQuestion | ResolveQuestion, Field(discriminator="kind")]
+AnyQuestion = Annotated[
+    PreviewQuestion | RemakeQuestion | ExplainQuestion | ResolveQuestion, Field(discriminator="kind")
+]
 QUESTIONS: TypeAdapter[AnyQuestion] = TypeAdapter(AnyQuestion)
 
 
@@ -135,6 +172,21 @@ def remake(
     return list(validate(RemadeImages, _ask(pool, question, seconds), **_ANSWER).images)
 
 
+def explain(
+    pool: Pool,
+    url: str,
+    name: str,
+    *,
+    index: int,
+    attempts: list[int],
+    label: int,
+    seconds: float = PREVIEW_SECONDS,
+) -> list[RefusedDraw]:
+    """Refused draws of a sample made again, at most ``MAX_EXPLAINED``, with the reasons. Raises as ``remake`` does."""
+    question = ExplainQuestion(url=url, name=name, index=index, attempts=tuple(attempts), label=label)
+    return list(validate(RefusedDraws, _ask(pool, question, seconds), **_ANSWER).draws)
+
+
 def resolve(pool: Pool, draft: dict[str, Any], images: dict[str, bytes], seconds: float = RESOLVE_SECONDS) -> JobSpec:
     """The job spec of a draft whose draw needs an encoder or a map. Raises as ``remake`` does."""
     return validate(JobSpec, _ask(pool, ResolveQuestion(draft=draft, images=images), seconds), **_ANSWER)
@@ -150,7 +202,9 @@ def error_from(facts: dict[str, Any]) -> LatentmillError:
 _ANSWER: dict[str, Any] = {"field": "answer", "error": errors.SpecError}
 
 
-def _ask(pool: Pool, question: PreviewQuestion | RemakeQuestion | ResolveQuestion, seconds: float) -> Any:
+def _ask(
+    pool: Pool, question: PreviewQuestion | RemakeQuestion | ExplainQuestion | ResolveQuestion, seconds: float
+) -> Any:
     if pool.ledger.slots() == 0:
         raise WorkerUnavailable("worker", "a worker", "none that has announced itself lately", "start one")
     query = pool.queries.ask(question.model_dump(mode="json"), seconds)

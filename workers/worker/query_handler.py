@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from generator.drafts import parse_draft, resolve_draft
 from generator.errors import LatentmillError, SpecError, WorkerUnavailable
 from generator.production.commit import locate_build, read_build_location
 from generator.production.images import extension
+from generator.production.pipeline.refusals import explain_draws
 from generator.production.provenance.sample_table import read_rows
 from generator.production.shards import read_samples
 from generator.spec.canonical import translate_error
@@ -26,9 +27,13 @@ from workers.jobs.pool import Pool
 from workers.jobs.queries import (
     MAX_IMAGES_BYTES,
     QUESTIONS,
+    ExplainQuestion,
     Preview,
     PreviewImage,
     PreviewQuestion,
+    RefusalReason,
+    RefusedDraw,
+    RefusedDraws,
     RemadeImages,
     RemakeQuestion,
     ResolveQuestion,
@@ -72,11 +77,13 @@ class QueryHandler:
                 "error": WorkerUnavailable("worker", "an answer", got, "the worker's log has more").facts()
             }
 
-    def _result(self, asked: PreviewQuestion | RemakeQuestion | ResolveQuestion) -> Any:
+    def _result(self, asked: PreviewQuestion | RemakeQuestion | ExplainQuestion | ResolveQuestion) -> Any:
         if isinstance(asked, PreviewQuestion):
             return self._preview(asked).model_dump(mode="json")
         if isinstance(asked, RemakeQuestion):
             return RemadeImages(images=tuple(self._remake(asked))).model_dump(mode="json")
+        if isinstance(asked, ExplainQuestion):
+            return self._explain(asked).model_dump(mode="json")
         return self._resolve(asked)
 
     def _preview(self, asked: PreviewQuestion) -> Preview:
@@ -107,6 +114,30 @@ class QueryHandler:
                 got = f"sample {sample.index} with label {sample.label}"
                 raise SpecError("samples", f"samples of this build: below {location.recipe.total}", got)
         return _that_fit(maker.remake(each.index, each.attempt, each.label) for each in asked.samples)
+
+    def _explain(self, asked: ExplainQuestion) -> RefusedDraws:
+        url = self.pool.settings.check_allowed(asked.url)
+        location = read_build_location(open_store(url, self.pool.settings.s3), asked.name)
+        recipe = location.recipe
+        if (
+            asked.index >= recipe.total
+            or asked.label >= len(recipe.counts)
+            or max(asked.attempts) >= recipe.max_attempts
+        ):
+            got = f"attempt {max(asked.attempts)} of sample {asked.index} with label {asked.label}"
+            raise SpecError("attempts", "draws of a sample of this build", got)
+        draws = explain_draws(self.decoders.eager_maker(location), asked.index, list(asked.attempts), asked.label)
+        return RefusedDraws(
+            draws=tuple(
+                RefusedDraw(
+                    attempt=draw.attempt,
+                    cluster=draw.cluster,
+                    data=draw.data,
+                    reasons=tuple(RefusalReason(**asdict(reason)) for reason in draw.reasons),
+                )
+                for draw in draws
+            )
+        )
 
     def _resolve(self, asked: ResolveQuestion) -> dict[str, Any]:
         draft = deepcopy(asked.draft)
