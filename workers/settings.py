@@ -70,6 +70,13 @@ class Settings(BaseSettings):
     source_cache_bytes: Bytes = Field(
         default=20 * 2**30, ge=0, description="Maximum size of the decoded images, in bytes; 0 keeps none"
     )
+    column_cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("latentmill")) / "columns",
+        description="Columns of the builds that a server's pages show, gathered from their tables",
+    )
+    column_cache_bytes: Bytes = Field(
+        default=4 * 2**30, ge=0, description="Maximum size of these columns, in bytes; those shown last always stay"
+    )
     resident_bytes: Bytes = Field(
         default=4 * 2**30, ge=0, description="Maximum size of the decoders held by one worker process, in bytes"
     )

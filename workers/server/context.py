@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from generator.datasets.exploration.column_cache import ColumnCache
 from generator.store import absolute_url, open_store
 from generator.store.base import Store
 from workers.client.pool_client import PoolClient
@@ -15,6 +16,7 @@ from workers.server.access.keys import KeyRing
 from workers.server.access.rate_limit import RateLimit
 from workers.server.access.tenants import TenantPlaces
 from workers.server.builds import BuildShelf, CommittedBuild
+from workers.server.columns import ColumnShelf
 from workers.settings import Settings
 
 # While the store or Redis does not answer, a request must not hold its thread for minutes.
@@ -32,6 +34,7 @@ class ServerContext:
     keys: KeyRing
     places: TenantPlaces
     rates: RateLimit
+    columns: ColumnShelf
     failures: RateLimit = field(default_factory=lambda: RateLimit(_FAILED_KEYS_A_MINUTE, 20.0))
     shelf: BuildShelf = field(default_factory=BuildShelf)
 
@@ -75,6 +78,7 @@ def open_context(settings: Settings) -> ServerContext:
         keys=KeyRing(lambda: pool.root),
         places=TenantPlaces(settings, absolute_url(pool.root.url)),
         rates=RateLimit(settings.server_requests),
+        columns=ColumnShelf(ColumnCache(settings.column_cache, settings.column_cache_bytes)),
     )
 
 

@@ -15,7 +15,7 @@ from generator.errors import IntegrityError, LatentmillError
 
 INFO_FILE = "columns.json"
 FORMAT = 1
-BINS = 50  # of a histogram
+BINS = 25  # of a histogram
 MAX_SAMPLES = 10_000_000
 SHA_BYTES = 32
 

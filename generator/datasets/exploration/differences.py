@@ -21,7 +21,7 @@ class Difference:
 
 
 def find_differences(first: Any, second: Any) -> list[Difference]:
-    """The values in which two documents differ, by path, at most ``MAX_DIFFERENCES``; a list of numbers is one value."""
+    """The values in which two documents differ, by path, at most ``MAX_DIFFERENCES``. A list of numbers is one."""
     ours, others = dict(_values(first, "")), dict(_values(second, ""))
     paths = sorted(path for path in ours.keys() | others.keys() if ours.get(path) != others.get(path))
     return [Difference(path, ours.get(path), others.get(path)) for path in paths[:MAX_DIFFERENCES]]

@@ -15,8 +15,8 @@ MAX_DRAWS = 32  # that are made again at once
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a draw was refused. ``check``: the name of the filter; ``got`` and ``floor``: the number that it compared, where
-    it compares one."""
+    """Why a draw was refused. ``check``: the name of the filter; ``got`` and ``floor``: the number that it compared,
+    where it compares one."""
 
     check: str
     got: float | None = None

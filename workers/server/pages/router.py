@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from workers.server.pages import home, login
+from workers.server.pages import compare, datasets, explore, home, login, sample
 
 router = APIRouter(include_in_schema=False)
 router.include_router(login.router)
 router.include_router(home.router)
+for each in (sample, explore, compare, datasets):  # the path of a dataset may have slashes: its own page comes last
+    router.include_router(each.router)
