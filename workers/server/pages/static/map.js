@@ -293,6 +293,14 @@ document.getElementById("map-region").addEventListener("click", () => {
   selectRegion([[left, bottom], [right, bottom], [right, top], [left, top]]);
 });
 
+// Addresses of views have no parameters that say nothing.
+
+const DEFAULTS = { confidence: "", density: "", where: "", region: "", refused: "all", order: "index", colour: "class" };
+document.body.addEventListener("htmx:configRequest", (event) => {
+  const parameters = event.detail.parameters;
+  for (const [name, value] of Object.entries(DEFAULTS)) if (parameters[name] === value) delete parameters[name];
+});
+
 // Redrawing
 
 document.body.addEventListener("htmx:pushedIntoHistory", load);
