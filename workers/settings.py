@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ENV_PREFIX = "LATENTMILL_"
 SECRETS = ("redis_url", "s3_access_key", "s3_secret_key", "s3_session_token", "token")
 MAX_SECRET_BYTES = 64 * 1024
+DEFAULT_SERVER_PORT = 8400
 Bytes = int
 
 

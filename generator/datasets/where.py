@@ -6,6 +6,7 @@ of pyarrow. Nothing is evaluated as code; length and depth are bounded.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 32
+_MAX_INTEGER, _MAX_DIGITS = 2**63, 25
 _FORM = "comparisons such as label_confidence > 0.9, class in ('cat', 'dog') or log_density is null, with and, or, not"
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<text>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
@@ -155,10 +157,19 @@ class _Parser:
         token = self._next
         self._at += 1
         if token.kind == "number":
-            return float(token.text) if re.search(r"[.eE]", token.text) else int(token.text)
+            return _number(token.text)
         if token.kind == "text":
             return re.sub(r"\\(.)", r"\1", token.text[1:-1])
         if token.kind == "word" and token.text in ("true", "false"):
             return token.text == "true"
         self._at -= 1
         raise self._refuse("a number or text in quotes")
+
+
+def _number(text: str) -> float | int:
+    """Raises ``SpecError`` for a number that no column can hold."""
+    is_float = re.search(r"[.eE]", text) is not None
+    number: float | int = float(text) if is_float else int(text) if len(text) <= _MAX_DIGITS else _MAX_INTEGER
+    if not (math.isfinite(number) if is_float else -_MAX_INTEGER < number < _MAX_INTEGER):
+        raise SpecError("where", "finite numbers, and integers of at most 64 bits", text[:60])
+    return number

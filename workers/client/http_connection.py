@@ -19,7 +19,16 @@ _CONNECT_SECONDS, _READ_SECONDS = 5.0, 60.0
 _URL = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(?:/[A-Za-z0-9._~/-]*)?")
 _API = "/api/v1"
 # Every request may be sent twice: submitting the same spec is the same job, and decisions are what they are.
-_RETRIES = Retry(total=3, connect=3, read=2, status=0, redirect=0, other=0, backoff_factor=0.2, allowed_methods=None)
+_RETRIES = Retry(
+    total=3,
+    connect=3,
+    read=2,
+    redirect=0,
+    other=0,
+    backoff_factor=0.2,
+    allowed_methods=None,
+    respect_retry_after_header=False,  # the caller decides, by the error
+)
 
 
 @final

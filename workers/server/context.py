@@ -10,6 +10,7 @@ from starlette.requests import Request
 from generator.datasets.exploration.column_cache import ColumnCache
 from generator.store import absolute_url, open_store
 from generator.store.base import Store
+from generator.store.url import parse_url
 from workers.client.pool_client import PoolClient
 from workers.jobs.pool import Pool
 from workers.server.access.keys import KeyRing
@@ -54,10 +55,11 @@ class ServerContext:
         """``text`` without the paths of the server: those of places become their names."""
         if "/" not in text:
             return text
-        named = {url: name for name, url in self.places.places(tenant).items()}
-        for url, name in ({self.root.url: "<root>"} | named).items():
-            if not url.startswith("s3://") and url.strip("/"):
-                text = text.replace(url, name)
+        named = {self.root.url: "<root>"} | {url: name for name, url in self.places.places(tenant).items()}
+        for url in sorted(named, key=len, reverse=True):  # a place below the root first
+            path = parse_url(url).root if not url.startswith("s3://") else ""
+            for hidden in (url, path) if len(path) > 1 else ():
+                text = text.replace(hidden, named[url])
         return text
 
 
@@ -70,6 +72,8 @@ def open_context(settings: Settings) -> ServerContext:
             "redis_timeout": min(settings.redis_timeout, _REDIS_SECONDS),
         }
     )
+    pool = Pool(settings)
+    settings = settings.model_copy(update={"root": pool.root.url})
     pool = Pool(settings)
     return ServerContext(
         settings=settings,

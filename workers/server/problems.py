@@ -30,6 +30,7 @@ from generator.errors import (
     StoreError,
 )
 from generator.spec.canonical import short_repr
+from workers.settings import ENV_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ def not_found(error: LatentmillError) -> Problem:
 
 def status_of(error: LatentmillError) -> int:
     """The HTTP status of an error: 4xx for what the caller can correct, 503 where the same call may succeed later."""
+    if isinstance(error, SettingsError) and error.field.startswith(ENV_PREFIX):
+        return 503  # of this server, not of the request: no Redis is set, or the `latentmill up` that ran it has ended
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
@@ -139,6 +142,8 @@ def _retry_header(error: LatentmillError) -> dict[str, str]:
 
 def _outside_facts(error: LatentmillError) -> dict[str, str]:
     """Facts without addresses: where Redis and the store are is nobody's business outside."""
+    if isinstance(error, SettingsError):
+        error = BrokerUnavailable("redis")
     if not isinstance(error, BrokerUnavailable | StoreError):
         return error.facts()
     field, expected = ("redis", "a Redis that answers")

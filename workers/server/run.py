@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+
 import uvicorn
+from starlette.types import ASGIApp
 
 from generator.errors import SettingsError
 from workers.server.application import make_application
 from workers.server.limits import MAX_HEADER_BYTES, TimedProtocol
+from workers.settings import DEFAULT_SERVER_PORT as DEFAULT_PORT
 from workers.settings import Settings
 
-DEFAULT_PORT = 8400
 _IDLE_SECONDS = 15
 _CONNECTIONS = 512
 _GRACE_SECONDS = 10
@@ -22,8 +25,34 @@ def serve(settings: Settings) -> None:
     for name, path in (("CERT", settings.server_cert_file), ("KEY", settings.server_key_file)):
         if path is not None and not path.is_file():
             raise SettingsError(f"LATENTMILL_SERVER_{name}_FILE", "a file that can be read", str(path))
-    config = uvicorn.Config(
-        make_application(settings),
+    server = uvicorn.Server(server_config(settings, make_application(settings)))
+    server.run(sockets=[bind_port(settings)])
+
+
+def bind_port(settings: Settings) -> socket.socket:
+    """A socket at the server's address that does not listen yet. Raises ``SettingsError`` if it cannot be bound."""
+    host, port = settings.server_host, settings.server_port or DEFAULT_PORT
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+    except (OSError, UnicodeError) as unknown:
+        raise SettingsError("LATENTMILL_SERVER_HOST", "an address of this machine", repr(host)) from unknown
+    bound = socket.socket(family, kind)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as taken:
+        bound.close()
+        expected, got = "a free port on this machine", f"{host}:{port} ({taken.strerror})"
+        raise SettingsError("LATENTMILL_SERVER_PORT", expected, got) from taken
+    return bound
+
+
+def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves ``app``: HTTP/1.1 alone, with limits on heads, idle connections and their number."""
+    return uvicorn.Config(
+        app,
         host=settings.server_host,
         port=settings.server_port or DEFAULT_PORT,
         http=TimedProtocol,
@@ -38,7 +67,6 @@ def serve(settings: Settings) -> None:
         ssl_certfile=settings.server_cert_file,
         ssl_keyfile=settings.server_key_file,
     )
-    uvicorn.Server(config).run()
 
 
 def _log_config(level: str) -> dict[str, object]:

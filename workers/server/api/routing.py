@@ -12,13 +12,15 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from generator.errors import LatentmillError, SpecError
 from generator.spec.canonical import read_json
 from workers.server.access.audit import write_audit
-from workers.server.callers import Caller, require
+from workers.server.callers import SAFE_METHODS, Caller, find_caller, require
+from workers.server.context import context_of
 from workers.server.problems import Problem
 
 MAX_PAGE = 500
@@ -54,12 +56,14 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose bodies are read strictly."""
+    """A route whose bodies are read strictly, and only for callers that are known."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
+            if request.method not in SAFE_METHODS:
+                await run_in_threadpool(find_caller, context_of(request), request)
             answer: Response = await handle(StrictRequest(request.scope, request.receive))
             return answer
 
