@@ -37,13 +37,23 @@ from generator.production.shards import Member, TarWriter, first_file, sample_bl
 from generator.spec.canonical import canonical_json, digest_of, sha256_hex
 from generator.spec.plan import Plan, ShardPlan
 from generator.spec.recipe import JobSpec, Order, Recipe
+from generator.store import S3Settings
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 _CLUSTERS, _DIMS, _SIDE = 3, 64, 32
 _ENVIRONMENT = Environment(device="cpu/benchmark", dtype="float32", libraries={})
 
 
-def make_build(destination: str, name: str, samples: int, archives: int, shard_size: int = 1000, seed: int = 0) -> str:
+def make_build(
+    destination: str,
+    name: str,
+    samples: int,
+    archives: int,
+    *,
+    shard_size: int = 1000,
+    seed: int = 0,
+    s3: S3Settings | None = None,
+) -> str:
     """Write the build and return its URL."""
     counts = tuple(samples // len(CLASSES) + (label < samples % len(CLASSES)) for label in range(len(CLASSES)))
     recipe = Recipe(
@@ -54,7 +64,7 @@ def make_build(destination: str, name: str, samples: int, archives: int, shard_s
         shard_size=shard_size,
         published="2026-01-01",
     )
-    location = locate_build(JobSpec(recipe=recipe, order=Order(destination=destination, name=name)))
+    location = locate_build(JobSpec(recipe=recipe, order=Order(destination=destination, name=name)), s3)
     begin_build(location)
     fix_environment(location, _ENVIRONMENT)
     plan, receipts = Plan(recipe), list[Receipt]()
@@ -138,9 +148,8 @@ def _publish(location: BuildLocation, shard: ShardPlan, archive: bytes, table: b
             location.store.put(receipt.shard.key, archive)
     elif number == 0:
         location.store.put(receipt.shard.key, archive)
-    else:
-        folder = Path(location.url.removeprefix("file://"))
-        os.link(folder / shard_key(name, 0), folder / receipt.shard.key)
+    elif not (link := Path(location.url.removeprefix("file://")) / receipt.shard.key).exists():
+        os.link(link.with_name(Path(shard_key(name, 0)).name), link)
     location.store.put(receipt.table.key, table)
     location.store.put(receipt_key(number), receipt.canonical())
     return receipt

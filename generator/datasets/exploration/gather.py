@@ -29,7 +29,7 @@ from generator.spec.recipe import Recipe
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_THREADS = 8  # tables that are read at a time
+_THREADS = 6  # tables that are read at a time
 _PLAIN = {"label": -1, "cluster": -1, "attempt": -1, "log_density": np.nan, "label_confidence": np.nan}
 _OF_VERSION_2 = {"map_x": np.nan, "map_y": np.nan, "offset": -1, "size": -1}
 _DERIVED = ("cell", "density_bin", "confidence_bin", "by_density", "by_confidence")

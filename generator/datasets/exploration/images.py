@@ -19,7 +19,7 @@ from generator.spec.plan import Plan
 from generator.spec.recipe import Recipe
 from generator.store.base import Store
 
-_THREADS = 12  # reads at a time, where they go over a network
+_THREADS = 6  # reads at a time, where they go over a network
 _GAP = 16 * 1024  # bytes between two images that are read together
 _MAX_READ = 4 * 2**20
 
