@@ -13,19 +13,19 @@ function parseMap(buffer) {
   const cells = facts.grid * facts.grid;
   const n = facts.points || 0;
   let at = end + 1 + cells;
-  const take = (count, size, read) => {
-    const view = new DataView(buffer, at, count * size);
-    at += count * size;
-    return Array.from({ length: count }, (_, place) => view[read](place * size, true));
+  const take = (Kind) => {
+    const begin = at;
+    at += n * Kind.BYTES_PER_ELEMENT;
+    return new Kind(buffer.slice(begin, at)); // a copy: views must begin at whole elements; numbers are little-endian
   };
   const grid = bytes.subarray(end + 1, end + 1 + cells);
   if (!n) return { ...facts, grid: facts.grid, cells: grid, x: [], y: [], value: [], index: [] };
   return {
     ...facts,
     cells: grid,
-    x: Float32Array.from(take(n, 2, "getUint16"), (v) => v / 65535),
-    y: Float32Array.from(take(n, 2, "getUint16"), (v) => 1 - v / 65535),
-    value: take(n, 2, "getUint16"),
-    index: take(n, 4, "getUint32"),
+    x: Float32Array.from(take(Uint16Array), (v) => v / 65535),
+    y: Float32Array.from(take(Uint16Array), (v) => 1 - v / 65535),
+    value: take(Uint16Array),
+    index: take(Uint32Array),
   };
 }
