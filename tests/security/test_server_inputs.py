@@ -1,4 +1,4 @@
-"""Hostile input over HTTP: paths, names, filters, bodies. Each is refused with a typed error, and nothing is written."""
+"""Hostile input over HTTP: paths, names, filters, bodies. Each is refused with a typed error; nothing is written."""
 
 from __future__ import annotations
 

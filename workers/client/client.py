@@ -12,8 +12,8 @@ from workers.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from generator.production.pipeline.run_costs import Pace
-    from workers.jobs.queries import Preview
-    from workers.jobs.status import JobStatus
+    from workers.jobs.job_status import JobStatus
+    from workers.jobs.preview import Preview
 
 PREVIEW_IMAGES = 64
 PREVIEW_SECONDS = 30.0

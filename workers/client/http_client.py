@@ -12,8 +12,8 @@ from generator.production.pipeline.run_costs import Pace
 from workers.client.http_connection import HttpConnection
 from workers.client.http_drafts import body_of
 from workers.client.service import Service, Submittable
-from workers.jobs.queries import Preview
-from workers.jobs.status import JobStatus
+from workers.jobs.job_status import JobStatus
+from workers.jobs.preview import Preview
 
 M = TypeVar("M", bound=BaseModel)
 _PAGE = 200

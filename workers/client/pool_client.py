@@ -39,7 +39,8 @@ from workers.jobs.markers import (
     reopen_marker,
 )
 from workers.jobs.pool import Pool
-from workers.jobs.queries import MAX_PREVIEW, Preview, preview
+from workers.jobs.preview import MAX_PREVIEW, Preview
+from workers.jobs.queries import preview
 from workers.jobs.status import JobStatus, status_of
 from workers.settings import Settings
 

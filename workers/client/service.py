@@ -11,8 +11,8 @@ from generator.spec.recipe import JobSpec
 
 if TYPE_CHECKING:
     from generator.production.pipeline.run_costs import Pace
-    from workers.jobs.queries import Preview
-    from workers.jobs.status import JobStatus
+    from workers.jobs.job_status import JobStatus
+    from workers.jobs.preview import Preview
 
 Submittable = JobSpec | JobDraft | dict[str, Any] | str | Path
 

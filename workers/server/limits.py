@@ -27,7 +27,7 @@ _SPECS = re.compile(r"/api/v1/(?:jobs|preview)/?")
 
 @final
 class RequestLimits:
-    """Refuses bodies that are too large or come too slowly, and ends answers that nobody takes."""
+    """Refuses bodies that are too large or come too slowly."""
 
     def __init__(self, app: ASGIApp, upload_bytes: int) -> None:
         self._app, self._upload_bytes = app, upload_bytes
@@ -36,11 +36,15 @@ class RequestLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if (size := _head_size(scope)) > MAX_HEADER_BYTES:
+            error = SpecError("head", f"at most {MAX_HEADER_BYTES} bytes", f"{size} bytes")
+            await problem_response(431, error, {"Connection": "close"})(scope, receive, send)
+            return
         limit, stated = self._limit(scope), Headers(scope=scope).get("content-length", "0")
         if not stated.isdigit() or int(stated) > limit:
             await problem_response(413, _too_large(limit, stated), {"Connection": "close"})(scope, receive, send)
             return
-        sender = _TimedSend(send)
+        sender = _NotedSend(send)
         try:
             await self._app(scope, _BoundedReceive(receive, limit), sender)
         except Problem as slow_or_large:  # where the application does not read the body itself
@@ -83,22 +87,24 @@ class _BoundedReceive:
 
 
 @final
-class _TimedSend:
-    """Gives up on a client that takes nothing of the answer. Raises ``TimeoutError``, which ends the connection."""
+class _NotedSend:
+    """Knows whether an answer has begun."""
 
     def __init__(self, send: Send) -> None:
         self._send, self.started = send, False
 
     async def __call__(self, message: Message) -> None:
         self.started = True
-        await asyncio.wait_for(self._send(message), SEND_SECONDS)
+        await self._send(message)
 
 
 @final
 class TimedProtocol(H11Protocol):
-    """HTTP/1.1 whose clients have ten seconds for the head of a request, also of one that never begins."""
+    """HTTP/1.1 whose clients have ten seconds for the head of a request, also of one that never begins, and a minute
+    for taking what waits for them of an answer."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -111,8 +117,18 @@ class TimedProtocol(H11Protocol):
         if not self._waits_for_head():
             self._stop_timer()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_write_timer()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def _waits_for_head(self) -> bool:
@@ -126,10 +142,20 @@ class TimedProtocol(H11Protocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def _close_if_waiting(self) -> None:
         self._head_timer = None
         if self._waits_for_head() and not self.transport.is_closing():
             self.transport.abort()
+
+
+def _head_size(scope: Scope) -> int:
+    fields = sum(len(name) + len(value) for name, value in scope["headers"])
+    return fields + len(scope.get("raw_path") or b"") + len(scope["query_string"])
 
 
 def _too_large(limit: int, got: str) -> SpecError:

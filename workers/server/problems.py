@@ -61,6 +61,7 @@ _TITLES = {
     421: "Not this host",
     422: "Invalid",
     429: "Too many",
+    431: "Too large",
     500: "Internal error",
     503: "Not available now",
 }

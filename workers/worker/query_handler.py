@@ -24,12 +24,10 @@ from generator.spec.canonical import translate_error
 from generator.spec.plan import Plan, ShardPlan
 from generator.store import open_store
 from workers.jobs.pool import Pool
+from workers.jobs.preview import MAX_IMAGES_BYTES, Preview, PreviewImage
 from workers.jobs.queries import (
-    MAX_IMAGES_BYTES,
     QUESTIONS,
     ExplainQuestion,
-    Preview,
-    PreviewImage,
     PreviewQuestion,
     RefusalReason,
     RefusedDraw,

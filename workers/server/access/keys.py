@@ -11,7 +11,7 @@ from typing import Literal, final
 
 from pydantic import AwareDatetime, Field
 
-from generator.errors import AccessRefused, SpecError
+from generator.errors import AccessRefused, IntegrityError, SpecError
 from generator.spec.canonical import FrozenModel, read_json, short_repr, validate
 from generator.spec.recipe import Digest, Name
 from generator.store import pointers
@@ -126,7 +126,7 @@ class KeyRing:
             return key
         try:
             key = read_key(self._root(), key_id)
-        except SpecError:  # a damaged key opens nothing
+        except (SpecError, IntegrityError):  # a damaged key opens nothing
             key = None
         with self._lock:
             self._held[key_id] = (now, key)

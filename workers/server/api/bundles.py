@@ -17,10 +17,11 @@ from generator.errors import BundleError, BundleMissing, SpecError
 from generator.models.bundle import BundleInfo, bundle_store, push
 from generator.models.bundle.channels import Channel, check_channel_name, load_channel, move_channel, roll_back_channel
 from generator.models.bundle.format import INFO_FILE, BundleFile
-from generator.models.bundle.load import read_info_bytes
+from generator.models.bundle.load import parse_info, read_file, read_info_bytes
 from generator.spec.canonical import short_repr
 from generator.spec.recipe import Digest, Name
 from generator.store import open_store
+from generator.store.base import Store
 from workers.server.api.routing import (
     IMMUTABLE,
     After,
@@ -152,7 +153,7 @@ def _store_bundle(request: Request, caller: Caller, parts: dict[str, UploadFile]
             _copy(part, Path(folder) / name)
         uploaded = open_store(folder)
         try:
-            read_info_bytes(uploaded, expected)
+            _check_whole(uploaded, set(parts), expected)
             digest = push(uploaded, context.root)
         except BundleError as wrong:
             texts = [
@@ -161,6 +162,16 @@ def _store_bundle(request: Request, caller: Caller, parts: dict[str, UploadFile]
             raise Problem(422, BundleError(*texts)) from wrong
         note_upload(context, caller.tenant, digest, caller.name)
     return json_answer(request, BundleName(bundle=digest), status=201)
+
+
+def _check_whole(uploaded: Store, files: set[str], expected: Digest | None) -> None:
+    """Raise ``BundleError`` unless every file of the bundle was uploaded, and no other: also where the root has the
+    bundle already, as only who has all of it may use it."""
+    info = parse_info(read_info_bytes(uploaded, expected))
+    if others := files - {INFO_FILE, *info.files}:
+        raise BundleError("body", f"the files that {INFO_FILE} names", ", ".join(sorted(others)))
+    for name in info.files:
+        read_file(uploaded, info, name)
 
 
 def _copy(part: UploadFile, path: Path) -> None:

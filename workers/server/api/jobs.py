@@ -18,7 +18,8 @@ from generator.errors import LatentmillError, SpecError
 from generator.production.pipeline.run_costs import Pace
 from generator.spec.recipe import JobSpec
 from workers.client.client import PREVIEW_IMAGES
-from workers.jobs.queries import MAX_PREVIEW, Preview, preview
+from workers.jobs.preview import MAX_PREVIEW, Preview
+from workers.jobs.queries import preview
 from workers.jobs.status import JobStatus
 from workers.server.api.routing import (
     After,

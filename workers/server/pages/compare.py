@@ -49,7 +49,13 @@ def show_comparison(request: Request, caller: Reader, dataset: str, first: str =
     view = parse_view(request.query_params.multi_items(), common)
     columns = [context.columns.find(build) for build in builds]
     waiting = [each for each in columns if isinstance(each, Gathering)]
-    values: dict[str, Any] = {"dataset": dataset, "builds": builds, "first": first, "second": second, "choices": choices}
+    values: dict[str, Any] = {
+        "dataset": dataset,
+        "builds": builds,
+        "first": first,
+        "second": second,
+        "choices": choices,
+    }
     if waiting:
         return render(request, "compare_gathering.html", waiting=waiting, **values)
     selections = [select(each, view) for each in columns if isinstance(each, Columns)]

@@ -85,7 +85,13 @@ def show_gallery(request: Request, caller: Reader, dataset: str, build: str) -> 
 
 def _show_gathering(request: Request, found: CommittedBuild, dataset: str, base: str, gathering: Gathering) -> Response:
     """What the manifest knows, while the columns are gathered; htmx asks again every second."""
-    values: dict[str, Any] = {"dataset": dataset, "base": base, "build": found, "query": request.url.query, "gathering": gathering}
+    values: dict[str, Any] = {
+        "dataset": dataset,
+        "base": base,
+        "build": found,
+        "query": request.url.query,
+        "gathering": gathering,
+    }
     if is_part(request):
         return render(request, "gathering.html", **values)
     return render(request, "explore.html", **values, **_map_values(found))
