@@ -5,7 +5,7 @@ machine with nothing else to do. The server, the S3 service (moto) and the brows
 
 Measured for each store, the server being a process of its own:
 
-- ``first_view_cold_s``: from opening the address, with no columns gathered yet, until counts and first images are shown;
+- ``first_view_cold_s``: from opening the address, nothing gathered yet, until counts and first images are shown;
 - ``gather_s``: until the columns are gathered and the filters are there;
 - ``first_view_s``: in a server that has just started, whose list of datasets the browser has shown, from opening the
   address, with columns on disk, until histograms, gallery and the points of the map are shown; the median of five

@@ -17,11 +17,7 @@ from workers.jobs.pool import Pool
 from workers.jobs.preview import MAX_PREVIEW, Base64Bytes, Preview
 from workers.jobs.tickets import send_ticket
 
-<<<<<<< HEAD
-MAX_PREVIEW = 256
 MAX_EXPLAINED = 32  # refused draws of a sample
-=======
->>>>>>> serve
 PREVIEW_SECONDS = 30.0
 RESOLVE_SECONDS = 60.0
 MAX_UPLOADED_IMAGES = 2  # a draw refers to at most two
