@@ -70,8 +70,13 @@ def make_build(
     plan, receipts = Plan(recipe), list[Receipt]()
     archive, places, hashes = _archive(location, plan.shard(0))
     for shard in plan:
-        table = table_bytes(_rows(shard, places, seed), hashes[: len(shard)], recipe.classes, recipe.recipe_version)
-        receipts.append(_publish(location, shard, archive, table, with_archive=shard.number < archives))
+        rows = _rows(shard, places, seed)
+        table = table_bytes(rows, hashes[: len(shard)], recipe.classes, recipe.recipe_version)
+        receipts.append(
+            _publish(
+                *(location, shard, archive, table, int(rows.attempts_N.sum())), with_archive=shard.number < archives
+            )
+        )
     manifest = _manifest(location, tuple(receipts))
     pictures = [(_image(row), int(label)) for row, label in enumerate(plan.shard(0).labels_N[:100])]
     extras = {
@@ -131,7 +136,9 @@ def _rows(shard: ShardPlan, places: np.ndarray, seed: int) -> SampleRows:
     )
 
 
-def _publish(location: BuildLocation, shard: ShardPlan, archive: bytes, table: bytes, *, with_archive: bool) -> Receipt:
+def _publish(
+    location: BuildLocation, shard: ShardPlan, archive: bytes, table: bytes, refused: int, *, with_archive: bool
+) -> Receipt:
     recipe, name, number = location.recipe, location.name, shard.number
     receipt = Receipt(
         recipe=location.recipe_digest,
@@ -139,7 +146,7 @@ def _publish(location: BuildLocation, shard: ShardPlan, archive: bytes, table: b
         number=number,
         samples=len(shard),
         counts=tuple(np.bincount(shard.labels_N, minlength=len(recipe.counts)).tolist()),
-        refused=0,
+        refused=refused,
         shard=StoredFile(key=shard_key(name, number), digest=digest_of(archive), size=len(archive)),
         table=StoredFile(key=table_key(name, number), digest=digest_of(table), size=len(table)),
     )
@@ -175,7 +182,7 @@ def _manifest(location: BuildLocation, receipts: tuple[Receipt, ...]) -> Manifes
         counts=recipe.counts,
         samples=recipe.total,
         bytes=sum(receipt.shard.size + receipt.table.size for receipt in receipts),
-        refused=0,
+        refused=sum(receipt.refused for receipt in receipts),
         shards=receipts,
         extras=(),
     )
