@@ -61,14 +61,11 @@ class ColumnShelf:
         return self._hold(build, running.future.result())
 
     def get(self, build: CommittedBuild) -> Columns:
-        """Like ``find``, but waits."""
+        """Like ``find``; raises ``WorkerUnavailable`` while they are being gathered."""
         found = self.find(build)
         if isinstance(found, Gathering):
-            if found.future is None:
-                raise WorkerUnavailable(
-                    "columns", "fewer builds that are gathered at once", "too many", "try again later"
-                )
-            return found.future.result()
+            got = f"{found.done} of {found.total} tables so far"
+            raise WorkerUnavailable("columns", "columns that are gathered", got, "ask again in a few seconds")
         return found
 
     def find_open(self, build: CommittedBuild) -> Columns | None:

@@ -243,6 +243,7 @@ def test_pages_need_a_key_and_stay_within_the_tenant(tmp_path: Path) -> None:
             *(f"{base}/samples/0/refused", "/datasets/red/shown", "/datasets/red/shown/compare"),
             f"/datasets/red/shown/compare/map?first={location.build_id}&second={location.build_id}",
         ]
+        page(web, base, Authorization=f"Bearer {reader}")
         for path in paths:
             assert web.get(path, reader).status == 200, path
             assert web.get(path).status == 303, path
