@@ -54,8 +54,8 @@ def make_application(settings: Settings, context: ServerContext | None = None) -
 
 @final
 class _InternalErrors:
-    """Answers exceptions that should not happen, too. Starlette itself would raise them again, which ends the connection
-    and puts a second traceback into the log."""
+    """Answers exceptions that should not happen, too. Starlette itself would raise them again, which ends the
+    connection and puts a second traceback into the log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -30,13 +30,13 @@ from workers.server.api.routing import (
     Page,
     Reader,
     Submitter,
-    audited,
     bytes_answer,
     json_answer,
     new_router,
     page_answer,
     page_of,
 )
+from workers.server.audited import audited
 from workers.server.bundles import check_bundle, note_upload, tenant_bundles, tenant_channels
 from workers.server.callers import Caller
 from workers.server.context import ServerContext, context_of

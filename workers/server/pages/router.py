@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from workers.server.pages import home, login
+from workers.server.pages import bundles, home, jobs, login, nights
 
 router = APIRouter(include_in_schema=False)
 router.include_router(login.router)
 router.include_router(home.router)
+for page in (jobs, nights, bundles):
+    router.include_router(page.router)
