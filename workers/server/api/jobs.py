@@ -173,7 +173,7 @@ async def follow_job(request: Request, caller: Reader, job: str) -> Response:
     """The status of a job as server-sent events: one whenever it changes, the last one when the job has ended."""
     context = context_of(request)
     first = await run_in_threadpool(find_job, context, caller, job)
-    if not _streams.take():
+    if _streams.is_full:
         raise too_many("streams", f"at most {_STREAMS} at a time", 5.0)
     events = _events(request, context, caller, first)
     return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
@@ -196,11 +196,12 @@ class _Streams:
     def __init__(self) -> None:
         self._open = 0
 
-    def take(self) -> bool:
-        if self._open >= _STREAMS:
-            return False
+    @property
+    def is_full(self) -> bool:
+        return self._open >= _STREAMS
+
+    def take(self) -> None:
         self._open += 1
-        return True
 
     def give_back(self) -> None:
         self._open -= 1
@@ -212,6 +213,7 @@ _streams = _Streams()
 async def _events(request: Request, context: ServerContext, caller: Caller, status: JobStatus) -> AsyncIterator[bytes]:
     """Server-sent events: ``status`` with a job, at last ``problem`` if the job cannot be followed any longer."""
     loop, sent = asyncio.get_running_loop(), b""
+    _streams.take()
     end = quiet_until = loop.time()
     end += _STREAM_SECONDS
     try:

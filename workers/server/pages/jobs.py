@@ -23,7 +23,7 @@ from workers.server.callers import Caller, require
 from workers.server.context import ServerContext, context_of
 from workers.server.jobs import JobView, find_job, newest_jobs, view_job
 from workers.server.pages.rendering import render
-from workers.server.problems import Problem
+from workers.server.problems import Problem, error_of
 from workers.server.specs import SPEC_BODY, DraftBody, narrow
 
 _PAGE = 50
@@ -75,10 +75,9 @@ def submit_job(request: Request, caller: Submitter, text: SpecText, look: Annota
             return _form(request, caller, text, images=images, refused=made.refused)
         with audited(caller, "submit job", name=spec.order.name):
             status = context.client.submit(spec)
-    except LatentmillError as wrong:
-        return _form(request, caller, text, wrong=context.redact(str(wrong), caller.tenant))
-    except Problem as wrong:
-        return _form(request, caller, text, wrong=context.redact(str(wrong.error), caller.tenant))
+    except (LatentmillError, Problem) as wrong:
+        status, error, _ = error_of(request, wrong)
+        return _form(request, caller, text, status=status, wrong=context.redact(str(error), caller.tenant))
     return RedirectResponse(f"/jobs/{status.job}", 303)
 
 
@@ -116,12 +115,11 @@ def _parse(text: str) -> DraftBody | JobSpec:
         raise translate_error(invalid, field="", error=SpecError, known=tuple(DraftBody.model_fields)) from invalid
 
 
-def _form(request: Request, caller: Caller, text: str, **values: Any) -> Response:
+def _form(request: Request, caller: Caller, text: str, *, status: int = 200, **values: Any) -> Response:
     context = context_of(request)
     known: dict[str, Any] = {"wrong": "", "images": [], "refused": 0} | values
     places = sorted(context.places.places(caller.tenant))
     channels = [channel.line for channel in tenant_channels(context, caller.tenant)]
-    status = 422 if known["wrong"] else 200
     return render(request, "job_new.html", status=status, text=text, places=places, channels=channels, **known)
 
 
