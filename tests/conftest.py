@@ -14,14 +14,15 @@ from hypothesis import HealthCheck, settings
 
 from generator.store import S3Settings, Store, open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.servers import RedisServer, S3Server
+from tests.support.servers import RedisServer, S3Server, SeaweedServer, s3_service
 from tests.support.services import ManualService
 
-# A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose.
-settings.register_profile(
-    "latentmill", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
-settings.load_profile("latentmill")
+# A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose. The same commit
+# is tested with the same examples; `make explore` draws others.
+_PATIENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("latentmill", deadline=None, suppress_health_check=_PATIENT, derandomize=True)
+settings.register_profile("explore", deadline=None, suppress_health_check=_PATIENT, max_examples=1000)
+settings.load_profile("explore" if os.environ.get("LATENTMILL_TESTS") == "explore" else "latentmill")
 
 # Tests that run commands in this process leave nothing in the user's cache.
 os.environ.setdefault("LATENTMILL_SOURCE_CACHE_BYTES", "0")
@@ -31,7 +32,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-_WITH_SERVERS = {"s3_server", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
+_WITH_SERVERS = {"s3_server", "unsigned_s3", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
 _WITH_PROCESSES = ("acceptance", "browser", "deploy", "faults", "golden", "gpu")  # folders
 
 
@@ -49,6 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One S3 over HTTP for the whole session; take a fresh ``bucket`` for yourself."""
+    server = s3_service()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def unsigned_s3(s3_server: S3Server) -> Iterator[S3Server]:
+    """An S3 that does not check signatures: tests write requests by hand, or change them on their way."""
+    if not isinstance(s3_server, SeaweedServer):
+        yield s3_server
+        return
     server = S3Server()
     yield server
     server.stop()

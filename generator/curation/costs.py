@@ -108,7 +108,7 @@ def _images_per_second(runs: RunRecords, cost: RunCosts | None, done: int) -> fl
 
 
 def _report_summaries(build: Store) -> dict[str, str]:
-    keys = [info.key for info in islice(build.list("reports/"), _MAX_REPORTS)]
+    keys = sorted(info.key for info in islice(build.list("reports/"), _MAX_REPORTS))
     return {key.removeprefix("reports/").removesuffix(".json"): _report_verdict(build, key) for key in keys}
 
 

@@ -117,8 +117,8 @@ class _MixPlan:
             given = np.maximum(np.floor(due), 0).astype(np.int64)
             for part in np.argsort(given - due, kind="stable")[: max(0, self.block - int(given.sum()))]:
                 given[part] += 1
-            while given.sum() > self.block:
-                given[int(np.argmax(given - due))] -= 1
+            while given.sum() > self.block:  # some datasets are ahead, and are due less than none
+                given[int(np.argmax(np.where(given > 0, given - due, -np.inf)))] -= 1
             counts[number + 1] = counts[number] + given
         return counts
 

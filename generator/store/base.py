@@ -77,7 +77,7 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose key starts with ``prefix``, in ascending order of their keys.
+        """All objects whose key starts with ``prefix``, in no particular order: services differ.
 
         Foreign objects whose names are not valid keys are omitted, so every listed key can be read.
         """

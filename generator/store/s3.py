@@ -12,7 +12,8 @@ and processes may be forked.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import UTC
 from functools import partial
@@ -40,6 +41,7 @@ from generator.store.s3_client import (
     abort_upload,
     back_off,
     client_of,
+    holds_objects,
     make_bucket,
     read_body,
     rejects_bad_checksum,
@@ -53,6 +55,8 @@ from generator.store.s3_settings import S3Settings
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef, PutObjectOutputTypeDef
+
+_ASKED_AT_ONCE = 8  # directories
 
 
 @final
@@ -154,8 +158,8 @@ class S3Store(Store):
                 Bucket=self._bucket, Prefix=above, Delimiter="/"
             )
             found = [each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ())]
-        names = (full.removeprefix(above).removesuffix("/") for full in found)
-        return iter(sorted(filter(is_segment, names)))
+        names = sorted(filter(is_segment, (full.removeprefix(above).removesuffix("/") for full in found)))
+        return self._with_objects(prefix, names)
 
     def check_writable(self) -> None:
         """Write and delete a hidden object, and check that the service enforces the conditions of writes.
@@ -220,6 +224,18 @@ class S3Store(Store):
                 for item in page.get("Contents", ()):
                     if include_hidden or is_key(item["Key"]):
                         yield self._object_info(item)
+
+    def _with_objects(self, prefix: str, names: Sequence[str]) -> Iterator[str]:
+        """Those of ``names`` below ``prefix`` that hold objects, asked some at a time as they are taken."""
+
+        def holds(name: str) -> bool:
+            with self._translate_errors(prefix):
+                return holds_objects(self._bucket, f"{self._key_prefix}{prefix}{name}/", self._settings)
+
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
+            for begin in range(0, len(names), _ASKED_AT_ONCE):
+                some = names[begin : begin + _ASKED_AT_ONCE]
+                yield from (name for name, found in zip(some, threads.map(holds, some), strict=True) if found)
 
     def _object_info(self, item: ObjectTypeDef) -> ObjectInfo:
         key = item["Key"].removeprefix(self._key_prefix)

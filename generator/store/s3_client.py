@@ -90,6 +90,12 @@ def require_bucket(bucket: str, settings: S3Settings) -> None:
         raise
 
 
+def holds_objects(bucket: str, prefix: str, settings: S3Settings) -> bool:
+    """Whether a key begins with ``prefix``. Some services list directories whose objects are gone."""
+    answer = client_of(settings).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    return bool(answer.get("Contents"))
+
+
 @contextmanager
 def translate_errors(
     bucket: str, where: str, settings: S3Settings, refused: StoreError | None = None
@@ -189,13 +195,24 @@ def _translate(
     if code == "NoSuchBucket":
         return _bucket_missing(bucket)
     if refused is not None and status in (404, 412):
-        return refused
+        return _missing_bucket(bucket, settings) or refused
     if status == 404:
         return ObjectMissing(where, "an object", "nothing")
     if status in (401, 403) or code in _BAD_CREDENTIALS:
         hint = "check the credentials, the region, and the permissions to get, put, delete and list"
         return AccessDenied(where, "permission", got, hint)
     return StoreUnavailable(where, "an answer", f"{got} after {settings.max_attempts} attempt(s)")
+
+
+def _missing_bucket(bucket: str, settings: S3Settings) -> BucketMissing | None:
+    """The error, if there is no such bucket: some services answer a conditional write to it as if it were refused."""
+    try:
+        require_bucket(bucket, settings)
+    except BucketMissing as missing:
+        return missing
+    except (BotoCoreError, ClientError):  # not known; what was refused stays refused
+        return None
+    return None
 
 
 def _bucket_missing(bucket: str) -> BucketMissing:

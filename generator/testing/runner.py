@@ -24,7 +24,6 @@ from generator.testing.temporary_prefix import remove_all
 
 Part = Literal["contract", "states"]
 PARTS: tuple[Part, ...] = ("contract", "states")
-_ORDER_CHECK = "test_lists_are_ascending"
 _CHILDREN_CHECK = "test_a_directory_without_objects_is_not_a_child"
 
 
@@ -55,8 +54,8 @@ def run_checks(
 ) -> Iterator[CheckResult]:
     """Run ``parts`` on an empty ``store``; ``open_url`` opens a store of its kind. Yields each result as it is there.
 
-    If the contract has found lists out of order, or children without objects, the state machine does not compare these
-    again, so that it can find other faults.
+    If the contract has found children without objects, the state machine does not compare these again, so that it can
+    find other faults.
     """
     failed = set[str]()
     if "contract" in parts:
@@ -83,11 +82,9 @@ def _run_states(store: Store, examples: int, shrink_seconds: float, failed: set[
     title = f"{examples} random sequences of operations, with interrupted writers"
 
     def run() -> str:
-        ordered, exact = _ORDER_CHECK not in failed, _CHILDREN_CHECK not in failed
-        counts = check_states(
-            store, examples=examples, ordered=ordered, exact_children=exact, shrink_seconds=shrink_seconds
-        )
-        return _counts_text(counts, [*["order"] * (not ordered), *["children"] * (not exact)])
+        exact = _CHILDREN_CHECK not in failed
+        counts = check_states(store, examples=examples, exact_children=exact, shrink_seconds=shrink_seconds)
+        return _counts_text(counts, ["children"] * (not exact))
 
     with TemporaryDirectory() as home:  # by default Hypothesis creates .hypothesis in the working directory
         set_hypothesis_home_dir(home)

@@ -40,7 +40,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self, run: StatesRun) -> None:
         super().__init__()
-        self.run, self.pair = run, ModelledStore(run.next_store(), ordered=run.ordered)
+        self.run, self.pair = run, ModelledStore(run.next_store())
         self.model = self.pair.model
         self.steps: list[str] = []
         self.kills_left = run.kills_an_example

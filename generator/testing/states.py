@@ -19,7 +19,6 @@ def check_states(
     examples: int = 25,
     steps: int = 15,
     processes: bool | None = None,
-    ordered: bool = True,
     exact_children: bool = True,
     shrink_seconds: float = SHRINK_SECONDS,
 ) -> dict[str, int]:
@@ -31,7 +30,7 @@ def check_states(
     """
     if processes is None:
         processes = not store.url.startswith("memory:")
-    run = StatesRun(store, None, ordered=ordered, exact_children=exact_children, shrink_seconds=shrink_seconds)
+    run = StatesRun(store, None, exact_children=exact_children, shrink_seconds=shrink_seconds)
     limits = settings(
         max_examples=examples,
         stateful_step_count=steps,

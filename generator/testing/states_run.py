@@ -39,7 +39,6 @@ class StatesRun:
 
     root: Store
     writer: KilledWriter | None  # None: other processes cannot reach the objects; answers are lost instead
-    ordered: bool = True  # False: the order of lists is not compared
     exact_children: bool = True  # False: children are not compared
     kill_window: float = 0.0  # seconds, a little more than a large write takes
     kills_an_example: int = 0  # at most

@@ -31,7 +31,9 @@ ROOT = Path(__file__).parents[2]
 TOP_PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*TOP_PAGES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
 EXAMPLE = ROOT / "deploy/.env.example"
-READER_PAGES = [page for page in PAGES if page.name in ("README.md", "how-to.md", "operations.md", "nightly.md")]
+READER_PAGES = [
+    page for page in PAGES if page.name in ("README.md", "how-to.md", "operations.md", "nightly.md", "api.md")
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -18,7 +18,7 @@ from tests.faults.process_reaper import ProcessReaper
 from tests.faults.s3_proxy import Fault
 from tests.faults.storm import StormSettings, StormTarget, run_storm
 from tests.support.bundles import tiny_bundle
-from tests.support.servers import S3Server
+from tests.support.servers import s3_service
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES, PAGE = ROOT / "benchmarks/storms.jsonl", ROOT / "docs/reliability.md"
@@ -50,7 +50,7 @@ def main() -> int:
     options = parser.parse_args()
     failed = 0
     with ProcessReaper(), tempfile.TemporaryDirectory(prefix="latentmill-storm-") as directory:
-        home, s3 = Path(directory), S3Server()
+        home, s3 = Path(directory), s3_service()
         try:
             target = StormTarget(tiny_bundle(home / "tiny"), StormSettings(shards=options.shards))
             for seed in range(options.first, options.first + options.seeds):

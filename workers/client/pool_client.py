@@ -42,7 +42,6 @@ from workers.jobs.pool import Pool
 from workers.jobs.preview import MAX_PREVIEW, Preview
 from workers.jobs.queries import preview
 from workers.jobs.status import JobStatus, status_of
-from workers.settings import Settings
 
 _MAX_LISTED_RECEIPTS = 3000  # a call lists at most this many receipts; builds with more are left to the reconcilers
 
@@ -51,8 +50,8 @@ _MAX_LISTED_RECEIPTS = 3000  # a call lists at most this many receipts; builds w
 class PoolClient(Service):
     """The service over Redis and the store."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._pool = Pool(settings)
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     def submit(self, spec: Submittable) -> JobStatus:
         job, bundle = self.resolve(spec)

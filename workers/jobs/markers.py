@@ -200,8 +200,8 @@ def read_markers(root: Store) -> Iterator[Marker]:
 
 
 def list_markers(root: Store) -> Iterator[tuple[str, ObjectInfo]]:
-    """The jobs that have a marker, with the marker's object info; the markers are not read."""
-    for info in root.list(_FOLDER):
+    """The jobs that have a marker, with the marker's object info, ascending; the markers are not read."""
+    for info in sorted(root.list(_FOLDER), key=lambda info: info.key):
         yield info.key.removeprefix(_FOLDER).removesuffix(".json"), info
 
 

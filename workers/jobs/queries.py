@@ -5,12 +5,13 @@ The asking side imports no torch; ``workers.worker.query_handler`` answers.
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
 import generator.errors as errors
-from generator.errors import LatentmillError, WorkerUnavailable
+from generator.errors import LatentmillError, QuotaExceeded, WorkerUnavailable
 from generator.spec.canonical import FrozenModel, validate
 from generator.spec.recipe import JobSpec, Name
 from workers.jobs.pool import Pool
@@ -20,6 +21,7 @@ from workers.jobs.tickets import send_ticket
 MAX_EXPLAINED = 32  # refused draws of a sample
 PREVIEW_SECONDS = 30.0
 RESOLVE_SECONDS = 60.0
+MAX_ASKING = 12  # of one process: each holds a thread of a server until its answer comes
 MAX_UPLOADED_IMAGES = 2  # a draw refers to at most two
 
 
@@ -148,14 +150,24 @@ def error_from(facts: dict[str, Any]) -> LatentmillError:
 _ANSWER: dict[str, Any] = {"field": "answer", "error": errors.SpecError}
 
 
+_asking = threading.BoundedSemaphore(MAX_ASKING)
+
+
 def _ask(
     pool: Pool, question: PreviewQuestion | RemakeQuestion | ExplainQuestion | ResolveQuestion, seconds: float
 ) -> Any:
     if pool.ledger.slots() == 0:
         raise WorkerUnavailable("worker", "a worker", "none that has announced itself lately", "start one")
-    query = pool.queries.ask(question.model_dump(mode="json"), seconds)
-    send_ticket(pool.app, pool.settings)
-    answer = pool.queries.wait(query, seconds)
+    if not _asking.acquire(blocking=False):
+        raise QuotaExceeded(
+            "queries", f"at most {MAX_ASKING} at a time of one process", "more", "try again in a moment"
+        )
+    try:
+        query = pool.queries.ask(question.model_dump(mode="json"), seconds)
+        send_ticket(pool.app, pool.settings)
+        answer = pool.queries.wait(query, seconds)
+    finally:
+        _asking.release()
     if "error" in answer:
         raise error_from(answer["error"])
     return answer["result"]

@@ -157,7 +157,7 @@ def read_run(root: Store, name: str, date: datetime) -> Run | None:
 
 def live_markers(root: Store) -> Iterator[tuple[RunMarker, datetime]]:
     """The markers of runs that may have work left, and when each was written."""
-    for info in root.list(LIVE_MARKERS):
+    for info in sorted(root.list(LIVE_MARKERS), key=lambda info: info.key):
         if match := _MARKER_NAME.fullmatch(info.key.removeprefix(LIVE_MARKERS)):
             yield RunMarker(match[1], parse_date_key(match[2]), int(match[3])), info.modified
 
@@ -170,8 +170,8 @@ def remove_marker(root: Store, marker: RunMarker) -> None:
 def run_dates(root: Store, name: str) -> Iterator[datetime]:
     """The dates that have a run, ascending; reads no run."""
     prefix = f"{RUNS}{name}/"
-    for info in root.list(prefix):
-        yield parse_date_key(info.key.removeprefix(prefix).removesuffix(".json"))
+    dates = (parse_date_key(info.key.removeprefix(prefix).removesuffix(".json")) for info in root.list(prefix))
+    yield from sorted(dates)
 
 
 def _create_marker(root: Store, marker: RunMarker) -> None:

@@ -91,8 +91,8 @@ def schedule_names(root: Store) -> Iterator[str]:
 
 
 def names_and_etags(root: Store, folder: str) -> Iterator[tuple[str, str]]:
-    """Name and etag of each object in a folder; reads no object."""
-    for info in root.list(folder):
+    """Name and etag of each object in a folder, ascending; reads no object."""
+    for info in sorted(root.list(folder), key=lambda info: info.key):
         yield info.key.removeprefix(folder).removesuffix(".json"), info.etag
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import final
 from urllib.parse import quote
 
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from generator.errors import LatentmillError, SettingsError
 from workers.server.api.router import API_PREFIX
@@ -41,12 +43,37 @@ def make_application(settings: Settings, context: ServerContext | None = None) -
     app.include_router(api_router)
     app.include_router(pages_router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for kind in (LatentmillError, HTTPException, RequestValidationError, Exception):
+    for kind in (LatentmillError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_error)
+    app.add_middleware(_InternalErrors)
     app.add_middleware(RequestLimits, upload_bytes=settings.server_upload_bytes)
     app.add_middleware(HostCheck, names=host_names(settings))
     app.add_middleware(SecurityHeaders)
     return app
+
+
+@final
+class _InternalErrors:
+    """Answers exceptions that should not happen, too. Starlette itself would raise them again, which ends the
+    connection and puts a second traceback into the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception as bug:
+            if scope["type"] != "http" or started:
+                raise
+            await _answer_error(Request(scope, receive), bug)(scope, receive, send)
 
 
 def _answer_error(request: Request, error: Exception) -> Response:

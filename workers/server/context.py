@@ -78,7 +78,7 @@ def open_context(settings: Settings) -> ServerContext:
     return ServerContext(
         settings=settings,
         pool=pool,
-        client=PoolClient(settings),
+        client=PoolClient(pool),
         keys=KeyRing(lambda: pool.root),
         places=TenantPlaces(settings, absolute_url(pool.root.url)),
         rates=RateLimit(settings.server_requests),

@@ -159,7 +159,7 @@ class _Verifier:
     def _epoch_keys(self) -> list[str]:
         """The keys of the environment that every build has, and of the other stored environments and epochs."""
         stored = (info.key for folder in ("environments/", "epochs/") for info in self._store.list(folder))
-        return [ENVIRONMENT_KEY, *(key for key in stored if _EPOCH_KEY.fullmatch(key))]
+        return [ENVIRONMENT_KEY, *sorted(key for key in stored if _EPOCH_KEY.fullmatch(key))]
 
     def _check_parses(self, model: type[FrozenModel], key: str, data: bytes) -> None:
         try:
@@ -273,7 +273,7 @@ class _Verifier:
         for number in range(plan.shard_count):
             name = self._manifest.name
             known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}
-        for info in self._store.list():
+        for info in sorted(self._store.list(), key=lambda info: info.key):
             if (
                 info.key not in known
                 and not info.key.startswith(_UNCOMMITTED_PREFIXES)

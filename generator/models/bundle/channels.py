@@ -64,7 +64,7 @@ def load_channel(root: Store, name: str) -> Channel:
 def channel_names(root: Store) -> list[str]:
     """The names of all channels, ascending."""
     keys = (info.key.removeprefix(_PREFIX).removesuffix(".json") for info in root.list(_PREFIX))
-    return [name for name in keys if _is_name(name)]
+    return sorted(filter(_is_name, keys))
 
 
 def load_channels(root: Store) -> Iterator[Channel]:

@@ -6,11 +6,10 @@ photographs are mirrored it is nearly as often right; with digits, letters or si
 
 from __future__ import annotations
 
-import numpy as np
-
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.features.classifier import LabelledImages, accuracy, train_classifier
 from generator.models.features.config import Budget
+from generator.sources.pixels.storage import map_rows
 
 MIN_IMAGES = 500  # held-out images; with fewer a loss of a few hundredths is chance
 _MAX_LOSS = 0.05  # of accuracy, as a share of it
@@ -29,7 +28,8 @@ def is_mirroring_harmless(
     budget = Budget(steps=_STEPS, augmentation=Augmentation(shift=train.images_NHWC.shape[1] // 16))
     images_NHWC, labels_N = train.images_NHWC, train.labels_N
     network = train_classifier(images_NHWC, labels_N, classes=classes, seed=seed, budget=budget, device=device)
-    mirrored_NHWC = np.ascontiguousarray(holdout.images_NHWC[:, :, ::-1])
+    shape, dtype = holdout.images_NHWC.shape[1:], holdout.images_NHWC.dtype
+    mirrored_NHWC = map_rows(holdout.images_NHWC, lambda some_NHWC: some_NHWC[:, :, ::-1], shape, dtype)
     usual, mirrored = (
         accuracy(network, LabelledImages(each_NHWC, holdout.labels_N))
         for each_NHWC in (holdout.images_NHWC, mirrored_NHWC)

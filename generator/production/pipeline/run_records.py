@@ -38,13 +38,13 @@ class RunRecords(NamedTuple):
 
 
 def read_run_records(build: Store, *, most: int, listed: int) -> RunRecords:
-    """The run records of the build at the store ``build``: at most ``most`` of the first ``listed`` ones.
+    """The run records of the build at the store ``build``: at most ``most`` of ``listed`` ones.
 
     If there are more than ``most``, they are chosen evenly from the sorted keys: a key is random, but begins with the
     worker that made the shard. The first and the last one written are always included. Raises ``StoreError``.
     """
     infos = [(info.key, info.modified) for info in islice(build.list("runs/"), listed + 1)]
-    truncated, infos = len(infos) > listed, infos[:listed]
+    truncated, infos = len(infos) > listed, sorted(infos[:listed])
     keys = _choose_keys(infos, most)
     with ThreadPoolExecutor(_READERS) as pool:
         read = tuple(run for run in pool.map(lambda key: _read_record(build, key), keys) if run is not None)

@@ -116,7 +116,12 @@ class ImageRows:
         return len(self._images_NHWC) if self._rows_N is None else len(self._rows_N)
 
     def __getitem__(self, key: Any) -> np.ndarray:
+        if isinstance(key, tuple) or key is Ellipsis or key is None:
+            raise TypeError(
+                f"rows of images are read by one index, got {key!r}; use map_rows for what lies inside them"
+            )
         at = np.arange(*key.indices(len(self))) if isinstance(key, slice) else np.asarray(key)
+        at = at.astype(np.int64) if at.size == 0 else at
         if at.dtype == bool:
             at = np.flatnonzero(at)
         rows_N = np.ravel(at if self._rows_N is None else self._rows_N[at])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -46,6 +46,7 @@ def test_proportions_hold_in_every_batch() -> None:
 @given(
     st.lists(st.floats(0.01, 10), min_size=1, max_size=5), st.integers(1, 20), st.integers(0, 5), st.integers(1, 300)
 )
+@example([1.0, 1.0, 1.0, 0.125, 0.125], 1, 0, 14)  # a dataset that is ahead by more than a block
 def test_any_proportions(shares: list[float], size: int, epoch: int, length: int) -> None:
     parts = [[(part, row) for row in range(40)] for part in range(len(shares))]
     plan = mix(list(zip(parts, shares, strict=True)), batch_size=size, length=length)._plan

@@ -88,6 +88,10 @@ def test_rows_are_read_when_asked(little_memory: None) -> None:
     assert len(rows) == 3
     assert rows[1:][:, 0, 0, 0].tolist() == [2, 5]
     assert rows[np.array([2, 0])][:, 0, 0, 0].tolist() == [5, 7]
+    assert rows[np.array([])].shape == (0, 8, 8, 3)
+    for key in ((0, 1), (slice(None), 0), Ellipsis, None):
+        with pytest.raises(TypeError, match="by one index"):
+            rows[key]
     assert is_on_disk(images[2:])
     assert not is_on_disk(np.zeros(3)[1:])
 

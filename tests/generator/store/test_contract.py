@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from generator.errors import BucketMissing
 from generator.store import S3Settings, Store, open_store
 from generator.testing import StoreContract, check_states
+from tests.support.servers import SeaweedServer
 
 
 class TestMemory(StoreContract):
@@ -35,6 +38,46 @@ class TestS3(StoreContract):
 
     def open(self, url: str) -> Store:
         return open_store(url, self._settings)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[SeaweedServer]:
+    server = SeaweedServer()
+    yield server
+    server.stop()
+
+
+@pytest.mark.server
+class TestSeaweed(StoreContract):
+    """The same on a whole S3 service, which lists and deletes in ways of its own."""
+
+    page = 100
+
+    @pytest.fixture
+    def store(self, service: SeaweedServer) -> Store:
+        self._settings = service.settings
+        return open_store(f"{service.make_bucket(f'bucket-{uuid.uuid4().hex}')}/some/prefix", service.settings)
+
+    def open(self, url: str) -> Store:
+        return open_store(url, self._settings)
+
+    def test_random_operations_with_interrupted_writers(self, store: Store) -> None:
+        assert check_states(store, examples=3)["steps"] > 20
+
+    def test_a_missing_bucket_is_named_by_every_operation(self, service: SeaweedServer) -> None:
+        missing = open_store("s3://not-made-yet/some/prefix", service.settings)
+        for operation in (
+            lambda: missing.create("a", b""),
+            lambda: missing.replace("a", b"", '"0123"'),
+            lambda: missing.put("a", b""),
+            lambda: missing.get("a"),
+            lambda: missing.head("a"),
+            lambda: list(missing.list()),
+            lambda: list(missing.children()),
+            missing.check_writable,
+        ):
+            with pytest.raises(BucketMissing):
+                operation()
 
 
 def test_random_operations_with_interrupted_writers(store: Store) -> None:

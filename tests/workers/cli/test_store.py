@@ -120,16 +120,17 @@ def test_a_broken_store_fails_and_is_told_in_a_sentence(
 
 
 def test_a_service_without_conditional_writes_is_found(
-    run: Any, s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+    run: Any, unsigned_s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with unconditional_s3(s3_server) as s3:
-        reach(s3_server, monkeypatch, s3.endpoint_url or "")
+    bucket = unsigned_s3.make_bucket(f"unconditional-{uuid.uuid4().hex}")
+    with unconditional_s3(unsigned_s3) as s3:
+        reach(unsigned_s3, monkeypatch, s3.endpoint_url or "")
         code, out, err = run(bucket, "--only", "states", "--examples", "50", "--shrink-seconds", "1", "--json")
     facts = json.loads(out)
     assert (code, err, facts["passed"]) == (1, "", False)
     assert "expected" in facts["checks"][0]["found"]
     assert facts["checks"][0]["steps"]
-    assert keys(open_store(bucket, s3_server.settings)) == []
+    assert keys(open_store(bucket, unsigned_s3.settings)) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "s3://x", "memory://"])

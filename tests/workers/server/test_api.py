@@ -278,3 +278,11 @@ def test_pages_of_problems_and_of_the_start_escape_what_they_show(mill: MillServ
     start = mill.web.get("/", headers=cookie)
     assert start.status == 200
     assert b"red" in start.body
+
+
+def test_the_page_names_every_route(mill: MillServer) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    for method, template in mill.routes():
+        words = [part for part in template.removeprefix("/api/v1/").split("/") if "{" not in part]
+        assert all(word in text for word in words), template
+        assert method in text

@@ -118,6 +118,12 @@ class KeyRing:
             raise AccessRefused("key", "a live key", got, "latentmill keys add makes one")
         return key
 
+    def holds(self, token: str) -> bool:
+        """Whether ``token`` was that of a key when its key was read last, be it long ago; asks no store."""
+        with self._lock:
+            _, key = self._held.get(key_id_of(token) or "", (0.0, None))
+        return key is not None and is_token_of(token, key.digest)
+
     def _find(self, key_id: str) -> Key | None:
         with self._lock:
             read_at, key = self._held.get(key_id, (float("-inf"), None))

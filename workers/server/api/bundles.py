@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 from typing import Annotated, get_args
@@ -30,20 +31,22 @@ from workers.server.api.routing import (
     Page,
     Reader,
     Submitter,
-    audited,
     bytes_answer,
     json_answer,
     new_router,
     page_answer,
     page_of,
 )
+from workers.server.audited import audited
 from workers.server.bundles import check_bundle, note_upload, tenant_bundles, tenant_channels
 from workers.server.callers import Caller
 from workers.server.context import ServerContext, context_of
-from workers.server.problems import Problem
+from workers.server.problems import Problem, too_many
 
 _FILES: tuple[str, ...] = (*get_args(BundleFile), INFO_FILE)
 _COPY_BYTES = 2**20
+_UPLOADS = 2  # of one process: a bundle is read into memory to be checked
+_uploading = asyncio.Semaphore(_UPLOADS)
 
 router = new_router("bundles")
 
@@ -106,6 +109,13 @@ async def upload_bundle(
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         got = short_repr(request.headers.get("content-type", "nothing"))
         raise Problem(415, SpecError("Content-Type", "multipart/form-data", got))
+    if _uploading.locked():
+        raise too_many("uploads", f"at most {_UPLOADS} at a time", 10.0)
+    async with _uploading:
+        return await _receive_bundle(request, caller, digest)
+
+
+async def _receive_bundle(request: Request, caller: Caller, digest: Digest | None) -> Response:
     form = await request.form(max_files=len(_FILES), max_fields=2)
     try:
         parts = {name: part for name, part in form.multi_items() if isinstance(part, UploadFile)}

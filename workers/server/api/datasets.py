@@ -34,13 +34,13 @@ from workers.server.api.routing import (
     Operator,
     Page,
     Reader,
-    audited,
     bytes_answer,
     json_answer,
     new_router,
     page_answer,
     page_of,
 )
+from workers.server.audited import audited
 from workers.server.builds import check_build_id
 from workers.server.context import context_of
 from workers.server.listing import find_datasets

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from generator.errors import LatentmillError, SpecError
+from generator.errors import LatentmillError
 from generator.production.pipeline.run_costs import Pace
 from generator.spec.recipe import JobSpec
 from workers.client.client import PREVIEW_IMAGES
@@ -27,17 +27,18 @@ from workers.server.api.routing import (
     Page,
     Reader,
     Submitter,
-    audited,
     json_answer,
     new_router,
     page_answer,
 )
-from workers.server.api.specs import DraftBody, SpecBody, narrow
+from workers.server.audited import audited
 from workers.server.builds import check_build_id
 from workers.server.bundles import check_bundle
 from workers.server.callers import Caller
 from workers.server.context import ServerContext, context_of
+from workers.server.jobs import JobView, find_job, newest_jobs, view_job
 from workers.server.problems import Problem, error_of, problem_document, too_many
+from workers.server.specs import DraftBody, SpecBody, narrow
 
 PREVIEW_SECONDS = 25.0
 _EVENT_SECONDS = 0.5
@@ -46,14 +47,6 @@ _STREAM_SECONDS = 3600.0
 _STREAMS = 200  # of one server process
 
 router = new_router("jobs")
-
-
-class JobView(JobStatus):
-    """A job, as its tenant sees it. ``url``: an s3:// URL, or place, dataset and build on this server; tracebacks stay
-    with the workers. ``dataset`` and ``build`` name the build in this API; without ``dataset`` it lies elsewhere."""
-
-    dataset: str | None
-    build: str
 
 
 class ResumeBody(BaseModel):
@@ -81,18 +74,8 @@ def list_jobs(
 ) -> Response:
     """The jobs of the tenant, the newest first."""
     context = context_of(request)
-    newest_first = sorted((_place(submitted, job), job) for job, submitted in context.client.jobs_of(caller.tenant))
-    views, last = list[JobView](), ""
-    for place, job in newest_first:
-        if after is not None and place <= after:
-            continue
-        status = context.client.status(job)
-        if state is None or status.ended == (state == "ended"):
-            if len(views) == limit:
-                return page_answer(request, views, last)
-            views.append(view_job(context, caller, status))
-            last = place
-    return page_answer(request, views, None)
+    views, following = newest_jobs(context, caller, limit=limit, after=after, state=state)
+    return page_answer(request, views, following)
 
 
 @router.post("/jobs", response_model=JobView, status_code=202)
@@ -190,47 +173,16 @@ async def follow_job(request: Request, caller: Reader, job: str) -> Response:
     """The status of a job as server-sent events: one whenever it changes, the last one when the job has ended."""
     context = context_of(request)
     first = await run_in_threadpool(find_job, context, caller, job)
-    if not _streams.take():
+    if _streams.is_full:
         raise too_many("streams", f"at most {_STREAMS} at a time", 5.0)
     events = _events(request, context, caller, first)
     return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-
-
-def find_job(context: ServerContext, caller: Caller, job: str) -> JobStatus:
-    """The status of a job of the caller's tenant. Raises ``Problem`` (404) for others, known or not."""
-    unknown = SpecError("job", f"a job of tenant {caller.tenant}", repr(job[:100]))
-    try:
-        status = context.client.status(job)
-    except SpecError as missing:
-        raise Problem(404, unknown) from missing
-    if status.tenant != caller.tenant:
-        raise Problem(404, unknown)
-    return status
-
-
-def view_job(context: ServerContext, caller: Caller, status: JobStatus) -> JobView:
-    """The job as its tenant sees it."""
-    named = context.places.name_of(caller.tenant, status.url)
-    dataset, _, build = (named or "").rpartition("/builds/")
-    fields = status.model_dump() | {"dataset": dataset or None, "build": build or status.url.rpartition("/")[2]}
-    fields["url"] = status.url if status.url.startswith("s3://") else named or "elsewhere"
-    fields["error"] = context.redact(status.error, caller.tenant)
-    fields["dead"] = [
-        {"shard": letter.shard, "faults": letter.faults, "error": context.redact(letter.error, caller.tenant)}
-        for letter in status.dead
-    ]
-    return JobView.model_validate(fields)
 
 
 def _job_answer(request: Request, context: ServerContext, caller: Caller, status: JobStatus) -> Response:
     answer = json_answer(request, view_job(context, caller, status), status=200 if status.ended else 202)
     answer.headers["Location"] = f"{request.url.path.partition('/jobs')[0]}/jobs/{status.job}"
     return answer
-
-
-def _place(submitted: float, job: str) -> str:
-    """Ascends from the newest job to the oldest."""
-    return f"{1e11 - submitted:016.3f}-{job}"
 
 
 def _about(body: DraftBody | JobSpec) -> dict[str, str]:
@@ -244,11 +196,12 @@ class _Streams:
     def __init__(self) -> None:
         self._open = 0
 
-    def take(self) -> bool:
-        if self._open >= _STREAMS:
-            return False
+    @property
+    def is_full(self) -> bool:
+        return self._open >= _STREAMS
+
+    def take(self) -> None:
         self._open += 1
-        return True
 
     def give_back(self) -> None:
         self._open -= 1
@@ -260,6 +213,7 @@ _streams = _Streams()
 async def _events(request: Request, context: ServerContext, caller: Caller, status: JobStatus) -> AsyncIterator[bytes]:
     """Server-sent events: ``status`` with a job, at last ``problem`` if the job cannot be followed any longer."""
     loop, sent = asyncio.get_running_loop(), b""
+    _streams.take()
     end = quiet_until = loop.time()
     end += _STREAM_SECONDS
     try:

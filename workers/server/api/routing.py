@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -16,9 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from generator.errors import LatentmillError, SpecError
+from generator.errors import SpecError
 from generator.spec.canonical import read_json
-from workers.server.access.audit import write_audit
 from workers.server.callers import SAFE_METHODS, Caller, find_caller, require
 from workers.server.context import context_of
 from workers.server.problems import Problem
@@ -109,19 +107,3 @@ def page_of(items: Sequence[T], key: Callable[[T], str], limit: int, after: str 
     following = [item for item in items if after is None or key(item) > after]
     part = list(following[:limit])
     return part, key(part[-1]) if len(following) > limit else None
-
-
-@contextmanager
-def audited(caller: Caller, action: str, **facts: Any) -> Iterator[None]:
-    """Writes an audit line about a change when it is done, or refused."""
-    about = {"key": caller.key, "tenant": caller.tenant, "role": caller.role, **facts}
-    try:
-        yield
-    except (LatentmillError, Problem) as error:
-        reason = error.error if isinstance(error, Problem) else error
-        write_audit(action, outcome="failed", error=type(reason).__name__, field=reason.field, **about)
-        raise
-    except BaseException:
-        write_audit(action, outcome="failed", error="internal", **about)
-        raise
-    write_audit(action, outcome="done", **about)

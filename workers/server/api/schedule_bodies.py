@@ -9,10 +9,10 @@ from generator.errors import SettingsError, SpecError
 from generator.models.bundle import bundle_store, read_info
 from generator.spec.canonical import short_repr, validate
 from workers.schedules.schedule import Schedule
-from workers.server.api.specs import channel_digest
 from workers.server.bundles import check_bundle
 from workers.server.callers import Caller
 from workers.server.context import ServerContext
+from workers.server.specs import channel_digest
 from workers.settings import ENV_PREFIX
 
 _NAMED_SOURCES = ("digits", "test")

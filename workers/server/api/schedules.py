@@ -15,41 +15,31 @@ from generator.errors import SpecError
 from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.recipe import Name
 from workers.schedules.declare import declare
-from workers.schedules.history import newest_runs, run_facts
+from workers.schedules.history import newest_runs
 from workers.schedules.manual_runs import parse_date, start_run
 from workers.schedules.service import PoolService
-from workers.schedules.store import StoredSchedule, read_stored, remove_schedule, schedule_names, update_stored
+from workers.schedules.store import StoredSchedule, read_stored, remove_schedule, update_stored
 from workers.server.api.routing import (
     After,
     Limit,
     Operator,
     Page,
     Reader,
-    audited,
     json_answer,
     new_router,
     page_answer,
     page_of,
 )
 from workers.server.api.schedule_bodies import narrow_schedule
+from workers.server.audited import audited
 from workers.server.callers import Caller
-from workers.server.context import ServerContext, context_of
+from workers.server.context import context_of
 from workers.server.problems import Problem
+from workers.server.schedules import ScheduleView, find_schedule, tenant_schedules, view_run, view_schedule
 
 _UPCOMING = 3
 
 router = new_router("schedules")
-
-
-class ScheduleView(BaseModel):
-    """A schedule as it is stored. ``upcoming``: its next dates; none while it is paused."""
-
-    name: str
-    paused: bool
-    since: datetime
-    added: datetime
-    upcoming: list[datetime]
-    schedule: dict[str, Any]
 
 
 class RunView(BaseModel):
@@ -73,17 +63,15 @@ class RunBody(BaseModel):
 def list_schedules(request: Request, caller: Reader, limit: Limit = 100, after: After = None) -> Response:
     """The tenant's schedules, ascending by name."""
     context = context_of(request)
-    found = (read_stored(context.root, name) for name in schedule_names(context.root))
-    own = [stored for stored in found if stored is not None and stored.schedule.tenant == caller.tenant]
-    part, following = page_of(own, lambda stored: stored.schedule.name, limit, after)
-    return page_answer(request, [_view(context, caller, stored) for stored in part], following)
+    part, following = page_of(tenant_schedules(context, caller), lambda stored: stored.schedule.name, limit, after)
+    return page_answer(request, [view_schedule(context, caller, stored) for stored in part], following)
 
 
 @router.get("/schedules/{name}", response_model=ScheduleView)
 def show_schedule(request: Request, caller: Reader, name: Name) -> Response:
     """A schedule and its next dates."""
     context = context_of(request)
-    return json_answer(request, _view(context, caller, find_schedule(context, caller, name)))
+    return json_answer(request, view_schedule(context, caller, find_schedule(context, caller, name)))
 
 
 @router.put("/schedules/{name}", response_model=ScheduleView)
@@ -106,7 +94,7 @@ def add_schedule(
             raise SpecError("name", "a name that no other schedule has", name)
         source = digest_of(canonical_json(body))
         added = declare(schedule, source, context.root, context.settings, datetime.now(UTC), replace=replace)
-    return json_answer(request, _view(context, caller, added))
+    return json_answer(request, view_schedule(context, caller, added))
 
 
 @router.delete("/schedules/{name}", status_code=204)
@@ -136,7 +124,7 @@ def list_runs(request: Request, caller: Reader, name: Name, limit: Limit = 30) -
     """The last runs of a schedule, the newest first."""
     context = context_of(request)
     find_schedule(context, caller, name)
-    runs = [_run_view(context, caller, run_facts(run)) for run in newest_runs(context.root, name, limit)]
+    runs = [view_run(context, caller, run) for run in newest_runs(context.root, name, limit)]
     return page_answer(request, runs, None)
 
 
@@ -148,15 +136,7 @@ def run_schedule(request: Request, caller: Operator, name: Name, body: RunBody |
         stored = find_schedule(context, caller, name)
         date = parse_date(stored.schedule, wanted.date, now)
         run = start_run(PoolService(context.settings), stored, date, now, "hand", fresh=wanted.fresh)
-    return json_answer(request, _run_view(context, caller, run_facts(run)), status=202)
-
-
-def find_schedule(context: ServerContext, caller: Caller, name: str) -> StoredSchedule:
-    """A schedule of the caller's tenant. Raises ``Problem`` (404) for others, known or not."""
-    stored = read_stored(context.root, name)
-    if stored is None or stored.schedule.tenant != caller.tenant:
-        raise Problem(404, SpecError("schedule", f"a schedule of tenant {caller.tenant}", repr(name[:100])))
-    return stored
+    return json_answer(request, view_run(context, caller, run), status=202)
 
 
 def _hold(request: Request, caller: Caller, name: str, *, held: bool) -> Response:
@@ -168,37 +148,4 @@ def _hold(request: Request, caller: Caller, name: str, *, held: bool) -> Respons
         changed = update_stored(context.root, name, change)
         if changed is None:
             raise Problem(404, SpecError("schedule", "a schedule", f"{name}, which was removed meanwhile"))
-    return json_answer(request, _view(context, caller, changed))
-
-
-def _view(context: ServerContext, caller: Caller, stored: StoredSchedule) -> ScheduleView:
-    document = stored.schedule.model_dump(mode="json", exclude_unset=True)
-    document["notifications"] = f"{len(stored.schedule.notifications.webhooks)} webhook(s)"  # their URLs may be secret
-    destination = str(stored.schedule.job.get("destination", ""))
-    named = destination if destination.startswith("s3://") else context.places.name_of(caller.tenant, destination)
-    document["job"] = dict(stored.schedule.job) | {"destination": named or "elsewhere"}
-    if not str(document["job"].get("bundle", "sha256:")).startswith("sha256:"):
-        document["job"]["bundle"] = "elsewhere"
-    if isinstance(document.get("gates"), dict) and document["gates"].get("reference"):
-        document["gates"]["reference"] = {
-            name: context.redact(value, caller.tenant) if isinstance(value, str) else value
-            for name, value in document["gates"]["reference"].items()
-        }
-    upcoming = [] if stored.paused else stored.schedule.upcoming(datetime.now(UTC), _UPCOMING)
-    return ScheduleView(
-        name=stored.schedule.name,
-        paused=stored.paused,
-        since=stored.since,
-        added=stored.added,
-        upcoming=upcoming,
-        schedule=document,
-    )
-
-
-def _run_view(context: ServerContext, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
-    shown = {
-        name: context.redact(value, caller.tenant) if isinstance(value, str) else value for name, value in facts.items()
-    }
-    if "dataset" in facts and not str(facts["dataset"]).startswith("s3://"):
-        shown["dataset"] = context.places.name_of(caller.tenant, str(facts["dataset"])) or "elsewhere"
-    return shown
+    return json_answer(request, view_schedule(context, caller, changed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from generator.models.screening.label_judge import LabelJudge, load_judge, train
 from generator.models.screening.mirroring import is_mirroring_harmless
 from generator.models.screening.soft_labels import MAX_LABELS, SoftLabels, soft_label
 from generator.sources import load_source
+from generator.sources.pixels.storage import ImageRows
 from generator.spec.image_size import AnySize, as_size
 from generator.store import open_store
 
@@ -355,6 +357,12 @@ def test_mirroring_is_harmless_for_symmetric_images_and_not_for_digits() -> None
         LabelledImages(np.maximum(part.images_NHWC, part.images_NHWC[:, :, ::-1]), part.labels_N) for part in digits
     ]
     assert is_mirroring_harmless(*symmetric, classes=10, seed=0)
+    on_disk = [
+        LabelledImages(cast(np.ndarray, ImageRows(part.images_NHWC)), part.labels_N)
+        for part in (digits[1], symmetric[1])
+    ]
+    assert not is_mirroring_harmless(digits[0], on_disk[0], classes=10, seed=0)
+    assert is_mirroring_harmless(symmetric[0], on_disk[1], classes=10, seed=0)
     assert not is_mirroring_harmless(
         symmetric[0], LabelledImages(symmetric[1].images_NHWC[:99], symmetric[1].labels_N[:99]), classes=10, seed=0
     )

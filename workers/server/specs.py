@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from generator.drafts import JobDraft, parse_draft
 from generator.drafts.references import has_map
@@ -87,6 +87,8 @@ def _spec_kind(value: Any) -> str:
 
 
 SpecBody = Annotated[Annotated[DraftBody, Tag("draft")] | Annotated[JobSpec, Tag("spec")], Discriminator(_spec_kind)]
+
+SPEC_BODY: TypeAdapter[DraftBody | JobSpec] = TypeAdapter(SpecBody)
 
 
 def narrow(context: ServerContext, caller: Caller, body: DraftBody | JobSpec) -> JobSpec:
