@@ -10,10 +10,10 @@ from generator.errors import DatasetError, IntegrityError
 from generator.production.images import decode_image, extension, is_marked_synthetic
 from generator.production.provenance.manifest import ImageFacts
 from generator.production.provenance.sample_table import read_rows, sample_key
-from generator.production.shards import read_samples
-from generator.spec.canonical import read_json, sha256_hex
+from generator.production.shards import shard_format, sidecar_bytes
+from generator.spec.canonical import digest_of, read_json, sha256_hex
 from generator.spec.plan import ShardPlan
-from generator.spec.recipe import Recipe
+from generator.spec.recipe import Recipe, Sidecar
 
 _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
 # Fields in both the JSON of a sample and its table row:
@@ -62,6 +62,15 @@ class ShardChecker:
             )
         return rows
 
+    def check_sidecar(self, key: str, kind: Sidecar, data: bytes, archive: bytes) -> None:
+        """Compare the sidecar ``key`` with the one that follows from the archive."""
+        try:
+            expected = digest_of(sidecar_bytes(kind, archive, field=key))
+        except IntegrityError as broken:
+            self.findings.add(key, "archive behind the sidecar", broken.expected, broken.got)
+            return
+        self.findings.expect(key, f"{kind} sidecar of its archive", expected, digest_of(data))
+
     def check_agreement(self, key: str, archive: bytes, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
         """Compare each sample of the archive ``key`` with the table row at the same position."""
         for (name, files), row in zip(samples, rows, strict=False):
@@ -87,7 +96,7 @@ class ShardChecker:
     def _read_samples(self, key: str, data: bytes) -> list[tuple[str, Files]]:
         samples = list[tuple[str, Files]]()
         try:
-            samples.extend(read_samples(data, field=key))
+            samples.extend(shard_format(self.recipe).read_samples(data, field=key))
         except IntegrityError as broken:
             self.findings.add(key, "format", broken.expected, broken.got)
         return samples

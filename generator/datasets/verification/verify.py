@@ -14,27 +14,29 @@ from generator.datasets.verification.findings import Findings, Problem
 from generator.datasets.verification.shard_checker import ShardChecker
 from generator.errors import DatasetError, IntegrityError, ObjectMissing
 from generator.production.commit.epochs import MAX_EPOCH_BYTES, EpochOpening
+from generator.production.commit.shard_index import index_bytes
 from generator.production.images import decode_image, is_marked_synthetic
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
     CARD_KEY,
     CROISSANT_KEY,
     ENVIRONMENT_KEY,
+    INDEX_KEY,
     MANIFEST_KEY,
     MAX_MANIFEST_BYTES,
     MAX_RECEIPT_BYTES,
     MAX_RECIPE_BYTES,
-    PAGE_KEY,
     PREVIEW_KEY,
     RECIPE_KEY,
     Manifest,
     Receipt,
     StoredFile,
     code_key,
+    extra_keys,
     parse_manifest,
     receipt_key,
-    shard_key,
-    table_key,
+    shard_keys,
+    sidecar_keys,
 )
 from generator.signatures import SIGNATURES_PREFIX, PublicKey, check_signed
 from generator.spec.canonical import FrozenModel, canonical_json, digest_of, read_json, validate
@@ -45,7 +47,6 @@ from generator.store import S3Settings, Store
 OnShard = Callable[[int], None]  # called after each shard with the number of shards checked so far
 
 _DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
-_EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
 _EPOCH_KEY = re.compile(r"(environments|epochs)/\d{3}\.json")
 _READ_LIMIT = 2**28  # bytes read of a file at most, unless its stated size is larger
 _UNCOMMITTED_PREFIXES = ("runs/", "reports/", SIGNATURES_PREFIX)  # not part of the commit: these objects may change
@@ -169,27 +170,34 @@ class _Verifier:
 
     def _check_extras(self) -> None:
         listed = {file.key: file for file in self._manifest.extras}
-        codes = self._code_keys()
-        extras = self._extra_keys()
-        expected = sorted([*extras, *codes])
-        self._findings.expect(MANIFEST_KEY, "extras", expected, sorted(file.key for file in listed.values()))
-        for key in (*extras, *codes):
+        codes, keys = self._code_keys(), self._extra_keys()
+        self._findings.expect(MANIFEST_KEY, "extras", sorted(keys), sorted(file.key for file in listed.values()))
+        for key in keys:
             data = self._read_file(key, listed.get(key))
+            if data is not None and key == INDEX_KEY:
+                self._findings.expect(
+                    key, "digest, as the receipts say", digest_of(index_bytes(self._manifest)), digest_of(data)
+                )
             if data is not None and key in codes:
                 self._findings.expect(key, "digest, as in the recipe", codes[key], digest_of(data))
             if data is not None and key == PREVIEW_KEY:
                 self._findings.expect(key, "marked synthetic", True, _is_marked(data))
 
-    def _extra_keys(self) -> tuple[str, ...]:
-        return (*_EXTRAS, PAGE_KEY) if self._manifest.recipe.get("page") is True else _EXTRAS
-
     def _code_keys(self) -> dict[str, str]:
         """The keys of the codes that the recipe names, and their digests; none if the recipe does not parse."""
+        recipe = self._find_recipe()
+        return {} if recipe is None else {code_key(digest): digest for digest in recipe.stored_codes}
+
+    def _extra_keys(self) -> tuple[str, ...]:
+        """The keys of the extras of this recipe; if it does not parse, those that every build has."""
+        recipe = self._find_recipe()
+        return (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY) if recipe is None else extra_keys(recipe)
+
+    def _find_recipe(self) -> Recipe | None:
         try:
-            recipe = validate(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
+            return validate(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
         except DatasetError:
-            return {}
-        return {code_key(digest): digest for digest in recipe.stored_codes}
+            return None
 
     def _parse_recipe(self) -> Recipe | None:
         try:
@@ -205,7 +213,7 @@ class _Verifier:
             "classes": recipe.classes,
             "counts": recipe.counts,
             "samples": recipe.total,
-            "bytes": sum(receipt.shard.size + receipt.table.size for receipt in shards),
+            "bytes": sum(receipt.bytes for receipt in shards),
             "refused": sum(receipt.refused for receipt in shards),
             "bundle": recipe.bundle,
             "image format": recipe.image.format,
@@ -226,18 +234,25 @@ class _Verifier:
         stated = self._receipts.get(shard.number)
         if stated is not None:  # a receipt missing from the manifest was already reported with the shard numbers
             self._check_receipt(shard, stated, recipe)
-        archive_key, rows_key = (
-            shard_key(self._manifest.name, shard.number),
-            table_key(self._manifest.name, shard.number),
-        )
+        archive_key, rows_key, *_ = shard_keys(self._manifest.name, shard.number, recipe)
         archive = self._read_file(archive_key, stated.shard if stated else None)
         table = self._read_file(rows_key, stated.table if stated else None)
         checker = ShardChecker(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
         samples = checker.check_archive(archive_key, archive) if archive is not None else []
         rows = checker.check_table(rows_key, table) if table is not None else []
         checker.check_agreement(archive_key, archive or b"", samples, rows)
+        self._check_sidecars(checker, shard, stated, archive)
         self._shards += archive is not None
         self._samples += len(samples)
+
+    def _check_sidecars(
+        self, checker: ShardChecker, shard: ShardPlan, stated: Receipt | None, archive: bytes | None
+    ) -> None:
+        files = {file.key: file for file in stated.sidecars} if stated is not None else {}
+        for kind, key in sidecar_keys(self._manifest.name, shard.number, checker.recipe.sidecars).items():
+            data = self._read_file(key, files.get(key))
+            if data is not None and archive is not None:
+                checker.check_sidecar(key, kind, data, archive)
 
     def _check_receipt(self, shard: ShardPlan, stated: Receipt, recipe: Recipe) -> None:
         key, name = receipt_key(shard.number), self._manifest.name
@@ -249,16 +264,14 @@ class _Verifier:
             "environment": True,
             "samples": len(shard),
             "counts": tuple(np.bincount(shard.labels_N, minlength=len(recipe.counts)).tolist()),
-            "shard": shard_key(name, shard.number),
-            "table": table_key(name, shard.number),
+            "files": shard_keys(name, shard.number, recipe),
         }
         got = {
             "recipe": stated.recipe,
             "environment": stated.environment in self._manifest.environments,
             "samples": stated.samples,
             "counts": stated.counts,
-            "shard": stated.shard.key,
-            "table": stated.table.key,
+            "files": tuple(file.key for file in stated.files),
         }
         self._findings.expect_all(MANIFEST_KEY, f" of shard {shard.number}", expected, got)
 
@@ -269,10 +282,9 @@ class _Verifier:
             return None
 
     def _check_unknown_objects(self, plan: Plan) -> None:
-        known = {*_DOCUMENTS, *self._extra_keys(), *self._code_keys(), ENVIRONMENT_KEY}
+        known = {*_DOCUMENTS, *self._extra_keys(), ENVIRONMENT_KEY}
         for number in range(plan.shard_count):
-            name = self._manifest.name
-            known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}
+            known |= {*shard_keys(self._manifest.name, number, plan.recipe), receipt_key(number)}
         for info in sorted(self._store.list(), key=lambda info: info.key):
             if (
                 info.key not in known
