@@ -1,10 +1,9 @@
 // The map of a build on a 2D canvas: density and points, zoom and pan (d3-zoom), a lasso that becomes the region filter.
 
 import { select, zoom, zoomIdentity } from "./d3-zoom.min.js";
+import { colourOf, nameOf, showLegend } from "./map_colours.js";
 import { fetchMap } from "./map_data.js";
 
-const PALETTE = ["#4878a8", "#e58606", "#3d9a50", "#cc4a4a", "#8562b5", "#96694c", "#d672b8", "#7d7d7d", "#a3a32f", "#2fa8b8"];
-const RAMP = ["#46307f", "#3d4e8a", "#2f6b8e", "#23878d", "#26a384", "#4fbf6b", "#94d741", "#e0d51b"]; // low to high
 const MAX_CORNERS = 120;
 const CLICK_PIXELS = 8;
 
@@ -52,7 +51,7 @@ async function load() {
   else if (data.selected === data.points) status.textContent = `${shown} points.`;
   else status.textContent = `${shown} of ${data.selected.toLocaleString("en")} selected samples as points; shading shows all of them.`;
   canvas.dataset.points = data.points;
-  showLegend();
+  showLegend(document.getElementById("map-legend"), data, legend);
   draw();
 }
 
@@ -120,17 +119,12 @@ function byColour() {
   if (!data.groups) {
     data.groups = new Map();
     data.value.forEach((value, place) => {
-      const colour = colourOf(value);
+      const colour = colourOf(data, value);
       if (!data.groups.has(colour)) data.groups.set(colour, []);
       data.groups.get(colour).push(place);
     });
   }
   return data.groups;
-}
-
-function colourOf(value) {
-  if (data.colour !== "confidence") return PALETTE[value % PALETTE.length];
-  return RAMP[Math.min(RAMP.length - 1, Math.floor((value / 65536) * RAMP.length))];
 }
 
 function paintRegion(context) {
@@ -152,28 +146,6 @@ function regionCorners() {
   const { left, bottom, right, top } = data.frame;
   const shares = text.trim().split(/\s+/).map((word) => word.split(",").map(Number));
   return shares.map(([x, y]) => [(x - left) / (right - left), 1 - (y - bottom) / (top - bottom)]);
-}
-
-function showLegend() {
-  const list = document.getElementById("map-legend");
-  const entries = data.colour === "confidence"
-    ? RAMP.map((colour, place) => [colour, `${(place / RAMP.length).toFixed(2)} and more`])
-    : [...new Set(data.value)].sort((a, b) => a - b).slice(0, 60).map((value) => [colourOf(value), nameOf(value)]);
-  list.replaceChildren(...entries.map(([colour, name]) => {
-    const item = document.createElement("li");
-    const key = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    key.setAttribute("viewBox", "0 0 10 10");
-    key.setAttribute("aria-hidden", "true");
-    const circle = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-    for (const [attribute, value] of Object.entries({ cx: 5, cy: 5, r: 5, fill: colour })) circle.setAttribute(attribute, value);
-    key.append(circle);
-    item.append(key, name); // as text, never as markup
-    return item;
-  }));
-}
-
-function nameOf(value) {
-  return data.colour === "cluster" ? `cluster ${value}` : legend[value] ?? `class ${value}`;
 }
 
 // Selecting
@@ -247,7 +219,7 @@ canvas.addEventListener("pointermove", (event) => {
   const point = event.pointerType === "touch" || event.buttons ? null : nearest(px, py);
   tip.hidden = point === null;
   if (point === null) return;
-  tip.textContent = `sample ${data.index[point]}` + (data.colour === "confidence" ? `, confidence ${(data.value[point] / 65535).toFixed(2)}` : `, ${nameOf(data.value[point])}`);
+  tip.textContent = `sample ${data.index[point]}` + (data.colour === "confidence" ? `, confidence ${(data.value[point] / 65535).toFixed(2)}` : `, ${nameOf(data, legend, data.value[point])}`);
   tip.style.left = `${Math.min(px + 12, size()[0] * 0.6)}px`;
   tip.style.top = `${py + 12}px`;
 });
