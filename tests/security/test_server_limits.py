@@ -14,7 +14,9 @@ import pytest
 from generator.store import open_store
 from tests.support.http_server import RunningServer, running_server
 from tests.support.mill_server import MillServer, mill_server
+from tests.support.multipart import multipart
 from tests.support.servers import RedisServer
+from workers.jobs import queries
 from workers.server import limits
 
 
@@ -168,6 +170,47 @@ def test_slow_clients_do_not_hold_up_others(mill: MillServer) -> None:
             connection.close()
 
 
+def test_uploads_at_the_same_time_are_few(mill: MillServer) -> None:
+    token, kind = mill.tokens["red-submitter"], "multipart/form-data; boundary=x"
+    sent = head("POST", "/api/v1/bundles", token, Content_Length=1000, Content_Type=kind) + b"--x\r\n"
+    waiting = [socket.create_connection(("127.0.0.1", mill.web.port)) for _ in range(2)]
+    try:
+        for connection in waiting:
+            connection.sendall(sent)
+        body, kind = multipart({"bundle.json": b"{}"})
+        statuses = set[int]()
+        while 429 not in statuses:  # until both have begun
+            answer = mill.web.post("/api/v1/bundles", token, body=body, headers={"Content-Type": kind})
+            statuses.add(answer.status)
+        assert statuses <= {422, 429}
+        assert mill.web.get("/api/v1/self", token).status == 200
+    finally:
+        for connection in waiting:
+            connection.close()
+    while mill.web.post("/api/v1/bundles", token, body=body, headers={"Content-Type": kind}).status == 429:
+        pass
+
+
+def test_queries_of_one_process_at_the_same_time_are_few(mill: MillServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "_asking", threading.BoundedSemaphore(1))
+    ledger = mill.service.ticket_handler.pool.ledger
+    ledger.register_worker("nobody", 1, 60.0)
+    draft = mill.body("POST", "/api/v1/preview")
+    statuses: list[int] = []
+
+    def look() -> None:
+        statuses.append(mill.web.post("/api/v1/preview", mill.tokens["red-submitter"], draft).status)
+
+    monkeypatch.setattr("workers.server.api.jobs.PREVIEW_SECONDS", 2.0)
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.unregister_worker("nobody", 1)
+    assert sorted(statuses) == [429, 429, 503]
+
+
 def test_too_many_connections_are_told_to_come_back(mill: MillServer) -> None:
     with running_server(mill.service.settings, limit_concurrency=5) as web:
         waiting = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(8)]
@@ -206,8 +249,6 @@ def web_connections(web: RunningServer) -> int:
 
 
 def test_an_upload_keeps_nothing_that_is_not_whole(mill: MillServer) -> None:
-    from tests.support.multipart import multipart
-
     before, token = mill.objects(), mill.tokens["red-submitter"]
     store = open_store(mill.service.settings.root).at(f"bundles/{mill.bundle.removeprefix('sha256:')}")
     files = {info.key: store.get(info.key) for info in store.list()}

@@ -38,8 +38,7 @@ class RunningServer:
     """A server at ``url``. Requests are those of any HTTP client: nothing in the process is shared with them."""
 
     def __init__(self, settings: Settings, **uvicorn_options: Any) -> None:
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # as bind_port makes it
         self.socket.bind(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

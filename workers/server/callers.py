@@ -75,7 +75,7 @@ def find_caller(context: ServerContext, request: Request) -> Caller:
     token, is_session = _token_of(request)
     if token is None:
         raise Problem(401, AccessRefused("key", "a key (Authorization: Bearer ...)", "none"), _CHALLENGE)
-    # Who guesses keys must not lock out those who ask from the same address, behind one proxy, with keys that are known.
+    # Who guesses keys must not lock out those who ask from the same address (a proxy's) with keys that are known.
     if not context.keys.holds(token) and (seconds := context.failures.wait(address)) > 0.0:
         raise too_many("key", "fewer refused keys from one address", seconds)
     try:

@@ -33,12 +33,12 @@ def bind_port(settings: Settings) -> socket.socket:
     """A socket at the server's address that does not listen yet. Raises ``SettingsError`` if it cannot be bound."""
     host, port = settings.server_host, settings.server_port or DEFAULT_PORT
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
     except (OSError, UnicodeError) as unknown:
         raise SettingsError("LATENTMILL_SERVER_HOST", "an address of this machine", repr(host)) from unknown
-    bound = socket.socket(family, kind)
+    bound = socket.socket(family, kind, protocol)  # without the protocol, asyncio would leave small packets waiting
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)

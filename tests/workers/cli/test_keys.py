@@ -97,3 +97,20 @@ def test_a_preview_is_refused_before_it_is_made(
     assert isinstance(run("preview", str(spec), "--out", str(tmp_path / "x.png")).exception, WorkerUnavailable)
     assert not (tmp_path / "x.png").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_the_socket_of_a_server_sends_small_packets_at_once() -> None:
+    """asyncio turns Nagle's algorithm off only for sockets that state their protocol; else answers wait 40 ms."""
+    import socket
+
+    from workers.server.run import bind_port
+    from workers.settings import Settings
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with bind_port(Settings(server_port=port)) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
+        bound.listen()
+        with pytest.raises(SettingsError, match="SERVER_PORT"):
+            bind_port(Settings(server_port=port))

@@ -76,8 +76,8 @@ def submit_job(request: Request, caller: Submitter, text: SpecText, look: Annota
         with audited(caller, "submit job", name=spec.order.name):
             status = context.client.submit(spec)
     except (LatentmillError, Problem) as wrong:
-        status, error, _ = error_of(request, wrong)
-        return _form(request, caller, text, status=status, wrong=context.redact(str(error), caller.tenant))
+        code, error, _ = error_of(request, wrong)
+        return _form(request, caller, text, status=code, wrong=context.redact(str(error), caller.tenant))
     return RedirectResponse(f"/jobs/{status.job}", 303)
 
 
