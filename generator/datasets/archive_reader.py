@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -12,7 +13,7 @@ import numpy as np
 from generator.datasets.shard_cache import ShardCache
 from generator.errors import IntegrityError
 from generator.production.provenance.manifest import Manifest, StoredFile
-from generator.production.provenance.sample_table import read_rows, sample_key
+from generator.production.provenance.sample_table import read_numbers_and_text, read_rows, sample_key
 from generator.production.shards import named_format, sample_places
 from generator.spec.canonical import canonical_json, digest_of, sha256_hex
 from generator.store.base import Store
@@ -25,6 +26,7 @@ _SHARDS_OF_FACTS = 64  # whose places and facts are held, where a shard has no f
 # Facts of a sample that its row in the table holds; the others are the same for the whole build.
 _DRAW_COLUMNS = ("index", "attempt", "label", "class", "cluster", "log_density")
 _FACT_COLUMNS = (*_DRAW_COLUMNS, "label_confidence", "likely_labels", "likely_probabilities")
+_OPEN_SHARDS = 64  # shards that are kept open: files of a process, where they are files
 _DAMAGE_HINT = "latentmill verify lists all damage"
 
 Files = dict[str, bytes]
@@ -55,13 +57,15 @@ class ArchiveReader:
         self._format = named_format(name, manifest.image.format, manifest.classes)
         self._lock = threading.Lock()
         self._places: OrderedDict[int, _Places] = OrderedDict()
+        self._part_readers: OrderedDict[int, Callable[[int, int], bytes]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_places")}
+        own = ("_lock", "_places", "_part_readers")
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._lock, self._places = threading.Lock(), OrderedDict()
+        self._lock, self._places, self._part_readers = threading.Lock(), OrderedDict(), OrderedDict()
 
     def shard(self, number: int) -> list[tuple[str, Files]]:
         """All samples of a shard, whose digest is checked. Raises ``IntegrityError``."""
@@ -80,7 +84,7 @@ class ArchiveReader:
         file = self._manifest.shards[number].shard
         places = self._places_of(number)
         begin, end = int(places.begins_N[row]), int(places.ends_N[row])
-        block = self._part(file, begin, end - begin)
+        block = self._part(number, begin, end - begin)
         field = f"{self._store.url}/{file.key} at byte {begin}"
         if places.facts is None:
             key, files = self._format.read_sample(block, field=field)
@@ -107,10 +111,16 @@ class ArchiveReader:
         _check_digest(f"{self._store.url}/{file.key}", data, file)
         return data
 
-    def _part(self, file: StoredFile, start: int, length: int) -> bytes:
+    def _part(self, number: int, start: int, length: int) -> bytes:
+        file = self._manifest.shards[number].shard
         if self._cache is not None:
             return self._cache.part(self._store, file, start, length)
-        return self._store.read(file.key, start, length)
+        with self._lock:
+            if (read := self._part_readers.get(number)) is None:
+                read = self._part_readers[number] = self._store.part_reader(file.key)
+                while len(self._part_readers) > _OPEN_SHARDS:
+                    self._part_readers.popitem(last=False)
+        return read(start, length)
 
     def _places_of(self, number: int) -> _Places:
         with self._lock:
@@ -130,14 +140,13 @@ class ArchiveReader:
         field = f"{self._store.url}/{receipt.table.key}"
         table = self.table(number)
         spans = ["offset", "size"] if self._manifest.recipe.get("recipe_version", 1) > 1 else []
-        rows = read_rows(table, field=field, columns=["image_sha256", *spans])
-        hashes = tuple(str(row["image_sha256"]) for row in rows)
+        rows = read_numbers_and_text(table, field=field, columns=["image_sha256", *spans])
+        hashes = tuple(rows["image_sha256"])
         if not spans:
             places = sample_places(self._whole(receipt.shard), field=f"{self._store.url}/{receipt.shard.key}")
             begins_N, ends_N = np.array(places, dtype=np.int64).reshape(-1, 2).T
         else:
-            offsets_N = np.array([int(row["offset"]) for row in rows], dtype=np.int64)
-            sizes_N = np.array([int(row["size"]) for row in rows], dtype=np.int64)
+            offsets_N, sizes_N = (np.asarray(rows[name]).astype(np.int64) for name in spans)
             begins_N, ends_N = self._spans(offsets_N, sizes_N, receipt.shard.size)
         if len(begins_N) != receipt.samples or len(hashes) != receipt.samples:
             raise IntegrityError(field, f"{receipt.samples} rows", len(begins_N))

@@ -128,7 +128,7 @@ def test_the_specs_of_the_page_on_formats_build_what_it_exports(
     for text in blocks(page, "yaml"):
         spec, bundle = resolve_draft(parse_draft(yaml.safe_load(text)))
         build(locate_build(spec), load_bundle(bundle), device="cpu")
-        assert verify_dataset(f"datasets/{spec.order.name}").ok
+        assert verify_dataset(f"datasets/{spec.order.name}", deep=True).ok
     commands = [line for block in blocks(page, "bash") for line in block.splitlines() if "latentmill export" in line]
     assert len(commands) == 5
     for command in (line.split() for line in commands if "s3://" not in line and "c2pa" not in line):

@@ -46,17 +46,23 @@ class Batcher:
 
     def make(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray, times: StageTimes) -> Batch:
         """Make the samples ``indices_B``, starting at ``attempts_B`` (all int64, at most ``recipe.batch`` rows)."""
-        with times.measure("latents"):
-            draw = self.sampler.draw(indices_B, attempts_B, labels_B)
-        with times.measure("decode"):
-            images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32), labels_B)
-        with times.measure("screen"):
-            screened = self.screen.check(images_BHWC, labels_B)
+        draw, images_BHWC, screened = self.draw_images(indices_B, attempts_B, labels_B, times)
         rows = np.flatnonzero(screened.passed_B)
         with times.measure("encode"):
             files = self.encoder.encode_many(images_BHWC if len(rows) == len(images_BHWC) else images_BHWC[rows])
         with times.measure("write"):
             return self.pack(files, indices_B, labels_B, draw, screened)
+
+    def draw_images(
+        self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray, times: StageTimes
+    ) -> tuple[Draw, np.ndarray, ScreenResult]:
+        """Draws, decoded images (uint8 BHWC) and screening results of the same rows as in ``make``, before encoding."""
+        with times.measure("latents"):
+            draw = self.sampler.draw(indices_B, attempts_B, labels_B)
+        with times.measure("decode"):
+            images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32), labels_B)
+        with times.measure("screen"):
+            return draw, images_BHWC, self.screen.check(images_BHWC, labels_B)
 
     def pack(
         self, files: list[bytes], indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, screened: ScreenResult

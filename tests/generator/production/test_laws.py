@@ -163,7 +163,7 @@ def test_every_way_to_draw_is_built_verified_and_replayed(bundle: Bundle, draw: 
     recipe = recipe_for(bundle, draw=draw, temperature=0.8, density_floor=0.01)
     location = location_for(recipe, f"drawn-{draw['mode']}")
     manifest = build(location, bundle, device="cpu")
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems
     rows = [row for made in manifest.shards for row in read_rows(location.store.get(made.table.key), field="t")]
     plain = build(location_for(recipe_for(bundle), "plain"), bundle, device="cpu")
     assert not {row["image_sha256"] for row in rows} & {
@@ -286,7 +286,7 @@ def test_what_is_screened_passes_at_the_first_attempt_that_does(screening_bundle
     for _, target_C, provenance in open_dataset(location.url, soft_labels=True):
         assert target_C.sum() == pytest.approx(1.0)
         assert target_C[provenance["label"]] == pytest.approx(provenance["label_confidence"], abs=1e-3)
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems
     assert replay(location.url, row["index"], screening_bundle, device="cpu").identical
 
 
@@ -309,7 +309,7 @@ def test_each_class_has_its_own_label_floor(screening_bundle: Bundle) -> None:
     assert all(len(row["likely_labels"]) == 3 for row in rows)
     for _, target_C, _ in open_dataset(location.url, soft_labels=True):
         assert target_C.sum() == pytest.approx(1.0)
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems
     assert replay(location.url, rows[3]["index"], screening_bundle, device="cpu").identical
 
 

@@ -36,7 +36,7 @@ def commit_build(**fields: Any) -> tuple[str, Store]:
 
 
 def checks(url: str, where: str) -> set[str]:
-    return {problem.check for problem in verify_dataset(url).problems if problem.where == where}
+    return {problem.check for problem in verify_dataset(url, deep=True).problems if problem.where == where}
 
 
 def reseal(store: Store, number: int, **files: bytes) -> None:
@@ -63,7 +63,7 @@ def reseal(store: Store, number: int, **files: bytes) -> None:
 )
 def test_an_intact_build_has_no_problems(fields: dict[str, Any], other: dict[str, Any]) -> None:
     url, store = commit_build(**fields, **other)
-    found = verify_dataset(url)
+    found = verify_dataset(url, deep=True)
     assert found.problems == ()
     assert found.bytes == sum(info.size for info in store.list())
 
@@ -77,12 +77,12 @@ def test_every_changed_byte_of_every_object_is_found(fields: dict[str, Any]) -> 
             damaged = bytearray(data)
             damaged[rng.randrange(len(data))] ^= rng.randrange(1, 256)
             store.put(info.key, bytes(damaged))
-            assert not verify_dataset(url).ok, info.key
+            assert not verify_dataset(url, deep=True).ok, info.key
         store.delete(info.key)
         if info.key != "manifest.json":  # without it, there is no build
-            assert not verify_dataset(url).ok, info.key
+            assert not verify_dataset(url, deep=True).ok, info.key
         store.put(info.key, data)
-    assert verify_dataset(url).ok
+    assert verify_dataset(url, deep=True).ok
 
 
 @pytest.mark.parametrize("name", ["parquet", "mds"])
