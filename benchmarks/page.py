@@ -248,8 +248,9 @@ def report(lines: list[dict[str, Any]]) -> str:
         rows.append(f"| {words} | {' | '.join(f'{line[name]:.{digits}f}' for line in lines)} | {limit} |")
     machine = lines[0]
     loads = " and ".join(f"{line['load']:.1f}" for line in lines)
-    return f"{machine['cores']} cores, {machine['processor']}, Chromium; load average before: {loads}.\n\n" + "\n".join(
-        rows
+    return (
+        f"{machine['cores']} cores, {machine['processor']}, Chromium; load average before, of other work on the machine: {loads}.\n\n"
+        + "\n".join(rows)
     )
 
 

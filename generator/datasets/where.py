@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from generator.errors import SpecError
+from generator.spec.canonical import short_repr
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -115,9 +116,9 @@ class _Parser:
         if self._take("not"):
             if not self._take("in"):
                 raise self._refuse("in")
-            return ~column.isin(self._list())
+            return ~_is_in(column, self._list())
         if self._take("in"):
-            return column.isin(self._list())
+            return _is_in(column, self._list())
         sign = self._next.text
         if not self._take(*_COMPARISONS):
             raise self._refuse("a comparison")
@@ -173,3 +174,13 @@ def _number(text: str) -> float | int:
     if not (math.isfinite(number) if is_float else -_MAX_INTEGER < number < _MAX_INTEGER):
         raise SpecError("where", "finite numbers, and integers of at most 64 bits", text[:60])
     return number
+
+
+def _is_in(column: Any, values: list[Any]) -> pc.Expression:
+    import pyarrow as pa
+
+    try:
+        found: pc.Expression = column.isin(values)
+    except (pa.ArrowException, TypeError, OverflowError) as mixed:
+        raise SpecError("where", "a list of numbers or a list of text", short_repr(values)) from mixed
+    return found

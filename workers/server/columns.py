@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from workers.server.builds import CommittedBuild
 _HELD = 16  # builds whose columns are open
 _GATHERED_AT_ONCE = 2
 _MAX_WAITING = 20
+_DELAY_SECONDS = 0.5  # before gathering begins: the first images of the build go first
 
 
 @dataclass
@@ -81,6 +83,7 @@ class ColumnShelf:
         url, state = build.store.url, Gathering(len(build.manifest.shards))
 
         def gather() -> Columns:
+            time.sleep(_DELAY_SECONDS)
             return self._cache.get(build.reader, build.manifest, lambda done: setattr(state, "done", done))
 
         with self._lock:

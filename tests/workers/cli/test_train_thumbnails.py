@@ -11,7 +11,8 @@ from generator.models.bundle import read_info
 from generator.store import open_store
 from workers.cli.main import root
 
-TRAIN = "train digits --size 8 --latent-dim 4 --width 8 --epochs 1 --judges 0 --sampler gaussian --device cpu".split()
+_NETWORK = ("--size", "8", "--latent-dim", "4", "--width", "8")
+TRAIN = ["train", "digits", *_NETWORK, "--epochs", "1", "--judges", "0", "--sampler", "gaussian", "--device", "cpu"]
 
 
 @pytest.mark.slow

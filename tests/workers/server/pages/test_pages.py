@@ -314,3 +314,45 @@ def test_a_sample_shows_the_nearest_real_images(redis_server: RedisServer, tmp_p
         assert all(each["src"].startswith("data:image/jpeg;base64,") for each in images)
         assert f"latentmill replay out/tiny/builds/{build} 5" in found.text
         assert str(tmp_path) not in found.text
+
+
+NAMES = ("class", "cluster", "confidence", "density", "refused", "order", "colour", "page")
+VALUES = ("\x00", "../../etc/passwd", "-1", "9" * 400, "\u00e9\u202e", "1e309..2", "' or 1=1 --", "%00")
+FILTERS = (
+    *("(" * 500, "not " * 500 + "index < 1", "class in (1, 'a')", "index < 1e400", "class > 5", "label = true"),
+    *("index in (1, true, 'x')", "'" * 400, "index == 1 \x00", "attempt is null or " * 200 + "attempt > 1"),
+    *("class == '" + "x" * 4000 + "'", "__import__('os').system('id')", "index < 99999999999999999999"),
+)
+REGIONS = (*("0,0 1,1", "0,0 " * 600, "nan,nan 1,1 2,2", "1e99,1e99 -1e99,1e99 0,-1e99", "0,0 0,0 0,0", "a,b c,d e,f"),)
+QUERIES = [
+    *((name, value) for name in NAMES for value in VALUES),
+    *(("where", text) for text in FILTERS),
+    *(("region", text) for text in REGIONS),
+]
+
+
+@pytest.mark.parametrize("route", ["", "/map", "/gallery"])
+def test_hostile_queries_are_answered_or_refused(web: RunningServer, base: str, route: str) -> None:
+    page(web, base)
+    for name, value in QUERIES:
+        answer = web.get(f"{base}{route}?{urlencode({name: value})}")
+        assert answer.status in (200, 422), (name, value[:60], answer.status, answer.body[:500])
+        assert b"Traceback" not in answer.body
+        if answer.status == 422:
+            assert len(answer.body) < 20_000, (name, value[:60])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/datasets/..%2f..%2fetc", "/datasets/place/..%2fshown", "/datasets/place/../../x", "/datasets/%00"),
+        *("/datasets/place/shown/builds/..%2f..", "/datasets/place/shown/builds/" + "0" * 20, "/datasets//etc/passwd"),
+        *("/datasets/file%3A%2F%2F%2Fetc", "/datasets/s3%3A%2F%2Fother%2Fx", "/datasets/place/" + "a/" * 300),
+        *("/static/..%2f..%2fsettings.py", "/datasets/place/shown/compare?first=..%2F..%2Fx&second=%00"),
+        "/datasets/place/shown/compare/map?first=place%2F..%2Fshown%2F1&second=" + "0" * 20,
+    ],
+)
+def test_paths_lead_to_datasets_of_the_tenant_alone(web: RunningServer, path: str) -> None:
+    answer = web.get(path)
+    assert answer.status in (400, 403, 404, 422), (answer.status, answer.body[:300])
+    assert str(Path(web.settings.root).parent).encode() not in answer.body
