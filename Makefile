@@ -3,19 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READERS := .venv-readers
 
-.PHONY: setup demo test test-services quick explore storm check bench format clean
+.PHONY: setup demo test test-readers test-services quick explore storm check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(READY)  ## make the virtual environment
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "latentmill needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,readers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,exports,readers]'
 	@touch $(READY)
 
 demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 images into ./demo
@@ -28,6 +29,15 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist load
 
 test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
 	$(PYTEST)
+
+test-readers: $(READY) $(READERS)/.ready  ## builds and exports, read by other libraries in an environment of their own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/readers
+
+# Their pins conflict with ours: mosaicml-streaming, litdata, megatron-energon and pylance get their own torch and numpy.
+$(READERS)/.ready: tests/readers/requirements.txt
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/readers/requirements.txt
+	@touch $(READERS)/.ready
 
 test-services: $(READY)  ## acceptance and faults on a whole S3 service (SeaweedFS) in place of moto
 	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) tests/acceptance tests/faults tests/workers/doctor \
@@ -58,4 +68,4 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the virtual environment and what the demo made
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(READERS) demo

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -46,8 +46,7 @@ class EpochOrder:
         """Positions ``start .. end - 1`` of the epoch."""
         if start >= end:
             return
-        shards_S = self._permutation(epoch, 0, len(self.sizes_S))
-        ends_S = np.cumsum(self.sizes_S[shards_S])
+        shards_S, ends_S = self._shards(epoch)
         for position in range(int(np.searchsorted(ends_S, start, side="right")), len(shards_S)):
             shard, stop = int(shards_S[position]), int(ends_S[position])
             size = int(self.sizes_S[shard])
@@ -56,10 +55,29 @@ class EpochOrder:
                 return
             if not size:
                 continue
+            yield ShardRows(shard, self._rows(epoch, shard, size)[max(start - first, 0) : end - first])
+
+    def _shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards in the order of the epoch, and the position at which each ends."""
+        if (found := self._held.get("shards")) is None or found[0] != epoch:
+            shards_S = self._permutation(epoch, 0, len(self.sizes_S))
+            found = self._held["shards"] = epoch, shards_S, np.cumsum(self.sizes_S[shards_S])
+        return found[1:]
+
+    def _rows(self, epoch: int, shard: int, size: int) -> np.ndarray:
+        if (found := self._held.get("rows")) is None or found[0] != (epoch, shard):
             rows_N = self._permutation(epoch, 1 + shard, size)
-            if self.selected is not None:
-                rows_N = self.selected[shard][rows_N]
-            yield ShardRows(shard, rows_N[max(start - first, 0) : end - first])
+            found = self._held["rows"] = (
+                (epoch, shard),
+                rows_N if self.selected is None else self.selected[shard][rows_N],
+            )
+        rows: np.ndarray = found[1]
+        return rows
+
+    @cached_property
+    def _held(self) -> dict[str, Any]:
+        """The orders that were used last: batches are short, and orders are long."""
+        return {}
 
     def _permutation(self, epoch: int, stream_offset: int, size: int) -> np.ndarray:
         if self.seed is None:

@@ -40,7 +40,7 @@ class MapDataset(TorchDataset[Sample]):
         where: str | None,
     ) -> None:
         self.manifest, self.classes, self.url = manifest, manifest.classes, url
-        self._reader, self._parser, self._order, self._where = reader, parser, order, where
+        self._reader, self._parser, self._order, self.where = reader, parser, order, where
         self._ends_S = np.cumsum(order.sizes_S)
 
     def __len__(self) -> int:
@@ -75,4 +75,4 @@ class MapDataset(TorchDataset[Sample]):
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
         """Columns of the selected samples, in their order, without images (``read_columns``)."""
-        return read_columns(self._reader, self.manifest, columns, self._where)
+        return read_columns(self._reader, self.manifest, columns, self.where)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -56,13 +58,20 @@ def _find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return rank, world_size
 
 
+def check_epoch(epoch: int) -> None:
+    """Raises ``SpecError`` for an epoch that has no order."""
+    if not 0 <= epoch < 2**31:
+        raise SpecError("epoch", "0 or more, below 2**31", epoch)
+
+
 class PositionedDataset(IterableDataset[Any]):
     """An iterable dataset whose epochs have positions ``0 .. total - 1``, in an order that every process knows."""
 
     def __init__(self, share: Share) -> None:
         self._share = share
         # Shared memory: persistent workers must see the epoch and the position that the main process sets.
-        self._shared = torch.zeros(len(_SHARED), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._shared = torch.zeros(len(_SHARED), dtype=torch.int64, device="cpu")
+        self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._loads_used = 0  # states that this process has gone on from
         self._start = 0  # position at which the running iteration began
         self._yielded = 0  # by this process in the running iteration
@@ -74,12 +83,25 @@ class PositionedDataset(IterableDataset[Any]):
         """Positions of an epoch."""
 
     @abstractmethod
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What a state must agree with."""
 
     @abstractmethod
-    def _read(self, epoch: int, spans: list[tuple[int, int]], held: dict[int, Any]) -> Iterator[Any]:
-        """The samples at some positions. ``held``: what the reading of the batch before left to this one."""
+    def _read(self, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[Any]:
+        """The samples at some spans of positions, in order. It may ask for spans ahead of the samples that it gives."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch, of all ranks together."""
+        return self._total
+
+    def read_positions(self, epoch: int, positions: Iterable[int]) -> Iterator[Any]:
+        """The samples at some positions (``0 .. samples - 1``) of an epoch, in the order asked for: for ``mix``.
+
+        It neither depends on nor changes epoch and state of this dataset. Positions may be asked for ahead of the
+        samples that were given.
+        """
+        return self._read(epoch, ((position, position + 1) for position in positions))
 
     def __len__(self) -> int:
         start = int(self._shared[_POSITION]) if int(self._shared[_ITERATION]) == 0 else 0
@@ -93,8 +115,7 @@ class PositionedDataset(IterableDataset[Any]):
 
         Setting the epoch of a state that was just loaded changes nothing. Raises ``SpecError``.
         """
-        if not 0 <= epoch < 2**31:
-            raise SpecError("epoch", "0 or more, below 2**31", epoch)
+        check_epoch(epoch)
         if epoch != int(self._shared[_EPOCH]):
             self._shared[_EPOCH], self._shared[_POSITION], self._own_state = epoch, 0, None
 
@@ -105,7 +126,7 @@ class PositionedDataset(IterableDataset[Any]):
         the place of this process alone: of a process without DataLoader workers or, inside a worker, of that worker
         (as ``StatefulDataLoader`` asks it). Raises ``SpecError`` in a process whose workers have read: they are ahead.
         """
-        state = {**self._identity(), "epoch": int(self._shared[_EPOCH])}
+        state = {**self.identity(), "epoch": int(self._shared[_EPOCH])}
         if consumed is not None:
             if not 0 <= consumed <= self._total:
                 raise SpecError("consumed", f"0 to {self._total} samples", consumed)
@@ -117,7 +138,9 @@ class PositionedDataset(IterableDataset[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state: the next iteration begins there. Raises ``SpecError`` for one of another dataset."""
-        for name, value in self._identity().items():
+        if not isinstance(state, dict):
+            raise SpecError("state", "what state_dict gave", type(state).__name__)
+        for name, value in self.identity().items():
             if state.get(name) != value:
                 raise SpecError(f"state.{name}", value, state.get(name))
         epoch, position, yielded = (state.get(name, 0) for name in ("epoch", "position", "yielded"))
@@ -169,14 +192,24 @@ class PositionedDataset(IterableDataset[Any]):
     def _samples(self, epoch: int, start: int, part: int, parts: int, skip: int) -> Iterator[Any]:
         share = even_part((start, self._total), self._share.rank, self._share.world_size)
         begin, end = even_part(share, part, parts)
-        yield from self._read(epoch, [(begin + skip, end)], {})
+        yield from self._read(epoch, [(begin + skip, end)])
 
     def _batches(self, epoch: int, start: int, part: int, parts: int, skip: int) -> Iterator[Any]:
         assert self._share.batches is not None
-        held: dict[int, Any] = {}
-        for number, spans in enumerate(self._share.batches.spans(start, self._total, part, parts)):
-            if number >= skip:
-                yield default_collate(list(self._read(epoch, spans, held)))
+        sizes, batch = deque[int](), list[Any]()
+        planned = islice(self._share.batches.spans(start, self._total, part, parts), skip, None)
+
+        def spans() -> Iterator[tuple[int, int]]:
+            for each in planned:
+                sizes.append(sum(end - begin for begin, end in each))
+                yield from each
+
+        for sample in self._read(epoch, spans()):
+            batch.append(sample)
+            if len(batch) == sizes[0]:
+                sizes.popleft()
+                yield default_collate(batch)
+                batch = []
 
     def _reader_place(self) -> list[int]:
         """Worker and number of workers, rank and number of ranks of this reader."""

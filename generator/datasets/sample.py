@@ -45,7 +45,8 @@ class SampleParser:
         """The sample of the files of one key. Raises ``IntegrityError`` that names ``field``."""
         name = extension(self.manifest.image.format)
         try:
-            data, facts, label = files[name], dict(json.loads(files["json"])), int(files.get("cls", NO_LABEL))
+            data, label, stated = files[name], int(files.get("cls", NO_LABEL)), files["json"]
+            facts = dict(json.loads(stated)) if self.provenance or self.soft_labels else {}
         except (KeyError, ValueError, TypeError, RecursionError) as broken:
             raise IntegrityError(field, f"{name}, json and cls", f"{sorted(files)} ({broken!r:.100})") from broken
         image: Any = decode_image(data, field=field)

@@ -100,15 +100,25 @@ class ShardCache:
         try:
             for folder in (path.parent, self.directory / "shards"):
                 folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
+            descriptor = _open_lock(path)
         except OSError as error:
             raise SettingsError("cache", "a directory that can be written", error.strerror or error) from error
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(descriptor)
 
     def _path(self, file: StoredFile) -> Path:
         return self.directory / "shards" / file.digest.removeprefix("sha256:")
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor to lock. A file that another user made can be locked, too, if it can be read."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _touch(path: Path) -> None:

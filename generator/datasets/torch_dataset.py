@@ -3,7 +3,7 @@ and ``replay`` import torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final, overload
 
@@ -17,7 +17,10 @@ from generator.datasets.positioned_dataset import PositionedDataset, Share, find
 from generator.datasets.sample import NO_LABEL, Sample, SampleParser
 from generator.datasets.sample_columns import read_columns, select_rows
 from generator.datasets.shard_cache import ShardCache
-from generator.errors import DatasetError
+from generator.datasets.virtual_dataset import ReaderOptions, VirtualDataset, open_virtual
+from generator.datasets.virtual_recipe import RecipeLike, find_virtual_recipe
+from generator.errors import DatasetError, SpecError
+from generator.models.bundle import BundleCache
 from generator.production.images import extension
 from generator.production.provenance.manifest import Manifest
 from generator.store import S3Settings, Store
@@ -38,9 +41,16 @@ def open_dataset(url: str, *, map_style: Literal[True], **options: Any) -> MapDa
 def open_dataset(url: str, *, map_style: Literal[False] = False, **options: Any) -> Dataset: ...
 
 
+@overload
+def open_dataset(*, recipe: RecipeLike, root: str | Store, **options: Any) -> VirtualDataset: ...
+
+
 def open_dataset(  # type: ignore[misc]
-    url: str,
+    url: str | None = None,
     *,
+    recipe: RecipeLike | None = None,
+    root: str | Store | None = None,
+    device: str = "auto",
     map_style: bool = False,
     s3: S3Settings | None = None,
     shuffle: bool = False,
@@ -55,7 +65,7 @@ def open_dataset(  # type: ignore[misc]
     provenance: bool = True,
     cache: str | Path | None = None,
     cache_bytes: int = CACHE_BYTES,
-) -> Dataset | MapDataset:
+) -> Dataset | MapDataset | VirtualDataset:
     """Open the committed build at ``url`` for iteration: ``for image, label, provenance in open_dataset(url)``.
 
     ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``), as for ``resolve_build``.
@@ -78,10 +88,19 @@ def open_dataset(  # type: ignore[misc]
     leaves it empty, for loaders that cannot collate text. ``cache``: a directory for shards, of at most
     ``cache_bytes``, that all processes of a machine share.
 
+    With ``recipe`` in place of ``url`` nothing is read: the images are made by the process that reads them, on
+    ``device`` (``VirtualDataset``). It is a recipe, a job spec, or a draft (a mapping or the path of a YAML file); the
+    bundle comes from the store ``root`` alone, and ``cache`` keeps it. ``where`` and ``map_style`` need stored samples.
+
     Raises ``DatasetError`` if there is no committed build, if ``where`` selects nothing, or for ``soft_labels`` if the
     build was made without a label check by a judge; ``SpecError`` for an option that cannot be.
     """
     share = find_share(rank, world_size, batch_size, uneven)
+    if url is None or recipe is not None:
+        wanted = _check_virtual(url, recipe, where=where, map_style=map_style)
+        bundles = None if cache is None else BundleCache(Path(cache) / "bundles", cache_bytes)
+        source, options = find_virtual_recipe(wanted, root, s3), ReaderOptions(transform, soft_labels, provenance)
+        return open_virtual(source, seed if shuffle else None, share, options, device=device, cache=bundles)
     store, manifest = resolve_build(url, s3)
     _check_manifest(store, manifest, soft_labels=soft_labels)
     shard_cache = None if cache is None else ShardCache(Path(cache), cache_bytes)
@@ -95,6 +114,15 @@ def open_dataset(  # type: ignore[misc]
     if map_style:
         return MapDataset(store.url, manifest, reader, parser, order, where)
     return Dataset(store.url, manifest, reader, parser, order, share, where)
+
+
+def _check_virtual(url: str | None, recipe: RecipeLike | None, *, where: str | None, map_style: bool) -> RecipeLike:
+    if url is not None or recipe is None:
+        raise SpecError("recipe", "either the URL of a build or a recipe", "both" if recipe is not None else "neither")
+    for field, asked in (("where", where is not None), ("map_style", map_style)):
+        if asked:
+            raise SpecError(field, "the URL of a build: samples of a recipe are not stored", "a recipe")
+    return recipe
 
 
 def _check_manifest(store: Store, manifest: Manifest, *, soft_labels: bool) -> None:
@@ -150,8 +178,8 @@ class Dataset(PositionedDataset):
     def _total(self) -> int:
         return self._order.total
 
-    def _read(self, epoch: int, spans: list[tuple[int, int]], held: dict[int, Any]) -> Iterator[Sample]:
-        """``held``: the shard that was read last, by number."""
+    def _read(self, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[Sample]:
+        held: dict[int, Any] = {}  # the shard that was read last, by number
         for begin, end in spans:
             for rows in self._order.slices(epoch, begin, end):
                 yield from self._read_rows(rows, held)
@@ -166,7 +194,7 @@ class Dataset(PositionedDataset):
             key, files = samples[row]
             yield self._parser(key, files, f"{field}:{key}")
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         return {
             "state": 1,
             "build": self.manifest.build_id,

@@ -21,6 +21,7 @@ from generator.models.bundle import COPY_INDEX_FILE, JUDGE_FILE, BundleInfo, bun
 from generator.spec.canonical import FrozenModel, short_repr, validate
 from generator.spec.publication import Citation, Creator, DayOrAuto, License
 from generator.spec.recipe import (
+    MAX_MDS_BYTES,
     MAX_SAMPLES,
     RECIPE_VERSION,
     Count,
@@ -35,6 +36,8 @@ from generator.spec.recipe import (
     Priority,
     Recipe,
     RecipeVersion,
+    ShardFormatName,
+    Sidecar,
     check_draw,
 )
 from generator.store import S3Settings, absolute_url, open_store
@@ -47,6 +50,7 @@ _FLOORS = {
     "label_floors": _JUDGE,
     "novelty_floor": (COPY_INDEX_FILE, "a bundle with a copy index (a source with at least 1,000 images)"),
 }
+_FACTS_BYTES = 4096  # of one sample beside its pixels
 _MAX_NUMBER_CHARS = 10_000  # parsing YAML's base-60 numbers takes quadratic time
 
 
@@ -63,7 +67,9 @@ class JobDraft(FrozenModel):
     to go on with a build that an earlier release began, or to make one again byte for byte. ``published``: the day of
     publication; ``auto`` means the day that the first submission fixed, or else the logical date of a schedule's run,
     or else today (UTC); it means none for a build that an earlier release began, and ``None`` asks for such a build.
-    ``creator``: a name, or a mapping with ``name``, ``kind`` (``organization`` or ``person``) and ``url``.
+    ``creator``: a name, or a mapping with ``name``, ``kind`` (``organization`` or ``person``) and ``url``. ``format``:
+    of the shards: ``webdataset``, ``parquet`` or ``mds``. ``sidecars``: ``[dali]`` for an index beside each WebDataset
+    shard.
     """
 
     recipe_version: RecipeVersion = RECIPE_VERSION
@@ -92,6 +98,8 @@ class JobDraft(FrozenModel):
     license: License | None = None
     creator: Creator | None = None
     citation: Citation | None = None
+    format: ShardFormatName = "webdataset"
+    sidecars: tuple[Sidecar, ...] = ()
 
     @field_validator("creator", mode="before")
     @classmethod
@@ -255,10 +263,18 @@ def check_bundle_fits(recipe: Recipe, info: BundleInfo) -> None:
     for field, (part, remedy) in _FLOORS.items():
         if (asked := getattr(recipe, field)) is not None and part not in info.files:
             raise SpecError(field, f"{remedy}, or no {field}", asked)
+    most = MAX_MDS_BYTES // _sample_bytes(info)
+    if recipe.format == "mds" and min(recipe.shard_size, recipe.total) > most:
+        raise SpecError("shard_size", f"at most {most}, as MDS shards have less than 4 GiB", recipe.shard_size)
     classes, stored = len(recipe.counts), info.latents.get("clusters")
     known = isinstance(stored, list) and len(stored) == classes and all(isinstance(size, int) for size in stored)
     clusters: list[int] = list(stored) if known and stored else [1] * classes
     check_draw(recipe, info.latent_dim, clusters)
+
+
+def _sample_bytes(info: BundleInfo) -> int:
+    """Bytes of an uncompressed image with its facts: an upper bound of what it takes in a shard."""
+    return info.image.height * info.image.width * info.image.channels + _FACTS_BYTES
 
 
 def find_bundle(reference: str, root: Store | None, s3: S3Settings | None = None) -> Store:

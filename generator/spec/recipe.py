@@ -40,6 +40,7 @@ MAX_CODE_NUMBERS = 65_536
 MAX_CODE_OBJECT_BYTES = 8 * MAX_CODE_NUMBERS + 4096
 MAX_INLINE_NUMBERS = 512  # of a code inside a recipe
 MAX_CLUSTERS = 100_000
+MAX_MDS_BYTES = 2**32 - 1  # of an MDS shard, whose offsets have 32 bits
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 BuildId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
@@ -47,6 +48,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]
 Execution = Literal["eager", "compiled"]  # how a decoder runs: fixed for a build by its environment
+ShardFormatName = Literal["webdataset", "parquet", "mds"]
+Sidecar = Literal["dali"]  # a further file beside each shard: an index of its samples for NVIDIA DALI
 Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]  # among one tenant's jobs, higher priorities run first
 LabelFloor = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -214,6 +217,8 @@ class Recipe(FrozenModel):
     license: Annotated[License | None, Since(2, later=True)] = None
     creator: Annotated[Creator | None, Since(2, later=True)] = None
     citation: Annotated[Citation | None, Since(2, later=True)] = None
+    format: Annotated[ShardFormatName, Since(2, later=True)] = "webdataset"
+    sidecars: Annotated[tuple[Sidecar, ...], Since(2, later=True)] = ()
 
     @field_validator("*")
     @classmethod
@@ -282,6 +287,17 @@ class Recipe(FrozenModel):
         if value is not None and info.data.get("published", "") is None:
             raise ValueError(f"no {info.field_name} in a recipe without published")
         return value
+
+    @field_validator("sidecars")
+    @classmethod
+    def _check_sidecars(cls, sidecars: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(set(sidecars)) != len(sidecars):
+            raise ValueError("each sidecar once")
+        if sidecars and info.data.get("format", "webdataset") != "webdataset":
+            raise ValueError(
+                f"no sidecars beside shards of the format {info.data['format']}; webdataset shards have them"
+            )
+        return sidecars
 
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -44,6 +44,14 @@ def noise(seed: int, indices_B: np.ndarray, attempts_B: np.ndarray, dims: int) -
     return Noise(choice_B=uniform_BW[:, 0].copy(), normal_BD=ndtri(np.ascontiguousarray(uniform_BW[:, 1:])))
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of an epoch of a virtual dataset, 0 .. 2**63 - 1: ``seed`` itself for epoch 0, else a digest of both."""
+    if epoch == 0:
+        return seed
+    digest = hashlib.sha256(f"latentmill epoch 1\n{seed}\n{epoch}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
 def permutation(seed: int, *, stream: int, size: int) -> np.ndarray:
     """A permutation of ``0 .. size - 1`` (int64), a pure function of (seed, stream, size)."""
     words_N = _words(seed, block=0, attempt=0, stream=stream, domain=_DOMAIN_PERMUTATION, count=size)

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from generator.errors import IntegrityError, SpecError
+from generator.spec.canonical import digest_of
 
 # No leading dot: such names are reserved for the stores (temporary files, locks, probes) and are never listed.
 _SEGMENT = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]{0,254}")
@@ -44,9 +46,21 @@ class Store(ABC):
     def get(self, key: str, limit: int = MAX_OBJECT_BYTES) -> bytes:
         """The whole object. Raises ``ObjectMissing``; ``IntegrityError``, unread, if it is over ``limit`` bytes."""
 
+    def digest(self, key: str, limit: int = MAX_OBJECT_BYTES) -> tuple[str, int]:
+        """Digest (``sha256:`` and 64 hexadecimal digits) and size in bytes of what ``get`` returns. Raises as it."""
+        data = self.get(key, limit)
+        return digest_of(data), len(data)
+
     @abstractmethod
     def read(self, key: str, start: int, length: int) -> bytes:
         """``length`` bytes from ``start``; fewer at the object's end, none after it. Raises ``ObjectMissing``."""
+
+    def part_reader(self, key: str) -> Callable[[int, int], bytes]:
+        """``read`` of one object, for many small parts: it may go on reading the object as it was when this was called.
+
+        Raises ``ObjectMissing``, now or when it is called.
+        """
+        return partial(self.read, key)
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo | None:

@@ -12,6 +12,7 @@ through links. A root that does not exist yet is an empty store; the first write
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from generator.store.partial_writes import PROBE_PREFIX, PartialWrite, find_part
 
 _PERMANENT_ERRNO_NAMES = "EACCES EPERM EROFS ENOENT EEXIST ENOTDIR EISDIR ELOOP ENAMETOOLONG EOPNOTSUPP EMLINK"
 _MAX_TRIES = 100
+_HASHED_AT_ONCE = 2**18  # bytes, which stay in the processor's cache
 _PERMANENT_ERRNOS = {
     getattr(errno, name) for name in _PERMANENT_ERRNO_NAMES.split()
 }  # a retry would not help, unlike ENOSPC or EIO
@@ -58,11 +60,24 @@ class LocalStore(Store):
             check_size(f"{self.url}/{key}", os.fstat(file.fileno()).st_size, limit)
             return file.read()
 
+    def digest(self, key: str, limit: int = MAX_OBJECT_BYTES) -> tuple[str, int]:
+        found, size = hashlib.sha256(), 0
+        with self._open_object(key) as file:
+            check_size(f"{self.url}/{key}", os.fstat(file.fileno()).st_size, limit)
+            while part := file.read(_HASHED_AT_ONCE):
+                found.update(part)
+                size += len(part)
+        return f"sha256:{found.hexdigest()}", size
+
     def read(self, key: str, start: int, length: int) -> bytes:
         check_range(start, length)
         with self._open_object(key) as file:
             file.seek(start)
             return file.read(length)
+
+    def part_reader(self, key: str) -> Callable[[int, int], bytes]:
+        with self._open_object(key) as file:
+            return _OpenFile(os.dup(file.fileno()), f"{self.url}/{key}")
 
     def head(self, key: str) -> ObjectInfo | None:
         path = self._path(key)
@@ -219,6 +234,25 @@ class LocalStore(Store):
                 hint = "check the path, its permissions, and that the file system has hard links"
                 raise AccessDenied(where, "a directory that can be read and written", got, hint) from failed
             raise StoreUnavailable(where, "a disk that can be read and written", got) from failed
+
+
+@final
+class _OpenFile:
+    """Reads parts of an open file, in any number of threads; the file is closed with the last reference to this."""
+
+    def __init__(self, descriptor: int, where: str) -> None:
+        self._descriptor, self._where = descriptor, where
+
+    def __call__(self, start: int, length: int) -> bytes:
+        check_range(start, length)
+        try:
+            return os.pread(self._descriptor, length, start)
+        except OSError as failed:
+            got = failed.strerror or str(failed)
+            raise StoreUnavailable(self._where, "a disk that can be read", got) from failed
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
 
 
 def _overwrite(path: Path, data: bytes, replaced: os.stat_result | None) -> str:

@@ -127,6 +127,16 @@ class ObjectChecks:
                 f"read({start}, {length}) of 10 bytes", store.read("a", start, length), _DIGITS[start : start + length]
             )
 
+    def test_a_part_reader_reads_ranges(self, store: Store) -> None:
+        store.create("a/b", _DIGITS)
+        read = store.part_reader("a/b")
+        for start, length in _RANGES:
+            expect_equal(f"part {start}, {length}", read(start, length), _DIGITS[start : start + length])
+        with expect_refusal(SpecError, "a part before the beginning"):
+            read(-1, 2)
+        with expect_refusal(ObjectMissing, "a part of a missing object"):
+            store.part_reader("a/c")(0, 1)
+
     def test_negative_ranges_are_refused(self, store: Store) -> None:
         store.create("a", _DIGITS)
         for start, length in ((-1, 1), (0, -1)):
@@ -138,6 +148,15 @@ class ObjectChecks:
         expect_equal("get with the object's size as its limit", store.get("a", len(_DIGITS)), _DIGITS)
         with expect_refusal(IntegrityError, "get with a limit below the object's size"):
             store.get("a", len(_DIGITS) - 1)
+
+    def test_a_digest_is_that_of_the_bytes(self, store: Store) -> None:
+        data = _DIGITS * 60_000
+        store.create("a", data)
+        expect_equal("digest of an object", store.digest("a"), (digest_of(data), len(data)))
+        with expect_refusal(IntegrityError, "digest over its limit"):
+            store.digest("a", len(data) - 1)
+        with expect_refusal(ObjectMissing, "digest of a missing object"):
+            store.digest("b")
 
     def test_an_empty_object_is_an_object(self, store: Store) -> None:
         store.create("empty", b"")

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 
 from generator.datasets.promotion import promote
+from generator.datasets.verification import verify_dataset
 from generator.drafts import parse_draft, resolve_draft
 from generator.models.bundle import load_bundle, push
 from generator.models.bundle.channels import move_channel
@@ -23,6 +25,7 @@ from generator.spec.recipe import Order, Recipe
 from generator.store import open_store
 from tests.support.bundles import screened_bundle, tiny_bundle
 from workers.cli.main import _MODULES
+from workers.cli.main import root as command_line
 from workers.schedules.declare import check_schedule
 from workers.schedules.schedule import Schedule, parse_schedule
 from workers.settings import ENV_PREFIX, Settings
@@ -31,9 +34,8 @@ ROOT = Path(__file__).parents[2]
 TOP_PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*TOP_PAGES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
 EXAMPLE = ROOT / "deploy/.env.example"
-READER_PAGES = [
-    page for page in PAGES if page.name in ("README.md", "how-to.md", "operations.md", "nightly.md", "api.md")
-]
+_READ_BY_USERS = ("README.md", "how-to.md", "operations.md", "nightly.md", "formats.md", "api.md")
+READER_PAGES = [page for page in PAGES if page.name in _READ_BY_USERS]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -115,6 +117,25 @@ def test_the_floors_of_the_screening_page_are_the_recipes(tmp_path: Path, monkey
     spec, _ = resolve_draft(parse_draft(yaml.safe_load(text)))
     assert spec.recipe.classes == ("cat", "dog", "owl")
     assert spec.recipe.label_floors == (0.5, 0.9, None)
+
+
+def test_the_specs_of_the_page_on_formats_build_what_it_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs/formats.md"
+    tiny_bundle(tmp_path / "photos.bundle")
+    for text in blocks(page, "yaml"):
+        spec, bundle = resolve_draft(parse_draft(yaml.safe_load(text)))
+        build(locate_build(spec), load_bundle(bundle), device="cpu")
+        assert verify_dataset(f"datasets/{spec.order.name}", deep=True).ok
+    commands = [line for block in blocks(page, "bash") for line in block.splitlines() if "latentmill export" in line]
+    assert len(commands) == 5
+    for command in (line.split() for line in commands if "s3://" not in line and "c2pa" not in line):
+        words = [word.replace("datasets/photos", "datasets/as-parquet") for word in command[1:]]
+        done = CliRunner().invoke(command_line, words)
+        assert done.exit_code == 0, done.output
+        assert Path(words[-1]).is_dir()
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine may have cores

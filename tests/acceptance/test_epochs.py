@@ -73,7 +73,7 @@ def test_begun_in_one_environment_and_finished_in_another(half: tuple[BuildLocat
     made_by = [devices[shard.environment] for shard in manifest.shards]
     assert made_by[0] != made_by[1] == made_by[2]
     assert made_by[1].endswith("/DEFAULT")
-    assert verify_dataset(location.url).problems == ()
+    assert verify_dataset(location.url, deep=True).problems == ()
     here, there = (replay(location.url, index, bundle, device="cpu") for index in (0, 59))
     assert (here.identical, here.environment_differences) == (True, "")
     assert "DEFAULT" in there.environment_differences

@@ -74,7 +74,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: LiveS
     ended = service.client.wait(job.job, timeout=120)
     manifest = manifest_at(service, ended.url)
     assert manifest.canonical() == undisturbed(fields, "memory://undisturbed").canonical()
-    assert verify_dataset(ended.url, service.settings.s3).problems == ()
+    assert verify_dataset(ended.url, service.settings.s3, deep=True).problems == ()
 
 
 def test_redis_that_forgets_everything_loses_nothing(service: LiveService, bundle: Path) -> None:
@@ -98,7 +98,7 @@ def test_redis_that_dies_and_comes_back_is_survived(service: LiveService, bundle
     service.redis.restart()
     service.wait_until(lambda: service.is_committed(job.url))
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://restarted").canonical()
-    assert verify_dataset(job.url, service.settings.s3).problems == ()
+    assert verify_dataset(job.url, service.settings.s3, deep=True).problems == ()
     service.wait_until(lambda: service.client.status(job.job).state == "committed")
 
 
@@ -116,7 +116,7 @@ def test_a_worker_that_is_asked_to_leave_hands_its_shard_back(service: LiveServi
     service.start_worker()
     service.client.wait(job.job, timeout=120)
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://asked").canonical()
-    assert verify_dataset(job.url, service.settings.s3).problems == ()
+    assert verify_dataset(job.url, service.settings.s3, deep=True).problems == ()
 
 
 def test_a_shard_that_takes_too_long_is_ended_with_its_process_and_given_up(
@@ -170,7 +170,7 @@ def test_lost_and_duplicated_tickets_are_harmless(service: LiveService, bundle: 
         service.pool.app.send_task("latentmill.work", queue=service.settings.queue)
     service.client.wait(job.job, timeout=90)
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://tickets").canonical()
-    assert verify_dataset(job.url, service.settings.s3).problems == ()
+    assert verify_dataset(job.url, service.settings.s3, deep=True).problems == ()
     assert top_up(service.pool.app, service.pool.ledger, service.settings) == 0
     assert "SpawnPoolWorker-2" in service.logs()  # a process is replaced after its maximum number of shards
 
@@ -191,7 +191,7 @@ def test_a_cancelled_job_stays_cancelled_until_it_is_submitted_again(service: Li
     service.client.submit(fields)
     service.client.wait(job.job, timeout=120)
     assert manifest_at(service, job.url).canonical() == undisturbed(fields, "memory://cancelled").canonical()
-    assert verify_dataset(job.url, service.settings.s3).problems == ()
+    assert verify_dataset(job.url, service.settings.s3, deep=True).problems == ()
 
 
 def test_a_worker_of_another_environment_writes_no_shard(service: LiveService, bundle: Path) -> None:

@@ -7,8 +7,10 @@ so, with these instructions chosen.
 ``tests/golden/kept`` was made so by the last commit before the files of ``generator`` and ``workers`` were moved: a
 bundle, and builds of version 1 recipes; ``digests.json`` lists it. ``tests/golden/kept_version_2`` was made by the
 commit that brought version 2 recipes: builds, and those files of the bundle that differ from the earlier one's, which
-had no map; ``digests_version_2.json`` lists the whole bundle and the builds. ``digests_by_processor.json``: what the
-same code makes on other kinds of processors (``describe_processor``).
+had no map; ``digests_version_2.json`` lists the whole bundle and the builds. ``tests/golden/kept_publication`` has
+builds of that bundle whose recipes state day of publication, license, creator and citation;
+``digests_publication.json`` lists them and the bundle. ``digests_by_processor.json``: what the same code makes on other
+kinds of processors (``describe_processor``).
 """
 
 from __future__ import annotations
@@ -45,6 +47,18 @@ BUILDS_OF_VERSION_2: dict[str, dict[str, Any]] = {
     "mapped": {"image": {"format": "jpeg", "quality": 90}, "density_floor": 0.05, "label_floor": 0.02},
     "floors": {"image": {"format": "png"}, "density_floor": 0.05, "max_attempts": 1000},  # the judge confirms no fives
     "bare": {"image": {"format": "png"}, "latents": False, "label_floor": None, "novelty_floor": None},
+}
+BUILDS_WITH_PUBLICATION: dict[str, dict[str, Any]] = {  # of version 2 recipes, of the kept bundle
+    "dated": {"image": {"format": "png"}, "published": "2026-01-15", "label_floor": None, "novelty_floor": None},
+    "cited": {
+        "image": {"format": "jpeg", "quality": 90},
+        "density_floor": 0.05,
+        "label_floor": 0.02,
+        "published": "2026-02-28",
+        "license": "CC-BY-4.0",
+        "creator": {"name": "Example Imaging Group", "kind": "organization", "url": "https://example.org/imaging"},
+        "citation": "Example Imaging Group: Synthetic digits, 2026.",
+    },
 }
 PLAINEST = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -84,7 +98,8 @@ def make(directory: Path) -> None:
 def build(directory: Path, name: str) -> list[str]:
     """The command that makes one build below ``directory/builds``, or goes on with it; its spec is written."""
     spec = {"bundle": BUNDLE, "destination": "builds", "name": name, "count": 60, "shard_size": 25}
-    own = {"recipe_version": 1, **BUILDS[name]} if name in BUILDS else {"published": None, **BUILDS_OF_VERSION_2[name]}
+    later = {"published": None} | (BUILDS_OF_VERSION_2 | BUILDS_WITH_PUBLICATION).get(name, {})
+    own = {"recipe_version": 1, **BUILDS[name]} if name in BUILDS else later
     (directory / f"{name}.json").write_text(json.dumps(spec | {"seed": 3, "batch": 16} | own))
     return ["generate", f"{name}.json", "--device", "cpu", "--compile", "never"]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,12 @@ import numpy as np
 import pytest
 
 from generator import open_dataset
+from generator.production.images import marked_build
 from generator.spec.canonical import canonical_json, sha256_hex
 from tests.golden.make import (
     BUILDS,
     BUILDS_OF_VERSION_2,
+    BUILDS_WITH_PUBLICATION,
     BUNDLE,
     build,
     describe_machine,
@@ -44,23 +47,26 @@ class Golden:
     digests: dict[str, str]
 
 
-VERSIONS = {
+VERSIONS: dict[int | str, Golden] = {
     1: Golden(tuple(BUILDS), json.loads((HERE / "digests.json").read_text())),
     2: Golden(tuple(BUILDS_OF_VERSION_2), json.loads((HERE / "digests_version_2.json").read_text())),
+    "publication": Golden(tuple(BUILDS_WITH_PUBLICATION), json.loads((HERE / "digests_publication.json").read_text())),
 }
 EVERY_BUILD = [(version, name) for version, golden in VERSIONS.items() for name in golden.builds]
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """For each version, a copy of what the earlier commit made. Version 2 keeps the files that version 1 lacks."""
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[int | str, Path]:
+    """For each set, a copy of what the earlier commit made. Version 2 keeps the files that version 1 lacks, the builds
+    with facts of publication are of its bundle."""
     directory = tmp_path_factory.mktemp("golden")
     first = Path(shutil.copytree(HERE / "kept", directory / "kept"))
-    shutil.copytree(first / BUNDLE, directory / "kept_version_2" / BUNDLE)
-    return {
-        1: first,
-        2: Path(shutil.copytree(HERE / "kept_version_2", directory / "kept_version_2", dirs_exist_ok=True)),
-    }
+    second, third = directory / "kept_version_2", directory / "kept_publication"
+    shutil.copytree(first / BUNDLE, second / BUNDLE)
+    shutil.copytree(HERE / "kept_version_2", second, dirs_exist_ok=True)
+    shutil.copytree(second / BUNDLE, third / BUNDLE)
+    shutil.copytree(HERE / "kept_publication", third, dirs_exist_ok=True)
+    return {1: first, 2: second, "publication": third}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +95,7 @@ def build_of(directory: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_kept_files_are_whole(kept: dict[int, Path], version: int) -> None:
+def test_the_kept_files_are_whole(kept: dict[int | str, Path], version: int | str) -> None:
     assert digests(kept[version]) == VERSIONS[version].digests
 
 
@@ -122,7 +128,7 @@ def test_training_gives_the_bundle_of_version_1_and_a_map(made: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_builds_are_made_of_the_kept_bundle(
-    kept: dict[int, Path], same_machine: None, tmp_path: Path, version: int
+    kept: dict[int | str, Path], same_machine: None, tmp_path: Path, version: int | str
 ) -> None:
     shutil.copytree(kept[version] / BUNDLE, tmp_path / BUNDLE)
     latentmill(tmp_path, *(build(tmp_path, name) for name in VERSIONS[version].builds))
@@ -130,15 +136,15 @@ def test_builds_are_made_of_the_kept_bundle(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kept_builds_verify(kept: dict[int, Path], version: int) -> None:
+def test_kept_builds_verify(kept: dict[int | str, Path], version: int | str) -> None:
     names = VERSIONS[version].builds
-    for facts in latentmill(kept[version], *(["verify", f"builds/{name}"] for name in names)):
+    for facts in latentmill(kept[version], *(["verify", "--deep", f"builds/{name}"] for name in names)):
         assert facts["intact"]
         assert (facts["samples"], facts["shards"], facts["problems"]) == (60, 3, [])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kept_builds_replay(kept: dict[int, Path], same_machine: None, version: int) -> None:
+def test_kept_builds_replay(kept: dict[int | str, Path], same_machine: None, version: int | str) -> None:
     replays = [
         ["replay", f"builds/{name}", index, "--bundle", BUNDLE, "--device", "cpu"]
         for name in VERSIONS[version].builds
@@ -148,16 +154,16 @@ def test_kept_builds_replay(kept: dict[int, Path], same_machine: None, version: 
 
 
 @pytest.mark.parametrize(("version", "name"), EVERY_BUILD)
-def test_a_kept_build_is_read(kept: dict[int, Path], version: int, name: str) -> None:
+def test_a_kept_build_is_read(kept: dict[int | str, Path], version: int | str, name: str) -> None:
     samples = list(open_dataset(str(kept[version] / "builds" / name)))
     assert np.bincount([sample.label for sample in samples]).tolist() == [6] * 10
     assert {sample.image.shape for sample in samples} == {(8, 8, 1)}
     assert sorted(sample.provenance["index"] for sample in samples) == list(range(60))
 
 
-@pytest.mark.parametrize(("version", "name"), [(1, "screened"), (2, "mapped")])
+@pytest.mark.parametrize(("version", "name"), [(1, "screened"), (2, "mapped"), ("publication", "cited")])
 def test_a_kept_build_goes_on_where_it_stopped(
-    kept: dict[int, Path], same_machine: None, tmp_path: Path, version: int, name: str
+    kept: dict[int | str, Path], same_machine: None, tmp_path: Path, version: int | str, name: str
 ) -> None:
     directory = Path(shutil.copytree(kept[version], tmp_path / "interrupted"))
     unfinished = build_of(directory, name)
@@ -165,3 +171,19 @@ def test_a_kept_build_goes_on_where_it_stopped(
         (unfinished / key).unlink()
     latentmill(directory, build(directory, name))
     assert digests(directory) == VERSIONS[version].digests
+
+
+def test_the_facts_of_publication_are_in_recipe_card_croissant_and_images(kept: dict[int | str, Path]) -> None:
+    stated = BUILDS_WITH_PUBLICATION["cited"]
+    home = build_of(kept["publication"], "cited")
+    recipe, croissant = (json.loads((home / name).read_text()) for name in ("recipe.json", "croissant.json"))
+    assert {name: recipe[name] for name in ("published", "license", "creator", "citation")} == {
+        name: stated[name] for name in ("published", "license", "creator", "citation")
+    }
+    assert croissant["datePublished"] == stated["published"]
+    assert croissant["creator"]["name"] == stated["creator"]["name"]
+    assert stated["citation"] in (home / "README.md").read_text()
+    with tarfile.open(home / "shards" / "cited-000000.tar") as shard:
+        data = shard.extractfile(next(name for name in shard.getnames() if name.endswith(".jpg")))
+        assert data is not None
+        assert marked_build(data.read()) == home.name

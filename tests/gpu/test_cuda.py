@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from generator.errors import InvalidOutput
-from generator.models.bundle import Bundle, load_bundle
+from generator import open_dataset
+from generator.drafts import parse_draft, resolve_draft
+from generator.errors import InvalidOutput, SettingsError
+from generator.models.bundle import Bundle, load_bundle, push
 from generator.models.converters.diffusers import convert_diffusers
 from generator.models.latents.config import PriorSettings
 from generator.models.learning import import_network, join_graphs
@@ -146,3 +149,19 @@ def test_a_compiled_decoder_on_the_device_is_within_a_level_and_repeats(tmp_path
     )
     assert np.abs(eager.astype(int) - compiled).max() <= 1
     assert np.array_equal(compiled, again)
+
+
+def test_a_virtual_dataset_is_made_on_the_gpu_as_its_build_is(tmp_path: Path) -> None:
+    root = open_store(str(tmp_path / "root"))
+    digest = push(open_store(str(tiny_bundle(tmp_path / "b", size=32, channels=3, dims=16))), root)
+    recipe = {"bundle": digest, "count": 300, "batch": 64, "shard_size": 128, "published": None}
+    job, bundle = resolve_draft(parse_draft({**recipe, "destination": str(tmp_path), "name": "stored"}), root)
+    build(locate_build(job), load_bundle(bundle), device="cuda")
+    stored = list(open_dataset(locate_build(job).url))
+    virtual = open_dataset(recipe=recipe, root=root.url, device="cuda", batch_size=50)
+    for options in ({"num_workers": 0}, {"num_workers": 1, "multiprocessing_context": "spawn"}):
+        batches = list(DataLoader(virtual, batch_size=None, **options))
+        made = np.concatenate([batch.image.numpy() for batch in batches])
+        assert np.array_equal(made, np.stack([sample.image for sample in stored]))
+    with pytest.raises(SettingsError, match="spawned workers"):
+        list(DataLoader(virtual, batch_size=None, num_workers=1, multiprocessing_context="fork"))

@@ -103,7 +103,7 @@ def test_archives(make: Callable[[], bytes]) -> None:
     location.store.put(
         "manifest.json", manifest.model_copy(update={"shards": (first, *manifest.shards[1:])}).canonical()
     )
-    assert key in {problem.where for problem in verify_dataset(location.url).problems}
+    assert key in {problem.where for problem in verify_dataset(location.url, deep=True).problems}
     with pytest.raises(LatentmillError):
         list(open_dataset(location.url))
     with pytest.raises(IntegrityError):

@@ -31,14 +31,17 @@ class EpochWorker:
     location: BuildLocation
     environment: Environment
     mark: bytes = b""
+    build: SmallBuild = SMALL
 
     def make_shard(self, number: int) -> FinishedShard:
         """The shard as this environment makes it: one block of zeros follows the archive for each byte of ``mark``."""
-        shard = SMALL.shard(self.location, Plan(self.location.recipe).shard(number))
+        shard = self.build.shard(self.location, Plan(self.location.recipe).shard(number))
         data = shard.archive + bytes(512 * len(self.mark))
         file = StoredFile(key=shard.receipt.shard.key, digest=digest_of(data), size=len(data))
         receipt = shard.receipt.model_copy(update={"environment": self.environment.digest, "shard": file})
-        return FinishedShard(data, shard.table, receipt)
+        sidecars = {key: sidecar + self.mark for key, sidecar in shard.sidecars.items()}
+        files = tuple(StoredFile(key=key, digest=digest_of(each), size=len(each)) for key, each in sidecars.items())
+        return FinishedShard(data, shard.table, receipt.model_copy(update={"sidecars": files}), sidecars)
 
     def publish(self, number: int) -> Receipt:
         return publish_shard(self.location, self.make_shard(number))
@@ -52,7 +55,7 @@ class EpochWorker:
 def is_whole(location: BuildLocation, number: int) -> bool:
     """Whether the receipt's digests are those of the stored bytes."""
     receipt = read_receipt(location, number)
-    return all(digest_of(location.store.get(file.key)) == file.digest for file in (receipt.shard, receipt.table))
+    return all(digest_of(location.store.get(file.key)) == file.digest for file in receipt.files)
 
 
 class InterruptedStore(Store):

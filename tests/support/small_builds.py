@@ -17,26 +17,39 @@ from generator.production.commit import (
     publish_shard,
 )
 from generator.production.commit.publish import commit
+from generator.production.commit.shard_index import index_bytes
 from generator.production.images import extension, image_encoder
 from generator.production.provenance.croissant import croissant_bytes
 from generator.production.provenance.dataset_card import card_bytes
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
+    INDEX_KEY,
     ImageFacts,
     Manifest,
     Provenance,
     Receipt,
     StoredFile,
     shard_key,
+    sidecar_keys,
     table_key,
 )
 from generator.production.provenance.preview import preview_bytes
 from generator.production.provenance.sample_table import SampleRows, sample_key, table_bytes
-from generator.production.shards import Member, TarWriter, first_file, sample_block
+from generator.production.shards import Member, shard_format, sidecar_bytes
 from generator.spec.canonical import canonical_json, digest_of, read_json, sha256_hex
 from generator.spec.plan import Plan, ShardPlan
 from generator.spec.publication import Creator
-from generator.spec.recipe import RECIPE_VERSION, ImageSettings, JobSpec, Order, PngSettings, Recipe, RecipeVersion
+from generator.spec.recipe import (
+    RECIPE_VERSION,
+    ImageSettings,
+    JobSpec,
+    Order,
+    PngSettings,
+    Recipe,
+    RecipeVersion,
+    ShardFormatName,
+    Sidecar,
+)
 
 BUNDLE = digest_of(b"a bundle")
 PNG = PngSettings()
@@ -60,6 +73,8 @@ class SmallBuild:
     license: str | None = None
     creator: Creator | None = None
     citation: str | None = None
+    format: ShardFormatName = "webdataset"
+    sidecars: tuple[Sidecar, ...] = ()
 
     def spec(self, destination: str) -> JobSpec:
         recipe = Recipe(
@@ -74,6 +89,8 @@ class SmallBuild:
             license=self.license,
             creator=self.creator,
             citation=self.citation,
+            format=self.format,
+            sidecars=self.sidecars,
         )
         return JobSpec(recipe=recipe, order=Order(destination=destination, name=self.name))
 
@@ -103,6 +120,7 @@ class SmallBuild:
             "croissant.json": croissant_bytes(draft),
             "preview.jpg": preview_bytes(shown, self.classes, location.recipe.recipe_version, location.marked_build),
         }
+        extras |= {INDEX_KEY: index_bytes(draft)} if self.format == "mds" else {}
         return location, commit(location, draft, extras)
 
     def draft(self, location: BuildLocation, receipts: tuple[Receipt, ...]) -> Manifest:
@@ -125,15 +143,16 @@ class SmallBuild:
             classes=self.classes,
             counts=self.counts,
             samples=sum(receipt.samples for receipt in receipts),
-            bytes=sum(receipt.shard.size + receipt.table.size for receipt in receipts),
+            bytes=sum(receipt.bytes for receipt in receipts),
             refused=sum(receipt.refused for receipt in receipts),
             shards=receipts,
             extras=(),
         )
 
     def shard(self, location: BuildLocation, plan: ShardPlan) -> FinishedShard:
+        form = shard_format(location.recipe)
         writer, hashes, encode = (
-            TarWriter(),
+            form.writer(),
             list[str](),
             image_encoder(self.image, location.recipe.recipe_version, location.marked_build),
         )
@@ -156,10 +175,12 @@ class SmallBuild:
             }
             members = [Member(extension(self.image.format), data)]
             members += [Member("cls", str(label).encode())] if self.classes else []
-            block = sample_block(sample_key(index), [*members, Member("json", canonical_json(facts))])
-            offset, size = first_file(block)
-            rows.offsets_N[row], rows.sizes_N[row] = writer.append_block(block) + offset, size
-        archive, table = writer.finish(), table_bytes(rows, hashes, self.classes, location.recipe.recipe_version)
+            writer.append(form.pack(sample_key(index), [*members, Member("json", canonical_json(facts))]))
+        finished = writer.finish()
+        archive, rows.offsets_N[:], rows.sizes_N[:] = finished.data, finished.offsets_N, finished.sizes_N
+        keys = sidecar_keys(self.name, plan.number, self.sidecars)
+        sidecars = {key: sidecar_bytes(kind, archive, field=key) for kind, key in keys.items()}
+        table = table_bytes(rows, hashes, self.classes, location.recipe.recipe_version)
         receipt = Receipt(
             recipe=location.recipe_digest,
             environment=ENVIRONMENT.digest,
@@ -167,10 +188,11 @@ class SmallBuild:
             samples=len(plan),
             counts=tuple(np.bincount(plan.labels_N, minlength=len(self.counts)).tolist()),
             refused=plan.number,
-            shard=_stored(shard_key(self.name, plan.number), archive),
+            shard=_stored(shard_key(self.name, plan.number, self.format), archive),
             table=_stored(table_key(self.name, plan.number), table),
+            sidecars=tuple(_stored(key, data) for key, data in sidecars.items()),
         )
-        return FinishedShard(archive, table, receipt)
+        return FinishedShard(archive, table, receipt, sidecars)
 
     def rows(self, plan: ShardPlan) -> SampleRows:
         count = len(plan)

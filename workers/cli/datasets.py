@@ -66,11 +66,13 @@ def generate_command(spec: str, device: str, compiled: str | None, as_json: bool
     type=click.Path(path_type=Path),
     help="File of a public key that must have signed it; given several times, one of them.",
 )
+@click.option("--deep", is_flag=True, help="Also decode every image, and compare every sample with plan and table.")
 @json_option
-def verify_command(dataset: str, keys: tuple[Path, ...], as_json: bool) -> None:
+def verify_command(dataset: str, keys: tuple[Path, ...], deep: bool, as_json: bool) -> None:
     """Re-hash all files of DATASET (a path or URL) and compare them with its manifest. Exit code 1 on any damage.
 
-    DATASET may be a bundle, too. With --key, what is not signed by that key is refused, with exit code 1.
+    With --deep, what a faulty writer committed under right digests is found too. DATASET may be a bundle, too. With
+    --key, what is not signed by that key is refused, with exit code 1.
     """
     from generator.datasets.verification import verify_dataset
     from generator.models.bundle.format import INFO_FILE
@@ -84,7 +86,7 @@ def verify_command(dataset: str, keys: tuple[Path, ...], as_json: bool) -> None:
         show(_verify_bundle(store, trusted), as_json=as_json, title="intact")
         return
     with progress_bar("verifying", None, quiet=as_json, unit="shards") as bar:
-        found = verify_dataset(dataset, settings.s3, on_shard=bar, trusted=trusted or None)
+        found = verify_dataset(dataset, settings.s3, on_shard=bar, deep=deep, trusted=trusted or None)
     facts = {
         "intact": not found.problems,
         "samples": found.samples,

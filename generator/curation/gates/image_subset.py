@@ -14,7 +14,7 @@ from generator.errors import IntegrityError
 from generator.production.images import decode_image, extension
 from generator.production.provenance.manifest import Manifest, Receipt, StoredFile
 from generator.production.provenance.sample_table import read_rows
-from generator.production.shards import read_samples
+from generator.production.shards import named_format
 from generator.spec.canonical import digest_of, sha256_hex
 from generator.store.base import Store
 
@@ -55,7 +55,8 @@ def read_subset(build: Store, manifest: Manifest, limit: int) -> ImageSubset:
 
 def _read_shard(build: Store, manifest: Manifest, receipt: Receipt, limit: int) -> tuple[np.ndarray, ...]:
     rows = read_rows(_read_checked(build, receipt.table), field=receipt.table.key, columns=_COLUMNS)
-    samples = list(read_samples(_read_checked(build, receipt.shard), field=receipt.shard.key))
+    form = named_format(manifest.recipe.get("format", "webdataset"), manifest.image.format, manifest.classes)
+    samples = list(form.read_samples(_read_checked(build, receipt.shard), field=receipt.shard.key))
     if not len(rows) == len(samples) == receipt.samples:
         got = f"{len(samples)} in the shard, {len(rows)} in its table"
         raise IntegrityError(receipt.shard.key, f"{receipt.samples} samples, as its receipt says", got)

@@ -33,6 +33,32 @@ class Problem:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Verification:
+    """The result of a verification: the build's URL, all problems, and the shards, samples and bytes that were read."""
+
+    url: str
+    problems: tuple[Problem, ...]
+    shards: int
+    samples: int
+    bytes: int
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def facts(self) -> dict[str, Any]:
+        """The result as JSON values, for ``--json``."""
+        return {
+            "url": self.url,
+            "ok": self.ok,
+            "shards": self.shards,
+            "samples": self.samples,
+            "bytes": self.bytes,
+            "problems": [problem.facts() for problem in self.problems],
+        }
+
+
 class Findings:
     """Collects problems, in the order in which they were first found."""
 

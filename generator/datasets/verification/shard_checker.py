@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from generator.datasets.verification.findings import Findings
@@ -10,10 +12,10 @@ from generator.errors import DatasetError, IntegrityError
 from generator.production.images import decode_image, extension, is_marked_synthetic
 from generator.production.provenance.manifest import ImageFacts
 from generator.production.provenance.sample_table import read_rows, sample_key
-from generator.production.shards import read_samples
-from generator.spec.canonical import read_json, sha256_hex
+from generator.production.shards import shard_format, sidecar_bytes
+from generator.spec.canonical import digest_of, read_json, sha256_hex
 from generator.spec.plan import ShardPlan
-from generator.spec.recipe import Recipe
+from generator.spec.recipe import Recipe, Sidecar
 
 _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
 # Fields in both the JSON of a sample and its table row:
@@ -21,6 +23,8 @@ _DRAW_FIELDS = ("index", "attempt", "label", "class", "cluster", "log_density")
 _SHARED_FIELDS = (*_DRAW_FIELDS, "label_confidence", "likely_labels", "likely_probabilities")
 _COLUMNS = [*_SHARED_FIELDS, "key", "image_sha256"]
 _COLUMNS_OF_VERSION_2 = ["offset", "size", "map_x", "map_y"]
+
+_FIRST_BYTES = 2**17  # of an archive: more than its first sample, unless images are large
 
 Files = dict[str, bytes]
 Row = dict[str, Any]
@@ -40,13 +44,30 @@ class ShardChecker:
         """Compare the archive with the plan. Returns the samples that can be read."""
         samples = self._read_samples(key, data)
         self.findings.expect(key, "number of samples", len(self.plan), len(samples))
+        self._check_samples(key, samples)
+        return samples
+
+    def check_first(self, key: str, read: Callable[[int], bytes], size: int) -> None:
+        """Compare the first sample of the archive ``key``, whose digest is right, with the plan.
+
+        ``read``: the first bytes of the archive, as many as asked for, of ``size`` in all.
+        """
+        samples = shard_format(self.recipe).read_samples
+        for length in (_FIRST_BYTES, size):
+            try:
+                self._check_samples(key, list(islice(samples(read(length), field=key), 1)))
+                return
+            except IntegrityError as broken:
+                found = broken
+        self.findings.add(key, "format", found.expected, found.got)
+
+    def _check_samples(self, key: str, samples: list[tuple[str, Files]]) -> None:
         for (index, label), (name, files) in zip(self._planned_labels(), samples, strict=False):
             self.findings.expect(key, "sample key", sample_key(index), name)
             self.findings.expect(key, "files of a sample", self._extensions(), sorted(files), name)
             self._check_label(key, name, files, label)
             self._check_facts(key, name, files, index, label)
             self._check_image(key, name, files.get(extension(self.recipe.image.format), b""))
-        return samples
 
     def check_table(self, key: str, data: bytes) -> list[Row]:
         """Compare the table with the plan. Returns the rows; none if the table cannot be read."""
@@ -61,6 +82,15 @@ class ShardChecker:
                 key, " of a row", self._expected_facts(index, label) | {"key": sample_key(index)}, row
             )
         return rows
+
+    def check_sidecar(self, key: str, kind: Sidecar, data: bytes, archive: bytes) -> None:
+        """Compare the sidecar ``key`` with the one that follows from the archive."""
+        try:
+            expected = digest_of(sidecar_bytes(kind, archive, field=key))
+        except IntegrityError as broken:
+            self.findings.add(key, "archive behind the sidecar", broken.expected, broken.got)
+            return
+        self.findings.expect(key, f"{kind} sidecar of its archive", expected, digest_of(data))
 
     def check_agreement(self, key: str, archive: bytes, samples: list[tuple[str, Files]], rows: list[Row]) -> None:
         """Compare each sample of the archive ``key`` with the table row at the same position."""
@@ -87,7 +117,7 @@ class ShardChecker:
     def _read_samples(self, key: str, data: bytes) -> list[tuple[str, Files]]:
         samples = list[tuple[str, Files]]()
         try:
-            samples.extend(read_samples(data, field=key))
+            samples.extend(shard_format(self.recipe).read_samples(data, field=key))
         except IntegrityError as broken:
             self.findings.add(key, "format", broken.expected, broken.got)
         return samples
@@ -117,14 +147,14 @@ class ShardChecker:
 
     def _check_image(self, key: str, name: str, data: bytes) -> None:
         try:
-            shape = decode_image(data, field=name).shape
+            shape, marked = decode_image(data, field=name).shape, is_marked_synthetic(data)
         except IntegrityError as broken:
             self.findings.add(key, "image", broken.expected, f"{broken.got} ({name})")
             return
         wanted = (self.image.height, self.image.width, self.image.channels)
         self.findings.expect(key, "height, width, channels", wanted, shape, name)
         self.findings.expect(key, f"{self.image.format} file", True, data.startswith(_MAGIC[self.image.format]), name)
-        self.findings.expect(key, "marked synthetic", True, is_marked_synthetic(data), name)
+        self.findings.expect(key, "marked synthetic", True, marked, name)
 
 
 def _read_span(archive: bytes, offset: Any, size: Any) -> bytes | None:

@@ -1,25 +1,36 @@
-"""Verify one build, shard by shard. Damage does not stop the verification."""
+"""Verify one build, shard by shard, while the next ones are read and hashed. Damage does not stop the verification."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from contextlib import closing
+from functools import partial
+from typing import final
 
 import numpy as np
 
 from generator.datasets.builds import find_build, read_manifest
-from generator.datasets.verification.findings import Findings, Problem
+from generator.datasets.verification.findings import Findings, Verification
+from generator.datasets.verification.objects import (
+    LoadedObject,
+    ShardObjects,
+    hash_object,
+    is_canonical,
+    is_marked,
+    load_ahead,
+    load_object,
+)
 from generator.datasets.verification.shard_checker import ShardChecker
-from generator.errors import DatasetError, IntegrityError, ObjectMissing
+from generator.errors import DatasetError
 from generator.production.commit.epochs import MAX_EPOCH_BYTES, EpochOpening
-from generator.production.images import decode_image, is_marked_synthetic
+from generator.production.commit.shard_index import index_bytes
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
     CARD_KEY,
     CROISSANT_KEY,
     ENVIRONMENT_KEY,
+    INDEX_KEY,
     MANIFEST_KEY,
     MAX_MANIFEST_BYTES,
     MAX_RECEIPT_BYTES,
@@ -30,10 +41,11 @@ from generator.production.provenance.manifest import (
     Receipt,
     StoredFile,
     code_key,
+    extra_keys,
     parse_manifest,
     receipt_key,
-    shard_key,
-    table_key,
+    shard_keys,
+    sidecar_keys,
 )
 from generator.signatures import SIGNATURES_PREFIX, PublicKey, check_signed
 from generator.spec.canonical import FrozenModel, canonical_json, digest_of, read_json, validate
@@ -44,36 +56,9 @@ from generator.store import S3Settings, Store
 OnShard = Callable[[int], None]  # called after each shard with the number of shards checked so far
 
 _DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
-_EXTRAS = (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY)
 _EPOCH_KEY = re.compile(r"(environments|epochs)/\d{3}\.json")
 _READ_LIMIT = 2**28  # bytes read of a file at most, unless its stated size is larger
 _UNCOMMITTED_PREFIXES = ("runs/", "reports/", SIGNATURES_PREFIX)  # not part of the commit: these objects may change
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The result of a verification: the build's URL, all problems, and the shards, samples and bytes that were read."""
-
-    url: str
-    problems: tuple[Problem, ...]
-    shards: int
-    samples: int
-    bytes: int
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def facts(self) -> dict[str, Any]:
-        """The result as JSON values, for ``--json``."""
-        return {
-            "url": self.url,
-            "ok": self.ok,
-            "shards": self.shards,
-            "samples": self.samples,
-            "bytes": self.bytes,
-            "problems": [problem.facts() for problem in self.problems],
-        }
 
 
 def verify_dataset(
@@ -81,10 +66,14 @@ def verify_dataset(
     s3: S3Settings | None = None,
     on_shard: OnShard = lambda _: None,
     *,
+    deep: bool = False,
     trusted: Sequence[PublicKey] | None = None,
 ) -> Verification:
     """Read the whole committed build at ``url`` (as for ``resolve_build``) and list all damage.
 
+    Every byte is hashed. The samples of a shard whose digest is right are what its writer made; they are compared with
+    plan and table, and decoded, with ``deep`` alone, which takes many times as long. Without it, that is done for
+    the first sample of the build, and for damaged shards, to say what is wrong with them.
     ``trusted``: keys of which one must have signed the manifest; what is compared then is the manifest that was signed.
     Raises ``DatasetError`` if there is no committed build, ``IntegrityError`` if no trusted key signed it,
     ``StoreError`` if the store does not answer. Damage never raises.
@@ -101,26 +90,32 @@ def verify_dataset(
     except DatasetError as broken:
         findings.add(MANIFEST_KEY, broken.field, broken.expected, broken.got)
         return Verification(store.url, findings.problems, 0, 0, 0)
-    return _Verifier(store, manifest, findings).verify(on_shard)
+    return _Verifier(store, manifest, findings, deep=deep).verify(on_shard)
 
 
 @final
 class _Verifier:
-    def __init__(self, store: Store, manifest: Manifest, findings: Findings) -> None:
-        self._store, self._manifest, self._findings = store, manifest, findings
+    def __init__(self, store: Store, manifest: Manifest, findings: Findings, *, deep: bool) -> None:
+        self._store, self._manifest, self._findings, self._deep = store, manifest, findings, deep
         self._receipts = {receipt.number: receipt for receipt in manifest.shards}
         self._shards = self._samples = self._bytes = 0
 
     def verify(self, on_shard: OnShard) -> Verification:
-        self._check_documents()
-        self._check_extras()
         recipe = self._parse_recipe()
-        if recipe is not None:
+        if recipe is None:
+            self._check_documents()
+            self._check_extras()
+        else:
             plan = Plan(recipe)
-            self._check_totals(plan)
-            for done, shard in enumerate(plan, start=1):
-                self._check_shard(shard, recipe)
-                on_shard(done)
+            with closing(load_ahead(partial(self._load_shard, recipe), range(plan.shard_count))) as read:
+                next(read)  # the first shards are read from here on
+                self._check_documents()
+                self._check_extras()
+                self._check_totals(plan)
+                for shard, objects in zip(plan, read, strict=True):
+                    assert objects is not None
+                    self._check_shard(shard, recipe, objects)
+                    on_shard(shard.number + 1)
             self._check_unknown_objects(plan)
         return Verification(self._store.url, self._findings.problems, self._shards, self._samples, self._bytes)
 
@@ -128,7 +123,7 @@ class _Verifier:
         expect, manifest = self._findings.expect, self._manifest
         stored = {key: self._read_object(key, limit) for key, limit in _DOCUMENTS.items()}
         for key, data in stored.items():  # no object stores the manifest's digest, but it must be canonical JSON
-            expect(key, "canonical JSON", True, data is None or _is_canonical(data))
+            expect(key, "canonical JSON", True, data is None or is_canonical(data))
         self._check_environments()
         expect(MANIFEST_KEY, "digest of recipe", manifest.recipe_digest, digest_of(canonical_json(manifest.recipe)))
         expect(MANIFEST_KEY, "build_id", build_id_of(manifest.recipe_digest), manifest.build_id)
@@ -148,7 +143,7 @@ class _Verifier:
         if missing and named.keys() >= {digest for key, digest in digests.items() if key.startswith("env")}:
             self._findings.add(MANIFEST_KEY, "stored environments", missing, "nothing")
         for key, data in stored.items():
-            expect(key, "canonical JSON", True, _is_canonical(data))
+            expect(key, "canonical JSON", True, is_canonical(data))
             if key.startswith("epochs/"):
                 self._check_parses(EpochOpening, key, data)
             elif digests[key] not in named:
@@ -168,23 +163,34 @@ class _Verifier:
 
     def _check_extras(self) -> None:
         listed = {file.key: file for file in self._manifest.extras}
-        codes = self._code_keys()
-        expected = sorted([*_EXTRAS, *codes])
-        self._findings.expect(MANIFEST_KEY, "extras", expected, sorted(file.key for file in listed.values()))
-        for key in (*_EXTRAS, *codes):
+        codes, keys = self._code_keys(), self._extra_keys()
+        self._findings.expect(MANIFEST_KEY, "extras", sorted(keys), sorted(file.key for file in listed.values()))
+        for key in keys:
             data = self._read_file(key, listed.get(key))
+            if data is not None and key == INDEX_KEY:
+                self._findings.expect(
+                    key, "digest, as the receipts say", digest_of(index_bytes(self._manifest)), digest_of(data)
+                )
             if data is not None and key in codes:
                 self._findings.expect(key, "digest, as in the recipe", codes[key], digest_of(data))
             if data is not None and key == PREVIEW_KEY:
-                self._findings.expect(key, "marked synthetic", True, _is_marked(data))
+                self._findings.expect(key, "marked synthetic", True, is_marked(data))
 
     def _code_keys(self) -> dict[str, str]:
         """The keys of the codes that the recipe names, and their digests; none if the recipe does not parse."""
+        recipe = self._find_recipe()
+        return {} if recipe is None else {code_key(digest): digest for digest in recipe.stored_codes}
+
+    def _extra_keys(self) -> tuple[str, ...]:
+        """The keys of the extras of this recipe; if it does not parse, those that every build has."""
+        recipe = self._find_recipe()
+        return (CARD_KEY, CROISSANT_KEY, PREVIEW_KEY) if recipe is None else extra_keys(recipe)
+
+    def _find_recipe(self) -> Recipe | None:
         try:
-            recipe = validate(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
+            return validate(Recipe, self._manifest.recipe, field="recipe", error=DatasetError)
         except DatasetError:
-            return {}
-        return {code_key(digest): digest for digest in recipe.stored_codes}
+            return None
 
     def _parse_recipe(self) -> Recipe | None:
         try:
@@ -200,7 +206,7 @@ class _Verifier:
             "classes": recipe.classes,
             "counts": recipe.counts,
             "samples": recipe.total,
-            "bytes": sum(receipt.shard.size + receipt.table.size for receipt in shards),
+            "bytes": sum(receipt.bytes for receipt in shards),
             "refused": sum(receipt.refused for receipt in shards),
             "bundle": recipe.bundle,
             "image format": recipe.image.format,
@@ -217,43 +223,75 @@ class _Verifier:
         }
         self._findings.expect_all(MANIFEST_KEY, "", expected, got)
 
-    def _check_shard(self, shard: ShardPlan, recipe: Recipe) -> None:
-        stated = self._receipts.get(shard.number)
-        if stated is not None:  # a receipt missing from the manifest was already reported with the shard numbers
-            self._check_receipt(shard, stated, recipe)
-        archive_key, rows_key = (
-            shard_key(self._manifest.name, shard.number),
-            table_key(self._manifest.name, shard.number),
-        )
-        archive = self._read_file(archive_key, stated.shard if stated else None)
-        table = self._read_file(rows_key, stated.table if stated else None)
-        checker = ShardChecker(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
-        samples = checker.check_archive(archive_key, archive) if archive is not None else []
-        rows = checker.check_table(rows_key, table) if table is not None else []
-        checker.check_agreement(archive_key, archive or b"", samples, rows)
-        self._shards += archive is not None
-        self._samples += len(samples)
+    def _load_shard(self, recipe: Recipe, number: int) -> ShardObjects:
+        stated, name = self._receipts.get(number), self._manifest.name
+        receipt = load_object(self._store, receipt_key(number), MAX_RECEIPT_BYTES) if stated else None
+        keys = shard_keys(name, number, recipe)[:2]
+        if stated is not None and not self._deep:
+            limits = max(stated.shard.size, _READ_LIMIT), max(stated.table.size, _READ_LIMIT)
+            archive, table = (hash_object(self._store, *each) for each in zip(keys, limits, strict=True))
+            if (archive.digest, table.digest) == (stated.shard.digest, stated.table.digest):
+                return ShardObjects(archive, table, receipt)
+        files = (stated.shard, stated.table) if stated else (None, None)
+        archive, table = (self._load_file(*each) for each in zip(keys, files, strict=True))
+        return ShardObjects(archive, table, receipt)
 
-    def _check_receipt(self, shard: ShardPlan, stated: Receipt, recipe: Recipe) -> None:
-        key, name = receipt_key(shard.number), self._manifest.name
-        if (data := self._read_object(key, MAX_RECEIPT_BYTES)) is not None:
-            self._findings.expect(key, "canonical JSON", True, _is_canonical(data))
+    def _load_file(self, key: str, stated: StoredFile | None) -> LoadedObject:
+        return load_object(self._store, key, max(stated.size, _READ_LIMIT) if stated is not None else _READ_LIMIT)
+
+    def _check_shard(self, shard: ShardPlan, recipe: Recipe, objects: ShardObjects) -> None:
+        stated = self._receipts.get(shard.number)
+        # A receipt missing from the manifest was already reported with the shard numbers.
+        if stated is not None and objects.receipt is not None:
+            self._check_receipt(shard, stated, recipe, objects.receipt)
+        self._check_file(objects.archive, stated.shard if stated else None)
+        self._check_file(objects.table, stated.table if stated else None)
+        checker = ShardChecker(recipe, self._manifest.recipe_digest, self._manifest.image, shard, self._findings)
+        self._shards += objects.archive.found
+        self._check_sidecars(checker, shard, stated, objects.archive.data)
+        if not objects.hashed_only:
+            self._samples += self._check_samples(checker, objects)
+            return
+        self._samples += len(shard)
+        if shard.number == 0:
+            key = objects.archive.key
+            checker.check_first(key, partial(self._store.read, key, 0), objects.archive.size)
+
+    def _check_samples(self, checker: ShardChecker, objects: ShardObjects) -> int:
+        """Compare all samples with plan and table. Returns the number of samples that can be read."""
+        key, archive, table = objects.archive.key, objects.archive.data, objects.table.data
+        samples = checker.check_archive(key, archive) if archive is not None else []
+        rows = checker.check_table(objects.table.key, table) if table is not None else []
+        checker.check_agreement(key, archive or b"", samples, rows)
+        return len(samples)
+
+    def _check_sidecars(
+        self, checker: ShardChecker, shard: ShardPlan, stated: Receipt | None, archive: bytes | None
+    ) -> None:
+        files = {file.key: file for file in stated.sidecars} if stated is not None else {}
+        for kind, key in sidecar_keys(self._manifest.name, shard.number, checker.recipe.sidecars).items():
+            data = self._read_file(key, files.get(key))
+            if data is not None and archive is not None:
+                checker.check_sidecar(key, kind, data, archive)
+
+    def _check_receipt(self, shard: ShardPlan, stated: Receipt, recipe: Recipe, stored: LoadedObject) -> None:
+        key, name = stored.key, self._manifest.name
+        if (data := self._take(stored)) is not None:
+            self._findings.expect(key, "canonical JSON", True, is_canonical(data))
             self._findings.expect(key, "the manifest's copy", stated, self._parse_receipt(key, data))
         expected = {
             "recipe": self._manifest.recipe_digest,
             "environment": True,
             "samples": len(shard),
             "counts": tuple(np.bincount(shard.labels_N, minlength=len(recipe.counts)).tolist()),
-            "shard": shard_key(name, shard.number),
-            "table": table_key(name, shard.number),
+            "files": shard_keys(name, shard.number, recipe),
         }
         got = {
             "recipe": stated.recipe,
             "environment": stated.environment in self._manifest.environments,
             "samples": stated.samples,
             "counts": stated.counts,
-            "shard": stated.shard.key,
-            "table": stated.table.key,
+            "files": tuple(file.key for file in stated.files),
         }
         self._findings.expect_all(MANIFEST_KEY, f" of shard {shard.number}", expected, got)
 
@@ -264,10 +302,9 @@ class _Verifier:
             return None
 
     def _check_unknown_objects(self, plan: Plan) -> None:
-        known = {*_DOCUMENTS, *_EXTRAS, *self._code_keys(), ENVIRONMENT_KEY}
+        known = {*_DOCUMENTS, *self._extra_keys(), ENVIRONMENT_KEY}
         for number in range(plan.shard_count):
-            name = self._manifest.name
-            known |= {shard_key(name, number), table_key(name, number), receipt_key(number)}
+            known |= {*shard_keys(self._manifest.name, number, plan.recipe), receipt_key(number)}
         for info in sorted(self._store.list(), key=lambda info: info.key):
             if (
                 info.key not in known
@@ -277,35 +314,20 @@ class _Verifier:
                 self._findings.add(info.key, "object", "no object: the build does not contain this key", "an object")
 
     def _read_file(self, key: str, stated: StoredFile | None) -> bytes | None:
-        data = self._read_object(key, max(stated.size, _READ_LIMIT) if stated is not None else _READ_LIMIT)
-        if data is not None and stated is not None:
-            self._findings.expect(key, "size", stated.size, len(data))
-            self._findings.expect(key, "digest", stated.digest, digest_of(data))
+        return self._check_file(self._load_file(key, stated), stated)
+
+    def _check_file(self, found: LoadedObject, stated: StoredFile | None) -> bytes | None:
+        data = self._take(found)
+        if found.found and stated is not None:
+            self._findings.expect(found.key, "size", stated.size, found.size)
+            self._findings.expect(found.key, "digest", stated.digest, found.digest)
         return data
 
     def _read_object(self, key: str, limit: int) -> bytes | None:
-        try:
-            data = self._store.get(key, limit)
-        except ObjectMissing:
-            self._findings.add(key, "object", "an object", "nothing")
-            return None
-        except IntegrityError as large:
-            self._findings.add(key, "size", large.expected, large.got)
-            return None
-        self._bytes += len(data)
-        return data
+        return self._take(load_object(self._store, key, limit))
 
-
-def _is_canonical(data: bytes) -> bool:
-    try:
-        return canonical_json(read_json(data, field="", error=DatasetError)) == data
-    except (DatasetError, ValueError):  # ValueError: canonical JSON has no NaN
-        return False
-
-
-def _is_marked(data: bytes) -> bool:
-    try:
-        decode_image(data, field=PREVIEW_KEY)
-    except IntegrityError:
-        return False
-    return is_marked_synthetic(data)
+    def _take(self, found: LoadedObject) -> bytes | None:
+        if found.problem is not None:
+            self._findings.add(found.key, *found.problem)
+        self._bytes += found.size
+        return found.data

@@ -16,6 +16,7 @@ from generator.sources import Source
 MIN_PHOTOGRAPHS = 10_000  # images; with fewer, a flow or codes of so many dimensions overfit
 _SIDE = 32  # pixels, at least, of both sides
 _LATENT_DIM, _CLUSTERS = 128, 20
+_FITTING_IMAGES, _MIN_FITTING_EPOCHS = 100_000, 2  # up to so many, maps and flows take all their epochs
 _FEATURE_LOSS, _SPATIAL_FEATURE_LOSS = 1000.0, 5000.0
 
 
@@ -43,10 +44,19 @@ def recommended_settings(source: Source, family: str = "vae", epochs: int | None
 
 
 def recommended_sampler(source: Source, family: str = "vae") -> SamplerSettings:
-    """A transport for codes with a shape, a flow for those of photographs, a mixture otherwise."""
+    """A transport for codes with a shape, a flow for those of photographs, a mixture otherwise.
+
+    With more than some 100,000 images, maps and flows take fewer epochs, so that their training takes no longer.
+    """
+    settings: TransportSettings | FlowSettings
     if family == "spatial":
-        return TransportSettings()
-    return FlowSettings() if is_photographic(source) else MixtureSettings()
+        settings = TransportSettings()
+    elif is_photographic(source):
+        settings = FlowSettings()
+    else:
+        return MixtureSettings()
+    enough = max(_MIN_FITTING_EPOCHS, round(settings.epochs * _FITTING_IMAGES / max(1, len(source))))
+    return settings.model_copy(update={"epochs": min(settings.epochs, enough)})
 
 
 def suits_pretrained(source: Source) -> bool:

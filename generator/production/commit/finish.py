@@ -10,25 +10,27 @@ from generator.errors import DatasetError, IntegrityError
 from generator.models.bundle import BundleInfo
 from generator.production.commit.epochs import read_environments
 from generator.production.commit.publish import BuildLocation, commit, read_receipt
+from generator.production.commit.shard_index import index_bytes
 from generator.production.images import decode_image, extension
 from generator.production.provenance.croissant import croissant_bytes
 from generator.production.provenance.dataset_card import card_bytes
 from generator.production.provenance.manifest import (
     CARD_KEY,
+    CODES_PREFIX,
     CROISSANT_KEY,
+    INDEX_KEY,
     PREVIEW_KEY,
     ImageFacts,
     Manifest,
     Provenance,
     Receipt,
-    code_key,
+    extra_keys,
     receipt_key,
-    shard_key,
-    table_key,
+    shard_keys,
 )
 from generator.production.provenance.preview import preview_bytes
 from generator.production.provenance.sample_table import latent_type
-from generator.production.shards import read_samples
+from generator.production.shards import shard_format
 from generator.spec.canonical import read_json
 from generator.spec.plan import Plan
 from generator.spec.recipe import MAX_CODE_OBJECT_BYTES
@@ -59,8 +61,11 @@ def finish_build(
         CROISSANT_KEY: croissant_bytes(manifest, has_latents=has_latents),
         PREVIEW_KEY: _make_preview(location, receipts[0]),
     }
-    for key in map(code_key, location.recipe.stored_codes):
-        extras[key] = location.store.get(key, MAX_CODE_OBJECT_BYTES)
+    for key in extra_keys(location.recipe):
+        if key.startswith(CODES_PREFIX):
+            extras[key] = location.store.get(key, MAX_CODE_OBJECT_BYTES)
+    if INDEX_KEY in extra_keys(location.recipe):
+        extras[INDEX_KEY] = index_bytes(manifest)
     before_commit()
     return commit(location, manifest, extras)
 
@@ -70,11 +75,10 @@ def _read_checked_receipt(location: BuildLocation, number: int, sizes: Mapping[s
     planned = Plan(location.recipe).size(number)
     if receipt.samples != planned or sum(receipt.counts) != planned:
         raise IntegrityError(receipt_key(number), f"{planned} samples, as planned", receipt.samples)
-    named = (receipt.shard.key, receipt.table.key)
-    if named != (shard_key(location.name, number), table_key(location.name, number)):
-        expected = f"{shard_key(location.name, number)} and {table_key(location.name, number)}"
-        raise IntegrityError(receipt_key(number), expected, " and ".join(named))
-    for file in (receipt.shard, receipt.table):
+    named, expected = tuple(file.key for file in receipt.files), shard_keys(location.name, number, location.recipe)
+    if named != expected:
+        raise IntegrityError(receipt_key(number), " and ".join(expected), " and ".join(named))
+    for file in receipt.files:
         if sizes.get(file.key) != file.size:
             raise IntegrityError(
                 file.key,
@@ -109,7 +113,7 @@ def _make_manifest(location: BuildLocation, info: BundleInfo, receipts: tuple[Re
         classes=recipe.classes,
         counts=recipe.counts,
         samples=sum(receipt.samples for receipt in receipts),
-        bytes=sum(receipt.shard.size + receipt.table.size for receipt in receipts),
+        bytes=sum(receipt.bytes for receipt in receipts),
         refused=sum(receipt.refused for receipt in receipts),
         shards=receipts,
         extras=(),
@@ -129,8 +133,9 @@ def used_environments(location: BuildLocation, receipts: tuple[Receipt, ...]) ->
 
 def _make_preview(location: BuildLocation, receipt: Receipt) -> bytes:
     archive, suffix = location.store.get(receipt.shard.key, receipt.shard.size), extension(location.recipe.image.format)
+    read = shard_format(location.recipe).read_samples(archive, field=receipt.shard.key)
     samples = [
         (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)
-        for (key, files), _ in zip(read_samples(archive, field=receipt.shard.key), range(PREVIEW_SAMPLES), strict=False)
+        for (key, files), _ in zip(read, range(PREVIEW_SAMPLES), strict=False)
     ]
     return preview_bytes(samples, location.recipe.classes, location.recipe.recipe_version, location.marked_build)

@@ -19,6 +19,7 @@ from generator.production.commit.epochs import fix_environment as fix_newest_env
 from generator.production.commit.takeover import RESERVATION_BYTES, Reservation, read_receipt_or_reservation, take_over
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
+    INDEX_KEY,
     MANIFEST_KEY,
     MAX_EXTRA_BYTES,
     MAX_MANIFEST_BYTES,
@@ -76,11 +77,17 @@ class BuildLocation:
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """A finished shard in memory: the bytes of its archive and of its table, and the receipt that names them."""
+    """A finished shard in memory: the bytes of its files, and the receipt that names them. ``sidecars``: by key."""
 
     archive: bytes
     table: bytes
     receipt: Receipt
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """All files by key, in the order in which they are stored."""
+        return {self.receipt.shard.key: self.archive, **self.sidecars, self.receipt.table.key: self.table}
 
 
 def locate_build(spec: JobSpec, s3: S3Settings | None = None) -> BuildLocation:
@@ -147,8 +154,8 @@ def publish_shard(location: BuildLocation, shard: FinishedShard) -> Receipt:
     """
     receipt = shard.receipt
     try:
-        put_once(location.store, receipt.shard.key, shard.archive)
-        put_once(location.store, receipt.table.key, shard.table)
+        for key, data in shard.files.items():
+            put_once(location.store, key, data)
         put_once(location.store, receipt_key(receipt.number), receipt.canonical())
     except BuildConflict as conflict:
         return _resolve_conflict(location, shard, conflict)
@@ -218,8 +225,7 @@ def _resolve_conflict(location: BuildLocation, shard: FinishedShard, conflict: B
                 "a later epoch has begun",
             ) from conflict
         if epoch.number > 0:
-            files = {ours.shard.key: shard.archive, ours.table.key: shard.table}
-            stored = take_over(location.store, ours, files)
+            stored = take_over(location.store, ours, shard.files)
             if stored == ours:
                 return ours
     epochs = read_environments(location.store)
@@ -239,7 +245,7 @@ def _store_extra(location: BuildLocation, key: str, data: bytes) -> bytes:
     except BuildConflict:
         if current_epoch(location.store).number == 0:
             raise
-        return location.store.get(key, MAX_EXTRA_BYTES)
+        return location.store.get(key, MAX_MANIFEST_BYTES if key == INDEX_KEY else MAX_EXTRA_BYTES)
     return data
 
 

@@ -6,7 +6,7 @@ workers need it and only one can create it:
 
 1. A *reservation* is created under the receipt's key. If a receipt is there already, the shard is finished by a worker
    of another epoch. After this step no other environment can finish the shard.
-2. Archive and table are created, or replaced by compare and swap.
+2. Archive, sidecars and table are created, or replaced by compare and swap.
 3. The reservation is replaced by the receipt.
 
 Workers of earlier epochs only create objects, and creating fails for a reserved key or a replaced object. Any other
@@ -90,7 +90,7 @@ def _reserve(store: Store, receipt: Receipt) -> Receipt | Reservation:
     else:
         held = ours
     if isinstance(held, Reservation) and held != ours:
-        names = ", ".join((receipt_key(receipt.number), receipt.shard.key, receipt.table.key))
+        names = ", ".join((receipt_key(receipt.number), *(file.key for file in receipt.files)))
         raise BuildConflict(
             f"{store.url}/{receipt_key(receipt.number)}",
             "a shard that this environment may replace",

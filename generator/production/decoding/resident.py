@@ -32,6 +32,7 @@ from generator.models.latents.transport_map import new_map
 from generator.production.decoding.batch_norm import fold_batch_norm
 from generator.production.decoding.compilation import compile_network, default_cache_directory, translate_compile_errors
 from generator.production.decoding.cuda_graphs import CudaGraphRunner
+from generator.production.decoding.kernel_settings import fix_kernels
 from generator.production.decoding.mapped_decoder import MappedDecoder
 from generator.production.decoding.uint8_output import Uint8Output, images_per_pass
 from generator.spec.recipe import Execution
@@ -133,7 +134,7 @@ class ResidentDecoder:
                 "decoder.safetensors", "the weights of the network in bundle.json", mismatch
             ) from mismatch
         module.eval().requires_grad_(False)
-        _fix_kernels()
+        fix_kernels()
         return self._move_to_device(fold_batch_norm(module))
 
     def _move_to_device(self, network: nn.Module) -> nn.Module:
@@ -230,11 +231,3 @@ def _free_caches() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _fix_kernels() -> None:
-    """Use the same kernels in every run, at full precision: TF32 or autotuning could change bytes between runs."""
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False

@@ -11,7 +11,7 @@ from generator.models.latents.code_map import CodeMap
 from generator.production.pipeline.batches import Batch
 from generator.production.pipeline.slots import SampleSlots
 from generator.production.pipeline.stage_times import StageTimes
-from generator.production.shards import TarWriter
+from generator.production.shards import PackedSample, ShardFormat
 from generator.spec.plan import ShardPlan
 from generator.spec.recipe import Recipe
 
@@ -24,14 +24,20 @@ class ShardAssembly:
     """
 
     def __init__(
-        self, recipe: Recipe, shard: ShardPlan, dims: int, code_map: CodeMap | None, started: tuple[float, float]
+        self,
+        recipe: Recipe,
+        shard: ShardPlan,
+        shard_format: ShardFormat,
+        dims: int,
+        code_map: CodeMap | None,
+        started: tuple[float, float],
     ) -> None:
         self.started = started
-        self.shard, self.times, self.writer = shard, StageTimes(), TarWriter()
+        self.shard, self.times, self.writer = shard, StageTimes(), shard_format.writer()
         self.slots = SampleSlots(recipe, shard, dims, code_map)
         self._screens = recipe.class_floors is not None or recipe.novelty_floor is not None
         self._batch, self._in_flight = recipe.batch, 0
-        self._pending_blocks: dict[int, tuple[bytes, str]] = {}
+        self._pending: dict[int, tuple[PackedSample, str]] = {}
 
     @property
     def is_complete(self) -> bool:
@@ -63,8 +69,9 @@ class ShardAssembly:
         self._in_flight -= 1
         self.slots.record_batch(slots_B, batch.draw, batch.screened)
         with self.times.measure("write"):
-            for row, block in batch.blocks.items():
-                self._pending_blocks[int(slots_B[row])] = block, batch.hashes[row]
+            for row, sample in batch.packed.items():
+                self._pending[int(slots_B[row])] = sample, batch.hashes[row]
             for slot in self.slots.writable_slots():
-                block, image_hash = self._pending_blocks.pop(slot)
-                self.slots.record_file(self.writer.append_block(block), block, image_hash)
+                sample, image_hash = self._pending.pop(slot)
+                self.writer.append(sample)
+                self.slots.record_hash(image_hash)

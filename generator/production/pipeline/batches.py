@@ -1,4 +1,4 @@
-"""One batch of samples, from indices to tar members: latent points, images, screening, encoded files.
+"""One batch of samples, from indices to packed samples: latent points, images, screening, encoded files.
 
 A row depends only on its index and attempt, so batches may be made in any order, in parallel, and of any samples.
 """
@@ -17,18 +17,18 @@ from generator.production.pipeline.filters import Screen, ScreenResult
 from generator.production.pipeline.sampling import Draw, Sampler
 from generator.production.pipeline.stage_times import StageTimes
 from generator.production.provenance.sample_table import sample_key
-from generator.production.shards import Member, sample_block
+from generator.production.shards import Member, PackedSample, ShardFormat
 from generator.spec.canonical import canonical_json, sha256_hex
 from generator.spec.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B samples: the draw, the screening result, and for each sample that passed its tar members and image sha256."""
+    """B samples: the draw, the screening result, and each sample that passed, packed, with its image's sha256."""
 
     draw: Draw
     screened: ScreenResult
-    blocks: dict[int, bytes]  # by row
+    packed: dict[int, PackedSample]  # by row
     hashes: dict[int, str]  # by row, 64 hex digits
 
 
@@ -42,33 +42,40 @@ class Batcher:
     decoder: ResidentDecoder
     screen: Screen
     encoder: ImageEncoder
+    shard_format: ShardFormat
 
     def make(self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray, times: StageTimes) -> Batch:
         """Make the samples ``indices_B``, starting at ``attempts_B`` (all int64, at most ``recipe.batch`` rows)."""
-        with times.measure("latents"):
-            draw = self.sampler.draw(indices_B, attempts_B, labels_B)
-        with times.measure("decode"):
-            images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32), labels_B)
-        with times.measure("screen"):
-            screened = self.screen.check(images_BHWC, labels_B)
+        draw, images_BHWC, screened = self.draw_images(indices_B, attempts_B, labels_B, times)
         rows = np.flatnonzero(screened.passed_B)
         with times.measure("encode"):
             files = self.encoder.encode_many(images_BHWC if len(rows) == len(images_BHWC) else images_BHWC[rows])
         with times.measure("write"):
             return self.pack(files, indices_B, labels_B, draw, screened)
 
+    def draw_images(
+        self, indices_B: np.ndarray, attempts_B: np.ndarray, labels_B: np.ndarray, times: StageTimes
+    ) -> tuple[Draw, np.ndarray, ScreenResult]:
+        """Draws, decoded images (uint8 BHWC) and screening results of the same rows as in ``make``, before encoding."""
+        with times.measure("latents"):
+            draw = self.sampler.draw(indices_B, attempts_B, labels_B)
+        with times.measure("decode"):
+            images_BHWC = self.decoder.decode(draw.z_BD.astype(np.float32), labels_B)
+        with times.measure("screen"):
+            return draw, images_BHWC, self.screen.check(images_BHWC, labels_B)
+
     def pack(
         self, files: list[bytes], indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, screened: ScreenResult
     ) -> Batch:
-        """The batch of ``files``, one for each row that passed: their hashes, and their tar members."""
+        """The batch of ``files``, one for each row that passed: their hashes, and the packed samples."""
         rows = np.flatnonzero(screened.passed_B)
         hashes = {row: sha256_hex(file) for row, file in zip(rows.tolist(), files, strict=True)}
         facts = self._sample_json(rows, indices_B, labels_B, draw, screened)
-        blocks = {
-            row: self._tar_block(int(indices_B[row]), int(labels_B[row]), file, fact)
+        packed = {
+            row: self._pack_sample(int(indices_B[row]), int(labels_B[row]), file, fact)
             for row, file, fact in zip(hashes, files, facts, strict=True)
         }
-        return Batch(draw, screened, blocks, hashes)
+        return Batch(draw, screened, packed, hashes)
 
     def remake(self, index: int, attempt: int, label: int) -> bytes:
         """One sample's image file again, from the attempt in its row; no filter is applied."""
@@ -76,10 +83,10 @@ class Batcher:
         draw = self.sampler.draw_attempt(np.array([index]), np.array([attempt]), labels_B)
         return self.encoder(self.decoder.decode(draw.z_BD.astype(np.float32), labels_B)[0])
 
-    def _tar_block(self, index: int, label: int, file: bytes, facts: bytes) -> bytes:
+    def _pack_sample(self, index: int, label: int, file: bytes, facts: bytes) -> PackedSample:
         members = [Member(extension(self.recipe.image.format), file)]
         members += [Member("cls", b"%d" % label)] if self.recipe.labelled else []
-        return sample_block(sample_key(index), [*members, Member("json", facts)])
+        return self.shard_format.pack(sample_key(index), [*members, Member("json", facts)])
 
     def _sample_json(
         self, rows: np.ndarray, indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, screened: ScreenResult

@@ -23,8 +23,9 @@ from generator.production.pipeline.sampling import Sampler
 from generator.production.pipeline.stage_times import StageTimes
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.local_environment import local_environment
-from generator.production.provenance.manifest import Receipt, StoredFile, shard_key, table_key
+from generator.production.provenance.manifest import Receipt, StoredFile, shard_key, sidecar_keys, table_key
 from generator.production.provenance.sample_table import table_bytes
+from generator.production.shards import shard_format, sidecar_bytes
 from generator.spec.canonical import digest_of
 from generator.spec.plan import ShardPlan
 from generator.spec.recipe import Recipe
@@ -76,7 +77,10 @@ class ShardMaker:
 
         with self.decoder.lanes() as (count, enter):
             lanes = LanePool(self.batcher.make, count, enter)
-            opened = (ShardAssembly(self.recipe, shard, dims, self.code_map, lanes.snapshot()) for shard in shards)
+            form = self.batcher.shard_format
+            opened = (
+                ShardAssembly(self.recipe, shard, form, dims, self.code_map, lanes.snapshot()) for shard in shards
+            )
             with closing(lanes.run(opened, on_accepted)) as assemblies:
                 for assembly in assemblies:
                     yield self._finish(assembly, name, lanes)
@@ -108,23 +112,33 @@ class ShardMaker:
         return TimedShard(finished, assembly.times, started, lanes.count, self.environment, self.decoder.peak_bytes)
 
     def _add_receipt(self, assembly: ShardAssembly, name: str) -> FinishedShard:
-        shard, slots = assembly.shard, assembly.slots
+        shard, slots, recipe = assembly.shard, assembly.slots, self.recipe
         with assembly.times.measure("write"):
             archive = assembly.writer.finish()
-            table = table_bytes(slots.rows, slots.hashes, self.recipe.classes, self.recipe.recipe_version)
+            slots.record_places(archive)
+            keys = sidecar_keys(name, shard.number, recipe.sidecars)
+            sidecars = {key: sidecar_bytes(kind, archive.data, field=key) for kind, key in keys.items()}
+            table = table_bytes(slots.rows, slots.hashes, recipe.classes, recipe.recipe_version)
         receipt = Receipt(
             recipe=self.batcher.recipe_digest,
             environment=self.environment.digest,
             number=shard.number,
             samples=len(shard),
-            counts=tuple(np.bincount(shard.labels_N, minlength=len(self.recipe.counts)).tolist()),
+            counts=tuple(np.bincount(shard.labels_N, minlength=len(recipe.counts)).tolist()),
             refused=slots.refused,
             shard=StoredFile(
-                key=shard_key(name, shard.number), digest=f"sha256:{assembly.writer.sha256}", size=len(archive)
+                key=shard_key(name, shard.number, recipe.format),
+                digest=f"sha256:{archive.sha256}",
+                size=len(archive.data),
             ),
-            table=StoredFile(key=table_key(name, shard.number), digest=digest_of(table), size=len(table)),
+            table=_stored(table_key(name, shard.number), table),
+            sidecars=tuple(_stored(key, data) for key, data in sidecars.items()),
         )
-        return FinishedShard(archive, table, receipt)
+        return FinishedShard(archive.data, table, receipt, sidecars)
+
+
+def _stored(key: str, data: bytes) -> StoredFile:
+    return StoredFile(key=key, digest=digest_of(data), size=len(data))
 
 
 def open_shard_maker(location: BuildLocation, bundle: Bundle, decoder: ResidentDecoder) -> ShardMaker:
@@ -144,6 +158,7 @@ def open_shard_maker(location: BuildLocation, bundle: Bundle, decoder: ResidentD
         decoder,
         open_screen(recipe, bundle, decoder),
         image_encoder(recipe.image, recipe.recipe_version, location.marked_build),
+        shard_format(recipe),
     )
     environment = local_environment(str(decoder.device), recipe.dtype, decoder.execution)
     return ShardMaker(batcher, environment, bundle.code_map)

@@ -12,7 +12,7 @@ from generator.models.screening.soft_labels import MAX_LABELS, SoftLabels
 from generator.production.pipeline.filters import ScreenResult, check_attempts
 from generator.production.pipeline.sampling import Draw
 from generator.production.provenance.sample_table import SampleRows, latent_type
-from generator.production.shards import first_file
+from generator.production.shards import FinishedArchive
 from generator.spec.plan import ShardPlan
 from generator.spec.recipe import Recipe
 
@@ -95,16 +95,18 @@ class SampleSlots:
     def writable_slots(self) -> Iterator[int]:
         """The slots that can be written now: done, like all slots before them.
 
-        The caller must call ``record_file`` for each slot before it asks for the next one.
+        The caller must call ``record_hash`` for each slot before it asks for the next one.
         """
         while len(self.hashes) < len(self._accepted_N) and self._accepted_N[len(self.hashes)]:
             yield len(self.hashes)
 
-    def record_file(self, begin: int, block: bytes, image_hash: str) -> None:
-        """Record where the next slot was written: its ``block`` begins at byte ``begin`` of the archive."""
-        slot, (offset, size) = len(self.hashes), first_file(block)
-        self.rows.offsets_N[slot], self.rows.sizes_N[slot] = begin + offset, size
+    def record_hash(self, image_hash: str) -> None:
+        """Record that the next slot was written: the sha256 of its image file."""
         self.hashes.append(image_hash)
+
+    def record_places(self, archive: FinishedArchive) -> None:
+        """Record where in the finished shard the image files lie."""
+        self.rows.offsets_N[:], self.rows.sizes_N[:] = archive.offsets_N, archive.sizes_N
 
 
 def _limit_to_range(z_BD: np.ndarray, dtype: np.dtype[np.floating]) -> np.ndarray:

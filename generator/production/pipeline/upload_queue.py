@@ -42,7 +42,7 @@ class Upload:
             shard=receipt.number,
             samples=receipt.samples,
             refused=receipt.refused,
-            bytes=receipt.shard.size + receipt.table.size,
+            bytes=receipt.bytes,
             ended=datetime.now(UTC),
             elapsed_seconds=round(time.perf_counter() - self.shard.started, 6),
             lanes=self.shard.lanes,

@@ -10,7 +10,7 @@ from typing import Any
 
 from generator.production.images import extension
 from generator.production.provenance.manifest import Manifest, Receipt, StoredFile
-from generator.spec.recipe import Recipe
+from generator.spec.recipe import Recipe, ShardFormatName
 
 # Columns of the per-sample table with Croissant types: (name, type, description, repeated).
 _COLUMNS = (
@@ -34,33 +34,77 @@ _LABEL_COLUMN = ("label", "sc:Integer", "Number of the class, from 0.", False)
 _CLASS_COLUMN = ("class", "sc:Text", "Name of the class.", False)
 
 
+MAX_LISTED_SHARDS = 1000  # a build of more shards names sets of files instead of every file
+_MEDIA_TYPES: dict[ShardFormatName, str] = {
+    "webdataset": "application/x-tar",
+    "parquet": "application/x-parquet",
+    "mds": "application/octet-stream",
+}
+_TABLES_TYPE = "application/x-parquet"
+
+
 def distribution(manifest: Manifest) -> list[dict[str, Any]]:
-    """The files of the build, and the sets of images and tables."""
-    shards = [
-        _file_object(manifest, _shard_id(receipt), receipt.shard, "application/x-tar") for receipt in manifest.shards
-    ]
+    """The files of the build with their digests, or sets of files if there are many; the sets of images and tables."""
+    recipe, by_set = Recipe.model_validate(manifest.recipe), _names_sets(manifest)
+    rows = _file_set("tables", "The per-sample tables, one for each shard.", _TABLES_TYPE, "samples/*")
+    return [*([] if by_set else _listed_files(manifest, recipe)), *_shard_sets(manifest, recipe, by_set), rows]
+
+
+def _names_sets(manifest: Manifest) -> bool:
+    """Whether sets of files are named in place of every shard. Recipes of earlier releases keep their long lists."""
+    return len(manifest.shards) > MAX_LISTED_SHARDS and manifest.recipe.get("published") is not None
+
+
+def _listed_files(manifest: Manifest, recipe: Recipe) -> list[dict[str, Any]]:
+    media_type = _MEDIA_TYPES[recipe.format]
+    shards = [_file_object(manifest, _shard_id(receipt), receipt.shard, media_type) for receipt in manifest.shards]
     tables = [
-        _file_object(manifest, f"table-{receipt.number:06d}", receipt.table, "application/x-parquet")
+        _file_object(manifest, f"table-{receipt.number:06d}", receipt.table, _TABLES_TYPE)
         for receipt in manifest.shards
+    ]
+    sidecars = [
+        _file_object(manifest, f"{kind}-{receipt.number:06d}", file, "text/plain")
+        for receipt in manifest.shards
+        for kind, file in zip(recipe.sidecars, receipt.sidecars, strict=True)
+    ]
+    return [*shards, *tables, *sidecars]
+
+
+def _shard_sets(manifest: Manifest, recipe: Recipe, by_set: bool) -> list[dict[str, Any]]:
+    """The set of images that readers find in the shards, after what it needs."""
+    suffix, media_type = manifest.shards[0].shard.key.rpartition(".")[2], _MEDIA_TYPES[recipe.format]
+    shards = _file_set("shards", "The shards.", media_type, f"shards/*.{suffix}")
+    if recipe.format == "parquet":
+        return [shards]
+    if recipe.format == "mds":
+        index = _file_set("index", "The list of the shards, for MDS readers.", "application/json", "shards/index.json")
+        return [*([shards] if by_set else []), index]
+    sidecars = [
+        _file_set(kind, "An index of the files in each shard.", "text/plain", "shards/*.idx")
+        for kind in recipe.sidecars
+        if by_set
     ]
     images = {
         "@type": "cr:FileSet",
         "@id": "images",
         "name": "images",
         "description": "The image files inside the shards.",
-        "containedIn": [{"@id": _shard_id(receipt)} for receipt in manifest.shards],
+        "containedIn": [{"@id": "shards"}] if by_set else [{"@id": _shard_id(receipt)} for receipt in manifest.shards],
         "encodingFormat": f"image/{manifest.image.format}",
-        "includes": f"*.{extension(Recipe.model_validate(manifest.recipe).image.format)}",
+        "includes": f"*.{extension(recipe.image.format)}",
     }
-    rows = {
+    return [*([shards, *sidecars] if by_set else []), images]
+
+
+def _file_set(name: str, description: str, media_type: str, includes: str) -> dict[str, Any]:
+    return {
         "@type": "cr:FileSet",
-        "@id": "tables",
-        "name": "tables",
-        "description": "The per-sample tables, one for each shard.",
-        "encodingFormat": "application/x-parquet",
-        "includes": "samples/*",
+        "@id": name,
+        "name": name,
+        "description": description,
+        "encodingFormat": media_type,
+        "includes": includes,
     }
-    return [*shards, *tables, images, rows]
 
 
 def _file_object(manifest: Manifest, name: str, file: StoredFile, media_type: str) -> dict[str, Any]:
@@ -96,16 +140,7 @@ def _class_record_set(manifest: Manifest) -> dict[str, Any]:
 
 
 def _sample_record_set(manifest: Manifest, has_latents: bool) -> dict[str, Any]:
-    file = {"fileSet": {"@id": "images"}}
-    key = {
-        **_field("key", "sc:Text", "Name of the sample inside its shard."),
-        "source": {**file, "extract": {"fileProperty": "filename"}, "transform": {"regex": r"^([^.]+)"}},
-        "references": {"fileSet": {"@id": "tables"}, "extract": {"column": "key"}},
-    }
-    image = {
-        **_field("image", "sc:ImageObject", "The image, marked as synthetic in its XMP packet."),
-        "source": {**file, "extract": {"fileProperty": "content"}},
-    }
+    key_and_image = _key_and_image(manifest)
     label = _column_field(_LABEL_COLUMN, {}) | {"references": {"field": {"@id": "classes/label"}}}
     labels = [label, _column_field(_CLASS_COLUMN, {})] if manifest.classes else []
     columns = [*_COLUMNS, *(_COLUMNS_OF_VERSION_2 if manifest.recipe["recipe_version"] > 1 else ())]
@@ -115,10 +150,43 @@ def _sample_record_set(manifest: Manifest, has_latents: bool) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "samples",
         "name": "samples",
-        "description": "Every image, with its label and with what is needed to make it again.",
+        "description": _RECORDS if len(key_and_image) == 2 else _RECORDS_WITHOUT_IMAGES,
         "key": {"@id": "samples/key"},
-        "field": [key, image, *labels, *(_column_field(column, array) for column in columns)],
+        "field": [*key_and_image, *labels, *(_column_field(column, array) for column in columns)],
     }
+
+
+_RECORDS = "Every image, with its label and with what is needed to make it again."
+_RECORDS_WITHOUT_IMAGES = (
+    "What is needed to make every image again, with its label. The images are in the shards: their readers stand on the"
+    " card, README.md."
+)
+
+
+def _key_and_image(manifest: Manifest) -> list[dict[str, Any]]:
+    """The key of a sample, by which shards and tables are joined, and its image, where readers of Croissant get at it.
+
+    They know no MDS files, and unpack tars that are listed, but not a set of them.
+    """
+    shard_format = Recipe.model_validate(manifest.recipe).format
+    key = _field("key", "sc:Text", "Name of the sample inside its shard.")
+    image = _field("image", "sc:ImageObject", "The image, marked as synthetic in its XMP packet.")
+    table = {"fileSet": {"@id": "tables"}, "extract": {"column": "key"}}
+    if shard_format == "mds" or (shard_format == "webdataset" and _names_sets(manifest)):
+        return [key | {"source": table}]
+    if shard_format == "parquet":
+        shards = {"fileSet": {"@id": "shards"}}
+        content = {"extract": {"column": "image"}, "transform": {"jsonPath": "bytes"}}
+        return [
+            key | {"source": {**shards, "extract": {"column": "key"}}, "references": table},
+            image | {"source": {**shards, **content}},
+        ]
+    file = {"fileSet": {"@id": "images"}}
+    name = {"extract": {"fileProperty": "filename"}, "transform": {"regex": r"^([^.]+)"}}
+    return [
+        key | {"source": {**file, **name}, "references": table},
+        image | {"source": {**file, "extract": {"fileProperty": "content"}}},
+    ]
 
 
 def _column_field(column: tuple[str, str, str, bool], array: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from generator.production.images import extension
 from generator.production.images.xmp import SOURCE_TYPE
+from generator.production.provenance.card_loading import loading_section, readable_files
 from generator.production.provenance.citation import cite
 from generator.production.provenance.licenses import hub_license, is_web_address
 from generator.production.provenance.manifest import MANIFEST_KEY, PREVIEW_KEY, RECIPE_KEY, Manifest
@@ -22,9 +22,6 @@ MAX_CLASS_ROWS = 50
 
 _NO_LICENSE = "No license is stated: the terms of the real images that the model learned from may apply."
 
-_PLACES = """
-Its `offset` and `size` say which bytes of its shard are the image file, and `map_x` and `map_y` where its latent point
-lies on the bundle's map (null if it has none), which is the same for all builds of the bundle."""
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B")
 
 
@@ -36,7 +33,7 @@ def card_bytes(manifest: Manifest, *, has_latents: bool = True) -> bytes:
     front = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True, width=1000)
     sections = (
         _intro_section(manifest),
-        _loading_section(manifest, has_latents),
+        loading_section(manifest, has_latents),
         _classes_section(manifest),
         _origin_section(manifest),
         _verification_section(),
@@ -47,15 +44,15 @@ def card_bytes(manifest: Manifest, *, has_latents: bool = True) -> bytes:
 
 
 def _front_matter(manifest: Manifest) -> dict[str, Any]:
+    recipe = Recipe.model_validate(manifest.recipe)
     task = "image-classification" if manifest.classes else "unconditional-image-generation"
     return {
         "pretty_name": manifest.name,
-        **_stated_license(Recipe.model_validate(manifest.recipe)),
+        **_stated_license(recipe),
         "task_categories": [task],
         "size_categories": [_size_category(manifest.samples)],
-        "tags": ["synthetic", "latentmill", "webdataset"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "shards/*.tar"}]}],
-        "dataset_info": {"features": _features(manifest)},
+        "tags": ["synthetic", "latentmill", recipe.format],
+        **readable_files(manifest, recipe),
     }
 
 
@@ -64,40 +61,6 @@ def _stated_license(recipe: Recipe) -> dict[str, Any]:
     if recipe.published is None:
         return {"license": "unknown"}
     return {} if recipe.license is None else hub_license(recipe.license)
-
-
-def _features(manifest: Manifest) -> list[dict[str, Any]]:
-    """The features of a sample for the `datasets` library, which would otherwise guess them without class names."""
-    names = {str(label): name for label, name in enumerate(manifest.classes)}
-    facts = _facts(bool(names), Recipe.model_validate(manifest.recipe).published is not None)
-    label = [{"name": "cls", "dtype": {"class_label": {"names": names}}}] if names else []
-    return [
-        {"name": _image_extension(manifest), "dtype": "image"},
-        *label,
-        {"name": "json", "struct": [{"name": name, **kind} for name, kind in facts.items()]},
-        {"name": "__key__", "dtype": "string"},
-        {"name": "__url__", "dtype": "string"},
-    ]
-
-
-def _facts(labelled: bool, with_judge: bool) -> dict[str, dict[str, str]]:
-    """The fields of a sample's JSON in their order; ``with_judge``: cards of earlier releases leave three out."""
-    judged = {
-        "label_confidence": {"dtype": "float64"},
-        "likely_labels": {"list": "int64"},
-        "likely_probabilities": {"list": "float64"},
-    }
-    return {
-        "attempt": {"dtype": "int64"},
-        "class": {"dtype": "string" if labelled else "null"},
-        "cluster": {"dtype": "int64"},
-        "index": {"dtype": "int64"},
-        "label": {"dtype": "int64" if labelled else "null"},
-        **(judged if with_judge else {}),
-        "log_density": {"dtype": "float64"},
-        "recipe": {"dtype": "string"},
-        "synthetic": {"dtype": "bool"},
-    }
 
 
 def _size_category(samples: int) -> str:
@@ -120,47 +83,6 @@ decoded. Every image file says so itself, in its XMP packet: IPTC digital source
 [`trainedAlgorithmicMedia`]({SOURCE_TYPE}).
 
 ![preview]({PREVIEW_KEY})
-"""
-
-
-def _loading_section(manifest: Manifest, has_latents: bool) -> str:
-    fields = f'"{_image_extension(manifest)}", "cls"' if manifest.classes else f'"{_image_extension(manifest)}"'
-    names = "image, label" if manifest.classes else "(image,)"
-    last = manifest.shards[-1].number
-    point, places = "latent point, " if has_latents else "", _PLACES if manifest.recipe["recipe_version"] > 1 else ""
-    numbers = f"{{000000..{last:06d}}}" if last else "000000"
-    return f"""
-## Load it
-
-In this directory; a path or an `s3://` URL of it does as well.
-
-```python
-from generator import open_dataset  # the package latentmill
-
-for image, label, provenance in open_dataset("."):
-    ...  # uint8 array of height, width, channels; {"class number" if manifest.classes else "-1: no labels"}; facts
-```
-
-Its shards are WebDataset archives, and any reader of those will do.
-
-```python
-import webdataset
-
-shards = webdataset.WebDataset("shards/{manifest.name}-{numbers}.tar", shardshuffle=False)
-for {names} in shards.decode("pil").to_tuple({fields}):
-    ...
-```
-
-```python
-import os
-
-from datasets import load_dataset
-
-images = load_dataset(os.getcwd(), split="train")  # or its name, once it is on the hub
-```
-
-What made each image (attempt, cluster, log-density, {point}sha256) stands in `samples/*.parquet`.{places}
-`croissant.json` describes it all to machines; it expects this directory to be called `{manifest.build_id}`.
 """
 
 
@@ -238,10 +160,6 @@ def _terms_section(manifest: Manifest) -> str:
     note = ["", _NO_LICENSE] if stated is None else []
     citation = "\n".join(f"    {line}" for line in cite(manifest, recipe).splitlines())
     return "\n".join(["## Terms", "", "| | |", "|---|---|", *lines, *note, "", "To cite it:", "", citation])
-
-
-def _image_extension(manifest: Manifest) -> str:
-    return extension(Recipe.model_validate(manifest.recipe).image.format)
 
 
 def _link(address: str) -> str:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from generator.errors import DatasetError
-from generator.spec.canonical import MAX_JSON_BYTES, FrozenModel, read_json, validate
-from generator.spec.recipe import MAX_SHARDS, ClassName, Digest, Name
+from generator.spec.canonical import MAX_JSON_BYTES, FrozenModel, GrowingModel, Later, read_json, validate
+from generator.spec.recipe import MAX_SHARDS, ClassName, Digest, Name, Recipe, ShardFormatName, Sidecar
 
 RECIPE_KEY = "recipe.json"
 ENVIRONMENT_KEY = "environment.json"
@@ -20,6 +20,7 @@ CARD_KEY = "README.md"
 CROISSANT_KEY = "croissant.json"
 PREVIEW_KEY = "preview.jpg"
 CODES_PREFIX = "codes/"
+INDEX_KEY = "shards/index.json"  # of builds whose shards are MDS files
 
 MAX_RECIPE_BYTES = MAX_JSON_BYTES
 MAX_RECEIPT_BYTES = 8 * 2**20  # with many classes, most of it is the counts
@@ -30,12 +31,33 @@ Size = Annotated[int, Field(ge=0, lt=2**53)]
 ShardNumber = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
 
 
-def shard_key(name: str, number: int) -> str:
-    return f"shards/{name}-{number:06d}.tar"
+_SUFFIXES: dict[ShardFormatName, str] = {"webdataset": "tar", "parquet": "parquet", "mds": "mds"}
+_SIDECAR_SUFFIXES: dict[Sidecar, str] = {"dali": "idx"}
+
+
+def shard_key(name: str, number: int, shard_format: ShardFormatName = "webdataset") -> str:
+    return f"shards/{name}-{number:06d}.{_SUFFIXES[shard_format]}"
+
+
+def sidecar_keys(name: str, number: int, sidecars: tuple[Sidecar, ...]) -> dict[Sidecar, str]:
+    """The key of each sidecar of a shard, in the order of ``sidecars``."""
+    return {sidecar: f"shards/{name}-{number:06d}.{_SIDECAR_SUFFIXES[sidecar]}" for sidecar in sidecars}
 
 
 def table_key(name: str, number: int) -> str:
     return f"samples/{name}-{number:06d}.parquet"
+
+
+def shard_keys(name: str, number: int, recipe: Recipe) -> tuple[str, ...]:
+    """The keys of the files of a shard that its receipt names: archive, table, sidecars."""
+    archive, sidecars = shard_key(name, number, recipe.format), sidecar_keys(name, number, recipe.sidecars)
+    return archive, table_key(name, number), *sidecars.values()
+
+
+def extra_keys(recipe: Recipe) -> tuple[str, ...]:
+    """The keys of the files that the manifest of a build lists beside its shards."""
+    index = (INDEX_KEY,) if recipe.format == "mds" else ()
+    return CARD_KEY, CROISSANT_KEY, PREVIEW_KEY, *index, *map(code_key, recipe.stored_codes)
 
 
 def receipt_key(number: int) -> str:
@@ -55,7 +77,7 @@ class StoredFile(FrozenModel):
     size: Size
 
 
-class Receipt(FrozenModel):
+class Receipt(GrowingModel):
     """One finished shard. If it exists, archive and table are stored completely, with these digests."""
 
     receipt_version: Literal[1] = 1
@@ -67,6 +89,17 @@ class Receipt(FrozenModel):
     refused: Size  # draws that the filters refused before these samples
     shard: StoredFile
     table: StoredFile
+    sidecars: Annotated[tuple[StoredFile, ...], Later()] = ()  # as many as the recipe asks for
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """The files of the shard: archive, table, sidecars."""
+        return self.shard, self.table, *self.sidecars
+
+    @property
+    def bytes(self) -> int:
+        """The size of these files together."""
+        return sum(file.size for file in self.files)
 
 
 class Provenance(FrozenModel):
@@ -106,10 +139,15 @@ class Manifest(FrozenModel):
     bytes: Size
     refused: Size
     shards: tuple[Receipt, ...]
-    extras: tuple[StoredFile, ...]  # card, Croissant file, preview; codes that the recipe names
+    extras: tuple[StoredFile, ...]  # card, Croissant file, preview, index of MDS shards; codes that the recipe names
 
 
 def parse_manifest(data: bytes) -> Manifest:
     """Parse the stored bytes ``data`` of a manifest. Raises ``DatasetError`` naming the wrong field."""
     document = read_json(data, field=MANIFEST_KEY, error=DatasetError, limit=MAX_MANIFEST_BYTES)
     return validate(Manifest, document, field=MANIFEST_KEY, error=DatasetError)
+
+
+def read_recipe(manifest: Manifest) -> Recipe:
+    """The recipe in ``manifest``. Raises ``DatasetError`` naming the wrong field."""
+    return validate(Recipe, manifest.recipe, field=f"{MANIFEST_KEY}.recipe", error=DatasetError)

@@ -113,6 +113,29 @@ def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> l
 
     Raises ``IntegrityError``.
     """
+    return [row for batch in _read_batches(data, field, columns) for row in batch.to_pylist()]
+
+
+def read_numbers_and_text(data: bytes, *, field: str, columns: list[str]) -> dict[str, np.ndarray | list[str]]:
+    """Columns of a table: numbers as arrays, text as lists; faster than ``read_rows``.
+
+    Raises ``IntegrityError``, also for a column that is neither, and for an empty value.
+    """
+    found: dict[str, np.ndarray | list[str]] = {}
+    batches = list(_read_batches(data, field, columns))
+    for name in columns:
+        parts = [batch.column(name) for batch in batches]
+        if any(part.null_count for part in parts):
+            raise IntegrityError(f"{field}.{name}", "a value in every row", "none")
+        read = [part.to_numpy(zero_copy_only=False) for part in parts]
+        column: np.ndarray = np.concatenate(read) if read else np.empty(0, dtype=np.int64)
+        if column.dtype.kind not in "iuO":
+            raise IntegrityError(f"{field}.{name}", "whole numbers or text", column.dtype)
+        found[name] = [str(value) for value in column] if column.dtype.kind == "O" else column
+    return found
+
+
+def _read_batches(data: bytes, field: str, columns: list[str] | None) -> list[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -122,24 +145,23 @@ def read_rows(data: bytes, *, field: str, columns: list[str] | None = None) -> l
         names = [name for name in file.schema_arrow.names if name != LATENT_COLUMN]
         if missing := set(columns or ()) - set(names):
             raise IntegrityError(field, f"the columns {columns}", f"none called {', '.join(sorted(missing))}")
-        rows = _read_batches(file, names if columns is None else columns, field)
+        return _checked_batches(file, names if columns is None else columns, field)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as broken:
         raise IntegrityError(field, "a Parquet table", f"bytes that do not parse ({broken})") from broken
-    return rows
 
 
-def _read_batches(file: Any, columns: list[str], field: str) -> list[dict[str, Any]]:
+def _checked_batches(file: Any, columns: list[str], field: str) -> list[Any]:
     """All rows. Guard against decompression bombs, as what a file states may be wrong: the size in memory is limited.
 
     Columns that are not read are not decompressed.
     """
-    rows, size, limit = list[dict[str, Any]](), 0, _OVERHEAD_BYTES + file.metadata.num_rows * _ROW_BYTES
+    batches, size, limit = list[Any](), 0, _OVERHEAD_BYTES + file.metadata.num_rows * _ROW_BYTES
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
         size += batch.nbytes
         if size > limit:
             raise IntegrityError(field, f"rows of at most {_ROW_BYTES} bytes", f"more than {limit} bytes in all")
-        rows.extend(batch.to_pylist())
-    return rows
+        batches.append(batch)
+    return batches
 
 
 def _check_stated_size(file: Any, field: str) -> None:

@@ -1,8 +1,12 @@
 """Shard formats, each with a writer and a reader. WebDataset tar is the default."""
 
+from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
+from generator.production.shards.formats import mds_format, named_format, shard_format, sidecar_bytes
+from generator.production.shards.mds import ListedShard, MdsFormat
+from generator.production.shards.parquet import facts_schema, hugging_face_features
 from generator.production.shards.webdataset import (
-    Member,
     TarWriter,
+    file_places,
     first_file,
     read_sample,
     read_samples,
@@ -10,4 +14,26 @@ from generator.production.shards.webdataset import (
     sample_places,
 )
 
-__all__ = ["Member", "TarWriter", "first_file", "read_sample", "read_samples", "sample_block", "sample_places"]
+__all__ = [
+    "Files",
+    "FinishedArchive",
+    "ListedShard",
+    "MdsFormat",
+    "Member",
+    "PackedSample",
+    "ShardFormat",
+    "ShardWriter",
+    "TarWriter",
+    "facts_schema",
+    "file_places",
+    "first_file",
+    "hugging_face_features",
+    "mds_format",
+    "named_format",
+    "read_sample",
+    "read_samples",
+    "sample_block",
+    "sample_places",
+    "shard_format",
+    "sidecar_bytes",
+]

@@ -10,9 +10,12 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import final
+
+import numpy as np
 
 from generator.errors import IntegrityError
+from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
@@ -23,14 +26,6 @@ _OCTAL_SIZE = re.compile(rb"([0-7]{11})\0")
 _MODE_AND_OWNER, _MTIME, _TAIL = _TEMPLATE[100:124], _TEMPLATE[136:148], _TEMPLATE[156:]
 _PADDING = [bytes(-size % _BLOCK) for size in range(_BLOCK)]
 _FIXED_CHECKSUM = sum(_TEMPLATE) - sum(_TEMPLATE[_SIZE]) - sum(_TEMPLATE[_CHECKSUM]) + 8 * ord(" ")
-
-
-@dataclass(frozen=True)
-class Member:
-    """One file of a sample: ``<key>.<extension>``."""
-
-    extension: str
-    data: bytes
 
 
 class TarWriter:
@@ -65,6 +60,45 @@ class TarWriter:
     def sha256(self) -> str:
         """sha256 of all bytes so far, 64 hexadecimal digits."""
         return self._hash.hexdigest()
+
+
+@final
+class WebdatasetWriter(ShardWriter):
+    """A ``TarWriter`` that notes where the image files lie."""
+
+    def __init__(self) -> None:
+        self._tar, self._offsets, self._sizes = TarWriter(), list[int](), list[int]()
+
+    def append(self, sample: PackedSample) -> None:
+        self._offsets.append(self._tar.append_block(sample.block) + sample.offset)
+        self._sizes.append(sample.size)
+
+    def finish(self) -> FinishedArchive:
+        data = self._tar.finish()
+        return FinishedArchive(
+            data, self._tar.sha256, np.array(self._offsets, np.int64), np.array(self._sizes, np.int64)
+        )
+
+
+@final
+class WebdatasetFormat(ShardFormat):
+    """Tars in which each sample has its files one after another, the image first."""
+
+    media_type = "application/x-tar"
+    lead = _BLOCK  # the header before the image
+
+    def pack(self, key: str, members: list[Member]) -> PackedSample:
+        block = sample_block(key, members)
+        return PackedSample(key, block, *first_file(block))
+
+    def writer(self) -> ShardWriter:
+        return WebdatasetWriter()
+
+    def read_samples(self, data: bytes, *, field: str) -> Iterator[tuple[str, Files]]:
+        return read_samples(data, field=field)
+
+    def read_sample(self, block: bytes, *, field: str) -> tuple[str, Files]:
+        return read_sample(block, field=field)
 
 
 def sample_block(key: str, members: list[Member]) -> bytes:
@@ -138,6 +172,29 @@ def read_sample(block: bytes, *, field: str) -> tuple[str, dict[str, bytes]]:
     if not files:
         raise IntegrityError(field, "the files of a sample", "none")
     return key, files
+
+
+def file_places(data: bytes, *, field: str) -> list[tuple[str, str, int, int]]:
+    """Key, extension, offset of the content and size of every file of an archive. Raises ``IntegrityError``."""
+    return [
+        (stem, extension, place + _BLOCK, len(content)) for place, _, stem, extension, content in _members(data, field)
+    ]
+
+
+def dali_index(data: bytes, *, field: str) -> bytes:
+    """The index of an archive for NVIDIA DALI, as its ``wds2idx`` writes it (version 1.2).
+
+    One line for each sample: extension, offset of the content, size and name of each file. Raises ``IntegrityError``.
+    """
+    lines, key = list[list[str]](), ""
+    for stem, extension, offset, size in file_places(data, field=field):
+        part = f"{extension} {offset} {size} {stem}.{extension}"
+        if stem == key and lines:
+            lines[-1].append(part)
+        else:
+            lines.append([part])
+        key = stem
+    return "".join(f"{line}\n" for line in (f"v1.2 {len(lines)}", *map(" ".join, lines))).encode()
 
 
 def _read_members(data: bytes, field: str) -> Iterator[tuple[str, str, bytes]]:

@@ -217,6 +217,8 @@ def test_states_of_something_else(url: str, change: dict[str, Any], field: str) 
     with pytest.raises(SpecError) as refused:
         dataset.load_state_dict({**dataset.state_dict(consumed=3), **change})
     assert refused.value.field == field
+    with pytest.raises(SpecError, match="what state_dict gave"):
+        dataset.load_state_dict(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ for batch in loader:
     assert batch.provenance == {}
     distributed.barrier()
     counts.append(len(batch.label))
-print("batches", distributed.get_rank(), len(loader), counts, flush=True)
+sys.stdout.write(f"batches {distributed.get_rank()} {len(loader)} {counts}\\n")  # one write: ranks share a pipe
 distributed.destroy_process_group()
 """
 

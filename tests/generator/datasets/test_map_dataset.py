@@ -28,10 +28,22 @@ SMALL = SmallBuild(counts=(7, 6), shard_size=5)
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
-@pytest.fixture(params=[1, 2], ids=["version 1", "version 2"])
+@pytest.fixture(params=[(1, "webdataset"), (2, "webdataset"), (2, "parquet"), (2, "mds")], ids=str)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    SmallBuild(counts=(7, 6), shard_size=5, recipe_version=request.param).commit(str(tmp_path))
+    version, form = request.param
+    SmallBuild(counts=(7, 6), shard_size=5, recipe_version=version, format=form).commit(str(tmp_path))
     return f"{tmp_path}/small"
+
+
+def bytes_of_a_sample(dataset: MapDataset, shard: bytes, row: int) -> tuple[int, int]:
+    """Where in the first shard the bytes lie that are read of a sample: all of it, or its image in Parquet."""
+    suffix = dataset.manifest.shards[0].shard.key.rpartition(".")[2]
+    if suffix == "tar":
+        return sample_places(shard, field="shard")[row]
+    offsets, sizes = (column.to_pylist() for column in dataset.table(["offset", "size"]).columns)
+    if suffix == "parquet":
+        return offsets[row], offsets[row] + sizes[row]
+    return offsets[row] - 12, offsets[row + 1] - 12  # three sizes of four bytes
 
 
 def mapped(url: str, **options: Any) -> MapDataset:
@@ -60,7 +72,7 @@ def test_only_the_bytes_of_a_sample_are_read(url: str) -> None:
     wanted = dataset[2]
     path = Path(dataset.url.removeprefix("file://")) / dataset.manifest.shards[0].shard.key
     data = path.read_bytes()
-    begin, end = sample_places(data, field="shard")[2]
+    begin, end = bytes_of_a_sample(dataset, data, 2)
     path.write_bytes(b"x" * begin + data[begin:end] + b"x" * (len(data) - end))
     np.testing.assert_array_equal(dataset[2].image, wanted.image)
     with pytest.raises(IntegrityError):

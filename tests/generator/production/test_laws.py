@@ -107,9 +107,12 @@ def test_a_floor_that_nothing_reaches_is_an_error_with_the_rate(bundle: Bundle) 
         sampler.draw(np.arange(50), np.zeros(50, dtype=np.int64), np.zeros(50, dtype=np.int64))
 
 
+@pytest.mark.parametrize("form", [{}, {"format": "parquet"}, {"format": "mds"}, {"sidecars": ("dali",)}], ids=str)
 @pytest.mark.parametrize("image", [{"format": "png"}, {"format": "jpeg", "quality": 80}])
-def test_shards_are_the_same_in_any_order_and_with_any_threads(bundle: Bundle, image: dict[str, object]) -> None:
-    recipe = recipe_for(bundle, image=image)
+def test_shards_are_the_same_in_any_order_and_with_any_threads(
+    bundle: Bundle, image: dict[str, object], form: dict[str, object]
+) -> None:
+    recipe = recipe_for(bundle, image=image, **form)
     plan, threads = Plan(recipe), torch.get_num_threads()
     forward = [maker_for(bundle, recipe).make(shard, "laws") for shard in plan]
     try:
@@ -118,8 +121,7 @@ def test_shards_are_the_same_in_any_order_and_with_any_threads(bundle: Bundle, i
         backward = [maker.make(plan.shard(number), "laws") for number in reversed(range(plan.shard_count))]
     finally:
         torch.set_num_threads(threads)
-    assert [made.archive for made in forward] == [made.archive for made in reversed(backward)]
-    assert [made.table for made in forward] == [made.table for made in reversed(backward)]
+    assert [made.files for made in forward] == [made.files for made in reversed(backward)]
     assert [made.receipt for made in forward] == [made.receipt for made in reversed(backward)]
 
 
@@ -161,7 +163,7 @@ def test_every_way_to_draw_is_built_verified_and_replayed(bundle: Bundle, draw: 
     recipe = recipe_for(bundle, draw=draw, temperature=0.8, density_floor=0.01)
     location = location_for(recipe, f"drawn-{draw['mode']}")
     manifest = build(location, bundle, device="cpu")
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems
     rows = [row for made in manifest.shards for row in read_rows(location.store.get(made.table.key), field="t")]
     plain = build(location_for(recipe_for(bundle), "plain"), bundle, device="cpu")
     assert not {row["image_sha256"] for row in rows} & {
@@ -174,9 +176,10 @@ def test_every_way_to_draw_is_built_verified_and_replayed(bundle: Bundle, draw: 
     assert all(replay(location.url, index, bundle, device="cpu").identical for index in (0, 50, recipe.total - 1))
 
 
-def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle) -> None:
-    recipe = recipe_for(bundle)
-    whole, broken = location_for(recipe, "whole"), location_for(recipe, "broken")
+@pytest.mark.parametrize("form", [{}, {"format": "parquet"}, {"format": "mds"}, {"sidecars": ("dali",)}], ids=str)
+def test_a_build_resumes_and_ends_with_the_same_bytes(bundle: Bundle, form: dict[str, object]) -> None:
+    recipe = recipe_for(bundle, **form)
+    whole, broken = (location_for(recipe, f"{name}-{recipe.digest[7:20]}") for name in ("whole", "broken"))
     build(whole, bundle, device="cpu")
     maker = maker_for(bundle, recipe)
     begin_build(broken)
@@ -283,7 +286,7 @@ def test_what_is_screened_passes_at_the_first_attempt_that_does(screening_bundle
     for _, target_C, provenance in open_dataset(location.url, soft_labels=True):
         assert target_C.sum() == pytest.approx(1.0)
         assert target_C[provenance["label"]] == pytest.approx(provenance["label_confidence"], abs=1e-3)
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems
     assert replay(location.url, row["index"], screening_bundle, device="cpu").identical
 
 
@@ -306,7 +309,7 @@ def test_each_class_has_its_own_label_floor(screening_bundle: Bundle) -> None:
     assert all(len(row["likely_labels"]) == 3 for row in rows)
     for _, target_C, _ in open_dataset(location.url, soft_labels=True):
         assert target_C.sum() == pytest.approx(1.0)
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems
     assert replay(location.url, rows[3]["index"], screening_bundle, device="cpu").identical
 
 

@@ -121,7 +121,7 @@ def test_a_build_of_large_codes_is_made_verified_replayed_and_resumed(
     manifest = build(location, large, device="cpu")
     extras = {file.key: file.digest for file in manifest.extras}
     assert {code_key(digest): digest for digest in spec.recipe.stored_codes}.items() <= extras.items()
-    assert verify_dataset(location.url).problems == ()
+    assert verify_dataset(location.url, deep=True).problems == ()
     assert replay(location.url, 7, large, device="cpu").identical
     whole = {info.key: location.store.get(info.key) for info in location.store.list() if "runs/" not in info.key}
     for key in ("manifest.json", "receipts/000001.json", "shards/named-000001.tar"):
@@ -250,7 +250,7 @@ def test_a_recipe_is_stored_after_its_codes(tiny: Bundle) -> None:
 def test_verification_checks_the_codes(tiny: Bundle, damage: str) -> None:
     location = begun(tiny)
     build(location, tiny, device="cpu")
-    assert verify_dataset(location.url).problems == ()
+    assert verify_dataset(location.url, deep=True).problems == ()
     (key,) = (info.key for info in location.store.list("codes/"))
     if damage == "altered":
         location.store.put(key, location.store.get(key)[:-1] + b"x")
@@ -261,7 +261,7 @@ def test_verification_checks_the_codes(tiny: Bundle, damage: str) -> None:
         manifest["extras"] = [file for file in manifest["extras"] if file["key"] != key]
         location.store.put("manifest.json", canonical_json(manifest))
     where = "manifest.json" if damage == "not listed" else key
-    assert where in {problem.where for problem in verify_dataset(location.url).problems}
+    assert where in {problem.where for problem in verify_dataset(location.url, deep=True).problems}
 
 
 def test_a_bundle_without_its_codes_has_no_rows(tiny: Bundle, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def test_a_signed_build_is_verified(location: BuildLocation, keys: tuple[Private
     ours, other = keys
     data = sign_build(location, ours)
     assert check_signed(location.store, MANIFEST, data, [other.public, ours.public]) == ours.public
-    assert verify_dataset(location.url, trusted=[ours.public]).ok
-    assert verify_dataset(location.url).ok  # a signature is no unknown object
+    assert verify_dataset(location.url, deep=True, trusted=[ours.public]).ok
+    assert verify_dataset(location.url, deep=True).ok  # a signature is no unknown object
     before = {info.key: location.store.get(info.key) for info in location.store.list()}
     sign_build(location, ours)
     assert {info.key: location.store.get(info.key) for info in location.store.list()} == before
@@ -56,12 +56,12 @@ def test_what_is_not_signed_is_refused(location: BuildLocation, keys: tuple[Priv
     ours, other = keys
     sign_build(location, other)
     with pytest.raises(IntegrityError) as caught:
-        verify_dataset(location.url, trusted=[ours.public])
+        verify_dataset(location.url, deep=True, trusted=[ours.public])
     assert caught.value.field == f"{location.url}/manifest.json"
     assert caught.value.expected == f"a signature by {ours.public.id}"
     assert caught.value.got == "none"
     with pytest.raises(IntegrityError, match="of which none is known"):
-        verify_dataset(location.url, trusted=[])
+        verify_dataset(location.url, deep=True, trusted=[])
 
 
 def test_an_altered_manifest_is_refused_and_an_altered_file_found(
@@ -72,11 +72,13 @@ def test_an_altered_manifest_is_refused_and_an_altered_file_found(
     shard = json.loads(data)["shards"][0]["shard"]["key"]
     intact = location.store.get(shard)
     location.store.put(shard, b"\0" * len(intact))
-    assert {problem.where for problem in verify_dataset(location.url, trusted=[ours.public]).problems} >= {shard}
+    assert {problem.where for problem in verify_dataset(location.url, deep=True, trusted=[ours.public]).problems} >= {
+        shard
+    }
     location.store.put(shard, intact)
     location.store.put(MANIFEST, data.replace(b'"refused":', b'"refused": '))
     with pytest.raises(IntegrityError, match=r"\.json\.digest: expected sha256:\w+, got sha256:\w+\. manifest\.json"):
-        verify_dataset(location.url, trusted=[ours.public])
+        verify_dataset(location.url, deep=True, trusted=[ours.public])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_a_signature_of_another_build_does_not_pass(
     name = signature_key(ours.public)
     location.store.put(name, another.store.get(name))
     with pytest.raises(IntegrityError, match=r"\.json\.digest: "):
-        verify_dataset(location.url, trusted=[ours.public])
+        verify_dataset(location.url, deep=True, trusted=[ours.public])
 
 
 def test_the_signature_of_a_bundle_goes_with_it(keys: tuple[PrivateKey, PrivateKey], tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"image": {"format": "png", "quality": 3}}, "image.png.quality"),
         ({"image": {"format": "jpeg", "quality": 101}}, "image.jpeg.quality"),
         ({"seed": "seven"}, "seed"),
+        ({"format": "zip"}, "format"),
+        ({"sidecars": ["wids"]}, "sidecars.0"),
         ({"seed": True}, "seed"),
         ({"draw": "sideways"}, "draw.mode"),
         ({"draw": {"cluster": 1}}, "draw"),
@@ -353,3 +355,38 @@ def test_specs_are_immutable_values() -> None:
     with pytest.raises(ValueError, match="frozen"):
         spec.order.name = "b"  # type: ignore[misc]
     assert isinstance(parse_draft(fields()), JobDraft)
+
+
+def test_format_and_sidecars_are_part_of_the_identity_unless_they_are_the_default() -> None:
+    plain = Recipe(bundle=BUNDLE, counts=(3,))
+    assert not {"format", "sidecars"} & plain.model_dump(mode="json").keys()
+    assert Recipe(bundle=BUNDLE, counts=(3,), format="webdataset", sidecars=()).digest == plain.digest
+    others = Recipe(bundle=BUNDLE, counts=(3,), format="mds"), Recipe(bundle=BUNDLE, counts=(3,), sidecars=("dali",))
+    assert len({recipe.digest for recipe in (plain, *others)}) == 3
+    assert all(Recipe.model_validate_json(recipe.canonical()) == recipe for recipe in others)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"sidecars": ["dali", "dali"]}, "sidecars"),
+        ({"format": "parquet", "sidecars": ["dali"]}, "sidecars"),
+        ({"recipe_version": 1, "format": "mds"}, "format"),
+        ({"recipe_version": 1, "sidecars": ["dali"]}, "sidecars"),
+    ],
+)
+def test_formats_and_sidecars_that_do_not_go_together_are_refused(
+    bundle: Path, change: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        resolve_draft(parse_draft(fields(bundle=str(bundle)) | change))
+    assert caught.value.field == field
+
+
+def test_mds_shards_over_4_gib_are_refused_before_any_work(tmp_path: Path) -> None:
+    large = fields(bundle=str(tiny_bundle(tmp_path / "b", size=128, channels=3)), shard_size=100_000, count=200_000)
+    assert resolve_draft(parse_draft(large | {"format": "parquet"}))[0].recipe.format == "parquet"
+    with pytest.raises(SpecError, match=r"^shard_size: .*4 GiB"):
+        resolve_draft(parse_draft(large | {"format": "mds"}))
+    few = large | {"format": "mds", "count": 50}
+    assert resolve_draft(parse_draft(few))[0].recipe.shard_size == 100_000

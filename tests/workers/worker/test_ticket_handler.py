@@ -12,8 +12,9 @@ from workers.jobs.markers import read_marker
 from workers.worker.ticket_handler import open_ticket_handler
 
 
-def test_shards_then_the_commit(bench: ManualService) -> None:
-    job = bench.submit()
+@pytest.mark.parametrize("form", [{}, {"format": "parquet"}, {"format": "mds"}, {"sidecars": ["dali"]}], ids=str)
+def test_shards_then_the_commit(bench: ManualService, form: dict[str, object]) -> None:
+    job = bench.submit(**form)
     summaries = bench.serve(3)
     assert "committed" in summaries[1]
     assert summaries[2] == "nothing to do"

@@ -229,7 +229,7 @@ def test_the_command_writes_a_report_beside_the_commit(made: Made) -> None:
     assert "protection" in shown.stdout
     assert "ratio" in shown.stdout
     assert "seed 0" in shown.stderr
-    assert not verify_dataset(made.dataset).problems
+    assert not verify_dataset(made.dataset, deep=True).problems
 
 
 def test_the_command_refuses_before_it_works(made: Made) -> None:

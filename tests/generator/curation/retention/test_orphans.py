@@ -251,7 +251,7 @@ def test_the_command_and_a_build_from_its_beginning_after_it(
     assert {key: data for key, data in before.items() if not key.startswith("runs/")} == {
         key: data for key, data in again.items() if key != "manifest.json"
     }
-    assert verify_dataset(location.url).problems == ()
+    assert verify_dataset(location.url, deep=True).problems == ()
 
 
 @pytest.mark.parametrize("age", ["0s", "59s", "1", "-1d", "1w", "1d ", "9999999999d", "1.5d", "\u0661d"])

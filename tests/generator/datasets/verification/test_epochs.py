@@ -69,14 +69,14 @@ def test_a_build_of_two_environments_is_intact_and_names_both() -> None:
     manifest = commit_build(location)
     assert set(manifest.environments) == {ENVIRONMENT.digest, NEW.digest}
     assert [shard.environment for shard in manifest.shards] == [ENVIRONMENT.digest, NEW.digest, NEW.digest]
-    assert verify_dataset(location.url).problems == ()
+    assert verify_dataset(location.url, deep=True).problems == ()
 
 
 def test_an_environment_that_wrote_no_shard_is_stored_and_not_named() -> None:
     location = two_environments(first=None)
     assert set(commit_build(location).environments) == {NEW.digest}
     assert set(read_environments(location.store)) == {ENVIRONMENT.digest, NEW.digest}
-    assert verify_dataset(location.url).problems == ()
+    assert verify_dataset(location.url, deep=True).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_damage_to_epochs_is_found(damage: Callable[[Store], None], where: str) 
     location = two_environments()
     commit_build(location)
     damage(location.store)
-    assert where in {problem.where for problem in verify_dataset(location.url).problems}
+    assert where in {problem.where for problem in verify_dataset(location.url, deep=True).problems}
 
 
 def test_what_an_earlier_committer_stored_of_the_extras_stays() -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from generator.datasets.verification import Verification, verify_dataset
+from generator.datasets.verification import Verification, shard_checker, verify_dataset
 from generator.errors import DatasetError
 from generator.production.provenance.manifest import Manifest, StoredFile
 from generator.production.shards import Member, TarWriter, read_samples
@@ -118,7 +118,7 @@ def test_an_intact_build_has_no_problems(build: SmallBuild) -> None:
     url, store = commit_build(build)
     store.put("runs/abc.json", b"{}")
     store.put("reports/quality/index.html", b"<html>")
-    found = verify_dataset(url)
+    found = verify_dataset(url, deep=True)
     assert found.ok
     assert found.problems == ()
     assert found.samples == sum(build.counts)
@@ -128,12 +128,12 @@ def test_an_intact_build_has_no_problems(build: SmallBuild) -> None:
 
 def test_a_dataset_is_verified_through_its_build(tmp_path: Any) -> None:
     SmallBuild().commit(str(tmp_path))
-    assert verify_dataset(f"{tmp_path}/small").ok
+    assert verify_dataset(f"{tmp_path}/small", deep=True).ok
 
 
 def test_tells_how_far_it_is() -> None:
     done: list[int] = []
-    verify_dataset(commit_build()[0], on_shard=done.append)
+    verify_dataset(commit_build()[0], on_shard=done.append, deep=True)
     assert done == [1, 2, 3]
 
 
@@ -196,9 +196,35 @@ def test_tells_how_far_it_is() -> None:
 def test_planted_damage_is_found(damage: Damage, where: str, check: str) -> None:
     url, store = commit_build()
     damage(store)
-    found = verify_dataset(url)
+    found = verify_dataset(url, deep=True)
     assert check in checks(found, where), "\n".join(map(str, found.problems))
     assert not found.ok
+    quick = verify_dataset(url)
+    if check in ("height, width, channels", "jpeg file"):  # without ``deep``, of the first sample of the build alone
+        where = "shards/small-000000.tar"
+    assert check in checks(quick, where), "\n".join(map(str, quick.problems))
+    assert not quick.ok
+
+
+def test_without_deep_every_byte_is_hashed_and_one_image_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    decode = shard_checker.decode_image
+
+    def note(data: bytes, *, field: str) -> np.ndarray:
+        decoded.append(field)
+        return decode(data, field=field)
+
+    monkeypatch.setattr(shard_checker, "decode_image", note)
+    url, store = commit_build()
+    found = verify_dataset(url)
+    assert (found.ok, found.shards, found.samples) == (True, 3, 13)
+    assert found.bytes == sum(info.size for info in store.list())
+    assert decoded == ["000000000"]
+    assert verify_dataset(url, deep=True).ok
+    assert len(decoded) == 14
+    flip(SHARD)(store)
+    verify_dataset(url)
+    assert decoded[14:] == ["000000000", "000000005", "000000006", "000000007", "000000008"]
 
 
 def unmarked(key: str, files: dict[str, bytes]) -> None:
@@ -244,7 +270,8 @@ def test_contents_that_contradict_plan_or_table_are_found_under_right_digests(
 ) -> None:
     url, store = commit_build()
     reseal(change)(store)
-    found = verify_dataset(url)
+    assert verify_dataset(url).ok  # every byte is what its writer committed
+    found = verify_dataset(url, deep=True)
     assert check in checks(found, SHARD), "\n".join(map(str, found.problems))
     assert {problem.where for problem in found.problems} == {SHARD}
 
@@ -273,7 +300,7 @@ def retable(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Damage:
 def test_an_equal_table_written_again_has_no_problems() -> None:
     url, store = commit_build()
     retable(lambda columns: columns)(store)
-    assert verify_dataset(url).problems == ()
+    assert verify_dataset(url, deep=True).problems == ()
 
 
 @pytest.mark.parametrize("name", ["offset", "size"])
@@ -281,7 +308,7 @@ def test_an_equal_table_written_again_has_no_problems() -> None:
 def test_an_offset_or_a_size_that_is_not_the_images_is_found(name: str, wrong: int | None) -> None:
     url, store = commit_build()
     retable(lambda columns: columns | {name: [wrong, *columns[name][1:]]})(store)
-    (problem,) = verify_dataset(url).problems
+    (problem,) = verify_dataset(url, deep=True).problems
     assert (problem.where, problem.check) == (SHARD, "sha256 of the bytes at offset, size of the table")
     assert problem.times == 1
 
@@ -289,21 +316,21 @@ def test_an_offset_or_a_size_that_is_not_the_images_is_found(name: str, wrong: i
 def test_the_bytes_of_another_image_are_not_the_images() -> None:
     url, store = commit_build()
     retable(lambda columns: columns | {"offset": columns["offset"][::-1], "size": columns["size"][::-1]})(store)
-    assert {problem.times for problem in verify_dataset(url).problems} == {4}
+    assert {problem.times for problem in verify_dataset(url, deep=True).problems} == {4}
 
 
 def test_a_version_2_table_without_its_columns_is_found() -> None:
     url, store = commit_build()
     retable(lambda columns: {name: column for name, column in columns.items() if name != "map_x"})(store)
-    assert checks(verify_dataset(url), TABLE) == {"format"}
+    assert checks(verify_dataset(url, deep=True), TABLE) == {"format"}
 
 
 def test_a_version_1_build_has_no_offsets_and_no_problems() -> None:
     url, store = commit_build(SmallBuild(recipe_version=1))
     assert "offset" not in pq.read_schema(io.BytesIO(store.get(TABLE))).names
-    assert verify_dataset(url).problems == ()
+    assert verify_dataset(url, deep=True).problems == ()
     retable(lambda columns: columns | {"label_confidence": [0.5] * 4})(store)
-    assert checks(verify_dataset(url), SHARD) == {"label_confidence of a sample, as in the table"}
+    assert checks(verify_dataset(url, deep=True), SHARD) == {"label_confidence of a sample, as in the table"}
 
 
 def test_a_sample_in_another_place_is_found_under_right_digests() -> None:
@@ -313,7 +340,7 @@ def test_a_sample_in_another_place_is_found_under_right_digests() -> None:
     for key, files in reversed(samples):
         writer.add(key, [Member(name, data) for name, data in files.items()])
     seal(store, writer.finish())
-    assert "sample key" in checks(verify_dataset(url), SHARD)
+    assert "sample key" in checks(verify_dataset(url, deep=True), SHARD)
 
 
 def test_all_damage_is_listed_in_one_run() -> None:
@@ -322,7 +349,7 @@ def test_all_damage_is_listed_in_one_run() -> None:
         damage(store)
     store.delete(RECEIPT)
     store.put("stray", b"")
-    found = verify_dataset(url)
+    found = verify_dataset(url, deep=True)
     expected = {TABLE, "README.md", "shards/small-000000.tar", RECEIPT, "stray"}
     assert {problem.where for problem in found.problems} == expected
 
@@ -330,7 +357,7 @@ def test_all_damage_is_listed_in_one_run() -> None:
 def test_one_complaint_about_many_samples_is_told_once() -> None:
     url, store = commit_build()
     reseal(facts(synthetic=False))(store)
-    (problem,) = verify_dataset(url).problems
+    (problem,) = verify_dataset(url, deep=True).problems
     assert problem.times == 4
     assert "3 more" in str(problem)
     assert problem.facts()["times"] == 4
@@ -347,20 +374,21 @@ def test_no_flipped_byte_is_missed_or_raises(seed: int) -> None:
         damaged = bytearray(data)
         damaged[rng.randrange(len(data))] ^= rng.randrange(1, 256)
         store.put(key, bytes(damaged))
-        assert any(problem.where == key for problem in verify_dataset(url).problems)
+        for deep in (False, True):
+            assert any(problem.where == key for problem in verify_dataset(url, deep=deep).problems)
         store.put(key, data)
 
 
 def test_no_committed_build_is_an_error_and_not_a_finding() -> None:
     place = SmallBuild().begin(f"memory://{uuid.uuid4().hex}")
     with pytest.raises(DatasetError):
-        verify_dataset(place.url)
+        verify_dataset(place.url, deep=True)
 
 
 def test_facts_are_plain_json() -> None:
     url, store = commit_build()
     flip(SHARD)(store)
-    found = read_json(canonical_json(verify_dataset(url).facts()), field="facts", error=DatasetError)
+    found = read_json(canonical_json(verify_dataset(url, deep=True).facts()), field="facts", error=DatasetError)
     assert found["ok"] is False
     assert found["problems"][0]["where"] == SHARD
     assert found["url"] == open_store(url).url

@@ -64,7 +64,7 @@ def made(bundle: Path, destination: Path, **fields: Any) -> str:
     spec, store = resolve_draft(parse_draft(draft | fields))
     location = locate_build(spec)
     build(location, load_bundle(store), device="cpu")
-    assert verify_dataset(location.url).problems == ()
+    assert verify_dataset(location.url, deep=True).problems == ()
     return location.url
 
 

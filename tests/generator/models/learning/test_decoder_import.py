@@ -121,7 +121,7 @@ def test_an_imported_decoder_gives_the_same_images_and_builds_datasets(original:
     location = locate_build(spec)
     build(location, bundle, device="cpu")
     assert len(list(open_dataset(location.url))) == 60
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems
     refitted = refit(open_store(str(files / "bundle")), MixtureSettings(clusters=3), files / "other")
     assert load_bundle(open_store(str(files / "other"))).info.latents["clusters"] == [3, 3]
     assert refitted.digest != bundle.digest
@@ -225,4 +225,4 @@ def test_large_images(tmp_path: Path) -> None:
     location = locate_build(spec)
     build(location, bundle, device="cpu")
     assert [image.shape for image, _, _ in open_dataset(location.url)] == [(512, 512, 3)] * 5
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems

@@ -61,6 +61,18 @@ def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, fl
     assert recommended_model(of, family, latent_dim=7).latent_dim == 7
 
 
+@pytest.mark.parametrize(
+    ("count", "flow", "transport"), [(100_000, 24, 40), (300_000, 8, 13), (1_000_000, 2, 4), (10_000_000, 2, 2)]
+)
+def test_maps_and_flows_of_large_sources_take_fewer_epochs(count: int, flow: int, transport: int) -> None:
+    large = replace(source(1, 32, 3), images_NHWC=np.broadcast_to(np.uint8(0), (count, 32, 32, 3)))
+    found = [recommended_sampler(large, family) for family in ("vae", "spatial")]
+    assert [(each.family, getattr(each, "epochs", None)) for each in found] == [
+        ("flow", flow),
+        ("transport", transport),
+    ]
+
+
 @pytest.mark.parametrize(("family", "limits"), [("vae", "8 to 128"), ("spatial", "32 to 512")])
 def test_sides_that_a_family_does_not_have_are_named(family: str, limits: str) -> None:
     wide = source(4, 600, 3)

@@ -97,7 +97,7 @@ def test_a_build_is_verified_and_replayed(bundle: Bundle, tmp_path: Path) -> Non
     spec = JobSpec(recipe=recipe, order=Order(destination=str(tmp_path), name="mapped"))
     location = locate_build(spec)
     build(location, bundle, device="cpu")
-    assert not verify_dataset(location.url).problems
+    assert not verify_dataset(location.url, deep=True).problems
     store = open_store(str(mapped_bundle(tmp_path / "again")))
     for index in (0, 11, 24):
         assert replay(location.url, index, bundle=load_bundle(store), device="cpu").identical, index

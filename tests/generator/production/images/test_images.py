@@ -153,3 +153,34 @@ def test_the_mark_names_system_and_build(settings: PngSettings | JpegSettings) -
     assert description.get(f"{iptc}AISystemUsed") == "latentmill"
     assert description.get(f"{iptc}AISystemVersionUsed") == f"recipe_version 2, build {build_id}"
     assert marked_build(image_encoder(settings, 2)(pixels)) is None
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_files_are_decoded_to_pillows_pixels(subsampling: int, progressive: bool) -> None:
+    rng = np.random.default_rng(subsampling)
+    for height, width, channels, quality in ((1, 1, 3, 95), (64, 64, 1, 60), (33, 17, 3, 20), (96, 128, 3, 100)):
+        walk = rng.normal(size=(height, width, channels)).cumsum(0).cumsum(1) * 3 + 128
+        pixels = np.clip(walk, 0, 255).astype(np.uint8)
+        out = io.BytesIO()
+        shown = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+        shown.save(out, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
+        with Image.open(io.BytesIO(out.getvalue())) as image:
+            wanted = np.array(image).reshape(pixels.shape)
+        found = decode_image(out.getvalue(), field="x")
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_jpeg_file_of_another_colour_space_is_decoded_too() -> None:
+    out = io.BytesIO()
+    Image.new("CMYK", (5, 4)).save(out, "JPEG")
+    assert decode_image(out.getvalue(), field="x").shape == (4, 5, 4)
+
+
+@pytest.mark.parametrize("end", [0.1, 0.5, 0.99])
+def test_a_truncated_jpeg_file_is_refused(end: float) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    data = image_encoder(JpegSettings(), 2)(pixels)
+    with pytest.raises(IntegrityError, match="a PNG or JPEG image"):
+        decode_image(data[: int(len(data) * end)], field="x")

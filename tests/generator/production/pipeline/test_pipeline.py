@@ -219,7 +219,7 @@ def test_a_batch_keeps_what_passed_and_only_that(bundle: Bundle) -> None:
     batch: Batch = maker.batcher.make(np.arange(8), np.zeros(8, dtype=np.int64), np.arange(8) % 3, times)
     passed = np.flatnonzero(batch.screened.passed_B).tolist()
     assert 0 < len(passed) < 8
-    assert list(batch.blocks) == list(batch.hashes) == passed
+    assert list(batch.packed) == list(batch.hashes) == passed
     for row in passed:
         draw = batch.draw
         again = maker.remake(row, int(draw.attempts_B[row]), row % 3)

@@ -12,7 +12,9 @@ from generator.models.screening.soft_labels import SoftLabels
 from generator.production.pipeline.filters import ScreenResult
 from generator.production.pipeline.sampling import Draw
 from generator.production.pipeline.slots import SampleSlots
-from generator.production.shards import Member, TarWriter, sample_block
+from generator.production.shards import MdsFormat, Member, ShardFormat
+from generator.production.shards.parquet import ParquetFormat
+from generator.production.shards.webdataset import WebdatasetFormat
 from generator.spec.plan import Plan
 from generator.spec.recipe import Recipe
 
@@ -54,14 +56,20 @@ def test_coordinates_are_those_of_the_points_as_drawn() -> None:
     assert slots.rows.map_N2 == pytest.approx(600 * 1e5 / 3, rel=1e-6)
 
 
-def test_offsets_count_from_the_beginning_of_the_archive() -> None:
-    slots, writer = slots_for(2), TarWriter()
+@pytest.mark.parametrize(
+    "form", [WebdatasetFormat(), ParquetFormat("png", ()), MdsFormat("png", "png", labelled=False)], ids=repr
+)
+def test_offsets_count_from_the_beginning_of_the_archive(form: ShardFormat) -> None:
+    slots, writer = slots_for(2), form.writer()
     record(slots, np.zeros((4, 2)))
     files = [bytes([number]) * size for number, size in enumerate((1, 511, 512, 5000))]
     for slot in slots.writable_slots():
-        block = sample_block(f"{slot}", [Member("png", files[slot]), Member("json", b"{}" * 400 * slot)])
-        slots.record_file(writer.append_block(block), block, f"{slot}")
-    archive = writer.finish()
+        facts = b'{"class":"%s"}' % (b"x" * 400 * slot)
+        writer.append(form.pack(f"{slot}", [Member("png", files[slot]), Member("json", facts)]))
+        slots.record_hash(f"{slot}")
+    finished = writer.finish()
+    slots.record_places(finished)
+    archive = finished.data
     spans = zip(slots.rows.offsets_N.tolist(), slots.rows.sizes_N.tolist(), strict=True)
     assert [archive[offset : offset + size] for offset, size in spans] == files
     assert slots.hashes == ["0", "1", "2", "3"]

@@ -135,3 +135,27 @@ def test_lists_are_arrays() -> None:
     fields = {field["@id"]: field for field in samples["field"]}
     assert (fields["samples/likely_labels"]["isArray"], fields["samples/likely_labels"]["arrayShape"]) == (True, "-1")
     assert not any("repeated" in field for field in fields.values())
+
+
+@pytest.mark.parametrize("fields", [{}, {"format": "parquet"}, {"format": "mds"}, {"sidecars": ("dali",)}], ids=str)
+def test_more_than_a_thousand_shards_are_named_by_sets(fields: dict[str, Any]) -> None:
+    for published, listed in (("2026-03-01", False), (None, True)):  # recipes of earlier releases keep their long lists
+        manifest = committed(SmallBuild(published=published, shard_size=20, **fields))
+        few, many = (manifest.model_copy(update={"shards": manifest.shards * count}) for count in (1000, 1001))
+        assert any(part["@type"] == "cr:FileObject" for part in croissant(few)["distribution"])
+        document = croissant(many)
+        assert any(part["@type"] == "cr:FileObject" for part in document["distribution"]) == listed
+        if not listed:
+            suffix = fields.get("format", "tar")
+            sets = {part["@id"]: part["includes"] for part in document["distribution"]}
+            assert sets["tables"] == "samples/*"
+            assert sets["shards"] == f"shards/*.{suffix}"
+            assert len(croissant_bytes(many)) < 20_000
+
+
+def test_sidecars_are_listed_with_their_sha256() -> None:
+    manifest = committed(SmallBuild(published="2026-03-01", sidecars=("dali",)))
+    files = {part["contentUrl"]: part["sha256"] for part in croissant(manifest)["distribution"] if "sha256" in part}
+    for receipt in manifest.shards:
+        (sidecar,) = receipt.sidecars
+        assert files[f"../{manifest.build_id}/{sidecar.key}"] == sidecar.digest.removeprefix("sha256:")

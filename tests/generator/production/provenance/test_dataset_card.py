@@ -158,3 +158,34 @@ def test_a_license_is_stated_where_the_recipe_states_it() -> None:
     assert "    Cite\n    us\n" in text
     assert "No license is stated" not in text
     assert card(draft(SmallBuild(published="2026-03-01", license="unknown")))[0]["license"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "names"),
+    [
+        ({"format": "parquet"}, "shards/*.parquet", ["key", "image", "label", "index"]),
+        ({"format": "parquet", "classes": (), "counts": (9,)}, "shards/*.parquet", ["key", "image", "index"]),
+        ({"format": "mds"}, "samples/*.parquet", None),
+        ({"sidecars": ("dali",)}, "shards/*.tar", ["png", "cls", "json", "__key__"]),
+    ],
+)
+def test_front_matter_names_the_files_and_features_of_each_format(
+    fields: dict[str, Any], path: str, names: list[str] | None
+) -> None:
+    front, text = card(draft(SmallBuild(published="2026-03-01", **fields)))
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": path}]
+    assert front["tags"][-1] == fields.get("format", "webdataset")
+    if names is None:
+        assert "dataset_info" not in front
+    else:
+        assert [field["name"] for field in front["dataset_info"]["features"]][: len(names)] == names
+    assert ("NVIDIA DALI" in text) == ("sidecars" in fields)
+
+
+@pytest.mark.parametrize(
+    ("shard_size", "words"),
+    [(5, "most\n3 loader workers busy, over all ranks together: there are 3 shards"), (50, "there is 1 shard.")],
+)
+def test_says_how_many_loader_workers_its_shards_allow(shard_size: int, words: str) -> None:
+    assert words in card(draft(SmallBuild(published="2026-03-01", shard_size=shard_size)))[1]
+    assert "loader worker" not in card(draft(SmallBuild(shard_size=shard_size)))[1]  # cards of earlier releases

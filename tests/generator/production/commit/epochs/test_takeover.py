@@ -11,6 +11,7 @@ import pytest
 from generator.errors import BuildConflict, EnvironmentMismatch, IntegrityError, ObjectMissing
 from generator.production.commit import (
     BuildLocation,
+    begin_build,
     finished_shards,
     is_shard_finished,
     open_epoch,
@@ -21,7 +22,9 @@ from generator.production.commit.epochs import fix_environment
 from generator.production.commit.takeover import RESERVATION_BYTES, Reservation, take_over
 from generator.production.provenance.manifest import StoredFile, receipt_key
 from generator.spec.canonical import digest_of
-from tests.support.epochs import NEW, OTHER, EpochWorker, InterruptedStore, is_whole, on_every_store
+from generator.store import Store
+from tests.support.epochs import NEW, OLD, OTHER, EpochWorker, InterruptedStore, is_whole, on_every_store
+from tests.support.small_builds import SmallBuild
 
 half_made = pytest.mark.parametrize("half", [True], ids=["archive left"])
 half_or_not = pytest.mark.parametrize("half", [False, True], ids=["nothing left", "archive left"])
@@ -179,3 +182,20 @@ def test_alternating_takeovers_end_in_a_typed_error(old: EpochWorker, new: Epoch
     files = {made.receipt.shard.key: made.archive}
     with pytest.raises(Exception, match="no other writer changes"):
         take_over(EverChangingStore(location.store, 0, lambda: None), made.receipt, files)
+
+
+def test_sidecars_that_a_dead_worker_left_are_replaced_in_the_next_epoch(store: Store) -> None:
+    small = SmallBuild(sidecars=("dali",))
+    spec = small.spec("memory://unused")
+    location = BuildLocation(store.at("small"), "small", spec.recipe, spec.recipe.canonical())
+    begin_build(location)
+    fix_environment(location.store, OLD)
+    dead = EpochWorker(location, OLD, build=small).make_shard(1)
+    for key, data in dead.files.items():
+        store.at("small").create(key, data)
+    open_epoch(location.store)
+    fix_environment(location.store, NEW)
+    new = EpochWorker(location, NEW, mark=b"n", build=small)
+    assert new.publish(1) == new.make_shard(1).receipt
+    assert is_whole(location, 1)
+    assert len(read_receipt(location, 1).sidecars) == 1

@@ -1,0 +1,89 @@
+"""What the shard formats have in common: samples as they are packed, the writer and the reader of a shard.
+
+A sample has a key and files: the image (``png`` or ``jpg``), ``json`` (its facts, as canonical JSON) and, in a labelled
+build, ``cls`` (the number of its class in decimal digits). Every format stores these, so every reader of this project
+gets the same samples from each of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+Files = dict[str, bytes]  # of one sample, by extension
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a sample: ``<key>.<extension>``."""
+
+    extension: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class PackedSample:
+    """One sample as a writer takes it: ``block`` holds the image file at ``offset``, of ``size`` bytes."""
+
+    key: str
+    block: bytes
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedArchive:
+    """The bytes of a shard, their sha256 (64 hex digits), and where each image file lies in them.
+
+    ``offsets_N``, ``sizes_N``: int64, bytes, in the order of the samples.
+    """
+
+    data: bytes
+    sha256: str
+    offsets_N: np.ndarray
+    sizes_N: np.ndarray
+
+
+class ShardWriter(ABC):
+    """Collects the samples of one shard in memory. It needs as much memory as the shard, or twice that at its end."""
+
+    @abstractmethod
+    def append(self, sample: PackedSample) -> None:
+        """Append one sample."""
+
+    @abstractmethod
+    def finish(self) -> FinishedArchive:
+        """The shard. Must be called only once. Raises ``InvalidOutput`` if the format cannot hold so many bytes."""
+
+
+class ShardFormat(ABC):
+    """One format of shards, for the images and classes of one recipe.
+
+    ``lead``: bytes of a sample before its image file, if a sample is one part of the shard that ``read_sample`` can
+    read; ``None`` if its parts are spread over the shard, so that only the image file can be read alone.
+    """
+
+    media_type: str
+    lead: int | None
+
+    @abstractmethod
+    def pack(self, key: str, members: list[Member]) -> PackedSample:
+        """One sample; ``members``: image, label if the build is labelled, facts. Safe to call from several threads."""
+
+    @abstractmethod
+    def writer(self) -> ShardWriter:
+        """A writer for one shard."""
+
+    @abstractmethod
+    def read_samples(self, data: bytes, *, field: str) -> Iterator[tuple[str, Files]]:
+        """Key and files of all samples of a shard, in order. Raises ``IntegrityError`` naming ``field``."""
+
+    def read_sample(self, block: bytes, *, field: str) -> tuple[str, Files]:
+        """Key and files of the sample in ``block``, the bytes from its beginning to that of the next one.
+
+        Raises ``IntegrityError`` naming ``field``. Only where ``lead`` is a number.
+        """
+        raise NotImplementedError
