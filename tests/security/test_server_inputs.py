@@ -368,6 +368,25 @@ def test_a_job_is_named_by_its_id_alone(mill: MillServer, job: str) -> None:
         refuse(mill.web.ask(method, path, mill.tokens["red-operator"]), mill)
 
 
+BUILDS = (
+    "",
+    "/",
+    "x",
+    "/etc/builds/" + "0" * 20,
+    "../x/builds/" + "0" * 20,
+    "blue/tiny/builds/" + "0" * 20,
+    "s3://x/y",
+    5,
+)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_build_that_is_resumed_is_the_tenants(mill: MillServer, build: Any) -> None:
+    before = mill.objects()
+    refuse(mill.web.post("/api/v1/jobs/resume", mill.tokens["red-operator"], {"build": build}), mill)
+    assert mill.objects() == before
+
+
 def test_there_are_more_than_two_hundred_hostile_inputs() -> None:
     listed = (CLIMBS, WRONG_FIELDS, WRONG_SCHEDULES, CHANGES)
     assert sum(map(len, listed)) + 3 * len(BODIES) > 200

@@ -76,6 +76,7 @@ class MillServer:
         }
         bodies: dict[tuple[str, str], Any] = {
             ("POST", "/api/v1/jobs"): draft,
+            ("POST", "/api/v1/jobs/resume"): {"build": self.status.url.partition("/places/")[2]},
             ("POST", "/api/v1/preview"): {"spec": draft, "count": 2},
             ("PUT", "/api/v1/channels/{channel}"): {"bundle": self.bundle},
             ("PUT", "/api/v1/schedules/{name}"): SCHEDULE,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from generator.errors import ServerUnavailable, SpecError
+from generator.errors import ServerUnavailable
 from generator.production.pipeline.run_costs import Pace
 from workers.client.http_connection import HttpConnection
 from workers.client.http_drafts import body_of
@@ -44,13 +44,10 @@ class HttpClient(Service):
         return _status(self._server.post(f"/jobs/{_segment(job)}/cancel"))
 
     def resume(self, job: str, *, tenant: str, new_environment: bool) -> JobStatus:  # noqa: ARG002
-        body = {"new_environment": new_environment}
+        body: dict[str, Any] = {"new_environment": new_environment}
         if "/" not in job:
             return _status(self._server.post(f"/jobs/{_segment(job)}/resume", body))
-        dataset, _, build = job.rpartition("/builds/")
-        if not dataset or "/" in build or dataset.startswith("s3://"):
-            raise SpecError("job", "the id of a job, or place/name/builds/id", repr(job[:100]))
-        return _status(self._server.post(f"/datasets/{quote(dataset)}/builds/{_segment(build)}/resume", body))
+        return _status(self._server.post("/jobs/resume", body | {"build": job}))
 
     def jobs(self, *, tenant: str | None) -> list[JobStatus]:
         found, after = list[JobStatus](), ""

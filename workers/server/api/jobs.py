@@ -56,6 +56,12 @@ class ResumeBody(BaseModel):
     new_environment: bool = False
 
 
+class ResumeBuildBody(ResumeBody):
+    """``build``: ``place/name/builds/id``, or the s3:// URL of a build below a place."""
+
+    build: str = Field(min_length=1, max_length=1000)
+
+
 class PreviewBody(BaseModel):
     """``spec``: a draft or a job spec; ``count``: the first images of it."""
 
@@ -147,15 +153,14 @@ def clone_job(request: Request, caller: Submitter, job: str, changes: dict[str, 
     return _job_answer(request, context, caller, status)
 
 
-@router.post("/datasets/{dataset:path}/builds/{build}/resume", response_model=JobView)
-def resume_build(
-    request: Request, caller: Submitter, dataset: str, build: str, body: ResumeBody | None = None
-) -> Response:
+@router.post("/jobs/resume", response_model=JobView)
+def resume_build(request: Request, caller: Submitter, body: ResumeBuildBody) -> Response:
     """Continue an unfinished build that Redis and the store root may have lost; it becomes a job of the tenant."""
-    context, wanted = context_of(request), body or ResumeBody()
-    with audited(caller, "resume build", dataset=dataset, build=build):
+    context = context_of(request)
+    with audited(caller, "resume build", build=body.build):
+        dataset, _, build = body.build.rpartition("/builds/")
         url = f"{context.places.dataset(caller.tenant, dataset)}/builds/{check_build_id(build)}"
-        status = context.client.resume(url, tenant=caller.tenant, new_environment=wanted.new_environment)
+        status = context.client.resume(url, tenant=caller.tenant, new_environment=body.new_environment)
     return json_answer(request, view_job(context, caller, status))
 
 
