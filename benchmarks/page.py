@@ -249,8 +249,8 @@ def report(lines: list[dict[str, Any]]) -> str:
     machine = lines[0]
     loads = " and ".join(f"{line['load']:.1f}" for line in lines)
     return (
-        f"{machine['cores']} cores, {machine['processor']}, Chromium; load average before, of other work on the machine: {loads}.\n\n"
-        + "\n".join(rows)
+        f"{machine['cores']} cores, {machine['processor']}, Chromium; load average before, of other work on the machine:"
+        f" {loads}.\n\n" + "\n".join(rows)
     )
 
 
