@@ -249,7 +249,7 @@ def report(lines: list[dict[str, Any]]) -> str:
     machine = lines[0]
     loads = " and ".join(f"{line['load']:.1f}" for line in lines)
     return (
-        f"{machine['cores']} cores, {machine['processor']}, Chromium; load average before, of other work on the machine:"
+        f"{machine['cores']} cores, {machine['processor']}, Chromium; load average before, of other work:"
         f" {loads}.\n\n" + "\n".join(rows)
     )
 
