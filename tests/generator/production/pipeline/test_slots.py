@@ -57,7 +57,9 @@ def test_coordinates_are_those_of_the_points_as_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    "form", [WebdatasetFormat(), ParquetFormat("png", ()), MdsFormat("png", "png", labelled=False)], ids=repr
+    "form",
+    [WebdatasetFormat(), ParquetFormat("png", ()), MdsFormat("png", "png", labelled=False)],
+    ids=lambda form: type(form).__name__,
 )
 def test_offsets_count_from_the_beginning_of_the_archive(form: ShardFormat) -> None:
     slots, writer = slots_for(2), form.writer()
