@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,17 +179,24 @@ def test_uploads_at_the_same_time_are_few(mill: MillServer) -> None:
         for connection in waiting:
             connection.sendall(sent)
         body, kind = multipart({"bundle.json": b"{}"})
-        statuses = set[int]()
-        while 429 not in statuses:  # until both have begun
-            answer = mill.web.post("/api/v1/bundles", token, body=body, headers={"Content-Type": kind})
-            statuses.add(answer.status)
-        assert statuses <= {422, 429}
+        slots = mill.web.app.state.context.uploads
+        until(lambda: slots.is_full)
+        answer = mill.web.post("/api/v1/bundles", token, body=body, headers={"Content-Type": kind})
+        assert (answer.status, answer.document["field"]) == (429, "uploads")
         assert mill.web.get("/api/v1/self", token).status == 200
     finally:
         for connection in waiting:
             connection.close()
-    while mill.web.post("/api/v1/bundles", token, body=body, headers={"Content-Type": kind}).status == 429:
-        pass
+    until(lambda: not slots.is_full)
+    answer = mill.web.post("/api/v1/bundles", token, body=body, headers={"Content-Type": kind})
+    assert answer.status == 422
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_queries_of_one_process_at_the_same_time_are_few(mill: MillServer, monkeypatch: pytest.MonkeyPatch) -> None:

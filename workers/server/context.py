@@ -18,16 +18,20 @@ from workers.server.access.rate_limit import RateLimit
 from workers.server.access.tenants import TenantPlaces
 from workers.server.builds import BuildShelf, CommittedBuild
 from workers.server.columns import ColumnShelf
+from workers.server.slots import Slots
 from workers.settings import Settings
 
 # While the store or Redis does not answer, a request must not hold its thread for minutes.
 _S3_SECONDS, _S3_ATTEMPTS, _REDIS_SECONDS = 10.0, 2, 3.0
 _FAILED_KEYS_A_MINUTE = 60.0
+_UPLOADS = 2  # a bundle is read into memory to be checked
+_STREAMS = 200  # of events of jobs
 
 
 @dataclass(frozen=True)
 class ServerContext:
-    """``rates``: requests by key; ``failures``: refused keys by address."""
+    """``rates``: requests by key; ``failures``: refused keys by address. ``uploads``, ``streams``: how many there are
+    at the same time."""
 
     settings: Settings
     pool: Pool
@@ -38,6 +42,8 @@ class ServerContext:
     columns: ColumnShelf
     failures: RateLimit = field(default_factory=lambda: RateLimit(_FAILED_KEYS_A_MINUTE, 20.0))
     shelf: BuildShelf = field(default_factory=BuildShelf)
+    uploads: Slots = field(default_factory=lambda: Slots("uploads", _UPLOADS))
+    streams: Slots = field(default_factory=lambda: Slots("streams", _STREAMS))
 
     @property
     def root(self) -> Store:

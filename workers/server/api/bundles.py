@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from pathlib import Path
 from typing import Annotated, get_args
@@ -41,12 +40,10 @@ from workers.server.audited import audited
 from workers.server.bundles import check_bundle, note_upload, tenant_bundles, tenant_channels
 from workers.server.callers import Caller
 from workers.server.context import ServerContext, context_of
-from workers.server.problems import Problem, too_many
+from workers.server.problems import Problem
 
 _FILES: tuple[str, ...] = (*get_args(BundleFile), INFO_FILE)
 _COPY_BYTES = 2**20
-_UPLOADS = 2  # of one process: a bundle is read into memory to be checked
-_uploading = asyncio.Semaphore(_UPLOADS)
 
 router = new_router("bundles")
 
@@ -109,9 +106,7 @@ async def upload_bundle(
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         got = short_repr(request.headers.get("content-type", "nothing"))
         raise Problem(415, SpecError("Content-Type", "multipart/form-data", got))
-    if _uploading.locked():
-        raise too_many("uploads", f"at most {_UPLOADS} at a time", 10.0)
-    async with _uploading:
+    with context_of(request).uploads.one():
         return await _receive_bundle(request, caller, digest)
 
 

@@ -37,14 +37,13 @@ from workers.server.bundles import check_bundle
 from workers.server.callers import Caller
 from workers.server.context import ServerContext, context_of
 from workers.server.jobs import JobView, find_job, newest_jobs, view_job
-from workers.server.problems import Problem, error_of, problem_document, too_many
+from workers.server.problems import Problem, error_of, problem_document
 from workers.server.specs import DraftBody, SpecBody, narrow
 
 PREVIEW_SECONDS = 25.0
 _EVENT_SECONDS = 0.5
 _QUIET_SECONDS = 15.0
 _STREAM_SECONDS = 3600.0
-_STREAMS = 200  # of one server process
 
 router = new_router("jobs")
 
@@ -178,8 +177,8 @@ async def follow_job(request: Request, caller: Reader, job: str) -> Response:
     """The status of a job as server-sent events: one whenever it changes, the last one when the job has ended."""
     context = context_of(request)
     first = await run_in_threadpool(find_job, context, caller, job)
-    if _streams.is_full:
-        raise too_many("streams", f"at most {_STREAMS} at a time", 5.0)
+    if context.streams.is_full:
+        raise context.streams.refusal()
     events = _events(request, context, caller, first)
     return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
@@ -195,50 +194,34 @@ def _about(body: DraftBody | JobSpec) -> dict[str, str]:
     return {"name": order.name, "destination": order.destination[:200]}
 
 
-class _Streams:
-    """How many streams of events are open in this process."""
-
-    def __init__(self) -> None:
-        self._open = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._open >= _STREAMS
-
-    def take(self) -> None:
-        self._open += 1
-
-    def give_back(self) -> None:
-        self._open -= 1
-
-
-_streams = _Streams()
-
-
 async def _events(request: Request, context: ServerContext, caller: Caller, status: JobStatus) -> AsyncIterator[bytes]:
     """Server-sent events: ``status`` with a job, at last ``problem`` if the job cannot be followed any longer."""
+    with context.streams.one():
+        try:
+            async for event in _changes(context, caller, status):
+                yield event
+        except (LatentmillError, Problem) as error:
+            code, facts, _ = error_of(request, error)
+            yield _event("problem", problem_document(code, facts))
+
+
+async def _changes(context: ServerContext, caller: Caller, status: JobStatus) -> AsyncIterator[bytes]:
+    """An event for each change until the job has ended, for an hour at most; a comment where nothing changes."""
     loop, sent = asyncio.get_running_loop(), b""
-    _streams.take()
     end = quiet_until = loop.time()
     end += _STREAM_SECONDS
-    try:
-        while loop.time() < end:
-            event = _event("status", view_job(context, caller, status).model_dump(mode="json"))
-            if event != sent:
-                sent, quiet_until = event, loop.time() + _QUIET_SECONDS
-                yield event
-            elif loop.time() > quiet_until:
-                quiet_until = loop.time() + _QUIET_SECONDS
-                yield b": still there\n\n"
-            if status.ended:
-                return
-            await asyncio.sleep(_EVENT_SECONDS)
-            status = await run_in_threadpool(find_job, context, caller, status.job)
-    except (LatentmillError, Problem) as error:
-        code, facts, _ = error_of(request, error)
-        yield _event("problem", problem_document(code, facts))
-    finally:
-        _streams.give_back()
+    while loop.time() < end:
+        event = _event("status", view_job(context, caller, status).model_dump(mode="json"))
+        if event != sent:
+            sent, quiet_until = event, loop.time() + _QUIET_SECONDS
+            yield event
+        elif loop.time() > quiet_until:
+            quiet_until = loop.time() + _QUIET_SECONDS
+            yield b": still there\n\n"
+        if status.ended:
+            return
+        await asyncio.sleep(_EVENT_SECONDS)
+        status = await run_in_threadpool(find_job, context, caller, status.job)
 
 
 def _event(kind: str, document: Any) -> bytes:
