@@ -9,6 +9,7 @@ LatentmillError
 │   ├── DatasetError         a dataset URL without a committed build
 │   ├── MeasureError         images for which a quality measure cannot be computed
 │   ├── KeyFileError         a key file that is missing, or that holds another kind of key
+│   ├── AccessRefused        a server does not accept the key, or the key lacks the role
 │   └── SettingsError        a setting of the service
 ├── OutsideError             an outside service failed; the same call may succeed later (exit code 1)
 │   ├── StoreError
@@ -19,6 +20,8 @@ LatentmillError
 │   │   ├── BucketMissing    the bucket does not exist
 │   │   └── StoreUnavailable no answer, a time-out or a server error, after all retries
 │   ├── BrokerUnavailable    Redis does not answer
+│   ├── WorkerUnavailable    no worker has answered a query in time
+│   ├── ServerUnavailable    a server of latentmill does not answer, or answers something else
 │   ├── QuotaExceeded        a tenant has reached its quota
 │   └── DeviceExhausted      out of memory on the device, even after its caches were freed
 └── BuildError               this build cannot be made as asked; a retry would not help  (exit code 1)
@@ -96,6 +99,10 @@ class KeyFileError(InputError):
     pass
 
 
+class AccessRefused(InputError):
+    pass
+
+
 class OutsideError(LatentmillError):
     pass
 
@@ -129,6 +136,14 @@ class StoreUnavailable(StoreError):
 
 
 class BrokerUnavailable(OutsideError):
+    pass
+
+
+class WorkerUnavailable(OutsideError):
+    pass
+
+
+class ServerUnavailable(OutsideError):
     pass
 
 

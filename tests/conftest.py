@@ -33,7 +33,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 _WITH_SERVERS = {"s3_server", "unsigned_s3", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
-_WITH_PROCESSES = ("acceptance", "deploy", "faults", "golden", "gpu")  # folders
+_WITH_PROCESSES = ("acceptance", "browser", "deploy", "faults", "golden", "gpu")  # folders
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

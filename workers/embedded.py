@@ -168,9 +168,14 @@ class WorkerProcess:
 
 @contextmanager
 def running_workers(
-    url: str, settings: Settings, logs: Sequence[Path], signals: StopSignals, scheduler: Path | None = None
+    url: str,
+    settings: Settings,
+    logs: Sequence[Path],
+    signals: StopSignals,
+    scheduler: Path | None = None,
+    server: Path | None = None,
 ) -> Iterator[list[WorkerProcess]]:
-    """Run one worker for each of ``logs``, and a scheduler if ``scheduler`` names a log for it.
+    """Run one worker for each of ``logs``, and a scheduler or HTTP server if ``scheduler`` or ``server`` names a log.
 
     All processes have ended after the block; a second signal kills them at once. Raises ``SettingsError``, before any
     process is started, if one of their metrics ports is taken.
@@ -183,6 +188,8 @@ def running_workers(
             workers.append(WorkerProcess(url, worker_settings, log))
         if scheduler is not None:
             workers.append(WorkerProcess(url, process_settings[-1], scheduler, scheduler_command()))
+        if server is not None:
+            workers.append(WorkerProcess(url, settings, server, server_command()))
         yield workers
     finally:
         seconds = settings.grace_seconds + _SHUTDOWN_SECONDS
@@ -218,6 +225,11 @@ def worker_command(settings: Settings) -> list[str]:
 def scheduler_command() -> list[str]:
     """The command that starts ``latentmill scheduler`` without looking it up on PATH."""
     return [sys.executable, "-c", "from workers.cli import main; main()", "scheduler"]
+
+
+def server_command() -> list[str]:
+    """The command that starts ``latentmill serve`` without looking it up on PATH."""
+    return [sys.executable, "-c", "from workers.cli import main; main()", "serve"]
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

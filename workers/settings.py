@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from generator.signatures import PrivateKey, PublicKey
 
 ENV_PREFIX = "LATENTMILL_"
-SECRETS = ("redis_url", "s3_access_key", "s3_secret_key", "s3_session_token")
+SECRETS = ("redis_url", "s3_access_key", "s3_secret_key", "s3_session_token", "token")
 MAX_SECRET_BYTES = 64 * 1024
+DEFAULT_SERVER_PORT = 8400
 Bytes = int
 
 
@@ -69,6 +70,13 @@ class Settings(BaseSettings):
     )
     source_cache_bytes: Bytes = Field(
         default=20 * 2**30, ge=0, description="Maximum size of the decoded images, in bytes; 0 keeps none"
+    )
+    column_cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("latentmill")) / "columns",
+        description="Columns of the builds that a server's pages show, gathered from their tables",
+    )
+    column_cache_bytes: Bytes = Field(
+        default=4 * 2**30, ge=0, description="Maximum size of these columns, in bytes; those shown last always stay"
     )
     resident_bytes: Bytes = Field(
         default=4 * 2**30, ge=0, description="Maximum size of the decoders held by one worker process, in bytes"
@@ -151,6 +159,35 @@ class Settings(BaseSettings):
     metrics_host: str = Field(
         default="127.0.0.1", min_length=1, max_length=255, description="Address of that port; 0.0.0.0 is all addresses"
     )
+    server_host: str = Field(
+        default="127.0.0.1", min_length=1, max_length=255, description="Address of `latentmill serve`; 0.0.0.0 is all"
+    )
+    server_port: int | None = Field(default=None, ge=1, le=65535, description="Its port; 8400 by default")
+    server_names: str | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Comma-separated host names under which it is reached; localhost alone by default",
+    )
+    server_cert_file: Path | None = Field(default=None, description="PEM file of its certificate, for https")
+    server_key_file: Path | None = Field(default=None, description="PEM file of the private key of the certificate")
+    server_without_keys: bool = Field(
+        default=False, description="Answer without a key, at a loopback address only: whoever asks is an operator"
+    )
+    server_requests: int = Field(
+        default=1200, ge=1, le=10_000_000, description="Requests a minute of one key that a server answers"
+    )
+    server_upload_bytes: Bytes = Field(
+        default=2 * 2**30, ge=2**20, description="Maximum size of a bundle that is uploaded to a server, in bytes"
+    )
+    destinations: str | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Comma-separated URLs of the places of tenant `default` over HTTP; the file of tenants has others'",
+    )
+    server_url: str | None = Field(
+        default=None, max_length=2000, description="The server that clients ask, instead of Redis and the store"
+    )
+    token: SecretStr | None = Field(default=None, description="The key for that server")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Level of worker logs")
 
     s3_endpoint_url: str | None = Field(default=None, description="S3-compatible service; AWS by default")

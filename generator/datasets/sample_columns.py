@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,6 +55,22 @@ def select_rows(reader: ArchiveReader, manifest: Manifest, where: str) -> tuple[
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return tuple(pool.map(rows, range(len(manifest.shards))))
+
+
+def filter_shard(
+    reader: ArchiveReader, manifest: Manifest, number: int, where: str | None = None
+) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of one shard that ``where`` selects, without ``latent``, each after its place in the shard.
+
+    Raises as ``read_columns``.
+    """
+    import pyarrow as pa
+
+    expression = None if where is None else parse_filter(where, _all_names(reader))
+    table = _table(reader, manifest, number, None)
+    numbered = table.append_column(_ROW, pa.array(np.arange(len(table)), pa.int64()))
+    found = numbered if expression is None else _filter(numbered, expression)
+    return [(row.pop(_ROW), row) for row in found.to_pylist()]
 
 
 _ROW = "row of the shard"

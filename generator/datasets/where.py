@@ -6,17 +6,20 @@ of pyarrow. Nothing is evaluated as code; length and depth are bounded.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from generator.errors import SpecError
+from generator.spec.canonical import short_repr
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 32
+_MAX_INTEGER, _MAX_DIGITS = 2**63, 25
 _FORM = "comparisons such as label_confidence > 0.9, class in ('cat', 'dog') or log_density is null, with and, or, not"
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<text>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
@@ -113,9 +116,9 @@ class _Parser:
         if self._take("not"):
             if not self._take("in"):
                 raise self._refuse("in")
-            return ~column.isin(self._list())
+            return ~_is_in(column, self._list())
         if self._take("in"):
-            return column.isin(self._list())
+            return _is_in(column, self._list())
         sign = self._next.text
         if not self._take(*_COMPARISONS):
             raise self._refuse("a comparison")
@@ -155,10 +158,29 @@ class _Parser:
         token = self._next
         self._at += 1
         if token.kind == "number":
-            return float(token.text) if re.search(r"[.eE]", token.text) else int(token.text)
+            return _number(token.text)
         if token.kind == "text":
             return re.sub(r"\\(.)", r"\1", token.text[1:-1])
         if token.kind == "word" and token.text in ("true", "false"):
             return token.text == "true"
         self._at -= 1
         raise self._refuse("a number or text in quotes")
+
+
+def _number(text: str) -> float | int:
+    """Raises ``SpecError`` for a number that no column can hold."""
+    is_float = re.search(r"[.eE]", text) is not None
+    number: float | int = float(text) if is_float else int(text) if len(text) <= _MAX_DIGITS else _MAX_INTEGER
+    if not (math.isfinite(number) if is_float else -_MAX_INTEGER < number < _MAX_INTEGER):
+        raise SpecError("where", "finite numbers, and integers of at most 64 bits", text[:60])
+    return number
+
+
+def _is_in(column: Any, values: list[Any]) -> pc.Expression:
+    import pyarrow as pa
+
+    try:
+        found: pc.Expression = column.isin(values)
+    except (pa.ArrowException, TypeError, OverflowError) as mixed:
+        raise SpecError("where", "a list of numbers or a list of text", short_repr(values)) from mixed
+    return found

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, StrictInt, field_validator
 
-from generator.drafts.first_submission import settle_published
+from generator.drafts.first_submission import settle_page, settle_published
 from generator.drafts.references import CodeResolver, DrawDraft
 from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.config import limit_batch
@@ -24,12 +24,12 @@ from generator.spec.recipe import (
     MAX_MDS_BYTES,
     MAX_SAMPLES,
     RECIPE_VERSION,
+    AutoOrBool,
     Count,
     DistributionDraw,
     ImageSettings,
     JobSpec,
     LabelFloor,
-    Latents,
     Name,
     Order,
     PngSettings,
@@ -67,9 +67,10 @@ class JobDraft(FrozenModel):
     to go on with a build that an earlier release began, or to make one again byte for byte. ``published``: the day of
     publication; ``auto`` means the day that the first submission fixed, or else the logical date of a schedule's run,
     or else today (UTC); it means none for a build that an earlier release began, and ``None`` asks for such a build.
-    ``creator``: a name, or a mapping with ``name``, ``kind`` (``organization`` or ``person``) and ``url``. ``format``:
-    of the shards: ``webdataset``, ``parquet`` or ``mds``. ``sidecars``: ``[dali]`` for an index beside each WebDataset
-    shard.
+    ``creator``: a name, or a mapping with ``name``, ``kind`` (``organization`` or ``person``) and ``url``. ``page``:
+    whether the build gets a page, ``index.html``; ``auto`` means yes, but no for a build that an earlier release began.
+    ``format``: of the shards: ``webdataset``, ``parquet`` or ``mds``. ``sidecars``: ``[dali]`` for an index beside each
+    WebDataset shard.
     """
 
     recipe_version: RecipeVersion = RECIPE_VERSION
@@ -92,12 +93,13 @@ class JobDraft(FrozenModel):
     label_floors: dict[str, LabelFloor | None] | None = Field(default=None, min_length=1)
     novelty_floor: float | Literal["auto"] | None = "auto"
     max_attempts: StrictInt = 100
-    latents: Latents = "auto"
+    latents: AutoOrBool = "auto"
     revision: StrictInt = 0
     published: DayOrAuto | None = "auto"
     license: License | None = None
     creator: Creator | None = None
     citation: Citation | None = None
+    page: AutoOrBool = "auto"
     format: ShardFormatName = "webdataset"
     sidecars: tuple[Sidecar, ...] = ()
 
@@ -133,6 +135,8 @@ class JobDraft(FrozenModel):
             recipe_fields["batch"] = limit_batch(info.autoencoder, self.batch)
         if self.published == "auto":
             recipe_fields["published"] = day.isoformat() if self.recipe_version > 1 else None
+        if self.page == "auto":
+            recipe_fields["page"] = recipe_fields["published"] is not None
         if self.novelty_floor == "auto":
             recipe_fields["novelty_floor"] = info.passing.novelty_floor
         recipe = validate(Recipe, recipe_fields, field="", error=SpecError)
@@ -292,12 +296,15 @@ def resolve_draft(
     """The job spec of a draft, and the store of its bundle.
 
     ``day``: the day of publication of a first submission, by default today (UTC). Only ``bundle.json``, the files that
-    ``draw`` refers to and, for ``published: auto``, what the destination says of earlier submissions are read.
+    ``draw`` refers to and, for ``published`` or ``page`` of ``auto``, what the destination says of earlier submissions
+    are read.
     """
     bundle = find_bundle(draft.bundle, root, s3)
     digest, info = read_info(bundle, draft.bundle if draft.bundle.startswith("sha256:") else None)
     spec = draft.resolve(digest, info, bundle, day or datetime.now(UTC).date())
-    if draft.published == "auto" and spec.recipe.published is not None:
-        dataset = open_store(spec.order.destination, s3).at(spec.order.name)
-        spec = spec.model_copy(update={"recipe": settle_published(dataset, spec.recipe)})
-    return spec, bundle
+    dataset, recipe = open_store(spec.order.destination, s3).at(spec.order.name), spec.recipe
+    if draft.page == "auto" and recipe.page:
+        recipe = settle_page(dataset, recipe)
+    if draft.published == "auto" and recipe.published is not None:
+        recipe = settle_published(dataset, recipe)
+    return spec.model_copy(update={"recipe": recipe}), bundle

@@ -38,6 +38,20 @@ def settle_published(dataset: Store, recipe: Recipe) -> Recipe:
     return recipe
 
 
+def settle_page(dataset: Store, recipe: Recipe) -> Recipe:
+    """``recipe``, without its page if a release that made no pages began the build in ``dataset``.
+
+    Raises ``DatasetError`` if a record is damaged, ``StoreError``.
+    """
+    pageless = recipe.model_copy(update={"page": False})
+    if _read_record(dataset, recipe) is not None:
+        return recipe
+    if _read_record(dataset, pageless) is not None:
+        return pageless
+    begun = dataset.head(f"builds/{build_id_of(_dayless(pageless).digest)}/recipe.json")
+    return recipe if begun is None else pageless
+
+
 def fix_published(dataset: Store, recipe: Recipe) -> None:
     """Fix the day of ``recipe`` for all later submissions to ``dataset``; a recipe without a day fixes nothing.
 

@@ -60,9 +60,7 @@ def _refuse_number(value: Any) -> Any:
     return value
 
 
-Latents = Annotated[
-    Literal["auto", True, False], BeforeValidator(_refuse_number)
-]  # whether tables have a column ``latent``
+AutoOrBool = Annotated[Literal["auto", True, False], BeforeValidator(_refuse_number)]
 
 
 class PngSettings(FrozenModel):
@@ -189,7 +187,8 @@ class Recipe(FrozenModel):
     ``revision``: a number that tells builds with otherwise equal recipes apart. A build has at most 999,999 shards of
     up to ``shard_size`` samples. ``published``: the day that card and Croissant file give as the date of publication;
     they state ``license``, ``creator`` and ``citation`` beside it, each only where it is given. Recipes without
-    ``published`` are those of earlier releases: their documents and image marks stay as they were.
+    ``published`` are those of earlier releases: their documents and image marks stay as they were. ``page``: whether
+    the build has a page, ``index.html``, that shows it without a server.
 
     A field that is new gets the mark ``Since(version)`` of the version that it begins with, or
     ``Since(version, later=True)`` if recipes of that version are stored already.
@@ -211,12 +210,13 @@ class Recipe(FrozenModel):
     label_floors: Annotated[tuple[LabelFloor | None, ...] | None, Since(2)] = None
     novelty_floor: float | None = Field(default=None, gt=0.0, le=0.1)
     max_attempts: int = Field(default=100, ge=1, le=10_000, strict=True)
-    latents: Annotated[Latents, Since(2)] = "auto"
+    latents: Annotated[AutoOrBool, Since(2)] = "auto"
     revision: int = Field(default=0, ge=0, lt=2**31, strict=True)
     published: Annotated[Day | None, Since(2, later=True)] = None
     license: Annotated[License | None, Since(2, later=True)] = None
     creator: Annotated[Creator | None, Since(2, later=True)] = None
     citation: Annotated[Citation | None, Since(2, later=True)] = None
+    page: Annotated[bool, Field(strict=True), Since(2, later=True)] = False
     format: Annotated[ShardFormatName, Since(2, later=True)] = "webdataset"
     sidecars: Annotated[tuple[Sidecar, ...], Since(2, later=True)] = ()
 

@@ -35,6 +35,7 @@ from generator.store.base import (
     is_segment,
     join_key,
 )
+from generator.store.media_types import content_type
 from generator.store.partial_writes import PROBE_PREFIX, PartialWrite
 from generator.store.s3_client import (
     abort_upload,
@@ -116,25 +117,31 @@ class S3Store(Store):
         return ObjectInfo(key, facts["ContentLength"], facts["ETag"], facts["LastModified"].astimezone(UTC))
 
     def create(self, key: str, data: bytes) -> str:
-        full = self._full_key(key)
+        full, kind = self._full_key(key), content_type(key)
         exists = AlreadyExists(f"{self.url}/{key}", "no object yet", "an object")
         with self._translate_errors(key, exists):
             return self._send_write(
-                lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*")
+                lambda: self._client.put_object(
+                    Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*", ContentType=kind
+                )
             )
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
-        full = self._full_key(key)
+        full, kind = self._full_key(key), content_type(key)
         changed = Changed(f"{self.url}/{key}", f"version {etag}", "another version, or none")
         with self._translate_errors(key, changed):
             return self._send_write(
-                lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfMatch=etag)
+                lambda: self._client.put_object(
+                    Bucket=self._bucket, Key=full, Body=data, IfMatch=etag, ContentType=kind
+                )
             )
 
     def put(self, key: str, data: bytes) -> str:
-        full = self._full_key(key)
+        full, kind = self._full_key(key), content_type(key)
         with self._translate_errors(key):
-            return self._send_write(lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data))
+            return self._send_write(
+                lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, ContentType=kind)
+            )
 
     def delete(self, key: str) -> None:
         full = self._full_key(key)

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 TOP_PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*TOP_PAGES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
 EXAMPLE = ROOT / "deploy/.env.example"
-_READ_BY_USERS = ("README.md", "how-to.md", "operations.md", "nightly.md", "formats.md")
+_READ_BY_USERS = ("README.md", "how-to.md", "operations.md", "nightly.md", "formats.md", "api.md")
 READER_PAGES = [page for page in PAGES if page.name in _READ_BY_USERS]
 
 

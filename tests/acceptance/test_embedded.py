@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,13 +17,16 @@ from typing import Any
 
 import pytest
 import redis
+import urllib3
 from pydantic import SecretStr
 
 from generator.errors import BrokerUnavailable, SettingsError
+from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer
 from workers.broker.connection import broker_errors, connect, embedded_root, redacted_url, redis_url
 from workers.embedded import EmbeddedRedis, stop_processes, worker_environment, write_state
+from workers.server.access.keys import read_keys
 from workers.settings import Settings
 
 MAIN = [sys.executable, "-c", "from workers.cli import main; main()"]
@@ -215,6 +220,55 @@ def test_up_tells_clients_its_root_and_ends_in_order_on_any_signal(
     assert not list(filter(lives, up.children))
     assert not (up.state / "redis.json").exists()
     assert "Traceback" not in up.log.read_text()
+
+
+def test_up_shows_a_link_that_opens_the_pages_once_and_ends_its_key(run: Callable[..., Running]) -> None:
+    up = run("up", "--root", "my root", LATENTMILL_DEVICE="cpu")
+    up.until_served(up.state / "redis.json")
+    until(lambda: "/login/" in up.log.read_text(), up.log.read_text)
+    link = re.search(r"(http://127\.0\.0\.1:\d+)/login/(\S+)", up.log.read_text())
+    assert link is not None
+    http = urllib3.PoolManager(retries=False)
+
+    def answers() -> bool:
+        try:
+            return bool(http.request("GET", f"{link[1]}/api/v1/health").status == 200)
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    until(answers, (up.state / "server.log").read_text)
+    first = http.request("POST", link[0], redirect=False)
+    assert (first.status, http.request("POST", link[0], redirect=False).status) == (303, 403)
+    cookie = first.headers["set-cookie"].partition(";")[0]
+    page = http.request("GET", f"{link[1]}/", headers={"Cookie": cookie}, redirect=False)
+    assert page.status == 200
+    for log in (up.log, *up.state.glob("*.log")):
+        assert cookie.partition("=")[2] not in log.read_text()
+    up.process.send_signal(signal.SIGTERM)
+    assert up.ended() == 0, up.log.read_text()
+    keys = list(read_keys(open_store(str(up.home / "my root"))))
+    assert [(key.role, key.revoked is not None) for key in keys] == [("operator", True)]
+    assert not list(filter(lives, up.children))
+
+
+def test_up_without_a_server_makes_no_key(run: Callable[..., Running]) -> None:
+    up = run("up", "--no-serve", "--root", "my root")
+    up.until_served(up.state / "redis.json")
+    until(lambda: "submit jobs" in up.log.read_text(), up.log.read_text)
+    assert "pages" not in up.log.read_text()
+    assert not (up.home / "my root" / "keys").exists()
+    assert not (up.state / "server.log").exists()
+    up.process.send_signal(signal.SIGTERM)
+    assert up.ended() == 0
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts(run: Callable[..., Running]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        up = run("up", LATENTMILL_SERVER_PORT=str(taken.getsockname()[1]))
+        assert up.ended() == 2
+        assert up.log.read_text().startswith("error: LATENTMILL_SERVER_PORT: expected a free port")
 
 
 def test_a_root_that_is_none_is_refused_before_anything_starts(run: Callable[..., Running]) -> None:

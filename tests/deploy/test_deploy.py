@@ -28,6 +28,7 @@ PLACES = {
     "state_dir",
     "cache_dir",
     "source_cache",
+    "column_cache",
     "compile_cache",
 }  # their defaults depend on the machine, or on the image
 

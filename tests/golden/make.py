@@ -98,7 +98,7 @@ def make(directory: Path) -> None:
 def build(directory: Path, name: str) -> list[str]:
     """The command that makes one build below ``directory/builds``, or goes on with it; its spec is written."""
     spec = {"bundle": BUNDLE, "destination": "builds", "name": name, "count": 60, "shard_size": 25}
-    later = {"published": None} | (BUILDS_OF_VERSION_2 | BUILDS_WITH_PUBLICATION).get(name, {})
+    later = {"published": None, "page": False} | (BUILDS_OF_VERSION_2 | BUILDS_WITH_PUBLICATION).get(name, {})
     own = {"recipe_version": 1, **BUILDS[name]} if name in BUILDS else later
     (directory / f"{name}.json").write_text(json.dumps(spec | {"seed": 3, "batch": 16} | own))
     return ["generate", f"{name}.json", "--device", "cpu", "--compile", "never"]

@@ -154,4 +154,5 @@ def _facts(url: str, manifest: Any) -> dict[str, Any]:
         "bytes": manifest.bytes,
         "refused": manifest.refused,
         "preview": f"{url}/preview.jpg",
+        **({"page": f"{url}/index.html"} if manifest.recipe.get("page") else {}),
     }

@@ -52,6 +52,7 @@ def demo_command(out: Path, count: int, as_json: bool) -> None:
         **_verify(location.url),
         **pace,
         "preview": f"{dataset}/preview.jpg",
+        **({"page": f"{dataset}/index.html"} if location.recipe.page else {}),
         "real_beside_generated": picture,
     }
     title = "found and verified the committed build of an earlier run; built nothing"

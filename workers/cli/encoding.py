@@ -29,6 +29,7 @@ def encode_images(
     *,
     finetune: bool,
     quiet: bool,
+    keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Encode, fine-tune if asked, fit and save, with progress on standard error unless ``quiet``."""
     from generator.models.learning import encode_source
@@ -49,6 +50,7 @@ def encode_images(
             on_step=progress_callback(trained, quiet=quiet),
             on_encode=lambda done, _: encoded(done),
             on_fit=fit_progress(sampler, quiet=quiet),
+            keep_thumbnails=keep_thumbnails,
         )
 
 

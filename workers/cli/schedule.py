@@ -199,7 +199,7 @@ def _facts(stored: StoredSchedule) -> dict[str, Any]:
 
 def _missing_facts(schedule: Schedule) -> dict[str, Any]:
     """Reference sources that do not exist on this machine, as a fact; empty if there are none."""
-    from workers.schedules.declare import missing_references
+    from workers.schedules.missing_sources import missing_references
 
     places = missing_references(schedule)
     return {"not_on_this_machine": places} if places else {}

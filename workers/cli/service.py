@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workers.embedded import StopSignals, WorkerProcess
 
 
-def _settings_with_options(**given: Any) -> Any:
+def settings_with_options(**given: Any) -> Any:
     """The settings of the environment, overridden by options of the command line."""
     from pydantic import ValidationError
 
@@ -68,7 +68,7 @@ def worker_command(
     from workers.telemetry import check_ports
     from workers.worker.tuning import tuned_settings
 
-    settings = _settings_with_options(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
+    settings = settings_with_options(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
     settings = tuned_settings(settings) if settings.tuned else settings
     url, embedded = redis_url(settings), embedded_root(settings)
     settings = _with_absolute_root(settings, root or embedded or settings.root)
@@ -89,31 +89,40 @@ def worker_command(
 @click.option("--concurrency", type=int, help="Processes per worker.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
 @click.option("--root", help="Store root, with bundles, schedules and open builds.")
-def up_command(workers: int, concurrency: int | None, device: str | None, root: str | None) -> None:
-    """Run Redis, workers and a scheduler on this machine until Ctrl-C. Commands of the same user find them.
+@click.option("--serve/--no-serve", "with_server", default=True, show_default=True, help="Run the HTTP server too.")
+def up_command(workers: int, concurrency: int | None, device: str | None, root: str | None, with_server: bool) -> None:
+    """Run Redis, workers, a scheduler and an HTTP server on this machine until Ctrl-C. Commands of the same user find
+    them.
 
     A terminal shows running jobs, the next dates, and the runs of the last day; elsewhere, each change is one line.
     SIGTERM or closing the terminal stops it like Ctrl-C; a second Ctrl-C kills everything immediately. With
     LATENTMILL_METRICS_PORT, the first worker uses that port, and each further worker and the scheduler the next one.
+    The link that is shown opens the pages, once; the key behind it ends with this command.
     """
     from pydantic import SecretStr
 
     from workers.cli.dashboard import Dashboard
+    from workers.cli.server_of_up import first_key, with_server_port
     from workers.embedded import EmbeddedRedis, StopSignals, running_workers, write_state
 
-    settings = _settings_with_options(concurrency=concurrency, device=device, root=root)
+    settings = settings_with_options(concurrency=concurrency, device=device, root=root)
     settings = _with_absolute_root(settings, settings.root)
     if settings.schedules_dir is not None and not settings.schedules_dir.is_dir():
         raise SettingsError("LATENTMILL_SCHEDULES_DIR", "a folder of schedules (YAML files)", settings.schedules_dir)
+    settings = with_server_port(settings) if with_server else settings
     logs = [settings.state_dir / f"worker-{number}.log" for number in range(workers)]
+    scheduler_log, server_log = settings.state_dir / "scheduler.log", settings.state_dir / "server.log"
     with (
         StopSignals() as signals,
         EmbeddedRedis(settings.state_dir / "redis") as server,
-        running_workers(server.url, settings, logs, signals, settings.state_dir / "scheduler.log") as running,
+        running_workers(
+            server.url, settings, logs, signals, scheduler_log, server_log if with_server else None
+        ) as running,
+        first_key(settings, with_server=with_server) as link,
     ):
         state = write_state(settings, server.url)
         try:
-            facts = {"root": settings.root, "workers": workers, "logs": settings.state_dir}
+            facts = {"root": settings.root, "workers": workers, "logs": settings.state_dir} | link
             show(facts, as_json=False, title="running")
             click.echo("submit jobs from another terminal; Ctrl-C stops everything")
             with Dashboard(settings.model_copy(update={"redis_url": SecretStr(server.url)})) as dashboard:
@@ -149,7 +158,7 @@ def health_command(max_age: float, as_json: bool) -> None:
     """
     from workers.worker.heartbeat import health
 
-    found = health(_settings_with_options().heartbeat_dir)
+    found = health(settings_with_options().heartbeat_dir)
     healthy = found.workers > 0 and found.oldest <= max_age
     facts = {"heartbeat_age_seconds": round(found.oldest, 1), "workers": found.workers} if found.workers else {}
     show({"healthy": healthy} | facts, as_json=as_json)

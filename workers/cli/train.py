@@ -100,6 +100,12 @@ if TYPE_CHECKING:
     help="Whether mirrored images keep their class, so that judges learn from them and look at them.  [default: no;"
     " measured on held-out images for many photographs]",
 )
+@click.option(
+    "--keep-thumbnails",
+    is_flag=True,
+    help="Keep small pictures of the training images in the bundle, to show them beside samples. They are real images:"
+    " whoever has the bundle can look at them.",
+)
 @json_option
 def train_command(
     source: str,
@@ -114,6 +120,7 @@ def train_command(
     judge_steps: int | None,
     judge_mirror: bool | None,
     budget: float | None,
+    keep_thumbnails: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -159,7 +166,9 @@ def train_command(
     if start == "pretrained" or (may_start_pretrained and suits_pretrained(images)):
         split_settings = parse_settings(recommended_settings(images, "spatial").model_dump() | options)
         judge = judge_settings(recommended_judge(images, split_settings, mirrored=judge_mirror)) if judges else None
-        _start_pretrained(images, options, sampler_config, judge, budget, out, as_json=as_json)
+        _start_pretrained(
+            *(images, options, sampler_config, judge, budget, out), as_json=as_json, keep_thumbnails=keep_thumbnails
+        )
         return
     settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **model_options)
@@ -169,7 +178,9 @@ def train_command(
         plan = plan_training(images, budget, family=model, settings=settings, judge=chosen_judge, options=model_options)
         config, settings, sampler_config, chosen_judge = plan.config, plan.settings, plan.sampler, plan.judge
         click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
-    result = _train(images, config, settings, sampler_config, chosen_judge, out, quiet=as_json)
+    result = _train(
+        *(images, config, settings, sampler_config, chosen_judge, out), quiet=as_json, keep_thumbnails=keep_thumbnails
+    )
     for notice in result.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     show(_trained_facts(out, images, result), as_json=as_json, title="bundle written")
@@ -207,6 +218,7 @@ def _start_pretrained(
     out: Path,
     *,
     as_json: bool,
+    keep_thumbnails: bool,
 ) -> None:
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.learning import (
@@ -224,7 +236,12 @@ def _start_pretrained(
         settings, judge, finetune = plan.settings, plan.judge, plan.trains
         click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
     sampler = sampler or pretrained_sampler(images)
-    result = encode_images(network, images, sampler, settings, judge, out, finetune=finetune, quiet=as_json)
+    result = encode_images(
+        *(network, images, sampler, settings, judge, out),
+        finetune=finetune,
+        quiet=as_json,
+        keep_thumbnails=keep_thumbnails,
+    )
     for notice in result.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     facts = {
@@ -277,6 +294,7 @@ def _train(
     out: Path,
     *,
     quiet: bool,
+    keep_thumbnails: bool,
 ) -> TrainResult:
     from generator.models.learning import train_bundle
 
@@ -291,6 +309,7 @@ def _train(
             judge=judge,
             on_step=progress_callback(bar, quiet=quiet),
             on_fit=fit_progress(sampler, quiet=quiet),
+            keep_thumbnails=keep_thumbnails,
         )
         bar(steps)
     return result

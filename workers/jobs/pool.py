@@ -28,6 +28,7 @@ from workers.jobs.markers import (
     set_intent,
 )
 from workers.ledger.ledger import Ledger
+from workers.ledger.queries import Queries
 from workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class Pool:
     @cached_property
     def ledger(self) -> Ledger:
         return Ledger(redis_url(self.settings), self.settings.redis_timeout)
+
+    @cached_property
+    def queries(self) -> Queries:
+        return Queries(redis_url(self.settings), self.settings.redis_timeout)
 
     @cached_property
     def root(self) -> Store:

@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from generator.errors import LatentmillError, SpecError
 from generator.production.commit import finished_shards
-from generator.spec.canonical import FrozenModel
-from workers.jobs.markers import DeadLetter, Marker
+from workers.jobs.job_status import JobState, JobStatus
+from workers.jobs.markers import Marker
 from workers.jobs.pool import DECLINED_PREFIX, Pool
 from workers.ledger.claims import JobCounts
 
-JobState = Literal["queued", "running", "paused", "committed", "cancelled", "failed"]
-ENDED_STATES = ("committed", "cancelled", "failed")
+__all__ = ["NO_WORKER", "JobStatus", "status_of"]
+
 NO_WORKER = "a worker (none has announced itself lately)"
-
-
-class JobStatus(FrozenModel):
-    """One job at one moment. ``samples_done`` counts finished shards, and the images made so far of running ones.
-
-    ``waits_for`` says why no shard of an open job is being made, according to the ledger.
-    ``dead`` are the shards that were given up, with the last error of each. Of a failed job, ``missing`` are the first
-    ranges (ends included) of its ``missing_shards`` shards without a receipt.
-    """
-
-    job: str
-    state: JobState
-    name: str
-    tenant: str
-    priority: int = 0
-    url: str
-    shards: int
-    shards_done: int
-    shards_running: int
-    samples: int
-    samples_done: int
-    submitted: float  # seconds since the epoch
-    waits_for: str = ""
-    error: str = ""
-    dead: tuple[DeadLetter, ...] = ()
-    missing_shards: int = 0
-    missing: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def ended(self) -> bool:
-        return self.state in ENDED_STATES
 
 
 def status_of(pool: Pool, job: str) -> JobStatus:

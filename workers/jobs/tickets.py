@@ -13,6 +13,14 @@ from workers.settings import Settings
 _MIN_SLOTS = 2  # assumed while fewer are registered
 
 
+def send_ticket(app: Celery, settings: Settings) -> None:
+    """Publish one ticket, for a query. Raises ``BrokerUnavailable``."""
+    try:
+        app.send_task(TICKET_TASK, queue=settings.queue, retry=False)
+    except OperationalError as down:
+        raise BrokerUnavailable("redis", "a broker that takes tickets", type(down).__name__) from down
+
+
 def top_up(app: Celery, ledger: Ledger, settings: Settings) -> int:
     """Publish the missing tickets; return their number. Too many or too few are harmless."""
     missing = ledger.missing_tickets(settings.queue, settings.tickets_per_slot, _MIN_SLOTS)

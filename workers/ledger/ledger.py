@@ -121,6 +121,15 @@ class Ledger:
         items = iter(self._run_script(lua.FACTS, job))
         return dict(zip(items, items, strict=True))
 
+    def owners(self) -> dict[str, tuple[str, float]]:
+        """The tenant of each job in the ledger, and when it was submitted (seconds since the epoch)."""
+        jobs = self.known_jobs()
+        with broker_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hmget(self._key("job", job), "tenant", "submitted")
+            found = dict(zip(jobs, pipe.execute(), strict=True))
+        return {job: (tenant, float(submitted or 0.0)) for job, (tenant, submitted) in found.items() if tenant}
+
     def counts(self, job: str) -> JobCounts:
         """The shard counts of a live job."""
         held, running, done, dead, total, images, committing = map(int, self._run_script(lua.COUNTS, job))
@@ -218,7 +227,8 @@ class Ledger:
     def publish_shares(self, tenants: Tenants) -> None:
         """Replace the weights and limits of all tenants."""
         shares = {"*": tenants.default, **tenants.tenants}
-        texts = {name: share.model_dump_json(exclude_none=True) for name, share in shares.items()}
+        over_http = {"destinations", "channels"}  # of no concern to workers
+        texts = {name: share.model_dump_json(exclude_none=True, exclude=over_http) for name, share in shares.items()}
         with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(KEY_PREFIX + "shares")
             pipe.hset(KEY_PREFIX + "shares", mapping=texts)

@@ -1,4 +1,5 @@
-"""The tenants file: a YAML file with the weights and quotas of tenants, read by the workers."""
+"""The tenants file: a YAML file with the weights and quotas of tenants, read by the workers, and with the places and
+channels that tenants have over HTTP, read by the servers."""
 
 from __future__ import annotations
 
@@ -6,16 +7,32 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from generator.errors import SettingsError
+from generator.errors import SettingsError, SpecError
 from generator.spec.canonical import FrozenModel, validate
 from generator.spec.recipe import Name
+from generator.store import absolute_url
+from generator.store.base import is_segment
 
 _FIELD = "LATENTMILL_TENANTS_FILE"
 _MAX_BYTES = 1024 * 1024
 
+TENANT_VARIABLE = "{tenant}"
+
 Limit = Annotated[int, Field(ge=1, strict=True)]
+ChannelPattern = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9_*{}-]+$")]
+
+
+def place_name(url: str) -> str:
+    """The name of the place at a store URL: its last segment. Raises ``ValueError``."""
+    try:
+        name = absolute_url(url.replace(TENANT_VARIABLE, "tenant")).rstrip("/").rpartition("/")[2]
+    except SpecError as wrong:
+        raise ValueError(f"{wrong.expected}") from wrong
+    if not is_segment(name):
+        raise ValueError("a URL whose last segment consists of letters, digits and ._=@+-")
+    return name
 
 
 class TenantShare(FrozenModel):
@@ -24,13 +41,25 @@ class TenantShare(FrozenModel):
     While two tenants have shards to make, one of weight 3 gets three shards for each one of a tenant of weight 1.
     ``running_shards`` limits the shards that run at the same time; further ones wait. ``queued_jobs`` limits the
     unfinished jobs, ``images_per_day`` the images submitted since midnight UTC; ``submit`` raises ``QuotaExceeded``
-    above these limits.
+    above these limits. ``destinations``: the URLs below which the tenant's datasets may lie over HTTP, each named by
+    its last segment. ``channels``: the names of the channels whose bundles it may use over HTTP; ``*`` stands for any
+    characters. In both, ``{tenant}`` stands for the tenant's name.
     """
 
     weight: float = Field(default=1.0, ge=0.001, le=1000.0)
     running_shards: Limit | None = None
     queued_jobs: Limit | None = None
     images_per_day: Limit | None = None
+    destinations: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)] | None = None
+    channels: Annotated[tuple[ChannelPattern, ...], Field(max_length=1000)] | None = None
+
+    @field_validator("destinations")
+    @classmethod
+    def _check_destinations(cls, urls: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        names = [place_name(url) for url in urls or ()]
+        if len(set(names)) != len(names):
+            raise ValueError("URLs with distinct last segments, as those name the places")
+        return urls
 
 
 class Tenants(FrozenModel):

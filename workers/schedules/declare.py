@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from generator.curation.gates import Gates
-from generator.errors import SourceError, SpecError
+from generator.errors import SpecError
 from generator.models.bundle import push
 from generator.spec.recipe import Digest
 from generator.store.base import Store
@@ -62,23 +62,6 @@ def declare(
     return result
 
 
-def missing_references(schedule: Schedule) -> list[str]:
-    """Reference sources of its gates that do not exist on this machine; the ticker's machine needs them."""
-    return [location for location in _reference_sources(schedule.gates).values() if not _is_source(_absolute(location))]
-
-
-def _is_source(location: str) -> bool:
-    from generator.sources import source_kind
-
-    if location.startswith("s3://"):
-        return True  # the scheduler looks there, with its own permissions
-    try:
-        source_kind(location)
-    except SourceError:
-        return False
-    return True
-
-
 def _check_name_free(stored: StoredSchedule | None, source: Digest, replace: bool) -> None:
     if stored is None or replace or stored.source == source:
         return
@@ -106,8 +89,8 @@ def _make_self_contained(schedule: Schedule, job: ResolvedJob, root: Store) -> S
             push(job.bundle, root)
         job_fields["bundle"] = job.spec.recipe.bundle
     elif isinstance(bundle, str):
-        job_fields["bundle"] = _absolute(bundle)
-    job_fields["destination"] = _absolute(str(job_fields["destination"]))
+        job_fields["bundle"] = absolute_location(bundle)
+    job_fields["destination"] = absolute_location(str(job_fields["destination"]))
     return schedule.model_copy(update={"job": job_fields, "gates": _with_absolute_references(schedule.gates)})
 
 
@@ -115,11 +98,11 @@ def _with_absolute_references(gates: Gates | None) -> Gates | None:
     """``gates`` with absolute paths of their sources of real images."""
     if gates is None or gates.reference is None:
         return gates
-    update = {name: _absolute(location) for name, location in _reference_sources(gates).items()}
+    update = {name: absolute_location(location) for name, location in reference_sources(gates).items()}
     return gates.model_copy(update={"reference": gates.reference.model_copy(update=update)})
 
 
-def _reference_sources(gates: Gates | None) -> dict[str, str]:
+def reference_sources(gates: Gates | None) -> dict[str, str]:
     """The reference's fields that name a path or URL, with their values."""
     if gates is None or gates.reference is None:
         return {}
@@ -129,7 +112,7 @@ def _reference_sources(gates: Gates | None) -> dict[str, str]:
     }
 
 
-def _absolute(location: str) -> str:
+def absolute_location(location: str) -> str:
     """The absolute form of a path, which may contain templates; a URL or digest as it is."""
     if "://" in location or location.startswith("sha256:"):
         return location

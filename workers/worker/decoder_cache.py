@@ -38,6 +38,11 @@ class DecoderCache:
         bundle, decoder = self._resident(location.recipe, self._execution(location))
         return open_shard_maker(location, bundle, decoder)
 
+    def eager_maker(self, location: BuildLocation) -> ShardMaker:
+        """A shard maker that is not compiled, for a few images at once. Reads nothing of the build. Raises likewise."""
+        bundle, decoder = self._resident(location.recipe, "eager")
+        return open_shard_maker(location, bundle, decoder)
+
     def bundle(self, recipe: Recipe) -> Bundle:
         """The verified bundle of a recipe."""
         loaded = (bundle for (digest, *_), (bundle, _) in self._decoders.items() if digest == recipe.bundle)

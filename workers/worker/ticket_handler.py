@@ -32,6 +32,7 @@ from workers.settings import Settings
 from workers.telemetry import Meter, NullMeter
 from workers.worker.build_cache import BuildCache
 from workers.worker.decoder_cache import DecoderCache
+from workers.worker.query_handler import QueryHandler
 
 # Errors that another worker may not have: the job waits for one instead of failing.
 _DECLINE_ERRORS = (EnvironmentMismatch, SettingsError, BundleMissing)
@@ -62,7 +63,9 @@ class TicketHandler:
     _declined: dict[str, float] = field(default_factory=dict)
 
     def serve(self) -> TicketResult:
-        """Serve one ticket. Raises ``BrokerUnavailable`` if Redis is unavailable."""
+        """Serve one ticket: a query if one waits, else a shard. Raises ``BrokerUnavailable`` without Redis."""
+        if (answered := QueryHandler(self.pool, self.decoders).serve()) is not None:
+            return TicketResult(answered)
         claim = self.pool.ledger.claim(
             self.pool.settings.lease_seconds, self._declined_jobs(), worker=self.nonce_prefix
         )

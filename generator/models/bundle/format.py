@@ -29,6 +29,7 @@ CODES_FILE: Final = "codes.safetensors"
 JUDGE_FILE: Final = "judge.safetensors"
 COPY_INDEX_FILE: Final = "sketch.safetensors"
 MAP_FILE: Final = "map.safetensors"
+THUMBNAILS_FILE: Final = "thumbnails.safetensors"
 
 BundleFile = Literal[
     "decoder.safetensors",
@@ -38,6 +39,7 @@ BundleFile = Literal[
     "judge.safetensors",
     "sketch.safetensors",
     "map.safetensors",
+    "thumbnails.safetensors",
 ]
 
 

@@ -21,9 +21,11 @@ from generator.models.bundle.format import (
     JUDGE_FILE,
     LATENTS_FILE,
     MAP_FILE,
+    THUMBNAILS_FILE,
     BundleFile,
     BundleInfo,
 )
+from generator.models.bundle.thumbnails import Thumbnails, parse_thumbnails
 from generator.models.latents import LatentDistribution
 from generator.models.latents.code_map import CodeMap, load_code_map
 from generator.models.latents.codes import Codes
@@ -91,7 +93,7 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
             f"{info.latent_dim} dimensions and {len(info.classes)} classes, as in {INFO_FILE}",
             f"{latents.dims} and {latents.classes}",
         )
-    for name in (ENCODER_FILE, CODES_FILE):
+    for name in (ENCODER_FILE, CODES_FILE, THUMBNAILS_FILE):
         if name in info.files:
             read_file(store, info, name)
     decoder, screening = _read_tensors(store, info, DECODER_FILE), _load_screening(store, info)
@@ -134,6 +136,11 @@ def load_codes(store: Store, info: BundleInfo) -> Codes:
     codes_ND, holdout_HD = (tensors[name].astype(np.float64) for name in ("codes", "holdout"))
     labels_N, holdout_labels_H = tensors.get("labels"), tensors.get("holdout_labels")
     return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, info.classes, code_shape(info.autoencoder))
+
+
+def load_thumbnails(store: Store, info: BundleInfo) -> Thumbnails | None:
+    """The pictures of training images, ``None`` if the bundle keeps none. Raises ``BundleError``."""
+    return parse_thumbnails(_read_tensors(store, info, THUMBNAILS_FILE)) if THUMBNAILS_FILE in info.files else None
 
 
 def _check_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:

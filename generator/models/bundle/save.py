@@ -22,6 +22,7 @@ from generator.models.bundle.format import (
     JUDGE_FILE,
     LATENTS_FILE,
     MAP_FILE,
+    THUMBNAILS_FILE,
     BundleFile,
     BundleInfo,
     FileEntry,
@@ -30,6 +31,7 @@ from generator.models.bundle.format import (
     SourceFacts,
     TrainingFacts,
 )
+from generator.models.bundle.thumbnails import Thumbnails
 from generator.models.latents import LatentDistribution
 from generator.models.latents.code_map import CodeMap
 from generator.models.latents.codes import Codes
@@ -42,7 +44,8 @@ class BundleContents:
     """The parts of a bundle. ``codes``: of training and held-out images, for ``refit`` and for measurements.
 
     ``encoder`` and ``training`` are ``None`` for an imported decoder. ``screening``: the label judge and copy index.
-    ``code_map``: the fixed map to the plane; without it, tables of builds have no coordinates.
+    ``code_map``: the fixed map to the plane; without it, tables of builds have no coordinates. ``thumbnails``: small
+    pictures of the training images whose codes are kept, if asked for.
     """
 
     autoencoder: AutoencoderConfig
@@ -56,6 +59,7 @@ class BundleContents:
     fitting: FittingFacts
     screening: ScreeningData = NO_SCREENING
     code_map: CodeMap | None = None
+    thumbnails: Thumbnails | None = None
 
 
 def save_bundle(directory: Path, contents: BundleContents) -> str:
@@ -76,6 +80,8 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         files[COPY_INDEX_FILE] = _to_safetensors(screening.copy_index.tensors())
     if contents.code_map is not None:
         files[MAP_FILE] = _to_safetensors(contents.code_map.tensors())
+    if contents.thumbnails is not None:
+        files[THUMBNAILS_FILE] = _to_safetensors(contents.thumbnails.tensors())
     config = contents.autoencoder
     width, height = config.image_size
     info = BundleInfo(

@@ -37,11 +37,13 @@ def encode_source(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
     on_fit: Callable[[int, int], None] = lambda *_: None,
+    keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Write the bundle ``out``, which must not exist yet: the network with codes, distribution and judge of ``source``.
 
     ``finetune``: train the decoder further on the images, as ``settings`` say, with the encoder as it is; a training
     that was interrupted resumes. Otherwise ``settings`` only say how images are held out, and the seed.
+    ``keep_thumbnails``: keep small pictures of the training images in the bundle.
     Raises ``BundleError``, ``SourceError``, ``SpecError``, ``TrainingDiverged``, and what ``train_bundle`` raises.
     """
     check_new_directory(out)
@@ -75,7 +77,10 @@ def encode_source(
                 on_step=on_step,
                 on_epoch=on_epoch,
             )
-        result = fit_and_save(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode)
+        result = fit_and_save(
+            *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode),
+            keep_thumbnails=keep_thumbnails,
+        )
         checkpoint_path(out).unlink(missing_ok=True)
     return result
 

@@ -17,6 +17,7 @@ from generator.models.autoencoders.posterior_collapse import collapse_notices
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Examples, TrainedAutoencoder
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
+from generator.models.bundle.thumbnails import make_thumbnails
 from generator.models.features.classifier import LabelledImages
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
@@ -68,10 +69,13 @@ def fit_and_save(
     out: Path,
     on_fit: Callable[[int, int], None] = lambda *_: None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
+    *,
+    keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Encode ``source``, fit ``sampler`` to the codes of its training part, and write the bundle ``out``.
 
     ``on_encode`` is called with the images encoded and their number, ``on_fit`` as by ``train_bundle``.
+    ``keep_thumbnails``: the bundle gets small pictures of the training images whose codes it keeps.
     """
     encoder = load_encoder(trained.config, trained.encoder_state)
     device = str(resolve_device(settings.device))
@@ -82,7 +86,9 @@ def fit_and_save(
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
     screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
     fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))
-    kept_codes = _limit_codes(codes, settings.seed)
+    train_rows, holdout_rows = _kept_rows(codes, settings.seed)
+    kept_codes = _limit_codes(codes, train_rows, holdout_rows)
+    pictures_N = fitted_parts.train_N[train_rows]
     contents = BundleContents(
         autoencoder=trained.config,
         decoder={name: weight.numpy() for name, weight in trained.decoder_state.items()},
@@ -101,6 +107,7 @@ def fit_and_save(
         fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
         screening=screening,
         code_map=fit_code_map(kept_codes),
+        thumbnails=make_thumbnails(image_rows(source.images_NHWC, pictures_N)) if keep_thumbnails else None,
     )
     error = _reconstruction_error(trained, source, fitted_parts, codes)
     counts = len(parts.train_N), len(parts.holdout_N)
@@ -189,13 +196,18 @@ def _limit_parts(parts: Split, dims: int, seed: int) -> Split:
     return Split(train_N, holdout_N)
 
 
-def _limit_codes(codes: Codes, seed: int) -> Codes:
-    """The codes that a bundle stores: all of them, or a random subset (in order) for a very large source."""
+def _kept_rows(codes: Codes, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The codes that a bundle stores, of training and held-out images: all of them, or a random subset (in order) for a
+    very large source."""
     limit = MAX_CODE_BYTES // (4 * codes.dims)
     train_rows, holdout_rows = (
         np.sort(permutation(seed, stream=stream, size=count)[:limit])
         for stream, count in enumerate((len(codes.codes_ND), len(codes.holdout_HD)))
     )
+    return train_rows, holdout_rows
+
+
+def _limit_codes(codes: Codes, train_rows: np.ndarray, holdout_rows: np.ndarray) -> Codes:
     return Codes(
         codes.codes_ND[train_rows],
         None if codes.labels_N is None else codes.labels_N[train_rows],

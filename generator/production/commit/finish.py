@@ -1,9 +1,10 @@
-"""Finishes a build: from all receipts to the manifest, with the card, Croissant file and preview that it lists."""
+"""Finishes a build: from all receipts to the manifest, with card, Croissant file, preview and page, which it lists."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 from generator.errors import DatasetError, IntegrityError
@@ -19,6 +20,7 @@ from generator.production.provenance.manifest import (
     CODES_PREFIX,
     CROISSANT_KEY,
     INDEX_KEY,
+    PAGE_KEY,
     PREVIEW_KEY,
     ImageFacts,
     Manifest,
@@ -28,15 +30,17 @@ from generator.production.provenance.manifest import (
     receipt_key,
     shard_keys,
 )
+from generator.production.provenance.page import choose_samples, page_bytes
 from generator.production.provenance.preview import preview_bytes
-from generator.production.provenance.sample_table import latent_type
+from generator.production.provenance.sample_table import latent_type, read_rows
 from generator.production.shards import shard_format
 from generator.spec.canonical import read_json
 from generator.spec.plan import Plan
 from generator.spec.recipe import MAX_CODE_OBJECT_BYTES
 
+_PAGE_COLUMNS = ("label", "log_density", "label_confidence", "map_x", "map_y")
 _MAX_READERS = 16  # parallel reads of receipts
-PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are decoded for the preview
+PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are decoded for the preview and the page
 
 
 def finish_build(
@@ -59,7 +63,7 @@ def finish_build(
     extras = {
         CARD_KEY: card_bytes(manifest, has_latents=has_latents),
         CROISSANT_KEY: croissant_bytes(manifest, has_latents=has_latents),
-        PREVIEW_KEY: _make_preview(location, receipts[0]),
+        **_make_pictures(location, manifest),
     }
     for key in extra_keys(location.recipe):
         if key.startswith(CODES_PREFIX):
@@ -131,11 +135,28 @@ def used_environments(location: BuildLocation, receipts: tuple[Receipt, ...]) ->
     return {digest: environment.model_dump(mode="json") for digest, environment in epochs.items() if digest in used}
 
 
-def _make_preview(location: BuildLocation, receipt: Receipt) -> bytes:
-    archive, suffix = location.store.get(receipt.shard.key, receipt.shard.size), extension(location.recipe.image.format)
+def _make_pictures(location: BuildLocation, manifest: Manifest) -> dict[str, bytes]:
+    """The preview and, if the recipe asks for it, the page; both show samples of the first shard."""
+    receipt = manifest.shards[0]
+    archive = location.store.get(receipt.shard.key, receipt.shard.size)
     read = shard_format(location.recipe).read_samples(archive, field=receipt.shard.key)
-    samples = [
+    samples = list(islice(read, PREVIEW_SAMPLES))
+    pictures = {PREVIEW_KEY: _make_preview(location, samples)}
+    if location.recipe.page:
+        pictures[PAGE_KEY] = _make_page(location, manifest, samples)
+    return pictures
+
+
+def _make_preview(location: BuildLocation, samples: list[tuple[str, dict[str, bytes]]]) -> bytes:
+    recipe, suffix = location.recipe, extension(location.recipe.image.format)
+    decoded = (
         (decode_image(files[suffix], field=key), int(files["cls"]) if "cls" in files else None)
-        for (key, files), _ in zip(read, range(PREVIEW_SAMPLES), strict=False)
-    ]
-    return preview_bytes(samples, location.recipe.classes, location.recipe.recipe_version, location.marked_build)
+        for key, files in samples
+    )
+    return preview_bytes(decoded, recipe.classes, recipe.recipe_version, location.marked_build)
+
+
+def _make_page(location: BuildLocation, manifest: Manifest, samples: list[tuple[str, dict[str, bytes]]]) -> bytes:
+    table = manifest.shards[0].table
+    rows = read_rows(location.store.get(table.key, table.size), field=table.key, columns=list(_PAGE_COLUMNS))
+    return page_bytes(manifest, choose_samples(samples, location.recipe, location.marked_build), rows)

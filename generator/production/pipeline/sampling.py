@@ -50,7 +50,7 @@ class Sampler:
         Raises ``RejectionExhausted`` when a sample has used all of its ``max_attempts``.
         """
         found = self.draw_attempt(indices_B, attempts_B, labels_B)
-        floor_B = self._density_floors(labels_B)
+        floor_B = self.density_floors(labels_B)
         while len(bad := np.flatnonzero(found.log_density_B < floor_B)):
             attempts = found.attempts_B[bad] + 1
             drawn = len(indices_B) + found.refused
@@ -99,7 +99,8 @@ class Sampler:
         code = getattr(self.recipe.draw, name)
         return np.array(code) if isinstance(code, tuple) else self.codes[name]
 
-    def _density_floors(self, labels_B: np.ndarray) -> np.ndarray:
+    def density_floors(self, labels_B: np.ndarray) -> np.ndarray:
+        """float64 (B,): the log-density below which a draw of each label is refused; minus infinity without a floor."""
         if self.recipe.density_floor is None:
             return np.full(len(labels_B), -np.inf)
         floor_C = self.latents.density_floor(self.recipe.density_floor)

@@ -15,13 +15,16 @@ from generator.production.images.xmp import SOURCE_TYPE
 from generator.production.provenance.card_loading import loading_section, readable_files
 from generator.production.provenance.citation import cite
 from generator.production.provenance.licenses import hub_license, is_web_address
-from generator.production.provenance.manifest import MANIFEST_KEY, PREVIEW_KEY, RECIPE_KEY, Manifest
+from generator.production.provenance.manifest import MANIFEST_KEY, PAGE_KEY, PREVIEW_KEY, RECIPE_KEY, Manifest
 from generator.spec.recipe import AroundDraw, BetweenDraw, ClusterDraw, Recipe
 
 MAX_CLASS_ROWS = 50
 
 _NO_LICENSE = "No license is stated: the terms of the real images that the model learned from may apply."
 
+_PAGE = f"""
+[{PAGE_KEY}]({PAGE_KEY}) shows more of it, with counts and distributions; it needs no server.
+"""
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B")
 
 
@@ -83,7 +86,7 @@ decoded. Every image file says so itself, in its XMP packet: IPTC digital source
 [`trainedAlgorithmicMedia`]({SOURCE_TYPE}).
 
 ![preview]({PREVIEW_KEY})
-"""
+{_PAGE if manifest.recipe.get("page") else ""}"""
 
 
 def _classes_section(manifest: Manifest) -> str:

@@ -19,12 +19,13 @@ MANIFEST_KEY: Final = "manifest.json"
 CARD_KEY = "README.md"
 CROISSANT_KEY = "croissant.json"
 PREVIEW_KEY = "preview.jpg"
+PAGE_KEY = "index.html"
 CODES_PREFIX = "codes/"
 INDEX_KEY = "shards/index.json"  # of builds whose shards are MDS files
 
 MAX_RECIPE_BYTES = MAX_JSON_BYTES
 MAX_RECEIPT_BYTES = 8 * 2**20  # with many classes, most of it is the counts
-MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, and the preview, each
+MAX_EXTRA_BYTES = 64 * 2**20  # of the card, the Croissant file, the preview, and the page, each
 MAX_MANIFEST_BYTES = 2**30  # 999,999 receipts of few classes
 
 Size = Annotated[int, Field(ge=0, lt=2**53)]
@@ -57,7 +58,8 @@ def shard_keys(name: str, number: int, recipe: Recipe) -> tuple[str, ...]:
 def extra_keys(recipe: Recipe) -> tuple[str, ...]:
     """The keys of the files that the manifest of a build lists beside its shards."""
     index = (INDEX_KEY,) if recipe.format == "mds" else ()
-    return CARD_KEY, CROISSANT_KEY, PREVIEW_KEY, *index, *map(code_key, recipe.stored_codes)
+    page = (PAGE_KEY,) if recipe.page else ()
+    return CARD_KEY, CROISSANT_KEY, PREVIEW_KEY, *page, *index, *map(code_key, recipe.stored_codes)
 
 
 def receipt_key(number: int) -> str:
@@ -139,7 +141,7 @@ class Manifest(FrozenModel):
     bytes: Size
     refused: Size
     shards: tuple[Receipt, ...]
-    extras: tuple[StoredFile, ...]  # card, Croissant file, preview, index of MDS shards; codes that the recipe names
+    extras: tuple[StoredFile, ...]  # card, Croissant file, preview, page, index of MDS shards; codes of the recipe
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -96,3 +96,33 @@ def test_two_submissions_at_once_agree(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"^published: "):
         fix_published(dataset, specs[1].recipe)
     assert resolve(bundle, tmp_path, LATER) == specs[0]
+
+
+def test_new_builds_have_a_page_unless_the_spec_says_no(bundle: Path, tmp_path: Path) -> None:
+    assert resolve(bundle, tmp_path).recipe.page is True
+    assert resolve(bundle, tmp_path, page=False).recipe.page is False
+    assert resolve(bundle, tmp_path, page=True, published=None).recipe.page is True
+    assert resolve(bundle, tmp_path, published=None).recipe.page is False
+    assert resolve(bundle, tmp_path, recipe_version=1).recipe.page is False
+    for wrong in (1, "yes", None):
+        with pytest.raises(SpecError, match=r"^page: "):
+            resolve(bundle, tmp_path, page=wrong)
+
+
+@pytest.mark.parametrize("published", ["auto", "2026-03-01"])
+def test_a_build_that_a_release_without_pages_began_goes_on_without_one(
+    bundle: Path, tmp_path: Path, published: str
+) -> None:
+    earlier = resolve(bundle, tmp_path, FIRST, page=False, published=published)
+    begin_build(locate_build(earlier))
+    assert resolve(bundle, tmp_path, LATER, published=published) == earlier
+    assert resolve(bundle, tmp_path, LATER, revision=1).recipe.page is True
+    asked = resolve(bundle, tmp_path, LATER, page=True).recipe
+    assert (asked.page, asked.published) == (True, "2026-03-02")
+
+
+def test_a_page_stays_on_later_submissions(bundle: Path, tmp_path: Path) -> None:
+    first = resolve(bundle, tmp_path, FIRST)
+    begin_build(locate_build(first))
+    begin_build(locate_build(resolve(bundle, tmp_path, FIRST, page=False)))
+    assert resolve(bundle, tmp_path, LATER) == first

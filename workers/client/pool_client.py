@@ -1,12 +1,11 @@
-"""The Python client: submit jobs, follow them, cancel them. Importing this file does not import torch."""
+"""The client's service over Redis and the store: every check before a job is submitted is made here."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from generator.drafts import (
     JobDraft,
@@ -17,15 +16,18 @@ from generator.drafts import (
     read_draft,
     resolve_draft,
 )
-from generator.errors import BrokerUnavailable, DatasetError, JobFailed, QuotaExceeded, SpecError
-from generator.models.bundle import push, read_info
-from generator.production.commit import BuildLocation, begin_build, locate_build, open_epoch
+from generator.drafts.first_submission import settle_published
+from generator.errors import BrokerUnavailable, DatasetError, QuotaExceeded, SpecError
+from generator.models.bundle import bundle_store, push, read_info
+from generator.production.commit import BuildLocation, begin_build, locate_build, open_epoch, read_build_location
 from generator.production.pipeline.run_costs import Pace, pace
 from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.spec.plan import Plan
-from generator.spec.recipe import JobSpec
+from generator.spec.recipe import JobSpec, Order, build_prefix
 from generator.store import absolute_url, open_store
 from generator.store.base import Store
+from workers.client.service import Service, Submittable
+from workers.client.spec_changes import change_spec
 from workers.jobs.markers import (
     Marker,
     change_marker,
@@ -37,38 +39,22 @@ from workers.jobs.markers import (
     reopen_marker,
 )
 from workers.jobs.pool import Pool
+from workers.jobs.preview import MAX_PREVIEW, Preview
+from workers.jobs.queries import preview
 from workers.jobs.status import JobStatus, status_of
-from workers.settings import Settings, load_settings
 
 _MAX_LISTED_RECEIPTS = 3000  # a call lists at most this many receipts; builds with more are left to the reconcilers
 
-Submittable = JobSpec | JobDraft | dict[str, Any] | str | Path
 
+@final
+class PoolClient(Service):
+    """The service over Redis and the store."""
 
-class Client:
-    """Client of the service: submits jobs, follows them, pauses, resumes and cancels them.
-
-    Settings come from the environment (``LATENTMILL_...``) unless given. Every method raises typed errors:
-    ``InputError`` for what the caller can correct, ``OutsideError`` when Redis or the store is unavailable.
-
-    >>> client = Client()
-    >>> job = client.submit({"bundle": "digits.bundle", "count": 1000, "destination": "out", "name": "digits"})
-    >>> client.wait(job.job).url
-    """
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._pool = Pool(settings or load_settings())
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     def submit(self, spec: Submittable) -> JobStatus:
-        """Submit a job: a ``JobSpec``, a ``JobDraft``, its fields, or the path of a YAML file.
-
-        A local bundle is pushed to the store root first. The same spec submitted again is the same job: a committed or
-        paused one is returned unchanged, a cancelled or failed one is reopened and continues where it stopped. Its
-        priority becomes the one submitted last. Nothing is written before spec, bundle, Redis, root and destination
-        have been checked. Raises ``QuotaExceeded`` if the tenant has too many jobs or images, ``SpecError`` if the job
-        belongs to another tenant.
-        """
-        job, bundle = self._resolve(spec)
+        job, bundle = self.resolve(spec)
         _check_reachable(job)
         self._pool.settings.check_allowed(job.order.destination)
         self._pool.ledger.ping()
@@ -91,59 +77,24 @@ class Client:
         return self.status(job.job_id)
 
     def status(self, job: str) -> JobStatus:
-        """The present status of the job. Raises ``SpecError`` for an unknown job."""
         return status_of(self._pool, job)
 
     def pace(self, job: str) -> Pace | None:
-        """The job's speed and the time spent in each stage; ``None`` before its first shard is finished."""
         return pace(open_store(self.status(job).url, self._pool.settings.s3))
 
-    def watch(self, job: str, *, every: float = 0.5) -> Iterator[JobStatus]:
-        """Yield the job's status every ``every`` seconds; the last one yielded is that of the ended job."""
-        while True:
-            status = self.status(job)
-            yield status
-            if status.ended:
-                return
-            time.sleep(every)
-
-    def wait(self, job: str, *, timeout: float | None = None, every: float = 0.5) -> JobStatus:
-        """Block until the dataset is committed.
-
-        Raises ``JobFailed`` if the job fails, is cancelled, or is not committed after ``timeout`` seconds.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for status in self.watch(job, every=every):
-            if status.state == "committed":
-                return status
-            if status.ended:
-                raise JobFailed("job", f"{job} to be committed", f"{status.state}: {status.error or 'no error'}")
-            if deadline is not None and time.monotonic() > deadline:
-                raise JobFailed("job", f"{job} to be committed within {timeout} s", _progress(status))
-        raise AssertionError("watch ends with an ended job")
-
     def cancel(self, job: str) -> JobStatus:
-        """Cancel a job. Its finished shards are kept; submitting the spec again continues where it stopped."""
         status = self.status(job)
         if not status.ended:
             self._pool.cancel(job)
         return self.status(job)
 
     def pause(self, job: str) -> JobStatus:
-        """Pause a job: running shards are finished, no new ones are started until ``resume``."""
         status = self.status(job)
         if not status.ended:
             self._pool.pause(job)
         return self.status(job)
 
     def resume(self, job: str, *, tenant: str = "default", new_environment: bool = False) -> JobStatus:
-        """Continue a paused, cancelled or failed job where it stopped; shards that were given up are tried again.
-
-        ``job`` is its id, or the URL of its build (``<destination>/<name>/builds/<id>``). A URL needs only the recipe
-        and the receipts that are stored there, so it works after Redis and the store root were lost; the job then
-        belongs to ``tenant``. ``new_environment`` opens a new epoch, so that workers with another environment can make
-        the missing shards. A committed job named by its id is returned unchanged.
-        """
         if "/" in job:
             job = self._mark_build(job, tenant)
         elif self.status(job).state == "committed":
@@ -155,13 +106,44 @@ class Client:
         return self.status(job)
 
     def jobs(self, *, tenant: str | None = None) -> list[JobStatus]:
-        """All jobs in the ledger or the store, the newest first; ``tenant`` keeps only that tenant's."""
         jobs = {marker.job for marker in read_markers(self._pool.root)} | set(self._pool.ledger.known_jobs())
         statuses = [self.status(job) for job in jobs]
         selected = [status for status in statuses if tenant in (None, status.tenant)]
         return sorted(selected, key=lambda status: status.submitted, reverse=True)
 
-    def _resolve(self, spec: Submittable) -> tuple[JobSpec, Store]:
+    def jobs_of(self, tenant: str) -> list[tuple[str, float]]:
+        """The jobs of a tenant in the ledger or the store, and when each was submitted (seconds since the epoch)."""
+        found = {marker.job: (marker.tenant, marker.submitted) for marker in read_markers(self._pool.root)}
+        found |= self._pool.ledger.owners()
+        return [(job, submitted) for job, (owner, submitted) in found.items() if owner == tenant]
+
+    def preview(self, spec: Submittable, count: int, seconds: float) -> Preview:
+        if not 1 <= count <= MAX_PREVIEW:
+            raise SpecError("count", f"1 .. {MAX_PREVIEW}", count)
+        job, bundle = self.resolve(spec)
+        self._pool.settings.check_allowed(job.order.destination)
+        if bundle.url != bundle_store(self._pool.root, job.recipe.bundle).url:
+            push(bundle, self._pool.root)
+        return preview(self._pool, job, count, seconds)
+
+    def clone(self, job: str, changes: dict[str, Any]) -> JobStatus:
+        return self.submit(self.changed_spec(job, changes))
+
+    def changed_spec(self, job: str, changes: dict[str, Any]) -> JobSpec:
+        """The spec of a job with changes; see ``Client.clone``."""
+        status = self.status(job)
+        destination = status.url.removesuffix("/" + build_prefix(status.name, status.url.rpartition("/")[2]))
+        location = read_build_location(open_store(status.url, self._pool.settings.s3), status.name)
+        order = Order(destination=destination, name=status.name, tenant=status.tenant, priority=status.priority)
+        spec = change_spec(location, order, changes)
+        self._pool.settings.check_allowed(spec.order.destination)
+        if "published" in changes or spec.recipe.published is None:
+            return spec
+        dataset = open_store(spec.order.destination, self._pool.settings.s3).at(spec.order.name)
+        return spec.model_copy(update={"recipe": settle_published(dataset, spec.recipe)})
+
+    def resolve(self, spec: Submittable) -> tuple[JobSpec, Store]:
+        """The job spec of anything that ``submit`` takes, and the store of its bundle. Raises ``InputError``."""
         root, s3 = self._pool.root, self._pool.settings.s3
         if isinstance(spec, JobSpec):
             order = spec.order.model_copy(update={"destination": absolute_url(spec.order.destination)})
@@ -258,7 +240,3 @@ def _new_marker(job: JobSpec) -> Marker:
 def _check_reachable(spec: JobSpec) -> None:
     if spec.order.destination.startswith("memory://"):
         raise SpecError("destination", "a place that workers can reach (a path or s3://)", spec.order.destination)
-
-
-def _progress(status: JobStatus) -> str:
-    return f"{status.state} with {status.samples_done} of {status.samples} images"

@@ -1,0 +1,202 @@
+"""Pages of jobs, nights and bundles: what they show, to whom, and that names do not become markup."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from tests.support.bundles import tiny_bundle
+from tests.support.http_server import Answer
+from tests.support.mill_server import MillServer, mill_server
+from tests.support.servers import RedisServer
+from workers.server.access.tokens import csrf_value
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
+    home = tmp_path_factory.mktemp("mill")
+    bundle = tiny_bundle(home / "evil", classes=(EVIL, '"onload="alert(1)', "'; {{ 7 * 7 }}"))
+    with mill_server(server, bundle, home) as found:
+        yield found
+
+
+def page(mill: MillServer, path: str, key: str = "red-operator") -> Answer:
+    return mill.web.get(path, headers={"Cookie": f"latentmill_session={mill.tokens[key]}"})
+
+
+def send(mill: MillServer, path: str, key: str = "red-operator", **fields: str) -> Answer:
+    body = urlencode(fields | {"csrf": csrf_value(mill.tokens[key])}).encode()
+    headers = {
+        "Cookie": f"latentmill_session={mill.tokens[key]}",
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Origin": mill.web.url,
+    }
+    return mill.web.post(path, body=body, headers=headers)
+
+
+class Markup(HTMLParser):
+    """What a strict policy would block, and what a page loads from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag == "script" and not (found.get("src") or "").startswith("/static/"):
+            self.wrong.append(f"inline {tag}")
+        self.wrong += [f"{tag} {name}" for name in found if name.startswith("on") or name == "style"]
+        for name in ("src", "href", "action", "hx-get"):
+            value = found.get(name) or "/"
+            if not value.startswith(("/", "#", "data:image/")) or value.startswith("//"):
+                self.wrong.append(f"{tag} {name}={value}")
+
+
+def paths(mill: MillServer) -> list[str]:
+    return [
+        "/",
+        "/jobs",
+        "/jobs?state=open",
+        "/jobs?rows=true",
+        "/jobs/new",
+        f"/jobs/{mill.status.job}",
+        f"/jobs/{mill.status.job}?part=true",
+        "/nights",
+        "/nights/nightly",
+        "/bundles",
+        f"/bundles/{mill.bundle}",
+        f"/nothing/{quote(EVIL)}",
+        f"/jobs/{quote(EVIL)}",
+    ]
+
+
+def test_pages_hold_nothing_that_runs_but_files_of_this_server(mill: MillServer) -> None:
+    for path in paths(mill):
+        answer = page(mill, path)
+        assert answer.status in (200, 286, 404, 405), (path, answer.status)
+        text = answer.body.decode()
+        assert Markup(text).wrong == [], path
+        assert EVIL not in text
+        assert "49" not in re.findall(r"'; (\d+)", text)
+
+
+def test_names_of_classes_are_shown_as_they_are(mill: MillServer) -> None:
+    text = page(mill, f"/bundles/{mill.bundle}").body.decode()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+
+
+def test_pages_show_nothing_of_another_tenant(mill: MillServer) -> None:
+    for path in paths(mill):
+        text = page(mill, path, "blue-operator").body.decode()
+        assert "red-line" not in text, path
+        assert str(mill.service.home) not in text
+    assert page(mill, f"/jobs/{mill.status.job}", "blue-reader").status == 404
+    assert page(mill, "/nights/nightly", "blue-reader").status == 404
+    assert page(mill, f"/bundles/{mill.bundle}", "green-reader").status == 404
+
+
+def test_a_reader_sees_no_buttons_and_cannot_press_them(mill: MillServer) -> None:
+    draft = mill.body("POST", "/api/v1/jobs") | {"name": "undecided"}
+    job = mill.web.post("/api/v1/jobs", mill.tokens["red-submitter"], draft).document["job"]
+    assert b"Pause" in page(mill, f"/jobs/{job}").body
+    assert b"Pause" not in page(mill, f"/jobs/{job}", "red-reader").body
+    assert b"Pause" not in page(mill, f"/jobs/{mill.status.job}").body  # it is committed
+    assert page(mill, "/jobs/new", "red-reader").status == 403
+    for path in (f"/jobs/{mill.status.job}/cancel", "/nights/nightly/pause", "/jobs/new"):
+        assert send(mill, path, "red-reader", text="x").status == 403
+
+
+def test_a_job_is_submitted_paused_resumed_and_cancelled_by_forms(mill: MillServer) -> None:
+    text = "channel: red-line\ncount: 30\ndestination: red\nname: by-form\nshard_size: 30\nbatch: 16\n"
+    answer = send(mill, "/jobs/new", text=text)
+    assert answer.status == 303, answer.body
+    target = answer.headers["location"]
+    job = target.rpartition("/")[2]
+    for decision, state in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):
+        assert send(mill, f"{target}/{decision}").status == 303
+        assert mill.service.client.status(job).state == state
+        assert state.encode() in page(mill, target).body
+    assert send(mill, f"{target}/explode").status == 404
+    assert page(mill, f"{target}?part=true").status == 286  # it has ended: the page asks no more
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("", "spec"),
+        ("count: [", "spec"),
+        ("a: &a [*a]", "spec"),
+        ("channel: red-line\ncount: 0\ndestination: red\nname: x", "count"),
+        ("channel: blue-line\ncount: 1\ndestination: red\nname: x", "channel"),
+        ("channel: red-line\ncount: 1\ndestination: /etc\nname: x", "destination"),
+        (f"channel: red-line\ncount: 1\ndestination: red\nname: '{EVIL}'", "name"),
+    ],
+)
+def test_a_form_says_which_field_is_wrong_and_keeps_the_text(mill: MillServer, text: str, field: str) -> None:
+    answer = send(mill, "/jobs/new", text=text)
+    if not text:
+        assert answer.status == 422
+        return
+    assert answer.status == (404 if field == "channel" else 422)
+    shown = answer.body.decode()
+    assert field in shown
+    assert EVIL not in shown
+    assert Markup(shown).wrong == []
+    assert "count" in shown or "a: &amp;a" in shown
+
+
+def test_the_form_shows_the_first_images(mill: MillServer) -> None:
+    ledger, stop = mill.service.ticket_handler.pool.ledger, threading.Event()
+    ledger.register_worker("test", 1, 60.0)
+
+    def serve() -> None:
+        while not stop.wait(0.01):
+            mill.service.ticket_handler.serve()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        text = "channel: red-line\ncount: 30\ndestination: red\nname: seen\nbatch: 16\n"
+        answer = send(mill, "/jobs/new", text=text, look="1")
+    finally:
+        stop.set()
+        thread.join()
+        ledger.unregister_worker("test", 1)
+    assert answer.status == 200, answer.body
+    shown = answer.body.decode()
+    assert shown.count("data:image/png;base64,") == 24
+    assert Markup(shown).wrong == []
+    assert EVIL not in shown
+    assert not (mill.service.home / "places" / "red" / "seen").exists()
+
+
+def test_a_schedule_is_paused_and_its_runs_are_shown(mill: MillServer) -> None:
+    token = mill.tokens["red-operator"]
+    assert mill.web.post("/api/v1/schedules/nightly/runs", token, {"date": "2026-01-05"}).status == 202
+    shown = page(mill, "/nights/nightly").body.decode()
+    assert "2026-01-05" in shown
+    assert "created" in shown
+    assert send(mill, "/nights/nightly/pause").status == 303
+    assert "paused" in page(mill, "/nights").body.decode()
+    assert send(mill, "/nights/nightly/resume").status == 303
+
+
+def test_pages_say_that_redis_is_away(redis_server: RedisServer, bundle: Path, tmp_path: Path) -> None:
+    with mill_server(redis_server, bundle, tmp_path) as mill:
+        redis_server.kill()
+        for path in ("/jobs", f"/jobs/{mill.status.job}"):
+            answer = page(mill, path)
+            assert answer.status == 503
+            assert b"a Redis that answers" in answer.body
+        for path in ("/", "/nights", "/nights/nightly", "/bundles", f"/bundles/{mill.bundle}", "/jobs/new"):
+            assert page(mill, path).status == 200, path

@@ -1,0 +1,1 @@
+"""API v1: jobs, bundles, datasets and builds, schedules, samples, previews."""

@@ -1,0 +1,78 @@
+"""Which bundles belong to a tenant: those that its channels point to or pointed to, and those that it uploaded.
+
+``<root>/tenants/<tenant>/bundles/<digest>.json`` says that a tenant uploaded a bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from pydantic import AwareDatetime
+
+from generator.errors import BundleMissing
+from generator.models.bundle import bundle_store, read_info
+from generator.models.bundle.channels import Channel, channel_names, load_channel
+from generator.spec.canonical import FrozenModel
+from generator.spec.recipe import Digest
+from workers.server.context import ServerContext
+
+BUNDLES = "bundles/"
+
+
+class Upload(FrozenModel):
+    """Who uploaded a bundle, and when."""
+
+    by: str
+    at: AwareDatetime
+
+
+def check_bundle(context: ServerContext, tenant: str, digest: Digest) -> Digest:
+    """``digest``, if it is a bundle of the tenant. Raises ``BundleMissing``, the same for what others have."""
+    missing = BundleMissing("bundle", f"a bundle of tenant {tenant}", digest, "upload it, or name a channel")
+    if not owns_bundle(context, tenant, digest):
+        raise missing
+    try:
+        read_info(bundle_store(context.root, digest), digest)
+    except BundleMissing as gone:
+        raise missing from gone
+    return digest
+
+
+def owns_bundle(context: ServerContext, tenant: str, digest: Digest) -> bool:
+    """Whether the tenant may use the bundle, if there is one."""
+    if context.places.may_use_any_bundle(tenant) or context.root.head(_record_key(tenant, digest)) is not None:
+        return True
+    return any(digest in _bundles_of(channel) for channel in tenant_channels(context, tenant))
+
+
+def tenant_channels(context: ServerContext, tenant: str) -> Iterator[Channel]:
+    """The channels of a tenant, ascending by name."""
+    for name in channel_names(context.root):
+        if context.places.may_use_channel(tenant, name):
+            yield load_channel(context.root, name)
+
+
+def tenant_bundles(context: ServerContext, tenant: str) -> list[Digest]:
+    """The digests of a tenant's bundles, ascending."""
+    if context.places.may_use_any_bundle(tenant):
+        return [f"sha256:{name}" for name in context.root.children(BUNDLES)]
+    found = {digest for channel in tenant_channels(context, tenant) for digest in _bundles_of(channel)}
+    prefix = f"tenants/{tenant}/bundles/"
+    uploads = (info.key.removeprefix(prefix).removesuffix(".json") for info in context.root.list(prefix))
+    return sorted(found | {f"sha256:{name}" for name in uploads})
+
+
+def note_upload(context: ServerContext, tenant: str, digest: Digest, by: str) -> None:
+    """Record that the tenant uploaded a bundle: it may use it from now on."""
+    key = _record_key(tenant, digest)
+    if context.root.head(key) is None:
+        context.root.put(key, Upload(by=by, at=datetime.now(UTC)).canonical())
+
+
+def _bundles_of(channel: Channel) -> set[str]:
+    return {move.bundle for move in (channel.current, *channel.previous)}
+
+
+def _record_key(tenant: str, digest: Digest) -> str:
+    return f"tenants/{tenant}/bundles/{digest.removeprefix('sha256:')}.json"

@@ -1,0 +1,45 @@
+"""Renders templates. Every value is escaped, and a name that a template does not know is an error."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from workers.server.callers import Caller
+
+PACKAGE = Path(__file__).parent
+STATIC = PACKAGE / "static"
+
+
+@cache
+def environment() -> Environment:
+    """The templates of this package; filters may be added to it before the first page is rendered."""
+    return Environment(
+        loader=FileSystemLoader(PACKAGE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """The page ``template`` with ``values``.
+
+    Each template also knows ``request``, ``caller`` (``None`` without a session), ``csrf`` (for the hidden field of
+    forms) and ``release``.
+    """
+    caller: Caller | None = getattr(request.state, "caller", None)
+    common = {"request": request, "caller": caller, "csrf": caller.csrf if caller else "", "release": _release()}
+    return HTMLResponse(environment().get_template(template).render(common | values), status)
+
+
+@cache
+def _release() -> str:
+    return version("latentmill")

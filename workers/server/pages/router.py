@@ -1,0 +1,15 @@
+"""All pages, for the application to mount. Routes of pages are added here."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from workers.server.pages import bundles, compare, datasets, explore, home, jobs, login, nights, sample
+
+router = APIRouter(include_in_schema=False)
+router.include_router(login.router)
+router.include_router(home.router)
+for page in (jobs, nights, bundles):
+    router.include_router(page.router)
+for each in (sample, explore, compare, datasets):  # the path of a dataset may have slashes: its own page comes last
+    router.include_router(each.router)
