@@ -27,8 +27,8 @@ demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 im
 # The longest files come first, as they are collected: the last ones must not keep one core waiting.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-test: $(READY)  ## all tests, with real Redis, S3 over HTTP and worker processes
-	$(PYTEST)
+test: $(READY)  ## tests with real Redis, S3 over HTTP and worker processes
+	$(PYTEST) --ignore tests/browser
 
 test-readers: $(READY) $(READERS)/.ready  ## builds and exports, read by other libraries in an environment of their own
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/readers
@@ -39,8 +39,8 @@ $(READERS)/.ready: tests/readers/requirements.txt
 	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/readers/requirements.txt
 	@touch $(READERS)/.ready
 
-test-services: $(READY)  ## acceptance and faults on a whole S3 service (SeaweedFS) in place of moto
-	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) tests/acceptance tests/faults tests/workers/doctor \
+test-services: $(READY)  ## acceptance and faults on a whole S3 service (SeaweedFS); the pages in Chromium
+	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) tests/acceptance tests/faults tests/workers/doctor tests/browser \
 		--ignore tests/acceptance/benchmarks
 
 quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so

@@ -2,9 +2,9 @@
 
     python benchmarks/reading_starts.py [--shards 1000] [--rounds 5] [--samples 2000] [--json FILE]
 
-Makes a build of many small shards (JPEG of 32 pixels), copies it to a private S3 server (SeaweedFS, a process on the same
-cores), and measures the seconds from ``open_dataset`` to the first sample: of a shuffled epoch, and of one
-that is gone on from in its middle. Then, on a build of 64-pixel JPEG with shards of 1,000: samples a second from S3,
+Makes a build of many small shards (JPEG of 32 pixels), copies it to a private S3 server (SeaweedFS on the same
+cores), and measures the seconds from ``open_dataset`` to the first sample: of a shuffled epoch, and of one that is gone
+on from in its middle. Then, on a build of 64-pixel JPEG with shards of 1,000: samples a second from S3,
 whole shards and by index, beside ``webdataset`` with signed URLs and plain GETs of the same objects by boto3; and the
 time of tables as shares of making the build and of reading it by index.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ def chromium() -> Iterator[Any]:
     """Chromium of the system, without a window."""
     path = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
     if path is None:
+        assert "LATENTMILL_NEED_CHROMIUM" not in os.environ, "Chromium is missing where it must not be"
         pytest.skip(f"no Chromium: none of {', '.join(CHROMIUM)} is installed")
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
     with sync_api.sync_playwright() as playwright:
