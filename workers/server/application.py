@@ -98,5 +98,7 @@ def _answer_error(request: Request, error: Exception) -> Response:
         for name, value in problem_document(status, facts).items()
     }
     response = render(request, "problem.html", status=status, problem=document)
+    if request.headers.get("hx-request") == "true":
+        headers = headers | {"HX-Push-Url": "false"}  # the page stays at the address that it shows
     response.headers.update(headers)
     return response
