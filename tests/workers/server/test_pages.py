@@ -193,6 +193,13 @@ def test_a_schedule_is_paused_and_its_runs_are_shown(mill: MillServer) -> None:
     assert send(mill, "/nights/nightly/resume").status == 303
 
 
+def test_a_page_that_is_open_when_its_session_ends_is_asked_for_again(mill: MillServer) -> None:
+    answer = mill.web.get("/jobs?rows=true", headers={"HX-Request": "true"})
+    assert (answer.status, answer.headers["hx-refresh"], answer.body) == (204, "true", b"")
+    whole = mill.web.get("/jobs?state=open")
+    assert (whole.status, whole.headers["location"]) == (303, "/login?next=%2Fjobs%3Fstate%3Dopen")
+
+
 def test_the_first_page_leads_to_all_lists(mill: MillServer) -> None:
     main = page(mill, "/").body.decode().partition("<main")[2]
     assert all(f'href="/{name}"' in main for name in ("datasets", "jobs", "nights", "bundles"))
