@@ -143,6 +143,43 @@ def test_a_wrong_filter_says_so(watched: Watched, site: Site) -> None:
     expect(page.get_by_role("alert")).to_contain_text("where")
 
 
+def test_a_wrong_filter_in_the_form_says_so_and_leaves_the_view(watched: Watched, site: Site) -> None:
+    page = open_view(watched, site)
+    page.locator("summary").first.click()
+    page.fill("#f-where", "nonsense > 2")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.get_by_role("alert")).to_contain_text("got nonsense")
+    assert page.url == site.base
+    expect(page.locator("#count strong")).to_have_text("600")
+    page.fill("#f-where", "index < 30")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator("#count strong")).to_have_text("30")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_view_without_samples_has_an_empty_map(watched: Watched, site: Site) -> None:
+    page = watched.page
+    page.goto(f"{site.base}?where=index < 0")
+    expect(page.locator('#map[data-points="0"]')).to_be_visible()
+    check_quiet(watched, site)
+
+
+def test_ten_classes_are_listed_without_scrolling(watched: Watched, site: Site) -> None:
+    page = open_view(watched, site)
+    page.evaluate(
+        """() => {
+            const list = document.querySelector(".choices");
+            const rows = [...list.children];
+            for (let number = rows.length; number < 10; number++) list.append(rows[1].cloneNode(true));
+            for (const row of rows) if (row !== rows[1]) row.replaceWith(rows[1].cloneNode(true));
+        }"""
+    )
+    height, whole = page.evaluate(
+        "[document.querySelector('.choices').clientHeight, document.querySelector('.choices').scrollHeight]"
+    )
+    assert height == whole
+
+
 def test_names_of_classes_are_text(watched: Watched, site: Site) -> None:
     page = open_view(watched, site)
     expect(page.locator("#class-0 .name")).to_have_text(CLASSES[0])

@@ -91,6 +91,8 @@ def _answer_error(request: Request, error: Exception) -> Response:
     if request.url.path.startswith(f"{API_PREFIX}/"):
         return problem_response(status, facts, headers, redact)
     if status == 401 and request.method == "GET":
+        if request.headers.get("hx-request") == "true":  # the page is still open: it is asked for again, and signs in
+            return Response(status_code=204, headers={"HX-Refresh": "true"})
         target = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""), safe="")
         return RedirectResponse(f"/login?next={target}", 303)
     document = {
@@ -98,5 +100,7 @@ def _answer_error(request: Request, error: Exception) -> Response:
         for name, value in problem_document(status, facts).items()
     }
     response = render(request, "problem.html", status=status, problem=document)
+    if request.headers.get("hx-request") == "true":
+        headers = headers | {"HX-Push-Url": "false"}  # the page stays at the address that it shows
     response.headers.update(headers)
     return response

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 
 from generator.errors import SpecError
+from generator.store import absolute_url
 from workers.schedules.history import run_facts
 from workers.schedules.runs import Run
 from workers.schedules.store import StoredSchedule, read_stored, schedule_names
@@ -48,7 +50,7 @@ def view_schedule(context: ServerContext, caller: Caller, stored: StoredSchedule
     document = stored.schedule.model_dump(mode="json", exclude_unset=True)
     document["notifications"] = f"{len(stored.schedule.notifications.webhooks)} webhook(s)"  # their URLs may be secret
     destination = str(stored.schedule.job.get("destination", ""))
-    named = destination if destination.startswith("s3://") else context.places.name_of(caller.tenant, destination)
+    named = destination if destination.startswith("s3://") else _name_of(context, caller, destination)
     document["job"] = dict(stored.schedule.job) | {"destination": named or "elsewhere"}
     if not str(document["job"].get("bundle", "sha256:")).startswith("sha256:"):
         document["job"]["bundle"] = "elsewhere"
@@ -66,6 +68,14 @@ def view_schedule(context: ServerContext, caller: Caller, stored: StoredSchedule
         upcoming=upcoming,
         schedule=document,
     )
+
+
+def _name_of(context: ServerContext, caller: Caller, destination: str) -> str | None:
+    """How the tenant names a destination, which schedules hold as a URL or, from the command line, as a path."""
+    if "://" in destination:
+        return context.places.name_of(caller.tenant, destination)
+    named = context.places.name_of(caller.tenant, absolute_url(destination)) if destination else None
+    return named and unquote(named)  # a date in braces is no part of a URL
 
 
 def view_run(context: ServerContext, caller: Caller, run: Run) -> dict[str, Any]:

@@ -210,6 +210,12 @@ def test_a_place_that_reaches_the_keys_is_refused(tmp_path: Path, inside: str) -
         places(tmp_path, destinations=url)
 
 
+def test_two_places_of_one_name_are_refused(tmp_path: Path) -> None:
+    assert set(places(tmp_path, destinations="s3://data/x, s3://data/y").places("default")) == {"x", "y"}
+    with pytest.raises(SettingsError, match="distinct last segments"):
+        places(tmp_path, destinations=f"s3://data/x,{tmp_path}/x")
+
+
 @pytest.mark.parametrize(
     "share",
     [

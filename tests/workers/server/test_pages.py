@@ -7,14 +7,16 @@ import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import pytest
 
+from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.http_server import Answer
 from tests.support.mill_server import MillServer, mill_server
 from tests.support.servers import RedisServer
+from workers.schedules.store import read_stored, update_stored
 from workers.server.access.tokens import csrf_value
 
 EVIL = "<script>alert(1)</script>"
@@ -189,6 +191,63 @@ def test_a_schedule_is_paused_and_its_runs_are_shown(mill: MillServer) -> None:
     assert send(mill, "/nights/nightly/pause").status == 303
     assert "paused" in page(mill, "/nights").body.decode()
     assert send(mill, "/nights/nightly/resume").status == 303
+
+
+def test_a_page_that_is_open_when_its_session_ends_is_asked_for_again(mill: MillServer) -> None:
+    answer = mill.web.get("/jobs?rows=true", headers={"HX-Request": "true"})
+    assert (answer.status, answer.headers["hx-refresh"], answer.body) == (204, "true", b"")
+    whole = mill.web.get("/jobs?state=open")
+    assert (whole.status, whole.headers["location"]) == (303, "/login?next=%2Fjobs%3Fstate%3Dopen")
+
+
+def test_the_first_page_leads_to_all_lists(mill: MillServer) -> None:
+    main = page(mill, "/").body.decode().partition("<main")[2]
+    assert all(f'href="/{name}"' in main for name in ("datasets", "jobs", "nights", "bundles"))
+
+
+def test_a_tenant_without_datasets_learns_which_places_are_shown(mill: MillServer) -> None:
+    shown = page(mill, "/datasets", "green-reader").body.decode()
+    assert "places of this server: green." in shown
+    assert "LATENTMILL_DESTINATIONS" not in shown  # its places are in the file of tenants
+
+
+def test_a_schedule_shows_its_place_though_it_holds_a_path(mill: MillServer) -> None:
+    shown = page(mill, "/nights/nightly").body.decode()
+    assert "<dt>Destination</dt><dd>red</dd>" in shown
+    stored = read_stored(open_store(mill.service.settings.root), "nightly")
+    assert stored is not None
+    path = str(stored.schedule.job["destination"]).removeprefix("file://")
+    job = dict(stored.schedule.job) | {"destination": f"{path}/{{date:%Y}}"}
+    held = stored.model_copy(update={"schedule": stored.schedule.model_copy(update={"job": job})})
+    update_stored(open_store(mill.service.settings.root), "nightly", lambda _: held)
+    try:
+        assert "<dt>Destination</dt><dd>red/{date:%Y}</dd>" in page(mill, "/nights/nightly").body.decode()
+    finally:
+        update_stored(open_store(mill.service.settings.root), "nightly", lambda _: stored)
+
+
+def test_a_job_offers_what_its_state_allows(mill: MillServer) -> None:
+    text = "channel: red-line\ncount: 30\ndestination: red\nname: offers\nshard_size: 30\nbatch: 16\n"
+    target = send(mill, "/jobs/new", text=text).headers["location"]
+
+    def offered(path: str) -> list[str]:
+        return re.findall(f'action="{target}/([a-z]+)"', page(mill, path).body.decode())
+
+    assert offered(target) == ["pause", "cancel"]
+    assert offered(f"{target}?part=true") == []
+    send(mill, f"{target}/pause")
+    assert offered(target) == ["resume", "cancel"]
+    send(mill, f"{target}/cancel")
+    assert offered(target) == ["resume"]
+    last = page(mill, f"{target}?part=true").body.decode()
+    assert 'id="decisions"' in last
+    assert 'hx-swap-oob="true"' in last
+    assert offered(f"{target}?part=true") == ["resume"]
+
+
+def test_a_new_job_with_a_bundle_names_a_place(mill: MillServer) -> None:
+    shown = unquote(page(mill, f"/bundles/{mill.bundle}").body.decode())
+    assert "destination: red\n" in shown
 
 
 def test_pages_say_that_redis_is_away(redis_server: RedisServer, bundle: Path, tmp_path: Path) -> None:

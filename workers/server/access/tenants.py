@@ -42,6 +42,9 @@ class TenantPlaces:
         """The absolute URLs of the tenant's places, by name. Raises ``SettingsError`` if one is inside the root."""
         urls = [url.replace(TENANT_VARIABLE, tenant) for url in self._urls(tenant)]
         found = {place_name(url): absolute_url(url) for url in urls}
+        if len(found) != len(urls):
+            expected = "URLs with distinct last segments, as those name the places"
+            raise SettingsError("destinations", expected, ", ".join(urls))
         for name, url in found.items():
             if is_below(self._root, url) or (is_below(url, self._root) and not is_below(url, self._datasets)):
                 expected = f"places outside the store root, or below its folder datasets ({name})"

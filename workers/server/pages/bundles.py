@@ -35,7 +35,8 @@ def show_bundle(request: Request, caller: Annotated[Caller, Depends(require("rea
     context = context_of(request)
     info = read_info(bundle_store(context.root, check_bundle(context, caller.tenant, digest)), digest)[1]
     lines = [channel.line for channel in tenant_channels(context, caller.tenant) if channel.bundle == digest]
-    return render(request, "bundle.html", digest=digest, info=info, lines=lines, facts=_facts(info))
+    place = min(context.places.places(caller.tenant))
+    return render(request, "bundle.html", digest=digest, info=info, lines=lines, facts=_facts(info), place=place)
 
 
 def _facts(info: BundleInfo) -> dict[str, Any]:

@@ -35,8 +35,9 @@ class BuildRow:
 @router.get("/datasets")
 def show_datasets(request: Request, caller: Reader) -> Response:
     """The datasets at the places of the tenant."""
-    names = find_datasets(context_of(request), caller.tenant)
-    return render(request, "datasets.html", datasets=[(name, f"/datasets/{quote(name)}") for name in names])
+    context = context_of(request)
+    datasets = [(name, f"/datasets/{quote(name)}") for name in find_datasets(context, caller.tenant)]
+    return render(request, "datasets.html", datasets=datasets, places=sorted(context.places.places(caller.tenant)))
 
 
 @router.get("/datasets/{dataset:path}")

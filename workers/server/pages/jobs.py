@@ -31,6 +31,12 @@ _PREVIEW_IMAGES, _PREVIEW_SECONDS = 24, 20.0
 _MAX_TEXT = 200_000
 _STOP_POLLING = 286  # htmx asks no more
 _DECISIONS = ("pause", "resume", "cancel")
+_FITTING = {
+    "paused": ("resume", "cancel"),
+    "failed": ("resume",),
+    "cancelled": ("resume",),
+    "committed": (),
+}  # else open
 
 router = APIRouter(include_in_schema=False)
 
@@ -90,7 +96,14 @@ def show_job(request: Request, caller: Reader, job: str, part: bool = False) -> 
     with suppress(LatentmillError):  # it is only of interest
         pace = context.client.pace(job)
     template, status = ("job_part.html", _STOP_POLLING if view.ended else 200) if part else ("job.html", 200)
-    values = {"job": _facts(view), "view": view, "pace": pace, "may_change": caller.may("submitter")}
+    values = {
+        "job": _facts(view),
+        "view": view,
+        "pace": pace,
+        "may_change": caller.may("submitter"),
+        "decisions": _FITTING.get(view.state, ("pause", "cancel")),
+        "swapped": part and view.ended,  # the last part of a page that follows the job
+    }
     return render(request, template, status=status, **values)
 
 

@@ -45,7 +45,7 @@ async function load() {
     if (error.name !== "AbortError") status.textContent = `The map could not be read: ${error.message}.`;
     return;
   }
-  density = data.frame ? densityImage(data) : null;
+  density = data.frame && data.grid ? densityImage(data) : null;
   const shown = data.points.toLocaleString("en");
   if (!data.frame) status.textContent = "This build has no map.";
   else if (data.selected === data.points) status.textContent = `${shown} points.`;
@@ -281,7 +281,7 @@ document.body.addEventListener("htmx:afterSwap", (event) => {
 });
 new ResizeObserver(draw).observe(canvas);
 dark.addEventListener("change", () => {
-  if (data?.frame) density = densityImage(data);
+  if (data?.frame && data.grid) density = densityImage(data);
   draw();
 });
 if (document.getElementById("filters")) load();
