@@ -93,7 +93,7 @@ def promote(
         if any(_is_same(promotion, each) for each in (state.current, *state.previous)):
             return None  # our own write succeeded, but its response was lost
         outcome = _decide_outcome(state, promotion, again=again)
-        return _with_promotion(state, promotion) if outcome == "moved" else None
+        return _with_promotion(state, promotion) if outcome == "moved" else _with_date(state, promotion, outcome)
 
     updated = update_state(store, decide)
     assert updated is not None
@@ -193,6 +193,17 @@ def _with_promotion(state: DatasetState, promotion: Promotion) -> DatasetState:
     previous = state.previous if current is None else (current, *state.previous)
     withdrawn = tuple(build for build in state.withdrawn if build != promotion.build)
     return state.with_current(promotion, previous).model_copy(update={"undone": (), "withdrawn": withdrawn})
+
+
+def _with_date(state: DatasetState, promotion: Promotion, outcome: Outcome) -> DatasetState | None:
+    """The state with the logical date of a build that is current without one, or with an earlier one: otherwise a
+    backfill of an older date would replace it. ``None`` if nothing changes."""
+    current, date = state.current, promotion.logical_date
+    if outcome != "already" or current is None or date is None:
+        return None
+    if current.logical_date is not None and current.logical_date >= date:
+        return None
+    return state.with_current(current.model_copy(update={"logical_date": date}), state.previous)
 
 
 def _roll_back(store: Store, state: DatasetState, to: str | None, by: str, at: datetime) -> DatasetState:

@@ -119,6 +119,16 @@ def test_a_promotion_without_a_date_does_not_open_the_door_to_backfills(dataset:
     )  # the date of its first promotion is known
 
 
+def test_a_build_promoted_by_hand_gets_the_date_of_its_night(dataset: Store) -> None:
+    assert promote(dataset, B, logical_date=None, by="hand").is_current
+    assert promote(dataset, B, logical_date=day(1), by="night").outcome == "already"
+    assert promote(dataset, A, logical_date=day(0), by="backfill").outcome == "older"
+    assert promote(dataset, B, logical_date=day(0), by="backfill").outcome == "already"
+    state = read_state(dataset)
+    assert state is not None
+    assert (state.build, state.current and state.current.logical_date, state.previous) == (B, day(1), ())
+
+
 def test_only_committed_builds_are_promoted_and_pinned(dataset: Store) -> None:
     build_store(dataset, "e" * 20).create("recipe.json", b"{}")
     for build in ("e" * 20, "f" * 20):
