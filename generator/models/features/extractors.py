@@ -11,6 +11,7 @@ from torch import nn
 from generator.models.autoencoders.inference import encode
 from generator.models.autoencoders.networks import to_input
 from generator.models.features.classifier import Classifier
+from generator.sources.pixels.storage import allocate_images
 
 FeatureExtractor = Callable[[np.ndarray], np.ndarray]  # uint8 images_NHWC -> features_NF, float32
 
@@ -23,15 +24,21 @@ def classifier_features(classifier: Classifier) -> FeatureExtractor:
     @torch.inference_mode()
     def features(images_NHWC: np.ndarray) -> np.ndarray:
         device = next(classifier.parameters()).device
-        parts = [
-            classifier.features(to_input(images_NHWC[begin : begin + _BATCH], device)).cpu().numpy()
-            for begin in range(0, len(images_NHWC), _BATCH)
-        ]
-        return np.concatenate(parts)
+        return _in_parts(images_NHWC, lambda some: classifier.features(to_input(some, device)).cpu().numpy())
 
     return features
 
 
 def encoder_features(encoder: nn.Module) -> FeatureExtractor:
     """Codes of ``encoder`` (posterior means of a variational one): features that need no labels."""
-    return lambda images_NHWC: encode(encoder, images_NHWC, _BATCH).astype(np.float32)
+    return lambda images_NHWC: _in_parts(images_NHWC, lambda some: encode(encoder, some, _BATCH))
+
+
+def _in_parts(images_NHWC: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What ``compute`` makes of the images, some at a time; more than memory should hold goes to a temporary file."""
+    first = compute(images_NHWC[:_BATCH])
+    features_NF = allocate_images((len(images_NHWC), first.shape[1]), np.float32)
+    features_NF[:_BATCH] = first
+    for begin in range(_BATCH, len(images_NHWC), _BATCH):
+        features_NF[begin : begin + _BATCH] = compute(images_NHWC[begin : begin + _BATCH])
+    return features_NF

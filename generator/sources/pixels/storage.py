@@ -19,14 +19,15 @@ _SHARE, _MOST = 0.5, 2**28  # pixels in memory: at most half of what is availabl
 _MEMORY = Path("/proc/meminfo")
 
 
-def allocate_images(shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised uint8 array. A large one is a file in the directory for temporary files (``TMPDIR``), which has
-    no name any more and ends with the process. Raises ``OSError`` or ``MemoryError`` if there is no room."""
-    if prod(shape) <= min(_MOST, _SHARE * available_memory()):
-        return np.empty(shape, dtype=np.uint8)
+def allocate_images(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> np.ndarray:
+    """An uninitialised array of pixels, or of features of images. A large one is a file in the directory for temporary
+    files (``TMPDIR``), which has no name any more and ends with the process. Raises ``OSError`` or ``MemoryError`` if there is no room."""
+    size = prod(shape) * np.dtype(dtype).itemsize
+    if size <= min(_MOST, _SHARE * available_memory()):
+        return np.empty(shape, dtype=dtype)
     with tempfile.TemporaryFile(prefix="latentmill-images-") as file:
-        reserve(file.fileno(), prod(shape))
-        return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
+        reserve(file.fileno(), size)
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
 
 
 def reserve(descriptor: int, size: int) -> None:
@@ -74,9 +75,11 @@ def image_rows(images_NHWC: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
 
 
 def take_rows(points: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
-    """``points[rows_N]``; of an ``ImageRows`` without reading them."""
+    """``points[rows_N]``; of an ``ImageRows``, or of an array on disk, without reading them."""
     if isinstance(points, ImageRows):
         return cast(np.ndarray, points.take(rows_N))
+    if is_on_disk(points):
+        return cast(np.ndarray, ImageRows(points, rows_N))
     rows: np.ndarray = points[rows_N]
     return rows
 

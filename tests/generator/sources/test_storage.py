@@ -11,6 +11,8 @@ from PIL import Image
 from generator.errors import SourceError
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.features import neighbours
+from generator.models.features.classifier import Classifier
+from generator.models.features.extractors import classifier_features
 from generator.models.features.neighbours import nearest_neighbours
 from generator.models.latents.config import TransportSettings
 from generator.models.learning import encode_source, pretrained_network
@@ -94,6 +96,19 @@ def test_rows_are_read_when_asked(little_memory: None) -> None:
             rows[key]
     assert is_on_disk(images[2:])
     assert not is_on_disk(np.zeros(3)[1:])
+
+
+def test_features_of_many_images_lie_on_disk_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1300, 8, 8, 3)).astype(np.uint8)
+    extract = classifier_features(Classifier(8, 3, 2).eval().requires_grad_(False))
+    in_memory = extract(images)
+    monkeypatch.setattr(storage, "available_memory", lambda: 1000.0)
+    on_disk = extract(images)
+    assert (is_on_disk(in_memory), is_on_disk(on_disk), on_disk.dtype) == (False, True, np.float32)
+    np.testing.assert_array_equal(on_disk, in_memory)
+    rows = take_rows(on_disk, np.array([1200, 7]))
+    assert isinstance(rows, ImageRows)
+    np.testing.assert_array_equal(rows[:], in_memory[[1200, 7]])
 
 
 def test_no_room_anywhere(photographs: Path, little_memory: None, monkeypatch: pytest.MonkeyPatch) -> None:
