@@ -21,7 +21,8 @@ _MEMORY = Path("/proc/meminfo")
 
 def allocate_images(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> np.ndarray:
     """An uninitialised array of pixels, or of features of images. A large one is a file in the directory for temporary
-    files (``TMPDIR``), which has no name any more and ends with the process. Raises ``OSError`` or ``MemoryError`` if there is no room."""
+    files (``TMPDIR``), which has no name any more and ends with the process. Raises ``OSError`` or ``MemoryError`` if
+    there is no room."""
     size = prod(shape) * np.dtype(dtype).itemsize
     if size <= min(_MOST, _SHARE * available_memory()):
         return np.empty(shape, dtype=dtype)
