@@ -107,17 +107,20 @@ def _row(context: ServerContext, caller: Caller, run: Run, *, detailed: bool) ->
     build = run.spec.build_id if has_build and run.spec else ""
     verdict = verdict_of(open_store(run.url, context.settings.s3)) if detailed and build else None
     state = _state(context, run) if detailed and build and run.has_ended else None
+    current = state.current.logical_date if state and state.current else None
+    is_older, is_current = current is not None and run.date < current, state is not None and state.build == build
     return {
         "facts": facts,
         "date": run.date.isoformat(),
+        "dataset": named or "",
         "url": f"/datasets/{named}/builds/{build}" if build else "",
         "job": run.spec.job_id if run.spec else "",
         "verdict": verdict,
         "refusals": refusals(verdict) if run.state == "refused" else [],
-        "is_current": state is not None and state.build == build,
+        "is_current": is_current,
+        "is_older": is_older and not is_current,  # its promotion would be refused
         "may_run": run.has_ended and run.state != "promoted",
-        "promote": build if state is not None and state.build != build else "",
-        "dataset": named or "",
+        "promote": build if state is not None and not is_current and not is_older else "",
         "withdrawn": state is not None and build in state.withdrawn,
     }
 
