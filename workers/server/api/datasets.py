@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from generator.curation.gates import Verdict, read_verdict
 from generator.datasets.builds import build_store, check_dataset, is_committed, list_builds
-from generator.datasets.promotion import DatasetState, pin, promote, read_state, rollback, unpin
+from generator.datasets.promotion import DatasetState, pin, read_state, unpin
 from generator.datasets.promotion.promote import Outcome
 from generator.errors import DatasetError, ObjectMissing
 from generator.production.provenance.manifest import (
@@ -26,6 +26,7 @@ from generator.production.provenance.manifest import (
 from generator.spec.canonical import digest_of
 from generator.spec.recipe import BuildId
 from generator.store.base import Store
+from workers.server import decisions
 from workers.server.api.routing import (
     IMMUTABLE,
     REVALIDATE,
@@ -191,11 +192,9 @@ def promote_build(
     request: Request, caller: Operator, dataset: str, build: str, body: PromoteBody | None = None
 ) -> Response:
     """Make a build the one that readers get."""
-    wanted = body or PromoteBody()
-    with audited(caller, "promote", dataset=dataset, build=build):
-        store = context_of(request).dataset(caller.tenant, dataset)
-        date: datetime | None = wanted.logical_date
-        done = promote(store, check_build_id(build), logical_date=date, by=caller.name, again=wanted.again)
+    context, wanted = context_of(request), body or PromoteBody()
+    date: datetime | None = wanted.logical_date
+    done = decisions.promote_build(context, caller, dataset, build, logical_date=date, again=wanted.again)
     return json_answer(request, PromoteAnswer(outcome=done.outcome, state=done.state))
 
 
@@ -203,9 +202,7 @@ def promote_build(
 def roll_back(request: Request, caller: Operator, dataset: str, body: RollbackBody | None = None) -> Response:
     """Go back to the build promoted before, or to another one."""
     wanted = body or RollbackBody()
-    with audited(caller, "rollback", dataset=dataset, build=wanted.to or "the one before"):
-        store = context_of(request).dataset(caller.tenant, dataset)
-        state = rollback(store, by=caller.name, to=wanted.to, undo=wanted.undo)
+    state = decisions.roll_back(context_of(request), caller, dataset, to=wanted.to, undo=wanted.undo)
     return json_answer(request, state)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -16,9 +15,7 @@ from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.recipe import Name
 from workers.schedules.declare import declare
 from workers.schedules.history import newest_runs
-from workers.schedules.manual_runs import parse_date, start_run
-from workers.schedules.service import PoolService
-from workers.schedules.store import StoredSchedule, read_stored, remove_schedule, update_stored
+from workers.schedules.store import read_stored, remove_schedule
 from workers.server.api.routing import (
     After,
     Limit,
@@ -34,7 +31,7 @@ from workers.server.api.schedule_bodies import narrow_schedule
 from workers.server.audited import audited
 from workers.server.callers import Caller
 from workers.server.context import context_of
-from workers.server.problems import Problem
+from workers.server.decisions import hold_schedule, run_date
 from workers.server.schedules import ScheduleView, find_schedule, tenant_schedules, view_run, view_schedule
 
 _UPCOMING = 3
@@ -131,21 +128,11 @@ def list_runs(request: Request, caller: Reader, name: Name, limit: Limit = 30) -
 @router.post("/schedules/{name}/runs", response_model=RunView, status_code=202)
 def run_schedule(request: Request, caller: Operator, name: Name, body: RunBody | None = None) -> Response:
     """Start the run of one date, or restart one that ended without a promoted build. A scheduler carries it out."""
-    context, wanted, now = context_of(request), body or RunBody(), datetime.now(UTC)
-    with audited(caller, "run schedule", schedule=name, date=wanted.date or "now"):
-        stored = find_schedule(context, caller, name)
-        date = parse_date(stored.schedule, wanted.date, now)
-        run = start_run(PoolService(context.settings), stored, date, now, "hand", fresh=wanted.fresh)
+    context, wanted = context_of(request), body or RunBody()
+    run = run_date(context, caller, name, wanted.date, fresh=wanted.fresh)
     return json_answer(request, view_run(context, caller, run), status=202)
 
 
 def _hold(request: Request, caller: Caller, name: str, *, held: bool) -> Response:
     context = context_of(request)
-    change: Callable[[StoredSchedule | None], StoredSchedule | None]
-    with audited(caller, "pause schedule" if held else "resume schedule", schedule=name):
-        find_schedule(context, caller, name)
-        change = lambda stored: stored and stored.model_copy(update={"held": held})  # noqa: E731
-        changed = update_stored(context.root, name, change)
-        if changed is None:
-            raise Problem(404, SpecError("schedule", "a schedule", f"{name}, which was removed meanwhile"))
-    return json_answer(request, view_schedule(context, caller, changed))
+    return json_answer(request, view_schedule(context, caller, hold_schedule(context, caller, name, held=held)))

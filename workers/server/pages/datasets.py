@@ -1,35 +1,32 @@
-"""Pages of datasets: those of the tenant, and the builds of one."""
+"""Pages of datasets: those of the tenant, the builds of one, and which of them readers get."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Form
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from generator.datasets.builds import build_store, check_dataset, is_committed, list_builds
-from generator.datasets.promotion import DatasetState, read_state
+from generator.datasets.promotion.state import UtcDatetime
+from generator.errors import SpecError
+from generator.spec.canonical import short_repr
+from workers.server.callers import Caller, require
 from workers.server.context import context_of
+from workers.server.decisions import roll_back
 from workers.server.listing import find_datasets
-from workers.server.pages.explore import Reader, base_of
+from workers.server.pages.build_rows import list_rows
+from workers.server.pages.explore import BUILD, Reader
+from workers.server.pages.promotion import BuildField, Confirmed, promote_by_form
 from workers.server.pages.rendering import render
+from workers.server.problems import Problem
 
-_MAX_BUILDS = 500  # that a page lists
+Operator = Annotated[Caller, Depends(require("operator"))]
+_MOMENT: TypeAdapter[UtcDatetime] = TypeAdapter(UtcDatetime)
 
 router = APIRouter(include_in_schema=False)
-
-
-@dataclass(frozen=True)
-class BuildRow:
-    """A build in a list."""
-
-    id: str
-    href: str
-    committed: bool
-    current: bool
-    pinned: bool
 
 
 @router.get("/datasets")
@@ -42,19 +39,36 @@ def show_datasets(request: Request, caller: Reader) -> Response:
 
 @router.get("/datasets/{dataset:path}")
 def show_dataset(request: Request, caller: Reader, dataset: str) -> Response:
-    """The builds of a dataset."""
-    store = context_of(request).dataset(caller.tenant, dataset)
-    check_dataset(store)
-    state = read_state(store) or DatasetState(by_promotion=False)
-    builds = list_builds(store)
-    rows = [
-        BuildRow(
-            id=build,
-            href=base_of(dataset, build),
-            committed=is_committed(build_store(store, build)),
-            current=build == state.build,
-            pinned=build in state.pinned,
-        )
-        for build in builds[:_MAX_BUILDS]
-    ]
-    return render(request, "dataset.html", dataset=dataset, builds=rows, more=len(builds) - len(rows))
+    """The builds of a dataset, the newest first."""
+    rows, more = list_rows(context_of(request), caller.tenant, dataset)
+    return render(request, "dataset.html", dataset=dataset, builds=rows, more=more, may_change=caller.may("operator"))
+
+
+@router.post(BUILD + "/promote")
+def promote_build(
+    request: Request,
+    caller: Operator,
+    dataset: str,
+    build: str,
+    date: Annotated[str, Form(max_length=50)] = "",
+    again: Annotated[bool, Form()] = False,
+    confirm: Confirmed = False,
+) -> Response:
+    """Make a build the one that readers get. ``date``: its logical date; empty: as ``promote`` finds it."""
+    try:
+        logical_date = _MOMENT.validate_python(date) if date else None
+    except ValidationError as wrong:
+        raise SpecError("date", "a moment with an offset: 2026-03-01T03:30+00:00", short_repr(date)) from wrong
+    promote_by_form(request, caller, dataset, build, logical_date=logical_date, again=again, confirmed=confirm)
+    return RedirectResponse(f"/datasets/{quote(dataset)}", 303)
+
+
+@router.post("/datasets/{dataset:path}/rollback")
+def roll_dataset_back(
+    request: Request, caller: Operator, dataset: str, build: BuildField, confirm: Confirmed = False
+) -> Response:
+    """Go back to an earlier build."""
+    if not confirm:
+        raise Problem(422, SpecError("confirm", "the confirmation that readers will get this build", "none"))
+    roll_back(context_of(request), caller, dataset, to=build)
+    return RedirectResponse(f"/datasets/{quote(dataset)}", 303)

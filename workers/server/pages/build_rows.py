@@ -1,0 +1,116 @@
+"""The builds of a dataset as its page lists them: when they were committed, for which date, and their state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from urllib.parse import quote
+
+from generator.datasets.builds import build_store, check_dataset, list_builds
+from generator.datasets.promotion import DatasetState, read_approval, read_state
+from generator.errors import LatentmillError
+from generator.production.provenance.manifest import MANIFEST_KEY
+from generator.store.base import Store
+from workers.server.context import ServerContext
+from workers.server.pages.promotion import refusals, verdict_of
+
+_MAX_BUILDS = 500  # that a page lists
+_MAX_DETAILED = 50  # whose manifests and reports are read
+
+Choice = Literal["", "promote", "rollback"]
+
+
+@dataclass(frozen=True)
+class BuildRow:
+    """A build in a list. ``published``: when it was committed, ``None`` if it is not; ``samples``: ``None`` if its
+    manifest was not read; ``refusals``: sentences about the gates that refused it; ``choice``: what an operator may do.
+    """
+
+    id: str
+    href: str
+    published: datetime | None
+    logical_date: datetime | None
+    samples: int | None
+    current: bool
+    pinned: bool
+    withdrawn: bool
+    refusals: list[str]
+    choice: Choice
+
+    @property
+    def date(self) -> str:
+        """The logical date for a form."""
+        return self.logical_date.isoformat() if self.logical_date else ""
+
+
+def list_rows(context: ServerContext, tenant: str, dataset: str) -> tuple[list[BuildRow], int]:
+    """The builds of a dataset, the newest first, those that are not committed last; and how many more there are.
+
+    Raises ``SpecError``, ``AccessRefused``, ``DatasetError``, ``StoreError``.
+    """
+    store = context.dataset(tenant, dataset)
+    check_dataset(store)
+    state, found = read_state(store) or DatasetState(by_promotion=False), list_builds(store)
+    known = {state.build, *state.pinned, *(each.build for each in state.previous)}
+    builds = sorted(found, key=lambda build: build not in known)[:_MAX_BUILDS]
+    infos = [(build, build_store(store, build).head(MANIFEST_KEY)) for build in builds]
+    published = sorted(((info.modified, build) for build, info in infos if info is not None), reverse=True)
+    rows = [
+        _row(context, store, dataset, build, state, moment, detailed=number < _MAX_DETAILED)
+        for number, (moment, build) in enumerate(published)
+    ]
+    rows += [_row(context, store, dataset, build, state, None, detailed=False) for build, info in infos if info is None]
+    return rows, len(found) - len(rows)
+
+
+def _row(
+    context: ServerContext,
+    store: Store,
+    dataset: str,
+    build: str,
+    state: DatasetState,
+    published: datetime | None,
+    *,
+    detailed: bool,
+) -> BuildRow:
+    verdict = verdict_of(build_store(store, build)) if detailed else None
+    promotions = {each.build: each.logical_date for each in (*reversed(state.previous), state.current) if each}
+    date = promotions.get(build) or (_approved_date(store, build) if detailed else None)
+    date = date or (verdict.logical_date if verdict else None)
+    return BuildRow(
+        id=build,
+        href=f"/datasets/{quote(dataset)}/builds/{quote(build)}",
+        published=published,
+        logical_date=date,
+        samples=_samples(context, store, build) if detailed else None,
+        current=build == state.build,
+        pinned=build in state.pinned,
+        withdrawn=build in state.withdrawn,
+        refusals=refusals(verdict),
+        choice=_choice(state, build, date) if published else "",
+    )
+
+
+def _choice(state: DatasetState, build: str, date: datetime | None) -> Choice:
+    """Going back is for builds that were promoted before, or are of an earlier date: ``promote`` refuses those."""
+    if build == state.build or build in state.being_deleted:
+        return ""
+    current = state.current.logical_date if state.current else None
+    is_older = current is not None and date is not None and date < current
+    return "rollback" if is_older or build in {each.build for each in state.previous} else "promote"
+
+
+def _approved_date(store: Store, build: str) -> datetime | None:
+    try:
+        approval = read_approval(build_store(store, build))
+    except LatentmillError:  # it may be deleted meanwhile
+        return None
+    return approval.logical_date if approval else None
+
+
+def _samples(context: ServerContext, store: Store, build: str) -> int | None:
+    try:
+        return context.shelf.find(store, build).manifest.samples
+    except LatentmillError:
+        return None
