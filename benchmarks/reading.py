@@ -4,7 +4,8 @@
 
 Makes a build of random images (JPEG) in a temporary directory, then reads it whole, decoded to arrays: ``open_dataset``
 iterated (each shard's digest checked), shuffled, in batches and by index (each image's sha256 checked), ``webdataset``
-on the same tars, and ``datasets`` on a Parquet file of the same images. A figure is the median over rounds; ratios are
+on the same tars, ``datasets`` on a Parquet file of the same images, and, where ``make test-readers`` has made its
+environment, ``mosaicml-streaming`` on an MDS build of the same recipe. A figure is the median over rounds; ratios are
 to the best of the others with the same number of loader workers. Also: the time to the first sample of an epoch, of a
 resumed one, and ``verify`` beside a sha256 of the same bytes, one file after the other. ``reading_starts.py`` beside it
 reads from S3 over HTTP.
@@ -16,9 +17,11 @@ import argparse
 import hashlib
 import itertools
 import json
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,6 +43,7 @@ from generator.production.profiling.random_bundle import random_bundle
 
 Run = Callable[[], int]
 
+_READERS = Path(__file__).parents[1] / ".venv-readers" / "bin" / "python"
 _VERIFY_ROUNDS = 25  # a round takes a fraction of a second
 
 
@@ -55,9 +59,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="latentmill-reading-") as directory:
         url = _make_build(Path(directory), args.samples, args.size)
         table = _write_parquet(url, Path(directory))
+        mds = _make_build(Path(directory), args.samples, args.size, "mds") if _READERS.exists() else None
         results: dict[str, Any] = {"samples": args.samples, "size": args.size}
         for workers in args.workers:
-            rates = _in_turns(_ways(url, table, workers), args.samples, args.rounds)
+            with _mosaicml(mds, workers) as others:
+                rates = _in_turns(_ways(url, table, workers) | others, args.samples, args.rounds)
             best = max(rate for name, rate in rates.items() if not name.startswith("open_dataset"))
             results[f"workers {workers}"] = rates
             for name, rate in rates.items():
@@ -70,12 +76,37 @@ def main() -> None:
         args.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def _make_build(home: Path, samples: int, size: int) -> str:
-    random_bundle(home / "bundle", size)
-    fields = {"bundle": str(home / "bundle"), "destination": str(home / "out"), "name": "read", "count": samples}
-    job, bundle = resolve_draft(parse_draft({**fields, "image": "jpeg", "label_floor": None, "novelty_floor": None}))
+def _make_build(home: Path, samples: int, size: int, form: str = "webdataset") -> str:
+    random_bundle(home / form, size)
+    fields = {"bundle": str(home / form), "destination": str(home / "out"), "name": f"read-{form}", "count": samples}
+    fields |= {"image": "jpeg", "label_floor": None, "novelty_floor": None, "format": form}
+    job, bundle = resolve_draft(parse_draft(fields))
     build(locate_build(job), load_bundle(bundle), device="cpu")
-    return str(home / "out" / "read")
+    return str(home / "out" / f"read-{form}")
+
+
+@contextmanager
+def _mosaicml(url: str | None, workers: int) -> Iterator[dict[str, Run]]:
+    """The reading by mosaicml-streaming in its own environment: a process that has everything imported."""
+    if url is None:
+        yield {}
+        return
+    directory = open_dataset(url).url.removeprefix("file://") + "/shards"
+    script = Path(__file__).with_name("reading_mosaicml.py")
+    command = [str(_READERS), "-W", "ignore", str(script), directory, str(workers)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def run() -> int:
+            asked.write("\n")
+            asked.flush()
+            return int(answers.readline())
+
+        run()  # imports, and makes its index
+        yield {"mosaicml-streaming": run}
+        asked.close()
 
 
 def _write_parquet(url: str, home: Path) -> Path:
