@@ -28,7 +28,7 @@ demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 im
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## tests with real Redis, S3 over HTTP and worker processes
-	$(PYTEST) --ignore tests/browser
+	$(PYTEST) --ignore tests/browser --ignore tests/readers
 
 test-readers: $(READY) $(READERS)/.ready  ## builds and exports, read by other libraries in an environment of their own
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/readers
@@ -44,7 +44,7 @@ test-services: $(READY)  ## acceptance and faults on a whole S3 service (Seaweed
 		--ignore tests/acceptance/benchmarks
 
 quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so
-	LATENTMILL_TESTS=quick $(PYTEST) -m "not server and not slow"
+	LATENTMILL_TESTS=quick $(PYTEST) -m "not server and not slow" --ignore tests/browser --ignore tests/readers
 
 explore: $(READY)  ## property tests on a thousand other random examples each
 	LATENTMILL_TESTS=explore $(PYTEST) -m "hypothesis and not server and not slow"

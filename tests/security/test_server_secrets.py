@@ -23,6 +23,7 @@ from workers.settings import Settings
 PASSWORD = "redis-QoRk7PmWxd"
 
 
+@pytest.mark.server
 def test_no_secret_is_shown_or_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     redis, s3 = RedisServer(password=PASSWORD), S3Server()
