@@ -14,7 +14,7 @@ from generator.datasets.shard_cache import ShardCache
 from generator.errors import IntegrityError
 from generator.production.provenance.manifest import Manifest, StoredFile
 from generator.production.provenance.sample_table import read_numbers_and_text, read_rows, sample_key
-from generator.production.shards import named_format, sample_places
+from generator.production.shards import ContiguousFormat, named_format, sample_places
 from generator.spec.canonical import canonical_json, digest_of, sha256_hex
 from generator.store.base import Store
 
@@ -86,9 +86,10 @@ class ArchiveReader:
         begin, end = int(places.begins_N[row]), int(places.ends_N[row])
         block = self._part(number, begin, end - begin)
         field = f"{self._store.url}/{file.key} at byte {begin}"
-        if places.facts is None:
+        if isinstance(self._format, ContiguousFormat):
             key, files = self._format.read_sample(block, field=field)
         else:
+            assert places.facts is not None
             key, facts, label = self._facts(places.facts, row)
             files = {self._extension: block, "json": facts, **label}
         stated = places.hashes[row]
@@ -152,11 +153,12 @@ class ArchiveReader:
             raise IntegrityError(field, f"{receipt.samples} rows", len(begins_N))
         if (begins_N < 0).any() or (ends_N <= begins_N).any() or (ends_N > receipt.shard.size).any():
             raise IntegrityError(f"{field}.offset", f"ascending places within {receipt.shard.size} bytes", "others")
-        return _Places(begins_N, ends_N, hashes, self._read_facts(table, field) if self._format.lead is None else None)
+        facts = None if isinstance(self._format, ContiguousFormat) else self._read_facts(table, field)
+        return _Places(begins_N, ends_N, hashes, facts)
 
     def _spans(self, offsets_N: np.ndarray, sizes_N: np.ndarray, shard_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Where what is read of each sample begins and ends: the whole sample, or where it is scattered its image."""
-        if self._format.lead is None:
+        if not isinstance(self._format, ContiguousFormat):
             return offsets_N, offsets_N + sizes_N
         begins_N = offsets_N - self._format.lead
         return begins_N, np.append(begins_N[1:], shard_size)

@@ -9,15 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from generator.drafts import JobDraft, parse_draft
-from generator.drafts.references import has_map
+from generator.drafts.references import CodeReference, has_map
 from generator.errors import BundleMissing, SpecError
 from generator.models.bundle import BundleInfo, bundle_store, read_info
 from generator.models.bundle.channels import read_channel_digest
 from generator.spec.canonical import FrozenModel
 from generator.spec.recipe import (
-    MAX_CODE_NUMBERS,
     ClusterDraw,
-    Coordinate,
     Digest,
     Distance,
     DistributionDraw,
@@ -33,19 +31,10 @@ MAX_IMAGE_BYTES = 6 * 2**20
 _ENDS = ("start", "end")
 
 
-class ReferenceBody(FrozenModel):
+class ReferenceBody(CodeReference):
     """One code: its numbers, or an image (the bytes of a file in base64), or the row of a training image."""
 
-    code: Annotated[tuple[Coordinate, ...], Field(min_length=1, max_length=MAX_CODE_NUMBERS)] | None = None
     image: str | None = Field(default=None, min_length=1, max_length=4 * MAX_IMAGE_BYTES // 3 + 4)
-    reference: int | None = Field(default=None, ge=0, strict=True)
-
-    @model_validator(mode="after")
-    def _check_exactly_one(self) -> ReferenceBody:
-        given = [name for name in ("code", "image", "reference") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"one of code, image and reference, not {' and '.join(given) or 'none of them'}")
-        return self
 
 
 class AroundBody(ReferenceBody):

@@ -1,6 +1,14 @@
 """Shard formats, each with a writer and a reader. WebDataset tar is the default."""
 
-from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
+from generator.production.shards.base import (
+    ContiguousFormat,
+    Files,
+    FinishedArchive,
+    Member,
+    PackedSample,
+    ShardFormat,
+    ShardWriter,
+)
 from generator.production.shards.formats import mds_format, named_format, shard_format, sidecar_bytes
 from generator.production.shards.mds import ListedShard, MdsFormat
 from generator.production.shards.parquet import facts_schema, hugging_face_features
@@ -15,6 +23,7 @@ from generator.production.shards.webdataset import (
 )
 
 __all__ = [
+    "ContiguousFormat",
     "Files",
     "FinishedArchive",
     "ListedShard",

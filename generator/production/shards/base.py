@@ -62,12 +62,10 @@ class ShardWriter(ABC):
 class ShardFormat(ABC):
     """One format of shards, for the images and classes of one recipe.
 
-    ``lead``: bytes of a sample before its image file, if a sample is one part of the shard that ``read_sample`` can
-    read; ``None`` if its parts are spread over the shard, so that only the image file can be read alone.
+    The parts of a sample may be spread over the shard; then only its image file can be read alone.
     """
 
     media_type: str
-    lead: int | None
 
     @abstractmethod
     def pack(self, key: str, members: list[Member]) -> PackedSample:
@@ -81,9 +79,18 @@ class ShardFormat(ABC):
     def read_samples(self, data: bytes, *, field: str) -> Iterator[tuple[str, Files]]:
         """Key and files of all samples of a shard, in order. Raises ``IntegrityError`` naming ``field``."""
 
+
+class ContiguousFormat(ShardFormat):
+    """A format in which a sample is one part of the shard, and can be read alone.
+
+    ``lead``: bytes of a sample before its image file.
+    """
+
+    lead: int
+
+    @abstractmethod
     def read_sample(self, block: bytes, *, field: str) -> tuple[str, Files]:
         """Key and files of the sample in ``block``, the bytes from its beginning to that of the next one.
 
-        Raises ``IntegrityError`` naming ``field``. Only where ``lead`` is a number.
+        Raises ``IntegrityError`` naming ``field``.
         """
-        raise NotImplementedError

@@ -22,7 +22,7 @@ from typing import Any, final
 import numpy as np
 
 from generator.errors import IntegrityError, InvalidOutput
-from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
+from generator.production.shards.base import ContiguousFormat, Files, FinishedArchive, Member, PackedSample, ShardWriter
 from generator.spec.canonical import canonical_json
 from generator.spec.recipe import MAX_MDS_BYTES
 
@@ -47,7 +47,7 @@ class ListedShard:
 
 @final
 @dataclass(frozen=True)
-class MdsFormat(ShardFormat):
+class MdsFormat(ContiguousFormat):
     """MDS shards of images in ``image_format`` (``png`` or ``jpeg``), whose files end in ``extension``."""
 
     image_format: str

@@ -52,7 +52,6 @@ class ParquetFormat(ShardFormat):
     classes: tuple[str, ...]
 
     media_type = "application/x-parquet"
-    lead = None
 
     def pack(self, key: str, members: list[Member]) -> PackedSample:
         files = {member.extension: member.data for member in members}

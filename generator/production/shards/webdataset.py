@@ -15,7 +15,7 @@ from typing import final
 import numpy as np
 
 from generator.errors import IntegrityError
-from generator.production.shards.base import Files, FinishedArchive, Member, PackedSample, ShardFormat, ShardWriter
+from generator.production.shards.base import ContiguousFormat, Files, FinishedArchive, Member, PackedSample, ShardWriter
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
@@ -81,7 +81,7 @@ class WebdatasetWriter(ShardWriter):
 
 
 @final
-class WebdatasetFormat(ShardFormat):
+class WebdatasetFormat(ContiguousFormat):
     """Tars in which each sample has its files one after another, the image first."""
 
     media_type = "application/x-tar"
