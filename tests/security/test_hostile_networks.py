@@ -284,7 +284,12 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+_LARGE = {"a thousand large constants", "6,000 operations"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _LARGE else name for name in CASES]
+)
 def test_hostile_onnx(name: str, tmp_path: Path) -> None:
     make, where = CASES[name]
     path = tmp_path / "decoder.onnx"

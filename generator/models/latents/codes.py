@@ -29,17 +29,43 @@ class Codes:
     def by_class(self) -> list[ClassCodes]:
         """The codes of each class; without labels, all codes as one class."""
         if self.labels_N is None or self.holdout_labels_H is None:
-            return [ClassCodes("all images", self.codes_ND, self.holdout_HD)]
+            return [ClassCodes("all images", self)]
+        rows = [
+            tuple(np.flatnonzero(labels_X == label) for labels_X in (self.labels_N, self.holdout_labels_H))
+            for label in range(len(self.class_names))
+        ]
         return [
-            ClassCodes(name, self.codes_ND[self.labels_N == label], self.holdout_HD[self.holdout_labels_H == label])
-            for label, name in enumerate(self.class_names)
+            ClassCodes(name, self, train_N, holdout_H)
+            for name, (train_N, holdout_H) in zip(self.class_names, rows, strict=True)
         ]
 
 
 @dataclass(frozen=True)
 class ClassCodes:
-    """The codes of one class."""
+    """The codes of one class: all of ``codes``, or those in ``rows_N`` (training) and ``holdout_rows_H``.
+
+    Its arrays are copied whenever they are asked for, so that the classes together take no memory.
+    """
 
     name: str
-    codes_ND: np.ndarray
-    holdout_HD: np.ndarray
+    codes: Codes
+    rows_N: np.ndarray | None = None
+    holdout_rows_H: np.ndarray | None = None
+
+    @property
+    def codes_ND(self) -> np.ndarray:  # noqa: N802 - a name of shapes
+        return self.codes.codes_ND if self.rows_N is None else self.codes.codes_ND[self.rows_N]
+
+    @property
+    def holdout_HD(self) -> np.ndarray:  # noqa: N802
+        return self.codes.holdout_HD if self.holdout_rows_H is None else self.codes.holdout_HD[self.holdout_rows_H]
+
+    @property
+    def count(self) -> int:
+        """Number of codes of training images."""
+        return len(self.codes.codes_ND) if self.rows_N is None else len(self.rows_N)
+
+    @property
+    def held_out(self) -> int:
+        """Number of codes of held-out images."""
+        return len(self.codes.holdout_HD) if self.holdout_rows_H is None else len(self.holdout_rows_H)

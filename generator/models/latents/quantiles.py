@@ -45,13 +45,13 @@ def density_floors(quantile_CQ: np.ndarray, quantile: float) -> np.ndarray:
 
 def has_enough_holdout(class_codes: ClassCodes) -> bool:
     """Whether there are enough held-out codes to measure on."""
-    return len(class_codes.holdout_HD) >= MIN_HOLDOUT
+    return class_codes.held_out >= MIN_HOLDOUT
 
 
 def _class_quantiles(distribution: LatentDistribution, label: int, class_codes: ClassCodes) -> np.ndarray:
     quantile_Q = _sample_quantiles(distribution, label, _SAMPLES)
     if has_enough_holdout(class_codes):
-        holdout_H = distribution.log_prob(class_codes.holdout_HD, np.full(len(class_codes.holdout_HD), label))
+        holdout_H = distribution.log_prob(class_codes.holdout_HD, np.full(class_codes.held_out, label))
         quantile_Q = np.minimum(quantile_Q, np.quantile(holdout_H, QUANTILE_GRID))
     return np.maximum.accumulate(quantile_Q)
 

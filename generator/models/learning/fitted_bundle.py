@@ -34,7 +34,7 @@ from generator.spec.seeding import permutation
 MAX_CODE_BYTES = 32 * 1024 * 1024  # of a bundle's stored codes
 _RECONSTRUCTED = 500  # held-out images whose error is measured
 _ENCODED_AT_ONCE = 512  # images, at most
-_FITTED_BYTES = 2**28  # of the codes to which a latent distribution is fitted: a random part of very large sources
+_FITTED_BYTES = 2**27  # of the codes to which a latent distribution is fitted: a random part of very large sources
 _ENCODED_FEATURES = 2**28  # numbers of all images in the memory of an imported encoder
 
 

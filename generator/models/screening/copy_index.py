@@ -144,11 +144,10 @@ def fit_copy_index(images_NHWC: np.ndarray, holdout_HHWC: np.ndarray, *, seed: i
     shift = max(0, ceil(np.log2(max_length / np.iinfo(np.int16).max)))
     empty_0K = np.empty((0, projection_PK.shape[1]), dtype=np.int16)
     empty_index = CopyIndex(projection_PK, empty_0K, np.quantile(distances_H, QUANTILES), shift, block)
-    parts = [
-        empty_index.project(images_NHWC[begin : begin + _QUERY_BLOCK])
-        for begin in range(0, len(images_NHWC), _QUERY_BLOCK)
-    ]
-    return CopyIndex(projection_PK, np.concatenate(parts).astype(np.int16), empty_index.distance_Q, shift, block)
+    rows_NK = np.empty((len(images_NHWC), projection_PK.shape[1]), dtype=np.int16)
+    for begin in range(0, len(images_NHWC), _QUERY_BLOCK):
+        rows_NK[begin : begin + _QUERY_BLOCK] = empty_index.project(images_NHWC[begin : begin + _QUERY_BLOCK])
+    return CopyIndex(projection_PK, rows_NK, empty_index.distance_Q, shift, block)
 
 
 def load_copy_index(tensors: Mapping[str, np.ndarray], *, size: AnySize, channels: int) -> CopyIndex:
@@ -211,13 +210,14 @@ def _controller() -> ThreadpoolController:
 
 
 def _components(sample_FP: np.ndarray, count: int) -> np.ndarray:
-    """Principal components, P x K, as integers, scaled down slightly so that projection never lengthens a distance."""
+    """Principal components, P x K, as integers, scaled down slightly so that projection never lengthens a distance.
+    Overwrites ``sample_FP`` (float32)."""
     from scipy.linalg import eigh  # needed for training only
 
-    centred_FP = sample_FP - sample_FP.mean(axis=0)
-    covariance_PP = (centred_FP.T @ centred_FP).astype(np.float64)
+    sample_FP -= sample_FP.mean(axis=0)
+    covariance_PP = (sample_FP.T @ sample_FP).astype(np.float64)
     pixels = len(covariance_PP)
-    _, vectors_PK = eigh(covariance_PP, subset_by_index=(pixels - count, pixels - 1))
+    _, vectors_PK = eigh(covariance_PP, subset_by_index=(pixels - count, pixels - 1), overwrite_a=True)
     integer_PK = np.rint(vectors_PK[:, ::-1] * (_DIRECTION_LENGTH * 0.998))
     stretch = np.linalg.norm(integer_PK.T @ integer_PK, 2) / _DIRECTION_LENGTH**2
     assert stretch <= 1.0, stretch

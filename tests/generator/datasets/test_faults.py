@@ -116,6 +116,7 @@ print([mapped[index].provenance["index"] for index in (0, 52)])
 """
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_full_is_read_past(url: str, tmp_path: Path) -> None:
     """The limit of a file's size stands for a full disk: writes fail in their middle."""
     done = run_python(_WITH_SMALL_FILES, url, str(tmp_path / "cache"))
@@ -134,6 +135,7 @@ print(sum(1 for _ in dataset), os.getuid())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("filled", [False, True])
 def test_a_cache_of_another_user_is_read_but_not_written(url: str, tmp_path: Path, filled: bool) -> None:
@@ -167,6 +169,7 @@ for step, batch in enumerate(DataLoader(dataset, batch_size=None, num_workers=2)
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_in_mid_epoch_goes_on(url: str, tmp_path: Path) -> None:
     done = run_python(_KILLED, url, str(tmp_path / "cache"))
     assert done.returncode == -signal.SIGKILL

@@ -225,6 +225,7 @@ def test_an_iterable_dataset_needs_one_reader_and_samples() -> None:
         batches(mix([(Numbers("n", 0), 1)], batch_size=4, length=8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_builds_and_recipes_are_mixed_by_their_positions(workers: int, tmp_path: Path) -> None:
     SmallBuild(counts=(12, 12), shard_size=10).commit(str(tmp_path))

@@ -109,6 +109,7 @@ def test_a_refused_sample_is_drawn_again_as_in_a_build(root: str, screened: str)
         list(open_dataset(recipe=draft(screened, **SCREENED, max_attempts=1), root=root, device="cpu"))
 
 
+@pytest.mark.slow
 def test_options_give_what_they_give_for_a_stored_build(root: str, screened: str, tmp_path: Path) -> None:
     spec = draft(screened, **SCREENED)
     virtual = open_dataset(recipe=spec, root=root, device="cpu")
@@ -161,6 +162,7 @@ def test_states_go_on_without_loss(workers: int, root: str, screened: str) -> No
         other.load_state_dict(state)
 
 
+@pytest.mark.slow
 def test_a_stateful_loader_goes_on(root: str, screened: str) -> None:
     def loader() -> Any:
         dataset = open_dataset(recipe=draft(screened), root=root, device="cpu", batch_size=4)
@@ -194,6 +196,7 @@ def test_a_forked_worker_on_a_gpu_is_refused(root: str, screened: str, monkeypat
         list(loader)
 
 
+@pytest.mark.slow
 def test_the_settings_and_random_numbers_of_the_training_are_left_alone(root: str, screened: str) -> None:
     def settings() -> tuple[Any, ...]:
         backends = torch.backends

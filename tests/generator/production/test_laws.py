@@ -65,6 +65,7 @@ def maker_for(bundle: Bundle, recipe: Recipe, name: str = "maker") -> ShardMaker
     return open_shard_maker(location_for(recipe, name), bundle, decoder)
 
 
+@pytest.mark.slow
 @given(st.permutations(range(24)), st.sampled_from([1, 3, 7, 24]))
 def test_accepted_latents_do_not_depend_on_batching_or_order(bundle: Bundle, order: list[int], batch: int) -> None:
     sampler = Sampler(recipe_for(bundle), bundle.latents)
@@ -262,6 +263,7 @@ def test_screened_shards_are_the_same_in_any_order(screening_bundle: Bundle) -> 
     assert sum(made.receipt.refused for made in forward) > recipe.total / 4
 
 
+@pytest.mark.slow
 def test_what_is_screened_passes_at_the_first_attempt_that_does(screening_bundle: Bundle) -> None:
     recipe = screened(screening_bundle)
     location = location_for(recipe, "screened")

@@ -80,6 +80,7 @@ class TestSeaweed(StoreContract):
                 operation()
 
 
+@pytest.mark.slow
 def test_random_operations_with_interrupted_writers(store: Store) -> None:
     counts = check_states(store, examples=3 if store.url.startswith("s3:") else 10)
     assert counts["steps"] > 20

@@ -38,6 +38,7 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "root"))
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_only_whole_objects(store: Store, tmp_path: Path) -> None:
     acknowledged = -1
     for moment in (0, 0.013, 0.037):
@@ -208,6 +209,7 @@ def test_files_have_the_permissions_of_ordinary_files(store: Store, tmp_path: Pa
     assert (tmp_path / "root" / "a").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.slow
 def test_two_processes_never_both_replace_one_version(store: Store, tmp_path: Path) -> None:
     """Four processes count up in one object: no increment is lost."""
     counter = (
@@ -246,6 +248,7 @@ def test_pruning_removes_empty_directories(tmp_path: Path) -> None:
     prune_directories(open_store(f"memory://{uuid.uuid4().hex}"))
 
 
+@pytest.mark.slow
 def test_pruning_does_not_disturb_concurrent_writers(tmp_path: Path) -> None:
     root, stop = open_store(str(tmp_path)), threading.Event()
 

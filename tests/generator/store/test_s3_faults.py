@@ -248,6 +248,7 @@ def test_a_service_without_conditional_writes_is_refused(scripted: ScriptedServe
     assert scripted.asked["DELETE"] == 2
 
 
+@pytest.mark.slow
 def test_a_closed_port_is_no_answer() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -61,6 +61,7 @@ def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
     assert re.search(r"\b3\d passed, 1 skipped, 1 deselected", done.stdout), done.stdout
 
 
+@pytest.mark.slow
 def test_the_plugin_gives_a_store_below_a_url(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(PLUGIN_TEST)
     plugin = ("-p", "generator.testing.plugin", "test_it.py")

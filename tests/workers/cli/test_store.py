@@ -61,6 +61,7 @@ def keys(store: Store) -> Sequence[str]:
     return [info.key for info in store.list()]
 
 
+@pytest.mark.slow
 def test_a_directory_passes_and_is_left_as_it_was(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StoreContract, "page", 50)
     (tmp_path / "place").mkdir()
@@ -96,6 +97,7 @@ def test_a_bucket_is_left_as_it_was(
     assert keys(store) == ["some/other"]
 
 
+@pytest.mark.slow
 def test_a_broken_store_fails_and_is_told_in_a_sentence(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +170,7 @@ def test_what_the_extra_installs_is_named_where_it_is_missing(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_leaves_nothing(tmp_path: Path) -> None:
     command = [*CLI, "place", "--only", "states", "--examples", "1000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

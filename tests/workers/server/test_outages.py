@@ -100,6 +100,7 @@ def test_while_the_store_is_away_every_answer_says_so(
         assert web.get("/api/v1/datasets", tokens["reader"]).status == 200
 
 
+@pytest.mark.slow
 def test_the_server_starts_and_answers_without_redis_and_without_torch(tmp_path: Path) -> None:
     """In a process of its own, in which importing torch or sklearn fails."""
     script = f"""
@@ -129,6 +130,7 @@ print("fine")
     assert open_store(str(tmp_path / "root")) is not None
 
 
+@pytest.mark.slow
 def test_the_client_over_http_imports_neither_redis_nor_boto3_nor_torch() -> None:
     script = """
 import sys

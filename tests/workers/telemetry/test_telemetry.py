@@ -208,6 +208,7 @@ def test_a_new_process_continues_the_counters_of_a_killed_one(tmp_path: Path) ->
     assert not directory.path.exists()
 
 
+@pytest.mark.slow
 def test_the_directory_of_a_killed_worker_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
     home = tmp_path / "metrics"
     code = (

@@ -35,12 +35,12 @@ def check_codes(codes: Codes) -> list[ClassCodes]:
 
 def max_clusters(class_codes: ClassCodes) -> int:
     """The largest number of clusters that this many codes of a class allow."""
-    return max(1, len(class_codes.codes_ND) // MIN_CODES_PER_CLUSTER)
+    return max(1, class_codes.count // MIN_CODES_PER_CLUSTER)
 
 
 def cluster_warnings(class_codes: ClassCodes, clusters: int | None) -> list[FitWarning]:
     """Warns if fewer clusters are fitted than were asked for."""
-    count, limit = len(class_codes.codes_ND), max_clusters(class_codes)
+    count, limit = class_codes.count, max_clusters(class_codes)
     if clusters is None or clusters <= limit:
         return []
     return [FitWarning(class_codes.name, f"{count} codes allow at most {limit} clusters, not {clusters}")]
@@ -48,7 +48,7 @@ def cluster_warnings(class_codes: ClassCodes, clusters: int | None) -> list[FitW
 
 def covariance_warnings(class_codes: ClassCodes) -> list[FitWarning]:
     """Warns if there are too few codes to estimate covariance matrices."""
-    count, dims = class_codes.codes_ND.shape
+    count, dims = class_codes.count, class_codes.codes.dims
     if count >= 2 * dims:
         return []
     return [
@@ -63,7 +63,7 @@ def holdout_warnings(class_codes: ClassCodes, chosen: str = "") -> list[FitWarni
     """Warns if there are too few held-out codes; ``chosen``: what is then chosen on training codes."""
     if has_enough_holdout(class_codes):
         return []
-    count = len(class_codes.holdout_HD)
+    count = class_codes.held_out
     message = f"{count} held-out codes are too few; {chosen}the density floor is computed from samples only"
     return [FitWarning(class_codes.name, message)]
 

@@ -38,6 +38,7 @@ _MAX_GRADIENT_NORM = 5.0  # larger gradients are clipped
 _WARMUP = 0.05  # share of the steps in which the learning rate rises
 _HINT = "try a smaller learning_rate"
 _EVALUATION_BATCH = 4096  # rows at a time
+_WHITENED_AT_ONCE = 16_384  # rows
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,14 @@ def _standardise(
 ) -> _Dataset:
     if labels_N is None:
         labels_N = np.zeros(len(codes_ND), dtype=np.int64)
-    u_ND = torch.from_numpy(covariances.whiten(labels_N, codes_ND)).to(torch.float32)
-    return _Dataset(u_ND, functional.one_hot(torch.from_numpy(labels_N), config.label_count).to(torch.float32))
+    u_ND = np.empty(codes_ND.shape, dtype=np.float32)
+    for begin in range(0, len(codes_ND), _WHITENED_AT_ONCE):
+        rows = slice(begin, begin + _WHITENED_AT_ONCE)
+        with np.errstate(over="ignore"):  # infinity shows in the loss
+            u_ND[rows] = covariances.whiten(labels_N[rows], codes_ND[rows])
+    return _Dataset(
+        torch.from_numpy(u_ND), functional.one_hot(torch.from_numpy(labels_N), config.label_count).to(torch.float32)
+    )
 
 
 def _copy_weights(network: nn.Module) -> dict[str, np.ndarray]:

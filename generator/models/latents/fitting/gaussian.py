@@ -47,7 +47,7 @@ def moments(classes: list[ClassCodes], covariance: Covariance = "full") -> tuple
 
 def _factor(classes: list[ClassCodes], covariance: Covariance) -> np.ndarray:
     covariance_CDD = np.stack([_covariance(class_codes.codes_ND) for class_codes in classes])
-    count_C = np.array([len(class_codes.codes_ND) for class_codes in classes])
+    count_C = np.array([class_codes.count for class_codes in classes])
     if covariance == "diagonal":
         scale_CD: np.ndarray = np.sqrt(np.diagonal(covariance_CDD, axis1=1, axis2=2))
         return scale_CD

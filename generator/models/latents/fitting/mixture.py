@@ -145,7 +145,7 @@ def _expectation_maximisation(codes_ND: np.ndarray, clusters: int, options: Mixt
 
 
 def _class_mixture(fit: SklearnMixture, class_codes: ClassCodes) -> _ClassMixture:
-    weight_K, count = fit.weights_ / fit.weights_.sum(), len(class_codes.codes_ND)
+    weight_K, count = fit.weights_ / fit.weights_.sum(), class_codes.count
     match fit.covariance_type:
         case "full":
             factor = np.linalg.cholesky(shrink(fit.covariances_, weight_K, count))
@@ -159,7 +159,7 @@ def _class_mixture(fit: SklearnMixture, class_codes: ClassCodes) -> _ClassMixtur
 
 
 def _score(class_mixture: _ClassMixture, class_codes: ClassCodes, criterion: Criterion) -> float:
-    count = len(class_codes.codes_ND)
+    count = class_codes.count
     scored_ND = class_codes.holdout_HD if has_enough_holdout(class_codes) else class_codes.codes_ND
     fit_term = -2.0 * count * float(class_mixture.log_prob(scored_ND).mean())
     if criterion == "likelihood" and has_enough_holdout(class_codes):

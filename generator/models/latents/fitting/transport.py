@@ -58,7 +58,7 @@ def fit_transport(
     ``TrainingDiverged``."""
     classes = check_codes(codes)
     warnings = [warning for class_codes in classes for warning in covariance_warnings(class_codes)]
-    if settings.clusters is not None and max(len(part.codes_ND) for part in classes) >= 2 * MIN_CODES:
+    if settings.clusters is not None and max(part.count for part in classes) >= 2 * MIN_CODES:
         mixture = _fit_mixture(codes, classes, settings.clusters, seed)
         counts = {part.name: count for part, count in zip(classes, mixture.clusters, strict=True)}
         return TransportFit(mixture, {"clusters": counts} | separation(mixture, codes), tuple(warnings))

@@ -103,6 +103,7 @@ def test_a_complete_export_is_checked_and_left_alone(target: Target, build: Path
             (tmp_path / "out" / path).write_bytes(before[path])
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_directory_that_looks_whole(build: Path, tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from generator.datasets.exports import export_build\n"

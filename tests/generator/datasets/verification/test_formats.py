@@ -68,6 +68,7 @@ def test_an_intact_build_has_no_problems(fields: dict[str, Any], other: dict[str
     assert found.bytes == sum(info.size for info in store.list())
 
 
+@pytest.mark.slow
 def test_every_changed_byte_of_every_object_is_found(fields: dict[str, Any]) -> None:
     url, store = commit_build(**fields)
     rng = random.Random(0)

@@ -102,6 +102,7 @@ def test_rows_do_not_depend_on_their_batch(family: str, seed: int, first: int) -
         assert distribution.log_prob(part.z_BD, labels[rows]).tobytes() == density[rows].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_neither_tiles_nor_threads_change_a_bit(family: str, threads: int) -> None:
@@ -129,6 +130,7 @@ def on_grid(family: str, label: int) -> tuple[np.ndarray, np.ndarray]:
     return grid, density * (side[1] - side[0]) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_density_integrates_to_one(family: str) -> None:
     for label in (0, 1):

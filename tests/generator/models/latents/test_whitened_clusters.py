@@ -80,6 +80,7 @@ def test_the_density_is_that_of_the_mixture() -> None:
     np.testing.assert_allclose(distribution.log_prob(drawn.z_BD, labels_B), drawn.log_density_B, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [8, 640])
 def test_a_draw_does_not_depend_on_its_batch(dims: int) -> None:
     codes = blobs(dims=dims)

@@ -83,6 +83,7 @@ def test_other_families_get_epochs() -> None:
     assert planned.settings.epochs > 100
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fixed_speed")
 def test_a_time_too_short_for_an_epoch_is_refused_and_says_what_is_not() -> None:
     with pytest.raises(SpecError, match=r"budget: expected at least \d+ seconds .* got 1 seconds"):

@@ -121,6 +121,7 @@ def test_short_types_stay_within_a_few_levels(bundle: Bundle, dtype: str) -> Non
     assert np.abs(exact.astype(int) - short).max() <= 6
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_once_changes_nothing(bundle: Bundle) -> None:
     z_BD = np.ones((3, 4), dtype=np.float32)
     whole, retrying = decoder(bundle), decoder(bundle)
@@ -128,6 +129,7 @@ def test_memory_that_runs_out_once_changes_nothing(bundle: Bundle) -> None:
     assert np.array_equal(retrying.decode(z_BD), whole.decode(z_BD))
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_twice_is_a_typed_error_that_names_the_batch(bundle: Bundle) -> None:
     retrying = decoder(bundle)
     retrying._module = Exhausted(retrying._module, times=2)

@@ -43,6 +43,7 @@ def decoder_of(bundle: Bundle, batch: int, **options: object) -> ResidentDecoder
     return ResidentDecoder(bundle, batch=batch, dtype="float32", device="cpu", **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [250, 256])
 def test_a_row_is_the_same_in_every_place(bundle: Bundle, batch: int) -> None:
     z_BD, labels_B = points(bundle, batch)

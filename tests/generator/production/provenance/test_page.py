@@ -162,12 +162,13 @@ def test_names_are_escaped_everywhere() -> None:
     assert "".join(elements.text).count("<script>alert(1)</script>") >= 6  # class, heading, source, model, facts
 
 
+@pytest.mark.slow
 def test_it_has_at_most_two_mebibytes_whatever_the_build() -> None:
     manifest, rng = hostile_manifest(classes=3000), np.random.default_rng(0)
     image = "data:image/png;base64," + "A" * (MAX_IMAGE_BYTES // MAX_SAMPLES * 4 // 3)
     samples = [each for label in range(MAX_SAMPLES) for each in hostile_samples(1, label, image)]
-    columns = {name: rng.normal(size=100_000).tolist() for name in ("map_x", "map_y", "log_density")}
-    columns |= {"label_confidence": rng.uniform(size=100_000).tolist(), "label": [1] * 100_000}
+    columns = {name: rng.normal(size=20_000).tolist() for name in ("map_x", "map_y", "log_density")}
+    columns |= {"label_confidence": rng.uniform(size=20_000).tolist(), "label": [1] * 20_000}
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     page = page_bytes(manifest, samples, rows)
     assert MAX_IMAGE_BYTES < len(page) <= MAX_PAGE_BYTES
@@ -190,6 +191,7 @@ def test_every_class_gets_its_turn_before_any_gets_another() -> None:
     assert set(counts.tolist()) == {2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [PngSettings(), JpegSettings()])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_large_images_are_embedded_smaller_and_marked(settings: Any, channels: int) -> None:

@@ -120,6 +120,7 @@ def test_tables_that_state_too_large_a_size_are_refused(table: dict[str, Any], c
         read_rows(out.getvalue(), field="table", columns=columns)
 
 
+@pytest.mark.slow
 def test_rows_that_are_larger_in_memory_than_in_the_file_are_refused() -> None:
     """Parquet stores a text once that stands in every row, so the size that it states is small."""
     out = io.BytesIO()

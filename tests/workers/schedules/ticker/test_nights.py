@@ -216,6 +216,7 @@ def test_a_run_in_time_worries_nobody(simulation: ScheduleSimulation) -> None:
     assert simulation.states() == {"01-01 03:30": "promoted"}
 
 
+@pytest.mark.slow
 def test_many_schedules_cost_a_pass_no_more_than_their_lists(simulation: ScheduleSimulation) -> None:
     for number in range(30):
         simulation.declare(name=f"nightly-{number}")
