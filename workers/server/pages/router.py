@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from workers.server.pages import bundles, compare, datasets, explore, home, jobs, login, nights, sample
+from workers.server.pages import bundles, compare, datasets, explore, home, jobs, login, sample
+from workers.server.pages.nights import routes as nights
 
 router = APIRouter(include_in_schema=False)
 router.include_router(login.router)
