@@ -18,7 +18,9 @@ from workers.server.access.rate_limit import RateLimit
 from workers.server.access.tenants import TenantPlaces
 from workers.server.builds import BuildShelf, CommittedBuild
 from workers.server.columns import ColumnShelf
+from workers.server.job_costs import CostShelf, ProgressShelf
 from workers.server.runs import RunShelf
+from workers.server.shard_pictures import ShardPictureShelf
 from workers.server.slots import Slots
 from workers.server.verdicts import VerdictShelf
 from workers.settings import Settings
@@ -46,6 +48,9 @@ class ServerContext:
     shelf: BuildShelf = field(default_factory=BuildShelf)
     runs: RunShelf = field(default_factory=RunShelf)
     verdicts: VerdictShelf = field(default_factory=VerdictShelf)
+    costs: CostShelf = field(default_factory=CostShelf)
+    progress: ProgressShelf = field(default_factory=ProgressShelf)
+    shard_pictures: ShardPictureShelf = field(default_factory=ShardPictureShelf)
     uploads: Slots = field(default_factory=lambda: Slots("uploads", _UPLOADS))
     streams: Slots = field(default_factory=lambda: Slots("streams", _STREAMS))
 

@@ -61,22 +61,19 @@ def first_places(reader: ArchiveReader, manifest: Manifest, count: int) -> list[
     return [ImagePlace(row["index"], 0, row["offset"], row["size"], str(row["image_sha256"])) for row in rows[:count]]
 
 
-def read_first_images(store: Store, receipt: Receipt, count: int) -> dict[int, bytes] | None:
-    """The image files of the first ``count`` samples of a finished shard, by index, whether its build is committed or
-    not; ``None`` for a build whose tables do not say where images are, and for a table over ``MAX_TABLE_BYTES``.
+def read_first_images(store: Store, receipt: Receipt, count: int) -> dict[int, bytes]:
+    """The image files of the first ``count`` samples of a finished shard, by index; its build may be uncommitted.
 
-    Raises ``IntegrityError``, ``StoreError``.
+    Raises ``IntegrityError``, also for builds whose tables do not say where images are (version 1 recipes);
+    ``DatasetError`` for a table over ``MAX_TABLE_BYTES``; ``StoreError``.
     """
-    file = receipt.table
+    file, field = receipt.table, f"{store.url}/{receipt.table.key}"
     if file.size > MAX_TABLE_BYTES:
-        return None
+        raise DatasetError(field, f"a table of at most {MAX_TABLE_BYTES} bytes", file.size)
     data = store.get(file.key, file.size)
     if (digest := digest_of(data)) != file.digest:
-        raise IntegrityError(f"{store.url}/{file.key}", f"bytes with digest {file.digest}", digest)
-    try:
-        rows = read_rows(data, field=file.key, columns=["index", "offset", "size", "image_sha256"])[:count]
-    except DatasetError:
-        return None
+        raise IntegrityError(field, f"bytes with digest {file.digest}", digest)
+    rows = read_rows(data, field=field, columns=["index", "offset", "size", "image_sha256"])[:count]
     places = [ImagePlace(row["index"], 0, row["offset"], row["size"], str(row["image_sha256"])) for row in rows]
     found = (_read_span(store, receipt.shard.key, span) for span in _spans(places))
     return {index: image for each in found for index, image in each.items()}
