@@ -71,6 +71,7 @@ def show_job(request: Request, caller: Reader, job: str, part: bool = False) -> 
         "may_change": caller.may("submitter"),
         "decisions": _FITTING.get(view.state, ("pause", "cancel")),
         "readers": _readers(context, caller, view),
+        "part": part,
         "swapped": part and view.ended,  # the last part of a page that follows the job
     }
     if part:
@@ -87,7 +88,7 @@ def show_pictures(
     status = find_job(context, caller, job)
     view, build = view_job(context, caller, status), open_store(status.url, context.settings.s3)
     found = _pictures(context, view, build, _shard_states(context, view, build), seen=seen)
-    if found["strips"] is None and not view.ended:
+    if found["strips"] is None:
         return Response(status_code=204)
     return render(request, "job_pictures.html", job=job_facts(view), **found)
 
@@ -133,8 +134,8 @@ def _pictures(
     if (states is None and view.state != "committed") or view.dataset is None:  # builds elsewhere are not shown
         newest = []
     key = ".".join(map(str, newest))
-    if key == seen and seen:
-        return {"strips": None, "key": key, "following": not view.ended}
+    if key == seen and seen and not view.ended:
+        return {"strips": None, "key": key, "following": True}
     read = [(shard, context.shard_pictures.find(build, view.name, shard, _IMAGES)) for shard in reversed(newest)]
     strips = [_strip(shard, images) for shard, images in read if images]
     is_complete = all(images is not None for _, images in read)

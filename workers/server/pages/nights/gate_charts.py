@@ -77,12 +77,14 @@ def make_charts(runs: Sequence[JudgedRun]) -> list[GateChart]:
 
 def number_text(value: float) -> str:
     """A measured value: ``5,000``, ``0.0132``."""
-    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:.3g}"
+    is_large = 1000 <= abs(value) < 1e15
+    return f"{value:,.0f}" if is_large or (abs(value) < 1e15 and value == int(value)) else f"{value:.3g}"
 
 
 def _chart(gate: str, found: list[tuple[JudgedRun, Check]]) -> GateChart:
     measured = [check.measured or 0.0 for _, check in found]
-    low, high = _limits([*measured, *(check.threshold for _, check in found if check.threshold is not None)])
+    values = [*measured, *(check.threshold for _, check in found if check.threshold is not None)]
+    low, high = _limits(values)
     step = (WIDTH - _LEFT - _RIGHT) / len(found)
     places = [_LEFT + (number + 0.5) * step for number in range(len(found))]
     points = tuple(
@@ -103,7 +105,7 @@ def _chart(gate: str, found: list[tuple[JudgedRun, Check]]) -> GateChart:
         points=points,
         line=" ".join(f"{point.x:g},{point.y:g}" for point in points),
         threshold=_steps(thresholds, step, low, high),
-        ticks=tuple((_height(value, low, high), number_text(value)) for value in (low, high)),
+        ticks=tuple((_height(value, low, high), number_text(value)) for value in sorted({min(values), max(values)})),
         refused=sum(point.refused for point in points),
         words=found[-1][1].words,
     )
