@@ -89,7 +89,10 @@ def test_a_job_is_followed_from_its_first_shard_to_its_end(mill: MillServer) -> 
     ledger.release(claim)
     mill.service.serve(1)
     answer = ask(mill, f"/jobs/{job}/pictures?seen=0.1")
-    assert (answer.status, list(images_of(answer.body.decode()))) == (200, ["3", "1", "0"])  # shards are begun in ascending order
+    assert (answer.status, list(images_of(answer.body.decode()))) == (
+        200,
+        ["3", "1", "0"],
+    )  # shards are begun in ascending order
     mill.service.serve(3)
     answer = ask(mill, f"/jobs/{job}?part=true")
     assert answer.status == 286
