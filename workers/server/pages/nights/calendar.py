@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import islice
@@ -52,6 +52,7 @@ MEANINGS: dict[DayState, str] = {
 }
 _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 _SEVERAL = 3  # dates of a day that are looked for where there is no run
+_MANY = 25  # ... and where there are runs
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,14 @@ class _Calendar:
         for run in self._runs.get(day, ()):
             by_state[state_of(run)].append(run)
         marks = [self._mark(state, by_state[state]) for state in STATES if state in by_state]
-        if unread := self._unread.get(day):
+        unread = self._unread.get(day)
+        if unread:
             marks.append(Mark("runs", len(unread), "", self._href(max(unread))))
-        has_run = bool(marks)
         begin, end = self._times.begin_of(day), self._times.begin_of(day + _DAY)
-        if not has_run and begin <= self._now:
-            marks += self._past(begin, min(end, self._now + _SECOND))
+        if begin <= self._now and not unread:
+            marks += self._past(begin, min(end, self._now + _SECOND), {run.date for run in self._runs.get(day, ())})
         if end > self._now:
-            marks += self._future(max(begin, self._now), end)
+            marks += self._future(max(begin, self._now + _SECOND), end)
         return tuple(marks)
 
     def _mark(self, state: DayState, runs: list[Run]) -> Mark:
@@ -171,34 +172,37 @@ class _Calendar:
         time = f"{self._times.local(newest):%H:%M}" if len(runs) == 1 else ""
         return Mark(state, len(runs), time, self._href(newest), current)
 
-    def _past(self, begin: datetime, end: datetime) -> list[Mark]:
+    def _past(self, begin: datetime, end: datetime, with_run: Collection[datetime]) -> list[Mark]:
         """Dates without a run of their own: they share one that was skipped, or have none."""
-        dates = self._dates(begin, end)
+        dates = self._dates(begin, end, _MANY if with_run else _SEVERAL)
+        if len(dates) == _MANY:
+            return []  # too often to be told one by one beside runs
+        dates = [moment for moment in dates if moment not in with_run]
         if not dates:
             return []
         span = next((run for run in self._spans if run.until and run.date <= dates[0] <= run.until), None)
         if span is not None:
-            return [self._unrun(state_of(span), dates, self._href(span.date))]
+            return [self._unrun(state_of(span), dates, self._href(span.date), more=not with_run)]
         due = [moment for moment in dates if moment > self._stored.since]
-        return [self._unrun("none", due)] if due else []
+        return [self._unrun("none", due, more=not with_run)] if due else []
 
     def _future(self, begin: datetime, end: datetime) -> list[Mark]:
-        dates = self._dates(begin, end)
+        dates = self._dates(begin, end, _SEVERAL)
         return [self._unrun("paused" if self._stored.paused else "upcoming", dates)] if dates else []
 
-    def _unrun(self, state: DayState, dates: Sequence[datetime], href: str = "") -> Mark:
-        """The mark of dates without a run of their own."""
+    def _unrun(self, state: DayState, dates: Sequence[datetime], href: str = "", *, more: bool = True) -> Mark:
+        """The mark of dates without a run of their own. ``more``: those may be the first few of them."""
         time = f"{self._times.local(dates[0]):%H:%M}" if len(dates) == 1 else ""
-        return Mark(state, len(dates), time, href, more=len(dates) == _SEVERAL)
+        return Mark(state, len(dates), time, href, more=more and len(dates) == _SEVERAL)
 
-    def _dates(self, begin: datetime, end: datetime) -> list[datetime]:
-        """The dates of the schedule within a day; of many the first few, as all of them would take long to find."""
+    def _dates(self, begin: datetime, end: datetime, most: int) -> list[datetime]:
+        """The first dates of the schedule within a day, as all of them may take long to find."""
         schedule: Schedule = self._stored.schedule
         first, last = schedule.start_utc, schedule.end_utc
         if (first is not None and end <= first) or (last is not None and begin > last):
             return []
         begin = begin if first is None else max(begin, first)
-        found = islice(schedule.timetable.between(begin - _SECOND, end - _SECOND), _SEVERAL)
+        found = islice(schedule.timetable.between(begin - _SECOND, end - _SECOND), most)
         return [moment for moment in found if last is None or moment <= last]
 
     def _href(self, moment: datetime) -> str:

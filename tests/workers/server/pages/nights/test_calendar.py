@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -99,6 +99,16 @@ def test_a_day_with_several_runs_counts_them_by_state_and_leads_to_the_newest() 
     assert marks[1].href.endswith("until=20260310T060000Z#run-20260310T060000Z")
     upcoming = only(days(stored_schedule("0 */6 * * *"), [])[date(2026, 3, 25)])
     assert upcoming.words == "several upcoming"
+
+
+def test_a_date_without_a_run_is_shown_beside_the_runs_of_its_day() -> None:
+    runs = [run_at(datetime(2026, 3, 10, hour, tzinfo=UTC), "promoted") for hour in (0, 12)]
+    marks = days(stored_schedule("0 */6 * * *"), runs)[date(2026, 3, 10)].marks
+    assert [(mark.state, mark.count) for mark in marks] == [("promoted", 2), ("none", 2)]
+    before = days(stored_schedule("0 */6 * * *"), [run_at(SINCE - timedelta(hours=6), "promoted")])
+    assert [mark.state for mark in before[date(2026, 3, 4)].marks] == ["promoted"]
+    today = days(stored_schedule("0 */6 * * *"), [run_at(NOW, "promoted")])[date(2026, 3, 20)].marks
+    assert [(mark.state, mark.count) for mark in today] == [("promoted", 1), ("none", 2), ("upcoming", 1)]
 
 
 def test_runs_that_were_not_read_are_counted_and_lead_to_the_newest() -> None:
