@@ -51,11 +51,6 @@ class GateChart:
     words: str
 
     @property
-    def number(self) -> int:
-        """A stable number for ids in the page."""
-        return sum(ord(letter) * 31**place for place, letter in enumerate(self.gate)) % 10**9
-
-    @property
     def description(self) -> str:
         newest = self.points[-1]
         limit = f" The threshold is {newest.threshold}." if newest.threshold else ""
