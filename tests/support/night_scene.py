@@ -31,7 +31,7 @@ class NightScene:
 
     def declare(self, **gates: Any) -> None:
         """Store the schedule with these gates beside lenient ones."""
-        job = SCHEDULE["job"] | {"name": self.name, "shard_size": 30, "batch": 16} | self.job
+        job: dict[str, Any] = {**SCHEDULE["job"], "name": self.name, "shard_size": 30, "batch": 16, **self.job}
         body = {"cron": self.cron, "timezone": self.zone, "job": job, "gates": LENIENT_GATES | gates}
         path = f"/api/v1/schedules/{self.name}?replace=true"
         answer = self.mill.web.ask("PUT", path, self.mill.tokens["red-operator"], body)

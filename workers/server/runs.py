@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import final
@@ -20,6 +19,25 @@ _DAY = timedelta(days=1)
 
 
 @final
+class RunListing:
+    """Which runs a schedule has, listed month by month as they are asked for, each month once."""
+
+    def __init__(self, root: Store, name: str) -> None:
+        self.root, self.name = root, name
+        self._months: dict[str, list[tuple[datetime, str]]] = {}
+
+    def versions(self, month: str) -> list[tuple[datetime, str]]:
+        """Date and etag of the runs of a month (``202603``, in UTC), or of all (empty). Raises ``StoreError``."""
+        if month not in self._months:
+            prefix = f"{RUNS}{self.name}/"
+            self._months[month] = [
+                (parse_date_key(info.key.removeprefix(prefix).removesuffix(".json")), info.etag)
+                for info in self.root.list(prefix + month)
+            ]
+        return self._months[month]
+
+
+@final
 class RunShelf:
     """The runs that were asked for lately, by schedule, date and version. Safe to use from several threads."""
 
@@ -27,37 +45,38 @@ class RunShelf:
         self._lock = threading.Lock()
         self._held: OrderedDict[tuple[str, datetime, str], Run] = OrderedDict()
 
-    def newest(self, root: Store, name: str, until: datetime, limit: int) -> tuple[list[Run], datetime | None]:
+    def newest(self, listing: RunListing, until: datetime, limit: int) -> tuple[list[Run], datetime | None]:
         """The last ``limit`` runs with dates up to ``until``, the newest first; and the date of the next older one.
 
         Raises ``StoreError``, ``SpecError`` for a damaged run.
         """
-        found = _newest_versions(root, name, until, limit + 1)
+        found = _newest_versions(listing, until, limit + 1)
         following = found[limit][0] if len(found) > limit else None
-        return self._read(root, name, found[:limit]), following
+        return self._read(listing, found[:limit]), following
 
     def between(
-        self, root: Store, name: str, start: datetime, end: datetime, most: int
+        self, listing: RunListing, start: datetime, end: datetime, most: int
     ) -> tuple[list[Run], list[datetime]]:
         """The runs with dates from ``start`` to before ``end``, the newest first; and the dates of those that were not
         read, as at most ``most`` are read that are not held. Raises as ``newest`` does."""
         versions = [
             (date, etag)
             for month in _months(start, end)
-            for date, etag in _versions(root, name, month)
+            for date, etag in listing.versions(month)
             if start <= date < end
         ]
         wanted, unread, reads = list[tuple[datetime, str]](), list[datetime](), 0
         for date, etag in sorted(versions, reverse=True):
-            if self._find(name, date, etag) is None:
+            if self._find(listing.name, date, etag) is None:
                 reads += 1
                 if reads > most:
                     unread.append(date)
                     continue
             wanted.append((date, etag))
-        return self._read(root, name, wanted), unread
+        return self._read(listing, wanted), unread
 
-    def _read(self, root: Store, name: str, versions: list[tuple[datetime, str]]) -> list[Run]:
+    def _read(self, listing: RunListing, versions: list[tuple[datetime, str]]) -> list[Run]:
+        root, name = listing.root, listing.name
         held = {version: self._find(name, *version) for version in versions}
         missing = [version for version, run in held.items() if run is None]
         if missing:
@@ -81,28 +100,18 @@ class RunShelf:
                 self._held.popitem(last=False)
 
 
-def _newest_versions(root: Store, name: str, until: datetime, count: int) -> list[tuple[datetime, str]]:
+def _newest_versions(listing: RunListing, until: datetime, count: int) -> list[tuple[datetime, str]]:
     """Date and etag of the last ``count`` runs up to ``until``, the newest first. Lists month by month, so that the
     cost does not grow with the history."""
     found, month, empty = list[tuple[datetime, str]](), _first_of_month(until), 0
     while len(found) < count:
         if empty == _EMPTY_MONTHS:
-            versions: Iterable[tuple[datetime, str]] = _versions(root, name, "")
-            return sorted((each for each in versions if each[0] <= until), reverse=True)[:count]
-        own = [each for each in _versions(root, name, f"{month:%Y%m}") if each[0] <= until]
+            return sorted((each for each in listing.versions("") if each[0] <= until), reverse=True)[:count]
+        own = [each for each in listing.versions(f"{month:%Y%m}") if each[0] <= until]
         found += sorted(own, reverse=True)
         empty = 0 if own else empty + 1
         month = _first_of_month(month - _DAY)
     return found[:count]
-
-
-def _versions(root: Store, name: str, month: str) -> list[tuple[datetime, str]]:
-    """Date and etag of the runs of a month (``202603``, in UTC) or, if it is empty, of all."""
-    prefix = f"{RUNS}{name}/"
-    return [
-        (parse_date_key(info.key.removeprefix(prefix).removesuffix(".json")), info.etag)
-        for info in root.list(prefix + month)
-    ]
 
 
 def _months(start: datetime, end: datetime) -> list[str]:

@@ -1,4 +1,4 @@
-"""The verdicts of gates as pages look at them: many at a time, held while they are the ones that are stored."""
+"""The verdicts of gates as pages look at them: many at a time, and held for a moment."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, final
 
 from generator.curation.gates import Verdict, read_verdict
-from generator.curation.gates.verdict import VERDICT_KEY
 from generator.errors import LatentmillError
 from generator.store.base import Store
 
 _HELD = 1000  # verdicts; some 10 KB each
 _MAX_HELD_TEXT = 64 * 1024  # characters of a verdict that is held
-_FRESH_SECONDS = 30.0  # after which the store is asked whether it is still the same: `latentmill gate` may judge again
+_FRESH_SECONDS = 30.0  # after which a verdict is read again: `latentmill gate` may have judged the build anew
 _READERS = 16
 
 
 class _Held(NamedTuple):
-    checked_at: float
-    etag: str
+    read_at: float
     verdict: Verdict | None
 
 
@@ -42,24 +40,21 @@ class VerdictShelf:
         now = self._clock()
         with self._lock:
             held = [self._held.get((store.url, version)) for store, version in builds]
-        old = [number for number, each in enumerate(held) if each is None or now - each.checked_at > _FRESH_SECONDS]
+        old = [number for number, each in enumerate(held) if each is None or now - each.read_at > _FRESH_SECONDS]
         if old:
             with ThreadPoolExecutor(min(_READERS, len(old))) as pool:
-                read = pool.map(lambda number: self._read(builds[number], held[number], now), old)
+                read = pool.map(lambda number: self._read(builds[number], now), old)
                 for number, found in zip(old, read, strict=True):
                     held[number] = found
         return [each.verdict if each else None for each in held]
 
-    def _read(self, build: tuple[Store, str], held: _Held | None, now: float) -> _Held:
+    def _read(self, build: tuple[Store, str], now: float) -> _Held:
         store, version = build
         try:
-            info = store.head(VERDICT_KEY)
-            etag = info.etag if info else ""
-            same = held is not None and held.etag == etag
-            verdict = held.verdict if held is not None and same else read_verdict(store) if etag else None
+            verdict = read_verdict(store)
         except LatentmillError:
-            return _Held(now, "", None)  # not held: it may be read the next time
-        found = _Held(now, etag, verdict)
+            return _Held(now, None)  # not held: it may be read the next time
+        found = _Held(now, verdict)
         if verdict is None or sum(len(check.words) for check in verdict.checks) <= _MAX_HELD_TEXT:
             self._hold((store.url, version), found)
         return found

@@ -28,6 +28,7 @@ from workers.server.pages.pictures import Picture, pictures_of
 from workers.server.pages.promotion import BuildField, Confirmed, promote_by_form
 from workers.server.pages.rendering import render
 from workers.server.problems import Problem
+from workers.server.runs import RunListing
 from workers.server.schedules import find_schedule, tenant_schedules, view_run, view_schedule
 
 _LISTED = 30  # runs of a page
@@ -51,7 +52,7 @@ def list_nights(request: Request, caller: Reader) -> Response:
     context, now, rows = context_of(request), datetime.now(UTC), list[dict[str, Any]]()
     for stored in tenant_schedules(context, caller):
         times = LocalTimes(stored.schedule.timezone)
-        last, _ = _newest(context, caller, stored, now, 1)
+        last, _ = _newest(context, caller, RunListing(context.root, stored.schedule.name), now, 1)
         rows.append(
             {
                 "schedule": view_schedule(context, caller, stored),
@@ -75,7 +76,8 @@ def show_schedule(request: Request, caller: Reader, name: str, until: KeyQuery =
     stored = find_schedule(context, caller, name)
     times, newest = LocalTimes(stored.schedule.timezone), parse_date_key(until) if until else now
     last = _parse_month(month) if month else first_of_month(times.local(newest).date())
-    runs, older = _newest(context, caller, stored, newest, _JUDGED)
+    listing = RunListing(context.root, name)
+    runs, older = _newest(context, caller, listing, newest, _JUDGED)
     rows, older = make_rows(context, caller, times, runs), runs[_LISTED].date if len(runs) > _LISTED else older
     listed = rows[:_LISTED]
     return render(
@@ -86,7 +88,7 @@ def show_schedule(request: Request, caller: Reader, name: str, until: KeyQuery =
         times=times,
         rows=listed,
         beside=next((row.key for row in listed if row.refusals and row.comparison), ""),
-        months=_months(context, caller, stored, times, last, listed, now),
+        months=_months(context, caller, stored, listing, times, last, listed, now),
         signs=SIGNS,
         meanings=MEANINGS,
         earlier=f"{first_of_month(last, -_MONTHS):%Y-%m}",
@@ -177,9 +179,9 @@ def _back(name: str) -> Response:
 
 
 def _newest(
-    context: ServerContext, caller: Caller, stored: StoredSchedule, until: datetime, limit: int
+    context: ServerContext, caller: Caller, listing: RunListing, until: datetime, limit: int
 ) -> tuple[list[Run], datetime | None]:
-    found, older = context.runs.newest(context.root, stored.schedule.name, until, limit)
+    found, older = context.runs.newest(listing, until, limit)
     return [run for run in found if _own(caller, run)], older
 
 
@@ -192,6 +194,7 @@ def _months(
     context: ServerContext,
     caller: Caller,
     stored: StoredSchedule,
+    listing: RunListing,
     times: LocalTimes,
     last: date,
     listed: list[RunRow],
@@ -199,8 +202,8 @@ def _months(
 ) -> Any:
     firsts = [first_of_month(last, number - _MONTHS + 1) for number in range(_MONTHS)]
     start, end = times.begin_of(firsts[0]), times.begin_of(first_of_month(last, 1))
-    runs, unread = context.runs.between(context.root, stored.schedule.name, start, end, _MAX_READ)
-    before, _ = _newest(context, caller, stored, start, 1)
+    runs, unread = context.runs.between(listing, start, end, _MAX_READ)
+    before, _ = _newest(context, caller, listing, start, 1)
     found = CalendarRuns(
         runs=[run for run in runs if _own(caller, run)],
         unread=unread,
