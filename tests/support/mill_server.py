@@ -17,7 +17,10 @@ from tests.support.servers import RedisServer
 from tests.support.services import ManualService
 from workers.jobs.status import JobStatus
 
-SCHEDULE = {"cron": "0 4 * * *", "job": {"channel": "red-line", "count": 30, "destination": "red", "name": "nightly"}}
+SCHEDULE: dict[str, Any] = {
+    "cron": "0 4 * * *",
+    "job": {"channel": "red-line", "count": 30, "destination": "red", "name": "nightly"},
+}
 
 
 @dataclass

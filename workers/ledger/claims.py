@@ -44,6 +44,21 @@ class JobCounts(NamedTuple):
         return self.dead > 0 and self.done + self.dead >= self.total > self.done
 
 
+class ShardStates(NamedTuple):
+    """The shards of a live job at one moment.
+
+    ``done``, ``dead``: their numbers, ascending. ``running``: the images made so far of each shard under a valid lease.
+    ``waiting``: shards that wait for the end of a back-off, or of the lease of a lost worker. ``faults``: how often
+    outside faults ended the attempts of a shard; of very many such shards a part.
+    """
+
+    done: list[int]
+    running: dict[int, int]
+    waiting: list[int]
+    dead: list[int]
+    faults: dict[int, int]
+
+
 class Allowance(NamedTuple):
     """The number of running shards of a tenant, and its limit; a limit of 0 is none."""
 

@@ -31,13 +31,22 @@ from generator.spec.recipe import MAX_SHARDS
 from workers.broker.connection import broker_errors, connect
 from workers.ledger import scripts as lua
 from workers.ledger.bitmaps import pack, unpack
-from workers.ledger.claims import Allowance, Claim, JobCounts, JobOutcome, PoolSnapshot, QuotaRefusal
+from workers.ledger.claims import (
+    Allowance,
+    Claim,
+    JobCounts,
+    JobOutcome,
+    PoolSnapshot,
+    QuotaRefusal,
+    ShardStates,
+)
 from workers.ledger.tenants import Tenants
 
 KEY_PREFIX = "latentmill:"
 ENDED_JOB_TTL = 30 * 24 * 3600  # seconds that the facts of an ended job are kept
 MAX_ERROR = 4000  # characters of an error that are kept
 _ADMISSION_SECONDS = 60
+_MAX_FAULTY = 1000  # shards whose faults ``shard_states`` tells, about
 _GIVE_UP_SECONDS = 30.0  # for a reconciler to give up the shard that it got from ``free_expired``
 
 Facts = Mapping[str, str | int | float]
@@ -143,6 +152,26 @@ class Ledger:
                 "GETRANGE", self._key("done", job), 0, MAX_SHARDS // 8, NEVER_DECODE=True
             )
         return unpack(bitmap or b"")
+
+    def shard_states(self, job: str) -> ShardStates:
+        """The states of the shards of a live job."""
+        done = self.finished_shards(job)
+        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.zrange(self._key("lease", job), 0, -1, withscores=True)
+            pipe.hgetall(self._key("made", job))
+            pipe.smembers(self._key("dead", job))
+            pipe.hscan(self._key("tries", job), 0, count=_MAX_FAULTY)
+            (seconds, fraction), leases, made, dead, (_, tries) = pipe.execute()
+        now, finished = seconds + fraction / 1e6, set(done)
+        valid = {int(shard) for shard, until in leases if until > now and shard in made}
+        return ShardStates(
+            done=done,
+            running={shard: int(made[str(shard)]) for shard in sorted(valid)},
+            waiting=sorted({int(shard) for shard, _ in leases} - valid - finished),
+            dead=sorted(int(shard) for shard in dead),
+            faults={int(shard): int(count) for shard, count in sorted(tries.items()) if shard.isdigit()},
+        )
 
     def count_work(self, enough: int) -> int:
         """The number of tickets that would find work now, at most ``enough``."""

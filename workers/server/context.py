@@ -18,7 +18,11 @@ from workers.server.access.rate_limit import RateLimit
 from workers.server.access.tenants import TenantPlaces
 from workers.server.builds import BuildShelf, CommittedBuild
 from workers.server.columns import ColumnShelf
+from workers.server.job_costs import CostShelf, ProgressShelf
+from workers.server.runs import RunShelf
+from workers.server.shard_pictures import ShardPictureShelf
 from workers.server.slots import Slots
+from workers.server.verdicts import VerdictShelf
 from workers.settings import Settings
 
 # While the store or Redis does not answer, a request must not hold its thread for minutes.
@@ -42,6 +46,11 @@ class ServerContext:
     columns: ColumnShelf
     failures: RateLimit = field(default_factory=lambda: RateLimit(_FAILED_KEYS_A_MINUTE, 20.0))
     shelf: BuildShelf = field(default_factory=BuildShelf)
+    runs: RunShelf = field(default_factory=RunShelf)
+    verdicts: VerdictShelf = field(default_factory=VerdictShelf)
+    costs: CostShelf = field(default_factory=CostShelf)
+    progress: ProgressShelf = field(default_factory=ProgressShelf)
+    shard_pictures: ShardPictureShelf = field(default_factory=ShardPictureShelf)
     uploads: Slots = field(default_factory=lambda: Slots("uploads", _UPLOADS))
     streams: Slots = field(default_factory=lambda: Slots("streams", _STREAMS))
 

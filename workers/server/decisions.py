@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from generator.datasets.promotion import DatasetState, promote, rollback
+from generator.datasets.promotion import DatasetState, pin, promote, rollback, unpin
 from generator.datasets.promotion.promote import PromotionResult
 from generator.errors import SpecError
 from workers.schedules.manual_runs import parse_date, start_run
@@ -40,13 +40,28 @@ def promote_build(
 def roll_back(
     context: ServerContext, caller: Caller, dataset: str, *, to: str | None = None, undo: bool = False
 ) -> DatasetState:
-    """Go back to the build promoted before, or to the build ``to``; ``undo``: revert the last rollback.
+    """Go back to the build promoted before, or to the build ``to``; ``undo``: revert the last rollback, if it brings
+    ``to`` back (if given).
 
     Raises ``DatasetError``, ``BuildConflict``, ``StoreError``, ``SpecError``, ``AccessRefused``.
     """
-    with audited(caller, "rollback", dataset=dataset, build=to or "the one before"):
+    with audited(caller, "undo rollback" if undo else "rollback", dataset=dataset, build=to or "the one before"):
         store = context.dataset(caller.tenant, dataset)
         return rollback(store, by=caller.name, to=to and check_build_id(to), undo=undo)
+
+
+def pin_build(context: ServerContext, caller: Caller, dataset: str, build: str, *, note: str = "") -> DatasetState:
+    """Protect a build from retention. Raises ``DatasetError``, ``StoreError``, ``SpecError``, ``AccessRefused``."""
+    with audited(caller, "pin", dataset=dataset, build=build):
+        store = context.dataset(caller.tenant, dataset)
+        return pin(store, check_build_id(build), by=caller.name, note=note)
+
+
+def unpin_build(context: ServerContext, caller: Caller, dataset: str, build: str) -> DatasetState:
+    """Remove the pin of a build, if it has one. Raises as ``pin_build`` does."""
+    with audited(caller, "unpin", dataset=dataset, build=build):
+        store = context.dataset(caller.tenant, dataset)
+        return unpin(store, check_build_id(build)) or DatasetState(by_promotion=False)
 
 
 def run_date(context: ServerContext, caller: Caller, name: str, date: str | None, *, fresh: bool = False) -> Run:

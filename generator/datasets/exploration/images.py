@@ -10,11 +10,11 @@ import numpy as np
 
 from generator.datasets.archive_reader import ArchiveReader
 from generator.datasets.exploration.columns import Columns
-from generator.errors import IntegrityError
+from generator.errors import DatasetError, IntegrityError
 from generator.production.images import extension
-from generator.production.provenance.manifest import Manifest
+from generator.production.provenance.manifest import Manifest, Receipt
 from generator.production.provenance.sample_table import read_rows
-from generator.spec.canonical import sha256_hex
+from generator.spec.canonical import digest_of, sha256_hex
 from generator.spec.plan import Plan
 from generator.spec.recipe import Recipe
 from generator.store.base import Store
@@ -22,6 +22,7 @@ from generator.store.base import Store
 _THREADS = 6  # reads at a time, where they go over a network
 _GAP = 16 * 1024  # bytes between two images that are read together
 _MAX_READ = 4 * 2**20
+MAX_TABLE_BYTES = 32 * 2**20  # of a shard that is looked into before its build is committed
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,32 @@ def first_places(reader: ArchiveReader, manifest: Manifest, count: int) -> list[
     return [ImagePlace(row["index"], 0, row["offset"], row["size"], str(row["image_sha256"])) for row in rows[:count]]
 
 
+def read_first_images(store: Store, receipt: Receipt, count: int) -> dict[int, bytes]:
+    """The image files of the first ``count`` samples of a finished shard, by index; its build may be uncommitted.
+
+    Raises ``IntegrityError``, also for builds whose tables do not say where images are (version 1 recipes);
+    ``DatasetError`` for a table over ``MAX_TABLE_BYTES``; ``StoreError``.
+    """
+    file, field = receipt.table, f"{store.url}/{receipt.table.key}"
+    if file.size > MAX_TABLE_BYTES:
+        raise DatasetError(field, f"a table of at most {MAX_TABLE_BYTES} bytes", file.size)
+    data = store.get(file.key, file.size)
+    if (digest := digest_of(data)) != file.digest:
+        raise IntegrityError(field, f"bytes with digest {file.digest}", digest)
+    rows = read_rows(data, field=field, columns=["index", "offset", "size", "image_sha256"])[:count]
+    places = [ImagePlace(row["index"], 0, row["offset"], row["size"], str(row["image_sha256"])) for row in rows]
+    found = (_read_span(store, receipt.shard.key, span) for span in _spans(places))
+    return {index: image for each in found for index, image in each.items()}
+
+
 def read_images(store: Store, manifest: Manifest, places: Sequence[ImagePlace]) -> dict[int, bytes]:
     """The image files of ``places`` by index; their digests are checked. Raises ``IntegrityError``, ``StoreError``."""
     spans = _spans(places)
     if len(spans) < 2 or store.url.startswith("file://"):
-        found: Iterable[dict[int, bytes]] = (_read_span(store, manifest, span) for span in spans)
+        found: Iterable[dict[int, bytes]] = (_read_span(store, _archive(manifest, span), span) for span in spans)
     else:
         with ThreadPoolExecutor(min(_THREADS, len(spans))) as pool:
-            found = list(pool.map(lambda span: _read_span(store, manifest, span), spans))
+            found = list(pool.map(lambda span: _read_span(store, _archive(manifest, span), span), spans))
     return {index: data for each in found for index, data in each.items()}
 
 
@@ -96,8 +115,12 @@ def _is_near(span: list[ImagePlace], place: ImagePlace) -> bool:
     return place.shard == last.shard and gap <= _GAP and whole <= _MAX_READ
 
 
-def _read_span(store: Store, manifest: Manifest, span: list[ImagePlace]) -> dict[int, bytes]:
-    key, begin = manifest.shards[span[0].shard].shard.key, span[0].offset
+def _archive(manifest: Manifest, span: list[ImagePlace]) -> str:
+    return manifest.shards[span[0].shard].shard.key
+
+
+def _read_span(store: Store, key: str, span: list[ImagePlace]) -> dict[int, bytes]:
+    begin = span[0].offset
     data = store.read(key, begin, span[-1].offset + span[-1].size - begin)
     found = {each.index: data[each.offset - begin : each.offset - begin + each.size] for each in span}
     for each in span:

@@ -105,9 +105,9 @@ def rollback(
 ) -> DatasetState:
     """Go back to the build promoted before the current one, or to the build ``to``. Returns the new state.
 
-    Builds that were deleted are skipped. ``undo``: revert the last rollback instead. Both keep the whole history.
-    Raises ``DatasetError`` if there is no build to go to, ``BuildConflict`` if ``latest.json`` was changed
-    concurrently: two concurrent rollbacks go back one step, not two.
+    Builds that were deleted are skipped. ``undo``: revert the last rollback instead; ``to`` is then the build that it
+    must bring back. Both keep the whole history. Raises ``DatasetError`` if there is no build to go to,
+    ``BuildConflict`` if ``latest.json`` was changed concurrently: two concurrent rollbacks go back one step, not two.
     """
     at, initial = at or datetime.now(UTC), read_state(store)
 
@@ -119,7 +119,7 @@ def rollback(
         if initial is None or initial.current != state.current:
             got = f"a concurrent change to build {state.build} by {state.current.by}"
             raise BuildConflict(LATEST_KEY, "no concurrent change", got, "check it again: latentmill promote DATASET")
-        return _undo_rollback(store, state, by, at) if undo else _roll_back(store, state, to, by, at)
+        return _undo_rollback(store, state, to, by, at) if undo else _roll_back(store, state, to, by, at)
 
     updated = update_state(store, decide)
     assert updated is not None
@@ -226,10 +226,12 @@ def _roll_back(store: Store, state: DatasetState, to: str | None, by: str, at: d
     return new_state.model_copy(update={"undone": undone, "withdrawn": tuple(withdrawn)[:MAX_HISTORY]})
 
 
-def _undo_rollback(store: Store, state: DatasetState, by: str, at: datetime) -> DatasetState:
+def _undo_rollback(store: Store, state: DatasetState, to: str | None, by: str, at: datetime) -> DatasetState:
     if not state.undone:
         raise DatasetError("rollback", "a rollback since the last promotion", f"no such rollback at {store.url}")
     step, *remaining = state.undone
+    if to is not None and step[0].build != to:
+        raise BuildConflict(LATEST_KEY, f"a last rollback that took back {to}", f"one that took back {step[0].build}")
     if not _is_available(store, state, step[0].build, None):
         raise DatasetError("rollback", "a build that still exists", f"{step[0].build}, which was deleted")
     assert state.current is not None

@@ -265,3 +265,18 @@ def test_of_what_others_wrote_into_the_ledger_little_is_read(ledger: Ledger, ser
     assert claim is not None
     assert len(claim.url) < 10_000
     assert ledger.finished_shards("a") == []
+
+
+def test_the_states_of_shards_are_told_one_by_one(ledger: Ledger) -> None:
+    add(ledger, "a", 12, done=(3, 7), dead=(5,))
+    made, slow, lost, late = claimed(ledger), claimed(ledger), claimed(ledger, 0.01), claimed(ledger)
+    ledger.renew(slow, 60.0, 17)
+    assert ledger.postpone(late, base=60.0, cap=60.0) == 1
+    ledger.complete(made)
+    time.sleep(0.05)
+    found = ledger.shard_states("a")
+    assert found.done == [made.shard, 3, 7]
+    assert found.running == {slow.shard: 17}
+    assert found.waiting == sorted([lost.shard, late.shard])
+    assert (found.dead, found.faults) == ([5], {late.shard: 1})
+    assert ledger.shard_states("unknown") == ([], {}, [], [], {})

@@ -44,6 +44,13 @@ def test_without_redis_datasets_are_read_and_jobs_are_not_available(redis_server
             assert str(redis_server.port) not in answer.body.decode()
             assert "127.0.0.1" not in answer.body.decode()
         assert mill.objects() == before
+        session = {"Cookie": f"latentmill_session={mill.tokens['red-operator']}"}
+        for path in ("/nights", "/nights/nightly", "/datasets/red/tiny"):
+            assert mill.web.get(path, headers=session).status == 200, path
+        for path in ("/jobs", *(f"/jobs/{mill.status.job}{part}" for part in ("", "?part=true", "/pictures"))):
+            answer = mill.web.get(path, headers=session)
+            assert (answer.status, b"Reload the page" in answer.body) == (503, True), path
+            assert str(redis_server.port) not in answer.body.decode()
         redis_server.restart()
         assert mill.web.get("/api/v1/jobs", reader).status == 200
 
@@ -88,8 +95,13 @@ def test_while_the_store_is_away_every_answer_says_so(
             text = answer.body.decode()
             for secret in (s3_server.secret_key, s3_server.access_key, str(proxy.port), bucket.removeprefix("s3://")):
                 assert secret not in text
-        page = web.get("/", headers={"Cookie": f"latentmill_session={tokens['reader']}"})
-        assert page.status in (200, 503)
+        session = {"Cookie": f"latentmill_session={tokens['reader']}"}
+        for path in ("/", "/nights", "/nights/nightly", "/datasets/data/tiny", f"/jobs/{job.job}?part=true"):
+            page = web.get(path, headers=session)
+            assert page.status in ((200, 503) if path == "/" or "jobs" in path else (503,)), path
+            assert page.status == 200 or b"Reload the page" in page.body
+            for secret in (s3_server.secret_key, s3_server.access_key, str(proxy.port), bucket.removeprefix("s3://")):
+                assert secret not in page.body.decode(), path
         assert web.get("/api/v1/health").status == 200
         web.app.state.context.keys._held.clear()  # as after four seconds: a key that cannot be looked up opens nothing
         answer = web.get("/api/v1/self", tokens["reader"])

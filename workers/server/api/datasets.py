@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from generator.curation.gates import Verdict, read_verdict
 from generator.datasets.builds import build_store, check_dataset, is_committed, list_builds
-from generator.datasets.promotion import DatasetState, pin, read_state, unpin
+from generator.datasets.promotion import DatasetState, read_state
 from generator.datasets.promotion.promote import Outcome
 from generator.errors import DatasetError, ObjectMissing
 from generator.production.provenance.manifest import (
@@ -41,7 +41,6 @@ from workers.server.api.routing import (
     page_answer,
     page_of,
 )
-from workers.server.audited import audited
 from workers.server.builds import check_build_id
 from workers.server.context import context_of
 from workers.server.listing import find_datasets
@@ -209,19 +208,14 @@ def roll_back(request: Request, caller: Operator, dataset: str, body: RollbackBo
 @router.put(BUILD + "/pin", response_model=DatasetState)
 def pin_build(request: Request, caller: Operator, dataset: str, build: str, body: PinBody | None = None) -> Response:
     """Protect a build from retention."""
-    with audited(caller, "pin", dataset=dataset, build=build):
-        store = context_of(request).dataset(caller.tenant, dataset)
-        state = pin(store, check_build_id(build), by=caller.name, note=(body or PinBody()).note)
-    return json_answer(request, state)
+    note = (body or PinBody()).note
+    return json_answer(request, decisions.pin_build(context_of(request), caller, dataset, build, note=note))
 
 
 @router.delete(BUILD + "/pin", response_model=DatasetState)
 def unpin_build(request: Request, caller: Operator, dataset: str, build: str) -> Response:
     """Remove the pin of a build."""
-    with audited(caller, "unpin", dataset=dataset, build=build):
-        store = context_of(request).dataset(caller.tenant, dataset)
-        state = unpin(store, check_build_id(build))
-    return json_answer(request, state or DatasetState(by_promotion=False))
+    return json_answer(request, decisions.unpin_build(context_of(request), caller, dataset, build))
 
 
 def _build(request: Request, tenant: str, dataset: str, build: str) -> Store:

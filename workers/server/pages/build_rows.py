@@ -24,7 +24,8 @@ Choice = Literal["", "promote", "rollback"]
 @dataclass(frozen=True)
 class BuildRow:
     """A build in a list. ``published``: when it was committed, ``None`` if it is not; ``samples``: ``None`` if its
-    manifest was not read; ``refusals``: sentences about the gates that refused it; ``choice``: what an operator may do.
+    manifest was not read; ``note``: why it is pinned; ``may_pin``: it can be pinned; ``refusals``: sentences about the
+    gates that refused it; ``choice``: what an operator may do.
     """
 
     id: str
@@ -34,7 +35,9 @@ class BuildRow:
     samples: int | None
     current: bool
     pinned: bool
+    note: str
     withdrawn: bool
+    may_pin: bool
     refusals: list[str]
     choice: Choice
 
@@ -44,8 +47,18 @@ class BuildRow:
         return self.logical_date.isoformat() if self.logical_date else ""
 
 
-def list_rows(context: ServerContext, tenant: str, dataset: str) -> tuple[list[BuildRow], int]:
-    """The builds of a dataset, the newest first, those that are not committed last; and how many more there are.
+@dataclass(frozen=True)
+class BuildList:
+    """The builds of a dataset, the newest first, those that are not committed last. ``more``: how many are not listed;
+    ``undo``: the build that readers get again if the last rollback is undone, empty without one."""
+
+    rows: list[BuildRow]
+    more: int
+    undo: str
+
+
+def list_rows(context: ServerContext, tenant: str, dataset: str) -> BuildList:
+    """The builds of a dataset.
 
     Raises ``SpecError``, ``AccessRefused``, ``DatasetError``, ``StoreError``.
     """
@@ -61,7 +74,8 @@ def list_rows(context: ServerContext, tenant: str, dataset: str) -> tuple[list[B
         for number, (moment, build) in enumerate(published)
     ]
     rows += [_row(context, store, dataset, build, state, None, detailed=False) for build, info in infos if info is None]
-    return rows, len(found) - len(rows)
+    undo = state.undone[0][0].build if state.undone and state.undone[0] else ""
+    return BuildList(rows, len(found) - len(rows), undo)
 
 
 def _row(
@@ -86,6 +100,8 @@ def _row(
         samples=_samples(context, store, build) if detailed else None,
         current=build == state.build,
         pinned=build in state.pinned,
+        note=next((pin.note for pin in state.pins if pin.build == build), ""),
+        may_pin=published is not None and build not in state.pinned and build not in state.being_deleted,
         withdrawn=build in state.withdrawn,
         refusals=refusals(verdict),
         choice=_choice(state, build, date) if published else "",

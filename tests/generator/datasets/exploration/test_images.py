@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 
 from generator.datasets.archive_reader import ArchiveReader
+from generator.datasets.exploration import images
 from generator.datasets.exploration.columns import open_columns
 from generator.datasets.exploration.gather import gather_columns
-from generator.datasets.exploration.images import first_places, image_places, read_images, read_whole_samples
-from generator.errors import IntegrityError
+from generator.datasets.exploration.images import (
+    first_places,
+    image_places,
+    read_first_images,
+    read_images,
+    read_whole_samples,
+)
+from generator.errors import DatasetError, IntegrityError
+from generator.production.commit import read_receipt
 from generator.store.base import Store
 from tests.support.small_builds import SmallBuild
 
@@ -67,3 +75,35 @@ def test_a_version_1_build_says_nothing_of_places(tmp_path: Path) -> None:
     reader = ArchiveReader(location.store, manifest, "png", None)
     assert first_places(reader, manifest, 2) is None
     assert read_whole_samples(reader, manifest, [4])[4].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("shard_format", ["webdataset", "parquet", "mds"])
+def test_the_first_images_of_a_shard_are_read_before_the_commit(shard_format: Any, tmp_path: Path) -> None:
+    build = SmallBuild(format=shard_format)
+    location = build.begin(str(tmp_path / "out"))
+    receipt = read_receipt(location, 1)
+    found = read_first_images(location.store, receipt, 3)
+    _, manifest = build.commit(str(tmp_path / "out"))
+    reader = ArchiveReader(location.store, manifest, "png", None)
+    assert found == read_whole_samples(reader, manifest, [5, 6, 7])
+    assert len(read_first_images(location.store, receipt, 100)) == receipt.samples
+
+
+def test_damage_before_the_commit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    location = SmallBuild().begin(str(tmp_path / "out"))
+    receipt = read_receipt(location, 0)
+    for file, field in ((receipt.shard, "at byte"), (receipt.table, receipt.table.key)):
+        data = location.store.get(file.key)
+        location.store.put(file.key, bytes(len(data)))
+        with pytest.raises(IntegrityError, match=field):
+            read_first_images(location.store, receipt, 2)
+        location.store.put(file.key, data)
+    monkeypatch.setattr(images, "MAX_TABLE_BYTES", 10)
+    with pytest.raises(DatasetError, match="at most 10 bytes"):
+        read_first_images(location.store, receipt, 2)
+
+
+def test_a_version_1_shard_has_no_places(tmp_path: Path) -> None:
+    location = SmallBuild(recipe_version=1).begin(str(tmp_path / "out"))
+    with pytest.raises(IntegrityError):
+        read_first_images(location.store, read_receipt(location, 0), 2)

@@ -180,6 +180,16 @@ def test_rollback_to_a_named_build_is_undone_in_one_step(dataset: Store) -> None
         rollback(dataset, by="person", to="f" * 20)
 
 
+def test_a_rollback_is_undone_only_if_it_is_the_one_that_was_meant(dataset: Store) -> None:
+    promote_in_turn(dataset, A, B, C)
+    rollback(dataset, by="person")
+    before = read_state(dataset)
+    with pytest.raises(BuildConflict, match=f"took back {A}"):
+        rollback(dataset, by="person", undo=True, to=A)
+    assert read_state(dataset) == before
+    assert rollback(dataset, by="person", undo=True, to=C).build == C
+
+
 def test_what_was_rolled_back_comes_again_by_hand_only(dataset: Store) -> None:
     promote_in_turn(dataset, A, B)
     rollback(dataset, by="person")
