@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from generator.errors import KeyFileError, SettingsError, SpecError
 from generator.spec.canonical import translate_error
+from generator.spec.patterns import pattern
 from generator.store import S3Settings, absolute_url, is_below
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ class Settings(BaseSettings):
     resident_bytes: Bytes = Field(
         default=4 * 2**30, ge=0, description="Maximum size of the decoders held by one worker process, in bytes"
     )
-    queue: str = Field(default="latentmill", pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Celery queue of tickets")
+    queue: str = Field(
+        default="latentmill",
+        pattern=pattern(r"^[A-Za-z0-9_-]{1,60}$", "letters, digits, - and _; at most 60"),
+        description="Celery queue of tickets",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, or cuda:N")
     concurrency: int = Field(default=1, ge=1, le=256, description="Processes of one worker, each with its decoders")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads of one process; all by default")

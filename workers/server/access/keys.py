@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, Field
 
 from generator.errors import AccessRefused, IntegrityError, SpecError
 from generator.spec.canonical import FrozenModel, read_json, short_repr, validate
+from generator.spec.patterns import pattern
 from generator.spec.recipe import Digest, Name
 from generator.store import pointers
 from generator.store.base import Store
@@ -32,7 +33,7 @@ class Key(FrozenModel):
     """A key as it is stored. ``digest``: of its token, which is shown once, when it is made. ``note``: for whom."""
 
     key_version: Literal[1] = 1
-    id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    id: str = Field(pattern=pattern(r"^[0-9a-f]{16}$", "16 digits of 0-9 and a-f"))
     tenant: Name
     role: Role
     digest: Digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from generator.drafts.references import has_map
-from generator.errors import SettingsError, SpecError
+from generator.errors import InputError, SettingsError, SpecError
 from generator.models.bundle import bundle_store, read_info
 from generator.spec.canonical import short_repr, validate
 from workers.schedules.schedule import Schedule
@@ -97,4 +97,7 @@ def _check_sources(context: ServerContext, tenant: str, schedule: Schedule) -> N
             if not location.startswith("s3://"):
                 expected = f"one of {', '.join(_NAMED_SOURCES)}, or an s3:// URL below a place of the tenant"
                 raise SpecError(f"gates.reference.{name}", expected, short_repr(location), _REFUSED)
-            context.places.destination(tenant, location)
+            try:
+                context.places.destination(tenant, location)
+            except InputError as foreign:
+                raise type(foreign)(f"gates.reference.{name}", foreign.expected, foreign.got, foreign.hint) from foreign

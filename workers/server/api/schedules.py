@@ -85,7 +85,7 @@ def add_schedule(
     with audited(caller, "add schedule", schedule=name):
         schedule = narrow_schedule(context, caller, {"name": name} | body)
         if schedule.name != name:
-            raise SpecError("name", name, schedule.name)
+            raise SpecError("name", f"the name in the path, {name}, or none", schedule.name)
         stored = read_stored(context.root, name)
         if stored is not None and stored.schedule.tenant != caller.tenant:
             raise SpecError("name", "a name that no other schedule has", name)

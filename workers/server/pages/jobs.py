@@ -8,14 +8,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from generator.drafts import parse_mapping
 from generator.errors import LatentmillError, SpecError
-from generator.spec.canonical import translate_error
-from generator.spec.recipe import JobSpec
 from workers.jobs.queries import preview
 from workers.server.audited import audited
 from workers.server.bundles import tenant_channels
@@ -24,7 +21,7 @@ from workers.server.context import ServerContext, context_of
 from workers.server.jobs import JobView, find_job, newest_jobs, view_job
 from workers.server.pages.rendering import render
 from workers.server.problems import Problem, error_of
-from workers.server.specs import SPEC_BODY, DraftBody, narrow
+from workers.server.specs import narrow, parse_body
 
 _PAGE = 50
 _PREVIEW_IMAGES, _PREVIEW_SECONDS = 24, 20.0
@@ -70,7 +67,7 @@ def submit_job(request: Request, caller: Submitter, text: SpecText, look: Annota
     """Submit the job of the form, or look at its first images."""
     context = context_of(request)
     try:
-        body = _parse(text)
+        body = parse_body(parse_mapping(text.encode(), where="the form"))
         spec = narrow(context, caller, body)
         if look:
             made = preview(context.pool, spec, _PREVIEW_IMAGES, _PREVIEW_SECONDS)
@@ -117,15 +114,6 @@ def decide(request: Request, caller: Submitter, job: str, decision: str) -> Resp
         find_job(context, caller, job)
         getattr(context.client, decision)(job)
     return RedirectResponse(f"/jobs/{job}", 303)
-
-
-def _parse(text: str) -> DraftBody | JobSpec:
-    """The draft or job spec in the text (YAML). Raises ``SpecError``."""
-    document = parse_mapping(text.encode(), where="the form")
-    try:
-        return SPEC_BODY.validate_python(document)
-    except ValidationError as invalid:
-        raise translate_error(invalid, field="", error=SpecError, known=tuple(DraftBody.model_fields)) from invalid
 
 
 def _form(request: Request, caller: Caller, text: str, *, status: int = 200, **values: Any) -> Response:
