@@ -173,6 +173,11 @@ class Settings(BaseSettings):
         max_length=10_000,
         description="Comma-separated host names under which it is reached; localhost alone by default",
     )
+    server_proxies: str | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Comma-separated addresses or networks of proxies whose X-Forwarded-For and -Proto it believes",
+    )
     server_cert_file: Path | None = Field(default=None, description="PEM file of its certificate, for https")
     server_key_file: Path | None = Field(default=None, description="PEM file of the private key of the certificate")
     server_without_keys: bool = Field(

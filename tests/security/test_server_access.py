@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,12 +15,6 @@ from workers.server.access.keys import add_key, revoke_key
 
 PUBLIC = {("GET", "/api/v1/health")}
 PAGES = ("/", "/login", "/static/style.css")
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
 
 
 def test_the_routes_are_those_that_are_tried_here(mill: MillServer) -> None:

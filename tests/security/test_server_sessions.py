@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from generator.errors import SettingsError
 from generator.store import open_store
 from tests.support.http_server import Answer, running_server
-from tests.support.mill_server import MillServer, mill_server
-from tests.support.servers import RedisServer
+from tests.support.mill_server import MillServer
 from workers.server.access.keys import add_key, revoke_key
 from workers.server.access.links import add_link
 from workers.server.application import make_application
 from workers.server.pages.login import local_path
 
 COOKIE = "latentmill_session"
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -30,8 +30,8 @@ _STREAMS = 200  # of events of jobs
 
 @dataclass(frozen=True)
 class ServerContext:
-    """``rates``: requests by key; ``failures``: refused keys by address. ``uploads``, ``streams``: how many there are
-    at the same time."""
+    """``rates``: requests by key; ``failures``: refused keys by address, ``guesses``: by the id that they name.
+    ``uploads``, ``streams``: how many there are at the same time."""
 
     settings: Settings
     pool: Pool
@@ -41,6 +41,7 @@ class ServerContext:
     rates: RateLimit
     columns: ColumnShelf
     failures: RateLimit = field(default_factory=lambda: RateLimit(_FAILED_KEYS_A_MINUTE, 20.0))
+    guesses: RateLimit = field(default_factory=lambda: RateLimit(_FAILED_KEYS_A_MINUTE, 20.0))
     shelf: BuildShelf = field(default_factory=BuildShelf)
     uploads: Slots = field(default_factory=lambda: Slots("uploads", _UPLOADS))
     streams: Slots = field(default_factory=lambda: Slots("streams", _STREAMS))

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from generator.errors import SettingsError
 from workers.server.application import make_application
+from workers.server.headers import trusted_proxies
 from workers.server.limits import MAX_HEADER_BYTES, TimedProtocol
 from workers.settings import DEFAULT_SERVER_PORT as DEFAULT_PORT
 from workers.settings import Settings
@@ -51,6 +52,7 @@ def bind_port(settings: Settings) -> socket.socket:
 
 def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     """How uvicorn serves ``app``: HTTP/1.1 alone, with limits on heads, idle connections and their number."""
+    proxies = trusted_proxies(settings)
     return uvicorn.Config(
         app,
         host=settings.server_host,
@@ -60,6 +62,8 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         lifespan="off",
         log_config=_log_config(settings.log_level),
         server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         limit_concurrency=_CONNECTIONS,

@@ -92,6 +92,12 @@ def parse_body(document: Any) -> DraftBody | JobSpec:
         raise SpecError(wrong.field or "spec", wrong.expected, wrong.got, wrong.hint) from invalid
 
 
+def spec_facts(body: DraftBody | JobSpec) -> dict[str, str]:
+    """What the audit log says of a spec."""
+    order = body.order if isinstance(body, JobSpec) else body
+    return {"name": order.name, "destination": order.destination[:200]}
+
+
 def narrow(context: ServerContext, caller: Caller, body: DraftBody | JobSpec) -> JobSpec:
     """The job spec of a body: its bundle is one of the tenant's, its destination below a place of the tenant, its
     tenant the caller's.

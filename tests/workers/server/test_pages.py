@@ -7,17 +7,15 @@ import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, unquote
 
 import pytest
 
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.http_server import Answer
-from tests.support.mill_server import MillServer, mill_server
+from tests.support.mill_server import MillServer, mill_server, page, send
 from tests.support.servers import RedisServer
 from workers.schedules.store import read_stored, update_stored
-from workers.server.access.tokens import csrf_value
 
 EVIL = "<script>alert(1)</script>"
 
@@ -28,20 +26,6 @@ def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     bundle = tiny_bundle(home / "evil", classes=(EVIL, '"onload="alert(1)', "'; {{ 7 * 7 }}"))
     with mill_server(server, bundle, home) as found:
         yield found
-
-
-def page(mill: MillServer, path: str, key: str = "red-operator") -> Answer:
-    return mill.web.get(path, headers={"Cookie": f"latentmill_session={mill.tokens[key]}"})
-
-
-def send(mill: MillServer, path: str, key: str = "red-operator", **fields: str) -> Answer:
-    body = urlencode(fields | {"csrf": csrf_value(mill.tokens[key])}).encode()
-    headers = {
-        "Cookie": f"latentmill_session={mill.tokens[key]}",
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Origin": mill.web.url,
-    }
-    return mill.web.post(path, body=body, headers=headers)
 
 
 class Markup(HTMLParser):

@@ -209,8 +209,9 @@ def roll_back(request: Request, caller: Operator, dataset: str, body: RollbackBo
 @router.put(BUILD + "/pin", response_model=DatasetState)
 def pin_build(request: Request, caller: Operator, dataset: str, build: str, body: PinBody | None = None) -> Response:
     """Protect a build from retention."""
-    with audited(caller, "pin", dataset=dataset, build=build):
+    with audited(caller, "pin", dataset=dataset, build=build) as change:
         store = context_of(request).dataset(caller.tenant, dataset)
+        change.check(changed=not _is_pinned(store, build))
         state = pin(store, check_build_id(build), by=caller.name, note=(body or PinBody()).note)
     return json_answer(request, state)
 
@@ -218,8 +219,9 @@ def pin_build(request: Request, caller: Operator, dataset: str, build: str, body
 @router.delete(BUILD + "/pin", response_model=DatasetState)
 def unpin_build(request: Request, caller: Operator, dataset: str, build: str) -> Response:
     """Remove the pin of a build."""
-    with audited(caller, "unpin", dataset=dataset, build=build):
+    with audited(caller, "unpin", dataset=dataset, build=build) as change:
         store = context_of(request).dataset(caller.tenant, dataset)
+        change.check(changed=_is_pinned(store, build))
         state = unpin(store, check_build_id(build))
     return json_answer(request, state or DatasetState(by_promotion=False))
 
@@ -230,6 +232,11 @@ def _build(request: Request, tenant: str, dataset: str, build: str) -> Store:
     if not is_committed(store):
         raise DatasetError("build", "a committed build of this dataset", build)
     return store
+
+
+def _is_pinned(store: Store, build: str) -> bool:
+    state = read_state(store)
+    return state is not None and build in state.pinned
 
 
 def _tag(data: bytes) -> str:

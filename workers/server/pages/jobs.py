@@ -18,16 +18,16 @@ from workers.server.audited import audited
 from workers.server.bundles import tenant_channels
 from workers.server.callers import Caller, require
 from workers.server.context import ServerContext, context_of
+from workers.server.decisions import DECISIONS, decide_job, submit
 from workers.server.jobs import JobView, find_job, newest_jobs, view_job
 from workers.server.pages.rendering import render
 from workers.server.problems import Problem, error_of
-from workers.server.specs import narrow, parse_body
+from workers.server.specs import narrow, parse_body, spec_facts
 
 _PAGE = 50
 _PREVIEW_IMAGES, _PREVIEW_SECONDS = 24, 20.0
 _MAX_TEXT = 200_000
 _STOP_POLLING = 286  # htmx asks no more
-_DECISIONS = ("pause", "resume", "cancel")
 _FITTING = {
     "paused": ("resume", "cancel"),
     "failed": ("resume",),
@@ -68,16 +68,16 @@ def submit_job(request: Request, caller: Submitter, text: SpecText, look: Annota
     context = context_of(request)
     try:
         body = parse_body(parse_mapping(text.encode(), where="the form"))
-        spec = narrow(context, caller, body)
         if look:
-            made = preview(context.pool, spec, _PREVIEW_IMAGES, _PREVIEW_SECONDS)
+            with audited(caller, "preview", **spec_facts(body)):
+                made = preview(context.pool, narrow(context, caller, body), _PREVIEW_IMAGES, _PREVIEW_SECONDS)
             images = [
                 {"url": _data_url(made.format, image.data), "name": image.class_name or f"image {image.index}"}
                 for image in made.images
             ]
             return _form(request, caller, text, images=images, refused=made.refused)
-        with audited(caller, "submit job", name=spec.order.name):
-            status = context.client.submit(spec)
+        with audited(caller, "submit job", **spec_facts(body)) as change:
+            status = submit(context, narrow(context, caller, body), change)
     except (LatentmillError, Problem) as wrong:
         code, error, _ = error_of(request, wrong)
         return _form(request, caller, text, status=code, wrong=context.redact(str(error), caller.tenant))
@@ -107,12 +107,10 @@ def show_job(request: Request, caller: Reader, job: str, part: bool = False) -> 
 @router.post("/jobs/{job}/{decision}")
 def decide(request: Request, caller: Submitter, job: str, decision: str) -> Response:
     """Pause, resume or cancel a job."""
-    if decision not in _DECISIONS:
+    chosen = next((each for each in DECISIONS if each == decision), None)
+    if chosen is None:
         raise Problem(404, SpecError("path", "a decision about a job", repr(decision[:50])))
-    context = context_of(request)
-    with audited(caller, f"{decision} job", job=job):
-        find_job(context, caller, job)
-        getattr(context.client, decision)(job)
+    decide_job(context_of(request), caller, job, chosen)
     return RedirectResponse(f"/jobs/{job}", 303)
 
 
