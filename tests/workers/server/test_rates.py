@@ -11,6 +11,7 @@ import pytest
 
 from generator.errors import AccessRefused, SettingsError
 from generator.store import open_store
+from generator.store.base import MAX_OBJECT_BYTES, ObjectInfo
 from tests.support.broken_stores import WrappedStore
 from tests.support.http_server import Answer, RunningServer, running_server
 from workers.server.access.keys import KeyRing, add_key, revoke_key
