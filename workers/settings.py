@@ -194,6 +194,11 @@ class Settings(BaseSettings):
         max_length=10_000,
         description="Comma-separated URLs of the places of tenant `default` over HTTP; the file of tenants has others'",
     )
+    server_directory: Path | None = Field(
+        default=None,
+        description="Unless places are set: the folders `datasets` in this directory and in those below it are places "
+        "of tenant `default`, and so are the destinations of its jobs; `latentmill up` at a loopback address sets it",
+    )
     server_url: str | None = Field(
         default=None, max_length=2000, description="The server that clients ask, instead of Redis and the store"
     )
