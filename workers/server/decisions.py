@@ -101,7 +101,7 @@ def run_date(context: ServerContext, caller: Caller, name: str, date: str | None
         stored = find_schedule(context, caller, name)
         moment = parse_date(stored.schedule, date, now)
         change.note(date=moment.isoformat())
-        return start_run(PoolService(context.settings), stored, moment, now, "hand", fresh=fresh)
+        return start_run(PoolService(context.settings, has_torch=False), stored, moment, now, "hand", fresh=fresh)
 
 
 def hold_schedule(context: ServerContext, caller: Caller, name: str, *, held: bool) -> StoredSchedule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -142,22 +141,9 @@ def test_a_form_says_which_field_is_wrong_and_keeps_the_text(mill: MillServer, t
 
 
 def test_the_form_shows_the_first_images(mill: MillServer) -> None:
-    ledger, stop = mill.service.ticket_handler.pool.ledger, threading.Event()
-    ledger.register_worker("test", 1, 60.0)
-
-    def serve() -> None:
-        while not stop.wait(0.01):
-            mill.service.ticket_handler.serve()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        text = "channel: red-line\ncount: 30\ndestination: red\nname: seen\nbatch: 16\n"
+    text = "channel: red-line\ncount: 30\ndestination: red\nname: seen\nbatch: 16\n"
+    with mill.service.answering():
         answer = send(mill, "/jobs/new", text=text, look="1")
-    finally:
-        stop.set()
-        thread.join()
-        ledger.unregister_worker("test", 1)
     assert answer.status == 200, answer.body
     shown = answer.body.decode()
     assert shown.count("data:image/png;base64,") == 24

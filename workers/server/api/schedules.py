@@ -90,7 +90,8 @@ def add_schedule(
         if stored is not None and stored.schedule.tenant != caller.tenant:
             raise SpecError("name", "a name that no other schedule has", name)
         source = digest_of(canonical_json(body))
-        added = declare(schedule, source, context.root, context.settings, datetime.now(UTC), replace=replace)
+        now = datetime.now(UTC)
+        added = declare(schedule, source, context.root, context.settings, now, replace=replace, workers=context.pool)
         change.check(changed=stored is None or stored.source != source)
     return json_answer(request, view_schedule(context, caller, added))
 
