@@ -29,10 +29,10 @@ def with_server_settings(settings: Settings) -> Settings:
 
     Raises ``SettingsError`` for what the server could not start with.
     """
+    settings = _with_port(settings)
     from workers.server.headers import is_loopback
     from workers.server.run import checked_application
 
-    settings = _with_port(settings)
     if settings.destinations is None and settings.server_directory is None and is_loopback(settings.server_host):
         settings = settings.model_copy(update={"server_directory": Path.cwd()})
     checked_application(settings)
