@@ -95,6 +95,16 @@ def test_nothing_of_the_root_nor_of_another_tenant_is_shown(machine: Machine, tm
     assert "mine" in machine.places()
     machine.submit(tmp_path / "mine" / "hers", tenant="red")  # from now on it holds what is another tenant's
     assert machine.places() == OWN
+    machine.submit(machine.home / "demo" / "datasets", tenant="red")
+    machine.jobs.clear()  # Redis forgets jobs after a month
+    machine.now += 3.0
+    machine.restart()
+    assert machine.places() == OWN  # nobody asked meanwhile
+    machine.submit(machine.home / "demo" / "datasets", tenant="red")
+    assert machine.places() == {"datasets": OWN["datasets"]}
+    machine.jobs.clear()
+    machine.restart()
+    assert machine.places() == {"datasets": OWN["datasets"]}
 
 
 def test_the_place_in_the_root_is_shown_once_something_is_there(machine: Machine) -> None:

@@ -29,16 +29,18 @@ log = logging.getLogger(__name__)
 FOLDER = "datasets"
 RECORD = "tenants/default/places.json"
 MAX_RECORD_BYTES = 1024 * 1024
-_MAX_PLACES = 500
+_MAX_PLACES, _MAX_OTHERS = 500, 5000
 _FRESH_SECONDS, _PAUSE_SECONDS = 3.0, 30.0  # until places are looked for again; after a failure
 
 Destinations = Callable[[], Iterable[tuple[str, str]]]
 
 
 class PlacesRecord(FrozenModel):
-    """``places``: URLs of the destinations of jobs, by the names of their places."""
+    """``places``: URLs of the destinations of jobs, by the names of their places. ``others``: the destinations of the
+    jobs of other tenants, with which no place overlaps."""
 
     places: Annotated[dict[str, str], Field(max_length=_MAX_PLACES)] = Field(default_factory=dict)
+    others: Annotated[tuple[str, ...], Field(max_length=_MAX_OTHERS)] = ()
 
 
 @final
@@ -51,7 +53,7 @@ class LocalPlaces:
         """``jobs``: the tenants and destinations of the jobs that are known. ``directory``: where `up` was started."""
         self._directory, self._tenant, self._root, self._jobs = directory.absolute(), tenant, root, jobs
         self._clock, self._lock = clock, threading.Lock()
-        self._due, self._found = float("-inf"), dict[str, str]()
+        self._due, self._found, self._others = float("-inf"), dict[str, str](), frozenset[str]()
 
     def places(self) -> dict[str, str]:
         """The absolute URLs by name, as they were some seconds ago at most. While Redis or the store is away, as they
@@ -66,7 +68,11 @@ class LocalPlaces:
                 except LatentmillError as away:
                     self._due = self._clock() + _PAUSE_SECONDS
                     log.warning("the destinations of jobs are not looked for: %s", away)
-            return {name: url for name, url in self._found.items() if not self._is_forbidden(url)}
+            return {
+                name: url
+                for name, url in self._found.items()
+                if not self._is_forbidden(url) and not _overlaps(url, self._others)
+            }
 
     def _in_root(self) -> dict[str, str]:
         """The place that the tenant has in the root where nothing else is set, if something was put there."""
@@ -74,24 +80,31 @@ class LocalPlaces:
         return {self._tenant: url} if self._tenant in self._root.children(f"{FOLDER}/") else {}
 
     def _of_jobs(self, folders: dict[str, str]) -> dict[str, str]:
-        jobs = list(self._jobs())
-        foreign = {url for tenant, url in jobs if tenant != self._tenant}
-        known = self._read().places
-        new = {url for tenant, url in jobs if tenant == self._tenant and not self._is_forbidden(url)}
-        new = {url for url in new if not any(is_below(url, place) for place in (*folders.values(), *known.values()))}
-        if new:
-            known = self._keep(sorted(new), folders)
-        return {name: url for name, url in known.items() if name not in folders and not _overlaps(url, foreign)}
+        jobs, record = list(self._jobs()), self._read()
+        places = (*folders.values(), *record.places.values())
+        own = {url for tenant, url in jobs if tenant == self._tenant and not self._is_forbidden(url)}
+        own = {url for url in own if not any(is_below(url, place) for place in places)}
+        others = {url for tenant, url in jobs if tenant != self._tenant} - set(record.others)
+        if own or others:
+            record = self._keep(own, others, folders)
+        self._others = frozenset(record.others)
+        return {name: url for name, url in record.places.items() if name not in folders}
 
-    def _keep(self, new: list[str], folders: dict[str, str]) -> dict[str, str]:
+    def _keep(self, own: set[str], others: set[str], folders: dict[str, str]) -> PlacesRecord:
         def decide(data: bytes | None) -> bytes | None:
-            places = dict(_parse(data).places)
-            for url in new:
+            record = _parse(data)
+            places = dict(record.places)
+            for url in sorted(own):
                 if url not in places.values() and len(places) < _MAX_PLACES:
                     places[_name(url, {*places, *folders, FOLDER})] = url
-            return PlacesRecord(places=places).canonical()
+            return validate(
+                PlacesRecord,
+                {"places": places, "others": sorted({*record.others, *others})},
+                field=RECORD,
+                error=SpecError,
+            ).canonical()
 
-        return _parse(pointers.move(self._root, RECORD, decide, MAX_RECORD_BYTES)).places
+        return _parse(pointers.move(self._root, RECORD, decide, MAX_RECORD_BYTES))
 
     def _read(self) -> PlacesRecord:
         return _parse(pointers.read(self._root, RECORD, MAX_RECORD_BYTES))
@@ -126,7 +139,7 @@ def _plain(part: str) -> str:
     return re.sub(r"[^A-Za-z0-9_=@+-]+", "-", unquote(part)).strip("-")[:100]
 
 
-def _overlaps(url: str, others: set[str]) -> bool:
+def _overlaps(url: str, others: frozenset[str]) -> bool:
     return any(is_below(url, other) or is_below(other, url) for other in others)
 
 
