@@ -119,6 +119,8 @@ def test_while_redis_is_away_places_stay(machine: Machine, tmp_path: Path) -> No
     machine.submit(tmp_path / "later")
     (machine.home / "new" / "datasets").mkdir(parents=True)
     assert machine.places() == before | {"new-datasets": "/work/new/datasets"}
+    machine.restart()  # a server that begins meanwhile knows what was noted
+    assert machine.places() == before | {"new-datasets": "/work/new/datasets"}
     machine.away = False
     machine.now += 30.0
     assert "later" in machine.places()

@@ -64,7 +64,9 @@ class LocalPlaces:
                 folders = dict(_folders(self._directory))
                 self._found = folders | self._found
                 try:
-                    self._found = folders | self._in_root() | self._of_jobs(folders)
+                    record = self._read()
+                    self._note(record, folders)
+                    self._note(self._with_jobs(record, folders), folders)
                 except LatentmillError as away:
                     self._due = self._clock() + _PAUSE_SECONDS
                     log.warning("the destinations of jobs are not looked for: %s", away)
@@ -79,16 +81,16 @@ class LocalPlaces:
         url = f"{self._root.url}/{FOLDER}/{self._tenant}"
         return {self._tenant: url} if self._tenant in self._root.children(f"{FOLDER}/") else {}
 
-    def _of_jobs(self, folders: dict[str, str]) -> dict[str, str]:
-        jobs, record = list(self._jobs()), self._read()
+    def _note(self, record: PlacesRecord, folders: dict[str, str]) -> None:
+        self._others, self._found = frozenset(record.others), record.places | self._in_root() | folders
+
+    def _with_jobs(self, record: PlacesRecord, folders: dict[str, str]) -> PlacesRecord:
+        jobs = list(self._jobs())
         places = (*folders.values(), *record.places.values())
         own = {url for tenant, url in jobs if tenant == self._tenant and not self._is_forbidden(url)}
         own = {url for url in own if not any(is_below(url, place) for place in places)}
         others = {url for tenant, url in jobs if tenant != self._tenant} - set(record.others)
-        if own or others:
-            record = self._keep(own, others, folders)
-        self._others = frozenset(record.others)
-        return {name: url for name, url in record.places.items() if name not in folders}
+        return self._keep(own, others, folders) if own or others else record
 
     def _keep(self, own: set[str], others: set[str], folders: dict[str, str]) -> PlacesRecord:
         def decide(data: bytes | None) -> bytes | None:
