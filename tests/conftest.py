@@ -7,6 +7,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from generator.store import S3Settings, Store, open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer, S3Server, SeaweedServer, s3_service
 from tests.support.services import ManualService
+
+if TYPE_CHECKING:
+    from tests.support.mill_server import MillServer
 
 # A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose. The same commit
 # is tested with the same examples; `make explore` draws others.
@@ -116,6 +120,15 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
+    """A server over a small service with two tenants; modules with other settings have a ``mill`` of their own."""
+    from tests.support.mill_server import mill_server  # few tests need the packages of a server
+
+    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
+        yield found
 
 
 @pytest.fixture

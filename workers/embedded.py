@@ -27,6 +27,7 @@ from workers.settings import ENV_PREFIX, Settings
 from workers.telemetry import check_ports, with_port
 
 _START_SECONDS = 15.0
+_LAST_WORDS_BYTES = 64 * 1024
 _SHUTDOWN_SECONDS = 15.0  # time for a worker to exit after its grace period
 
 
@@ -149,6 +150,7 @@ class WorkerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         with log.open("ab") as output:
+            self._log_offset = output.tell()
             self.process = subprocess.Popen(
                 command or worker_command(settings),
                 env=worker_environment(settings) | {f"{ENV_PREFIX}REDIS_URL": url},
@@ -160,6 +162,17 @@ class WorkerProcess:
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
+
+    def last_words(self) -> str:
+        """Why the process has ended: the signal, or the last error in its log, or what it said last."""
+        code = self.process.poll()
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        with self.log.open("rb") as log:
+            log.seek(max(self._log_offset, log.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return (errors or lines or [f"exit code {code}"])[-1][:600]
 
     def stop(self, seconds: float) -> None:
         """Ask the worker to release its shards and exit; kill it after ``seconds``."""

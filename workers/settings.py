@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from generator.errors import KeyFileError, SettingsError, SpecError
 from generator.spec.canonical import translate_error
+from generator.spec.patterns import pattern
 from generator.store import S3Settings, absolute_url, is_below
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ class Settings(BaseSettings):
     resident_bytes: Bytes = Field(
         default=4 * 2**30, ge=0, description="Maximum size of the decoders held by one worker process, in bytes"
     )
-    queue: str = Field(default="latentmill", pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Celery queue of tickets")
+    queue: str = Field(
+        default="latentmill",
+        pattern=pattern(r"^[A-Za-z0-9_-]{1,60}$", "letters, digits, - and _; at most 60"),
+        description="Celery queue of tickets",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, or cuda:N")
     concurrency: int = Field(default=1, ge=1, le=256, description="Processes of one worker, each with its decoders")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads of one process; all by default")
@@ -168,6 +173,11 @@ class Settings(BaseSettings):
         max_length=10_000,
         description="Comma-separated host names under which it is reached; localhost alone by default",
     )
+    server_proxies: str | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Comma-separated addresses or networks of proxies whose X-Forwarded-For and -Proto it believes",
+    )
     server_cert_file: Path | None = Field(default=None, description="PEM file of its certificate, for https")
     server_key_file: Path | None = Field(default=None, description="PEM file of the private key of the certificate")
     server_without_keys: bool = Field(
@@ -183,6 +193,11 @@ class Settings(BaseSettings):
         default=None,
         max_length=10_000,
         description="Comma-separated URLs of the places of tenant `default` over HTTP; the file of tenants has others'",
+    )
+    server_directory: Path | None = Field(
+        default=None,
+        description="Unless places are set: the folders `datasets` in this directory and in those below it are places "
+        "of tenant `default`, and so are the destinations of its jobs; `latentmill up` at a loopback address sets it",
     )
     server_url: str | None = Field(
         default=None, max_length=2000, description="The server that clients ask, instead of Redis and the store"

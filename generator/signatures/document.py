@@ -9,12 +9,15 @@ from pydantic import StringConstraints
 
 from generator.signatures.keys import PublicKey
 from generator.spec.canonical import FrozenModel, canonical_json
+from generator.spec.patterns import pattern
 from generator.spec.recipe import Digest
 
 SIGNATURES_PREFIX = "signatures/"
 MAX_SIGNATURE_BYTES = 64 * 1024
 Subject = Literal["manifest.json", "bundle.json"]
-Base64Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{86}==$")]  # of 64 bytes
+Base64Signature = Annotated[
+    str, StringConstraints(pattern=pattern(r"^[A-Za-z0-9+/]{86}==$", "64 bytes in base64"))
+]  # of 64 bytes
 
 
 class Signature(FrozenModel):

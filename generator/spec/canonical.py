@@ -10,28 +10,47 @@ import hashlib
 import json
 import math
 import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from generator.errors import InputError
+from generator.spec.patterns import words_of
 
 M = TypeVar("M", bound=BaseModel)
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
-# Beginnings of pydantic's messages, and how they are worded after "expected".
-_MESSAGE_PREFIXES = {
-    "Input should be a valid tuple": "a list",
-    "Input should be ": "",
-    "Value error, ": "",
-    "Keys should be ": "keys that are ",
-    "String should have ": "a string with ",
-    "String should match ": "a string that matches ",
-    "List should have ": "a list with ",
-    "Tuple should have ": "a list with ",
-    "Dictionary should have ": "a mapping with ",
+# What follows "expected" for pydantic's kinds of errors; the names in braces are those of their contexts.
+_WORDS = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a mapping of fields",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "list_type": "a list",
+    "missing": "a value (the field is required)",
+    "model_attributes_type": "a mapping of fields",
+    "model_type": "a mapping of fields",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_too_short": "text of at least {min_length} character(s)",
+    "string_type": "text",
+    "too_long": "at most {max_length} item(s)",
+    "too_short": "at least {min_length} item(s)",
+    "tuple_type": "a list",
+    "union_tag_not_found": "a mapping of fields with {discriminator}",
 }
+# Beginnings of the messages of the others, and how they are worded instead.
+_MESSAGE_PREFIXES = {"Input should be ": "", "Value error, ": "", "Keys should be ": "keys that are "}
 
 
 class FrozenModel(BaseModel):
@@ -103,23 +122,38 @@ def validate(model: type[M], value: Any, *, field: str, error: type[InputError])
     try:
         return model.model_validate(value)
     except ValidationError as invalid:
-        raise translate_error(invalid, field=field, error=error, known=tuple(model.model_fields)) from invalid
+        known = tuple(model.model_fields)
+        raise translate_error(invalid, field=field, error=error, known=known, given=value) from invalid
 
 
 def translate_error(
-    invalid: ValidationError, *, field: str, error: type[InputError], known: tuple[str, ...]
+    invalid: ValidationError, *, field: str, error: type[InputError], known: tuple[str, ...], given: Any = None
 ) -> InputError:
-    """The first validation error as ``error``; the hint says how many more there are."""
-    first, *rest = invalid.errors(include_url=False)
-    path = ".".join(str(part) for part in first["loc"])
-    where = ".".join(part for part in (field, path) if part)
-    expected, got = _expected_text(first["msg"]), short_repr(first["input"])
+    """The first validation error as ``error``; the hint says how many more there are.
+
+    ``given``: what was validated. With it, the path has the names of fields as ``given`` spells them, without the
+    names that pydantic adds for the kinds of a union.
+    """
+    return translate_details(invalid.errors(include_url=False), field=field, error=error, known=known, given=given)
+
+
+def translate_details(
+    details: Sequence[Mapping[str, Any]], *, field: str, error: type[InputError], known: tuple[str, ...], given: Any
+) -> InputError:
+    """Like ``translate_error``, for the details that ``ValidationError.errors()`` returns."""
+    first, *rest = details
+    spelt = None if given is None else _spelt_path(first["loc"], given, first["type"])
+    path = list(first["loc"]) if spelt is None else spelt
+    where = ".".join(str(part) for part in (field, *path) if part != "")
+    expected, got = _expected_text(first), short_repr(first["input"])
     if first["type"] == "extra_forbidden":
-        inner = ".".join(str(part) for part in first["loc"][:-1])  # ``known`` holds the top-level fields only
-        expected = f"a known field of {inner}" if inner else f"one of the known fields ({', '.join(known)})"
-        got = f"unknown field {first['loc'][-1]!r}"
+        inner = ".".join(str(part) for part in path[:-1])  # ``known`` holds the top-level fields only
+        expected = "a known field" + (f" of {inner}" if inner else "")
+        if known and not inner:
+            expected = f"one of the known fields ({', '.join(known)})"
+        got = f"unknown field {path[-1]!r}"
     elif first["type"] == "missing":
-        expected, got = "a value (the field is required)", "nothing"
+        got = "nothing"
     elif first["type"] == "union_tag_invalid":
         where = f"{where}.{first['ctx']['discriminator'].strip(chr(39))}"
         expected, got = f"one of {first['ctx']['expected_tags']}", repr(first["ctx"]["tag"])
@@ -151,13 +185,47 @@ def _parse_finite(text: str) -> float:
     return number
 
 
-def _expected_text(message: str) -> str:
-    if message.startswith("Input should be a valid dictionary"):
-        return "a mapping of fields"  # instead of the name of an internal class
+def _spelt_path(loc: Sequence[str | int], at: Any, kind: str) -> list[str | int] | None:
+    """The parts of ``loc`` that lead through ``at``; ``None`` if an error of this ``kind`` cannot be there.
+
+    pydantic adds a part for each kind of a union, which is the value of a field of ``at`` or stands in parentheses,
+    and one for keys, in brackets.
+    """
+    if not loc:
+        return [] if kind not in ("missing", "extra_forbidden") else None
+    part, rest, at = loc[0], loc[1:], dict(at) if isinstance(at, BaseModel) else at
+    if _holds(at, part) and (kind != "extra_forbidden" or rest):
+        inner = _spelt_path(rest, at[part], kind)
+        if inner is not None:
+            return [part, *inner]
+    is_tag = str(part).startswith(("(", "[")) or not isinstance(at, Mapping) or part in at.values()
+    if not rest and isinstance(at, Mapping) and (kind in ("missing", "extra_forbidden") or not is_tag):
+        return [part]
+    return _spelt_path(rest, at, kind)
+
+
+def _holds(value: Any, part: str | int) -> bool:
+    if isinstance(value, Mapping):
+        return part in value
+    return isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+
+
+def _expected_text(detail: Mapping[str, Any]) -> str:
+    """What follows "expected": never the pattern of a string, nor the name of an internal class."""
+    kind, message = str(detail["type"]), str(detail["msg"])
+    if kind == "string_pattern_mismatch":
+        return words_of(detail["ctx"]["pattern"]) or "text of another form"
+    if kind in _WORDS:
+        context = detail.get("ctx", {})
+        return _WORDS[kind].format_map({name: _number_text(value) for name, value in context.items()})
     for beginning, instead in _MESSAGE_PREFIXES.items():
         if message.startswith(beginning):
             return instead + message.removeprefix(beginning)
     return message
+
+
+def _number_text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value).strip("'")
 
 
 class _ShortRepr(reprlib.Repr):

@@ -11,9 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, StringConstraints
 
 from generator.spec.canonical import FrozenModel
+from generator.spec.patterns import pattern
 
 MAX_CITATION_CHARS = 10_000
-_ONE_LINE = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
+_ONE_LINE = pattern(
+    r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$", "one line of text without spaces at its ends"
+)
 
 
 def _day_text(value: Any) -> str:
@@ -37,9 +40,19 @@ _Line = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=_
 License = _Line  # an SPDX or Hugging Face identifier, a URL, or a name
 Citation = Annotated[  # BibTeX or plain text, of several lines
     str,
-    StringConstraints(min_length=1, max_length=MAX_CITATION_CHARS, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$"),
+    StringConstraints(
+        min_length=1,
+        max_length=MAX_CITATION_CHARS,
+        pattern=pattern(r"^[^\x00-\x08\x0b-\x1f\x7f]+$", "text without control characters"),
+    ),
 ]
-WebAddress = Annotated[str, StringConstraints(max_length=1000, pattern=r"^https?://[^\s\x00-\x1f\x7f<>\"]+$")]
+WebAddress = Annotated[
+    str,
+    StringConstraints(
+        max_length=1000,
+        pattern=pattern(r"^https?://[^\s\x00-\x1f\x7f<>\"]+$", "a web address (https://...) without spaces"),
+    ),
+]
 
 
 class Creator(FrozenModel):

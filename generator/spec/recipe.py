@@ -29,6 +29,7 @@ from pydantic.fields import FieldInfo
 
 from generator.errors import SpecError
 from generator.spec.canonical import FrozenModel, digest_of, short_repr
+from generator.spec.patterns import pattern
 from generator.spec.publication import Citation, Creator, Day, License
 
 RecipeVersion = Literal[1, 2]
@@ -42,10 +43,22 @@ MAX_INLINE_NUMBERS = 512  # of a code inside a recipe
 MAX_CLUSTERS = 100_000
 MAX_MDS_BYTES = 2**32 - 1  # of an MDS shard, whose offsets have 32 bits
 
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-BuildId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
-ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Digest = Annotated[
+    str, StringConstraints(pattern=pattern(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 digits of 0-9 and a-f"))
+]
+BuildId = Annotated[str, StringConstraints(pattern=pattern(r"^[0-9a-f]{20}$", "20 digits of 0-9 and a-f"))]
+Name = Annotated[
+    str,
+    StringConstraints(
+        pattern=pattern(
+            r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$",
+            "lower-case letters, digits, - and _, with a letter or digit at both ends; at most 63",
+        )
+    ),
+]
+ClassName = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=pattern(r"^[^\x00-\x1f\x7f]+$", "one line of text"))
+]
 Count = Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)]
 Execution = Literal["eager", "compiled"]  # how a decoder runs: fixed for a build by its environment
 ShardFormatName = Literal["webdataset", "parquet", "mds"]
@@ -100,12 +113,12 @@ class StoredCode(FrozenModel):
 
 def _code_kind(value: Any) -> str:
     if isinstance(value, RowCode) or (isinstance(value, Mapping) and "row" in value):
-        return "row"
-    return "object" if isinstance(value, StoredCode | Mapping) else "numbers"
+        return "(row)"
+    return "(object)" if isinstance(value, StoredCode | Mapping) else "(numbers)"
 
 
 AnyCode = Annotated[
-    Annotated[Code, Tag("numbers")] | Annotated[RowCode, Tag("row")] | Annotated[StoredCode, Tag("object")],
+    Annotated[Code, Tag("(numbers)")] | Annotated[RowCode, Tag("(row)")] | Annotated[StoredCode, Tag("(object)")],
     Discriminator(_code_kind),
 ]
 

@@ -24,6 +24,7 @@ from generator.errors import BrokerUnavailable, SettingsError
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer
+from tests.support.small_builds import SmallBuild
 from workers.broker.connection import broker_errors, connect, embedded_root, redacted_url, redis_url
 from workers.embedded import EmbeddedRedis, stop_processes, worker_environment, write_state
 from workers.server.access.keys import read_keys
@@ -222,7 +223,10 @@ def test_up_tells_clients_its_root_and_ends_in_order_on_any_signal(
     assert "Traceback" not in up.log.read_text()
 
 
-def test_up_shows_a_link_that_opens_the_pages_once_and_ends_its_key(run: Callable[..., Running]) -> None:
+def test_up_shows_a_link_that_opens_the_pages_once_and_ends_its_key(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
+    made = SmallBuild(name="digits").commit(str(tmp_path / "a home" / "demo" / "datasets"))[0]
     up = run("up", "--root", "my root", LATENTMILL_DEVICE="cpu")
     up.until_served(up.state / "redis.json")
     until(lambda: "/login/" in up.log.read_text(), up.log.read_text)
@@ -242,12 +246,27 @@ def test_up_shows_a_link_that_opens_the_pages_once_and_ends_its_key(run: Callabl
     cookie = first.headers["set-cookie"].partition(";")[0]
     page = http.request("GET", f"{link[1]}/", headers={"Cookie": cookie}, redirect=False)
     assert page.status == 200
+    shown = f"{link[1]}/datasets/demo-datasets/digits/builds/{made.build_id}"
+    assert http.request("GET", shown, headers={"Cookie": cookie}, redirect=False).status == 200
     for log in (up.log, *up.state.glob("*.log")):
         assert cookie.partition("=")[2] not in log.read_text()
     up.process.send_signal(signal.SIGTERM)
     assert up.ended() == 0, up.log.read_text()
     keys = list(read_keys(open_store(str(up.home / "my root"))))
     assert [(key.role, key.revoked is not None) for key in keys] == [("operator", True)]
+    assert not list(filter(lives, up.children))
+
+
+def test_up_ends_with_the_reason_when_its_server_does(run: Callable[..., Running]) -> None:
+    up = run("up", "--root", "my root", LATENTMILL_DEVICE="cpu")
+    up.until_served(up.state / "redis.json")
+    servers = [pid for pid in up.children if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"\0serve\0")]
+    assert len(servers) == 1
+    os.kill(servers[0], signal.SIGKILL)
+    assert up.ended() == 1
+    assert "error: server: expected a process that keeps running, got one that ended: killed by SIGKILL. see" in (
+        up.log.read_text()
+    )
     assert not list(filter(lives, up.children))
 
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from generator.store import open_store
-from tests.support.mill_server import MillServer, mill_server
+from tests.support.mill_server import MillServer, forget_failures, mill_server
 from tests.support.servers import RedisServer
 from workers.server.access.keys import add_key, revoke_key
 
 PUBLIC = {("GET", "/api/v1/health")}
 PAGES = ("/", "/login", "/static/style.css")
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
 
 
 def test_the_routes_are_those_that_are_tried_here(mill: MillServer) -> None:
@@ -58,12 +51,12 @@ def test_no_route_answers_to_a_key_that_is_not_live(mill: MillServer, kind: str,
         token = add_key(open_store(str(tmp_path)), "red", "operator", hour)[1]
     scheme = "Basic" if kind == "basic" else "Bearer"
     for method, template in mill.routes():
-        mill.web.app.state.context.failures._buckets.clear()
+        forget_failures(mill)
         headers = {"Authorization": f"{scheme} {token}"}
         answer = mill.web.ask(method, mill.path(template), document=mill.body(method, template), headers=headers)
         assert answer.status == 401 or (method, template) in PUBLIC, (method, template, answer.body)
         assert token.encode() not in answer.body or len(token) < 10
-    mill.web.app.state.context.failures._buckets.clear()
+    forget_failures(mill)
 
 
 def test_a_reader_changes_nothing(mill: MillServer) -> None:
@@ -153,7 +146,6 @@ def test_a_revoked_key_is_refused_within_ten_seconds(mill: MillServer) -> None:
 
 
 def test_guessing_keys_is_slowed_down_and_does_not_hold_up_others(mill: MillServer) -> None:
-    failures = mill.web.app.state.context.failures
     assert mill.web.get("/api/v1/self", mill.tokens["red-reader"]).status == 200
     statuses = [mill.web.get("/api/v1/self", f"lm_{number:016x}_" + "x" * 43).status for number in range(30)]
     assert statuses[0] == 401
@@ -161,7 +153,7 @@ def test_guessing_keys_is_slowed_down_and_does_not_hold_up_others(mill: MillServ
     assert mill.web.get("/api/v1/self", mill.tokens["red-reader"]).status == 200
     guess = mill.tokens["red-reader"][:-1] + "_"
     assert mill.web.get("/api/v1/self", guess).status == 429
-    failures._buckets.clear()
+    forget_failures(mill)
 
 
 def test_a_key_has_a_rate_of_its_own(server: RedisServer, bundle: Path, tmp_path: Path) -> None:

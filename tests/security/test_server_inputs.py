@@ -398,6 +398,7 @@ def refuse(answer: Answer, mill: MillServer) -> None:
     text = answer.body.decode()
     for secret in ("Traceback", "site-packages", str(mill.service.home), "a secret of the server", "root:"):
         assert secret not in text, text
+    check_words(json.loads(text))
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
         facts = answer.document
         assert facts["field"]
@@ -405,3 +406,12 @@ def refuse(answer: Answer, mill: MillServer) -> None:
         assert facts["status"] == answer.status
     else:
         assert answer.status in (400, 404, 405, 421), (answer.status, text)
+
+
+def check_words(problem: dict[str, Any]) -> None:
+    """A person can read it: no pattern, and fields as they are spelt in what was sent."""
+    for part in ("title", "field", "expected", "hint"):
+        for machine in ("^", "[0-9", "[a-z", "[A-Z", "\\x", "(?:", "{0,", "discriminator", "Unable to", "Input "):
+            assert machine not in problem[part], problem
+    assert not problem["field"].startswith(("draft", "spec.draft", "body.")), problem
+    assert problem["detail"].startswith(f"{problem['field']}: expected {problem['expected']}, got ")

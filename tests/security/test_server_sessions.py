@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from generator.errors import SettingsError
 from generator.store import open_store
 from tests.support.http_server import Answer, running_server
-from tests.support.mill_server import MillServer, mill_server
-from tests.support.servers import RedisServer
+from tests.support.mill_server import MillServer, forget_failures
 from workers.server.access.keys import add_key, revoke_key
 from workers.server.access.links import add_link
 from workers.server.application import make_application
@@ -23,15 +21,9 @@ from workers.server.pages.login import local_path
 COOKIE = "latentmill_session"
 
 
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
-
-
 @pytest.fixture(autouse=True)
-def forget_failures(mill: MillServer) -> None:
-    mill.web.app.state.context.failures._buckets.clear()
+def _no_failures_so_far(mill: MillServer) -> None:
+    forget_failures(mill)
 
 
 def sign_in(mill: MillServer, token: str) -> tuple[str, str]:
@@ -62,7 +54,10 @@ def test_the_cookie_of_a_session_is_out_of_reach_of_scripts_and_of_other_sites(m
 
 
 def test_over_https_the_cookie_is_secure(mill: MillServer) -> None:
-    answer = form(mill, "/login", f"token={mill.tokens['red-reader']}", X_Forwarded_Proto="https")
+    settings = mill.service.settings.model_copy(update={"server_proxies": "127.0.0.1"})
+    with running_server(settings) as web:
+        behind = replace(mill, web=web)
+        answer = form(behind, "/login", f"token={mill.tokens['red-reader']}", X_Forwarded_Proto="https")
     assert "secure" in answer.headers["set-cookie"].lower()
     assert "max-age" in answer.headers["strict-transport-security"]
 

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import yaml
 
 from generator.models.bundle.channels import move_channel
 from generator.store import open_store
-from tests.support.http_server import RunningServer, running_server
+from tests.support.http_server import Answer, RunningServer, running_server
 from tests.support.servers import RedisServer
 from tests.support.services import ManualService
 from workers.jobs.status import JobStatus
+from workers.server.access.tokens import csrf_value
 
 SCHEDULE: dict[str, Any] = {
     "cron": "0 4 * * *",
@@ -118,3 +120,27 @@ def mill_server(server: RedisServer, bundle: Path, home: Path, **settings: Any) 
 
 
 ROLES = ("reader", "submitter", "operator")
+
+
+def page(mill: MillServer, path: str, key: str = "red-operator") -> Answer:
+    """What the browser of a session gets at ``path``."""
+    return mill.web.get(path, headers={"Cookie": f"latentmill_session={mill.tokens[key]}"})
+
+
+def send(mill: MillServer, path: str, key: str = "red-operator", *, csrf: bool = True, **fields: str) -> Answer:
+    """Send a form of a page, as the browser of a session does; without ``csrf`` as another site would."""
+    token = mill.tokens[key]
+    headers = {
+        "Cookie": f"latentmill_session={token}",
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Origin": mill.web.url,
+    }
+    body = urlencode(fields | ({"csrf": csrf_value(token)} if csrf else {})).encode()
+    return mill.web.post(path, body=body, headers=headers)
+
+
+def forget_failures(mill: MillServer) -> None:
+    """As if no key had been refused so far."""
+    context = mill.web.app.state.context
+    for counted in (context.failures, context.guesses):
+        counted._buckets.clear()

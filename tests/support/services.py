@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,6 +141,25 @@ class ManualService:
                 self.ticket_handler.pool.ledger.free_expired(job, 5)
             summaries.append((handler or self.ticket_handler).serve().summary)
         return summaries
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Meanwhile a worker answers queries, and makes shards."""
+        ledger, stop = self.ticket_handler.pool.ledger, threading.Event()
+
+        def serve() -> None:
+            while not stop.wait(0.01):
+                self.ticket_handler.serve()
+
+        thread = threading.Thread(target=serve)
+        ledger.register_worker("answering", 1, 60.0)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            ledger.unregister_worker("answering", 1)
 
     def reconcile(self) -> None:
         """Run one pass of a new reconciler that has all duties."""

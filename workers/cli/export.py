@@ -22,7 +22,7 @@ _ALGORITHMS = ["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"]
     help="energon: tars with indexes for Megatron Energon. hf-folder: single image files with metadata. lance: a Lance"
     " dataset. mds: MDS shards.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory that does not exist yet.")
+@click.option("--out", required=True, help="Directory that does not exist yet, or an s3:// URL without objects.")
 @click.option(
     "--c2pa-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM): signs each image (hf-folder)."
 )
@@ -32,16 +32,17 @@ _ALGORITHMS = ["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"]
 def export_command(
     build: str,
     target: str,
-    out: Path,
+    out: str,
     c2pa_cert: Path | None,
     c2pa_key: Path | None,
     c2pa_algorithm: str,
     as_json: bool,
 ) -> None:
-    """Copy BUILD (a path or URL) into the form of another reader, in a local directory.
+    """Copy BUILD (a path or URL) into the form of another reader, in a local directory or in S3 (not energon).
 
-    Every shard is checked against the manifest. The directory appears whole or not at all; an interrupted export goes
-    on where it stopped, and a complete one is checked.
+    Every shard is checked against the manifest. A directory appears whole or not at all; to S3, shards go one after
+    another by way of a temporary directory, and are read back. An interrupted export goes on where it stopped, and a
+    complete one is checked.
     """
     from generator.datasets.exports import Credentials, export_build
     from generator.errors import SpecError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from generator.errors import BrokerUnavailable, SettingsError, SpecError
+from generator.errors import SettingsError, SpecError, WorkerUnavailable
 from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
@@ -90,26 +90,31 @@ def worker_command(
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
 @click.option("--root", help="Store root, with bundles, schedules and open builds.")
 @click.option("--serve/--no-serve", "with_server", default=True, show_default=True, help="Run the HTTP server too.")
-def up_command(workers: int, concurrency: int | None, device: str | None, root: str | None, with_server: bool) -> None:
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the server.  [default: 8400, or a free one]")
+def up_command(
+    workers: int, concurrency: int | None, device: str | None, root: str | None, with_server: bool, port: int | None
+) -> None:
     """Run Redis, workers, a scheduler and an HTTP server on this machine until Ctrl-C. Commands of the same user find
     them.
 
     A terminal shows running jobs, the next dates, and the runs of the last day; elsewhere, each change is one line.
     SIGTERM or closing the terminal stops it like Ctrl-C; a second Ctrl-C kills everything immediately. With
     LATENTMILL_METRICS_PORT, the first worker uses that port, and each further worker and the scheduler the next one.
-    The link that is shown opens the pages, once; the key behind it ends with this command.
+    The link that is shown opens the pages, once; the key behind it ends with this command. They show the folders
+    `datasets` in this directory and in those below it, and wherever the jobs write that are submitted to it; with
+    LATENTMILL_DESTINATIONS, or places in the file of tenants, those alone.
     """
     from pydantic import SecretStr
 
     from workers.cli.dashboard import Dashboard
-    from workers.cli.server_of_up import first_key, with_server_port
+    from workers.cli.server_of_up import first_key, local_datasets, with_server_settings
     from workers.embedded import EmbeddedRedis, StopSignals, running_workers, write_state
 
-    settings = settings_with_options(concurrency=concurrency, device=device, root=root)
+    settings = settings_with_options(concurrency=concurrency, device=device, root=root, server_port=port)
     settings = _with_absolute_root(settings, settings.root)
     if settings.schedules_dir is not None and not settings.schedules_dir.is_dir():
         raise SettingsError("LATENTMILL_SCHEDULES_DIR", "a folder of schedules (YAML files)", settings.schedules_dir)
-    settings = with_server_port(settings) if with_server else settings
+    settings = with_server_settings(settings) if with_server else settings
     logs = [settings.state_dir / f"worker-{number}.log" for number in range(workers)]
     scheduler_log, server_log = settings.state_dir / "scheduler.log", settings.state_dir / "server.log"
     with (
@@ -119,10 +124,11 @@ def up_command(workers: int, concurrency: int | None, device: str | None, root: 
             server.url, settings, logs, signals, scheduler_log, server_log if with_server else None
         ) as running,
         first_key(settings, with_server=with_server) as link,
+        local_datasets(settings) as shown,
     ):
         state = write_state(settings, server.url)
         try:
-            facts = {"root": settings.root, "workers": workers, "logs": settings.state_dir} | link
+            facts = {"root": settings.root, "workers": workers, "logs": settings.state_dir} | link | shown
             show(facts, as_json=False, title="running")
             click.echo("submit jobs from another terminal; Ctrl-C stops everything")
             with Dashboard(settings.model_copy(update={"redis_url": SecretStr(server.url)})) as dashboard:
@@ -134,7 +140,7 @@ def up_command(workers: int, concurrency: int | None, device: str | None, root: 
 
 
 def _wait_until_stopped(running: list[WorkerProcess], signals: StopSignals, dashboard: Dashboard) -> None:
-    """Return when a stop is requested. Raises ``BrokerUnavailable`` if a worker or the scheduler ends by itself."""
+    """Return when a stop is requested. Raises ``WorkerUnavailable`` with the reason if a process ends by itself."""
     while all(worker.is_alive() for worker in running):
         if signals.stop_requested():
             dashboard.stop()
@@ -145,7 +151,9 @@ def _wait_until_stopped(running: list[WorkerProcess], signals: StopSignals, dash
             dashboard.show()
         time.sleep(0.1)
     ended = next(worker for worker in running if not worker.is_alive())
-    raise BrokerUnavailable("worker", "workers and a scheduler that keep running", "one that ended", f"see {ended.log}")
+    raise WorkerUnavailable(
+        ended.log.stem, "a process that keeps running", f"one that ended: {ended.last_words()}", f"see {ended.log}"
+    )
 
 
 @click.command("health")

@@ -16,8 +16,19 @@ from generator.errors import AlreadyExists, Changed, DatasetError, ObjectMissing
 from generator.production.commit import BuildLocation, read_build_location
 from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.spec.canonical import FrozenModel, read_json, validate
+from generator.spec.patterns import pattern
 from generator.spec.plan import Plan
-from generator.spec.recipe import MAX_SAMPLES, MAX_SHARDS, Digest, JobSpec, Name, Priority, build_prefix, job_id_of
+from generator.spec.recipe import (
+    MAX_SAMPLES,
+    MAX_SHARDS,
+    BuildId,
+    Digest,
+    JobSpec,
+    Name,
+    Priority,
+    build_prefix,
+    job_id_of,
+)
 from generator.store import S3Settings, absolute_url, open_store
 from generator.store.base import ObjectInfo, Store
 
@@ -43,7 +54,7 @@ class DeadLetter(FrozenModel):
 class Marker(FrozenModel):
     """One unfinished build. Of a failed one, ``missing`` are the first ranges (ends included) of its missing shards."""
 
-    job: str = Field(pattern=r"^[a-z0-9_-]{1,80}$")
+    job: str = Field(pattern=pattern(r"^[a-z0-9_-]{1,80}$", "lower-case letters, digits, - and _; at most 80"))
     intent: Intent = "open"
     error: str = Field(default="", max_length=2 * MAX_TEXT)
     destination: str = Field(min_length=1, max_length=1000)
@@ -51,7 +62,7 @@ class Marker(FrozenModel):
     tenant: Name
     priority: Priority = 0
     recipe: Digest
-    build_id: str = Field(pattern=r"^[0-9a-f]{20}$")
+    build_id: BuildId
     shards: int = Field(ge=1, le=MAX_SHARDS)
     samples: int = Field(ge=1, le=MAX_SAMPLES)
     submitted: float = Field(ge=0)  # seconds since the epoch

@@ -6,13 +6,14 @@ The asking side imports no torch; ``workers.worker.query_handler`` answers.
 from __future__ import annotations
 
 import threading
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
 import generator.errors as errors
 from generator.errors import LatentmillError, QuotaExceeded, WorkerUnavailable
-from generator.spec.canonical import FrozenModel, validate
+from generator.spec.canonical import FrozenModel, GrowingModel, Later, validate
 from generator.spec.recipe import JobSpec, Name
 from workers.jobs.pool import Pool
 from workers.jobs.preview import MAX_PREVIEW, Base64Bytes, Preview
@@ -84,12 +85,14 @@ class RefusedDraws(FrozenModel):
     draws: tuple[RefusedDraw, ...]
 
 
-class ResolveQuestion(FrozenModel):
-    """The job spec of a draft. ``images``: the files that the draft names, by that name."""
+class ResolveQuestion(GrowingModel):
+    """The job spec of a draft. ``images``: the files that the draft names, by that name. ``day``: of its publication,
+    by default today (UTC)."""
 
     kind: Literal["resolve"] = "resolve"
     draft: dict[str, Any]
     images: dict[str, Base64Bytes] = Field(default_factory=dict, max_length=MAX_UPLOADED_IMAGES)
+    day: Annotated[date | None, Later()] = None
 
 
 AnyQuestion = Annotated[
@@ -135,9 +138,16 @@ def explain(
     return list(validate(RefusedDraws, _ask(pool, question, seconds), **_ANSWER).draws)
 
 
-def resolve(pool: Pool, draft: dict[str, Any], images: dict[str, bytes], seconds: float = RESOLVE_SECONDS) -> JobSpec:
+def resolve(
+    pool: Pool,
+    draft: dict[str, Any],
+    images: dict[str, bytes],
+    seconds: float = RESOLVE_SECONDS,
+    *,
+    day: date | None = None,
+) -> JobSpec:
     """The job spec of a draft whose draw needs an encoder or a map. Raises as ``remake`` does."""
-    return validate(JobSpec, _ask(pool, ResolveQuestion(draft=draft, images=images), seconds), **_ANSWER)
+    return validate(JobSpec, _ask(pool, ResolveQuestion(draft=draft, images=images, day=day), seconds), **_ANSWER)
 
 
 def error_from(facts: dict[str, Any]) -> LatentmillError:

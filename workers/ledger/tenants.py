@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from generator.errors import SettingsError, SpecError
 from generator.spec.canonical import FrozenModel, validate
+from generator.spec.patterns import pattern
 from generator.spec.recipe import Name
 from generator.store import absolute_url
 from generator.store.base import is_segment
@@ -21,7 +22,14 @@ _MAX_BYTES = 1024 * 1024
 TENANT_VARIABLE = "{tenant}"
 
 Limit = Annotated[int, Field(ge=1, strict=True)]
-ChannelPattern = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9_*{}-]+$")]
+ChannelPattern = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100,
+        pattern=pattern(r"^[a-z0-9_*{}-]+$", "lower-case letters, digits, -, _, * and {tenant}"),
+    ),
+]
 
 
 def place_name(url: str) -> str:

@@ -11,6 +11,7 @@ from generator.errors import SpecError
 from generator.models.bundle import push
 from generator.spec.recipe import Digest
 from generator.store.base import Store
+from workers.jobs.pool import Pool
 from workers.notifications import check_hosts
 from workers.schedules.new_run import ResolvedJob, resolve_job
 from workers.schedules.schedule import Schedule
@@ -22,8 +23,10 @@ _SECOND = timedelta(seconds=1)
 _SPECIAL_SOURCES = ("digits", "test")  # names of sources that are not paths: the bundled one, a split
 
 
-def check_schedule(schedule: Schedule, root: Store, settings: Settings, now: datetime) -> list[ResolvedJob]:
-    """The jobs of the next dates of ``schedule``, resolved as of now. Writes nothing.
+def check_schedule(
+    schedule: Schedule, root: Store, settings: Settings, now: datetime, *, workers: Pool | None = None
+) -> list[ResolvedJob]:
+    """The jobs of the next dates of ``schedule``, resolved as of now. Writes nothing. ``workers``: see ``resolve_job``.
 
     Raises ``InputError`` for anything that would fail at those dates, and for a schedule without a future date.
     """
@@ -35,18 +38,26 @@ def check_schedule(schedule: Schedule, root: Store, settings: Settings, now: dat
             "an end with a date of the schedule before it",
             f"{schedule.end}, before the next date of {schedule.cron}",
         )
-    return [resolve_job(schedule, date, root, settings) for date in dates]
+    return [resolve_job(schedule, date, root, settings, workers) for date in dates]
 
 
 def declare(
-    schedule: Schedule, source: Digest, root: Store, settings: Settings, now: datetime, *, replace: bool = False
+    schedule: Schedule,
+    source: Digest,
+    root: Store,
+    settings: Settings,
+    now: datetime,
+    *,
+    replace: bool = False,
+    workers: Pool | None = None,
 ) -> StoredSchedule:
     """Store ``schedule``, which was read from a file with digest ``source``. Idempotent.
 
     A bundle outside the root is pushed to it first, and paths become absolute. A stored schedule of the same name with
-    other content is overwritten only with ``replace``. Raises ``InputError`` before anything is written.
+    other content is overwritten only with ``replace``. ``workers``: see ``resolve_job``. Raises ``InputError`` and
+    ``WorkerUnavailable`` before anything is written.
     """
-    jobs = check_schedule(schedule, root, settings, now)
+    jobs = check_schedule(schedule, root, settings, now, workers=workers)
     _check_name_free(read_stored(root, schedule.name), source, replace)
     whole = _make_self_contained(schedule, jobs[0], root)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from generator.drafts import resolve_draft
+from generator.drafts import JobDraft, find_bundle, resolve_draft
+from generator.drafts.references import has_map
+from generator.models.bundle import bundle_store, read_info
 from generator.models.bundle.channels import read_channel_digest
 from generator.spec.recipe import JobSpec
 from generator.store import absolute_url
 from generator.store.base import Store
+from workers.jobs.pool import Pool
+from workers.jobs.queries import resolve
 from workers.schedules.runs import MAX_TEXT, Origin, Run
 from workers.schedules.schedule import Schedule
 from workers.settings import Settings
@@ -23,20 +27,33 @@ class ResolvedJob(NamedTuple):
     channel: str | None
 
 
-def resolve_job(schedule: Schedule, date: datetime, root: Store, settings: Settings) -> ResolvedJob:
+def resolve_job(
+    schedule: Schedule, date: datetime, root: Store, settings: Settings, workers: Pool | None = None
+) -> ResolvedJob:
     """The job of ``date``, with the digest of its bundle and every default filled in; by default it is published on
     that date, in the schedule's time zone.
 
-    Raises ``InputError`` (a missing bundle or channel, a job that does not fit the bundle, a destination that is not
-    allowed), ``StoreError``.
+    ``workers``: they resolve a draw that needs the map of a bundle, and so torch, which servers do not have; else this
+    process does. Raises ``InputError`` (a missing bundle or channel, a job that does not fit the bundle, a destination
+    that is not allowed), ``StoreError``, ``WorkerUnavailable``.
     """
     line = schedule.job_fields(date).get("channel")
     digest = None if line is None else read_channel_digest(root, line)
     draft = schedule.job_draft(date, digest)
     settings.check_allowed(absolute_url(draft.destination))
     day = schedule.timetable.to_local(date).date()
+    if workers is not None and _needs_map(draft, root, settings):
+        spec = resolve(workers, draft.model_dump(mode="json", exclude_unset=True), {}, day=day)
+        return ResolvedJob(spec, bundle_store(root, spec.recipe.bundle), line)
     spec, bundle = resolve_draft(draft, root, settings.s3, day=day)
     return ResolvedJob(spec, bundle, line)
+
+
+def _needs_map(draft: JobDraft, root: Store, settings: Settings) -> bool:
+    if draft.draw.mode not in ("around", "between"):
+        return False
+    bundle = find_bundle(draft.bundle, root, settings.s3)
+    return has_map(read_info(bundle, draft.bundle if draft.bundle.startswith("sha256:") else None)[1])
 
 
 def new_run(

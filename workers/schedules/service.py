@@ -100,17 +100,21 @@ class Service(ABC):
 class PoolService(Service):
     """The service on pool and store. Connects on first use."""
 
-    def __init__(self, settings: Settings, on_message: Callable[[], None] = lambda: None) -> None:
-        """``on_message`` is called when there is a message to deliver."""
+    def __init__(
+        self, settings: Settings, on_message: Callable[[], None] = lambda: None, *, has_torch: bool = True
+    ) -> None:
+        """``on_message`` is called when there is a message to deliver. Without ``has_torch``, workers resolve draws
+        that need it."""
         self._wake_delivery = on_message
         self._settings, self._pool, self._client = settings, Pool(settings), Client(settings)
+        self._workers = None if has_torch else self._pool
 
     @property
     def root(self) -> Store:
         return self._pool.root
 
     def resolve_job(self, schedule: Schedule, date: datetime) -> ResolvedJob:
-        job = resolve_job(schedule, date, self.root, self._settings)
+        job = resolve_job(schedule, date, self.root, self._settings, self._workers)
         if job.bundle.url != bundle_store(self.root, job.spec.recipe.bundle).url:
             push(job.bundle, self.root)  # the original may be deleted before the run starts
         return job

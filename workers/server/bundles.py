@@ -63,11 +63,13 @@ def tenant_bundles(context: ServerContext, tenant: str) -> list[Digest]:
     return sorted(found | {f"sha256:{name}" for name in uploads})
 
 
-def note_upload(context: ServerContext, tenant: str, digest: Digest, by: str) -> None:
-    """Record that the tenant uploaded a bundle: it may use it from now on."""
+def note_upload(context: ServerContext, tenant: str, digest: Digest, by: str) -> bool:
+    """Record that the tenant uploaded a bundle: it may use it from now on. Returns whether this is the first time."""
     key = _record_key(tenant, digest)
-    if context.root.head(key) is None:
+    is_first = context.root.head(key) is None
+    if is_first:
         context.root.put(key, Upload(by=by, at=datetime.now(UTC)).canonical())
+    return is_first
 
 
 def _bundles_of(channel: Channel) -> set[str]:

@@ -3,6 +3,7 @@ that another server process would need."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -12,10 +13,12 @@ from generator.store import absolute_url, open_store
 from generator.store.base import Store
 from generator.store.url import parse_url
 from workers.client.pool_client import PoolClient
+from workers.jobs.markers import read_markers
 from workers.jobs.pool import Pool
 from workers.server.access.keys import KeyRing
+from workers.server.access.local_places import LocalPlaces
 from workers.server.access.rate_limit import RateLimit
-from workers.server.access.tenants import TenantPlaces
+from workers.server.access.tenants import DEFAULT_TENANT, TenantPlaces
 from workers.server.builds import BuildShelf, CommittedBuild
 from workers.server.columns import ColumnShelf
 from workers.server.job_costs import CostShelf, ProgressShelf
@@ -34,8 +37,8 @@ _STREAMS = 200  # of events of jobs
 
 @dataclass(frozen=True)
 class ServerContext:
-    """``rates``: requests by key; ``failures``: refused keys by address. ``uploads``, ``streams``: how many there are
-    at the same time."""
+    """``rates``: requests by key; ``failures``: refused keys by address, ``guesses``: by the id that they name.
+    ``uploads``, ``streams``: how many there are at the same time."""
 
     settings: Settings
     pool: Pool
@@ -45,6 +48,7 @@ class ServerContext:
     rates: RateLimit
     columns: ColumnShelf
     failures: RateLimit = field(default_factory=lambda: RateLimit(_FAILED_KEYS_A_MINUTE, 20.0))
+    guesses: RateLimit = field(default_factory=lambda: RateLimit(_FAILED_KEYS_A_MINUTE, 20.0))
     shelf: BuildShelf = field(default_factory=BuildShelf)
     runs: RunShelf = field(default_factory=RunShelf)
     verdicts: VerdictShelf = field(default_factory=VerdictShelf)
@@ -95,10 +99,26 @@ def open_context(settings: Settings) -> ServerContext:
         pool=pool,
         client=PoolClient(pool),
         keys=KeyRing(lambda: pool.root),
-        places=TenantPlaces(settings, absolute_url(pool.root.url)),
+        places=TenantPlaces(settings, absolute_url(pool.root.url), _local_places(settings, pool)),
         rates=RateLimit(settings.server_requests),
         columns=ColumnShelf(ColumnCache(settings.column_cache, settings.column_cache_bytes)),
     )
+
+
+def _local_places(settings: Settings, pool: Pool) -> LocalPlaces | None:
+    """The places of ``default`` in `latentmill up`, which says where it was started."""
+    if settings.server_directory is None:
+        return None
+    known = dict[str, tuple[str, str]]()  # tenant and destination by job; they never change
+
+    def destinations() -> Iterable[tuple[str, str]]:
+        known.update({marker.job: (marker.tenant, marker.destination) for marker in read_markers(pool.root)})
+        for job in pool.ledger.known_jobs():
+            if job not in known and (facts := pool.ledger.facts(job)).keys() >= {"tenant", "destination"}:
+                known[job] = facts["tenant"], facts["destination"]
+        return known.values()
+
+    return LocalPlaces(settings.server_directory, DEFAULT_TENANT, pool.root, destinations)
 
 
 def context_of(request: Request) -> ServerContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -42,6 +43,18 @@ def host_names(settings: Settings) -> frozenset[str]:
             "without it, pages of other sites could reach the server under names of their own",
         )
     return frozenset(LOOPBACK)
+
+
+def trusted_proxies(settings: Settings) -> list[str]:
+    """The proxies that may say where a request comes from, and whether by https. Raises ``SettingsError``."""
+    stated = [proxy.strip() for proxy in (settings.server_proxies or "").split(",") if proxy.strip()]
+    for proxy in stated:
+        try:
+            ip_network(proxy, strict=False)
+        except ValueError as wrong:
+            expected = "addresses or networks (10.0.0.0/8), separated by commas"
+            raise SettingsError("LATENTMILL_SERVER_PROXIES", expected, short_repr(proxy)) from wrong
+    return stated
 
 
 def is_loopback(host: str) -> bool:

@@ -29,7 +29,7 @@ from generator.errors import (
     SpecError,
     StoreError,
 )
-from generator.spec.canonical import short_repr
+from generator.spec.canonical import short_repr, translate_details
 from workers.settings import ENV_PREFIX
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ _TITLES = {
     413: "Too large",
     415: "Not that kind of content",
     421: "Not this host",
-    422: "Invalid",
-    429: "Too many",
+    422: "A value cannot be used",
+    429: "Too many at once",
     431: "Too large",
     500: "Internal error",
     503: "Not available now",
@@ -91,7 +91,7 @@ def problem_document(status: int, error: LatentmillError) -> dict[str, Any]:
     """The problem document of an error; its extra members are those of ``LatentmillError.facts``."""
     facts = _outside_facts(error) if status == 503 else error.facts()
     title = _TITLES.get(status, "Error")
-    detail = f"{facts['field']}: expected {facts['expected']}, got {facts['got']}"
+    detail = str(LatentmillError(facts["field"], facts["expected"], facts["got"], facts["hint"]))
     return {"type": TYPE_PREFIX + facts["error"], "title": title, "status": status, "detail": detail} | facts
 
 
@@ -120,7 +120,7 @@ def error_of(request: Request, error: Exception) -> tuple[int, LatentmillError, 
             log.warning("%s %s: %s", request.method, request.url.path, error)
         return status, error, _retry_header(error)
     if isinstance(error, RequestValidationError):
-        return 422, _validation_error(error), {}
+        return 422, _validation_error(request, error), {}
     if isinstance(error, HTTPException):
         known = {404: ("path", "a path of this server"), 405: ("method", "a method of this path")}
         field, expected = known.get(error.status_code, ("request", "a well-formed request"))
@@ -155,13 +155,15 @@ def _outside_facts(error: LatentmillError) -> dict[str, str]:
     return {"error": type(error).__name__} | facts
 
 
-def _validation_error(invalid: RequestValidationError) -> SpecError:
-    first, *rest = invalid.errors()
-    place = [str(part) for part in first.get("loc", ())]
-    field = ".".join(place[1:] if place[:1] in (["body"], ["query"], ["path"], ["header"]) else place) or "body"
-    expected, got = str(first.get("msg", "a valid value")), short_repr(first.get("input"))
-    if first.get("type") == "missing":
-        expected, got = "a value (the field is required)", "nothing"
-    elif first.get("type") == "extra_forbidden":
-        expected, got = "a known field", f"unknown field {place[-1]!r}"
-    return SpecError(field, expected, got, f"{len(rest)} more field(s) are wrong too" if rest else "")
+def _validation_error(request: Request, invalid: RequestValidationError) -> InputError:
+    """The first error in the words of all others; its path begins in the body, or is the name of a parameter."""
+    details = [dict(each) for each in invalid.errors()]
+    if isinstance(details[0].get("input"), bytes):
+        return SpecError("body", "a body of JSON with Content-Type: application/json", "a body of another kind")
+    place, *inner = details[0].get("loc") or ("body",)
+    given: Any = dict(request.query_params) | dict(request.path_params)
+    if place == "body":
+        given = invalid.body if isinstance(invalid.body, Mapping) else {}
+    details[0]["loc"] = tuple(inner)
+    wrong = translate_details(details, field="", error=SpecError, known=(), given=given)
+    return SpecError(wrong.field or "body", wrong.expected, wrong.got, wrong.hint)

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from generator.errors import SettingsError
 from workers.server.application import make_application
+from workers.server.headers import trusted_proxies
 from workers.server.limits import MAX_HEADER_BYTES, TimedProtocol
 from workers.settings import DEFAULT_SERVER_PORT as DEFAULT_PORT
 from workers.settings import Settings
@@ -20,13 +21,19 @@ _GRACE_SECONDS = 10
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ``SettingsError`` before the port is opened."""
+    server = uvicorn.Server(server_config(settings, checked_application(settings)))
+    server.run(sockets=[bind_port(settings)])
+
+
+def checked_application(settings: Settings) -> ASGIApp:
+    """The application. Raises ``SettingsError`` for settings that a server cannot start with; nothing is opened."""
+    trusted_proxies(settings)
     if (settings.server_cert_file is None) != (settings.server_key_file is None):
         raise SettingsError("LATENTMILL_SERVER_KEY_FILE", "a certificate and its key together, or neither", "one")
     for name, path in (("CERT", settings.server_cert_file), ("KEY", settings.server_key_file)):
         if path is not None and not path.is_file():
             raise SettingsError(f"LATENTMILL_SERVER_{name}_FILE", "a file that can be read", str(path))
-    server = uvicorn.Server(server_config(settings, make_application(settings)))
-    server.run(sockets=[bind_port(settings)])
+    return make_application(settings)
 
 
 def bind_port(settings: Settings) -> socket.socket:
@@ -45,12 +52,14 @@ def bind_port(settings: Settings) -> socket.socket:
     except OSError as taken:
         bound.close()
         expected, got = "a free port on this machine", f"{host}:{port} ({taken.strerror})"
-        raise SettingsError("LATENTMILL_SERVER_PORT", expected, got) from taken
+        hint = "--port or this setting chooses another one"
+        raise SettingsError("LATENTMILL_SERVER_PORT", expected, got, hint) from taken
     return bound
 
 
 def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     """How uvicorn serves ``app``: HTTP/1.1 alone, with limits on heads, idle connections and their number."""
+    proxies = trusted_proxies(settings)
     return uvicorn.Config(
         app,
         host=settings.server_host,
@@ -60,6 +69,8 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         lifespan="off",
         log_config=_log_config(settings.log_level),
         server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         limit_concurrency=_CONNECTIONS,

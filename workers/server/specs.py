@@ -6,14 +6,14 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from generator.drafts import JobDraft, parse_draft
 from generator.drafts.references import CodeReference, has_map
 from generator.errors import BundleMissing, SpecError
 from generator.models.bundle import BundleInfo, bundle_store, read_info
 from generator.models.bundle.channels import read_channel_digest
-from generator.spec.canonical import FrozenModel
+from generator.spec.canonical import FrozenModel, translate_error
 from generator.spec.recipe import (
     ClusterDraw,
     Digest,
@@ -72,12 +72,30 @@ class DraftBody(JobDraft):
 
 
 def _spec_kind(value: Any) -> str:
-    return "spec" if isinstance(value, JobSpec) or (isinstance(value, dict) and "recipe" in value) else "draft"
+    return "(spec)" if isinstance(value, JobSpec) or (isinstance(value, dict) and "recipe" in value) else "(draft)"
 
 
-SpecBody = Annotated[Annotated[DraftBody, Tag("draft")] | Annotated[JobSpec, Tag("spec")], Discriminator(_spec_kind)]
+SpecBody = Annotated[
+    Annotated[DraftBody, Tag("(draft)")] | Annotated[JobSpec, Tag("(spec)")], Discriminator(_spec_kind)
+]
 
-SPEC_BODY: TypeAdapter[DraftBody | JobSpec] = TypeAdapter(SpecBody)
+_SPEC_BODY: TypeAdapter[DraftBody | JobSpec] = TypeAdapter(SpecBody)
+
+
+def parse_body(document: Any) -> DraftBody | JobSpec:
+    """The draft or job spec of a document. Raises ``SpecError``, whose field is spelt as in the document."""
+    try:
+        return _SPEC_BODY.validate_python(document)
+    except ValidationError as invalid:
+        known = tuple(DraftBody.model_fields)
+        wrong = translate_error(invalid, field="", error=SpecError, known=known, given=document)
+        raise SpecError(wrong.field or "spec", wrong.expected, wrong.got, wrong.hint) from invalid
+
+
+def spec_facts(body: DraftBody | JobSpec) -> dict[str, str]:
+    """What the audit log says of a spec."""
+    order = body.order if isinstance(body, JobSpec) else body
+    return {"name": order.name, "destination": order.destination[:200]}
 
 
 def narrow(context: ServerContext, caller: Caller, body: DraftBody | JobSpec) -> JobSpec:

@@ -147,7 +147,7 @@ class QueryHandler:
             parsed = parse_draft(draft)
             self.pool.settings.check_allowed(parsed.destination)
             try:
-                spec, _ = resolve_draft(parsed, self.pool.root, self.pool.settings.s3)
+                spec, _ = resolve_draft(parsed, self.pool.root, self.pool.settings.s3, day=asked.day)
             except LatentmillError as wrong:
                 raise type(wrong)(*(str(each).replace(folder, "uploaded") for each in wrong.args)) from wrong
         return spec.model_dump(mode="json")

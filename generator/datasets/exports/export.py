@@ -1,8 +1,9 @@
-"""Exports a committed build to a directory in another form. Every shard is read once, and its digest is checked."""
+"""Exports a committed build in another form, to a directory or S3. Every shard is read once, its digest is checked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from generator.datasets.exports.energon import EnergonTarget
 from generator.datasets.exports.image_folder import ImageFolderTarget
 from generator.datasets.exports.lance_rows import LanceTarget, require_lance
 from generator.datasets.exports.mds_files import MdsTarget
+from generator.datasets.exports.object_store import StoreExport, open_export_store
 from generator.datasets.exports.target import ExportTarget, SourceShard
 from generator.errors import IntegrityError, SpecError
 from generator.production.provenance.manifest import (
@@ -53,7 +55,7 @@ class Credentials:
 class Exported:
     """A complete export. ``resumed``: shards that an interrupted one had made. ``existed``: it was complete before."""
 
-    out: Path
+    out: Path | str
     build: str
     samples: int
     shards: int
@@ -64,15 +66,16 @@ class Exported:
 def export_build(
     url: str,
     target: Target,
-    out: Path,
+    out: Path | str,
     s3: S3Settings | None = None,
     *,
     credentials: Credentials | None = None,
     on_shard: OnShard = lambda _: None,
 ) -> Exported:
-    """Export the committed build at ``url`` (as for ``resolve_build``) to the local directory ``out``.
+    """Export the committed build at ``url`` (as for ``resolve_build``) to ``out``: a local directory or an s3:// URL.
 
-    ``out`` appears whole or not at all; an interrupted export goes on where it stopped, and a complete one is checked.
+    A directory appears whole or not at all; in S3 the files that readers begin with are uploaded last. An interrupted
+    export goes on where it stopped, and a complete one is checked.
     ``credentials``: each image file gets a C2PA manifest (``hf-folder`` only). Raises ``DatasetError`` if there is no
     committed build; ``SpecError`` for options that do not fit, a package that is missing, an ``out`` that holds
     something else; ``IntegrityError`` for damage of the build or of a complete export; ``StoreError``.
@@ -89,13 +92,21 @@ def export_build(
         signed=credentials is not None,
     )
     shards = len(manifest.shards)
-    with open_directory(out.resolve(), identity) as directory:
+    with _open_place(out, identity, s3) as directory:
         if directory.is_complete:
             return Exported(out, manifest.build_id, directory.check(shards), shards, shards, existed=True)
         directory.begin()
         resumed = _write_all(store, form, directory, on_shard)
         directory.complete()
     return Exported(out, manifest.build_id, manifest.samples, shards, resumed, existed=False)
+
+
+def _open_place(
+    out: Path | str, identity: ExportIdentity, s3: S3Settings | None
+) -> AbstractContextManager[ExportDirectory | StoreExport]:
+    if str(out).startswith("s3://"):
+        return open_export_store(str(out), identity, s3)
+    return open_directory(Path(out).resolve(), identity)
 
 
 def _open_target(target: Target, manifest: Manifest, credentials: Credentials | None) -> ExportTarget:
@@ -115,7 +126,7 @@ def _open_target(target: Target, manifest: Manifest, credentials: Credentials | 
     return MdsTarget(manifest, recipe) if target == "mds" else EnergonTarget(manifest, recipe)
 
 
-def _write_all(store: Store, form: ExportTarget, directory: ExportDirectory, on_shard: OnShard) -> int:
+def _write_all(store: Store, form: ExportTarget, directory: ExportDirectory | StoreExport, on_shard: OnShard) -> int:
     """Write the shards that are not there yet, and the files of the whole. Returns how many shards were there."""
     numbers = range(len(form.manifest.shards))
     marks = {number: mark for number in numbers if (mark := directory.intact_mark(number)) is not None}
@@ -131,7 +142,9 @@ def _write_all(store: Store, form: ExportTarget, directory: ExportDirectory, on_
     return resumed
 
 
-def _write_shard(store: Store, form: ExportTarget, directory: ExportDirectory, receipt: Receipt) -> ShardMark:
+def _write_shard(
+    store: Store, form: ExportTarget, directory: ExportDirectory | StoreExport, receipt: Receipt
+) -> ShardMark:
     files = ShardFiles(directory.root)
     form.write_shard(_read_shard(store, form, receipt), files)
     return directory.finish_shard(receipt.number, receipt.samples, files)

@@ -10,10 +10,13 @@ from pydantic import Field, StringConstraints
 from generator.errors import InputError, SpecError
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.spec.canonical import FrozenModel, validate
+from generator.spec.patterns import pattern
 
 _MIN_STEPS = 1500  # minimum number of steps for a small source
 
-Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")]
+Device = Annotated[
+    str, StringConstraints(pattern=pattern(r"^(auto|cpu|cuda(:\d{1,3})?)$", "auto, cpu, cuda or cuda:N"))
+]
 
 
 class TrainSettings(FrozenModel):

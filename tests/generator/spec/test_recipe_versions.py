@@ -83,7 +83,7 @@ def test_latents_are_auto_or_a_truth_value(latents: Any) -> None:
         ({"label_floors": (0.5, None), "label_floor": 0.5}, "either label_floor"),
         ({"label_floors": (0.5,), "classes": (), "counts": (3,)}, "0 entries, one per class"),
         ({"label_floors": (0.5, 1.0)}, "less than 1"),
-        ({"label_floors": (0.0, None)}, "greater than 0"),
+        ({"label_floors": (0.0, None)}, "more than 0"),
     ],
 )
 def test_label_floors_that_say_nothing_or_too_much_are_refused(changes: dict[str, Any], words: str) -> None:

@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,7 @@ from PIL import Image
 from generator.curation.gates import Gates, evaluate_gates
 from generator.datasets.torch_dataset import open_dataset
 from generator.store import open_store
-from tests.support.mill_server import SCHEDULE, MillServer, mill_server
-from tests.support.servers import RedisServer
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
+from tests.support.mill_server import SCHEDULE, MillServer
 
 
 def get(mill: MillServer, path: str, role: str = "reader") -> Any:

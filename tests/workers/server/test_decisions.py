@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
@@ -16,24 +13,15 @@ from generator.datasets.promotion.state import update_state
 from generator.store import open_store
 from generator.store.base import Store
 from tests.support.cli_sandbox import LENIENT_GATES
-from tests.support.http_server import Answer
-from tests.support.mill_server import SCHEDULE, MillServer, mill_server
-from tests.support.servers import RedisServer
+from tests.support.mill_server import SCHEDULE, MillServer, page, send
 from tests.support.simulated_schedules import InlineExecutor
 from workers.schedules.clock import SystemClock
 from workers.schedules.runs import Run, read_run
 from workers.schedules.service import PoolService
 from workers.schedules.ticker import Ticker
-from workers.server.access.tokens import csrf_value
 
 DAY = datetime(2026, 1, 5, 4, tzinfo=UTC)
 WORDS = "The gate images asks for at least 5,000 images; this build has 30."
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +52,9 @@ def run_of(mill: MillServer, name: str = "picky", date: datetime = DAY) -> Run:
 
 
 def show(mill: MillServer, path: str, key: str = "red-operator") -> str:
-    answer = mill.web.get(path, headers={"Cookie": f"latentmill_session={mill.tokens[key]}"})
+    answer = page(mill, path, key)
     assert answer.status == 200, answer.body
     return answer.body.decode()
-
-
-def send(mill: MillServer, path: str, key: str = "red-operator", *, csrf: bool = True, **fields: str) -> Answer:
-    token = mill.tokens[key]
-    headers = {
-        "Cookie": f"latentmill_session={token}",
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Origin": mill.web.url,
-    }
-    body = urlencode(fields | ({"csrf": csrf_value(token)} if csrf else {})).encode()
-    return mill.web.post(path, body=body, headers=headers)
 
 
 def build_ids(text: str) -> list[str]:

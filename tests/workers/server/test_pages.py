@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, unquote
 
 import pytest
 
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.http_server import Answer
-from tests.support.mill_server import MillServer, mill_server
+from tests.support.mill_server import MillServer, mill_server, page, send
 from tests.support.servers import RedisServer
 from workers.schedules.store import read_stored, update_stored
-from workers.server.access.tokens import csrf_value
 
 EVIL = "<script>alert(1)</script>"
 
@@ -28,20 +25,6 @@ def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     bundle = tiny_bundle(home / "evil", classes=(EVIL, '"onload="alert(1)', "'; {{ 7 * 7 }}"))
     with mill_server(server, bundle, home) as found:
         yield found
-
-
-def page(mill: MillServer, path: str, key: str = "red-operator") -> Answer:
-    return mill.web.get(path, headers={"Cookie": f"latentmill_session={mill.tokens[key]}"})
-
-
-def send(mill: MillServer, path: str, key: str = "red-operator", **fields: str) -> Answer:
-    body = urlencode(fields | {"csrf": csrf_value(mill.tokens[key])}).encode()
-    headers = {
-        "Cookie": f"latentmill_session={mill.tokens[key]}",
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Origin": mill.web.url,
-    }
-    return mill.web.post(path, body=body, headers=headers)
 
 
 class Markup(HTMLParser):
@@ -158,22 +141,9 @@ def test_a_form_says_which_field_is_wrong_and_keeps_the_text(mill: MillServer, t
 
 
 def test_the_form_shows_the_first_images(mill: MillServer) -> None:
-    ledger, stop = mill.service.ticket_handler.pool.ledger, threading.Event()
-    ledger.register_worker("test", 1, 60.0)
-
-    def serve() -> None:
-        while not stop.wait(0.01):
-            mill.service.ticket_handler.serve()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        text = "channel: red-line\ncount: 30\ndestination: red\nname: seen\nbatch: 16\n"
+    text = "channel: red-line\ncount: 30\ndestination: red\nname: seen\nbatch: 16\n"
+    with mill.service.answering():
         answer = send(mill, "/jobs/new", text=text, look="1")
-    finally:
-        stop.set()
-        thread.join()
-        ledger.unregister_worker("test", 1)
     assert answer.status == 200, answer.body
     shown = answer.body.decode()
     assert shown.count("data:image/png;base64,") == 24

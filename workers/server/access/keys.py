@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, Field
 
 from generator.errors import AccessRefused, IntegrityError, SpecError
 from generator.spec.canonical import FrozenModel, read_json, short_repr, validate
+from generator.spec.patterns import pattern
 from generator.spec.recipe import Digest, Name
 from generator.store import pointers
 from generator.store.base import Store
@@ -25,6 +26,8 @@ MAX_KEY_BYTES = 16 * 1024
 MAX_LIFE = timedelta(days=3650)
 _REREAD_SECONDS = 4.0  # a revoked key is refused at most so much later
 _HELD_KEYS = 10_000
+_RELIST_SECONDS = 1.0
+_NO_DIGEST = "sha256:" + "0" * 64  # compared with where there is no key, so that an answer takes as long
 _HEX = set("0123456789abcdef")
 
 
@@ -32,7 +35,7 @@ class Key(FrozenModel):
     """A key as it is stored. ``digest``: of its token, which is shown once, when it is made. ``note``: for whom."""
 
     key_version: Literal[1] = 1
-    id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    id: str = Field(pattern=pattern(r"^[0-9a-f]{16}$", "16 digits of 0-9 and a-f"))
     tenant: Name
     role: Role
     digest: Digest
@@ -99,18 +102,20 @@ class KeyRing:
     """The keys that a server has met lately. Safe to use from several threads.
 
     Each is read again after 4 s, so that a revoked one is refused soon; while the store does not answer, none is
-    accepted beyond that.
+    accepted beyond that. ``sparing`` calls, for those who guess, ask the store for no key that a list of the keys does
+    not name; it is made anew at most once a second, for all of them.
     """
 
     def __init__(self, root: Callable[[], Store], clock: Callable[[], float] = time.monotonic) -> None:
         self._root, self._clock, self._lock = root, clock, threading.Lock()
         self._held: OrderedDict[str, tuple[float, Key | None]] = OrderedDict()
+        self._listing, self._listed_at, self._listed = threading.Lock(), float("-inf"), frozenset[str]()
 
-    def check(self, token: str) -> Key:
+    def check(self, token: str, *, sparing: bool = False) -> Key:
         """The live key of ``token``. Raises ``AccessRefused``, and ``StoreError`` if it cannot be looked up."""
         key_id = key_id_of(token)
-        key = None if key_id is None else self._find(key_id)
-        if key is None or not is_token_of(token, key.digest):
+        key = None if key_id is None else self._find(key_id, sparing=sparing)
+        if not is_token_of(token, key.digest if key else _NO_DIGEST) or key is None:
             raise AccessRefused("key", "a key that this server knows", "another one", "latentmill keys add makes one")
         now = datetime.now(UTC)
         if not key.is_live(now):
@@ -118,18 +123,14 @@ class KeyRing:
             raise AccessRefused("key", "a live key", got, "latentmill keys add makes one")
         return key
 
-    def holds(self, token: str) -> bool:
-        """Whether ``token`` was that of a key when its key was read last, be it long ago; asks no store."""
-        with self._lock:
-            _, key = self._held.get(key_id_of(token) or "", (0.0, None))
-        return key is not None and is_token_of(token, key.digest)
-
-    def _find(self, key_id: str) -> Key | None:
+    def _find(self, key_id: str, *, sparing: bool) -> Key | None:
         with self._lock:
             read_at, key = self._held.get(key_id, (float("-inf"), None))
         now = self._clock()
         if now - read_at < _REREAD_SECONDS:
             return key
+        if sparing and key is None and not self._is_listed(key_id):
+            return None
         try:
             key = read_key(self._root(), key_id)
         except (SpecError, IntegrityError):  # a damaged key opens nothing
@@ -140,6 +141,13 @@ class KeyRing:
             while len(self._held) > _HELD_KEYS:
                 self._held.popitem(last=False)
         return key
+
+    def _is_listed(self, key_id: str) -> bool:
+        with self._listing:
+            if self._clock() - self._listed_at >= _RELIST_SECONDS:
+                self._listed = frozenset(info.key.removeprefix(KEYS) for info in self._root().list(KEYS))
+                self._listed_at = self._clock()
+            return f"{key_id}.json" in self._listed
 
 
 def _store_key(key_id: str) -> str:

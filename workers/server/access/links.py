@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field
 
 from generator.errors import AccessRefused, AlreadyExists, Changed, ObjectMissing
 from generator.spec.canonical import FrozenModel, read_json, validate
+from generator.spec.patterns import pattern
 from generator.store.base import Store
 from generator.store.put_once import put_once
 
@@ -28,7 +29,7 @@ class Link(FrozenModel):
     """``sealed``: the token added to the pad, hexadecimal; empty once the link was used."""
 
     expires: AwareDatetime
-    sealed: str = Field(default="", max_length=400, pattern=r"^[0-9a-f]*$")
+    sealed: str = Field(default="", max_length=400, pattern=pattern(r"^[0-9a-f]*$", "digits of 0-9 and a-f"))
 
 
 def add_link(root: Store, token: str, life: timedelta, now: datetime | None = None) -> str:

@@ -2,7 +2,8 @@
 
 A place is named, so that requests need no path or URL of the server: ``nightly/digits`` is the dataset ``digits`` at
 the place ``nightly``. Places and channels come from the tenants file; without it every tenant has the place
-``<root>/datasets/<tenant>``, and the tenant ``default`` all channels and the places of ``LATENTMILL_DESTINATIONS``.
+``<root>/datasets/<tenant>``, and the tenant ``default`` all channels and the places of ``LATENTMILL_DESTINATIONS``; in
+`latentmill up` those of ``local_places``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from generator.spec.canonical import short_repr
 from generator.store import absolute_url, is_below
 from generator.store.base import is_segment
 from workers.ledger.tenants import TENANT_VARIABLE, Tenants, TenantShare, place_name, read_tenants
+from workers.server.access.local_places import LocalPlaces
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,17 +33,27 @@ _MAX_LENGTH = 1000
 class TenantPlaces:
     """Places and channels of all tenants. The file is read again every few seconds, as workers do."""
 
-    def __init__(self, settings: Settings, root_url: str) -> None:
-        """Raises ``SettingsError`` for a file or a setting that cannot be."""
+    def __init__(self, settings: Settings, root_url: str, local: LocalPlaces | None = None) -> None:
+        """``local``: the places of ``default`` where no setting names places. Raises ``SettingsError`` for a file or a
+        setting that cannot be."""
         self._settings, self._root, self._lock = settings, absolute_url(root_url), threading.Lock()
+        self._local = None if settings.destinations else local
         self._read_at, self._tenants = time.monotonic(), self._read()
         for name in (*self._tenants.tenants, DEFAULT_TENANT):
-            self.places(name)
+            self._stated_places(name)
 
     def places(self, tenant: str) -> dict[str, str]:
         """The absolute URLs of the tenant's places, by name. Raises ``SettingsError`` if one is inside the root."""
+        if self._local is not None and tenant == DEFAULT_TENANT and not self._share_names_places():
+            return self._local.places()
+        return self._stated_places(tenant)
+
+    def _stated_places(self, tenant: str) -> dict[str, str]:
         urls = [url.replace(TENANT_VARIABLE, tenant) for url in self._urls(tenant)]
-        found = {place_name(url): absolute_url(url) for url in urls}
+        try:
+            found = {place_name(url): absolute_url(url) for url in urls}
+        except ValueError as wrong:  # of LATENTMILL_DESTINATIONS: the file is checked when it is read
+            raise SettingsError("LATENTMILL_DESTINATIONS", str(wrong), short_repr(", ".join(urls))) from wrong
         if len(found) != len(urls):
             expected = "URLs with distinct last segments, as those name the places"
             raise SettingsError("destinations", expected, ", ".join(urls))
@@ -111,6 +123,12 @@ class TenantPlaces:
             return list(stated)
         own = [url.strip() for url in (self._settings.destinations or "").split(",") if url.strip()]
         return own if own and tenant == DEFAULT_TENANT else [f"{self._datasets}/{tenant}"]
+
+    def _share_names_places(self) -> bool:
+        """Whether the file gives anybody places: then ``default`` has those that it says, too."""
+        self._share(DEFAULT_TENANT)  # reads the file again if that is due
+        shares = (self._tenants.default, *self._tenants.tenants.values())
+        return any(share.destinations is not None for share in shares)
 
     @property
     def _datasets(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -138,20 +139,26 @@ def show_channel(request: Request, caller: Reader, channel: Name) -> Response:
 def set_channel(request: Request, caller: Operator, channel: Name, body: ChannelBody) -> Response:
     """Point a channel to another bundle, or back to the one before."""
     context = context_of(request)
-    with audited(caller, "move channel", channel=channel, bundle=body.bundle or "the one before"):
+    with audited(caller, "move channel", channel=channel, bundle=body.bundle) as change:
         _check_channel(context, caller, channel)
         if body.bundle is None:
             _own_channel(context, caller, channel)
             moved = roll_back_channel(context.root, channel, by=caller.name)
         else:
             digest = check_bundle(context, caller.tenant, body.bundle)
-            moved = move_channel(context.root, channel, digest, by=caller.name)
+            at = datetime.now(UTC)
+            moved = move_channel(context.root, channel, digest, by=caller.name, at=at)
+            change.check(changed=moved.current.at == at)
+        change.note(bundle=moved.bundle)
     return json_answer(request, moved)
 
 
 def _store_bundle(request: Request, caller: Caller, parts: dict[str, UploadFile], expected: Digest | None) -> Response:
     context = context_of(request)
-    with audited(caller, "upload bundle", bundle=expected), tempfile.TemporaryDirectory(prefix="latentmill-") as folder:
+    with (
+        audited(caller, "upload bundle", bundle=expected) as change,
+        tempfile.TemporaryDirectory(prefix="latentmill-") as folder,
+    ):
         for name, part in parts.items():
             if name not in _FILES:
                 raise SpecError("body", f"the files of a bundle ({', '.join(_FILES)})", short_repr(name))
@@ -165,7 +172,8 @@ def _store_bundle(request: Request, caller: Caller, parts: dict[str, UploadFile]
                 text.replace(folder, "the upload") for text in (wrong.field, wrong.expected, wrong.got, wrong.hint)
             ]
             raise Problem(422, BundleError(*texts)) from wrong
-        note_upload(context, caller.tenant, digest, caller.name)
+        change.note(bundle=digest)
+        change.check(changed=note_upload(context, caller.tenant, digest, caller.name))
     return json_answer(request, BundleName(bundle=digest), status=201)
 
 

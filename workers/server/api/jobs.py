@@ -16,7 +16,6 @@ from starlette.responses import Response, StreamingResponse
 
 from generator.errors import LatentmillError
 from generator.production.pipeline.run_costs import Pace
-from generator.spec.recipe import JobSpec
 from workers.client.client import PREVIEW_IMAGES
 from workers.jobs.preview import MAX_PREVIEW, Preview
 from workers.jobs.queries import preview
@@ -36,9 +35,10 @@ from workers.server.builds import check_build_id
 from workers.server.bundles import check_bundle
 from workers.server.callers import Caller
 from workers.server.context import ServerContext, context_of
+from workers.server.decisions import decide_job, submit
 from workers.server.jobs import JobView, find_job, newest_jobs, view_job
 from workers.server.problems import Problem, error_of, problem_document
-from workers.server.specs import DraftBody, SpecBody, narrow
+from workers.server.specs import SpecBody, narrow, spec_facts
 
 PREVIEW_SECONDS = 25.0
 _EVENT_SECONDS = 0.5
@@ -87,8 +87,8 @@ def list_jobs(
 def submit_job(request: Request, caller: Submitter, body: Annotated[SpecBody, Body()]) -> Response:
     """Submit a job. The same spec submitted again is the same job: 200 if it has ended, else 202."""
     context = context_of(request)
-    with audited(caller, "submit job", **_about(body)):
-        status = context.client.submit(narrow(context, caller, body))
+    with audited(caller, "submit job", **spec_facts(body)) as change:
+        status = submit(context, narrow(context, caller, body), change)
     return _job_answer(request, context, caller, status)
 
 
@@ -112,9 +112,7 @@ def show_pace(request: Request, caller: Reader, job: str) -> Response:
 def pause_job(request: Request, caller: Submitter, job: str) -> Response:
     """Pause a job: running shards are finished, no new ones are started."""
     context = context_of(request)
-    with audited(caller, "pause job", job=job):
-        find_job(context, caller, job)
-        status = context.client.pause(job)
+    status = decide_job(context, caller, job, "pause")
     return json_answer(request, view_job(context, caller, status))
 
 
@@ -122,9 +120,7 @@ def pause_job(request: Request, caller: Submitter, job: str) -> Response:
 def cancel_job(request: Request, caller: Submitter, job: str) -> Response:
     """Cancel a job. Its finished shards are kept."""
     context = context_of(request)
-    with audited(caller, "cancel job", job=job):
-        find_job(context, caller, job)
-        status = context.client.cancel(job)
+    status = decide_job(context, caller, job, "cancel")
     return json_answer(request, view_job(context, caller, status))
 
 
@@ -132,9 +128,7 @@ def cancel_job(request: Request, caller: Submitter, job: str) -> Response:
 def resume_job(request: Request, caller: Submitter, job: str, body: ResumeBody | None = None) -> Response:
     """Continue a paused, cancelled or failed job where it stopped."""
     context, wanted = context_of(request), body or ResumeBody()
-    with audited(caller, "resume job", job=job):
-        find_job(context, caller, job)
-        status = context.client.resume(job, tenant=caller.tenant, new_environment=wanted.new_environment)
+    status = decide_job(context, caller, job, "resume", new_environment=wanted.new_environment)
     return json_answer(request, view_job(context, caller, status))
 
 
@@ -142,13 +136,13 @@ def resume_job(request: Request, caller: Submitter, job: str, body: ResumeBody |
 def clone_job(request: Request, caller: Submitter, job: str, changes: dict[str, Any] | None = None) -> Response:
     """Submit the spec of a job again with changes: fields of recipe and order, ``count``, ``counts``."""
     context, wanted = context_of(request), dict(changes or {})
-    with audited(caller, "clone job", job=job):
+    with audited(caller, "clone job", cloned=job) as change:
         find_job(context, caller, job)
         if "destination" in wanted:
             wanted["destination"] = context.places.destination(caller.tenant, str(wanted["destination"]))
         spec = context.client.changed_spec(job, wanted)
         check_bundle(context, caller.tenant, spec.recipe.bundle)
-        status = context.client.submit(spec)
+        status = submit(context, spec, change)
     return _job_answer(request, context, caller, status)
 
 
@@ -156,10 +150,11 @@ def clone_job(request: Request, caller: Submitter, job: str, changes: dict[str, 
 def resume_build(request: Request, caller: Submitter, body: ResumeBuildBody) -> Response:
     """Continue an unfinished build that Redis and the store root may have lost; it becomes a job of the tenant."""
     context = context_of(request)
-    with audited(caller, "resume build", build=body.build):
+    with audited(caller, "resume build", build=body.build) as change:
         dataset, _, build = body.build.rpartition("/builds/")
         url = f"{context.places.dataset(caller.tenant, dataset)}/builds/{check_build_id(build)}"
         status = context.client.resume(url, tenant=caller.tenant, new_environment=body.new_environment)
+        change.note(job=status.job, state=status.state)
     return json_answer(request, view_job(context, caller, status))
 
 
@@ -167,7 +162,7 @@ def resume_build(request: Request, caller: Submitter, body: ResumeBuildBody) -> 
 def make_preview(request: Request, caller: Submitter, body: PreviewBody) -> Response:
     """The first images of a spec, made by a worker at once; nothing of them is stored."""
     context = context_of(request)
-    with audited(caller, "preview", **_about(body.spec)):
+    with audited(caller, "preview", **spec_facts(body.spec)):
         made = preview(context.pool, narrow(context, caller, body.spec), body.count, PREVIEW_SECONDS)
     return json_answer(request, made, caching="no-store")
 
@@ -187,11 +182,6 @@ def _job_answer(request: Request, context: ServerContext, caller: Caller, status
     answer = json_answer(request, view_job(context, caller, status), status=200 if status.ended else 202)
     answer.headers["Location"] = f"{request.url.path.partition('/jobs')[0]}/jobs/{status.job}"
     return answer
-
-
-def _about(body: DraftBody | JobSpec) -> dict[str, str]:
-    order = body.order if isinstance(body, JobSpec) else body
-    return {"name": order.name, "destination": order.destination[:200]}
 
 
 async def _events(request: Request, context: ServerContext, caller: Caller, status: JobStatus) -> AsyncIterator[bytes]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from generator.drafts.references import has_map
-from generator.errors import SettingsError, SpecError
-from generator.models.bundle import bundle_store, read_info
+from generator.errors import InputError, SettingsError, SpecError
 from generator.spec.canonical import short_repr, validate
 from workers.schedules.schedule import Schedule
 from workers.server.bundles import check_bundle
@@ -30,12 +28,7 @@ def narrow_schedule(context: ServerContext, caller: Caller, body: dict[str, Any]
         raise SpecError("job", "a mapping of fields", short_repr(job))
     destination = _destination(context, caller.tenant, job.get("destination"))
     _check_names(job.get("draw"))
-    digest = _bundle(context, caller.tenant, job)
-    if (job.get("draw") or {}).get("mode") in ("around", "between"):
-        info = read_info(bundle_store(context.root, digest), digest)[1]
-        if has_map(info):
-            expected = "draws of a distribution or a cluster, as this bundle has a map"
-            raise SpecError("job.draw", expected, job["draw"]["mode"], "submit such a job, or clone it")
+    _check_bundle(context, caller.tenant, job)
     fields = body | {"tenant": caller.tenant, "job": job | {"destination": destination}}
     schedule = validate(Schedule, fields, field="", error=SpecError)
     _check_sources(context, caller.tenant, schedule)
@@ -66,17 +59,18 @@ def _destination(context: ServerContext, tenant: str, text: Any) -> str:
     return f"{context.places.destination(tenant, folder)}/{beginning}{brace}{rest}"
 
 
-def _bundle(context: ServerContext, tenant: str, job: dict[str, Any]) -> str:
-    """The digest of the job's bundle as of now. Raises ``SpecError`` for a path or a template, ``BundleMissing``."""
+def _check_bundle(context: ServerContext, tenant: str, job: dict[str, Any]) -> None:
+    """Raise ``SpecError`` for a path or a template, ``BundleMissing`` for what is not the tenant's."""
     if "channel" in job:
         channel = job["channel"]
         if not isinstance(channel, str) or "{" in channel:
             raise SpecError("job.channel", "the name of a channel, without templates", short_repr(channel))
-        return channel_digest(context, tenant, channel)
+        channel_digest(context, tenant, channel)
+        return
     bundle = job.get("bundle")
     if not isinstance(bundle, str) or not bundle.startswith("sha256:") or len(bundle) != 71:
         raise SpecError("job.bundle", "a digest (sha256:...), or channel in its place", short_repr(bundle), _REFUSED)
-    return check_bundle(context, tenant, bundle)
+    check_bundle(context, tenant, bundle)
 
 
 def _check_names(draw: Any) -> None:
@@ -97,4 +91,7 @@ def _check_sources(context: ServerContext, tenant: str, schedule: Schedule) -> N
             if not location.startswith("s3://"):
                 expected = f"one of {', '.join(_NAMED_SOURCES)}, or an s3:// URL below a place of the tenant"
                 raise SpecError(f"gates.reference.{name}", expected, short_repr(location), _REFUSED)
-            context.places.destination(tenant, location)
+            try:
+                context.places.destination(tenant, location)
+            except InputError as foreign:
+                raise type(foreign)(f"gates.reference.{name}", foreign.expected, foreign.got, foreign.hint) from foreign

@@ -82,15 +82,17 @@ def add_schedule(
     """Add a schedule: the fields of a schedule file. Its job has a bundle or channel and a place of the tenant, as a
     draft has; ``tenant`` is that of the key. Adding the same again changes nothing."""
     context = context_of(request)
-    with audited(caller, "add schedule", schedule=name):
+    with audited(caller, "add schedule", schedule=name, replace=replace or None) as change:
         schedule = narrow_schedule(context, caller, {"name": name} | body)
         if schedule.name != name:
-            raise SpecError("name", name, schedule.name)
+            raise SpecError("name", f"the name in the path, {name}, or none", schedule.name)
         stored = read_stored(context.root, name)
         if stored is not None and stored.schedule.tenant != caller.tenant:
             raise SpecError("name", "a name that no other schedule has", name)
         source = digest_of(canonical_json(body))
-        added = declare(schedule, source, context.root, context.settings, datetime.now(UTC), replace=replace)
+        now = datetime.now(UTC)
+        added = declare(schedule, source, context.root, context.settings, now, replace=replace, workers=context.pool)
+        change.check(changed=stored is None or stored.source != source)
     return json_answer(request, view_schedule(context, caller, added))
 
 

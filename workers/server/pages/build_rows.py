@@ -15,17 +15,40 @@ from generator.store.base import Store
 from workers.server.context import ServerContext
 from workers.server.pages.promotion import refusals, verdict_of
 
-_MAX_BUILDS = 500  # that a page lists
-_MAX_DETAILED = 50  # whose manifests and reports are read
+MAX_BUILDS = 500  # that are sorted by when they were committed
+PAGE = 50  # builds of one page: manifests and reports are read of those alone
 
 Choice = Literal["", "promote", "rollback"]
 
 
 @dataclass(frozen=True)
+class BuildRows:
+    """A page of the list of builds. ``start``, ``total``: where it begins in the list, and how long that is;
+    ``left_out``: builds that are not in the list; ``undo``: the build that readers get again if the last rollback is
+    undone, empty without one."""
+
+    rows: list[BuildRow]
+    start: int
+    total: int
+    left_out: int
+    undo: str
+
+    @property
+    def newer(self) -> int | None:
+        """Where the page before begins, if there is one."""
+        return max(0, self.start - PAGE) if self.start else None
+
+    @property
+    def older(self) -> int | None:
+        """Where the next page begins, if there is one."""
+        return self.start + PAGE if self.start + PAGE < self.total else None
+
+
+@dataclass(frozen=True)
 class BuildRow:
     """A build in a list. ``published``: when it was committed, ``None`` if it is not; ``samples``: ``None`` if its
-    manifest was not read; ``note``: why it is pinned; ``may_pin``: it can be pinned; ``refusals``: sentences about the
-    gates that refused it; ``choice``: what an operator may do.
+    manifest cannot be read; ``note``: why it is pinned; ``may_pin``: it can be pinned; ``refusals``: sentences about
+    the gates that refused it; ``choice``: what an operator may do.
     """
 
     id: str
@@ -47,18 +70,8 @@ class BuildRow:
         return self.logical_date.isoformat() if self.logical_date else ""
 
 
-@dataclass(frozen=True)
-class BuildList:
-    """The builds of a dataset, the newest first, those that are not committed last. ``more``: how many are not listed;
-    ``undo``: the build that readers get again if the last rollback is undone, empty without one."""
-
-    rows: list[BuildRow]
-    more: int
-    undo: str
-
-
-def list_rows(context: ServerContext, tenant: str, dataset: str) -> BuildList:
-    """The builds of a dataset.
+def list_rows(context: ServerContext, tenant: str, dataset: str, start: int = 0) -> BuildRows:
+    """Builds of a dataset from place ``start`` of its list: the newest first, those that are not committed last.
 
     Raises ``SpecError``, ``AccessRefused``, ``DatasetError``, ``StoreError``.
     """
@@ -66,45 +79,56 @@ def list_rows(context: ServerContext, tenant: str, dataset: str) -> BuildList:
     check_dataset(store)
     state, found = read_state(store) or DatasetState(by_promotion=False), list_builds(store)
     known = {state.build, *state.pinned, *(each.build for each in state.previous)}
-    builds = sorted(found, key=lambda build: build not in known)[:_MAX_BUILDS]
+    builds = sorted(found, key=lambda build: build not in known)[:MAX_BUILDS]
     infos = [(build, build_store(store, build).head(MANIFEST_KEY)) for build in builds]
-    published = sorted(((info.modified, build) for build, info in infos if info is not None), reverse=True)
+    committed = sorted(((info.modified, build) for build, info in infos if info is not None), reverse=True)
+    moments: list[tuple[datetime | None, str]] = [*committed, *((None, build) for build, info in infos if info is None)]
+    start = min(start, max(0, len(moments) - 1))
     rows = [
-        _row(context, store, dataset, build, state, moment, detailed=number < _MAX_DETAILED)
-        for number, (moment, build) in enumerate(published)
+        _row(context, store, dataset, build, state, moment) if moment else _unfinished(dataset, build, state)
+        for moment, build in moments[start : start + PAGE]
     ]
-    rows += [_row(context, store, dataset, build, state, None, detailed=False) for build, info in infos if info is None]
     undo = state.undone[0][0].build if state.undone and state.undone[0] else ""
-    return BuildList(rows, len(found) - len(rows), undo)
+    return BuildRows(rows, start, len(moments), len(found) - len(moments), undo)
 
 
 def _row(
-    context: ServerContext,
-    store: Store,
-    dataset: str,
-    build: str,
-    state: DatasetState,
-    published: datetime | None,
-    *,
-    detailed: bool,
+    context: ServerContext, store: Store, dataset: str, build: str, state: DatasetState, published: datetime
 ) -> BuildRow:
-    verdict = verdict_of(build_store(store, build)) if detailed else None
+    verdict = verdict_of(build_store(store, build))
     promotions = {each.build: each.logical_date for each in (*reversed(state.previous), state.current) if each}
-    date = promotions.get(build) or (_approved_date(store, build) if detailed else None)
+    date = promotions.get(build) or _approved_date(store, build)
     date = date or (verdict.logical_date if verdict else None)
     return BuildRow(
         id=build,
         href=f"/datasets/{quote(dataset)}/builds/{quote(build)}",
         published=published,
         logical_date=date,
-        samples=_samples(context, store, build) if detailed else None,
+        samples=_samples(context, store, build),
         current=build == state.build,
         pinned=build in state.pinned,
         note=next((pin.note for pin in state.pins if pin.build == build), ""),
         may_pin=published is not None and build not in state.pinned and build not in state.being_deleted,
         withdrawn=build in state.withdrawn,
         refusals=refusals(verdict),
-        choice=_choice(state, build, date) if published else "",
+        choice=_choice(state, build, date),
+    )
+
+
+def _unfinished(dataset: str, build: str, state: DatasetState) -> BuildRow:
+    return BuildRow(
+        id=build,
+        href=f"/datasets/{quote(dataset)}/builds/{quote(build)}",
+        published=None,
+        logical_date=None,
+        samples=None,
+        current=build == state.build,
+        pinned=build in state.pinned,
+        note="",
+        may_pin=False,
+        withdrawn=build in state.withdrawn,
+        refusals=[],
+        choice="",
     )
 
 

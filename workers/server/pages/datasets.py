@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Form
+from fastapi import APIRouter, Depends, Form, Query
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -17,7 +17,7 @@ from workers.server.callers import Caller, require
 from workers.server.context import context_of
 from workers.server.decisions import pin_build, roll_back, unpin_build
 from workers.server.listing import find_datasets
-from workers.server.pages.build_rows import list_rows
+from workers.server.pages.build_rows import MAX_BUILDS, list_rows
 from workers.server.pages.explore import BUILD, Reader
 from workers.server.pages.promotion import BuildField, Confirmed, promote_by_form
 from workers.server.pages.rendering import render
@@ -39,10 +39,12 @@ def show_datasets(request: Request, caller: Reader) -> Response:
 
 
 @router.get("/datasets/{dataset:path}")
-def show_dataset(request: Request, caller: Reader, dataset: str) -> Response:
-    """The builds of a dataset, the newest first."""
-    found = list_rows(context_of(request), caller.tenant, dataset)
-    return render(request, "dataset.html", dataset=dataset, listed=found, may_change=caller.may("operator"))
+def show_dataset(
+    request: Request, caller: Reader, dataset: str, start: Annotated[int, Query(ge=0, le=MAX_BUILDS)] = 0
+) -> Response:
+    """The builds of a dataset, the newest first, a page of them from ``start``."""
+    listed = list_rows(context_of(request), caller.tenant, dataset, start)
+    return render(request, "dataset.html", dataset=dataset, listed=listed, may_change=caller.may("operator"))
 
 
 @router.post(BUILD + "/promote")

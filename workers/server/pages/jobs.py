@@ -6,24 +6,22 @@ import base64
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from generator.drafts import parse_mapping
-from generator.errors import LatentmillError, SpecError
-from generator.spec.canonical import translate_error
-from generator.spec.recipe import JobSpec
+from generator.errors import LatentmillError
 from workers.jobs.queries import preview
 from workers.server.audited import audited
 from workers.server.bundles import tenant_channels
 from workers.server.callers import Caller, require
 from workers.server.context import ServerContext, context_of
+from workers.server.decisions import submit
 from workers.server.jobs import newest_jobs
 from workers.server.pages.job.facts import job_facts
 from workers.server.pages.rendering import render
 from workers.server.problems import Problem, error_of
-from workers.server.specs import SPEC_BODY, DraftBody, narrow
+from workers.server.specs import narrow, parse_body, spec_facts
 
 _PAGE = 50
 _PREVIEW_IMAGES, _PREVIEW_SECONDS = 24, 20.0
@@ -61,30 +59,21 @@ def submit_job(request: Request, caller: Submitter, text: SpecText, look: Annota
     """Submit the job of the form, or look at its first images."""
     context = context_of(request)
     try:
-        body = _parse(text)
-        spec = narrow(context, caller, body)
+        body = parse_body(parse_mapping(text.encode(), where="the form"))
         if look:
-            made = preview(context.pool, spec, _PREVIEW_IMAGES, _PREVIEW_SECONDS)
+            with audited(caller, "preview", **spec_facts(body)):
+                made = preview(context.pool, narrow(context, caller, body), _PREVIEW_IMAGES, _PREVIEW_SECONDS)
             images = [
                 {"url": _data_url(made.format, image.data), "name": image.class_name or f"image {image.index}"}
                 for image in made.images
             ]
             return _form(request, caller, text, images=images, refused=made.refused)
-        with audited(caller, "submit job", name=spec.order.name):
-            status = context.client.submit(spec)
+        with audited(caller, "submit job", **spec_facts(body)) as change:
+            status = submit(context, narrow(context, caller, body), change)
     except (LatentmillError, Problem) as wrong:
         code, error, _ = error_of(request, wrong)
         return _form(request, caller, text, status=code, wrong=context.redact(str(error), caller.tenant))
     return RedirectResponse(f"/jobs/{status.job}", 303)
-
-
-def _parse(text: str) -> DraftBody | JobSpec:
-    """The draft or job spec in the text (YAML). Raises ``SpecError``."""
-    document = parse_mapping(text.encode(), where="the form")
-    try:
-        return SPEC_BODY.validate_python(document)
-    except ValidationError as invalid:
-        raise translate_error(invalid, field="", error=SpecError, known=tuple(DraftBody.model_fields)) from invalid
 
 
 def _form(request: Request, caller: Caller, text: str, *, status: int = 200, **values: Any) -> Response:

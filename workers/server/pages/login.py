@@ -11,11 +11,10 @@ from starlette.responses import RedirectResponse, Response
 
 from generator.errors import AccessRefused
 from workers.server.access.audit import write_audit
-from workers.server.access.keys import Key
 from workers.server.access.links import use_link
 from workers.server.access.tokens import MAX_TOKEN_LENGTH
-from workers.server.callers import SESSION_COOKIE, Caller, require
-from workers.server.context import ServerContext, context_of
+from workers.server.callers import SESSION_COOKIE, Caller, address_of, check_token, require
+from workers.server.context import context_of
 from workers.server.headers import is_same_origin
 from workers.server.pages.rendering import render
 from workers.server.problems import Problem, too_many
@@ -49,17 +48,22 @@ async def show_link(request: Request, code: str) -> Response:
 async def log_in_by_link(request: Request, code: str) -> Response:
     """Begin a session with a one-time link."""
     context = context_of(request)
-    _check(request, context)
+    _check_origin(request)
+    if (seconds := context.failures.wait(_link_guesser(request))) > 0.0:
+        raise too_many("link", "fewer refused links from one address", seconds)
     try:
         token = await run_in_threadpool(use_link, context.root, code)
     except AccessRefused as refused:
-        return _refuse(request, context, refused, "/")
+        context.failures.take(_link_guesser(request))
+        write_audit("session", outcome="refused link", address=address_of(request))
+        return _refuse(request, refused, "/")
     return await _begin_session(request, token, "/")
 
 
 @router.post("/logout")
-async def log_out(request: Request, caller: Annotated[Caller, Depends(require("reader"))]) -> Response:  # noqa: ARG001
+async def log_out(caller: Annotated[Caller, Depends(require("reader"))]) -> Response:
     """End the session of this browser; its key stays."""
+    write_audit("session", outcome="ended", **caller.facts)
     response = RedirectResponse("/login", 303)
     response.delete_cookie(SESSION_COOKIE, path="/")
     return response
@@ -73,13 +77,13 @@ def local_path(path: str) -> str:
 
 
 async def _begin_session(request: Request, token: str, then: str) -> Response:
-    context = context_of(request)
-    _check(request, context)
+    context, address = context_of(request), address_of(request)
+    _check_origin(request)
     try:
-        key: Key = await run_in_threadpool(context.keys.check, token)
+        key = await run_in_threadpool(check_token, context, token, address, "session")
     except AccessRefused as refused:
-        return _refuse(request, context, refused, then)
-    write_audit("session", outcome="begun", key=key.id, tenant=key.tenant, role=key.role)
+        return _refuse(request, refused, then)
+    write_audit("session", outcome="begun", tenant=key.tenant, key=key.id, role=key.role, address=address)
     response = RedirectResponse(then, 303)
     response.set_cookie(
         SESSION_COOKIE,
@@ -93,19 +97,15 @@ async def _begin_session(request: Request, token: str, then: str) -> Response:
     return response
 
 
-def _check(request: Request, context: ServerContext) -> None:
-    """Refuse sign-ins that another site began, and guesses."""
+def _check_origin(request: Request) -> None:
+    """Refuse sign-ins that another site began."""
     if not is_same_origin(request.headers, request.url.scheme):
         raise Problem(403, AccessRefused("Origin", "a page of this server", "another site"))
-    if (seconds := context.failures.wait(_address(request))) > 0.0:
-        raise too_many("key", "fewer refused keys from one address", seconds)
 
 
-def _refuse(request: Request, context: ServerContext, refused: AccessRefused, then: str) -> Response:
-    context.failures.take(_address(request))
-    write_audit("session", outcome="refused key", address=_address(request))
+def _refuse(request: Request, refused: AccessRefused, then: str) -> Response:
     return render(request, "login.html", status=403, next=then, code="", wrong=str(refused))
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
+def _link_guesser(request: Request) -> str:
+    return f"links {address_of(request)}"  # counted apart from keys

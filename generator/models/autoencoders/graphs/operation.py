@@ -17,8 +17,16 @@ from generator.models.autoencoders.graphs.shapes import (
     Shape,
 )
 from generator.spec.canonical import FrozenModel
+from generator.spec.patterns import pattern
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,119}$")]
+Name = Annotated[
+    str,
+    Field(
+        pattern=pattern(
+            r"^[A-Za-z_][A-Za-z0-9_]{0,119}$", "letters, digits and _, beginning with no digit; at most 120"
+        )
+    ),
+]
 
 
 Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]

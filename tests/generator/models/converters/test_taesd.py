@@ -146,7 +146,7 @@ def test_a_decoder_alone() -> None:
 def test_what_is_not_a_taesd(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder, decoder = map(arrays, reference(4, False))
-    with pytest.raises(SpecError, match=r"greater than or equal to 8"):
+    with pytest.raises(SpecError, match=r"at least 8"):
         join_graphs(*convert_taesd(encoder, decoder, (64, 7)))
     with pytest.raises(SpecError, match="a known TAESD variant"):
         convert_taesd(decoder, decoder, 64)

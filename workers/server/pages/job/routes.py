@@ -17,9 +17,9 @@ from generator.spec.recipe import MAX_SHARDS
 from generator.store import open_store
 from generator.store.base import Store
 from workers.ledger.claims import ShardStates
-from workers.server.audited import audited
 from workers.server.callers import Caller, require
 from workers.server.context import ServerContext, context_of
+from workers.server.decisions import DECISIONS, decide_job
 from workers.server.jobs import JobView, find_job, view_job
 from workers.server.pages.job.facts import job_facts
 from workers.server.pages.job.shard_grid import make_grid
@@ -29,7 +29,6 @@ from workers.server.pages.rendering import render
 from workers.server.problems import Problem
 
 _STOP_POLLING = 286  # htmx asks no more
-_DECISIONS = ("pause", "resume", "cancel")
 _FITTING = {
     "paused": ("resume", "cancel"),
     "failed": ("resume",),
@@ -96,12 +95,10 @@ def show_pictures(
 @router.post("/jobs/{job}/{decision}")
 def decide(request: Request, caller: Submitter, job: str, decision: str) -> Response:
     """Pause, resume or cancel a job."""
-    if decision not in _DECISIONS:
+    chosen = next((each for each in DECISIONS if each == decision), None)
+    if chosen is None:
         raise Problem(404, SpecError("path", "a decision about a job", repr(decision[:50])))
-    context = context_of(request)
-    with audited(caller, f"{decision} job", job=job):
-        find_job(context, caller, job)
-        getattr(context.client, decision)(job)
+    decide_job(context_of(request), caller, job, chosen)
     return RedirectResponse(f"/jobs/{job}", 303)
 
 
