@@ -11,6 +11,7 @@ from generator.curation.diagnosis.code_subset import choose_codes
 from generator.curation.diagnosis.contact_sheet import SheetRow, sheet_png
 from generator.curation.diagnosis.convexity import Support, fit_support
 from generator.curation.diagnosis.maps import LatentMap, cluster_centres, make_map, map_pair_png, map_png
+from generator.curation.diagnosis.report import PictureName
 from generator.curation.diagnosis.round_trip import DECODE_BATCH, decode_in_batches
 from generator.curation.diagnosis.samplers import sample_like_holdout
 from generator.errors import SourceError, SpecError
@@ -59,11 +60,17 @@ def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0) -> PictureI
 def draw_pictures(
     inputs: PictureInputs, directory: Path, *, prefix: str = "", source: Source | None = None, seed: int = 0
 ) -> None:
-    """Write ``map``, ``centroids``, ``walks`` and ``neighbours`` as PNG files. Raises ``SpecError``.
+    """Write the pictures of ``picture_files`` as PNG files. Raises ``SpecError``."""
+    for name, data in picture_files(inputs, source=source, seed=seed).items():
+        write_picture(directory, f"{prefix}{name}.png", data)
+
+
+def picture_files(inputs: PictureInputs, *, source: Source | None = None, seed: int = 0) -> dict[PictureName, bytes]:
+    """``map``, ``centroids``, ``walks`` and ``neighbours`` as PNG bytes.
 
     ``source``: the training images, for ``neighbours``; without it, decoded training codes are drawn.
     """
-    pictures = {
+    return {
         "map": map_png(inputs.map, inputs.model_title),
         "centroids": sheet_png(_centroid_rows(inputs), "decoded cluster centres"),
         "walks": sheet_png(
@@ -71,8 +78,6 @@ def draw_pictures(
         ),
         "neighbours": sheet_png(*_neighbour_rows(inputs, source, seed)),
     }
-    for name, data in pictures.items():
-        write_picture(directory, f"{prefix}{name}.png", data)
 
 
 def draw_map_pair(blue: PictureInputs, red: PictureInputs, directory: Path) -> None:
