@@ -13,6 +13,7 @@ import reprlib
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic_core import ErrorDetails
 
 from generator.errors import InputError
 
@@ -111,20 +112,32 @@ def translate_error(
 ) -> InputError:
     """The first validation error as ``error``; the hint says how many more there are."""
     first, *rest = invalid.errors(include_url=False)
-    path = ".".join(str(part) for part in first["loc"])
-    where = ".".join(part for part in (field, path) if part)
-    expected, got = _expected_text(first["msg"]), short_repr(first["input"])
-    if first["type"] == "extra_forbidden":
-        inner = ".".join(str(part) for part in first["loc"][:-1])  # ``known`` holds the top-level fields only
-        expected = f"a known field of {inner}" if inner else f"one of the known fields ({', '.join(known)})"
-        got = f"unknown field {first['loc'][-1]!r}"
-    elif first["type"] == "missing":
-        expected, got = "a value (the field is required)", "nothing"
-    elif first["type"] == "union_tag_invalid":
-        where = f"{where}.{first['ctx']['discriminator'].strip(chr(39))}"
-        expected, got = f"one of {first['ctx']['expected_tags']}", repr(first["ctx"]["tag"])
     hint = f"{len(rest)} more field(s) are wrong too" if rest else ""
-    return error(where, expected, got, hint)
+    return error(*_translate(first, field, known), hint)
+
+
+def translate_errors(
+    invalid: ValidationError, *, field: str, error: type[InputError], known: tuple[str, ...]
+) -> list[InputError]:
+    """Every validation error as ``error``."""
+    return [error(*_translate(each, field, known)) for each in invalid.errors(include_url=False)]
+
+
+def _translate(detail: ErrorDetails, field: str, known: tuple[str, ...]) -> tuple[str, str, str]:
+    """Field, expected and got of one validation error."""
+    path = ".".join(str(part) for part in detail["loc"])
+    where = ".".join(part for part in (field, path) if part)
+    expected, got = _expected_text(detail["msg"]), short_repr(detail["input"])
+    if detail["type"] == "extra_forbidden":
+        inner = ".".join(str(part) for part in detail["loc"][:-1])  # ``known`` holds the top-level fields only
+        expected = f"a known field of {inner}" if inner else f"one of the known fields ({', '.join(known)})"
+        got = f"unknown field {detail['loc'][-1]!r}"
+    elif detail["type"] == "missing":
+        expected, got = "a value (the field is required)", "nothing"
+    elif detail["type"] == "union_tag_invalid":
+        where = f"{where}.{detail['ctx']['discriminator'].strip(chr(39))}"
+        expected, got = f"one of {detail['ctx']['expected_tags']}", repr(detail["ctx"]["tag"])
+    return where, expected, got
 
 
 def short_repr(value: Any) -> str:

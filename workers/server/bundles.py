@@ -80,7 +80,7 @@ def bundle_dates_of(context: ServerContext, tenant: str) -> dict[Digest, datetim
 def created_at(context: ServerContext, digest: Digest) -> datetime | None:
     """When the root got a bundle; ``None`` if it has no such bundle. Raises ``StoreError``."""
     found = bundle_store(context.root, digest).head(INFO_FILE)
-    return found and found.modified
+    return None if found is None else found.modified
 
 
 def summary_of_bundle(

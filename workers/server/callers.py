@@ -21,6 +21,7 @@ SESSION_COOKIE = "latentmill_session"
 CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="latentmill"'}
+_MAX_FIELDS = 400  # of a form: the one for new jobs has two for each of 100 classes
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -116,7 +117,7 @@ async def _sends_back(request: Request, value: str) -> bool:
     if (stated := request.headers.get(CSRF_HEADER)) is not None:
         return stated == value
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() in _FORMS:
-        return (await request.form(max_files=20, max_fields=100)).get(CSRF_FIELD) == value
+        return (await request.form(max_files=20, max_fields=_MAX_FIELDS)).get(CSRF_FIELD) == value
     return False
 
 

@@ -85,8 +85,8 @@ def parse_reconstructions(tensors: Mapping[str, np.ndarray], classes: int) -> Re
     if (
         labels_P is None
         or errors_P is None
-        or (labels_P.dtype, labels_P.shape, errors_P.dtype, errors_P.shape)
-        != (np.int64, (pairs,), np.float32, (pairs,))
+        or (labels_P.dtype.str, labels_P.shape) != ("<i8", (pairs,))
+        or (errors_P.dtype.str, errors_P.shape) != ("<f4", (pairs,))
         or len(tensors) != 2 + 3 * len(_PARTS)
     ):
         raise BundleError(_FIELD, "a label and an error for each pair", sorted(tensors))

@@ -1,34 +1,24 @@
-"""Pages of jobs: the list, one job that is followed, a new job with its preview."""
+"""Pages of jobs: the list, one job that is followed, decisions about it."""
 
 from __future__ import annotations
 
-import base64
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Form, Query
-from pydantic import ValidationError
+from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from generator.drafts import parse_mapping
 from generator.errors import LatentmillError, SpecError
-from generator.spec.canonical import translate_error
-from generator.spec.recipe import JobSpec
-from workers.jobs.queries import preview
 from workers.server.audited import audited
-from workers.server.bundles import tenant_channels
 from workers.server.callers import Caller, require
-from workers.server.context import ServerContext, context_of
+from workers.server.context import context_of
 from workers.server.jobs import JobView, find_job, newest_jobs, view_job
 from workers.server.pages.rendering import render
-from workers.server.problems import Problem, error_of
-from workers.server.specs import SPEC_BODY, DraftBody, narrow
+from workers.server.problems import Problem
 
 _PAGE = 50
-_PREVIEW_IMAGES, _PREVIEW_SECONDS = 24, 20.0
-_MAX_TEXT = 200_000
 _STOP_POLLING = 286  # htmx asks no more
 _DECISIONS = ("pause", "resume", "cancel")
 _FITTING = {
@@ -42,7 +32,6 @@ router = APIRouter(include_in_schema=False)
 
 Reader = Annotated[Caller, Depends(require("reader"))]
 Submitter = Annotated[Caller, Depends(require("submitter"))]
-SpecText = Annotated[str, Form(max_length=_MAX_TEXT)]
 
 
 @router.get("/jobs")
@@ -57,34 +46,6 @@ def list_jobs(
     found, following = newest_jobs(context_of(request), caller, limit=_PAGE, after=after, state=state or None)
     template, jobs = "job_rows.html" if rows else "jobs.html", [_facts(job) for job in found]
     return render(request, template, jobs=jobs, following=following, chosen=state, after=after or "")
-
-
-@router.get("/jobs/new")
-def new_job(request: Request, caller: Submitter, text: Annotated[str, Query(max_length=_MAX_TEXT)] = "") -> Response:
-    """A form for a job spec."""
-    return _form(request, caller, text or _example(context_of(request), caller))
-
-
-@router.post("/jobs/new")
-def submit_job(request: Request, caller: Submitter, text: SpecText, look: Annotated[str, Form()] = "") -> Response:
-    """Submit the job of the form, or look at its first images."""
-    context = context_of(request)
-    try:
-        body = _parse(text)
-        spec = narrow(context, caller, body)
-        if look:
-            made = preview(context.pool, spec, _PREVIEW_IMAGES, _PREVIEW_SECONDS)
-            images = [
-                {"url": _data_url(made.format, image.data), "name": image.class_name or f"image {image.index}"}
-                for image in made.images
-            ]
-            return _form(request, caller, text, images=images, refused=made.refused)
-        with audited(caller, "submit job", name=spec.order.name):
-            status = context.client.submit(spec)
-    except (LatentmillError, Problem) as wrong:
-        code, error, _ = error_of(request, wrong)
-        return _form(request, caller, text, status=code, wrong=context.redact(str(error), caller.tenant))
-    return RedirectResponse(f"/jobs/{status.job}", 303)
 
 
 @router.get("/jobs/{job}")
@@ -119,30 +80,6 @@ def decide(request: Request, caller: Submitter, job: str, decision: str) -> Resp
     return RedirectResponse(f"/jobs/{job}", 303)
 
 
-def _parse(text: str) -> DraftBody | JobSpec:
-    """The draft or job spec in the text (YAML). Raises ``SpecError``."""
-    document = parse_mapping(text.encode(), where="the form")
-    try:
-        return SPEC_BODY.validate_python(document)
-    except ValidationError as invalid:
-        raise translate_error(invalid, field="", error=SpecError, known=tuple(DraftBody.model_fields)) from invalid
-
-
-def _form(request: Request, caller: Caller, text: str, *, status: int = 200, **values: Any) -> Response:
-    context = context_of(request)
-    known: dict[str, Any] = {"wrong": "", "images": [], "refused": 0} | values
-    places = sorted(context.places.places(caller.tenant))
-    channels = [channel.line for channel in tenant_channels(context, caller.tenant)]
-    return render(request, "job_new.html", status=status, text=text, places=places, channels=channels, **known)
-
-
-def _example(context: ServerContext, caller: Caller) -> str:
-    place = min(context.places.places(caller.tenant))
-    channel = next((channel.line for channel in tenant_channels(context, caller.tenant)), "")
-    bundle = f"channel: {channel}" if channel else "bundle: sha256:..."
-    return f"{bundle}\ncount: 1000\ndestination: {place}\nname: images\nseed: 0\n"
-
-
 def _facts(job: JobView) -> dict[str, Any]:
     """What templates show of a job."""
     return {
@@ -157,7 +94,3 @@ def _facts(job: JobView) -> dict[str, Any]:
         "waits_for": job.waits_for,
         "url": f"/datasets/{job.dataset}/builds/{job.build}" if job.dataset and job.state == "committed" else "",
     }
-
-
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

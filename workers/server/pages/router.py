@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from workers.server.pages import bundles, compare, datasets, explore, home, jobs, login, nights, sample
+from workers.server.pages import bundles, compare, datasets, explore, home, job_form, jobs, login, nights, sample
 
 router = APIRouter(include_in_schema=False)
 router.include_router(login.router)
 router.include_router(home.router)
-for page in (jobs, nights, bundles):
+for page in (job_form, jobs, nights, bundles):  # /jobs/new is no job: the form comes first
     router.include_router(page.router)
 for each in (sample, explore, compare, datasets):  # the path of a dataset may have slashes: its own page comes last
     router.include_router(each.router)
