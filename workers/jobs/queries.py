@@ -95,8 +95,8 @@ class ResolveQuestion(FrozenModel):
 
 
 class DiagnoseQuestion(FrozenModel):
-    """Whether the codes of a bundle in the store root can be sampled. ``quick``: without flow, two-sample tests and
-    round trip."""
+    """Whether the codes of a bundle in the store root can be sampled. ``quick``: without flow, two-sample tests, round
+    trip and t-SNE."""
 
     kind: Literal["diagnose"] = "diagnose"
     bundle: Digest

@@ -56,7 +56,7 @@ class _Found:
 
     uses: defaultdict[Digest, BundleUses] = field(default_factory=lambda: defaultdict(BundleUses))
     unknown: list[str] = field(default_factory=list)
-    left: int = _MAX_READ
+    left: int = field(default_factory=lambda: _MAX_READ)
 
 
 def find_uses(context: ServerContext, caller: Caller) -> dict[Digest, BundleUses]:

@@ -152,7 +152,7 @@ class QueryHandler:
         bundle = self.decoders.bundle_cache.load(asked.bundle, self.decoders.roots)
         store = bundle_store(self.pool.root, asked.bundle)
         diagnosis = diagnose(store, bundle, quick=asked.quick)
-        pictures = picture_files(load_picture_inputs(store, bundle))
+        pictures = picture_files(load_picture_inputs(store, bundle, quick=asked.quick))
         report = report_of(diagnosis, asked.bundle, quick=asked.quick, pictures=tuple(pictures))
         return Diagnosed(report=report, pictures=pictures)
 

@@ -18,6 +18,7 @@ from generator.errors import SourceError, SpecError
 from generator.models.autoencoders.config import limit_batch
 from generator.models.bundle import Bundle, load_codes
 from generator.models.latents.codes import Codes
+from generator.models.latents.fitting.code_map import fit_code_map
 from generator.production.decoding import ResidentDecoder
 from generator.sources import Source, split
 from generator.store.base import Store
@@ -48,13 +49,17 @@ class PictureInputs:
         return f"{info.autoencoder.family}, {info.latent_dim} dimensions{seed}"
 
 
-def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0) -> PictureInputs:
-    """Load what the pictures of a bundle need; ``seed`` is that of the map. Raises ``BundleError``."""
+def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0, *, quick: bool = False) -> PictureInputs:
+    """Load what the pictures of a bundle need; ``seed`` is that of the map. Raises ``BundleError``.
+
+    ``quick``: more than two dimensions are drawn by the bundle's fixed map, not by t-SNE, which may take a minute.
+    """
     codes = load_codes(store, bundle.info)
     decoder = ResidentDecoder(
         bundle, batch=limit_batch(bundle.info.autoencoder, DECODE_BATCH), dtype="float32", device="cpu", mapped=False
     )
-    return PictureInputs(bundle, codes, decoder, make_map(codes, bundle.latents, seed))
+    code_map = (bundle.code_map or fit_code_map(codes)) if quick else None
+    return PictureInputs(bundle, codes, decoder, make_map(codes, bundle.latents, seed, code_map=code_map))
 
 
 def draw_pictures(

@@ -31,8 +31,8 @@ Line = Annotated[str, Field(max_length=2000)]
 class DiagnosisReport(FrozenModel):
     """A diagnosis of the bundle ``bundle`` in words.
 
-    ``quick``: without flow, two-sample tests and round trip. ``kind``, ``sentence``: the verdict; ``sampler``: the
-    recommended one, ``because`` why; ``remarks``: more sentences. ``measures``: name and value of each measure.
+    ``quick``: without flow, two-sample tests, round trip and t-SNE. ``kind``, ``sentence``: the verdict; ``sampler``:
+    the recommended one, ``because`` why; ``remarks``: more sentences. ``measures``: name and value of each measure.
     ``samplers``: a row for each sampler below ``columns``. ``pictures``: those that are kept.
     """
 

@@ -58,6 +58,7 @@ def _line(name: str, now: BundleSummary | None) -> str:
 
 
 def _text(summary: BundleSummary) -> str:
-    size = f"{summary.image.size} {'grey' if summary.image.channels == 1 else 'colour'}" if summary.image else ""
+    image = summary.image
+    size = f"{image.width} x {image.height} {'grey' if image.channels == 1 else 'colour'}" if image else ""
     created = summary.created.strftime("%Y-%m-%d %H:%M")
     return f"{summary.source}, {summary.family}, {size}, {created}, {summary.bundle[7:15]}"

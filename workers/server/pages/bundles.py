@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from generator.curation.diagnosis.report import PICTURES, DiagnosisReport, PictureName, read_picture, read_report
 from generator.drafts import parse_draft
-from generator.errors import BundleError, LatentmillError, StoreError
+from generator.errors import BrokerUnavailable, BundleError, LatentmillError, StoreError
 from generator.models.bundle import BundleInfo, bundle_store, read_info
 from generator.models.bundle.listing import BundleSummary, newest_first, summary_of
 from generator.spec.recipe import Digest
@@ -33,7 +33,8 @@ from workers.server.pages.curves import draw_curves
 from workers.server.pages.explore import is_part
 from workers.server.pages.pictures import data_url
 from workers.server.pages.rendering import render
-from workers.server.problems import Problem, error_of
+from workers.server.pages.wrong import shown_error
+from workers.server.problems import Problem
 
 _PAGE = 24
 _SAMPLES, _MAX_SAMPLES, _SAMPLE_SECONDS = 30, 60, 20.0
@@ -131,8 +132,8 @@ def show_samples(request: Request, caller: Submitter, digest: Digest) -> Respons
         ]
         values["refused"] = made.refused
     except (LatentmillError, Problem) as wrong:
-        status, error, _ = error_of(request, wrong)
-        values["wrong"] = context.redact(str(error), caller.tenant)
+        status, error = shown_error(request, caller, wrong)
+        values["wrong"] = str(error)
     if is_part(request):
         return render(request, "bundle_samples.html", **values)  # 200: htmx shows no other answer in its place
     return render(request, "bundle_samples_page.html", status=status, **values)
@@ -195,9 +196,10 @@ def _verdict(
     if query:
         try:
             taken = take_and_keep(context, digest, query)
-        except (LatentmillError, Problem) as error:
-            wrong, taken = context.redact(str(error_of(request, error)[1]), caller.tenant), True
-    waiting = bool(query) and not taken and not wrong and time.time() < until
+        except LatentmillError as error:
+            taken = not isinstance(error, BrokerUnavailable | StoreError)  # else it is asked again
+            wrong = str(shown_error(request, caller, error)[1])
+    waiting = bool(query) and not taken and time.time() < until
     report = _report(context, digest)
     if query and not taken and not waiting:
         wrong = "" if report else "No worker has answered in time."
@@ -234,8 +236,9 @@ def _facts(info: BundleInfo, summary: BundleSummary) -> dict[str, str]:
     """What a table shows, by name."""
     last = info.training.history[-1] if info.training and info.training.history else None
     training = f"{len(info.training.history)} epochs" if info.training and last else "none: an imported network"
-    facts = {
-        "Images": f"{info.image.size} pixels, {'grey' if info.image.channels == 1 else 'colour'}",
+    colours = "grey" if info.image.channels == 1 else "colour"
+    return {
+        "Images": f"{info.image.width} x {info.image.height} pixels, {colours}",
         "Source": f"{info.source.name}: {info.source.images:,} images, and {info.source.holdout:,} held out",
         "Classes": f"{len(info.classes):,}" if info.classes else "none: unlabelled",
         "Autoencoder": f"{info.autoencoder.family}, {training}",
@@ -247,7 +250,6 @@ def _facts(info: BundleInfo, summary: BundleSummary) -> dict[str, str]:
         "Created (UTC)": summary.created.strftime("%Y-%m-%d %H:%M"),
         "Channels": ", ".join(summary.channels) or "none points to it",
     }
-    return facts
 
 
 def _latents(info: BundleInfo) -> str:

@@ -80,9 +80,9 @@ def _span(history: Sequence[EpochRecord]) -> tuple[float, float, bool]:
     losses = [loss for record in history for loss in (record.train_loss, record.holdout_loss)]
     low, high = min(losses), max(losses)
     ordered = sorted(losses)
-    usual = ordered[int(0.95 * (len(ordered) - 1))]
+    usual = ordered[int(0.9 * (len(ordered) - 1))]
     if high - low > 4.0 * (usual - low) > 0.0:
-        high = low + 1.5 * (usual - low)
+        high = low + 1.6 * (usual - low)
     if high <= low:
         margin = abs(low) * 0.1 or 1.0
         return low - margin, high + margin, False
@@ -106,7 +106,7 @@ def _round_numbers(low: float, high: float, *, whole: bool = False) -> list[floa
     if raw <= 0.0 or not math.isfinite(raw):
         return [low]
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= raw * (1.0 - 1e-9))
+    step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= 0.75 * raw)
     step = max(1.0, step) if whole else step
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, first + 4 * _TICKS) if number * step <= high + 1e-9 * step]

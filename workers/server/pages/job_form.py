@@ -39,7 +39,8 @@ from workers.server.pages.form_answers import (
 from workers.server.pages.form_fields import FormField, common_fields, more_fields
 from workers.server.pages.pictures import data_url
 from workers.server.pages.rendering import render
-from workers.server.problems import Problem, error_of
+from workers.server.pages.wrong import shown_error
+from workers.server.problems import Problem
 from workers.server.specs import SPEC_BODY, DraftBody, narrow
 
 _PREVIEW_IMAGES, _PREVIEW_SECONDS = 24, 20.0
@@ -119,7 +120,7 @@ def submit_job(request: Request, caller: Submitter, sent: FormValues) -> Respons
         with audited(caller, "submit job", name=spec.order.name):
             status = context.client.submit(spec)
     except (LatentmillError, Problem) as wrong:
-        code, error, _ = error_of(request, wrong)
+        code, error = shown_error(request, caller, wrong)
         asked.errors = asked.errors or [error]
         return _show(request, caller, asked, status=code)
     return RedirectResponse(f"/jobs/{status.job}", 303)
