@@ -19,7 +19,13 @@ CHANNEL = "channel:"  # before the name of a channel among the choices of a bund
 KEPT = "kept"  # the choice for a draw that only the text can state
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _DRAW_MODES = ("distribution", "cluster", "around", "between")
-_PLAIN = ("a valid ", "greater than", "less than", "a finite")  # what pydantic says where the field says more
+_PLAIN = (
+    "a valid ",
+    "a string ",
+    "greater than",
+    "less than",
+    "a finite",
+)  # what pydantic says where the field says more
 
 
 def draft_of(answers: Mapping[str, str], classes: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +88,7 @@ def answers_of(draft: Mapping[str, Any], classes: Sequence[str], places: Sequenc
 
 def text_of(draft: Mapping[str, Any]) -> str:
     """The draft as YAML."""
-    return yaml.safe_dump(dict(draft), sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    return yaml.safe_dump(dict(draft), sort_keys=False, allow_unicode=True, width=1000)
 
 
 def place_errors(

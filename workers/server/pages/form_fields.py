@@ -26,6 +26,18 @@ Kind = Literal["text", "whole", "number", "floor", "choice", "date", "lines", "f
 # Fields that the form has in another way: with the lists of the tenant, or by class.
 OF_THEIR_OWN = ("bundle", "channel", "destination", "count", "counts", "label_floors")
 NOT_ASKED = ("tenant",)  # it is that of the key
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "image.quality": ("jpeg",),
+    "image.subsampling": ("jpeg",),
+    "image.level": ("png",),
+    "draw.cluster": ("cluster",),
+    "draw.reference": ("around", "between"),
+    "draw.end": ("between",),
+    "draw.distance": ("around", "between"),
+}
+_NAME = "1 to 63 lower-case letters, digits, - and _, with a letter or digit at both ends"
+_LINE = "one line of at most 300 characters"
+_ADDRESS = "a web address: https://..."
 _ENDLESS = 1e9  # a limit beyond it is no news
 
 
@@ -44,6 +56,11 @@ class FormField:
     allowed: str = ""
     empty: str = ""
     choices: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def only_for(self) -> tuple[str, ...]:
+        """The kinds of image files or of draws that it belongs to; none if to all."""
+        return _ONLY_FOR.get(self.name, ())
 
     @property
     def id(self) -> str:
@@ -65,21 +82,14 @@ def field_id(name: str) -> str:
 @cache
 def common_fields() -> tuple[FormField, ...]:
     """Those that most jobs state, beside bundle, place and number."""
+    shards = {"webdataset": "WebDataset (tar)", "parquet": "Parquet", "mds": "MDS"}
     return (
-        _field("name", "Name", "text", "Of the dataset: lower-case letters, digits, - and _."),
-        _field("seed", "Seed", "whole", "Another seed gives other images.", model=Recipe),
+        FormField("name", "Name", "text", "Of the dataset.", _NAME),
+        _whole("seed", "Seed", "Another seed gives other images.", Recipe),
         _choice("image.format", "Image files", ("png", "jpeg"), {"png": "PNG, lossless", "jpeg": "JPEG"}, "png"),
-        _field("image.quality", "JPEG quality", "whole", "For JPEG files.", model=JpegSettings),
-        _field(
-            "image.level",
-            "PNG level",
-            "whole",
-            "For PNG files: 0 is fast and large, 9 slow and small.",
-            model=PngSettings,
-        ),
-        _derived_choice(
-            "format", "Shards", DraftBody, {"webdataset": "WebDataset (tar)", "parquet": "Parquet", "mds": "MDS"}
-        ),
+        _whole("image.quality", "JPEG quality", "", JpegSettings),
+        _whole("image.level", "PNG level", "0 is fast and large, 9 slow and small.", PngSettings),
+        _derived_choice("format", "Shards", DraftBody, shards),
     )
 
 
@@ -105,106 +115,70 @@ def _sample_fields() -> tuple[FormField, ...]:
         "around": "near a training image",
         "between": "between two training images",
     }
+    less_likely = "Samples less likely than this share of held-out images are drawn again."
+    wrong_class = "Images in which the judge sees less of their class are drawn again."
+    too_near = "Images nearer to a training image than this share of held-out images are drawn again."
+    near_centres = "Below 1, samples are more alike, and nearer to the centres of clusters."
+    clusters = f"a whole number from 0 to {MAX_CLUSTERS - 1:,}"
+    distance = "How far from the image; between two: how far from the line."
     return (
-        _field(
-            "temperature",
-            "Temperature",
-            "number",
-            "Below 1, samples are more alike and nearer to the clusters' centres.",
-            model=Recipe,
-        ),
-        _field(
-            "density_floor",
-            "Density floor",
-            "number",
-            "Samples less likely than this share of held-out images are drawn again.",
-            model=Recipe,
-        ),
-        _field(
-            "label_floor",
-            "Label floor",
-            "floor",
-            "Images in which the judge sees less of their class are drawn again.",
-            model=Recipe,
-        ),
-        _field(
-            "novelty_floor",
-            "Novelty floor",
-            "floor",
-            "Images nearer to a training image than this share of held-out images are drawn again.",
-            model=Recipe,
-        ),
-        _field("max_attempts", "Draws of a sample", "whole", "At most, before the job fails.", model=Recipe),
+        _number("temperature", "Temperature", near_centres, Recipe),
+        _number("density_floor", "Density floor", less_likely, Recipe),
+        _floor("label_floor", "Label floor", wrong_class, Recipe),
+        _floor("novelty_floor", "Novelty floor", too_near, Recipe),
+        _whole("max_attempts", "Draws of a sample", "At most, before the job fails.", Recipe),
         _choice("draw.mode", "Drawn from", tuple(modes), modes, "distribution"),
-        FormField(
-            "draw.cluster",
-            "Cluster",
-            "whole",
-            "For one cluster; numbered from 0 in each class.",
-            f"a whole number from 0 to {MAX_CLUSTERS - 1:,}",
-        ),
-        _field(
-            "draw.reference",
-            "Training image",
-            "whole",
-            "For images near one, or from one to another: its row among the bundle's codes.",
-            model=RowCode,
-            source="row",
-        ),
-        _field("draw.end", "Other training image", "whole", "For images between two.", model=RowCode, source="row"),
-        _field(
-            "draw.distance",
-            "Distance",
-            "number",
-            "For images near one: how far; between two: how far from the line.",
-            model=AroundDraw,
-        ),
+        FormField("draw.cluster", "Cluster", "whole", "Numbered from 0 in each class.", clusters),
+        _whole("draw.reference", "Training image", "Its row among the bundle's codes.", RowCode, "row"),
+        _whole("draw.end", "Other training image", "Its row among the bundle's codes.", RowCode, "row"),
+        _number("draw.distance", "Distance", distance, AroundDraw),
     )
 
 
 def _build_fields() -> tuple[FormField, ...]:
-    yes_no = {"auto": "as usual", "true": "yes", "false": "no"}
+    usual = {"auto": "as usual", "true": "yes", "false": "no"}
     return (
-        _field("shard_size", "Images of a shard", "whole", model=Recipe),
-        _field("batch", "Images decoded at a time", "whole", model=Recipe),
+        _whole("shard_size", "Images of a shard", "", Recipe),
+        _whole("batch", "Images decoded at a time", "", Recipe),
         _derived_choice("dtype", "Precision", Recipe, {}),
-        _choice("latents", "Latent points in the tables", tuple(yes_no), yes_no, "auto"),
-        _choice("page", "Page in the build", tuple(yes_no), yes_no, "auto"),
+        _choice("latents", "Latent points in the tables", tuple(usual), usual, "auto"),
+        _choice("page", "Page in the build", tuple(usual), usual, "auto"),
         _choice("sidecars", "Index for DALI beside shards", ("", "dali"), {"": "no", "dali": "yes"}, ""),
         _derived_choice("image.subsampling", "JPEG chroma", JpegSettings, {}),
-        _field("priority", "Priority", "whole", "Among your jobs; higher ones first.", model=DraftBody),
-        _field("revision", "Revision", "whole", "Tells builds of the same recipe apart.", model=Recipe),
+        _whole("priority", "Priority", "Among your jobs; higher ones first.", DraftBody),
+        _whole("revision", "Revision", "Tells builds of the same recipe apart.", Recipe),
         _derived_choice("recipe_version", "Recipe version", DraftBody, {"1": "1, of earlier releases", "2": "2"}),
     )
 
 
 def _publication_fields() -> tuple[FormField, ...]:
+    kinds = {"organization": "an organization", "person": "a person"}
     return (
         FormField("published", "Day of publication", "date", "", "auto, none, or a day as YYYY-MM-DD", "auto"),
-        FormField("license", "License", "text", "An identifier such as cc-by-4.0, a URL, or a name."),
-        _field("creator.name", "Creator", "text", "An organization or a person."),
-        _derived_choice(
-            "creator.kind", "Creator is", Creator, {"organization": "an organization", "person": "a person"}
-        ),
-        _field("creator.url", "Creator's page", "text", "A web address."),
+        FormField("license", "License", "text", "An identifier such as cc-by-4.0, a URL, or a name.", _LINE),
+        FormField("creator.name", "Creator", "text", "An organization or a person.", _LINE),
+        _derived_choice("creator.kind", "Creator is", Creator, kinds),
+        FormField("creator.url", "Creator's page", "text", "", _ADDRESS),
         FormField("citation", "How to cite it", "lines", "BibTeX or plain text."),
     )
 
 
-def _field(
-    name: str,
-    label: str,
-    kind: Kind,
-    meaning: str = "",
-    *,
-    model: type[BaseModel] | None = None,
-    source: str = "",
-) -> FormField:
+def _whole(name: str, label: str, meaning: str, model: type[BaseModel], source: str = "") -> FormField:
+    return _derived(name, label, "whole", meaning, model, source)
+
+
+def _number(name: str, label: str, meaning: str, model: type[BaseModel]) -> FormField:
+    return _derived(name, label, "number", meaning, model)
+
+
+def _floor(name: str, label: str, meaning: str, model: type[BaseModel]) -> FormField:
+    return _derived(name, label, "floor", meaning, model)
+
+
+def _derived(name: str, label: str, kind: Kind, meaning: str, model: type[BaseModel], source: str = "") -> FormField:
     """A field whose limits are those of ``model`` (its field ``source``, by default of the same name); the default is
     that of the draft, or of ``model`` for nested fields."""
     inner = name.rpartition(".")[2]
-    if model is None:
-        return FormField(name, label, kind, meaning)
     allowed = _words(_limits(model.model_fields[source or inner]), whole=kind == "whole")
     if kind == "floor":
         allowed = f"auto, none, or {allowed}"

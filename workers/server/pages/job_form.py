@@ -36,7 +36,7 @@ from workers.server.pages.form_answers import (
     place_errors,
     text_of,
 )
-from workers.server.pages.form_fields import FormField, common_fields, more_fields
+from workers.server.pages.form_fields import FormField, all_fields, common_fields, more_fields
 from workers.server.pages.pictures import data_url
 from workers.server.pages.rendering import render
 from workers.server.pages.wrong import shown_error
@@ -275,6 +275,7 @@ def _values(context: ServerContext, caller: Caller, asked: _Asked) -> dict[str, 
     return {
         "answers": asked.answers,
         "errors": at,
+        "labels": _labels(asked.classes),
         "text_errors": [context.redact(str(error), caller.tenant) for error in in_text],
         "others": [context.redact(str(error), caller.tenant) for error in others if error not in in_text],
         "note": asked.note,
@@ -299,3 +300,12 @@ def _is_changed(field: FormField, answers: Answers) -> bool:
     """Whether a field has another value than its default."""
     value = answers.get(field.name, "")
     return value != "" and (field.kind != "choice" or value != field.choices[0][0])
+
+
+def _labels(classes: Sequence[str]) -> dict[str, str]:
+    """What each field is called, by its name in the form."""
+    labels = {"bundle": "Channel or bundle", "place": "Place", "count": "Images"}
+    labels |= {field.name: field.label for field in all_fields()}
+    for number, name in enumerate(classes):
+        labels |= {f"count-of-{number}": f"Images of {name}", f"floor-of-{number}": f"Label floor of {name}"}
+    return labels
