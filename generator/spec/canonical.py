@@ -142,23 +142,35 @@ def translate_details(
 ) -> InputError:
     """Like ``translate_error``, for the details that ``ValidationError.errors()`` returns."""
     first, *rest = details
-    spelt = None if given is None else _spelt_path(first["loc"], given, first["type"])
-    path = list(first["loc"]) if spelt is None else spelt
+    hint = f"{len(rest)} more field(s) are wrong too" if rest else ""
+    return error(*_translate(first, field, known, given), hint)
+
+
+def translate_errors(
+    invalid: ValidationError, *, field: str, error: type[InputError], known: tuple[str, ...], given: Any = None
+) -> list[InputError]:
+    """Every validation error as ``error``; ``given`` as for ``translate_error``."""
+    return [error(*_translate(each, field, known, given)) for each in invalid.errors(include_url=False)]
+
+
+def _translate(detail: Mapping[str, Any], field: str, known: tuple[str, ...], given: Any) -> tuple[str, str, str]:
+    """Field, expected and got of one validation error."""
+    spelt = None if given is None else _spelt_path(detail["loc"], given, detail["type"])
+    path = list(detail["loc"]) if spelt is None else spelt
     where = ".".join(str(part) for part in (field, *path) if part != "")
-    expected, got = _expected_text(first), short_repr(first["input"])
-    if first["type"] == "extra_forbidden":
+    expected, got = _expected_text(detail), short_repr(detail["input"])
+    if detail["type"] == "extra_forbidden":
         inner = ".".join(str(part) for part in path[:-1])  # ``known`` holds the top-level fields only
         expected = "a known field" + (f" of {inner}" if inner else "")
         if known and not inner:
             expected = f"one of the known fields ({', '.join(known)})"
         got = f"unknown field {path[-1]!r}"
-    elif first["type"] == "missing":
+    elif detail["type"] == "missing":
         got = "nothing"
-    elif first["type"] == "union_tag_invalid":
-        where = f"{where}.{first['ctx']['discriminator'].strip(chr(39))}"
-        expected, got = f"one of {first['ctx']['expected_tags']}", repr(first["ctx"]["tag"])
-    hint = f"{len(rest)} more field(s) are wrong too" if rest else ""
-    return error(where, expected, got, hint)
+    elif detail["type"] == "union_tag_invalid":
+        where = f"{where}.{detail['ctx']['discriminator'].strip(chr(39))}"
+        expected, got = f"one of {detail['ctx']['expected_tags']}", repr(detail["ctx"]["tag"])
+    return where, expected, got
 
 
 def short_repr(value: Any) -> str:

@@ -94,7 +94,7 @@ def _train(bundle: Path, *, quiet: bool) -> None:
         def follow(at: Progress) -> None:
             bar((at.epoch - 1) * at.steps + at.step)
 
-        train_bundle(source, config, settings, bundle, judge=judge, on_step=follow)
+        train_bundle(source, config, settings, bundle, judge=judge, on_step=follow, keep_thumbnails=True)
         bar(steps)
 
 

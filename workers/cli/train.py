@@ -103,8 +103,8 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-thumbnails",
     is_flag=True,
-    help="Keep small pictures of the training images in the bundle, to show them beside samples. They are real images:"
-    " whoever has the bundle can look at them.",
+    help="Keep small pictures of the training images in the bundle, to show them beside samples, and of some held-out"
+    " images beside their reconstructions. They are real images: whoever has the bundle can look at them.",
 )
 @json_option
 def train_command(

@@ -11,6 +11,7 @@ from workers.client.service import Service, Submittable
 from workers.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from generator.models.bundle.listing import BundleSummary
     from generator.production.pipeline.run_costs import Pace
     from workers.jobs.job_status import JobStatus
     from workers.jobs.preview import Preview
@@ -120,6 +121,11 @@ class Client:
         submission. Raises ``SpecError`` for an unknown job or a field that cannot be so.
         """
         return self._service.clone(job, changes)
+
+    def bundles(self) -> list[BundleSummary]:
+        """The bundles of the store root (over HTTP, those of the token's tenant), the newest first: what each was made
+        of, when, and which channels point to it. Raises ``StoreError``."""
+        return self._service.bundles()
 
 
 def _open_service(service: Settings | str | None, token: str | None) -> Service:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar, final
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
 from generator.errors import ServerUnavailable
+from generator.models.bundle.listing import BundleSummary, newest_first
 from generator.production.pipeline.run_costs import Pace
 from workers.client.http_connection import HttpConnection
 from workers.client.http_drafts import body_of
@@ -50,13 +52,8 @@ class HttpClient(Service):
         return _status(self._server.post("/jobs/resume", body | {"build": job}))
 
     def jobs(self, *, tenant: str | None) -> list[JobStatus]:
-        found, after = list[JobStatus](), ""
-        while True:
-            page = self._server.get("/jobs", {"limit": str(_PAGE)} | ({"after": after} if after else {}))
-            found += [_status(each) for each in page["items"]]
-            after = page["next"] or ""
-            if not after:
-                return [status for status in found if tenant in (None, status.tenant)]
+        found = [_status(each) for each in self._items("/jobs")]
+        return [status for status in found if tenant in (None, status.tenant)]
 
     def preview(self, spec: Submittable, count: int, seconds: float) -> Preview:  # noqa: ARG002
         body = {"spec": body_of(spec, self._server), "count": count}
@@ -65,12 +62,29 @@ class HttpClient(Service):
     def clone(self, job: str, changes: dict[str, Any]) -> JobStatus:
         return _status(self._server.post(f"/jobs/{_segment(job)}/clone", changes))
 
+    def bundles(self) -> list[BundleSummary]:
+        found = {each.bundle: each for each in (_known(BundleSummary, item) for item in self._items("/bundles"))}
+        return [found[digest] for digest in newest_first({each.bundle: each.created for each in found.values()})]
+
+    def _items(self, path: str) -> Iterator[Any]:
+        """The items of a list, page by page."""
+        after = ""
+        while True:
+            page = self._server.get(path, {"limit": str(_PAGE)} | ({"after": after} if after else {}))
+            yield from page["items"]
+            after = page["next"] or ""
+            if not after:
+                return
+
 
 def _status(document: Any) -> JobStatus:
-    """The job of an answer, which may have more fields than a job has here."""
-    known = JobStatus.model_fields
+    return _known(JobStatus, document)
+
+
+def _known(model: type[M], document: Any) -> M:
+    """``document``, which may have more fields than ``model`` has in this release, as ``model``."""
     fields = document if isinstance(document, dict) else {}
-    return _parse(JobStatus, {name: value for name, value in fields.items() if name in known})
+    return _parse(model, {name: value for name, value in fields.items() if name in model.model_fields})
 
 
 def _parse(model: type[M], document: Any) -> M:

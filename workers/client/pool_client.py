@@ -19,6 +19,7 @@ from generator.drafts import (
 from generator.drafts.first_submission import settle_published
 from generator.errors import BrokerUnavailable, DatasetError, QuotaExceeded, SpecError
 from generator.models.bundle import bundle_store, push, read_info
+from generator.models.bundle.listing import BundleSummary, list_bundles
 from generator.production.commit import BuildLocation, begin_build, locate_build, open_epoch, read_build_location
 from generator.production.pipeline.run_costs import Pace, pace
 from generator.production.provenance.manifest import MANIFEST_KEY
@@ -128,6 +129,9 @@ class PoolClient(Service):
 
     def clone(self, job: str, changes: dict[str, Any]) -> JobStatus:
         return self.submit(self.changed_spec(job, changes))
+
+    def bundles(self) -> list[BundleSummary]:
+        return list_bundles(self._pool.root)
 
     def changed_spec(self, job: str, changes: dict[str, Any]) -> JobSpec:
         """The spec of a job with changes; see ``Client.clone``."""

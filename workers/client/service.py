@@ -10,6 +10,7 @@ from generator.drafts import JobDraft
 from generator.spec.recipe import JobSpec
 
 if TYPE_CHECKING:
+    from generator.models.bundle.listing import BundleSummary
     from generator.production.pipeline.run_costs import Pace
     from workers.jobs.job_status import JobStatus
     from workers.jobs.preview import Preview
@@ -46,3 +47,6 @@ class Service(ABC):
 
     @abstractmethod
     def clone(self, job: str, changes: dict[str, Any]) -> JobStatus: ...
+
+    @abstractmethod
+    def bundles(self) -> list[BundleSummary]: ...

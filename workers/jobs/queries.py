@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 import generator.errors as errors
+from generator.curation.diagnosis.report import DiagnosisReport, PictureName
 from generator.errors import LatentmillError, QuotaExceeded, WorkerUnavailable
 from generator.spec.canonical import FrozenModel, GrowingModel, Later, validate
-from generator.spec.recipe import JobSpec, Name
+from generator.spec.recipe import Digest, JobSpec, Name
 from workers.jobs.pool import Pool
 from workers.jobs.preview import MAX_PREVIEW, Base64Bytes, Preview
 from workers.jobs.tickets import send_ticket
@@ -22,6 +23,7 @@ from workers.jobs.tickets import send_ticket
 MAX_EXPLAINED = 32  # refused draws of a sample
 PREVIEW_SECONDS = 30.0
 RESOLVE_SECONDS = 60.0
+DIAGNOSIS_SECONDS = 600.0  # until a worker begins it
 MAX_ASKING = 12  # of one process: each holds a thread of a server until its answer comes
 MAX_UPLOADED_IMAGES = 2  # a draw refers to at most two
 
@@ -95,9 +97,17 @@ class ResolveQuestion(GrowingModel):
     day: Annotated[date | None, Later()] = None
 
 
-AnyQuestion = Annotated[
-    PreviewQuestion | RemakeQuestion | ExplainQuestion | ResolveQuestion, Field(discriminator="kind")
-]
+class DiagnoseQuestion(FrozenModel):
+    """Whether the codes of a bundle in the store root can be sampled. ``quick``: without flow, two-sample tests, round
+    trip and t-SNE."""
+
+    kind: Literal["diagnose"] = "diagnose"
+    bundle: Digest
+    quick: bool
+
+
+Question = PreviewQuestion | RemakeQuestion | ExplainQuestion | ResolveQuestion | DiagnoseQuestion
+AnyQuestion = Annotated[Question, Field(discriminator="kind")]
 QUESTIONS: TypeAdapter[AnyQuestion] = TypeAdapter(AnyQuestion)
 
 
@@ -105,6 +115,13 @@ class RemadeImages(FrozenModel):
     """The image files of a ``RemakeQuestion``, in its order."""
 
     images: tuple[Base64Bytes, ...]
+
+
+class Diagnosed(FrozenModel):
+    """The answer to a ``DiagnoseQuestion``: the report, and its pictures, PNG files."""
+
+    report: DiagnosisReport
+    pictures: dict[PictureName, Base64Bytes]
 
 
 def preview(pool: Pool, spec: JobSpec, count: int, seconds: float = PREVIEW_SECONDS) -> Preview:
@@ -150,6 +167,23 @@ def resolve(
     return validate(JobSpec, _ask(pool, ResolveQuestion(draft=draft, images=images, day=day), seconds), **_ANSWER)
 
 
+def ask_diagnosis(pool: Pool, bundle: Digest, *, quick: bool) -> str:
+    """Have a worker diagnose a bundle, which may take minutes; returns the id for ``take_diagnosis``.
+
+    Raises ``WorkerUnavailable`` if there is no worker, ``QuotaExceeded``, ``BrokerUnavailable``.
+    """
+    return _send(pool, DiagnoseQuestion(bundle=bundle, quick=quick), DIAGNOSIS_SECONDS)
+
+
+def take_diagnosis(pool: Pool, query: str) -> Diagnosed | None:
+    """The answer to ``ask_diagnosis``, ``None`` until a worker has given it; it is given once, and kept for a minute.
+
+    Raises what the worker answered, ``BrokerUnavailable``.
+    """
+    answer = pool.queries.take_answer(query)
+    return None if answer is None else validate(Diagnosed, _result_of(answer), **_ANSWER)
+
+
 def error_from(facts: dict[str, Any]) -> LatentmillError:
     """The error that ``LatentmillError.facts`` describes; one of an unknown type becomes ``WorkerUnavailable``."""
     kind = getattr(errors, str(facts.get("error")), None)
@@ -163,21 +197,26 @@ _ANSWER: dict[str, Any] = {"field": "answer", "error": errors.SpecError}
 _asking = threading.BoundedSemaphore(MAX_ASKING)
 
 
-def _ask(
-    pool: Pool, question: PreviewQuestion | RemakeQuestion | ExplainQuestion | ResolveQuestion, seconds: float
-) -> Any:
-    if pool.ledger.slots() == 0:
-        raise WorkerUnavailable("worker", "a worker", "none that has announced itself lately", "start one")
+def _ask(pool: Pool, question: Question, seconds: float) -> Any:
     if not _asking.acquire(blocking=False):
         raise QuotaExceeded(
             "queries", f"at most {MAX_ASKING} at a time of one process", "more", "try again in a moment"
         )
     try:
-        query = pool.queries.ask(question.model_dump(mode="json"), seconds)
-        send_ticket(pool.app, pool.settings)
-        answer = pool.queries.wait(query, seconds)
+        return _result_of(pool.queries.wait(_send(pool, question, seconds), seconds))
     finally:
         _asking.release()
+
+
+def _send(pool: Pool, question: Question, seconds: float) -> str:
+    if pool.ledger.slots() == 0:
+        raise WorkerUnavailable("worker", "a worker", "none that has announced itself lately", "start one")
+    query = pool.queries.ask(question.model_dump(mode="json"), seconds)
+    send_ticket(pool.app, pool.settings)
+    return query
+
+
+def _result_of(answer: Any) -> Any:
     if "error" in answer:
         raise error_from(answer["error"])
     return answer["result"]

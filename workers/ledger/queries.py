@@ -81,6 +81,12 @@ class Queries:
             pipe.expire(key, _ANSWER_SECONDS)
             pipe.execute()
 
+    def take_answer(self, query_id: str) -> Any | None:
+        """The answer to a question if there is one now; it is given once. ``None`` if there is none."""
+        with broker_errors(self.url):
+            found = self._redis.lpop(_ANSWER + query_id)
+        return None if found is None else json.loads(found)
+
     def wait(self, query_id: str, seconds: float) -> Any:
         """The answer to a question. Raises ``WorkerUnavailable`` if there is none after ``seconds``."""
         deadline = time.monotonic() + seconds

@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import final
 
 from pydantic import AwareDatetime
 
 from generator.errors import BundleMissing
 from generator.models.bundle import bundle_store, read_info
 from generator.models.bundle.channels import Channel, channel_names, load_channel
+from generator.models.bundle.format import INFO_FILE
+from generator.models.bundle.listing import BundleSummary, bundle_dates, summarize
 from generator.spec.canonical import FrozenModel
 from generator.spec.recipe import Digest
 from workers.server.context import ServerContext
 
 BUNDLES = "bundles/"
+_HELD_SUMMARIES = 5000
 
 
 class Upload(FrozenModel):
@@ -61,6 +67,53 @@ def tenant_bundles(context: ServerContext, tenant: str) -> list[Digest]:
     prefix = f"tenants/{tenant}/bundles/"
     uploads = (info.key.removeprefix(prefix).removesuffix(".json") for info in context.root.list(prefix))
     return sorted(found | {f"sha256:{name}" for name in uploads})
+
+
+def bundle_dates_of(context: ServerContext, tenant: str) -> dict[Digest, datetime]:
+    """The tenant's bundles that are in the root, and when it got each of them. Raises ``StoreError``."""
+    if context.places.may_use_any_bundle(tenant):
+        return bundle_dates(context.root)
+    heads = {digest: created_at(context, digest) for digest in tenant_bundles(context, tenant)}
+    return {digest: created for digest, created in heads.items() if created is not None}
+
+
+def created_at(context: ServerContext, digest: Digest) -> datetime | None:
+    """When the root got a bundle; ``None`` if it has no such bundle. Raises ``StoreError``."""
+    found = bundle_store(context.root, digest).head(INFO_FILE)
+    return None if found is None else found.modified
+
+
+def summary_of_bundle(
+    context: ServerContext, digest: Digest, created: datetime, channels: list[Channel]
+) -> BundleSummary:
+    """The summary of one bundle; ``channels``: those of the tenant. Raises ``StoreError``."""
+    lines = tuple(channel.line for channel in channels if channel.bundle == digest)
+    return _shelf.get(context, digest, created).model_copy(update={"channels": lines})
+
+
+@final
+class _SummaryShelf:
+    """Summaries without their channels: bundles never change, but one that was damaged may be mended."""
+
+    def __init__(self) -> None:
+        self._lock, self._held = threading.Lock(), OrderedDict[tuple[str, str, datetime], BundleSummary]()
+
+    def get(self, context: ServerContext, digest: Digest, created: datetime) -> BundleSummary:
+        key = (context.root.url, digest, created)
+        with self._lock:
+            if (held := self._held.get(key)) is not None:
+                self._held.move_to_end(key)
+                return held
+        found = summarize(context.root, digest, created, ())
+        if not found.error:
+            with self._lock:
+                self._held[key] = found
+                while len(self._held) > _HELD_SUMMARIES:
+                    self._held.popitem(last=False)
+        return found
+
+
+_shelf = _SummaryShelf()
 
 
 def note_upload(context: ServerContext, tenant: str, digest: Digest, by: str) -> bool:

@@ -23,6 +23,7 @@ SESSION_COOKIE = "latentmill_session"
 CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="latentmill"'}
+_MAX_FIELDS = 400  # of a form: the one for new jobs has two for each of 100 classes
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -144,7 +145,7 @@ async def _sends_back(request: Request, value: str) -> bool:
     if (stated := request.headers.get(CSRF_HEADER)) is not None:
         return hmac.compare_digest(stated.encode(), value.encode())
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() in _FORMS:
-        sent = (await request.form(max_files=20, max_fields=100)).get(CSRF_FIELD)
+        sent = (await request.form(max_files=20, max_fields=_MAX_FIELDS)).get(CSRF_FIELD)
         return isinstance(sent, str) and hmac.compare_digest(sent.encode(), value.encode())
     return False
 

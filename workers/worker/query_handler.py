@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from generator.drafts import parse_draft, resolve_draft
 from generator.errors import LatentmillError, SpecError, WorkerUnavailable
+from generator.models.bundle import bundle_store
 from generator.production.commit import locate_build, read_build_location
 from generator.production.images import extension
 from generator.production.pipeline.refusals import explain_draws
@@ -27,8 +28,11 @@ from workers.jobs.pool import Pool
 from workers.jobs.preview import MAX_IMAGES_BYTES, Preview, PreviewImage
 from workers.jobs.queries import (
     QUESTIONS,
+    Diagnosed,
+    DiagnoseQuestion,
     ExplainQuestion,
     PreviewQuestion,
+    Question,
     RefusalReason,
     RefusedDraw,
     RefusedDraws,
@@ -75,13 +79,15 @@ class QueryHandler:
                 "error": WorkerUnavailable("worker", "an answer", got, "the worker's log has more").facts()
             }
 
-    def _result(self, asked: PreviewQuestion | RemakeQuestion | ExplainQuestion | ResolveQuestion) -> Any:
+    def _result(self, asked: Question) -> Any:
         if isinstance(asked, PreviewQuestion):
             return self._preview(asked).model_dump(mode="json")
         if isinstance(asked, RemakeQuestion):
             return RemadeImages(images=tuple(self._remake(asked))).model_dump(mode="json")
         if isinstance(asked, ExplainQuestion):
             return self._explain(asked).model_dump(mode="json")
+        if isinstance(asked, DiagnoseQuestion):
+            return self._diagnose(asked).model_dump(mode="json")
         return self._resolve(asked)
 
     def _preview(self, asked: PreviewQuestion) -> Preview:
@@ -136,6 +142,19 @@ class QueryHandler:
                 for draw in draws
             )
         )
+
+    def _diagnose(self, asked: DiagnoseQuestion) -> Diagnosed:
+        # Imported late: they import scikit-learn and matplotlib, which nothing else in a worker needs.
+        from generator.curation.diagnosis.diagnose import diagnose
+        from generator.curation.diagnosis.pictures import load_picture_inputs, picture_files
+        from generator.curation.diagnosis.words import report_of
+
+        bundle = self.decoders.bundle_cache.load(asked.bundle, self.decoders.roots)
+        store = bundle_store(self.pool.root, asked.bundle)
+        diagnosis = diagnose(store, bundle, quick=asked.quick)
+        pictures = picture_files(load_picture_inputs(store, bundle, quick=asked.quick))
+        report = report_of(diagnosis, asked.bundle, quick=asked.quick, pictures=tuple(pictures))
+        return Diagnosed(report=report, pictures=pictures)
 
     def _resolve(self, asked: ResolveQuestion) -> dict[str, Any]:
         draft = deepcopy(asked.draft)

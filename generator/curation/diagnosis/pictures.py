@@ -11,12 +11,14 @@ from generator.curation.diagnosis.code_subset import choose_codes
 from generator.curation.diagnosis.contact_sheet import SheetRow, sheet_png
 from generator.curation.diagnosis.convexity import Support, fit_support
 from generator.curation.diagnosis.maps import LatentMap, cluster_centres, make_map, map_pair_png, map_png
+from generator.curation.diagnosis.report import PictureName
 from generator.curation.diagnosis.round_trip import DECODE_BATCH, decode_in_batches
 from generator.curation.diagnosis.samplers import sample_like_holdout
 from generator.errors import SourceError, SpecError
 from generator.models.autoencoders.config import limit_batch
 from generator.models.bundle import Bundle, load_codes
 from generator.models.latents.codes import Codes
+from generator.models.latents.fitting.code_map import fit_code_map
 from generator.production.decoding import ResidentDecoder
 from generator.sources import Source, split
 from generator.store.base import Store
@@ -47,23 +49,33 @@ class PictureInputs:
         return f"{info.autoencoder.family}, {info.latent_dim} dimensions{seed}"
 
 
-def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0) -> PictureInputs:
-    """Load what the pictures of a bundle need; ``seed`` is that of the map. Raises ``BundleError``."""
+def load_picture_inputs(store: Store, bundle: Bundle, seed: int = 0, *, quick: bool = False) -> PictureInputs:
+    """Load what the pictures of a bundle need; ``seed`` is that of the map. Raises ``BundleError``.
+
+    ``quick``: more than two dimensions are drawn by the bundle's fixed map, not by t-SNE, which may take a minute.
+    """
     codes = load_codes(store, bundle.info)
     decoder = ResidentDecoder(
         bundle, batch=limit_batch(bundle.info.autoencoder, DECODE_BATCH), dtype="float32", device="cpu", mapped=False
     )
-    return PictureInputs(bundle, codes, decoder, make_map(codes, bundle.latents, seed))
+    code_map = (bundle.code_map or fit_code_map(codes)) if quick else None
+    return PictureInputs(bundle, codes, decoder, make_map(codes, bundle.latents, seed, code_map=code_map))
 
 
 def draw_pictures(
     inputs: PictureInputs, directory: Path, *, prefix: str = "", source: Source | None = None, seed: int = 0
 ) -> None:
-    """Write ``map``, ``centroids``, ``walks`` and ``neighbours`` as PNG files. Raises ``SpecError``.
+    """Write the pictures of ``picture_files`` as PNG files. Raises ``SpecError``."""
+    for name, data in picture_files(inputs, source=source, seed=seed).items():
+        write_picture(directory, f"{prefix}{name}.png", data)
+
+
+def picture_files(inputs: PictureInputs, *, source: Source | None = None, seed: int = 0) -> dict[PictureName, bytes]:
+    """``map``, ``centroids``, ``walks`` and ``neighbours`` as PNG bytes.
 
     ``source``: the training images, for ``neighbours``; without it, decoded training codes are drawn.
     """
-    pictures = {
+    return {
         "map": map_png(inputs.map, inputs.model_title),
         "centroids": sheet_png(_centroid_rows(inputs), "decoded cluster centres"),
         "walks": sheet_png(
@@ -71,8 +83,6 @@ def draw_pictures(
         ),
         "neighbours": sheet_png(*_neighbour_rows(inputs, source, seed)),
     }
-    for name, data in pictures.items():
-        write_picture(directory, f"{prefix}{name}.png", data)
 
 
 def draw_map_pair(blue: PictureInputs, red: PictureInputs, directory: Path) -> None:

@@ -30,6 +30,7 @@ JUDGE_FILE: Final = "judge.safetensors"
 COPY_INDEX_FILE: Final = "sketch.safetensors"
 MAP_FILE: Final = "map.safetensors"
 THUMBNAILS_FILE: Final = "thumbnails.safetensors"
+RECONSTRUCTIONS_FILE: Final = "reconstructions.safetensors"
 
 BundleFile = Literal[
     "decoder.safetensors",
@@ -40,6 +41,7 @@ BundleFile = Literal[
     "sketch.safetensors",
     "map.safetensors",
     "thumbnails.safetensors",
+    "reconstructions.safetensors",
 ]
 
 

@@ -21,10 +21,12 @@ from generator.models.bundle.format import (
     JUDGE_FILE,
     LATENTS_FILE,
     MAP_FILE,
+    RECONSTRUCTIONS_FILE,
     THUMBNAILS_FILE,
     BundleFile,
     BundleInfo,
 )
+from generator.models.bundle.reconstructions import Reconstructions, parse_reconstructions
 from generator.models.bundle.thumbnails import Thumbnails, parse_thumbnails
 from generator.models.latents import LatentDistribution
 from generator.models.latents.code_map import CodeMap, load_code_map
@@ -93,7 +95,7 @@ def load_bundle(store: Store, expected: str | None = None) -> Bundle:
             f"{info.latent_dim} dimensions and {len(info.classes)} classes, as in {INFO_FILE}",
             f"{latents.dims} and {latents.classes}",
         )
-    for name in (ENCODER_FILE, CODES_FILE, THUMBNAILS_FILE):
+    for name in (ENCODER_FILE, CODES_FILE, THUMBNAILS_FILE, RECONSTRUCTIONS_FILE):
         if name in info.files:
             read_file(store, info, name)
     decoder, screening = _read_tensors(store, info, DECODER_FILE), _load_screening(store, info)
@@ -141,6 +143,13 @@ def load_codes(store: Store, info: BundleInfo) -> Codes:
 def load_thumbnails(store: Store, info: BundleInfo) -> Thumbnails | None:
     """The pictures of training images, ``None`` if the bundle keeps none. Raises ``BundleError``."""
     return parse_thumbnails(_read_tensors(store, info, THUMBNAILS_FILE)) if THUMBNAILS_FILE in info.files else None
+
+
+def load_reconstructions(store: Store, info: BundleInfo) -> Reconstructions | None:
+    """Held-out images beside their reconstructions, ``None`` if the bundle keeps none. Raises ``BundleError``."""
+    if RECONSTRUCTIONS_FILE not in info.files:
+        return None
+    return parse_reconstructions(_read_tensors(store, info, RECONSTRUCTIONS_FILE), len(info.classes))
 
 
 def _check_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:

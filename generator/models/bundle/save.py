@@ -22,6 +22,7 @@ from generator.models.bundle.format import (
     JUDGE_FILE,
     LATENTS_FILE,
     MAP_FILE,
+    RECONSTRUCTIONS_FILE,
     THUMBNAILS_FILE,
     BundleFile,
     BundleInfo,
@@ -31,6 +32,7 @@ from generator.models.bundle.format import (
     SourceFacts,
     TrainingFacts,
 )
+from generator.models.bundle.reconstructions import Reconstructions
 from generator.models.bundle.thumbnails import Thumbnails
 from generator.models.latents import LatentDistribution
 from generator.models.latents.code_map import CodeMap
@@ -45,7 +47,8 @@ class BundleContents:
 
     ``encoder`` and ``training`` are ``None`` for an imported decoder. ``screening``: the label judge and copy index.
     ``code_map``: the fixed map to the plane; without it, tables of builds have no coordinates. ``thumbnails``: small
-    pictures of the training images whose codes are kept, if asked for.
+    pictures of the training images whose codes are kept, if asked for; ``reconstructions``: some held-out images beside
+    their reconstructions, likewise.
     """
 
     autoencoder: AutoencoderConfig
@@ -60,6 +63,7 @@ class BundleContents:
     screening: ScreeningData = NO_SCREENING
     code_map: CodeMap | None = None
     thumbnails: Thumbnails | None = None
+    reconstructions: Reconstructions | None = None
 
 
 def save_bundle(directory: Path, contents: BundleContents) -> str:
@@ -82,6 +86,8 @@ def save_bundle(directory: Path, contents: BundleContents) -> str:
         files[MAP_FILE] = _to_safetensors(contents.code_map.tensors())
     if contents.thumbnails is not None:
         files[THUMBNAILS_FILE] = _to_safetensors(contents.thumbnails.tensors())
+    if contents.reconstructions is not None:
+        files[RECONSTRUCTIONS_FILE] = _to_safetensors(contents.reconstructions.tensors())
     config = contents.autoencoder
     width, height = config.image_size
     info = BundleInfo(

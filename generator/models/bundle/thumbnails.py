@@ -53,16 +53,16 @@ def make_thumbnails(images_NHWC: np.ndarray) -> Thumbnails:
     return Thumbnails(rows_T, np.cumsum([len(file) for file in files], dtype=np.int64), data)
 
 
-def parse_thumbnails(tensors: Mapping[str, np.ndarray]) -> Thumbnails:
-    """The stored pictures. Raises ``BundleError``."""
+def parse_thumbnails(tensors: Mapping[str, np.ndarray], field: str = _FIELD) -> Thumbnails:
+    """The stored pictures; ``field`` names their file. Raises ``BundleError``."""
     found = {name: (str(array.dtype), array.ndim) for name, array in tensors.items()}
     wanted = {"rows": ("int64", 1), "ends": ("int64", 1), "data": ("uint8", 1)}
     if found != wanted or len(tensors["rows"]) != len(tensors["ends"]):
-        raise BundleError(_FIELD, f"the arrays {wanted}, as many rows as ends", found)
+        raise BundleError(field, f"the arrays {wanted}, as many rows as ends", found)
     rows_T, ends_T, data = tensors["rows"], tensors["ends"], tensors["data"]
     lengths_T = np.diff(ends_T, prepend=0)
     if not len(rows_T) or (lengths_T <= 0).any() or ends_T[-1] != len(data) or (np.diff(rows_T) <= 0).any():
-        raise BundleError(_FIELD, "ascending rows, and ends that fill the data", "others")
+        raise BundleError(field, "ascending rows, and ends that fill the data", "others")
     return Thumbnails(rows_T, ends_T, data)
 
 

@@ -17,6 +17,7 @@ from generator.models.autoencoders.posterior_collapse import collapse_notices
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Examples, TrainedAutoencoder
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
+from generator.models.bundle.reconstructions import Reconstructions, choose_pairs, make_reconstructions
 from generator.models.bundle.thumbnails import make_thumbnails
 from generator.models.features.classifier import LabelledImages
 from generator.models.latents import LatentDistribution
@@ -75,7 +76,8 @@ def fit_and_save(
     """Encode ``source``, fit ``sampler`` to the codes of its training part, and write the bundle ``out``.
 
     ``on_encode`` is called with the images encoded and their number, ``on_fit`` as by ``train_bundle``.
-    ``keep_thumbnails``: the bundle gets small pictures of the training images whose codes it keeps.
+    ``keep_thumbnails``: the bundle gets small pictures of the training images whose codes it keeps, and of some
+    held-out images beside their reconstructions.
     """
     encoder = load_encoder(trained.config, trained.encoder_state)
     device = str(resolve_device(settings.device))
@@ -108,6 +110,7 @@ def fit_and_save(
         screening=screening,
         code_map=fit_code_map(kept_codes),
         thumbnails=make_thumbnails(image_rows(source.images_NHWC, pictures_N)) if keep_thumbnails else None,
+        reconstructions=_reconstructions(trained, source, fitted_parts, codes) if keep_thumbnails else None,
     )
     error = _reconstruction_error(trained, source, fitted_parts, codes)
     counts = len(parts.train_N), len(parts.holdout_N)
@@ -149,15 +152,29 @@ def _maybe_labelled(examples: Examples) -> LabelledImages | np.ndarray:
 
 def _reconstruction_error(trained: TrainedAutoencoder, source: Source, parts: Split, codes: Codes) -> float:
     """Mean squared error of some held-out images after encoder and decoder, for pixels in [0, 1]."""
-    rows = parts.holdout_N[:_RECONSTRUCTED]
+    places = np.arange(min(_RECONSTRUCTED, len(parts.holdout_N)))
+    images_RHWC = _decode_holdout(trained, codes, places)
+    difference = images_RHWC.astype(np.float64) - source.images_NHWC[parts.holdout_N[places]]
+    return float(np.mean((difference / 255.0) ** 2))
+
+
+def _reconstructions(trained: TrainedAutoencoder, source: Source, parts: Split, codes: Codes) -> Reconstructions:
+    """Some held-out images of every class beside their reconstructions."""
+    places = choose_pairs(codes.holdout_labels_H, len(codes.holdout_HD))
+    labels_P = None if codes.holdout_labels_H is None else codes.holdout_labels_H[places]
+    real_PHWC = source.images_NHWC[parts.holdout_N[places]]
+    return make_reconstructions(real_PHWC, _decode_holdout(trained, codes, places), labels_P)
+
+
+def _decode_holdout(trained: TrainedAutoencoder, codes: Codes, places: np.ndarray) -> np.ndarray:
+    """uint8 (P, H, W, C): the reconstructions of the held-out images ``places``."""
     decoder, batch = (
         load_decoder(trained.config, trained.decoder_state),
         limit_batch(trained.config, _ENCODED_AT_ONCE, _ENCODED_FEATURES),
     )
-    labels_R = None if source.labels_N is None or not takes_labels(trained.config) else source.labels_N[rows]
-    images_RHWC = decode(decoder, codes.holdout_HD[: len(rows)], batch, labels_R)
-    difference = images_RHWC.astype(np.float64) - source.images_NHWC[rows]
-    return float(np.mean((difference / 255.0) ** 2))
+    labels_H = codes.holdout_labels_H
+    labels_P = None if labels_H is None or not takes_labels(trained.config) else labels_H[places]
+    return decode(decoder, codes.holdout_HD[places], batch, labels_P)
 
 
 def _encode_source(

@@ -19,7 +19,7 @@ from generator.models.bundle import (
     save_bundle,
 )
 from generator.models.bundle.format import ENCODER_FILE
-from generator.models.bundle.load import load_thumbnails
+from generator.models.bundle.load import load_reconstructions, load_thumbnails
 from generator.models.bundle.save import check_new_directory
 from generator.models.latents import LatentDistribution
 from generator.models.latents.config import SamplerSettings
@@ -68,6 +68,7 @@ def refit(store: Store, sampler: SamplerSettings, out: Path, *, seed: int | None
         screening=screening,
         code_map=bundle.code_map or fit_code_map(codes),
         thumbnails=load_thumbnails(store, bundle.info),
+        reconstructions=load_reconstructions(store, bundle.info),
     )
     return RefitResult(bundle.digest, save_bundle(out, contents), fitted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from PIL import Image
 from generator.datasets.torch_dataset import open_dataset
 from generator.drafts import parse_draft
 from generator.errors import BundleMissing, DatasetError, JobFailed, SpecError, WorkerUnavailable
+from generator.models.bundle import push
+from generator.models.bundle.channels import move_channel
 from generator.store import open_store
 from tests.support.bundles import mapped_bundle, tiny_bundle
 from tests.support.http_server import running_server
@@ -90,6 +93,20 @@ def test_jobs_are_listed_the_newest_first(side: Side) -> None:
     jobs = [side.client.submit(side.spec(f"tiny-{number}")).job for number in range(3)]
     assert [status.job for status in side.client.jobs()] == jobs[::-1]
     assert side.client.jobs(tenant="other") == []
+
+
+def test_bundles_are_listed_the_newest_first(side: Side, tmp_path: Path) -> None:
+    root = open_store(side.service.settings.root)
+    assert side.client.bundles() == []
+    first = push(open_store(str(side.service.bundle)), root)
+    time.sleep(0.01)
+    second = push(open_store(str(tiny_bundle(tmp_path / "second", seed=9, classes=()))), root)
+    move_channel(root, "digits", first, by="a test")
+    newest, oldest = side.client.bundles()
+    assert (newest.bundle, newest.classes, newest.channels) == (second, 0, ())
+    assert (oldest.bundle, oldest.classes, oldest.channels) == (first, 3, ("digits",))
+    assert (oldest.source, oldest.family, oldest.sampler, oldest.images) == ("tiny", "vae", "mixture", 30)
+    assert oldest.created < newest.created
 
 
 def test_a_job_is_paused_resumed_and_cancelled(side: Side) -> None:

@@ -147,7 +147,8 @@ def test_a_build_is_promoted_pinned_and_rolled_back(mill: MillServer) -> None:
 
 
 def test_bundles_are_listed_and_inspected(mill: MillServer) -> None:
-    assert get(mill, "bundles")["items"] == [{"bundle": mill.bundle}]
+    (listed,) = get(mill, "bundles")["items"]
+    assert (listed["bundle"], listed["source"], listed["channels"]) == (mill.bundle, "tiny", ["red-line"])
     answer = mill.web.get(f"/api/v1/bundles/{mill.bundle}", mill.tokens["red-reader"])
     assert f"sha256:{hashlib.sha256(answer.body).hexdigest()}" == mill.bundle
     assert get(mill, "channels")["items"][0]["line"] == "red-line"

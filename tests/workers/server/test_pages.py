@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pytest
 
@@ -216,8 +216,10 @@ def test_a_job_offers_what_its_state_allows(mill: MillServer) -> None:
 
 
 def test_a_new_job_with_a_bundle_names_a_place(mill: MillServer) -> None:
-    shown = unquote(page(mill, f"/bundles/{mill.bundle}").body.decode())
-    assert "destination: red\n" in shown
+    shown = page(mill, f"/bundles/{mill.bundle}").body.decode()
+    assert f'href="/jobs/new?bundle={mill.bundle}"' in shown
+    form = page(mill, f"/jobs/new?bundle={mill.bundle}").body.decode()
+    assert f"bundle: {mill.bundle}\ncount: 1000\ndestination: red\n" in form
 
 
 def test_pages_say_that_redis_is_away(redis_server: RedisServer, bundle: Path, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
+from generator.curation.diagnosis.report import DiagnosisReport, read_report
 from generator.errors import BundleError, BundleMissing, SpecError
 from generator.models.bundle import BundleInfo, bundle_store, push
 from generator.models.bundle.channels import Channel, check_channel_name, load_channel, move_channel, roll_back_channel
 from generator.models.bundle.format import INFO_FILE, BundleFile
+from generator.models.bundle.listing import BundleSummary
 from generator.models.bundle.load import parse_info, read_file, read_info_bytes
 from generator.spec.canonical import short_repr
 from generator.spec.recipe import Digest, Name
@@ -38,7 +40,14 @@ from workers.server.api.routing import (
     page_of,
 )
 from workers.server.audited import audited
-from workers.server.bundles import check_bundle, note_upload, tenant_bundles, tenant_channels
+from workers.server.bundle_uses import BundleUses, uses_of
+from workers.server.bundles import (
+    bundle_dates_of,
+    check_bundle,
+    note_upload,
+    summary_of_bundle,
+    tenant_channels,
+)
 from workers.server.callers import Caller
 from workers.server.context import ServerContext, context_of
 from workers.server.problems import Problem
@@ -62,11 +71,14 @@ class ChannelBody(BaseModel):
     bundle: Digest | None
 
 
-@router.get("/bundles", response_model=Page[BundleName])
+@router.get("/bundles", response_model=Page[BundleSummary])
 def list_bundles(request: Request, caller: Reader, limit: Limit = 100, after: After = None) -> Response:
-    """The digests of the tenant's bundles, ascending."""
-    part, following = page_of(tenant_bundles(context_of(request), caller.tenant), str, limit, after)
-    return page_answer(request, [BundleName(bundle=digest) for digest in part], following)
+    """The tenant's bundles, ascending by digest: what each was made of, when, and which channels point to it."""
+    context = context_of(request)
+    dates, channels = bundle_dates_of(context, caller.tenant), list(tenant_channels(context, caller.tenant))
+    part, following = page_of(sorted(dates), str, limit, after)
+    summaries = [summary_of_bundle(context, digest, dates[digest], channels) for digest in part]
+    return page_answer(request, summaries, following)
 
 
 @router.get("/bundles/{digest}", response_model=BundleInfo)
@@ -76,6 +88,24 @@ def show_bundle(request: Request, caller: Reader, digest: Digest) -> Response:
     store = bundle_store(context.root, check_bundle(context, caller.tenant, digest))
     data = read_info_bytes(store, digest)
     return bytes_answer(request, data, "application/json", etag=digest.removeprefix("sha256:"), caching=IMMUTABLE)
+
+
+@router.get("/bundles/{digest}/uses", response_model=BundleUses)
+def show_uses(request: Request, caller: Reader, digest: Digest) -> Response:
+    """Channels, schedules, unfinished jobs and builds of the tenant that use the bundle."""
+    context = context_of(request)
+    check_bundle(context, caller.tenant, digest)
+    return json_answer(request, uses_of(context, caller, digest))
+
+
+@router.get("/bundles/{digest}/diagnosis", response_model=DiagnosisReport)
+def show_diagnosis(request: Request, caller: Reader, digest: Digest) -> Response:
+    """Whether the bundle's codes can be sampled, as a worker found it when the bundle's page asked; 404 before that."""
+    context = context_of(request)
+    report = read_report(bundle_store(context.root, check_bundle(context, caller.tenant, digest)), digest)
+    if report is None:
+        raise BundleMissing("diagnosis", "a bundle that was diagnosed", digest, "its page has a form that asks for it")
+    return json_answer(request, report)
 
 
 @router.post(

@@ -9,20 +9,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from generator.errors import BundleError
 from generator.models.autoencoders.config import VaeConfig
+from generator.models.autoencoders.factory import load_decoder, load_encoder
+from generator.models.autoencoders.inference import reconstruct
 from generator.models.autoencoders.settings import TrainSettings
-from generator.models.bundle import load_bundle, load_codes, read_info, save_bundle
+from generator.models.bundle import load_bundle, load_codes, load_encoder_weights, read_info, save_bundle
 from generator.models.bundle import thumbnails as module
-from generator.models.bundle.load import load_thumbnails
+from generator.models.bundle.load import load_reconstructions, load_thumbnails
+from generator.models.bundle.reconstructions import (
+    MAX_PAIRS,
+    choose_pairs,
+    make_reconstructions,
+    parse_reconstructions,
+)
 from generator.models.bundle.thumbnails import Thumbnails, make_thumbnails, parse_thumbnails
 from generator.models.latents.config import GaussianSettings
 from generator.models.learning.refit import refit
 from generator.models.learning.train import train_bundle
 from generator.production.images import is_marked_synthetic
-from generator.sources import load_source, split
+from generator.sources import Source, load_source, split
 from generator.store import open_store
 from tests.support.bundles import tiny_contents
 
@@ -40,7 +49,10 @@ def test_a_trained_bundle_keeps_them_in_the_rows_of_its_codes(tmp_path: Path) ->
     train_bundle(source, config, settings, tmp_path / "plain", sampler=GaussianSettings())
     train_bundle(source, config, settings, tmp_path / "kept", sampler=GaussianSettings(), keep_thumbnails=True)
     plain, kept = (read_info(open_store(str(tmp_path / name)))[1] for name in ("plain", "kept"))
-    assert set(kept.files) - set(plain.files) == {"thumbnails.safetensors"}
+    assert set(kept.files) - set(plain.files) == {"thumbnails.safetensors", "reconstructions.safetensors"}
+    assert set(plain.files) <= set(kept.files)
+    assert all(plain.files[name] == kept.files[name] for name in plain.files)
+    check_reconstructions(tmp_path / "kept", source)
     assert load_thumbnails(open_store(str(tmp_path / "plain")), plain) is None
     thumbnails = load_thumbnails(open_store(str(tmp_path / "kept")), kept)
     assert thumbnails is not None
@@ -54,6 +66,65 @@ def test_a_trained_bundle_keeps_them_in_the_rows_of_its_codes(tmp_path: Path) ->
     refit(open_store(str(tmp_path / "kept")), GaussianSettings(), tmp_path / "again")
     again = open_store(str(tmp_path / "again"))
     assert load_thumbnails(again, read_info(again)[1]) is not None
+    assert load_reconstructions(again, read_info(again)[1]) is not None
+
+
+def check_reconstructions(directory: Path, source: Source) -> None:
+    """They are the held-out images of every class, beside what encoder and decoder make of them."""
+    store = open_store(str(directory))
+    info = read_info(store)[1]
+    pairs = load_reconstructions(store, info)
+    assert pairs is not None
+    assert len(pairs) == MAX_PAIRS
+    assert set(pairs.labels_P.tolist()) == set(range(10))
+    holdout_N = split(len(source), source.labels_N, holdout=TrainSettings().holdout, seed=0).holdout_N
+    weights, decoder = load_encoder_weights(store, info), load_bundle(store).decoder
+    encoder = load_encoder(info.autoencoder, {name: torch.from_numpy(each) for name, each in weights.items()})
+    network = load_decoder(info.autoencoder, {name: torch.from_numpy(each) for name, each in decoder.items()})
+    real_NHWC = source.images_NHWC[holdout_N]
+    made_NHWC = reconstruct(encoder, network, real_NHWC)
+    for number in (0, 20, MAX_PAIRS - 1):
+        shown_HW, decoded_HW = (pixels(each).astype(int) for each in pairs.pair(number))
+        far_N = np.abs(real_NHWC[..., 0].astype(int) - shown_HW).mean(axis=(1, 2))
+        row = int(far_N.argmin())
+        assert far_N[row] < 12.0
+        assert source.labels_N is not None
+        assert source.labels_N[holdout_N[row]] == pairs.labels_P[number]
+        assert np.abs(decoded_HW - made_NHWC[row, :, :, 0]).mean() < 12.0
+        error = float((((real_NHWC[row] - made_NHWC[row].astype(float)) / 255.0) ** 2).mean())
+        assert pairs.errors_P[number] == pytest.approx(error, rel=1e-3, abs=1e-5)
+
+
+def test_pairs_are_those_of_every_class_in_turn() -> None:
+    labels_H = np.array([2, 2, 2, 0, 1, 0] + [1] * 100)
+    chosen = choose_pairs(labels_H, len(labels_H))
+    assert len(chosen) == MAX_PAIRS
+    assert labels_H[chosen].tolist() == sorted(labels_H[chosen].tolist())
+    assert np.bincount(labels_H[chosen]).tolist() == [2, MAX_PAIRS - 5, 3]
+    assert choose_pairs(None, 3).tolist() == [0, 1, 2]
+    assert len(choose_pairs(np.arange(200), 200)) == MAX_PAIRS
+
+
+def test_damaged_reconstructions_are_refused() -> None:
+    images = np.full((3, 8, 8, 1), 7, dtype=np.uint8)
+    good = make_reconstructions(images, images, np.array([0, 1, 1])).tensors()
+    assert len(parse_reconstructions(good, 2)) == 3
+    assert parse_reconstructions(make_reconstructions(images, images, None).tensors(), 0).labels_P.tolist() == [-1] * 3
+    wrong: list[dict[str, Any]] = [
+        {"labels": np.array([0, 1, 2])},
+        {"labels": np.array([-1, 1, 1])},
+        {"labels": np.array([0, 1])},
+        {"errors": np.zeros(2, dtype=np.float32)},
+        {"real.rows": np.array([0, 1, 3])},
+        {"decoded.ends": good["decoded.ends"][:2]},
+        {"more": np.zeros(1)},
+    ]
+    for change in wrong:
+        with pytest.raises(BundleError, match="reconstructions"):
+            parse_reconstructions({**good, **change}, 2)
+    for name in good:
+        with pytest.raises(BundleError, match="reconstructions"):
+            parse_reconstructions({key: each for key, each in good.items() if key != name}, 2)
 
 
 def test_large_images_become_small_and_keep_their_shape() -> None:
