@@ -1,8 +1,8 @@
 """Credentials of an S3 client that are read again when the service refuses them, while requests wait.
 
 Session tokens expire in the middle of a job, and secret files are rotated. A refused request reads the credentials
-again, from where they came from (files, or boto3's own chain), and is signed and sent anew if they have changed. If not,
-and if credentials have worked in this process before, it waits up to a minute for new ones, with growing, jittered
+again, from where they came from (files, or boto3's own chain), and is signed and sent anew if they have changed. If
+not, and if credentials have worked in this process before, it waits up to a minute for new ones, with growing, jittered
 pauses. Credentials that never worked are refused at once.
 """
 

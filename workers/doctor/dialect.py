@@ -1,0 +1,78 @@
+"""Which setting an S3 service of another dialect needs: found by trying the settings that could help, one at a time."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from generator.errors import ClockSkewed, CredentialsExpired, LatentmillError, StoreError
+from generator.store import S3Settings, Store, open_store
+from workers.settings import ENV_PREFIX, Settings
+
+RIGHTS_HINT = "give this user the rights to list the bucket, and to get, put and delete objects below the root"
+CONDITIONS_HINT = "use a service, or a version of it, with atomic conditional writes (If-None-Match and If-Match)"
+
+
+def remedy(root: str, settings: Settings, away: LatentmillError) -> str:
+    """How to correct a write below ``root`` that failed with ``away``."""
+    if isinstance(away, ClockSkewed | CredentialsExpired):
+        return away.hint
+    if root.startswith("s3://") and _was_answered(away, settings.s3):
+        for name, value in _alternatives(settings.s3):
+            if _accepts_writes(open_store(root, settings.s3.model_copy(update={name: value, "max_attempts": 1}))):
+                return f"set {ENV_PREFIX}S3_{name.upper()}={value}: with it, this service accepts a write"
+    if away.expected == "permission":
+        return RIGHTS_HINT
+    return away.hint or "check the endpoint and the network"
+
+
+def replacement_remedy(root: str, settings: Settings) -> str:
+    """How to correct a service that refuses a replacement of the version that is there."""
+    other = "bare" if settings.s3_if_match == "quoted" else "quoted"
+    if root.startswith("s3://"):
+        store = open_store(root, settings.s3.model_copy(update={"if_match": other})).at("doctor")
+        key = f"{secrets.token_hex(8)}-replacement"
+        try:
+            store.replace(key, b"two", store.put(key, b"one"))
+            return f"set {ENV_PREFIX}S3_IF_MATCH={other}: with it, this service accepts a replacement"
+        except StoreError:
+            pass
+        finally:
+            _remove(store, key)
+    return CONDITIONS_HINT
+
+
+def _was_answered(away: LatentmillError, s3: S3Settings) -> bool:
+    """Whether a service refused a request; a host name of virtual style may be one that no service has."""
+    return "HTTP " in away.got or away.expected == "a bucket" or s3.addressing_style == "virtual"
+
+
+def _alternatives(s3: S3Settings) -> list[tuple[str, Any]]:
+    """Settings that could help, the most harmless first."""
+    found: list[tuple[str, Any]] = []
+    style = "path" if s3.addressing_style == "virtual" else "virtual"
+    found.append(("addressing_style", style))
+    if s3.checksums != "md5":
+        found.append(("checksums", "md5"))
+    if s3.checksums != "when_required":
+        found.append(("checksums", "when_required"))
+    if s3.encryption is None:
+        found += [("encryption", "aws:kms"), ("encryption", "AES256")]
+    return found
+
+
+def _accepts_writes(store: Store) -> bool:
+    below, key = store.at("doctor"), f"{secrets.token_hex(8)}-dialect"
+    try:
+        below.put(key, b"x")
+    except LatentmillError:
+        return False
+    _remove(below, key)
+    return True
+
+
+def _remove(store: Store, key: str) -> None:
+    try:
+        store.delete(key)
+    except StoreError:  # a finding of the permissions
+        return
