@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from generator.errors import KeyFileError, SettingsError, SpecError
 from generator.spec.canonical import translate_error
+from generator.spec.variables import check_names
 from generator.store import S3Settings, absolute_url, is_below
 from generator.store.s3_settings import Checksums, Encryption, IfMatch
 from generator.store.secret_files import read_secret
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "LATENTMILL_"
 SECRETS = ("redis_url", "token")  # those of S3 have settings for their files, which are read again
+# Variables with our prefix that are no settings: of compose, tests and benchmarks.
+OTHER_VARIABLES = (
+    *("REDIS_PASSWORD", "IMAGE_TAG", "ENV_FILE"),
+    *("DATA", "BENCHMARK", "TESTS", "TEST_S3", "NEED_CHROMIUM"),
+)
 DEFAULT_SERVER_PORT = 8400
 Bytes = int
 
@@ -305,7 +311,8 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment. Raises ``SettingsError`` naming the variable."""
+    """Read the settings from the environment. Raises ``SettingsError`` naming the variable, also for a misspelt one."""
+    check_names(os.environ, ENV_PREFIX, known_variables())
     try:
         settings = Settings()
     except ValidationError as invalid:
@@ -319,6 +326,12 @@ def load_settings() -> Settings:
         problem = translate_error(invalid, field="", error=SettingsError, known=tuple(S3Settings.model_fields))
         raise SettingsError(_variable(f"s3.{problem.field}"), problem.expected, "another value") from None
     return settings
+
+
+def known_variables() -> set[str]:
+    """The names of variables that may be set, without ``ENV_PREFIX``."""
+    fields, files = (name.upper() for name in Settings.model_fields), (f"{name.upper()}_FILE" for name in SECRETS)
+    return {*fields, *files, *OTHER_VARIABLES}
 
 
 def _variable(field: str) -> str:

@@ -26,7 +26,7 @@ REVOKED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}  # what a servic
 WAIT_SECONDS = 60.0  # of one process for new credentials, from the first refusal on
 _MAX_PAUSE_SECONDS = 10.0
 _REFUSED_STATUSES = (400, 401, 403)
-_MAX_ATTEMPTS = 200  # of one request: files that change all the time do not keep it for ever
+_SURE_ATTEMPTS = 3  # of one request with changed credentials, also when the time to wait is over
 
 
 @final
@@ -91,12 +91,11 @@ class Renewal:
             return None
         if self._refused_since is None:
             self._refused_since = time.monotonic()
-        if attempts > _MAX_ATTEMPTS:
-            return None
-        if self.credentials.renew():
-            return random.uniform(0.0, 0.2)
         waited = self.refused_seconds
-        if not self._worked or waited >= min(WAIT_SECONDS, self._settings.credentials_seconds):
+        is_over = waited >= min(WAIT_SECONDS, self._settings.credentials_seconds)
+        if self.credentials.renew() and (not is_over or attempts < _SURE_ATTEMPTS):
+            return random.uniform(0.0, 0.2)
+        if is_over or not self._worked:
             return None
         return min(0.5 + waited / 4, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
 

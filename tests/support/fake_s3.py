@@ -81,7 +81,7 @@ class FakeS3(ThreadingHTTPServer):
         self.uploads: dict[str, tuple[str, str]] = {}  # upload id -> bucket, key
         self.asked: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.headers_seen: list[dict[str, str]] = []  # of writes
+        self.headers_seen: list[dict[str, str]] = []  # of writes, names in lower case
         self.lock, self.numbers = threading.RLock(), count(1)
         if home is not None:
             write_certificates(home, HOST, f"*.{HOST}")
@@ -215,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _put(self) -> None:
         dialect, before = self.server.dialect, self.objects.get(self.key)
-        self.server.headers_seen.append(dict(self.headers))
+        self.server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
         self._check_sum()
         if dialect.encryption and self.headers.get("X-Amz-Server-Side-Encryption") != dialect.encryption:
             raise Refusal(403, "AccessDenied", "with an explicit deny in a resource-based policy")
