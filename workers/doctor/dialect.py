@@ -20,7 +20,7 @@ def remedy(root: str, settings: Settings, away: LatentmillError) -> str:
     if root.startswith("s3://") and _was_answered(away, settings.s3):
         for name, value in _alternatives(settings.s3):
             if _accepts_writes(open_store(root, settings.s3.model_copy(update={name: value, "max_attempts": 1}))):
-                return f"set {ENV_PREFIX}S3_{name.upper()}={value}: with it, this service accepts a write"
+                return f"set {ENV_PREFIX}S3_{name.upper()}={value}, with which this service accepts a write"
     if away.expected == "permission":
         return RIGHTS_HINT
     return away.hint or "check the endpoint and the network"
@@ -34,7 +34,7 @@ def replacement_remedy(root: str, settings: Settings) -> str:
         key = f"{secrets.token_hex(8)}-replacement"
         try:
             store.replace(key, b"two", store.put(key, b"one"))
-            return f"set {ENV_PREFIX}S3_IF_MATCH={other}: with it, this service accepts a replacement"
+            return f"set {ENV_PREFIX}S3_IF_MATCH={other}, with which this service accepts a replacement"
         except StoreError:
             pass
         finally:
