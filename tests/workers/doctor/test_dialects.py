@@ -82,7 +82,7 @@ def test_the_finding_names_the_mend(name: str, tmp_path: Path) -> None:
         found = findings(settings)
         assert found[case.check].status == "failed", found
         assert case.mend in found[case.check].mend
-        if "LATENTMILL_S3" in case.mend:
+        if "LATENTMILL_S3_" in case.mend:
             after = findings(mended(found[case.check].mend, settings))
             assert {finding.status for finding in after.values()} == {"ok"}, after
         blocking = blocking_findings(settings, "s3://bucket/mill")
