@@ -128,7 +128,8 @@ def translate_errors(
     except ClientError as error:
         raise _translate(error, bucket, where, settings, refused) from error
     except BotoCoreError as error:
-        raise translate_boto_error(error, where, settings.max_attempts) from error
+        outage = _renewal_of(settings).is_outage(error)
+        raise translate_boto_error(error, where, settings, outage=outage) from error
 
 
 def read_body(ask: Callable[[], GetObjectOutputTypeDef], where: str, settings: S3Settings) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, final
 
 import botocore.session
 from botocore.credentials import Credentials, ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, CredentialRetrievalError, NoCredentialsError
 
 from generator.errors import SettingsError
 from generator.store.s3_settings import S3Settings
@@ -40,13 +40,19 @@ class RenewableCredentials:
         self._current: Credentials | None = None
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """The credentials of one request. Raises ``NoCredentialsError``, ``SettingsError`` for an unreadable file."""
+        """The credentials of one request.
+
+        Raises ``NoCredentialsError``, ``CredentialRetrievalError``, and ``SettingsError`` for an unreadable file.
+        """
         with self._lock:
             if self._current is None:
                 self._current = self._load()
             if self._current is None:
                 raise NoCredentialsError
-            return self._current.get_frozen_credentials()
+            try:
+                return self._current.get_frozen_credentials()
+            except RuntimeError as stale:  # refreshed, but still expired
+                raise CredentialRetrievalError(provider=self._current.method, error_msg=str(stale)) from stale
 
     def renew(self) -> bool:
         """Read the credentials again; whether they have changed. A source that cannot be read has not changed."""
@@ -55,7 +61,7 @@ class RenewableCredentials:
                 before = self._current.get_frozen_credentials() if self._current else None
                 fresh = self._load()
                 changed = fresh is not None and fresh.get_frozen_credentials() != before
-            except (SettingsError, BotoCoreError):  # a file in the middle of its rotation
+            except (SettingsError, BotoCoreError, RuntimeError):  # a file in the middle of its rotation
                 return False
             if changed:
                 self._current = fresh
@@ -104,6 +110,15 @@ class Renewal:
         """Seconds since credentials were first refused, without a success in between; 0.0 if they are not."""
         since = self._refused_since
         return 0.0 if since is None else time.monotonic() - since
+
+    def is_outage(self, error: BotoCoreError) -> bool:
+        """Whether ``error`` means that the source of credentials that have worked before (an instance role, a process)
+        gives none at the moment. False once it has done so for ``credentials_seconds``."""
+        if not isinstance(error, CredentialRetrievalError) or not self._worked:
+            return False
+        if self._refused_since is None:
+            self._refused_since = time.monotonic()
+        return self.refused_seconds < self._settings.credentials_seconds
 
     def is_expiry(self, code: str) -> bool:
         """Whether an error of this code means credentials that have expired or were rotated: new ones may come.

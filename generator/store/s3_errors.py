@@ -75,15 +75,20 @@ def translate_client_error(
     return StoreUnavailable(where, "an answer", f"{got} after {settings.max_attempts} attempt(s)", hint)
 
 
-def translate_boto_error(error: BotoCoreError, where: str, max_attempts: int) -> StoreError:
-    """An error without a response as an error about ``where``."""
+def translate_boto_error(error: BotoCoreError, where: str, settings: S3Settings, *, outage: bool) -> StoreError:
+    """An error without a response as an error about ``where``.
+
+    ``outage``: whether the source of the credentials gives none at the moment.
+    """
+    if outage:
+        return CredentialsExpired(where, "credentials", str(error), _EXPIRED_HINT)
     if isinstance(error, _NO_CREDENTIALS):
         hint = "set access_key and secret_key, or configure credentials for boto3's own chain"
         return AccessDenied(where, "credentials", str(error), hint)
     hint = "check the endpoint and the network"
     if isinstance(error, SSLError):
         hint = "set ca_file (LATENTMILL_S3_CA_FILE) to the authority that signed the certificate of the service"
-    return StoreUnavailable(where, "an answer", f"after {max_attempts} attempt(s): {error}", hint)
+    return StoreUnavailable(where, "an answer", f"after {settings.max_attempts} attempt(s): {error}", hint)
 
 
 def _skew(error: ClientError) -> str:

@@ -1,8 +1,9 @@
-"""Which setting an S3 service of another dialect needs: found by trying the settings that could help, one at a time."""
+"""Which settings an S3 service of another dialect needs: found by trying those that could help."""
 
 from __future__ import annotations
 
 import secrets
+from itertools import combinations
 from typing import Any
 
 from generator.errors import ClockSkewed, CredentialsExpired, LatentmillError, StoreError
@@ -12,15 +13,18 @@ from workers.settings import ENV_PREFIX, Settings
 RIGHTS_HINT = "give this user the rights to list the bucket, and to get, put and delete objects below the root"
 CONDITIONS_HINT = "use a service, or a version of it, with atomic conditional writes (If-None-Match and If-Match)"
 
+_WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed")
+
 
 def remedy(root: str, settings: Settings, away: LatentmillError) -> str:
     """How to correct a write below ``root`` that failed with ``away``."""
     if isinstance(away, ClockSkewed | CredentialsExpired):
         return away.hint
     if root.startswith("s3://") and _was_answered(away, settings.s3):
-        for name, value in _alternatives(settings.s3):
-            if _accepts_writes(open_store(root, settings.s3.model_copy(update={name: value, "max_attempts": 1}))):
-                return f"set {ENV_PREFIX}S3_{name.upper()}={value}, with which this service accepts a write"
+        for changes in _alternatives(settings.s3):
+            if _accepts_writes(open_store(root, settings.s3.model_copy(update=changes | {"max_attempts": 1}))):
+                named = " and ".join(f"{ENV_PREFIX}S3_{name.upper()}={value}" for name, value in changes.items())
+                return f"set {named}, with which this service accepts a write"
     if away.expected == "permission":
         return RIGHTS_HINT
     return away.hint or "check the endpoint and the network"
@@ -43,22 +47,25 @@ def replacement_remedy(root: str, settings: Settings) -> str:
 
 
 def _was_answered(away: LatentmillError, s3: S3Settings) -> bool:
-    """Whether a service refused a request; a host name of virtual style may be one that no service has."""
+    """Whether a service refused a request, and not for its keys.
+
+    A host name of virtual style may be one that nobody has.
+    """
+    if any(code in away.got for code in _WRONG_KEYS):
+        return False
     return "HTTP " in away.got or away.expected == "a bucket" or s3.addressing_style == "virtual"
 
 
-def _alternatives(s3: S3Settings) -> list[tuple[str, Any]]:
-    """Settings that could help, the most harmless first."""
-    found: list[tuple[str, Any]] = []
-    style = "path" if s3.addressing_style == "virtual" else "virtual"
-    found.append(("addressing_style", style))
-    if s3.checksums != "md5":
-        found.append(("checksums", "md5"))
-    if s3.checksums != "when_required":
-        found.append(("checksums", "when_required"))
-    if s3.encryption is None:
-        found += [("encryption", "aws:kms"), ("encryption", "AES256")]
-    return found
+def _alternatives(s3: S3Settings) -> list[dict[str, Any]]:
+    """Settings that could help, one of them or two, the fewest and most harmless first."""
+    options: dict[str, list[str]] = {
+        "addressing_style": ["path" if s3.addressing_style == "virtual" else "virtual"],
+        "checksums": [value for value in ("md5", "when_required") if value != s3.checksums],
+        "encryption": ["aws:kms", "AES256"] if s3.encryption is None else [],
+    }
+    singles = [{name: value} for name, values in options.items() for value in values]
+    pairs = [one | other for one, other in combinations(singles, 2) if one.keys() != other.keys()]
+    return singles + pairs
 
 
 def _accepts_writes(store: Store) -> bool:

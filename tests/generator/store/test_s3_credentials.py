@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,35 @@ def test_the_shared_file_of_boto3_is_read_again(tmp_path: Path, monkeypatch: pyt
         store.put("a", b"x")
         server.dialect.keys = {"key-1": "token-2"}
         write("token-2")
+        assert store.get("a") == b"x"
+
+
+def test_a_source_of_credentials_that_is_away_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that gives credentials for five minutes: botocore asks it before every request."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    given = tmp_path / "given.json"
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {given}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    def give(minutes: float) -> None:
+        until = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+        keys = {"AccessKeyId": "key-1", "SecretAccessKey": "secret", "SessionToken": "token-1"}
+        given.write_text(json.dumps({"Version": 1, "Expiration": until} | keys))
+
+    with fake_s3(server_with_tokens()) as server:
+        store = open_store("s3://bucket", S3Settings(endpoint_url=server.endpoint_url, region="us-east-1"))
+        give(5.0)
+        store.put("a", b"x")
+        given.unlink()
+        with pytest.raises(CredentialsExpired, match="renew"):
+            store.get("a")
+        give(-5.0)
+        with pytest.raises(CredentialsExpired, match="still expired"):
+            store.get("a")
+        give(5.0)
         assert store.get("a") == b"x"
 
 

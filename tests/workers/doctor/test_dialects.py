@@ -44,6 +44,11 @@ CASES = {
     "a late clock": Case(Dialect(skew=timedelta(minutes=20)), "store", "a time service (NTP)"),
     "encryption by KMS": Case(Dialect(encryption="aws:kms"), "store", "LATENTMILL_S3_ENCRYPTION=aws:kms"),
     "encryption by S3": Case(Dialect(encryption="AES256"), "store", "LATENTMILL_S3_ENCRYPTION=AES256"),
+    "encryption, and no checksums": Case(
+        Dialect(encryption="aws:kms", checksums="refused"),
+        "store",
+        "LATENTMILL_S3_CHECKSUMS=md5 and LATENTMILL_S3_ENCRYPTION=aws:kms",
+    ),
     "no deletions": Case(Dialect(undeletable=True), "store permissions", "locked against deletion"),
     "an expired token": Case(Dialect(keys={"key-1": "another"}), "store", "renew the credentials"),
     "an unknown key": Case(Dialect(keys={"key-2": None}), "store", "give this user the rights"),
