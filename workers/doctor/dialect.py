@@ -6,7 +6,7 @@ import secrets
 from itertools import combinations
 from typing import Any
 
-from generator.errors import ClockSkewed, CredentialsExpired, LatentmillError, StoreError
+from generator.errors import AccessDenied, ClockSkewed, CredentialsExpired, LatentmillError, StoreError
 from generator.store import S3Settings, Store, open_store
 from workers.settings import ENV_PREFIX, Settings
 
@@ -25,7 +25,7 @@ def remedy(root: str, settings: Settings, away: LatentmillError) -> str:
             if _accepts_writes(open_store(root, settings.s3.model_copy(update=changes | {"max_attempts": 1}))):
                 named = " and ".join(f"{ENV_PREFIX}S3_{name.upper()}={value}" for name, value in changes.items())
                 return f"set {named}, with which this service accepts a write"
-    if away.expected == "permission":
+    if isinstance(away, AccessDenied) and away.expected != "credentials":
         return RIGHTS_HINT
     return away.hint or "check the endpoint and the network"
 
