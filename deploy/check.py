@@ -16,7 +16,7 @@ from pathlib import Path
 from workers.settings import ENV_PREFIX, Settings
 
 DEPLOY = Path(__file__).resolve().parent
-COMPOSE_ONLY = {"REDIS_PASSWORD", "IMAGE_TAG", "ENV_FILE"}
+COMPOSE_ONLY = {"REDIS_PASSWORD", "IMAGE_TAG", "ENV_FILE"}  # of workers.settings.OTHER_VARIABLES
 SECRETS = ("LATENTMILL_REDIS_PASSWORD", "LATENTMILL_S3_ACCESS_KEY", "LATENTMILL_S3_SECRET_KEY")
 _ASSIGNMENT = re.compile(rf"^(# )?{ENV_PREFIX}([A-Z0-9_]+)=(.*)$")
 

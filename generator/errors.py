@@ -17,6 +17,8 @@ LatentmillError
 │   │   ├── AlreadyExists    a conditional create found an object              (HTTP 412)
 │   │   ├── Changed          a conditional replace found another version       (HTTP 412)
 │   │   ├── AccessDenied     credentials or permissions                        (HTTP 401, 403)
+│   │   │   ├── CredentialsExpired  a token has expired, or keys were rotated: new ones may come
+│   │   │   └── ClockSkewed  the clock of this machine is too far from the service's
 │   │   ├── BucketMissing    the bucket does not exist
 │   │   └── StoreUnavailable no answer, a time-out or a server error, after all retries
 │   ├── BrokerUnavailable    Redis does not answer
@@ -124,6 +126,14 @@ class Changed(StoreError):
 
 
 class AccessDenied(StoreError):
+    pass
+
+
+class CredentialsExpired(AccessDenied):
+    pass
+
+
+class ClockSkewed(AccessDenied):
     pass
 
 

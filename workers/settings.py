@@ -18,14 +18,21 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from generator.errors import KeyFileError, SettingsError, SpecError
 from generator.spec.canonical import translate_error
 from generator.spec.patterns import pattern
+from generator.spec.variables import check_names
 from generator.store import S3Settings, absolute_url, is_below
+from generator.store.s3_settings import Checksums, Encryption, IfMatch
+from generator.store.secret_files import read_secret
 
 if TYPE_CHECKING:
     from generator.signatures import PrivateKey, PublicKey
 
 ENV_PREFIX = "LATENTMILL_"
-SECRETS = ("redis_url", "s3_access_key", "s3_secret_key", "s3_session_token", "token")
-MAX_SECRET_BYTES = 64 * 1024
+SECRETS = ("redis_url", "token")  # those of S3 have settings for their files, which are read again
+# Variables with our prefix that are no settings: of compose, tests and benchmarks.
+OTHER_VARIABLES = (
+    *("REDIS_PASSWORD", "IMAGE_TAG", "ENV_FILE"),
+    *("DATA", "BENCHMARK", "TESTS", "TEST_S3", "NEED_CHROMIUM"),
+)
 DEFAULT_SERVER_PORT = 8400
 Bytes = int
 
@@ -210,8 +217,29 @@ class Settings(BaseSettings):
     s3_access_key: SecretStr | None = Field(default=None, description="Access key; default: boto3's credential chain")
     s3_secret_key: SecretStr | None = Field(default=None, description="Secret key of the access key")
     s3_session_token: SecretStr | None = Field(default=None, description="Session token of temporary credentials")
-    s3_checksums: Literal["when_supported", "when_required"] = Field(
-        default="when_supported", description="Request checksums; when_required for services that refuse them"
+    s3_access_key_file: Path | None = Field(default=None, description="File of the access key, read again when refused")
+    s3_secret_key_file: Path | None = Field(default=None, description="File of the secret key, read again when refused")
+    s3_session_token_file: Path | None = Field(default=None, description="File of the session token, likewise")
+    s3_credentials_seconds: float = Field(
+        default=1800.0, ge=0.0, le=86400.0, description="Time for new credentials to come before faults are counted"
+    )
+    s3_ca_file: Path | None = Field(
+        default=None, description="PEM file of the certificate authorities trusted for https; the system's by default"
+    )
+    s3_checksums: Checksums = Field(
+        default="when_supported",
+        description="Request checksums; md5 (a header that all services know) or when_required for those that refuse "
+        "others",
+    )
+    s3_if_match: IfMatch = Field(
+        default="quoted",
+        description="Form of the etag in conditional writes: quoted, or bare for services that want it",
+    )
+    s3_encryption: Encryption | None = Field(
+        default=None, description="Encryption sent with every object, for buckets that demand it: AES256, aws:kms"
+    )
+    s3_kms_key: str | None = Field(
+        default=None, min_length=1, max_length=2048, description="Key of KMS for it; the bucket's own by default"
     )
     s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
         default="auto", description="Bucket in path or host"
@@ -298,20 +326,27 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment. Raises ``SettingsError`` naming the variable."""
+    """Read the settings from the environment. Raises ``SettingsError`` naming the variable, also for a misspelt one."""
+    check_names(os.environ, ENV_PREFIX, known_variables())
     try:
         settings = Settings()
     except ValidationError as invalid:
         problem = translate_error(invalid, field="", error=SettingsError, known=tuple(Settings.model_fields))
         raise SettingsError(_variable(problem.field), problem.expected, problem.got, problem.hint) from invalid
     try:
-        _ = settings.s3
+        settings.s3.check_files()
     except SettingsError as wrong:
         raise SettingsError(_variable(wrong.field), wrong.expected, wrong.got, wrong.hint) from wrong
     except ValidationError as invalid:
         problem = translate_error(invalid, field="", error=SettingsError, known=tuple(S3Settings.model_fields))
         raise SettingsError(_variable(f"s3.{problem.field}"), problem.expected, "another value") from None
     return settings
+
+
+def known_variables() -> set[str]:
+    """The names of variables that may be set, without ``ENV_PREFIX``."""
+    fields, files = (name.upper() for name in Settings.model_fields), (f"{name.upper()}_FILE" for name in SECRETS)
+    return {*fields, *files, *OTHER_VARIABLES}
 
 
 def _variable(field: str) -> str:
@@ -331,23 +366,6 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         paths = {name: os.environ.get(f"{ENV_PREFIX}{name.upper()}_FILE") for name in SECRETS}
-        return {name: _read_secret(name, Path(path)) for name, path in paths.items() if path}
-
-
-def _read_secret(name: str, path: Path) -> str:
-    """The content of a file without its final line end. Raises ``SettingsError``, which never shows the secret."""
-    variable = f"{ENV_PREFIX}{name.upper()}_FILE"
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SECRET_BYTES + 1)
-    except OSError as wrong:
-        raise SettingsError(variable, "a file that can be read", f"{path} ({wrong.strerror})") from wrong
-    if len(data) > MAX_SECRET_BYTES:
-        raise SettingsError(variable, f"a secret of at most {MAX_SECRET_BYTES} bytes", f"a larger file at {path}")
-    try:
-        text = data.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        text = ""
-    if not text or any(letter in text for letter in "\0\r\n"):
-        raise SettingsError(variable, "a file with one line of text", f"something else at {path}") from None
-    return text
+        return {
+            name: read_secret(Path(path), f"{ENV_PREFIX}{name.upper()}_FILE") for name, path in paths.items() if path
+        }

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import UTC
 from functools import partial
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from botocore.exceptions import ClientError
 
@@ -41,15 +41,16 @@ from generator.store.s3_client import (
     abort_upload,
     back_off,
     client_of,
+    head_object,
     holds_objects,
     make_bucket,
     read_body,
-    rejects_bad_checksum,
     require_bucket,
-    status_of,
     translate_errors,
     unfinished_uploads,
 )
+from generator.store.s3_dialect import if_match, keeps_versions, normal_etag, rejects_bad_checksum, write_options
+from generator.store.s3_errors import CONDITIONS_HINT, status_of
 from generator.store.s3_settings import S3Settings
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class S3Store(Store):
         full = self._full_key(key)
         with self._translate_errors(key):
             try:
-                facts = self._client.head_object(Bucket=self._bucket, Key=full)
+                facts = head_object(self._bucket, full, self._settings)
             except ClientError as error:
                 if status_of(error) != 404:
                     raise
@@ -114,34 +115,20 @@ class S3Store(Store):
                     self._bucket, self._settings
                 )  # a HEAD response does not say whether key or bucket is missing
                 return None
-        return ObjectInfo(key, facts["ContentLength"], facts["ETag"], facts["LastModified"].astimezone(UTC))
+        return ObjectInfo(
+            key, facts["ContentLength"], normal_etag(facts["ETag"]), facts["LastModified"].astimezone(UTC)
+        )
 
     def create(self, key: str, data: bytes) -> str:
-        full, kind = self._full_key(key), content_type(key)
         exists = AlreadyExists(f"{self.url}/{key}", "no object yet", "an object")
-        with self._translate_errors(key, exists):
-            return self._send_write(
-                lambda: self._client.put_object(
-                    Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*", ContentType=kind
-                )
-            )
+        return self._write(key, data, exists, IfNoneMatch="*")
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
-        full, kind = self._full_key(key), content_type(key)
         changed = Changed(f"{self.url}/{key}", f"version {etag}", "another version, or none")
-        with self._translate_errors(key, changed):
-            return self._send_write(
-                lambda: self._client.put_object(
-                    Bucket=self._bucket, Key=full, Body=data, IfMatch=etag, ContentType=kind
-                )
-            )
+        return self._write(key, data, changed, IfMatch=if_match(etag, self._settings))
 
     def put(self, key: str, data: bytes) -> str:
-        full, kind = self._full_key(key), content_type(key)
-        with self._translate_errors(key):
-            return self._send_write(
-                lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, ContentType=kind)
-            )
+        return self._write(key, data)
 
     def delete(self, key: str) -> None:
         full = self._full_key(key)
@@ -164,22 +151,26 @@ class S3Store(Store):
     def check_writable(self) -> None:
         """Write and delete a hidden object, and check that the service enforces the conditions of writes.
 
-        Law 4 depends on these conditions; a service that ignores them is refused with ``StoreUnavailable``.
+        Law 4 depends on these conditions; a service that ignores them, or that accepts no replacement, is refused with
+        ``StoreUnavailable``.
         """
-        full = f"{self._key_prefix}{PROBE_PREFIX}{secrets.token_hex(8)}"
+        full = self._probe_key()
         with self._translate_errors(""):
             client, bucket = self._client, self._bucket
+
+            def send(data: bytes, **conditions: Any) -> str:
+                return client.put_object(
+                    Bucket=bucket, Key=full, Body=data, **conditions, **write_options(data, self._settings)
+                )["ETag"]
+
             # Unconditional: a retried conditional put would fail on its own object.
-            client.put_object(Bucket=bucket, Key=full, Body=b"probe")
+            etag = send(b"probe")
             try:
-                self._expect_refusal(
-                    "If-None-Match",
-                    lambda: client.put_object(Bucket=bucket, Key=full, Body=b"again", IfNoneMatch="*"),
-                )
-                self._expect_refusal(
-                    "If-Match",
-                    lambda: client.put_object(Bucket=bucket, Key=full, Body=b"again", IfMatch=f'"{"0" * 32}"'),
-                )
+                self._expect_refusal("If-None-Match", lambda: send(b"again", IfNoneMatch="*"))
+                wrong = if_match("0" * 32, self._settings)
+                self._expect_refusal("If-Match", lambda: send(b"again", IfMatch=wrong))
+                right = if_match(normal_etag(etag), self._settings)
+                self._expect_acceptance(full, lambda: send(b"replaced", IfMatch=right))
             finally:
                 client.delete_object(Bucket=bucket, Key=full)
 
@@ -189,9 +180,11 @@ class S3Store(Store):
 
     def rejects_bad_checksum(self) -> bool:
         """Whether the service refuses bytes with a wrong checksum. Raises ``StoreError``."""
-        return rejects_bad_checksum(
-            self._bucket, f"{self._key_prefix}{PROBE_PREFIX}{secrets.token_hex(8)}", self._settings
-        )
+        return rejects_bad_checksum(self._bucket, self._probe_key(), self._settings)
+
+    def keeps_versions(self) -> bool:
+        """Whether deleted objects stay as versions. Raises ``StoreError``."""
+        return keeps_versions(self._bucket, self._probe_key(), self._settings)
 
     def partial_writes(self) -> Iterator[PartialWrite]:
         """Unfinished uploads below this store's prefix, and probes directly below it. Raises ``StoreError``."""
@@ -210,6 +203,9 @@ class S3Store(Store):
     @property
     def _client(self) -> S3Client:
         return client_of(self._settings)
+
+    def _probe_key(self) -> str:
+        return f"{self._key_prefix}{PROBE_PREFIX}{secrets.token_hex(8)}"
 
     def _full_key(self, key: str) -> str:
         return join_key(self._prefix, check_key(key))
@@ -239,31 +235,59 @@ class S3Store(Store):
 
     def _object_info(self, item: ObjectTypeDef) -> ObjectInfo:
         key = item["Key"].removeprefix(self._key_prefix)
-        return ObjectInfo(key, item["Size"], item["ETag"], item["LastModified"].astimezone(UTC))
+        return ObjectInfo(key, item["Size"], normal_etag(item["ETag"]), item["LastModified"].astimezone(UTC))
+
+    def _write(self, key: str, data: bytes, refused: StoreError | None = None, **conditions: Any) -> str:
+        """Write an object and return its etag; ``refused`` is raised if the service says that a condition failed."""
+        full, kind, options = self._full_key(key), content_type(key), write_options(data, self._settings)
+        with self._translate_errors(key, refused):
+            return self._send_write(
+                lambda: self._client.put_object(
+                    Bucket=self._bucket, Key=full, Body=data, ContentType=kind, **conditions, **options
+                )
+            )
 
     def _send_write(self, send: Callable[[], PutObjectOutputTypeDef]) -> str:
         """Send a write and return its etag; retried while another conditional write is in progress (HTTP 409)."""
         attempt = 1
         while True:
             try:
-                return send()["ETag"]
+                return normal_etag(send()["ETag"])
             except ClientError as error:
                 if status_of(error) != 409 or attempt == self._settings.max_attempts:
                     raise
             back_off(attempt)
             attempt += 1
 
-    def _expect_refusal(self, condition: str, send: Callable[[], PutObjectOutputTypeDef]) -> None:
+    def _expect_refusal(self, condition: str, send: Callable[[], str]) -> None:
         try:
             send()
         except ClientError as error:
             if status_of(error) == 412:
                 return
-            raise
-        hint = "latentmill needs conditional writes; use a service, or a version of it, that supports them"
+            if status_of(error) != 501:
+                raise
+            raise StoreUnavailable(
+                self.url, f"a service that honours {condition}", f"HTTP 501: {error}", CONDITIONS_HINT
+            ) from error
         raise StoreUnavailable(
-            self.url, f"a service that honours {condition}", "a write that violated the condition", hint
+            self.url, f"a service that honours {condition}", "a write that violated the condition", CONDITIONS_HINT
         )
+
+    def _expect_acceptance(self, full: str, send: Callable[[], str]) -> None:
+        try:
+            send()
+        except ClientError as error:
+            if status_of(error) != 412:
+                raise
+            if self._client.get_object(Bucket=self._bucket, Key=full)["Body"].read() == b"replaced":
+                return  # the answer of the first attempt was lost
+            other = "bare" if self._settings.if_match == "quoted" else "quoted"
+            hint = f"set if_match (LATENTMILL_S3_IF_MATCH) to {other}; if that does not help, use another service"
+            expected = "a service that replaces the current version"
+            raise StoreUnavailable(
+                self.url, expected, f"HTTP 412 for its etag, sent {self._settings.if_match}", hint
+            ) from error
 
     def _translate_errors(self, key: str, refused: StoreError | None = None) -> AbstractContextManager[None]:
         where = f"{self.url}/{key}" if key else self.url

@@ -1,6 +1,6 @@
 """The S3 client of a process, the translation of its errors, and operator requests (buckets, unfinished uploads).
 
-Only this file and ``generator.store.s3`` import boto3. There is one client per process and settings, made at the first
+Only the files of S3 in this package import boto3. There is one client per process and settings, made at the first
 use; a forked child makes its own.
 """
 
@@ -13,36 +13,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Literal
 
+import botocore.session
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOError,
-)
-from pydantic import SecretStr
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader, create_loader
 from urllib3.exceptions import HTTPError
 
-from generator.errors import AccessDenied, BucketMissing, ObjectMissing, StoreError, StoreUnavailable
+from generator.errors import BucketMissing, ObjectMissing, StoreError, StoreUnavailable
+from generator.store.s3_credentials import Renewal
+from generator.store.s3_errors import bucket_missing, status_of, translate_boto_error, translate_client_error
 from generator.store.s3_settings import S3Settings
 from generator.store.s3_truncation import retry_truncated_answers
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
-    from types_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
-_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, SSOError)
-_BAD_CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}  # HTTP 400
 _BUCKET_EXISTS_CODES = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 _MAX_PAUSE_SECONDS = 2.0
-_WRONG_CRC32 = "AAAAAA=="  # the CRC of empty input
+_WITHOUT_REASON = (400, 401, 403)  # answers to HEAD that do not say what was refused
 
 
 @dataclass(frozen=True)
@@ -56,27 +49,46 @@ class UnfinishedUpload:
 
 @lru_cache(maxsize=16)
 def client_of(settings: S3Settings) -> S3Client:
-    """This process's client."""
-    session = Session(
-        aws_access_key_id=_reveal(settings.access_key),
-        aws_secret_access_key=_reveal(settings.secret_key),
-        aws_session_token=_reveal(settings.session_token),
-        region_name=settings.region,
-    )
+    """This process's client. Raises ``SettingsError`` for a file of the settings that cannot be used."""
+    settings.check_files()
+    renewal, source = _renewal_of(settings), botocore.session.Session()
+    source.register_component("credential_provider", renewal)
+    source.register_component("data_loader", _descriptions())
+    session = Session(botocore_session=source, region_name=settings.region)
+    checksums: Literal["when_supported", "when_required"]
+    checksums = "when_required" if settings.checksums == "md5" else settings.checksums
     config = Config(
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.read_timeout,
         max_pool_connections=settings.max_pool_connections,
         retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
         s3={"addressing_style": settings.addressing_style},
-        request_checksum_calculation=settings.checksums,
-        response_checksum_validation=settings.checksums,
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
     )
-    client = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+    verify = str(settings.ca_file) if settings.ca_file is not None else None
+    client = session.client("s3", endpoint_url=settings.endpoint_url, config=config, verify=verify)
+    client.meta.events.register("needs-retry.s3", renewal.pause)  # type: ignore[arg-type]
     return retry_truncated_answers(client, settings.max_attempts)
 
 
-os.register_at_fork(after_in_child=client_of.cache_clear)  # parent and child would share sockets
+@cache
+def _descriptions() -> Loader:
+    """botocore's descriptions of services, read once: nine tenths of the time that a client takes to be made."""
+    return create_loader()
+
+
+@lru_cache(maxsize=16)
+def _renewal_of(settings: S3Settings) -> Renewal:
+    return Renewal(settings)
+
+
+def _forget_clients() -> None:
+    client_of.cache_clear()
+    _renewal_of.cache_clear()
+
+
+os.register_at_fork(after_in_child=_forget_clients)  # parent and child would share sockets
 
 
 @lru_cache(maxsize=64)
@@ -86,8 +98,26 @@ def require_bucket(bucket: str, settings: S3Settings) -> None:
         client_of(settings).head_bucket(Bucket=bucket)
     except ClientError as error:
         if status_of(error) == 404:
-            raise _bucket_missing(bucket) from error
-        raise
+            raise bucket_missing(bucket) from error
+        if status_of(error) not in _WITHOUT_REASON:
+            raise
+        client_of(settings).list_objects_v2(Bucket=bucket, MaxKeys=1)
+
+
+def head_object(bucket: str, key: str, settings: S3Settings) -> HeadObjectOutputTypeDef:
+    """The metadata of an object. Where it is refused, the error is that of a read, which has a reason."""
+    client = client_of(settings)
+    try:
+        return client.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if status_of(error) not in _WITHOUT_REASON:
+            raise
+    try:
+        client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+    except ClientError as error:
+        if status_of(error) != 416:  # an empty object
+            raise
+    return client.head_object(Bucket=bucket, Key=key)
 
 
 def holds_objects(bucket: str, prefix: str, settings: S3Settings) -> bool:
@@ -105,17 +135,9 @@ def translate_errors(
         yield
     except ClientError as error:
         raise _translate(error, bucket, where, settings, refused) from error
-    except _NO_CREDENTIALS as error:
-        hint = "set access_key and secret_key, or configure credentials for boto3's own chain"
-        raise AccessDenied(where, "credentials", str(error), hint) from error
     except BotoCoreError as error:
-        attempts = f"after {settings.max_attempts} attempt(s): {error}"
-        raise StoreUnavailable(where, "an answer", attempts, "check the endpoint and the network") from error
-
-
-def status_of(error: ClientError) -> int:
-    """The HTTP status of an error response."""
-    return error.response["ResponseMetadata"]["HTTPStatusCode"]
+        outage = _renewal_of(settings).is_outage(error)
+        raise translate_boto_error(error, where, settings, outage=outage) from error
 
 
 def read_body(ask: Callable[[], GetObjectOutputTypeDef], where: str, settings: S3Settings) -> bytes:
@@ -154,20 +176,6 @@ def make_bucket(bucket: str, settings: S3Settings) -> bool:
     return True
 
 
-def rejects_bad_checksum(bucket: str, key: str, settings: S3Settings) -> bool:
-    """Whether the service refuses bytes with a wrong checksum; leaves no object at ``key``. Raises ``StoreError``."""
-    client = client_of(settings)
-    with translate_errors(bucket, f"s3://{bucket}/{key}", settings):
-        try:
-            client.put_object(Bucket=bucket, Key=key, Body=b"damaged on the way", ChecksumCRC32=_WRONG_CRC32)
-        except ClientError as refused:
-            if status_of(refused) == 400:
-                return True
-            raise
-        client.delete_object(Bucket=bucket, Key=key)
-    return False
-
-
 def unfinished_uploads(bucket: str, prefix: str, settings: S3Settings) -> Iterator[UnfinishedUpload]:
     """Unfinished multipart uploads to keys that begin with ``prefix``, read page by page. Raises ``StoreError``."""
     with translate_errors(bucket, f"s3://{bucket}/{prefix}", settings):
@@ -190,21 +198,13 @@ def abort_upload(bucket: str, upload: UnfinishedUpload, settings: S3Settings) ->
 def _translate(
     error: ClientError, bucket: str, where: str, settings: S3Settings, refused: StoreError | None
 ) -> StoreError:
-    status, code = status_of(error), error.response["Error"].get("Code", "")
-    got = f"HTTP {status} {code}: {error.response['Error'].get('Message', '')}"[:300]
-    if code == "NoSuchBucket":
-        return _bucket_missing(bucket)
-    if refused is not None and status in (404, 412):
+    if refused is not None and status_of(error) in (404, 412) and error.response["Error"].get("Code") != "NoSuchBucket":
         return _missing_bucket(bucket, settings) or refused
-    if status == 404:
-        return ObjectMissing(where, "an object", "nothing")
-    if status in (401, 403) or code in _BAD_CREDENTIALS:
-        hint = "check the credentials, the region, and the permissions to get, put, delete and list"
-        return AccessDenied(where, "permission", got, hint)
-    return StoreUnavailable(where, "an answer", f"{got} after {settings.max_attempts} attempt(s)")
+    expired = _renewal_of(settings).is_expiry(error.response["Error"].get("Code", ""))
+    return translate_client_error(error, bucket, where, settings, expired=expired, conditional=refused is not None)
 
 
-def _missing_bucket(bucket: str, settings: S3Settings) -> BucketMissing | None:
+def _missing_bucket(bucket: str, settings: S3Settings) -> StoreError | None:
     """The error, if there is no such bucket: some services answer a conditional write to it as if it were refused."""
     try:
         require_bucket(bucket, settings)
@@ -213,12 +213,3 @@ def _missing_bucket(bucket: str, settings: S3Settings) -> BucketMissing | None:
     except (BotoCoreError, ClientError):  # not known; what was refused stays refused
         return None
     return None
-
-
-def _bucket_missing(bucket: str) -> BucketMissing:
-    hint = "make the bucket (`latentmill doctor --make-bucket` does), or correct its name"
-    return BucketMissing(f"s3://{bucket}", "a bucket", "none", hint)
-
-
-def _reveal(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None

@@ -14,6 +14,7 @@ from typing import final
 from generator.errors import ObjectMissing, SpecError
 from generator.store.base import ObjectInfo
 from generator.store.s3_client import client_of, read_body, require_bucket, translate_errors
+from generator.store.s3_dialect import if_match, normal_etag
 from generator.store.s3_settings import S3Settings
 
 _URL = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9])(?:/(.*))?", re.DOTALL)
@@ -36,7 +37,9 @@ class S3Objects:
             )
             for page in pages:
                 for item in page.get("Contents", ()):
-                    yield ObjectInfo(item["Key"], item["Size"], item["ETag"], item["LastModified"].astimezone(UTC))
+                    yield ObjectInfo(
+                        item["Key"], item["Size"], normal_etag(item["ETag"]), item["LastModified"].astimezone(UTC)
+                    )
 
     def read(self, key: str, start: int, length: int, etag: str) -> bytes:
         """``length`` bytes from ``start`` on of the version ``etag``. Raises ``ObjectMissing`` for another version."""
@@ -44,11 +47,13 @@ class S3Objects:
             return b""
         where = f"s3://{self.bucket}/{key}"
         changed = ObjectMissing(where, f"the object as it was listed ({etag})", "another version, or none")
-        span = f"bytes={start}-{start + length - 1}"
+        span, version = f"bytes={start}-{start + length - 1}", if_match(etag, self.settings)
         with translate_errors(self.bucket, where, self.settings, changed):
             client = client_of(self.settings)
             return read_body(
-                lambda: client.get_object(Bucket=self.bucket, Key=key, Range=span, IfMatch=etag), where, self.settings
+                lambda: client.get_object(Bucket=self.bucket, Key=key, Range=span, IfMatch=version),
+                where,
+                self.settings,
             )
 
 

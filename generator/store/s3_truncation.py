@@ -7,6 +7,7 @@ as complete, takes a truncated list of objects for a short one or for bad XML, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # Responses without a body whose length could be checked, and the fields that they have on success.
 _REQUIRED_FIELDS = {"HeadObject": ("ETag", "LastModified", "ContentLength"), "PutObject": ("ETag",)}
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _PAUSE = 0.2  # seconds before a retry of such a request
 
 
@@ -69,12 +71,24 @@ def _is_complete(answer: Any, *, bodiless: bool, read: bool) -> bool:
     headers = answer.headers
     if not 200 <= answer.status_code < 300 or answer.status_code == 204:
         return True
-    if not headers.get("etag", '"').endswith('"') or not headers.get("last-modified", "GMT").endswith("GMT"):
+    if not _is_whole_etag(headers) or not headers.get("last-modified", "GMT").endswith("GMT"):
         return False
     length = headers.get("content-length")
     if bodiless or not length:  # a chunked body marks its own end; without either, the end is unknown
         return bodiless or headers.get("transfer-encoding") is not None
     return not read or int(length) == len(answer.content)
+
+
+def _is_whole_etag(headers: Any) -> bool:
+    """Whether the etag, if there is one, has arrived to its end. Some services send it without quotes."""
+    etag = headers.get("etag")
+    if etag is None:
+        return True
+    value = etag.removeprefix("W/")
+    if value.startswith('"'):
+        return len(value) > 1 and value.endswith('"')
+    # Only the last header that arrived can be a truncated one; the length of an MD5 is known.
+    return bool(value) and (list(headers)[-1].lower() != "etag" or _MD5.fullmatch(value) is not None)
 
 
 def _drop_expect_header(params: dict[str, Any], **_: object) -> None:

@@ -26,6 +26,9 @@ from workers.ledger.ledger import Ledger
 from workers.settings import SECRETS, Settings, load_settings
 from workers.worker.ticket_handler import open_ticket_handler
 
+S3_SECRETS = ("s3_access_key", "s3_secret_key", "s3_session_token")
+ALL_SECRETS = (*SECRETS, *S3_SECRETS)
+
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
@@ -36,31 +39,40 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_every_secret_may_stand_in_a_file(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in SECRETS:
+    for name in ALL_SECRETS:
         (tmp_path / name).write_text(f"redis://:from-a-file-{name}@h/0\n")
         clean.setenv(f"LATENTMILL_{name.upper()}_FILE", str(tmp_path / name))
     settings = load_settings()
     for name in SECRETS:
         assert getattr(settings, name).get_secret_value() == f"redis://:from-a-file-{name}@h/0"
-    assert "from-a-file" not in repr(settings) + str(settings) + settings.model_dump_json()
-    assert worker_environment(settings)["LATENTMILL_S3_SECRET_KEY"].startswith("redis://:from-a-file")
+    assert settings.s3.read_keys() == tuple(f"redis://:from-a-file-{name}@h/0" for name in S3_SECRETS)
+    assert "from-a-file" not in repr(settings) + str(settings) + settings.model_dump_json() + repr(settings.s3)
+    assert worker_environment(settings)["LATENTMILL_REDIS_URL"].startswith("redis://:from-a-file")
+    assert "LATENTMILL_S3_SECRET_KEY" not in worker_environment(settings)  # workers read the file, again and again
+    assert worker_environment(settings)["LATENTMILL_S3_SECRET_KEY_FILE"] == str(tmp_path / "s3_secret_key")
     clean.setenv("LATENTMILL_REDIS_URL", "redis://variable/0")
-    url = load_settings().redis_url
+    clean.setenv("LATENTMILL_S3_SECRET_KEY", "variable")
+    url, keys = load_settings().redis_url, load_settings().s3.read_keys()
     assert url is not None
-    assert url.get_secret_value() == "redis://variable/0"
+    assert keys is not None
+    assert (url.get_secret_value(), keys.secret_key) == ("redis://variable/0", "variable")
 
 
+@pytest.mark.parametrize("variable", ["REDIS_URL_FILE", "S3_SECRET_KEY_FILE"])
 @pytest.mark.parametrize(
     "content", [None, b"", b"\n", b"two\nlines", b"nul\0byte", b"\xff\xfe", b"x" * 70_000], ids=lambda c: repr(c)[:12]
 )
 def test_a_secret_file_that_is_none_is_named_and_never_shown(
-    clean: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+    clean: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, variable: str
 ) -> None:
     path = tmp_path / "secret"
     if content is not None:
         path.write_bytes(content)
-    clean.setenv("LATENTMILL_REDIS_URL_FILE", str(path))
-    with pytest.raises(SettingsError, match="LATENTMILL_REDIS_URL_FILE") as wrong:
+    clean.setenv("LATENTMILL_S3_ACCESS_KEY", "key")
+    clean.setenv(f"LATENTMILL_{variable}", str(path))
+    if variable != "S3_SECRET_KEY_FILE":
+        clean.setenv("LATENTMILL_S3_SECRET_KEY", "secret")
+    with pytest.raises(SettingsError, match=f"LATENTMILL_{variable}") as wrong:
         load_settings()
     assert "two" not in str(wrong.value)
     assert "nul" not in str(wrong.value)

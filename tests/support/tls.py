@@ -19,7 +19,7 @@ def tls_proxy(server: RedisServer, home: Path, *, strict: bool = False) -> Itera
 
     A ``strict`` proxy asks clients for a certificate; the server's own (``home/server.pem``) is accepted.
     """
-    _certificates(home)
+    write_certificates(home)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(home / "server.pem", home / "server.key")
     if strict:
@@ -54,8 +54,11 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_RDWR)
 
 
-def _certificates(home: Path) -> None:
-    """Write the certificates of an authority and of a server on 127.0.0.1, and the server's key, to ``home``."""
+def write_certificates(home: Path, *hosts: str) -> None:
+    """Write the certificates of an authority and of a server, and the server's key, to ``home``.
+
+    The server is 127.0.0.1, and these host names, which may begin with ``*.``.
+    """
     from ipaddress import ip_address
 
     from cryptography import x509
@@ -70,9 +73,8 @@ def _certificates(home: Path) -> None:
         builder = builder.public_key(keys[owner].public_key()).serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=owner == 0, path_length=None), critical=True)
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
+        names_of_server = [x509.IPAddress(ip_address("127.0.0.1")), *(x509.DNSName(host) for host in hosts)]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names_of_server), critical=False)
         certificate = builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         (home / ("ca.pem", "server.pem")[owner]).write_bytes(certificate)
     form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

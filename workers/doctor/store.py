@@ -1,4 +1,4 @@
-"""Checks of the store: conditional writes, read-after-write consistency, permissions, checksums, clock."""
+"""Checks of the store: conditional writes, read-after-write consistency, permissions, checksums, versions, clock."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from generator.errors import AccessDenied, AlreadyExists, Changed, LatentmillError, StoreError
+from generator.errors import AccessDenied, AlreadyExists, Changed, LatentmillError, StoreError, StoreUnavailable
 from generator.store import open_store
 from generator.store.base import Store
+from workers.doctor.dialect import CONDITIONS_HINT, RIGHTS_HINT, remedy, replacement_remedy
 from workers.doctor.findings import Check, Finding, failed, ok, run_checks, warning
 from workers.settings import Settings
 
 _WRITERS = 8  # concurrent writers of one object
 _ROUNDS = 3
 _SKEW_SECONDS = 60.0  # S3 refuses requests that are 15 minutes off; object times are whole seconds
-_CONDITIONS_HINT = "use a service, or a version of it, with atomic conditional writes (If-None-Match and If-Match)"
-_RIGHTS_HINT = "give this user the rights to list the bucket, and to get, put and delete objects below the root"
 
 
 def examine_store(root: str, settings: Settings, *, short: bool = False) -> Iterator[Finding]:
@@ -27,11 +26,11 @@ def examine_store(root: str, settings: Settings, *, short: bool = False) -> Iter
     Without a connection, yield one failed finding.
     """
     store = open_store(root, settings.s3)
-    probe = _Probe(store.at("doctor"))
+    probe = _Probe(store.at("doctor"), lambda: replacement_remedy(root, settings))
     try:
         began, ended = probe.reach()
     except LatentmillError as away:
-        mend = _RIGHTS_HINT if isinstance(away, AccessDenied) else away.hint or "check the endpoint and the network"
+        mend = away.hint if short else remedy(root, settings, away)
         yield failed("store", f"{root}: expected {away.expected}, got {away.got}", mend)
         return
     yield ok("store", f"{root} can be written ({(ended - began).total_seconds() * 1000:.0f} ms)")
@@ -43,6 +42,7 @@ def examine_store(root: str, settings: Settings, *, short: bool = False) -> Iter
     others: dict[str, Check] = {
         "store permissions": probe.permissions,
         "store checksums": lambda: _check_checksums(store, settings),
+        "store versions": lambda: _check_versions(store),
         "store clock": lambda: probe.clock(began, ended),
     }
     try:
@@ -56,6 +56,7 @@ class _Probe:
     """Checks that write a few small objects below ``store``, the folder of the checks."""
 
     store: Store
+    replacement_remedy: Callable[[], str] = lambda: CONDITIONS_HINT
     _name: str = field(default_factory=lambda: secrets.token_hex(8))
     _keys: set[str] = field(default_factory=set)
 
@@ -66,23 +67,38 @@ class _Probe:
         return began, datetime.now(UTC)
 
     def conditions(self) -> Finding:
-        """Check that a create of an existing object and a replacement of an outdated version are refused."""
+        """Check that conditional writes are refused if their condition fails, and accepted if it holds."""
         key = self._key("conditions")
         etag = self.store.put(key, b"one")
         try:
+            found, mend = self._violations(key, etag), CONDITIONS_HINT
+            if not found and not self._replaces(key, b"three", etag):
+                found, mend = "a replacement of the current version was refused", self.replacement_remedy()
+            elif not found and self._replaces(key, b"four", etag):
+                found = "a write for an outdated version was accepted"
+        except StoreUnavailable as unknown:
+            if "HTTP 501" not in unknown.got:
+                raise
+            found, mend = f"the service does not know conditional writes: {unknown.got}", CONDITIONS_HINT
+        if found:
+            return failed("store conditions", found, mend, loses_data=True)
+        return ok("store conditions", "a conditional write succeeds if its condition holds, and only then")
+
+    def _violations(self, key: str, etag: str) -> str:
+        """What a write of an existing object did wrong; empty if nothing."""
+        try:
             self.store.create(key, b"two")
         except AlreadyExists:
-            pass
-        else:
-            return failed("store conditions", "a create replaced an object", _CONDITIONS_HINT, loses_data=True)
-        self.store.put(key, b"three")
+            info = self.store.head(key)
+            return "" if info is not None and info.etag == etag else "head shows another etag than the write before it"
+        return "a create replaced an object"
+
+    def _replaces(self, key: str, data: bytes, etag: str) -> bool:
         try:
-            self.store.replace(key, b"four", etag)
+            self.store.replace(key, data, etag)
         except Changed:
-            return ok("store conditions", "a conditional write is refused if its condition fails")
-        return failed(
-            "store conditions", "a write for an outdated version was accepted", _CONDITIONS_HINT, loses_data=True
-        )
+            return self.store.get(key) == data  # the answer of the first attempt was lost
+        return True
 
     def atomicity(self) -> Finding:
         """Check that of several concurrent creates of one object at most one succeeds."""
@@ -92,7 +108,7 @@ class _Probe:
                 created = sum(pool.map(self._try_create, [key] * _WRITERS, range(_WRITERS)))
             if created > 1:  # 0 is possible: the response of the successful create was lost
                 found = f"{created} of {_WRITERS} writers created one object"
-                return failed("store atomicity", found, _CONDITIONS_HINT, loses_data=True)
+                return failed("store atomicity", found, CONDITIONS_HINT, loses_data=True)
         return ok("store atomicity", f"one of {_WRITERS} concurrent writers creates an object")
 
     def read_after_write(self) -> Finding:
@@ -129,9 +145,10 @@ class _Probe:
             except AccessDenied:
                 lacking.append(name)
         if not lacking and self.store.head(key) is not None:
-            return failed("store permissions", "a deleted object is still there", "turn versioning or locking off")
+            return failed("store permissions", "a deleted object is still there", "turn locking of objects off")
         if lacking:
-            return failed("store permissions", f"no right to {', '.join(lacking)}", _RIGHTS_HINT)
+            locked = "; objects that are locked against deletion cannot be used" if lacking == ["delete"] else ""
+            return failed("store permissions", f"no right to {', '.join(lacking)}", RIGHTS_HINT + locked)
         return ok("store permissions", "put, get, list and delete")
 
     def clock(self, began: datetime, ended: datetime) -> Finding:
@@ -171,9 +188,17 @@ def _check_checksums(store: Store, settings: Settings) -> Finding:
         return ok("store checksums", "none: the file system's own")
     mode = f"LATENTMILL_S3_CHECKSUMS={settings.s3_checksums}"
     if settings.s3_checksums == "when_required":
-        mend = "set it to when_supported if the service accepts it; `latentmill verify` finds damage afterwards"
+        mend = "set it to when_supported or md5 if the service accepts it; `latentmill verify` finds damage afterwards"
         return warning("store checksums", f"{mode}: damage in transit is not noticed", mend)
     if rejects_bad_checksum():
         return ok("store checksums", f"{mode}: the service rejects data that was damaged in transit")
     mend = "use a service that compares checksums; `latentmill verify` finds damage afterwards"
     return warning("store checksums", f"{mode}, but the service accepts damaged data", mend)
+
+
+def _check_versions(store: Store) -> Finding:
+    keeps_versions: Callable[[], bool] | None = getattr(store, "keeps_versions", None)
+    if keeps_versions is None or not keeps_versions():
+        return ok("store versions", "a deleted object takes no space")
+    mend = "let a lifecycle rule of the bucket expire noncurrent versions, or `retain` and `sweep` free no space"
+    return warning("store versions", "deleted objects stay as versions (versioning or object lock)", mend)

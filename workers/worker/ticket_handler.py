@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 import traceback
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 
 from generator.errors import (
     BundleMissing,
+    ClockSkewed,
+    CredentialsExpired,
     DeviceExhausted,
     EnvironmentMismatch,
     LatentmillError,
@@ -35,8 +38,9 @@ from workers.worker.decoder_cache import DecoderCache
 from workers.worker.query_handler import QueryHandler
 
 # Errors that another worker may not have: the job waits for one instead of failing.
-_DECLINE_ERRORS = (EnvironmentMismatch, SettingsError, BundleMissing)
+_DECLINE_ERRORS = (EnvironmentMismatch, SettingsError, BundleMissing, ClockSkewed, CredentialsExpired)
 _DECLINED_SECONDS = 60.0  # then this worker tries again: the job may have been resumed, the bundle pushed
+_FIRST_PAUSE_SECONDS = 5.0  # with expired credentials; then twice as long each time, up to the above
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class TicketHandler:
     produce: Callable[..., RunRecord] = produce_shard
     meter: Meter = field(default_factory=NullMeter)
     _declined: dict[str, float] = field(default_factory=dict)
+    _expiries: int = 0  # tickets in a row that ended with expired credentials
 
     def serve(self) -> TicketResult:
         """Serve one ticket: a query if one waits, else a shard. Raises ``BrokerUnavailable`` without Redis."""
@@ -105,6 +110,7 @@ class TicketHandler:
                 self.meter.record_run(
                     self.produce(location, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
                 )
+        self._expiries = 0
         count, elapsed = Plan(location.recipe).size(claim.shard), time.perf_counter() - started
         summary = f"{claim.job} shard {claim.shard}: {count} images in {elapsed:.2f} s"
         outcome = ledger.complete(claim)
@@ -183,8 +189,16 @@ class TicketHandler:
         return list(self._declined)
 
     def _decline(self, job: str, unable: LatentmillError) -> TicketResult:
-        """Leave the job to other workers for ``_DECLINED_SECONDS``; its status gives the reason."""
-        self._declined[job] = time.monotonic() + _DECLINED_SECONDS
+        """Leave the job to other workers for ``_DECLINED_SECONDS``; its status gives the reason.
+
+        With expired credentials for less, as new ones may come at any time; the store says for how long that is
+        no fault (``S3Settings.credentials_seconds``).
+        """
+        seconds = _DECLINED_SECONDS
+        if isinstance(unable, CredentialsExpired):
+            seconds = min(seconds, _FIRST_PAUSE_SECONDS * 2**self._expiries) * random.uniform(0.5, 1.0)
+            self._expiries = min(self._expiries + 1, 10)
+        self._declined[job] = time.monotonic() + seconds
         self.pool.ledger.record_error(job, f"{DECLINED_PREFIX}{unable}")
         return TicketResult(f"declined {job}: {unable}")
 
