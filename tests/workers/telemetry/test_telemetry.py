@@ -28,7 +28,7 @@ from workers.telemetry.process_files import DIR_VARIABLE, MultiprocessDir
 from workers.telemetry.prometheus_meter import PrometheusMeter
 
 ROOT = Path(__file__).parents[3]
-SNAPSHOT = PoolSnapshot({"open": 2, "committed": 5, "odd": 1}, 4, 3, 2)
+SNAPSHOT = PoolSnapshot({"open": 2, "committed": 5, "odd": 1}, 4, 3, 2, 6)
 # A process of the pool: counts the given number of shards, prints "counted", and waits to be killed.
 CHILD = """
 import sys
@@ -122,7 +122,7 @@ def test_every_series_is_in_the_table_for_operators(counted: tuple[PrometheusMet
     own = ProcessGauges("scheduler", "1.0", {"scheduler_silent_seconds": ("", lambda: 0.0)})
     families = [*counted[1].collect(), *PoolGauges(lambda: SNAPSHOT, 1.0).collect(), *own.collect()]
     names = [f"{family.name}_total" if family.type == "counter" else family.name for family in families]
-    assert len(names) == 17
+    assert len(names) == 18
     assert [name for name in names if f"| `{name}" not in page] == []
     assert set(re.findall(r"latentmill_[a-z_]+", page)) <= set(names)
 
@@ -244,6 +244,7 @@ def test_the_pool_is_told_and_what_is_no_state_is_not() -> None:
         "latentmill_tickets_waiting": 3,
         "latentmill_slots": 4,
         "latentmill_shards_running": 2,
+        "latentmill_shards_waiting": 6,
     }
 
 
