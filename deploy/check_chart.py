@@ -25,7 +25,7 @@ from workers.settings import SECRETS, Settings
 DEPLOY = Path(__file__).resolve().parent
 CHART = DEPLOY / "helm/latentmill"
 CUSTOM = DEPLOY / "schemas/custom-resources.json"
-KUBERNETES = ("1.29", "1.33", "1.37")  # the oldest of Chart.yaml, the newest that the schemas know, one between
+KUBERNETES = ("1.29", "1.37")  # the oldest that Chart.yaml admits, and the newest that the schemas know
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "maxLength", "minLength", "pattern", "enum")
 
 utils.schema_contents = cache(utils.schema_contents)  # else every object reads 2 MB of schemas
@@ -102,17 +102,23 @@ def complaints_about_object(found: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: Kubernetes {version}: {'.'.join(map(str, getattr(wrong, 'path', ())))}: {wrong.message}"
 
 
-def complaints() -> list[str]:
-    """Everything that is wrong with the chart."""
+def complaints(*names: str) -> list[str]:
+    """Everything that is wrong with the chart, as the named scenarios show it; all of them by default."""
     found = []
     if json.loads((CHART / "values.schema.json").read_text())["definitions"]["settings"] != settings_schema():
-        found.append("values.schema.json has other settings than workers/settings.py: run deploy/check_chart.py --write")
+        found.append(
+            "values.schema.json has other settings than workers/settings.py: run deploy/check_chart.py --write"
+        )
     for name, values in scenarios().items():
+        if names and name not in names:
+            continue
         try:
             report = helm_python.lint(str(CHART), values, strict=True, namespace="datasets")
-            found += [f"{name}: lint: {each['path']}: {each['error']}" for each in report["messages"] if each["severity"] > 1]
+            found += [
+                f"{name}: lint: {each['path']}: {each['error']}" for each in report["messages"] if each["severity"] > 1
+            ]
             rendered = objects(values)
-        except helm_python.HelmError as wrong:
+        except (helm_python.HelmError, yaml.YAMLError) as wrong:
             found.append(f"{name}: {wrong}")
             continue
         found += [f"{name}: {said}" for each in rendered for said in complaints_about_object(each)]

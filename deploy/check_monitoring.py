@@ -111,7 +111,11 @@ def complaints_of_promtool(promtool: str, dashboard: dict[str, Any]) -> Iterator
         rules = [{"record": f"panel:{n}", "expr": text} for n, text in enumerate(panel_queries(dashboard))]
         path = Path(directory) / "dashboard.yaml"
         path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-        for arguments in (["check", "rules", "rules.yaml"], ["test", "rules", "rules.test.yaml"], ["check", "rules", str(path)]):
+        for arguments in (
+            ["check", "rules", "rules.yaml"],
+            ["test", "rules", "rules.test.yaml"],
+            ["check", "rules", str(path)],
+        ):
             done = subprocess.run([promtool, *arguments], cwd=MONITORING, capture_output=True, text=True)
             if done.returncode != 0:
                 yield f"promtool {' '.join(arguments)}: {(done.stdout + done.stderr).strip()}"
