@@ -1,6 +1,7 @@
-"""Check the dashboard and the alert rules: their metrics and labels are those of the code, promtool reads and tests the
-rules and reads the queries of the dashboard, and Grafana's own classes keep every field of the dashboard. Every complaint
-is printed; exit code 1 if any.
+"""Check the dashboard and the alert rules. Every complaint is printed; exit code 1 if any.
+
+Their metrics and labels are those of the code, promtool reads and tests the rules and reads the queries of the
+dashboard, and Grafana's own classes keep every field of the dashboard.
 
 Without promtool (Debian: the package prometheus) its part is skipped with a word, but not in CI.
 """

@@ -1,4 +1,4 @@
-"""The Helm chart, rendered by Helm itself: laws that every object keeps, values that are refused, mistakes that are found."""
+"""The Helm chart, rendered by Helm itself: laws of every object, values that are refused, mistakes that are found."""
 
 from __future__ import annotations
 

@@ -156,9 +156,9 @@ redis.call('ZADD', P .. 'slots', now + tonumber(ARGV[4]), name)
 # ARGV: prefix -> slots of the registered workers
 SLOTS = COMMON + _WORK_HELPERS + "return slots()"
 
-# alive(job): shards of the job under a valid lease. waiting(): shards of open jobs that no worker makes, up to the limits
-# of tenants, plus one for each open job whose shards have all ended: a worker has to commit it or to declare its failure.
-# Unlike ``work``, it counts expired leases and back-offs: only a worker frees them.
+# alive(job): shards of the job under a valid lease. waiting(): shards of open jobs that no worker makes, up to the
+# limits of tenants, plus one for each open job whose shards have all ended: a worker has to commit it or to declare
+# its failure. Unlike ``work``, it counts expired leases and back-offs: only a worker frees them.
 _WAITING = """
 local function alive(job)
   local count = 0
