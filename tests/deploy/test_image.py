@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from workers.client import Client
 from workers.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "deploy"))
-import run_image  # noqa: E402
+import run_image
 
 NEEDS_RUNC = pytest.mark.skipif(
     bool(run_image.missing_tools()), reason=f"this machine lacks {', '.join(run_image.missing_tools())}"
