@@ -128,7 +128,8 @@ def container(
     """The OCI configuration of one container.
 
     ``user``: ``uid:gid``. ``volumes``: directory of the machine, where it is mounted, whether it may be written.
-    ``groups``: further groups of the process, as Kubernetes gives with ``fsGroup``. HOME is not set.
+    ``groups``: further groups of the process, as Kubernetes gives with ``fsGroup``. HOME is not set here: runc takes it
+    from the image's passwd file, and no home can be written.
     """
     uid, _, gid = user.partition(":")
     plain = ["nosuid", "noexec", "nodev"]
