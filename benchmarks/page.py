@@ -40,7 +40,6 @@ import psutil
 import urllib3
 from playwright.sync_api import Page, expect, sync_playwright
 
-
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from arguments import output_file  # noqa: E402
