@@ -70,34 +70,30 @@ def test_quiet_and_quick_commands_write_nothing(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_train_and_generate_say_where_they_are(tmp_path: Path) -> None:
     bundle = str(tmp_path / "bundle")
-    small = ("--epochs", "1", "--latent-dim", "4", "--judge-steps", "40", "--sampler", "gaussian")
+    small = ("--epochs", "1", "--latent-dim", "4", "--judge-steps", "10", "--sampler", "gaussian")
     trained = run("train", "digits", "--out", bundle, *small).stderr
     for stage in ("training: ", "training the judges: ", "measuring what the checks let pass: "):
         assert re.search(rf"^{stage}", trained, flags=re.MULTILINE), trained
     spec = tmp_path / "spec.yaml"
     spec.write_text(
-        f"bundle: {bundle}\ndestination: {tmp_path}/out\nname: tiny\ncount: 400\nbatch: 8\nshard_size: 50\n"
+        f"bundle: {bundle}\ndestination: {tmp_path}/out\nname: tiny\ncount: 200\nbatch: 8\nshard_size: 50\n"
     )
     made = run("generate", str(spec)).stderr
-    assert re.search(r"^tiny: [\d,]+ of 400 images after", made, flags=re.MULTILINE), made
+    assert re.search(r"^tiny: [\d,]+ of 200 images after", made, flags=re.MULTILINE), made
     for line in (trained + made).splitlines():
         assert re.fullmatch(LINE, line) or line.startswith("notice: "), line
-    measured = run("measure", f"{tmp_path}/out/tiny", "digits", "--measures", "novelty", "--bundle", bundle).stderr
+    measure = ("measure", f"{tmp_path}/out/tiny", "digits", "--measures", "duplicates", "--steps", "20")
+    measured = run(*measure, "--seeds", "1", "--bundle", bundle).stderr
     assert re.search(r": after \d+ s$", measured, flags=re.MULTILINE), measured
-    assert (
-        run(
-            "measure", f"{tmp_path}/out/tiny", "digits", "--measures", "duplicates", "--json", "--bundle", bundle
-        ).stderr
-        == ""
-    )
+    assert run(*measure, "--seeds", "1", "--bundle", bundle, "--json").stderr == ""
 
 
 @pytest.mark.slow
-def test_progress_reads_no_image_twice_and_ends_with_its_reader(tmp_path: Path) -> None:
-    """A pipe whose reader has gone ends the command as before, without a traceback."""
+def test_a_reader_that_has_gone_harms_nobody(tmp_path: Path) -> None:
+    """Nobody reads standard error any more: the command does its work."""
     tiny_bundle(tmp_path / "bundle")
     spec = tmp_path / "spec.yaml"
     spec.write_text(f"bundle: {tmp_path}/bundle\ndestination: {tmp_path}/out\nname: tiny\ncount: 60\nshard_size: 30\n")
