@@ -1,7 +1,7 @@
 """The image, run by runc on a Debian root: a worker without a home, on a read-only root, as two users, makes a job.
 
 Skipped where runc, debootstrap or root are missing. The root file system (0.3 GB) takes debootstrap a minute or more;
-LATENTMILL_IMAGE_ROOT names a directory that is kept for the next run.
+TEST_IMAGE_ROOT names a directory that is kept for the next run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ START_SECONDS = 180
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root file system of the image, with the wheel of this source."""
-    kept = os.environ.get("LATENTMILL_IMAGE_ROOT")
+    kept = os.environ.get("TEST_IMAGE_ROOT")
     made = Path(kept) if kept else tmp_path_factory.mktemp("image") / "root"
     run_image.make_root(made, run_image.runtime_stage(run_image.DOCKERFILE.read_text()))
     return made
