@@ -59,6 +59,8 @@ check: $(READY)  ## format, lint, types, direction of imports, deployment files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python deploy/check.py
+	$(BIN)/python deploy/check_chart.py
+	$(BIN)/python deploy/check_monitoring.py
 
 bench: $(READY)  ## train one classifier on synthetic and one on real images, on MNIST in $$LATENTMILL_DATA
 	$(BIN)/python benchmarks/usefulness.py

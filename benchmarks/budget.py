@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import directory
 from page_tables import write_tables
 from residual_network import STEPS, residual_accuracy
 
@@ -73,7 +74,6 @@ def main() -> int:
     """0 done, 1 failed, 2 bad input."""
     args = _arguments()
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "budget.jsonl"
     try:
         source, test = _data(args)
@@ -124,8 +124,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--judge-steps", type=int, help="training steps of each judge; by default as `train` chooses")
     parser.add_argument("--residual", action="store_true", help="also train a residual network")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=Path("out/budget"), help="rows and table")
-    parser.add_argument("--work", type=Path, default=Path("out/budget/work"), help="bundles and datasets")
+    parser.add_argument("--out", type=directory, default="out/budget", help="rows and table")
+    parser.add_argument("--work", type=directory, default="out/budget/work", help="bundles and datasets")
     args = parser.parse_args()
     if args.quick:
         args.epochs, args.seeds, args.count, args.steps = [6, 24], 1, 400, 60

@@ -26,6 +26,7 @@ from typing import Any
 import families_report
 import numpy as np
 import torch
+from arguments import directory
 from safetensors.torch import load_file, save_file
 
 from generator.curation.quality.coverage import coverage
@@ -94,7 +95,6 @@ def main() -> int:
     args = _arguments()
     protocol = QUICK if args.quick else Protocol()
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "families.jsonl"
     done = _rows(log, protocol)
     cells = [
@@ -125,9 +125,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=Path("out/families"), help="rows, table and pictures")
+    parser.add_argument("--out", type=directory, default="out/families", help="rows, table and pictures")
     parser.add_argument(
-        "--work", type=Path, default=Path("out/families/work"), help="bundles, deleted once they are measured"
+        "--work", type=directory, default="out/families/work", help="bundles, deleted once they are measured"
     )
     args = parser.parse_args()
     args.datasets = args.datasets or (["digits"] if args.quick else ["mnist", "cifar10"])

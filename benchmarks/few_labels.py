@@ -23,6 +23,7 @@ from typing import Any
 
 import few_labels_report
 import torch
+from arguments import directory
 from few_labels_arms import UNLABELLED, Protocol, RealData, Trial
 
 from generator.errors import LatentmillError
@@ -58,7 +59,6 @@ def main() -> int:
     args = _arguments()
     protocol = QUICK if args.quick else Protocol()
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "few_labels.jsonl"
     settings = [*map(str, protocol.labels), UNLABELLED]
     all_cells = product(range(args.first_seed, args.first_seed + args.seeds), args.settings or settings)
@@ -87,9 +87,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="number of seeds; by default five")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed, to share the seeds among processes")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=Path("out/few_labels"), help="rows and table")
+    parser.add_argument("--out", type=directory, default="out/few_labels", help="rows and table")
     parser.add_argument(
-        "--work", type=Path, default=Path("out/few_labels/work"), help="the cached generator of all images"
+        "--work", type=directory, default="out/few_labels/work", help="the cached generator of all images"
     )
     args = parser.parse_args()
     args.seeds = args.seeds or (1 if args.quick else 5)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import output_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=output_file)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         urls = {name: make_build(Path(home), name, args.samples, args.size) for name in FORMATS}

@@ -42,6 +42,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
+from arguments import output_file  # noqa: E402
 from page_build import make_build  # noqa: E402
 from page_tables import write_tables  # noqa: E402
 
@@ -258,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--home", type=Path, help="Where builds are made; a temporary directory by default.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "page.jsonl")
+    parser.add_argument("--out", type=output_file, default=Path(__file__).parents[1] / "docs" / "page.jsonl")
     chosen = parser.parse_args()
     home = chosen.home or Path(tempfile.mkdtemp(prefix="latentmill-page-"))
     machine = {"samples": chosen.samples, "cores": os.cpu_count(), "processor": platform.machine()}

@@ -30,6 +30,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import webdataset
+from arguments import output_file
 from pyarrow import parquet
 from torch.utils.data import DataLoader
 
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=output_file, default=None)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="latentmill-reading-") as directory:
         url = _make_build(Path(directory), args.samples, args.size)

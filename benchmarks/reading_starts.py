@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 import webdataset
+from arguments import output_file
 from torch.utils.data import DataLoader
 
 from generator import open_dataset
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=output_file, default=None)
     args = parser.parse_args()
     server = SeaweedServer()
     try:

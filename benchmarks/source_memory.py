@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from arguments import directory, output_file
 from pyarrow import parquet
 from simplejpeg import encode_jpeg
 
@@ -42,11 +43,10 @@ def main() -> None:
     parser.add_argument("--limit-gib", type=float, default=None)
     parser.add_argument("--measured", type=int, default=20_000, help="images of the build that is measured")
     parser.add_argument("--model", default="linear", help="family that is trained; the pretrained one is `pretrained`")
-    parser.add_argument("--work", type=Path, default=None)
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--work", type=directory, default=None)
+    parser.add_argument("--json", type=output_file, default=None)
     args = parser.parse_args()
     work = args.work or Path(tempfile.mkdtemp(prefix="latentmill-memory-"))
-    work.mkdir(parents=True, exist_ok=True)
     source = work / f"source-{args.images}-{args.size}"
     if not source.exists():
         _write_source(source, args.images, args.size)

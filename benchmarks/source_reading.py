@@ -24,6 +24,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import webdataset
+from arguments import output_file
 from PIL import Image
 from pyarrow import parquet
 from simplejpeg import encode_jpeg
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=output_file, default=None)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="latentmill-reading-") as directory:
         home = Path(directory)

@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from arguments import directory
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -28,7 +30,6 @@ from throughput_parts import PARTS, QUICK, Protocol, ThroughputBench  # noqa: E4
 def main() -> int:
     """0 done, 1 failed."""
     args = _arguments()
-    args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "throughput.jsonl"
     with tempfile.TemporaryDirectory(prefix="latentmill-throughput-", dir=args.work) as work:
         protocol = QUICK if args.quick else Protocol(rounds=args.rounds)
@@ -57,8 +58,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of everything that is compared")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--peers", type=Path, help="interpreter of the peers' environment; without it no peers")
-    parser.add_argument("--out", type=Path, default=Path("out/throughput"), help="rows and page")
-    parser.add_argument("--work", type=Path, help="directory for scratch files, about 5 GB, removed at the end")
+    parser.add_argument("--out", type=directory, default="out/throughput", help="rows and page")
+    parser.add_argument("--work", type=directory, help="directory for scratch files, about 5 GB, removed at the end")
     return parser.parse_args()
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import directory
 
 from generator import open_dataset
 from generator.curation.quality.usefulness import ArmResult, usefulness
@@ -58,7 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test", help="real test images; by default the test split of --real, which must be .npz")
     parser.add_argument("--size", type=int, default=32, help="image size in pixels of the dataset to build")
     parser.add_argument("--count", type=int, default=60_000, help="number of images of the dataset to build")
-    parser.add_argument("--work", type=Path, default=Path("out/usefulness"), help="directory to build it in")
+    parser.add_argument("--work", type=directory, default="out/usefulness", help="directory to build it in")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--batch", type=int, default=128)

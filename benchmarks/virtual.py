@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from arguments import output_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=output_file, default=None)
     args = parser.parse_args()
     results: dict[str, Any] = {name: getattr(args, name) for name in ("samples", "size", "batch", "width")}
     with tempfile.TemporaryDirectory(prefix="latentmill-virtual-") as directory:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +21,6 @@ from generator.store import open_store
 from tests.support.servers import S3Server, Server, redis_binary
 from workers.settings import Settings
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 PLACES = {
     "root",
     "state_dir",
@@ -34,15 +32,9 @@ PLACES = {
 
 
 @pytest.fixture
-def check(tmp_path: Path) -> ModuleType:
+def check(script: Callable[[str], ModuleType]) -> ModuleType:
     """deploy/check.py, working on a copy of deploy/."""
-    shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
-    spec = importlib.util.spec_from_file_location("deploy_check", tmp_path / "deploy" / "check.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("check")
 
 
 @pytest.fixture

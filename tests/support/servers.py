@@ -40,7 +40,7 @@ class Server:
         self.log = self.directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         for _ in range(5):  # another process may take a free port before the server binds it
-            self.port = _free_port()
+            self.port = free_port()
             if self._start():
                 return
         text = self.log.read_text(errors="replace")
@@ -140,7 +140,7 @@ class SeaweedServer(S3Server):
     """SeaweedFS: a whole S3 service in one process."""
 
     def __init__(self) -> None:
-        self._inner = {name: str(_free_port()) for name in _SEAWEED_PORTS}
+        self._inner = {name: str(free_port()) for name in _SEAWEED_PORTS}
         Server.__init__(self, self._weed_command, self._answers_s3)
 
     def _weed_command(self, port: int, directory: Path) -> list[str]:
@@ -233,7 +233,8 @@ def weed_binary() -> str:
     return shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workers.cli.dataset_bundle import dataset_bundle, keep_bundle
-from workers.cli.output import json_option, progress_bar, show
+from workers.cli.output import json_option, show
+from workers.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from generator.signatures import PublicKey

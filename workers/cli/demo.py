@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from generator.errors import IntegrityError, JobFailed
-from workers.cli.output import json_option, progress_bar, show
+from workers.cli.output import json_option, show
+from workers.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from generator.models.autoencoders.training import Progress

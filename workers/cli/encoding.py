@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workers.cli.output import progress_bar, progress_lines
+from workers.cli.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
     from generator.models.autoencoders.settings import TrainSettings
@@ -35,10 +35,8 @@ def encode_images(
     from generator.models.learning import encode_source
 
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
-    with (
-        progress_bar("encoding", len(images), quiet=quiet) as encoded,
-        progress_bar("fine-tuning", steps, quiet=quiet or not finetune, unit="steps") as trained,
-    ):
+    first = ("fine-tuning", steps, "steps") if finetune else ("encoding", len(images), "images")
+    with progress_bar(first[0], first[1], quiet=quiet, unit=first[2]) as bar:
         return encode_source(
             network,
             images,
@@ -47,23 +45,43 @@ def encode_images(
             settings=settings,
             finetune=finetune,
             judge=judge,
-            on_step=progress_callback(trained, quiet=quiet),
-            on_encode=lambda done, _: encoded(done),
-            on_fit=fit_progress(sampler, quiet=quiet),
+            on_step=progress_callback(bar, quiet=quiet),
+            on_encode=encode_progress(bar, len(images)),
+            on_fit=fit_progress(bar, sampler),
+            on_stage=bar.stage,
             keep_thumbnails=keep_thumbnails,
         )
 
 
-def fit_progress(settings: SamplerSettings, *, quiet: bool) -> Callable[[int, int], None]:
-    """A callback that writes the epochs of a fit, of its number where that is known."""
+def encode_progress(bar: Bar, images: int) -> Callable[[int, int], None]:
+    """A callback that begins the stage of encoding, and moves its bar."""
+    begun = False
+
+    def on_encode(done: int, _: int) -> None:
+        nonlocal begun
+        if not begun:
+            bar.stage("encoding", images, "images")
+        begun = True
+        bar(done)
+
+    return on_encode
+
+
+def fit_progress(bar: Bar, settings: SamplerSettings) -> Callable[[int, int], None]:
+    """A callback that begins the stage of a fit, and moves its bar by the epochs where their number is known."""
     from generator.models.latents.config import TransportSettings
 
     epochs = settings.epochs if isinstance(settings, TransportSettings) and settings.map is not None else None
-    lines = progress_lines("fitting the latent distribution", epochs, unit="epochs", quiet=quiet)
-    return lambda done, _: lines(done)
+
+    def on_fit(done: int, _: int) -> None:
+        if done == 0:
+            bar.stage("fitting the latent distribution", epochs, "epochs")
+        bar(done)
+
+    return on_fit
 
 
-def progress_callback(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
+def progress_callback(bar: Bar, *, quiet: bool) -> Callable[[Progress], None]:
     """A callback that moves the bar. A first step after epoch 1 means that a stopped training continues."""
     started = False
 

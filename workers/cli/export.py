@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from workers.cli.output import json_option, progress_bar, show
+from workers.cli.output import json_option, show
+from workers.cli.progress import progress_bar
 
 _ALGORITHMS = ["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"]
 

@@ -11,6 +11,7 @@ import click
 from workers.cli.model_options import SAMPLER_OPTIONS, sampler_settings
 from workers.cli.option_groups import add_options
 from workers.cli.output import json_option, show
+from workers.cli.progress import progress_lines
 
 if TYPE_CHECKING:
     from generator.models.latents.config import SamplerSettings
@@ -49,7 +50,8 @@ def fit_command(bundle: str, out: Path, sampler: str, seed: int | None, as_json:
     store = open_store(bundle, load_settings().s3)
     settings = _sampler_settings(sampler, options, store)
     start = time.perf_counter()
-    refitted = refit(store, settings, out, seed=seed)
+    with progress_lines("fitting the latent distribution", None, quiet=as_json):
+        refitted = refit(store, settings, out, seed=seed)
     for notice in refitted.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     facts: dict[str, Any] = {

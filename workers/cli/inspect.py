@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workers.cli.output import json_option, progress_bar, show
+from workers.cli.output import json_option, show
+from workers.cli.progress import progress_bar
 from workers.cli.source_options import SourceArguments, later_source_options, take_source_arguments
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workers.cli.output import json_option, progress_bar, show_status, status_facts
+from workers.cli.output import json_option, show_status, status_facts
+from workers.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from generator.production.pipeline.run_costs import Pace

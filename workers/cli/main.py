@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from importlib import import_module
@@ -11,6 +12,7 @@ from importlib.metadata import version
 import click
 
 from generator.errors import LatentmillError
+from workers.cli.threads import set_thread_variables
 
 _MODULES = {
     "demo": "workers.cli.demo",
@@ -146,6 +148,7 @@ def root() -> None:
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input."""
     as_json = "--json" in sys.argv
+    set_thread_variables(os.environ)  # before a command imports torch
     try:
         code = root.main(standalone_mode=False)  # returns the code of click's Exit
         sys.exit(code if isinstance(code, int) else 0)

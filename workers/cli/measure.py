@@ -10,6 +10,7 @@ import click
 
 from workers.cli.dataset_bundle import dataset_bundle
 from workers.cli.output import json_option
+from workers.cli.progress import progress_lines
 from workers.cli.source_options import (
     SourceArguments,
     later_source_options,
@@ -62,10 +63,6 @@ def measure_command(
     from generator.models.bundle import read_info
     from workers.settings import load_settings
 
-    def say(stage: str) -> None:
-        if not as_json:
-            click.echo(stage, err=True)
-
     resolve_device(device)
     arguments = take_source_arguments(given)
     settings = load_settings()
@@ -75,17 +72,19 @@ def measure_command(
     bundle_location = dataset_bundle(bundle, digest, settings)
     _, info = read_info(bundle_location, digest)
     store.check_writable()
-    say(f"reading {source}")
-    real, unseen = _load_sources(source, test, info, arguments, quiet=as_json)
-    say(f"reading {manifest.samples} images of {store.url}")
-    subject = load_subject(store.url, real, info, test=unseen, s3=settings.s3)
-    report = measure(
-        subject,
-        measure_settings,
-        encoder=None if info.classes else _bundle_encoder(bundle_location),
-        device=device,
-        on_stage=say,
-    )
+    with progress_lines("measuring", None, quiet=as_json) as lines:
+
+        def say(stage: str) -> None:
+            lines.stage(stage)
+            if not as_json:
+                click.echo(stage, err=True)
+
+        say(f"reading {source}")
+        real, unseen = _load_sources(source, test, info, arguments, quiet=as_json)
+        say(f"reading {manifest.samples} images of {store.url}")
+        subject = load_subject(store.url, real, info, test=unseen, s3=settings.s3)
+        encoder = None if info.classes else _bundle_encoder(bundle_location)
+        report = measure(subject, measure_settings, encoder=encoder, device=device, on_stage=say)
     store.put(QUALITY_REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
     if as_json:
         click.echo(report.model_dump_json(indent=2))

@@ -1,11 +1,9 @@
-"""Output of commands: aligned lines of text, or one JSON document with ``--json``; progress bars."""
+"""Output of commands: aligned lines of text, or one JSON document with ``--json``."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,8 +12,6 @@ if TYPE_CHECKING:
     from generator.production.pipeline.run_costs import Pace
     from workers.jobs.status import JobStatus
 
-Step = Callable[[int], None]
-_LINE_SECONDS = 30.0  # between lines of progress without a terminal
 _TRACEBACK_LINES = 20  # of a traceback in the text output
 _OPTIONAL_FIELDS = ("waits_for", "error", "dead", "missing", "missing_shards")  # omitted if empty
 
@@ -45,52 +41,6 @@ def _value_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {item}" for name, item in value.items())
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-@contextmanager
-def progress_bar(
-    label: str, total: int | None, *, quiet: bool, unit: str = "images"
-) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, or nothing if ``quiet``; yields a function of the amount done.
-
-    ``total``: ``None`` if unknown. Without a terminal, a line every half minute instead of a bar.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield progress_lines(label, total, unit=unit, quiet=quiet)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, disable=quiet) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda done: progress.update(task, completed=done)
-
-
-def progress_lines(label: str, total: int | None, *, unit: str, quiet: bool) -> Step:
-    """A function of the amount done that writes it to standard error, at most every half minute, unless ``quiet``."""
-    started = printed = time.monotonic()
-
-    def advance(done: int) -> None:
-        nonlocal printed
-        now = time.monotonic()
-        if quiet or now - printed < _LINE_SECONDS:
-            return
-        printed, elapsed = now, now - started
-        amount = f"{done:,} {unit}" if total is None else f"{done:,} of {total:,} {unit}"
-        left = f", about {elapsed * (total - done) / done:.0f} s left" if total and done else ""
-        click.echo(f"{label}: {amount} after {elapsed:.0f} s{left}", err=True)
-
-    return advance
 
 
 def status_facts(status: JobStatus) -> dict[str, Any]:

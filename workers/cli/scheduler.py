@@ -26,6 +26,7 @@ def scheduler_command() -> None:
     """
     from workers.doctor import blocking_findings
     from workers.embedded import StopSignals
+    from workers.jobs.discovery import Discovery
     from workers.jobs.pool import Pool
     from workers.notifications import DeliveryThread
     from workers.schedules.clock import SystemClock
@@ -62,6 +63,8 @@ def scheduler_command() -> None:
         delivery.start()
         thread = threading.Thread(target=ticker.run, args=(stopped,), name="ticker", daemon=True)
         thread.start()
+        # No worker may be running: the gauges must tell of open builds that a Redis which restarted has lost.
+        threading.Thread(target=Discovery(pool).run, args=(stopped,), name="discovery", daemon=True).start()
         logging.getLogger(__name__).info("scheduler: the schedules of %s", root.url)
         while not signals.stop_requested():
             time.sleep(0.1)

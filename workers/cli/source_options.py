@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from workers.cli.option_groups import add_options
-from workers.cli.output import progress_bar
+from workers.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from generator.sources import Source

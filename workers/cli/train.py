@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workers.cli.duration import Duration
-from workers.cli.encoding import encode_images, fit_progress, progress_callback
+from workers.cli.encoding import encode_images, encode_progress, fit_progress, progress_callback
 from workers.cli.image_size import Size
 from workers.cli.model_options import (
     AUGMENTATION_OPTIONS,
@@ -20,7 +20,8 @@ from workers.cli.model_options import (
     sampler_settings,
 )
 from workers.cli.option_groups import add_options
-from workers.cli.output import json_option, progress_bar, show
+from workers.cli.output import json_option, show
+from workers.cli.progress import progress_bar, progress_lines
 from workers.cli.source_options import read_source, source_options, take_source_arguments
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def train_command(
     images = read_source(source, arguments, size=size, channels=channels, quiet=as_json)
     if start == "pretrained" or (may_start_pretrained and suits_pretrained(images)):
         split_settings = parse_settings(recommended_settings(images, "spatial").model_dump() | options)
-        judge = judge_settings(recommended_judge(images, split_settings, mirrored=judge_mirror)) if judges else None
+        with progress_lines("choosing the judge", None, quiet=as_json):
+            judge = judge_settings(recommended_judge(images, split_settings, mirrored=judge_mirror)) if judges else None
         _start_pretrained(
             *(images, options, sampler_config, judge, budget, out), as_json=as_json, keep_thumbnails=keep_thumbnails
         )
@@ -173,9 +175,13 @@ def train_command(
     settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
-    chosen_judge = judge_settings(recommended_judge(images, settings, mirrored=judge_mirror)) if judges else None
+    with progress_lines("choosing the judge", None, quiet=as_json):
+        chosen_judge = judge_settings(recommended_judge(images, settings, mirrored=judge_mirror)) if judges else None
     if budget is not None:
-        plan = plan_training(images, budget, family=model, settings=settings, judge=chosen_judge, options=model_options)
+        with progress_lines("planning", None, quiet=as_json):
+            plan = plan_training(
+                images, budget, family=model, settings=settings, judge=chosen_judge, options=model_options
+            )
         config, settings, sampler_config, chosen_judge = plan.config, plan.settings, plan.sampler, plan.judge
         click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
     result = _train(
@@ -232,7 +238,8 @@ def _start_pretrained(
     recommended = recommended_settings(images, "spatial").model_dump()
     settings, finetune = parse_settings(recommended | options), "epochs" in options
     if budget is not None:
-        plan = plan_pretrained(images, budget, network.config, settings=settings, judge=judge)
+        with progress_lines("planning", None, quiet=as_json):
+            plan = plan_pretrained(images, budget, network.config, settings=settings, judge=judge)
         settings, judge, finetune = plan.settings, plan.judge, plan.trains
         click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
     sampler = sampler or pretrained_sampler(images)
@@ -308,10 +315,11 @@ def _train(
             sampler=sampler,
             judge=judge,
             on_step=progress_callback(bar, quiet=quiet),
-            on_fit=fit_progress(sampler, quiet=quiet),
+            on_encode=encode_progress(bar, len(images)),
+            on_fit=fit_progress(bar, sampler),
+            on_stage=bar.stage,
             keep_thumbnails=keep_thumbnails,
         )
-        bar(steps)
     return result
 
 

@@ -58,6 +58,7 @@ def _check_device(wanted: str) -> Finding:
     import torch
 
     from generator.models.autoencoders.devices import resolve_device
+    from generator.production.profiling.cores import usable_cores
 
     try:
         device = resolve_device(wanted)
@@ -65,7 +66,7 @@ def _check_device(wanted: str) -> Finding:
         driver = "" if _DRIVER.exists() else "; no NVIDIA driver is loaded"
         return failed("device", f"LATENTMILL_DEVICE={wanted}: {wrong.got}{driver}", wrong.hint or "use another device")
     if device.type != "cuda":
-        return ok("device", f"cpu ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores")
+        return ok("device", f"cpu ({torch.backends.cpu.get_cpu_capability()}), {usable_cores()} cores")
     try:
         torch.ones(16, device=device).sum().item()
         free, total = torch.cuda.mem_get_info(device)

@@ -83,12 +83,17 @@ class QuotaRefusal(NamedTuple):
 
 
 class PoolSnapshot(NamedTuple):
-    """The pool at one moment: jobs by state, worker processes, tickets waiting in the broker, running shards."""
+    """The pool at one moment: jobs by state, worker processes, tickets waiting in the broker, running shards.
+
+    ``waiting``: shards of open jobs that no worker makes, and builds that wait for their commit. 0 means that a pool
+    without running shards needs no worker.
+    """
 
     jobs: Mapping[str, int]
     slots: int
     tickets: int
     running: int
+    waiting: int
 
 
 def nonce_prefix(worker: str) -> str:

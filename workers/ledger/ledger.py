@@ -296,7 +296,7 @@ class Ledger:
         return int(self._run_script(lua.SLOTS))
 
     def pool_snapshot(self, queue: str) -> PoolSnapshot:
-        """A snapshot of the pool: jobs by state, slots, waiting tickets, running shards."""
+        """A snapshot of the pool: jobs by state, slots, waiting tickets, running and waiting shards."""
         states = self._job_states()
         live = [job for job, state in states.items() if state in ("open", "paused")]
         return PoolSnapshot(Counter(states.values()), *map(int, self._run_script(lua.POOL_SNAPSHOT, queue, *live)))

@@ -54,6 +54,8 @@ class PoolGauges(Collector):
         yield _gauge("tickets_waiting", "Tickets that wait in the broker.", snapshot.tickets)
         yield _gauge("slots", "Processes of all registered workers.", snapshot.slots)
         yield _gauge("shards_running", "Shards that are being made, by all workers.", snapshot.running)
+        waiting = "Shards of open jobs that no worker makes yet, and builds that wait for their commit."
+        yield _gauge("shards_waiting", waiting, snapshot.waiting)
 
     def _snapshot(self) -> PoolSnapshot | None:
         query = self._current_query()

@@ -10,15 +10,15 @@ import logging
 import threading
 import time
 
-from generator.errors import BrokerUnavailable, LatentmillError, OutsideError, SettingsError
-from workers.jobs.markers import Marker, list_markers, new_dead_letter, try_read_marker
-from workers.jobs.pool import DISCOVERY_DUTY, Pool
+from generator.errors import LatentmillError, OutsideError
+from workers.jobs.discovery import Discovery
+from workers.jobs.markers import new_dead_letter
+from workers.jobs.pool import Pool
 from workers.ledger.tenants import read_tenants
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_DISCOVERY_SECONDS = 15.0  # between two searches of the store for open builds that the ledger does not know
 _HANG_SECONDS = 1800.0  # a longer pass counts as hanging; a slow store may delay it
 _LOST_MESSAGE = "its worker was lost {} times: killed, out of memory, or over LATENTMILL_SHARD_SECONDS"
 
@@ -30,7 +30,7 @@ class Reconciler:
         self._settings, self._pool = settings, Pool(settings)
         self._stopped = threading.Event()
         self._pass_began = time.monotonic()
-        self._known_etags: dict[str, str] = {}  # by job: the etag of its marker at the last search
+        self._discovery = Discovery(self._pool)
 
     def start(self, worker: str) -> None:
         """Start the thread for the worker named ``worker``."""
@@ -53,8 +53,7 @@ class Reconciler:
         if pool.ledger.take_turn("sweep", 0.5 * pause):
             for job in pool.ledger.open_jobs():
                 self._reconcile_job(job)
-        if pool.ledger.take_turn(DISCOVERY_DUTY, _DISCOVERY_SECONDS):
-            self._discover_builds()
+        self._discovery.search_if_due()
         pool.top_up()
 
     def _publish_shares(self) -> None:
@@ -77,35 +76,6 @@ class Reconciler:
         stuck = not exhausted and self._pool.ledger.counts(job).is_stuck
         if stuck and (marker := self._pool.sync_intent(job)) is not None:
             self._pool.fail_stuck(job, marker)
-
-    def _discover_builds(self) -> None:
-        """Activate open builds that the ledger does not know, and apply the intents in the store to the ledger."""
-        active, etags = set(self._pool.ledger.open_jobs()), dict[str, str]()
-        for job, info in list_markers(self._pool.root):
-            etags[job] = info.etag
-            if job in active and self._known_etags.get(job) == info.etag:
-                continue
-            marker = try_read_marker(self._pool.root, job)
-            if marker is not None and marker.intent == "open" and job not in active:
-                self._activate(marker)
-            elif marker is not None and marker.intent != "open" and job in active:
-                self._pool.sync_intent(job)
-        for job in active - etags.keys():
-            self._pool.sync_intent(job)
-        self._known_etags = etags
-
-    def _activate(self, marker: Marker) -> None:
-        """Activate one build; an error is logged and does not stop the others."""
-        log.warning("%s: found in the store, unknown to the ledger; activating it", marker.job)
-        try:
-            self._pool.activate(marker)
-        except BrokerUnavailable:
-            raise
-        except (OutsideError, SettingsError) as error:  # another worker may be allowed to write there
-            log.warning("%s: not activated yet: %s", marker.job, error)
-        except LatentmillError as final:
-            log.error("%s: cannot be activated: %s", marker.job, final)
-            self._pool.fail(marker.job, str(final))
 
     def _run(self, worker: str) -> None:
         while True:

@@ -28,9 +28,13 @@ def run_in_tiles(tile: Callable[[slice], None], rows: int, size: int) -> None:
             for only_tile in tiles:
                 tile(only_tile)
             return
-        with ThreadPoolExecutor(min(len(tiles), os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(len(tiles), _cores())) as pool:
             for _ in pool.map(tile, tiles):
                 pass
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

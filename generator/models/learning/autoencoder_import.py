@@ -37,6 +37,7 @@ def encode_source(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
     on_fit: Callable[[int, int], None] = lambda *_: None,
+    on_stage: Callable[[str], None] = lambda _: None,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Write the bundle ``out``, which must not exist yet: the network with codes, distribution and judge of ``source``.
@@ -78,7 +79,7 @@ def encode_source(
                 on_epoch=on_epoch,
             )
         result = fit_and_save(
-            *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode),
+            *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),
             keep_thumbnails=keep_thumbnails,
         )
         checkpoint_path(out).unlink(missing_ok=True)

@@ -70,14 +70,15 @@ def fit_and_save(
     out: Path,
     on_fit: Callable[[int, int], None] = lambda *_: None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
+    on_stage: Callable[[str], None] = lambda _: None,
     *,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Encode ``source``, fit ``sampler`` to the codes of its training part, and write the bundle ``out``.
 
-    ``on_encode`` is called with the images encoded and their number, ``on_fit`` as by ``train_bundle``.
-    ``keep_thumbnails``: the bundle gets small pictures of the training images whose codes it keeps, and of some
-    held-out images beside their reconstructions.
+    ``on_encode``, ``on_fit`` and ``on_stage`` are called as by ``train_bundle``. ``keep_thumbnails``: the bundle gets
+    small pictures of the training images whose codes it keeps, and of some held-out images beside their
+    reconstructions.
     """
     encoder = load_encoder(trained.config, trained.encoder_state)
     device = str(resolve_device(settings.device))
@@ -86,7 +87,8 @@ def fit_and_save(
     on_fit(0, 1)
     fitted = fit(codes, sampler, seed=settings.seed, device=device, on_epoch=on_fit)
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
-    screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution)
+    screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution, on_stage)
+    on_stage("writing the bundle")
     fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))
     train_rows, holdout_rows = _kept_rows(codes, settings.seed)
     kept_codes = _limit_codes(codes, train_rows, holdout_rows)
@@ -124,7 +126,9 @@ def _fit_screening(
     settings: TrainSettings,
     judge: JudgeSettings | None,
     latents: LatentDistribution,
+    on_stage: Callable[[str], None],
 ) -> ScreeningData:
+    on_stage("training the judges" if judge is not None and len(source.class_names) > 1 else "preparing the copy check")
     train, holdout = (_maybe_labelled(examples_of(source, rows_N)) for rows_N in (parts.train_N, parts.holdout_N))
     trained_judge, copy_index = train_screening(
         train,
@@ -134,6 +138,7 @@ def _fit_screening(
         seed=settings.seed,
         device=settings.device,
     )
+    on_stage("measuring what the checks let pass")
     return make_screening(
         load_decoder(trained.config, trained.decoder_state, resolve_device(settings.device)),
         latents,

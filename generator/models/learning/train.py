@@ -39,13 +39,16 @@ def train_bundle(
     judge: JudgeSettings | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_encode: Callable[[int, int], None] = lambda *_: None,
     on_fit: Callable[[int, int], None] = lambda *_: None,
+    on_stage: Callable[[str], None] = lambda _: None,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
 
     ``judge``: settings of the label judge, for a source with two classes or more. ``on_fit`` is called when the fit of
-    the latent distribution begins, with (0, 1), and after each epoch of it, with the epochs done and their number.
+    the latent distribution begins, with (0, 1), and after each epoch of it, with the epochs done and their number;
+    ``on_encode`` with the images that are encoded and their number; ``on_stage`` with the name of each later stage.
     ``keep_thumbnails``: keep small pictures of the training images in the bundle.
 
     A training that was interrupted resumes from ``checkpoint_path(out)``, which is deleted once the bundle is written.
@@ -70,7 +73,8 @@ def train_bundle(
             on_epoch=on_epoch,
         )
         result = fit_and_save(
-            source, parts, trained, settings, sampler, judge, out, on_fit, keep_thumbnails=keep_thumbnails
+            *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),
+            keep_thumbnails=keep_thumbnails,
         )
         checkpoint.unlink(missing_ok=True)
     return result

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from math import ceil
 from pathlib import Path
 
+from generator.production.profiling.cores import usable_cores
 from generator.spec.canonical import FrozenModel
 
 _PROCESS_BYTES = 10**9  # memory of a process that holds a decoder: 0.6 GB with torch alone [measured], and its batches
@@ -32,11 +32,6 @@ def suggest_worker(*, cuda: bool, cores: int | None = None, feeding: float = 0.0
     wanted = max(_MIN_PER_DEVICE, ceil(feeding / _BUSY_CORES)) if cuda else cores
     concurrency = max(1, min(wanted, cores, memory_limit))
     return WorkerSuggestion(concurrency=concurrency, threads=max(1, cores // concurrency))
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory() -> int:

@@ -91,7 +91,7 @@ def test_a_commit_that_cannot_be_written(bench: ManualService, counted: Counted)
 
 def test_the_snapshot_of_the_pool(bench: ManualService) -> None:
     ledger, queue = bench.ticket_handler.pool.ledger, bench.settings.queue
-    assert tuple(ledger.pool_snapshot(queue)) == ({}, 0, 0, 0)
+    assert tuple(ledger.pool_snapshot(queue)) == ({}, 0, 0, 0, 0)
     first, second = bench.submit("first"), bench.submit("second")
     bench.client.pause(second.job)
     ledger.register_worker("somebody", 3, 60.0)

@@ -156,18 +156,43 @@ redis.call('ZADD', P .. 'slots', now + tonumber(ARGV[4]), name)
 # ARGV: prefix -> slots of the registered workers
 SLOTS = COMMON + _WORK_HELPERS + "return slots()"
 
-# ARGV: prefix, queue, jobs... -> {slots, waiting tickets, running shards of these jobs}
+# alive(job): shards of the job under a valid lease. waiting(): shards of open jobs that no worker makes, up to the
+# limits of tenants, plus one for each open job whose shards have all ended: a worker has to commit it or to declare
+# its failure. Unlike ``work``, it counts expired leases and back-offs: only a worker frees them.
+_WAITING = """
+local function alive(job)
+  local count = 0
+  for _, shard in ipairs(redis.call('HKEYS', P .. 'made:' .. job)) do
+    if tonumber(redis.call('ZSCORE', P .. 'lease:' .. job, shard) or 0) > now then count = count + 1 end
+  end
+  return count
+end
+
+local function waiting()
+  local count = 0
+  for _, tenant in ipairs(redis.call('ZRANGE', P .. 'tenants', 0, -1)) do
+    local limit, left, busy = limits(tenant).running_shards, 0, 0
+    for _, job in ipairs(redis.call('ZRANGE', P .. 'queue:' .. tenant, 0, -1)) do
+      local _, finished, dead, total = standing(job)
+      local made = alive(job)
+      busy, left = busy + made, left + math.max(0, total - finished - dead - made)
+      if total > 0 and finished + dead >= total then count = count + 1 end
+    end
+    count = count + (limit and math.min(left, math.max(0, limit - busy)) or left)
+  end
+  return count
+end
+"""
+
+# ARGV: prefix, queue, jobs... -> {slots, waiting tickets, running shards of these jobs, waiting shards of the pool}
 POOL_SNAPSHOT = (
     COMMON
     + _WORK_HELPERS
+    + _WAITING
     + """
 local count = 0
-for i = 3, #ARGV do
-  for _, shard in ipairs(redis.call('HKEYS', P .. 'made:' .. ARGV[i])) do
-    if tonumber(redis.call('ZSCORE', P .. 'lease:' .. ARGV[i], shard) or 0) > now then count = count + 1 end
-  end
-end
-return {slots(), redis.call('LLEN', ARGV[2]), count}
+for i = 3, #ARGV do count = count + alive(ARGV[i]) end
+return {slots(), redis.call('LLEN', ARGV[2]), count, waiting()}
 """
 )
 
