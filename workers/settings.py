@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from generator.signatures import PrivateKey, PublicKey
 
 ENV_PREFIX = "LATENTMILL_"
-SECRETS = ("redis_url", "s3_access_key", "s3_secret_key", "s3_session_token", "token")
+SECRETS = ("redis_url", "redis_sentinel_password", "s3_access_key", "s3_secret_key", "s3_session_token", "token")
 MAX_SECRET_BYTES = 64 * 1024
 DEFAULT_SERVER_PORT = 8400
 Bytes = int
@@ -39,9 +39,14 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="Broker and ledger; without it, the Redis that `latentmill up` runs on this machine"
     )
+    redis_sentinel_master: str | None = Field(
+        default=None, min_length=1, description="For a sentinel:// URL: the name that Sentinel has for the master"
+    )
+    redis_sentinel_user: str | None = Field(default=None, description="User name for the Sentinels, if they have users")
+    redis_sentinel_password: SecretStr | None = Field(default=None, description="Password of the Sentinels, if any")
     redis_ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the certificate authorities trusted for a rediss:// server; the system's by default",
+        description="PEM file of the certificate authorities trusted for Redis over TLS; the system's by default",
     )
     redis_cert_file: Path | None = Field(default=None, description="PEM file of the client certificate, if needed")
     redis_key_file: Path | None = Field(default=None, description="PEM file of its private key")

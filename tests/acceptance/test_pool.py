@@ -163,7 +163,9 @@ def test_lost_and_duplicated_tickets_are_harmless(service: LiveService, bundle: 
     fields = service.spec(bundle)
     service.settings = service.settings.model_copy(update={"shards_per_child": 8})
     job = service.client.submit(fields)
-    redis_py.Redis.from_url(service.redis.url).delete(service.settings.queue)  # every ticket is lost
+    redis_py.Redis.from_url(service.redis.url).delete(
+        service.pool.ledger.queue_key(service.settings.queue)
+    )  # every ticket is lost
     service.start_worker()
     service.wait_until(lambda: service.client.status(job.job).shards_done >= 1)
     for _ in range(25):  # and more tickets than shards

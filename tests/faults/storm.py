@@ -270,17 +270,20 @@ class _Storm:
             self._put_off(1.0, lambda: self._on_tickets(change))
             return True
         with redis.Redis.from_url(self._scene.redis.url) as client:
-            change(client, self._scene.settings.queue)
+            change(client, self._scene.pool.ledger.queue_key(self._scene.settings.queue))
         return True
 
     def _send_again(self, client: redis.Redis, queue: str) -> None:
         """Publish copies of all messages, waiting or held by workers, and some new ones."""
         again = [*client.lrange(queue, 0, -1)]
-        again += [json.dumps(json.loads(held)[0]).encode() for held in client.hvals("unacked")]
+        again += [
+            json.dumps(json.loads(held)[0]).encode()
+            for held in client.hvals(self._scene.pool.ledger.queue_key("unacked"))
+        ]
         if again:
             client.rpush(queue, *again)
         for _ in range(self._draw.randint(1, 10)):
-            self._scene.pool.app.send_task(TICKET_TASK, queue=queue)
+            self._scene.pool.app.send_task(TICKET_TASK, queue=self._scene.settings.queue)
 
     def _calm_down(self) -> None:
         self._scene.stop_faults()

@@ -20,6 +20,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from generator.store import S3Settings
+from workers.broker.address import RedisAddress, parse_address
+from workers.ledger.ledger import Ledger
 
 START_SECONDS = 60
 _SEAWEED_PARTS = ("master", "volume", "filer", "admin")  # each listens on two ports
@@ -180,6 +182,9 @@ def s3_service() -> S3Server:
     return SeaweedServer() if os.environ.get("LATENTMILL_TEST_S3") == "seaweedfs" else S3Server()
 
 
+KEY_PREFIX = "latentmill:00000000000000aa:"  # of ledgers in tests that have no store root
+
+
 class RedisServer(Server):
     """A private Redis with an append-only file and without eviction."""
 
@@ -191,6 +196,14 @@ class RedisServer(Server):
     def url(self) -> str:
         secret = f":{self.password}@" if self.password else ""
         return f"redis://{secret}127.0.0.1:{self.port}/0"
+
+    @property
+    def address(self) -> RedisAddress:
+        return parse_address(self.url)
+
+    def ledger(self, timeout: float = 10.0) -> Ledger:
+        """A ledger without a store root."""
+        return Ledger(self.address, lambda: KEY_PREFIX, timeout)
 
     def _redis_command(self, port: int, directory: Path) -> list[str]:
         options = {

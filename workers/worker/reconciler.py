@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from generator.errors import BrokerUnavailable, LatentmillError, OutsideError, SettingsError
 from workers.jobs.markers import Marker, list_markers, new_dead_letter, try_read_marker
@@ -26,8 +27,9 @@ _LOST_MESSAGE = "its worker was lost {} times: killed, out of memory, or over LA
 class Reconciler:
     """A thread that reconciles every ``reconcile_seconds``."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._pool = settings, Pool(settings)
+    def __init__(self, settings: Settings, moved: Callable[[], None] = lambda: None) -> None:
+        """``moved`` is called, once, when the root names another pool than at first."""
+        self._settings, self._pool, self._moved = settings, Pool(settings), moved
         self._stopped = threading.Event()
         self._pass_began = time.monotonic()
         self._known_etags: dict[str, str] = {}  # by job: the etag of its marker at the last search
@@ -45,6 +47,8 @@ class Reconciler:
 
     def run_once(self, worker: str | None = None) -> None:
         """Run one pass. Raises ``BrokerUnavailable`` or ``StoreError`` if Redis or the store is unavailable."""
+        if self._pool.ledger.is_abandoned() and self._has_moved():
+            return
         pool, pause = self._pool, self._settings.reconcile_seconds
         if worker is not None:
             pool.ledger.register_worker(worker, self._settings.concurrency, 3 * pause)
@@ -56,6 +60,16 @@ class Reconciler:
         if pool.ledger.take_turn(DISCOVERY_DUTY, _DISCOVERY_SECONDS):
             self._discover_builds()
         pool.top_up()
+
+    def _has_moved(self) -> bool:
+        """Whether the root names another pool than before; then this worker stops reconciling."""
+        before = self._pool.key_prefix()
+        self._pool.follow_root()
+        if self._pool.key_prefix() == before:
+            return False
+        self.stop()
+        self._moved()
+        return True
 
     def _publish_shares(self) -> None:
         assert self._settings.tenants_file is not None
@@ -79,7 +93,13 @@ class Reconciler:
             self._pool.fail_stuck(job, marker)
 
     def _discover_builds(self) -> None:
-        """Activate open builds that the ledger does not know, and apply the intents in the store to the ledger."""
+        """Activate open builds that the ledger does not know, and apply the intents in the store to the ledger.
+
+        If the root was restored, or emptied and used by others since, it names another pool: then all workers are told.
+        """
+        if not self._pool.owns_root():
+            self._pool.ledger.abandon()
+            return
         active, etags = set(self._pool.ledger.open_jobs()), dict[str, str]()
         for job, info in list_markers(self._pool.root):
             etags[job] = info.etag
