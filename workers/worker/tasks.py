@@ -23,7 +23,7 @@ from workers.telemetry import Exporter, Meter, open_meter
 from workers.worker.heartbeat import Heartbeat
 from workers.worker.reconciler import Reconciler
 from workers.worker.restart import await_key_prefix, restart_worker
-from workers.worker.shutdown import GracefulShutdown
+from workers.worker.shutdown import GracefulShutdown, ignore_termination
 
 if TYPE_CHECKING:
     from workers.worker.ticket_handler import TicketHandler
@@ -76,6 +76,7 @@ def _on_worker_init(**_: Any) -> None:
 
 @worker_process_init.connect
 def _on_process_init(**_: Any) -> None:
+    ignore_termination()
     import workers.worker.ticket_handler  # noqa: F401
 
     if settings.threads is not None:
