@@ -19,7 +19,7 @@ def tls_proxy(server: RedisServer, home: Path, *, strict: bool = False) -> Itera
 
     A ``strict`` proxy asks clients for a certificate; the server's own (``home/server.pem``) is accepted.
     """
-    _certificates(home)
+    write_certificates(home)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(home / "server.pem", home / "server.key")
     if strict:
@@ -54,7 +54,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_RDWR)
 
 
-def _certificates(home: Path) -> None:
+def write_certificates(home: Path) -> None:
     """Write the certificates of an authority and of a server on 127.0.0.1, and the server's key, to ``home``."""
     from ipaddress import ip_address
 

@@ -15,7 +15,7 @@ FORMS = (
     "redis://[[user]:password@]host[:port][/database], rediss://... for TLS, unix://[[user]:password@]/path[?db=0], "
     "or sentinel://host[:port];sentinel://host[:port][/database]"
 )
-_ENCODE = (
+ENCODING_HINT = (
     "in user name and password write # as %23, / as %2F, ? as %3F, @ as %40, : as %3A, ; as %3B and % as %25: "
     "python -c 'import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), safe=\"\"))'"
 )
@@ -139,7 +139,7 @@ def _parse_part(text: str, kind: Literal["tcp", "unix", "sentinel"], url: str) -
     known = all(name in ("db", "virtual_host") or name.startswith("ssl_") for name in options)
     if "@" in rest[end:] and not (known and _is_path(path, kind)):
         expected = "a user name and a password without any of # / ?"
-        raise SettingsError(REDIS_VARIABLE, expected, f"one of them in {redacted_url(url)}", _ENCODE)
+        raise SettingsError(REDIS_VARIABLE, expected, f"one of them in {redacted_url(url)}", ENCODING_HINT)
     host = _HOST.fullmatch(place)
     if _SCHEMES.get(scheme) != kind or not _is_path(path, kind) or host is None or (kind == "unix" and place):
         raise _malformed(url)
@@ -206,7 +206,7 @@ def _agreed(values: list[Any], url: str) -> Any:
 
 
 def _malformed(url: str) -> SettingsError:
-    hint = _ENCODE if "@" in url else ""
+    hint = ENCODING_HINT if "@" in url else ""
     return SettingsError(REDIS_VARIABLE, FORMS, redacted_url(url), hint)
 
 

@@ -18,7 +18,15 @@ from redis.sentinel import Sentinel
 from generator.errors import BrokerUnavailable, SettingsError
 from generator.store import open_store
 from generator.store.base import Store
-from workers.broker.address import FORMS, REDIS_VARIABLE, RedisAddress, SentinelLogin, parse_address, redacted_url
+from workers.broker.address import (
+    ENCODING_HINT,
+    FORMS,
+    REDIS_VARIABLE,
+    RedisAddress,
+    SentinelLogin,
+    parse_address,
+    redacted_url,
+)
 from workers.settings import Settings
 
 EMBEDDED_STATE_FILE = "redis.json"
@@ -138,7 +146,9 @@ def broker_errors(address: RedisAddress) -> Iterator[None]:
     try:
         yield
     except redis.AuthenticationError as refused:
-        raise BrokerUnavailable("redis", "credentials that Redis accepts", f"refused by {address}") from refused
+        raise BrokerUnavailable(
+            "redis", "credentials that Redis accepts", f"refused by {address}", ENCODING_HINT
+        ) from refused
     except (redis.ConnectionError, redis.TimeoutError) as down:
         raise BrokerUnavailable(
             "redis", f"a Redis that answers at {address}", _failure_reason(down), "nothing was written"
