@@ -46,7 +46,7 @@ class SentinelServer(Server):
 
     def client(self, port: int | None = None) -> Any:
         options = {"password": self.own_password, "socket_timeout": 2, **client_tls(self._tls)}
-        return redis.Redis(port=port or self.port, decode_responses=True, **options)
+        return redis.Redis(host="127.0.0.1", port=port or self.port, decode_responses=True, **options)
 
     def _knows_a_replica(self, port: int) -> bool:
         try:
