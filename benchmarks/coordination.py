@@ -90,7 +90,9 @@ class PoolBench:
         finally:
             if process.poll() is None:
                 stop_processes([process], 0.0)
-            self.redis.delete(self.pool.key_prefix() + "slots")  # do not wait for the slots of dead workers to expire
+            self.redis.delete(
+                self.pool.identity.prefix() + "slots"
+            )  # do not wait for the slots of dead workers to expire
 
 
 def wait_until(condition: Callable[[], bool], seconds: float | None = None) -> float:

@@ -265,7 +265,7 @@ def test_tenants_see_their_own_jobs(service: LiveService, bundle: Path) -> None:
 
 def test_a_worker_follows_a_root_that_was_restored_from_a_backup(service: LiveService) -> None:
     """The backup has another identity: the worker leaves its pool in order and starts again, as the same process."""
-    worker, old = service.start_worker(), service.pool.key_prefix()
+    worker, old = service.start_worker(), service.pool.identity.prefix()
     service.wait_until(lambda: service.pool.ledger.slots() == 1)
     open_store(service.settings.root, service.settings.s3).put(
         POOL_KEY, PoolRecord(pool="0123456789abcdef").canonical()

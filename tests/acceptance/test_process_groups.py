@@ -44,7 +44,7 @@ def start_in_a_job(service: LiveService, bundle: Path) -> tuple[WorkerProcess, J
 def attempts(service: LiveService, job: JobStatus) -> dict[bytes, bytes]:
     """The attempts that the shards of a job have cost."""
     with redis_py.Redis.from_url(service.redis.url) as client:
-        return dict(client.hgetall(f"{service.pool.key_prefix()}tries:{job.job}"))
+        return dict(client.hgetall(f"{service.pool.identity.prefix()}tries:{job.job}"))
 
 
 def ends(service: LiveService, worker: WorkerProcess) -> None:

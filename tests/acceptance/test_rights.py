@@ -14,7 +14,7 @@ from tests.support.bundles import tiny_bundle
 from tests.support.s3_permissions import SECURITY_PAGE, restricted_s3
 from tests.support.servers import RedisServer, S3Server
 from tests.support.tls import tls_proxy
-from workers.broker.identity import key_prefix
+from workers.broker.identity import PoolIdentity
 from workers.client import Client
 from workers.embedded import WorkerProcess
 from workers.settings import ENV_PREFIX, Settings
@@ -31,7 +31,7 @@ def test_a_worker_needs_no_more_than_the_page_gives(
 ) -> None:
     admin = redis_py.Redis(port=redis_server.port, decode_responses=True)
     place, data = f"{bucket}/mill", f"{bucket}/team-a"
-    ours = key_prefix(open_store(place, s3_server.settings))
+    ours = PoolIdentity(open_store(place, s3_server.settings)).prefix()
     admin.execute_command("ACL", "SETUSER", "mill", *(part.replace("latentmill:", ours) for part in documented_user()))
     with (
         tls_proxy(redis_server, tmp_path, strict=True) as port,

@@ -149,7 +149,7 @@ class ManualService:
 
     def key(self, name: str) -> str:
         """A key of this pool in Redis."""
-        return self.ticket_handler.pool.key_prefix() + name
+        return self.ticket_handler.pool.identity.prefix() + name
 
     def state(self, job: JobStatus) -> str:
         return self.client.status(job.job).state

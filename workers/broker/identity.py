@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -21,8 +22,6 @@ log = logging.getLogger(__name__)
 POOL_KEY = "pool.json"
 _MAX_BYTES = 4096
 _TRIES = 3  # somebody may delete the object between our two steps
-
-_known: dict[str, str] = {}  # the ids that this process has read or made, by the URL of the root
 
 
 class PoolRecord(FrozenModel):
@@ -41,40 +40,47 @@ def read_pool_id(root: Store) -> str | None:
     return validate(PoolRecord, read_json(data, field=field, error=SpecError), field=field, error=SpecError).pool
 
 
-def pool_id(root: Store) -> str:
-    """The id of the pool with this store root, made if there is none; it is read once in a process.
+@dataclass
+class PoolIdentity:
+    """The identity of the pool with the store root ``root``, as one process knows it; it is read on first use."""
 
-    Raises as ``read_pool_id`` does.
-    """
-    return _known.get(root.url) or follow_pool_id(root)
+    root: Store
+    _id: str | None = None
 
+    def prefix(self) -> str:
+        """What all keys of the pool begin with. Raises as ``follow`` does, if the identity is not known yet."""
+        if self._id is None:
+            self.follow()
+        assert self._id is not None
+        return prefix_of(self._id)
 
-def follow_pool_id(root: Store) -> str:
-    """As ``pool_id``, but read anew: the root may have been emptied or restored from a backup.
+    def follow(self) -> None:
+        """Read the identity anew: the root may have been emptied or restored from a backup.
 
-    An emptied root gets the id back that this process knows; of several processes that store one, the first decides.
-    """
-    known = _known.get(root.url)
-    found = known or secrets.token_hex(8)
-    for _ in range(_TRIES):
-        if (stored := read_pool_id(root)) is not None:
-            found = stored
-            break
-        with suppress(AlreadyExists):  # made by another process, or by this call, whose answer was lost
-            root.create(POOL_KEY, PoolRecord(pool=found).canonical())
-            break
-    else:
-        got = f"one that was deleted {_TRIES} times"
-        raise StoreUnavailable(f"{root.url}/{POOL_KEY}", "an object that stays", got)
-    if known not in (None, found):
-        log.warning("%s is another pool now: %s instead of %s", root.url, found, known)
-    _known[root.url] = found
-    return found
+        A root without one gets the one that is known here, or a new one; of several processes that store one at once,
+        the first decides. Raises ``StoreError``, ``SpecError`` if it is damaged.
+        """
+        found = self._id or secrets.token_hex(8)
+        for _ in range(_TRIES):
+            if (stored := read_pool_id(self.root)) is not None:
+                found = stored
+                break
+            with suppress(AlreadyExists):  # made by another process, or by this call, whose answer was lost
+                self.root.create(POOL_KEY, PoolRecord(pool=found).canonical())
+                break
+        else:
+            got = f"one that was deleted {_TRIES} times"
+            raise StoreUnavailable(f"{self.root.url}/{POOL_KEY}", "an object that stays", got)
+        if self._id not in (None, found):
+            log.warning("%s is another pool now: %s instead of %s", self.root.url, found, self._id)
+        self._id = found
 
-
-def key_prefix(root: Store) -> str:
-    """What all keys of the pool with this store root begin with. Raises as ``pool_id`` does."""
-    return prefix_of(pool_id(root))
+    def owns_root(self) -> bool:
+        """Whether the root names this pool; a root without a name gets it back. Raises as ``follow`` does."""
+        stored = read_pool_id(self.root)
+        if stored is None:
+            self.follow()
+        return stored is None or prefix_of(stored) == self.prefix()
 
 
 def prefix_of(pool: str) -> str:

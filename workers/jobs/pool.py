@@ -16,7 +16,7 @@ from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.store import open_store
 from generator.store.base import Store
 from workers.broker.connection import redis_address, store_root
-from workers.broker.identity import follow_pool_id, key_prefix, prefix_of, read_pool_id
+from workers.broker.identity import PoolIdentity
 from workers.jobs.markers import (
     MAX_TEXT,
     DeadLetter,
@@ -49,11 +49,11 @@ class Pool:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(redis_address(self.settings), self.key_prefix, self.settings.redis_timeout)
+        return Ledger(redis_address(self.settings), self.identity.prefix, self.settings.redis_timeout)
 
     @cached_property
     def queries(self) -> Queries:
-        return Queries(redis_address(self.settings), self.key_prefix, self.settings.redis_timeout)
+        return Queries(redis_address(self.settings), self.identity.prefix, self.settings.redis_timeout)
 
     @cached_property
     def root(self) -> Store:
@@ -63,25 +63,14 @@ class Pool:
     def app(self) -> Celery:
         from workers.broker.app import make_app  # Celery is slow to import, and a status query does not need it
 
-        prefix = self.key_prefix()
+        prefix = self.identity.prefix()
         if prefix not in self._apps:
             self._apps[prefix] = make_app(self.settings, prefix)
         return self._apps[prefix]
 
-    def key_prefix(self) -> str:
-        """What the keys of this pool in Redis begin with. Raises ``StoreError`` if it is not known yet."""
-        return key_prefix(self.root)
-
-    def owns_root(self) -> bool:
-        """Whether the root names this pool; an emptied root gets its name back. Raises ``StoreError``."""
-        stored = read_pool_id(self.root)
-        if stored is None:
-            self.follow_root()
-        return stored is None or prefix_of(stored) == self.key_prefix()
-
-    def follow_root(self) -> None:
-        """Read the identity of the pool anew: its root may have been emptied or restored. Raises ``StoreError``."""
-        follow_pool_id(self.root)
+    @cached_property
+    def identity(self) -> PoolIdentity:
+        return PoolIdentity(self.root)
 
     def top_up(self) -> int:
         """Publish the missing tickets; return their number."""

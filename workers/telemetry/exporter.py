@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, final
 
 from generator.errors import SettingsError
 from workers.broker.connection import redis_address, store_root
-from workers.broker.identity import key_prefix
+from workers.broker.identity import PoolIdentity
 from workers.ledger.ledger import Ledger
 from workers.settings import ENV_PREFIX, Settings
 from workers.telemetry.ports import bind_server
@@ -80,8 +80,8 @@ class Exporter:
         ProcessCollector(registry=registry)
         # A scrape must end well before the timeout of a Prometheus that waits as long as we do for Redis.
         timeout = self._settings.redis_timeout / 2
-        root = store_root(self._settings)
-        ledger = Ledger(redis_address(self._settings), lambda: key_prefix(root), timeout)
+        identity = PoolIdentity(store_root(self._settings))
+        ledger = Ledger(redis_address(self._settings), identity.prefix, timeout)
         registry.register(PoolGauges(lambda: ledger.pool_snapshot(self._settings.queue), timeout))
         registry.register(ProcessGauges(self._role, version("latentmill"), self._extra_gauges))
         if self._directory is not None:

@@ -63,9 +63,7 @@ class Reconciler:
 
     def _has_moved(self) -> bool:
         """Whether the root names another pool than before; then this worker stops reconciling."""
-        before = self._pool.key_prefix()
-        self._pool.follow_root()
-        if self._pool.key_prefix() == before:
+        if self._pool.identity.owns_root():
             return False
         self.stop()
         self._moved()
@@ -97,7 +95,7 @@ class Reconciler:
 
         If the root was restored, or emptied and used by others since, it names another pool: then all workers are told.
         """
-        if not self._pool.owns_root():
+        if not self._pool.identity.owns_root():
             self._pool.ledger.abandon()
             return
         active, etags = set(self._pool.ledger.open_jobs()), dict[str, str]()

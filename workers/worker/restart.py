@@ -11,7 +11,7 @@ import time
 
 from generator.errors import LatentmillError, StoreUnavailable
 from workers.broker.connection import store_root
-from workers.broker.identity import key_prefix
+from workers.broker.identity import PoolIdentity
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def await_key_prefix(settings: Settings) -> str:
     """
     while True:
         try:
-            return key_prefix(store_root(settings))
+            return PoolIdentity(store_root(settings)).prefix()
         except StoreUnavailable as away:
             sys.stderr.write(f"waiting for the store root: {away}\n")
             time.sleep(_PAUSE_SECONDS)

@@ -42,7 +42,7 @@ def work(pool: Pool) -> None:
     assert take_tickets(pool) == 1
     keys = [str(key) for key in ledger._redis.scan_iter("*")]
     assert keys
-    assert [key for key in keys if not key.startswith(pool.key_prefix())] == []
+    assert [key for key in keys if not key.startswith(pool.identity.prefix())] == []
     assert ledger._redis.hlen(ledger.queue_key("unacked")) == 0
     assert settings.queue not in keys
 

@@ -12,9 +12,10 @@ from generator.errors import SpecError
 from generator.store import Store, open_store
 from tests.support.servers import RedisServer
 from tests.support.services import ManualService
-from workers.broker import identity
-from workers.broker.identity import POOL_KEY, follow_pool_id, pool_id, read_pool_id
+from workers.broker.identity import POOL_KEY, PoolIdentity, read_pool_id
+from workers.client import Client
 from workers.worker.reconciler import Reconciler
+from workers.worker.ticket_handler import open_ticket_handler
 
 
 @pytest.fixture
@@ -52,26 +53,27 @@ def test_processes_that_start_at_once_agree_on_the_identity(store: Store) -> Non
 
     def start() -> None:
         all_are_there.wait()
-        identity._known.clear()  # each is a process of its own
-        found.add(pool_id(store))
+        found.add(PoolIdentity(store).prefix())
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {read_pool_id(store)}
+    assert found == {f"latentmill:{read_pool_id(store)}:"}
 
 
 def test_an_emptied_root_gets_its_identity_back_and_a_restored_one_is_followed() -> None:
     root = open_store(f"memory://{uuid.uuid4().hex}")
-    first = pool_id(root)
+    ours = PoolIdentity(root)
+    first, stored = ours.prefix(), read_pool_id(root)
     root.delete(POOL_KEY)
-    assert (pool_id(root), read_pool_id(root)) == (first, None)
-    assert (follow_pool_id(root), read_pool_id(root)) == (first, first)
+    assert (ours.prefix(), read_pool_id(root)) == (first, None)
+    assert (ours.owns_root(), read_pool_id(root)) == (True, stored)
     root.put(POOL_KEY, b'{"pool":"0123456789abcdef"}')
-    assert pool_id(root) == first
-    assert follow_pool_id(root) == pool_id(root) == "0123456789abcdef"
+    assert (ours.owns_root(), ours.prefix()) == (False, first)
+    ours.follow()
+    assert (ours.owns_root(), ours.prefix()) == (True, "latentmill:0123456789abcdef:")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"pool":"*"}', b'{"pool":"0123456789abcdef","x":1}', b"x" * 5000])
@@ -79,22 +81,24 @@ def test_a_damaged_identity_is_named(content: bytes) -> None:
     root = open_store(f"memory://{uuid.uuid4().hex}")
     root.put(POOL_KEY, content)
     with pytest.raises(SpecError if len(content) < 5000 else Exception, match=r"pool\.json"):
-        pool_id(root)
+        PoolIdentity(root).prefix()
 
 
 def test_a_restored_root_moves_clients_at_once_and_workers_once_they_look(bench: ManualService) -> None:
-    root, before = open_store(bench.settings.root), bench.submit("before")
+    root, before, turn = open_store(bench.settings.root), bench.submit("before"), bench.key("turn:look")
     moved: list[str] = []
     workers = [Reconciler(bench.settings, lambda: moved.append("worker")) for _ in range(2)]
     for worker in workers:
         worker.run_once("w")
     root.put(POOL_KEY, b'{"pool":"0123456789abcdef"}')
-    bench.redis.delete(bench.key("turn:look"))
+    bench.redis.delete(turn)
     workers[0].run_once("w")  # it looks and tells the others; nothing of the old ledger is changed
     assert (moved, bench.state(before)) == ([], "queued")
     workers[0].run_once("w")
     assert moved == ["worker"]
     after = bench.submit("after")
+    assert bench.ticket_handler.pool.ledger.open_jobs() == [before.job]
+    bench.ticket_handler = open_ticket_handler(bench.settings)  # that of a worker that has started again
     assert bench.ticket_handler.pool.ledger.open_jobs() == [after.job]
     bench.reconcile()
     assert set(bench.ticket_handler.pool.ledger.open_jobs()) == {before.job, after.job}  # the store names both
@@ -109,7 +113,7 @@ def test_a_pool_of_an_earlier_release_continues_under_its_identity(bench: Manual
     for key in bench.redis.scan_iter("*"):
         bench.redis.rename(key, key.replace(bench.key("").encode(), b"latentmill:"))
     open_store(bench.settings.root).delete(POOL_KEY)
-    identity._known.clear()
+    bench.client, bench.ticket_handler = Client(bench.settings), open_ticket_handler(bench.settings)
     bench.reconcile()
     assert bench.client.status(job.job).shards_done == 1
     bench.serve(2)
