@@ -49,9 +49,10 @@ quick: $(READY)  ## tests without servers, worker processes and long training: a
 explore: $(READY)  ## property tests on a thousand other random examples each
 	LATENTMILL_TESTS=explore $(PYTEST) -m "hypothesis and not server and not slow"
 
+# STORM=--failover runs Redis behind a Sentinel and loses its master once in each storm.
 storm: $(READY)  ## a schedule by the clock on the wall, and twenty storms over a pool: half an hour or more (docs/reliability.md)
 	$(BIN)/python -m pytest tests/faults/wall_clock_schedule.py
-	$(BIN)/python -m tests.faults.run_storms --seeds 20
+	$(BIN)/python -m tests.faults.run_storms --seeds 20 $(STORM)
 
 check: $(READY)  ## format, lint, types, direction of imports, deployment files
 	$(BIN)/ruff format --check .

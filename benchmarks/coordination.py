@@ -90,7 +90,9 @@ class PoolBench:
         finally:
             if process.poll() is None:
                 stop_processes([process], 0.0)
-            self.redis.delete("latentmill:slots")  # do not wait for the slots of dead workers to expire
+            self.redis.delete(
+                self.pool.identity.prefix() + "slots"
+            )  # do not wait for the slots of dead workers to expire
 
 
 def wait_until(condition: Callable[[], bool], seconds: float | None = None) -> float:
@@ -114,7 +116,10 @@ def time_bare_tasks(bench: PoolBench, count: int, held: int = 0) -> tuple[float,
 
 def wait_idle(bench: PoolBench, held: int = 0) -> float:
     """Wait until no ticket waits and at most ``held`` are being served; returns the seconds that it took."""
-    return wait_until(lambda: not bench.redis.llen(bench.settings.queue) and bench.redis.hlen("unacked") <= held)
+    queue = bench.pool.ledger.queue_key(bench.settings.queue)
+    return wait_until(
+        lambda: not bench.redis.llen(queue) and bench.redis.hlen(bench.pool.ledger.queue_key("unacked")) <= held
+    )
 
 
 def time_shards(bench: PoolBench, name: str, count: int) -> float:
@@ -195,11 +200,11 @@ def measure_large_job(url: str, home: Path, shards: int) -> dict[str, Any]:
     start, processor = time.perf_counter(), time.process_time()
     for number in range(served):
         handler.serve()
-        bench.redis.lpop(bench.settings.queue)
+        bench.redis.lpop(bench.pool.ledger.queue_key(bench.settings.queue))
         if number % 10 == 0:
             handler.pool.top_up()
             ledger.append(bench.redis.info("memory")["used_memory"] - before)
-            tickets.append(bench.redis.llen(bench.settings.queue))
+            tickets.append(bench.redis.llen(bench.pool.ledger.queue_key(bench.settings.queue)))
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
     start = time.perf_counter()
     handler.pool.correct_ledger(marker)

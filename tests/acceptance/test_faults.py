@@ -249,14 +249,15 @@ def test_a_worker_that_is_asked_to_leave_costs_nothing(service: FaultyService, s
 def test_tickets_that_are_lost_and_tickets_that_come_twice(service: FaultyService, submit) -> None:  # type: ignore[no-untyped-def]
     service.store_tcp_proxy.faults = SLOW
     job = submit()
+    queue = service.pool.ledger.queue_key(service.settings.queue)
     with redis_py.Redis.from_url(service.redis.url) as direct:
-        direct.delete(service.settings.queue)
+        direct.delete(queue)
         job.until_done(1)
-        for ticket in direct.lrange(service.settings.queue, 0, -1):
-            direct.rpush(service.settings.queue, ticket, ticket)  # the same message three times
+        for ticket in direct.lrange(queue, 0, -1):
+            direct.rpush(queue, ticket, ticket)  # the same message three times
         for _ in range(20):
             service.pool.app.send_task(TICKET_TASK, queue=service.settings.queue)
-        assert direct.llen(service.settings.queue) > SHARDS  # more tickets than shards
+        assert direct.llen(queue) > SHARDS  # more tickets than shards
     job.until_committed()
 
 

@@ -23,9 +23,11 @@ from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer, S3Server
 from tests.support.services import LiveService, running_service
+from workers.broker.identity import POOL_KEY, PoolRecord, prefix_of
 from workers.client import Client
 from workers.jobs.markers import read_marker
 from workers.jobs.tickets import top_up
+from workers.ledger.ledger import Ledger
 
 
 @pytest.fixture
@@ -163,7 +165,9 @@ def test_lost_and_duplicated_tickets_are_harmless(service: LiveService, bundle: 
     fields = service.spec(bundle)
     service.settings = service.settings.model_copy(update={"shards_per_child": 8})
     job = service.client.submit(fields)
-    redis_py.Redis.from_url(service.redis.url).delete(service.settings.queue)  # every ticket is lost
+    redis_py.Redis.from_url(service.redis.url).delete(
+        service.pool.ledger.queue_key(service.settings.queue)
+    )  # every ticket is lost
     service.start_worker()
     service.wait_until(lambda: service.client.status(job.job).shards_done >= 1)
     for _ in range(25):  # and more tickets than shards
@@ -257,3 +261,17 @@ def test_tenants_see_their_own_jobs(service: LiveService, bundle: Path) -> None:
     ours = service.client.submit(service.spec(bundle, tenant="ours"))
     service.client.submit(service.spec(bundle, tenant="theirs", seed=1))
     assert [status.job for status in Client(service.settings).jobs(tenant="ours")] == [ours.job]
+
+
+def test_a_worker_follows_a_root_that_was_restored_from_a_backup(service: LiveService) -> None:
+    """The backup has another identity: the worker leaves its pool in order and starts again, as the same process."""
+    worker, old = service.start_worker(), service.pool.identity.prefix()
+    service.wait_until(lambda: service.pool.ledger.slots() == 1)
+    open_store(service.settings.root, service.settings.s3).put(
+        POOL_KEY, PoolRecord(pool="0123456789abcdef").canonical()
+    )
+    redis_py.Redis.from_url(service.redis.url).delete(f"{old}turn:look")  # a reconciler looks at once
+    new = Ledger(service.redis.address, lambda: prefix_of("0123456789abcdef"))
+    service.wait_until(lambda: new.slots() == 1, seconds=240.0)
+    assert worker.is_alive()
+    assert "Traceback" not in worker.log.read_text()

@@ -9,10 +9,12 @@ import pytest
 import redis as redis_py
 from pydantic import SecretStr
 
+from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.s3_permissions import SECURITY_PAGE, restricted_s3
 from tests.support.servers import RedisServer, S3Server
 from tests.support.tls import tls_proxy
+from workers.broker.identity import PoolIdentity
 from workers.client import Client
 from workers.embedded import WorkerProcess
 from workers.settings import ENV_PREFIX, Settings
@@ -28,8 +30,9 @@ def test_a_worker_needs_no_more_than_the_page_gives(
     redis_server: RedisServer, s3_server: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = redis_py.Redis(port=redis_server.port, decode_responses=True)
-    admin.execute_command("ACL", "SETUSER", "mill", *documented_user())
     place, data = f"{bucket}/mill", f"{bucket}/team-a"
+    ours = PoolIdentity(open_store(place, s3_server.settings)).prefix()
+    admin.execute_command("ACL", "SETUSER", "mill", *(part.replace("latentmill:", ours) for part in documented_user()))
     with (
         tls_proxy(redis_server, tmp_path, strict=True) as port,
         restricted_s3(s3_server, "client", place, data) as (s3_of_client, rights_of_client),

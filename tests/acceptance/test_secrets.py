@@ -20,10 +20,11 @@ from pydantic import SecretStr
 from generator.errors import JobFailed, LatentmillError
 from tests.support.bundles import tiny_bundle
 from tests.support.servers import RedisServer, S3Server
+from workers.broker.address import parse_address
+from workers.broker.connection import ping
 from workers.cli.main import root
 from workers.client import Client
 from workers.embedded import WorkerProcess, worker_environment
-from workers.ledger.ledger import Ledger
 from workers.settings import Settings
 
 SECRETS = {
@@ -191,6 +192,6 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"connecting with {SECRETS['secret key']}")
     assert len(leaks(all_files(tmp_path))) == 1
     with pytest.raises(LatentmillError) as refused:
-        Ledger(f"redis://mill:{SECRETS['Redis password']}@127.0.0.1:9/0").ping()
+        ping(parse_address(f"redis://mill:{SECRETS['Redis password']}@127.0.0.1:9/0"))
     assert leaks(iter([("error", "".join(traceback.format_exception(refused.value)).encode())])) == []
     assert os.environ.get("LATENTMILL_S3_SECRET_KEY") is None

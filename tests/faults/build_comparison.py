@@ -71,11 +71,11 @@ def compare_build(url: str, s3: S3Settings, expected: ReferenceBuild) -> BuildCo
 
 
 def stray_keys(bucket: str, s3: S3Settings, url: str) -> list[str]:
-    """The keys in the bucket outside the build at ``url``, except for bundles, markers and the day of publication."""
+    """The keys in the bucket outside the build at ``url``, except for those that a pool has itself."""
     name = bucket.removeprefix("s3://")
     build = url.removeprefix(f"s3://{name}/")
     published = f"{build.partition('/builds/')[0]}/published/"
-    expected = (f"{build}/", published, "mill/bundles/", "mill/open/")
+    expected = (f"{build}/", published, "mill/bundles/", "mill/open/", "mill/pool.json")
     return [key for key in raw_keys(name, s3) if not key.startswith(expected)]
 
 

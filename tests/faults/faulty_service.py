@@ -17,6 +17,7 @@ from tests.faults.s3_proxy import S3Proxy, no_faults
 from tests.faults.tcp_proxy import NO_FAULTS, TcpProxy
 from tests.support.command_server import shared_fork_server
 from tests.support.forked_worker import ForkedWorker
+from tests.support.sentinels import SentinelRedis
 from tests.support.servers import RedisServer, S3Server
 from workers.client import Client
 from workers.embedded import WorkerProcess
@@ -42,13 +43,24 @@ class FaultyService:
 
     ``settings``, ``client`` and ``pool`` belong to the observer, who meets no faults; ``worker_settings`` are those of
     the workers. Bytes between a worker and S3 pass ``store_tcp_proxy``, then ``s3_proxy`` (which parses HTTP).
-    Workers are ``forked`` from a process that has imported torch, or start as fresh interpreters.
+    Workers are ``forked`` from a process that has imported torch, or start as fresh interpreters. With ``sentinel``,
+    Redis is a master with a replica behind a Sentinel, without a proxy.
     """
 
     def __init__(
-        self, home: Path, s3: S3Server, bucket: str, *, seed: int = 0, forked: bool = False, **settings: Any
+        self,
+        home: Path,
+        s3: S3Server,
+        bucket: str,
+        *,
+        seed: int = 0,
+        forked: bool = False,
+        sentinel: bool = False,
+        **settings: Any,
     ) -> None:
         self.home, self.bucket, self._s3, self._seed, self._forked = home, bucket, s3, seed, forked
+        self._with_sentinel = sentinel
+        self.sentinel: SentinelRedis | None = None
         self._options = FAST_SETTINGS | settings
         self.workers: list[WorkerProcess] = []
         self._started = 0
@@ -56,9 +68,7 @@ class FaultyService:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.watcher = stack.enter_context(ProcessReaper())
-            self.redis = RedisServer()
-            stack.callback(self.redis.stop)
-            self.watcher.note(self.redis.pid)
+            self._start_redis(stack)
             self.redis_proxy = stack.enter_context(TcpProxy(self.redis.port, seed=self._seed))
             self.s3_proxy = stack.enter_context(S3Proxy(self._s3.port))
             self.store_tcp_proxy = stack.enter_context(TcpProxy(self.s3_proxy.port, seed=self._seed + 1))
@@ -82,12 +92,42 @@ class FaultyService:
         log = self.home / f"worker-{self._started}.log"
         self._started += 1
         changed = self.worker_settings.model_copy(update=settings)
-        url = f"redis://127.0.0.1:{self.redis_proxy.port}/0"
+        url = self.sentinel.url if self.sentinel else f"redis://127.0.0.1:{self.redis_proxy.port}/0"
         worker = (
             ForkedWorker(shared_fork_server(), url, changed, log) if self._forked else WorkerProcess(url, changed, log)
         )
         self.workers.append(worker)
         return worker
+
+    def _start_redis(self, stack: ExitStack) -> None:
+        if self._with_sentinel:
+            self.sentinel = SentinelRedis()
+            stack.callback(self.sentinel.stop)
+            for server in (*self.sentinel.servers, *self.sentinel.sentinels):
+                self.watcher.note(server.pid)
+            self.redis = self.sentinel.servers[0]
+            return
+        self.redis = RedisServer()
+        stack.callback(self.redis.stop)
+        self.watcher.note(self.redis.pid)
+
+    def master_lost(self) -> Callable[[], bool]:
+        """Kill the master. Ask what is returned whether another server has its place; it then brings the lost one back,
+        as a replica."""
+        sentinel = self.sentinel
+        assert sentinel is not None
+        lost = sentinel.master()
+        lost.kill()
+
+        def is_replaced() -> bool:
+            if sentinel.master() is lost:
+                return False
+            lost.restart()
+            self.watcher.note(lost.pid)
+            self.redis = sentinel.master()
+            return True
+
+        return is_replaced
 
     def restart_redis(self) -> None:
         """Start Redis again, on the same port and append-only file."""
@@ -106,8 +146,8 @@ class FaultyService:
         return "\n".join(f"=== {path.name}\n{path.read_text()[-4000:]}" for path in self.home.glob("worker-*.log"))
 
     def _settings(self, redis_port: int, s3_port: int) -> Settings:
+        redis: dict[str, Any] = {"redis_url": SecretStr(f"redis://127.0.0.1:{redis_port}/0")}
         return Settings(
-            redis_url=SecretStr(f"redis://127.0.0.1:{redis_port}/0"),
             root=f"{self.bucket}/mill",
             state_dir=self.home / "state",
             cache_dir=self.home / "cache",
@@ -116,6 +156,7 @@ class FaultyService:
             s3_region=self._s3.region,
             s3_access_key=SecretStr(self._s3.access_key),
             s3_secret_key=SecretStr(self._s3.secret_key),
+            **(self.sentinel.settings if self.sentinel else redis),
             **self._options,
         )
 

@@ -45,6 +45,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20, help="number of storms")
     parser.add_argument("--first", type=int, default=1, help="first seed")
     parser.add_argument("--shards", type=int, default=StormSettings.shards, help="shards of each job")
+    parser.add_argument(
+        "--failover", action="store_true", help="Redis behind a Sentinel; its master is lost once, for good"
+    )
     parser.add_argument("--outcomes", type=Path, default=OUTCOMES, help="file of JSON lines to append to")
     parser.add_argument("--page", type=Path, default=PAGE, help="page whose table is rewritten")
     options = parser.parse_args()
@@ -52,7 +55,9 @@ def main() -> int:
     with ProcessReaper(), tempfile.TemporaryDirectory(prefix="latentmill-storm-") as directory:
         home, s3 = Path(directory), s3_service()
         try:
-            target = StormTarget(tiny_bundle(home / "tiny"), StormSettings(shards=options.shards))
+            target = StormTarget(
+                tiny_bundle(home / "tiny"), StormSettings(shards=options.shards, failover=options.failover)
+            )
             for seed in range(options.first, options.first + options.seeds):
                 outcome = run_storm(seed, target, s3, home / f"storm-{seed}") | {"revision": _revision()}
                 failed += outcome["state"] != "whole"
@@ -99,7 +104,7 @@ def _row(outcome: dict[str, Any]) -> dict[str, object]:
         "kills": times("worker killed", "pool process killed", "main process killed"),
         "left": times("worker asked to leave"),
         "stopped": times("worker stopped past its lease"),
-        "redis": times("Redis killed and restarted"),
+        "redis": f"{times('Redis killed and restarted')}{' (fail-over)' if outcome.get('failover') else ''}",
         "flushed": times("Redis flushed"),
         "tickets": times("tickets lost", "tickets twice"),
         "faults": f"{failed_requests} of {outcome['requests']} "

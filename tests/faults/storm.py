@@ -72,6 +72,7 @@ class StormSettings:
     storm_seconds: float = 900.0  # after that only the store continues to fail
     limit_seconds: float = 1500.0
     forked: bool = False  # workers are forks of a process that has imported torch, instead of fresh interpreters
+    failover: bool = False  # Redis is behind a Sentinel, and its master is lost once instead of restarted
     attempts: int = 25  # of a shard, or of the commit: a storm has many more faults than a real cluster
 
 
@@ -100,6 +101,7 @@ def run_storm(seed: int, target: StormTarget, s3: S3Server, home: Path) -> dict[
         bucket,
         seed=seed,
         forked=options.forked,
+        sentinel=options.failover,
         concurrency=options.concurrency,
         max_shard_attempts=options.attempts,
         s3_read_timeout=1.5,
@@ -156,6 +158,7 @@ class _Storm:
             "seed": self._seed,
             "shards": self._options.shards,
             "seconds": committed_after,
+            "failover": self._options.failover,
             "pause": round(self._mean_pause, 1),
             "events": dict(sorted(self._events.items())),
             "requests": scene.s3_proxy.counts["requests"],
@@ -178,6 +181,8 @@ class _Storm:
         # Each kind happens once before any kind is repeated.
         deck = [*_KINDS, _FLUSH]
         self._draw.shuffle(deck)
+        if self._options.failover:  # the fail-over comes first: a short storm may not get far
+            deck.append(deck.pop(deck.index("Redis killed and restarted")))
         next_event = begun + self._pause()
         while not self._is_committed(url):
             now = time.monotonic()
@@ -250,9 +255,29 @@ class _Storm:
         return True
 
     def _reset_redis(self) -> bool:
+        if self._options.failover:
+            return self._on_tickets(lambda client, _: client.execute_command("CLIENT", "KILL", "TYPE", "normal"))
         return self._scene.redis_proxy.reset() > 0
 
+    def _lose_master(self) -> bool:
+        if self._events["Redis killed and restarted"]:
+            return False
+        is_replaced = self._scene.master_lost()
+        self._redis_away = True
+
+        def look() -> None:
+            if is_replaced():
+                self._redis_away = False
+            else:
+                time.sleep(0.1)
+                self._put_off(0.5, look)
+
+        self._put_off(0.5, look)
+        return True
+
     def _kill_redis(self) -> bool:
+        if self._options.failover:
+            return self._lose_master()
         if self._redis_away:
             return False
         self._scene.redis.kill()
@@ -270,17 +295,20 @@ class _Storm:
             self._put_off(1.0, lambda: self._on_tickets(change))
             return True
         with redis.Redis.from_url(self._scene.redis.url) as client:
-            change(client, self._scene.settings.queue)
+            change(client, self._scene.pool.ledger.queue_key(self._scene.settings.queue))
         return True
 
     def _send_again(self, client: redis.Redis, queue: str) -> None:
         """Publish copies of all messages, waiting or held by workers, and some new ones."""
         again = [*client.lrange(queue, 0, -1)]
-        again += [json.dumps(json.loads(held)[0]).encode() for held in client.hvals("unacked")]
+        again += [
+            json.dumps(json.loads(held)[0]).encode()
+            for held in client.hvals(self._scene.pool.ledger.queue_key("unacked"))
+        ]
         if again:
             client.rpush(queue, *again)
         for _ in range(self._draw.randint(1, 10)):
-            self._scene.pool.app.send_task(TICKET_TASK, queue=queue)
+            self._scene.pool.app.send_task(TICKET_TASK, queue=self._scene.settings.queue)
 
     def _calm_down(self) -> None:
         self._scene.stop_faults()

@@ -1,12 +1,13 @@
 """One short storm in a process of its own, so that several rage at once; prints its outcome as JSON.
 
-Words: seed, bundle, port of the S3 server, directory.
+Words: seed, bundle, port of the S3 server, directory, and "failover" for a Redis behind a Sentinel.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tests.faults.storm import StormSettings, StormTarget, run_storm
@@ -23,6 +24,7 @@ class RunningS3(S3Server):
 
 
 if __name__ == "__main__":
-    seed, bundle, port, home = sys.argv[1:]
-    outcome = run_storm(int(seed), StormTarget(Path(bundle), SHORT), RunningS3(int(port)), Path(home))
+    seed, bundle, port, home, *failover = sys.argv[1:]
+    target = StormTarget(Path(bundle), replace(SHORT, failover=bool(failover)))
+    outcome = run_storm(int(seed), target, RunningS3(int(port)), Path(home))
     sys.stdout.write(json.dumps(outcome))

@@ -16,13 +16,13 @@ from generator.models.bundle import push
 from generator.spec.canonical import canonical_json
 from generator.store import is_below, open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.servers import RedisServer
+from tests.support.servers import KEY_PREFIX, RedisServer
 from tests.support.tls import tls_proxy
+from workers.broker.address import parse_address
 from workers.broker.app import make_app
-from workers.broker.connection import connect, redis_url
+from workers.broker.connection import connect, ping, redis_address
 from workers.client import Client
 from workers.embedded import worker_environment
-from workers.ledger.ledger import Ledger
 from workers.settings import SECRETS, Settings, load_settings
 from workers.worker.ticket_handler import open_ticket_handler
 
@@ -223,7 +223,7 @@ def test_a_recipe_that_was_exchanged_after_the_submission_is_not_built(
     assert {info.key for info in open_store(wanted.url).list()} == {"recipe.json"}
 
 
-ACL = "on ~latentmill* ~_kombu* ~unacked* &* +@all -@admin -@dangerous +info +config|get"
+ACL = "on resetchannels ~latentmill:* &latentmill:* +@all -@admin -@dangerous +info +config|get"
 
 
 def test_a_user_of_redis_with_few_rights_is_enough(redis_server: RedisServer, bundle: Path, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_user_of_redis_with_few_rights_is_enough(redis_server: RedisServer, bu
             restricted.execute_command(*refused)
     wrong = f"redis://mill:wrong-password@127.0.0.1:{redis_server.port}/0"
     with pytest.raises(BrokerUnavailable) as denied:
-        Ledger(wrong).ping()
+        ping(parse_address(wrong))
     assert "password" not in str(denied.value)
 
 
@@ -257,16 +257,16 @@ def test_ledger_and_broker_speak_tls_with_an_authority_of_ones_own(redis_server:
     with tls_proxy(redis_server, tmp_path) as port:
         secret = SecretStr(f"rediss://127.0.0.1:{port}/0")
         trusting = settings_for(redis_server, tmp_path, redis_url=secret, redis_ca_file=tmp_path / "ca.pem")
-        Ledger(redis_url(trusting)).ping()
-        with make_app(trusting).connection_for_write() as broker:
+        ping(redis_address(trusting))
+        with make_app(trusting, KEY_PREFIX).connection_for_write() as broker:
             broker.ensure_connection(max_retries=1, timeout=5)
             assert broker.default_channel.client.ping()
         elsewhere = SecretStr(f"rediss://localhost:{port}/0")  # a name that the certificate does not hold
         misled = trusting.model_copy(update={"redis_url": elsewhere})
         for stranger in (trusting.model_copy(update={"redis_ca_file": None}), misled):
             with pytest.raises(BrokerUnavailable, match="a certificate that is not trusted"):
-                Ledger(redis_url(stranger)).ping()
-            app = make_app(stranger)
+                ping(redis_address(stranger))
+            app = make_app(stranger, KEY_PREFIX)
             app.conf.broker_transport_options |= {"max_retries": 1, "interval_start": 0.0}  # else for eight seconds
             with pytest.raises(Exception, match=r"(?i)certificate"), app.connection_for_write() as broker:
                 broker.default_channel.client.ping()
@@ -276,9 +276,9 @@ def test_ledger_and_broker_speak_tls_with_an_authority_of_ones_own(redis_server:
 def test_tls_is_never_used_without_a_look_at_the_certificate(query: str) -> None:
     settings = Settings(redis_url=SecretStr(f"rediss://:hunter2@h:6379/0?{query}"))
     with pytest.raises(SettingsError, match="LATENTMILL_REDIS_URL") as wrong:
-        redis_url(settings)
+        redis_address(settings)
     assert "hunter2" not in str(wrong.value)
-    assert connect("rediss://h/0?ssl_cert_reqs=required").connection_pool is not None
+    assert connect(parse_address("rediss://h/0?ssl_cert_reqs=required")).connection_pool is not None
 
 
 def test_files_of_tls_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -290,11 +290,11 @@ def test_files_of_tls_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ({"redis_key_file": file, "redis_cert_file": tmp_path}, "LATENTMILL_REDIS_CERT_FILE"),
     ):
         with pytest.raises(SettingsError, match=variable):
-            redis_url(settings.model_copy(update=given))
+            redis_address(settings.model_copy(update=given))
 
 
 def test_nothing_but_json_is_accepted_from_the_broker(redis_server: RedisServer, tmp_path: Path) -> None:
-    app = make_app(settings_for(redis_server, tmp_path))
+    app = make_app(settings_for(redis_server, tmp_path), KEY_PREFIX)
     assert app.conf.accept_content == ["json"]
     assert app.conf.result_accept_content == ["json"]
     assert app.conf.task_serializer == "json"

@@ -124,6 +124,6 @@ MESSAGES = {
 
 @pytest.mark.parametrize("make", MESSAGES.values(), ids=MESSAGES.keys())
 def test_messages(tmp_path: Path, make: Callable[[Path], tuple[bytes, str, str]]) -> None:
-    app = make_app(Settings(redis_url="redis://127.0.0.1:9/0"))  # type: ignore[arg-type]
+    app = make_app(Settings(redis_url="redis://127.0.0.1:9/0"), "latentmill:x:")  # type: ignore[arg-type]
     with pytest.raises(ContentDisallowed):
         loads(*make(tmp_path), accept=app.conf.accept_content)

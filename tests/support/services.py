@@ -135,9 +135,9 @@ class ManualService:
         summaries = []
         for _ in range(tickets):
             for job in self.ticket_handler.pool.ledger.open_jobs():
-                self.redis.delete(f"latentmill:committing:{job}")
-                if waiting := self.redis.zrange(f"latentmill:lease:{job}", 0, -1):
-                    self.redis.zadd(f"latentmill:lease:{job}", dict.fromkeys(waiting, 0.0))
+                self.redis.delete(self.key(f"committing:{job}"))
+                if waiting := self.redis.zrange(self.key(f"lease:{job}"), 0, -1):
+                    self.redis.zadd(self.key(f"lease:{job}"), dict.fromkeys(waiting, 0.0))
                 self.ticket_handler.pool.ledger.free_expired(job, 5)
             summaries.append((handler or self.ticket_handler).serve().summary)
         return summaries
@@ -163,9 +163,13 @@ class ManualService:
 
     def reconcile(self) -> None:
         """Run one pass of a new reconciler that has all duties."""
-        for key in self.redis.scan_iter("latentmill:turn:*"):
+        for key in self.redis.scan_iter(self.key("turn:*")):
             self.redis.delete(key)
         Reconciler(self.settings).run_once()
+
+    def key(self, name: str) -> str:
+        """A key of this pool in Redis."""
+        return self.ticket_handler.pool.identity.prefix() + name
 
     def state(self, job: JobStatus) -> str:
         return self.client.status(job.job).state

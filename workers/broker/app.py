@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
 from kombu.entity import Queue
 
 from workers.broker import transport
-from workers.broker.connection import redis_url
+from workers.broker.address import RedisAddress
+from workers.broker.connection import redis_address
+from workers.broker.identity import broker_prefix
 from workers.settings import Settings
 
 TICKET_TASK = "latentmill.work"
+_CONNECT_SECONDS = 5.0
 
 
-def make_app(settings: Settings) -> Celery:
-    """The Celery application for the configured Redis; it connects on first use."""
+def make_app(settings: Settings, prefix: str) -> Celery:
+    """The Celery application for the configured Redis, of the pool whose keys begin with ``prefix``; it connects on
+    first use. Raises ``SettingsError``."""
     transport.install()
-    app = Celery("latentmill", broker=redis_url(settings))
-    visibility = {"visibility_timeout": settings.visibility_timeout}
+    address = redis_address(settings)
+    app = Celery("latentmill", broker=address.broker_url)
+    shared = {"visibility_timeout": settings.visibility_timeout, "global_keyprefix": broker_prefix(prefix)}
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
@@ -41,15 +48,24 @@ def make_app(settings: Settings) -> Celery:
         visibility_timeout=settings.visibility_timeout,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_use_ssl=dict(address.tls) if address.tls is not None else None,
         broker_transport_options={
-            **visibility,
+            **shared,
+            **_sentinel_options(address, settings),
             "socket_timeout": settings.redis_timeout,
-            "socket_connect_timeout": 5.0,
+            "socket_connect_timeout": _CONNECT_SECONDS,
             "socket_keepalive": True,
             # Check idle connections: a firewall may drop one without notice.
             "health_check_interval": max(1, round(settings.redis_timeout / 2)),
         },
-        result_backend_transport_options=visibility,
+        result_backend_transport_options=shared,
         enable_utc=True,
     )
     return app
+
+
+def _sentinel_options(address: RedisAddress, settings: Settings) -> dict[str, Any]:
+    if address.kind != "sentinel":
+        return {}
+    limits = {"socket_timeout": settings.redis_timeout, "socket_connect_timeout": _CONNECT_SECONDS}
+    return {"master_name": address.master, "sentinel_kwargs": address.sentinel_options(limits)}

@@ -39,6 +39,11 @@ class Channel(base.Channel):
 
 
 @final
+class SentinelChannel(base.SentinelChannel):
+    QoS: Any = QoS
+
+
+@final
 class Transport(base.Transport):
     """Handles an error reply (Redis is full or read-only) like a lost connection: reconnect until it works.
 
@@ -50,6 +55,16 @@ class Transport(base.Transport):
     connection_errors: Any = (*base.Transport.connection_errors, ResponseError)
 
 
+@final
+class SentinelTransport(base.SentinelTransport):
+    """The same, for a master that Sentinels know."""
+
+    Channel: Any = SentinelChannel
+
+    connection_errors: Any = Transport.connection_errors
+
+
 def install() -> None:
-    """Use this transport for ``redis://`` and ``rediss://`` URLs in this process."""
-    TRANSPORT_ALIASES.update(redis=f"{__name__}:Transport", rediss=f"{__name__}:Transport")
+    """Use these transports for all URLs of Redis in this process."""
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))
+    TRANSPORT_ALIASES.update(sentinel=f"{__name__}:SentinelTransport")

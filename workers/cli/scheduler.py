@@ -39,7 +39,7 @@ def scheduler_command() -> None:
 
     settings = load_settings()
     pool = Pool(settings)
-    _ = pool.ledger  # raises for an invalid URL; Redis itself may start later
+    _ = pool.ledger  # raises for an invalid URL; Redis itself may start later, and the identity is read then
     folder = ScheduleFolder(settings.schedules_dir, settings) if settings.schedules_dir else None
     logging.basicConfig(level=settings.log_level, format="[%(asctime)s: %(levelname)s] %(message)s")
     for noisy in ("botocore", "boto3", "urllib3", "s3transfer"):

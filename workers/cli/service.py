@@ -59,29 +59,28 @@ def worker_command(
     After SIGTERM, running shards may finish within LATENTMILL_GRACE_SECONDS. Options and environment variables take
     precedence over --tuned.
     """
-    from workers.broker.connection import embedded_root, redis_url
+    from workers.broker.connection import embedded_root, ping, redis_address
     from workers.doctor import blocking_findings
     from workers.embedded import worker_command as command
     from workers.embedded import worker_environment
-    from workers.ledger.ledger import Ledger
     from workers.settings import ENV_PREFIX
     from workers.telemetry import check_ports
     from workers.worker.tuning import tuned_settings
 
     settings = settings_with_options(concurrency=concurrency, device=device, threads=threads, tuned=tuned, root=root)
     settings = tuned_settings(settings) if settings.tuned else settings
-    url, embedded = redis_url(settings), embedded_root(settings)
+    address, embedded = redis_address(settings), embedded_root(settings)
     settings = _with_absolute_root(settings, root or embedded or settings.root)
     if embedded not in (None, settings.root):
         raise SettingsError("root", f"the root of the running `latentmill up`, {embedded}", settings.root)
     check_ports([settings])
-    Ledger(url, settings.redis_timeout).ping()
+    ping(address, settings.redis_timeout)
     for found in blocking_findings(settings, settings.root):
         raise SettingsError(
             "root", "a store that cannot lose or mix up data", f"{found.check}: {found.found}", found.mend
         )
     arguments = command(settings)
-    os.execve(arguments[0], arguments, worker_environment(settings) | {f"{ENV_PREFIX}REDIS_URL": url})
+    os.execve(arguments[0], arguments, worker_environment(settings) | {f"{ENV_PREFIX}REDIS_URL": address.url})
 
 
 @click.command("up")

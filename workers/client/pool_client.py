@@ -59,6 +59,7 @@ class PoolClient(Service):
         _check_reachable(job)
         self._pool.settings.check_allowed(job.order.destination)
         self._pool.ledger.ping()
+        self._pool.identity.follow()
         location = locate_build(job, self._pool.settings.s3)
         if location.store.head(MANIFEST_KEY) is not None:
             return self._committed_status(job, location)
@@ -96,6 +97,7 @@ class PoolClient(Service):
         return self.status(job)
 
     def resume(self, job: str, *, tenant: str = "default", new_environment: bool = False) -> JobStatus:
+        self._pool.identity.follow()
         if "/" in job:
             job = self._mark_build(job, tenant)
         elif self.status(job).state == "committed":

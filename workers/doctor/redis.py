@@ -7,12 +7,13 @@ import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 
 from generator.errors import LatentmillError, SettingsError
-from workers.broker.connection import broker_errors, connect, redacted_url, redis_url
+from workers.broker.address import RedisAddress
+from workers.broker.connection import broker_errors, connect, redis_address, store_root
+from workers.broker.identity import broker_prefix, prefix_of, read_pool_id
 from workers.doctor.findings import Check, Finding, failed, ok, run_checks, warning
 from workers.settings import Settings
 
@@ -26,9 +27,9 @@ _USER_HINT = "docs/security.md lists the rights that latentmill's user needs"
 def examine_redis(settings: Settings) -> Iterator[Finding]:
     """Run the checks of the configured Redis; without a connection, yield one failed finding."""
     try:
-        url = redis_url(settings)
-        client: Any = connect(url)
-        with broker_errors(url):
+        address = redis_address(settings)
+        client: Any = connect(address)
+        with broker_errors(address):
             started = time.perf_counter()
             client.ping()
     except LatentmillError as away:
@@ -37,10 +38,10 @@ def examine_redis(settings: Settings) -> Iterator[Finding]:
             mend = away.hint or f"correct {away.field}"
         yield failed("redis", f"expected {away.expected}, got {away.got}", mend)
         return
-    yield ok("redis", f"{redacted_url(url)} answers ({(time.perf_counter() - started) * 1000:.1f} ms)")
-    server = _RedisChecks(client, url)
+    yield ok("redis", f"{address} answers ({(time.perf_counter() - started) * 1000:.1f} ms)")
+    server = _RedisChecks(client, address, _prefix(settings))
     checks: dict[str, Check] = {
-        "redis connection": lambda: _check_connection(url),
+        "redis connection": lambda: _check_connection(address),
         "redis version": server.version,
         "redis rights": server.rights,
         "redis persistence": server.persistence,
@@ -55,8 +56,8 @@ def examine_redis(settings: Settings) -> Iterator[Finding]:
 class _RedisChecks:
     """Checks of one Redis; a check whose commands this user may not run gives a warning, not a failure."""
 
-    def __init__(self, client: Any, url: str) -> None:
-        self._client, self._url = client, url
+    def __init__(self, client: Any, address: RedisAddress, prefix: str) -> None:
+        self._client, self._address, self._prefix = client, address, prefix
         self._info = self._query(client.info) or {}
 
     def version(self) -> Finding:
@@ -73,9 +74,9 @@ class _RedisChecks:
 
     def rights(self) -> Finding:
         """Try commands of ledger and broker, on keys of the check's own: scripts, transactions, keys, messages."""
-        key = f"latentmill:doctor:{secrets.token_hex(8)}"
+        key, channel = f"{self._prefix}doctor:{secrets.token_hex(8)}", f"{broker_prefix(self._prefix)}doctor"
         script = "redis.call('SET', KEYS[1], ARGV[1], 'PX', 10000); return redis.call('TIME')"
-        with broker_errors(self._url):
+        with broker_errors(self._address):
             try:
                 self._client.eval(script, 1, key, "x")
                 with self._client.pipeline(transaction=True) as pipe:
@@ -83,11 +84,11 @@ class _RedisChecks:
                     pipe.hset(key, "a", 1)
                     pipe.expire(key, 10)
                     pipe.delete(key)
-                    pipe.zadd("unacked_index:doctor", {"a": 1})
-                    pipe.sadd("_kombu.binding.doctor", "a")
-                    pipe.delete("unacked_index:doctor", "_kombu.binding.doctor", key)
+                    pipe.zadd(f"{channel}:index", {"a": 1})
+                    pipe.sadd(f"{channel}:binding", "a")
+                    pipe.delete(f"{channel}:index", f"{channel}:binding", key)
                     pipe.execute()
-                self._client.publish("latentmill:doctor", "x")
+                self._client.publish(channel, "x")
             except (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError) as refused:
                 return failed("redis rights", str(refused).partition(", with args")[0][:200], _USER_HINT)
         return ok("redis rights", "scripts, transactions, keys and messages")
@@ -121,7 +122,7 @@ class _RedisChecks:
 
     def clock(self) -> Finding:
         """Compare Redis's clock with ours. A difference makes logs hard to read but is safe: leases use Redis's."""
-        with broker_errors(self._url):
+        with broker_errors(self._address):
             before = time.time()
             seconds, micros = self._client.time()
             skew = seconds + micros / 1e6 - (before + time.time()) / 2
@@ -134,7 +135,7 @@ class _RedisChecks:
         return config.get(name) if config else None
 
     def _query(self, command: Any) -> Any:
-        with broker_errors(self._url):
+        with broker_errors(self._address):
             try:
                 return command()
             except redis.exceptions.ResponseError:  # this user may not run it
@@ -144,11 +145,18 @@ class _RedisChecks:
         return warning(check, "unknown: this user may not run INFO", _USER_HINT)
 
 
-def _check_connection(url: str) -> Finding:
-    parts = urlsplit(url)
-    encrypted, authenticated = parts.scheme == "rediss", bool(parts.password)
+def _prefix(settings: Settings) -> str:
+    """What the pool's keys begin with; for the checks' own keys, something else if the store does not tell."""
+    try:
+        return prefix_of(read_pool_id(store_root(settings)) or "doctor")
+    except LatentmillError:  # the checks of the store report it
+        return prefix_of("doctor")
+
+
+def _check_connection(address: RedisAddress) -> Finding:
+    encrypted, authenticated = address.tls is not None, bool(address.password)
     found = f"{'TLS' if encrypted else 'no TLS'}, {'a password' if authenticated else 'no password'}"
-    if (encrypted and authenticated) or _is_local(parts.hostname or "127.0.0.1"):
+    if (encrypted and authenticated) or all(_is_local(host) for host, _ in address.nodes):
         return ok("redis connection", found)
     mend = "on a shared network, use rediss:// and a user with a password (docs/security.md)"
     return warning("redis connection", found, mend)

@@ -46,7 +46,13 @@ class Discovery:
             self._search()
 
     def _search(self) -> None:
-        """Activate open builds that the ledger does not know, and apply the intents in the store to the ledger."""
+        """Activate open builds that the ledger does not know, and apply the intents in the store to the ledger.
+
+        If the root was restored, or emptied and used by others since, it names another pool: then all workers are told.
+        """
+        if not self._pool.identity.owns_root():
+            self._pool.ledger.abandon()
+            return
         active, etags = set(self._pool.ledger.open_jobs()), dict[str, str]()
         for job, info in list_markers(self._pool.root):
             etags[job] = info.etag

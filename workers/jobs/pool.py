@@ -6,7 +6,7 @@ After a crash in between the reconcilers correct the ledger.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ from generator.production.commit import BuildLocation, finished_shards
 from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.store import open_store
 from generator.store.base import Store
-from workers.broker.connection import embedded_root, redis_url
+from workers.broker.connection import redis_address, store_root
+from workers.broker.identity import PoolIdentity
 from workers.jobs.markers import (
     MAX_TEXT,
     DeadLetter,
@@ -44,24 +45,32 @@ class Pool:
     """The service as one process sees it. Connections are opened on first use."""
 
     settings: Settings
+    _apps: dict[str, Celery] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(redis_url(self.settings), self.settings.redis_timeout)
+        return Ledger(redis_address(self.settings), self.identity.prefix, self.settings.redis_timeout)
 
     @cached_property
     def queries(self) -> Queries:
-        return Queries(redis_url(self.settings), self.settings.redis_timeout)
+        return Queries(redis_address(self.settings), self.identity.prefix, self.settings.redis_timeout)
 
     @cached_property
     def root(self) -> Store:
-        return open_store(embedded_root(self.settings) or self.settings.root, self.settings.s3)
+        return store_root(self.settings)
 
-    @cached_property
+    @property
     def app(self) -> Celery:
         from workers.broker.app import make_app  # Celery is slow to import, and a status query does not need it
 
-        return make_app(self.settings)
+        prefix = self.identity.prefix()
+        if prefix not in self._apps:
+            self._apps[prefix] = make_app(self.settings, prefix)
+        return self._apps[prefix]
+
+    @cached_property
+    def identity(self) -> PoolIdentity:
+        return PoolIdentity(self.root)
 
     def top_up(self) -> int:
         """Publish the missing tickets; return their number."""

@@ -1,6 +1,6 @@
 """The ledger: claims, leases, attempts and progress in Redis. It is a cache for speed; the store is authoritative.
 
-All keys begin with ``latentmill:``. Those of a job are ``<part>:<job id>``:
+All keys begin with ``latentmill:<id of the pool>:``. Those of a job are ``<part>:<job id>``:
 
 - ``job``: a hash of its facts; ``cursor`` is the first shard that was never claimed
 - ``todo``: a list of shards that were released
@@ -15,6 +15,7 @@ So a job takes a few bytes for each leased shard and one bit for every other. Ke
 - ``tenants``, ``clock``: the fair queueing between tenants; ``shares``: the tenants' weights and limits
 - ``admitted:<tenant>``, ``images:<tenant>:<day>``: what counts against a tenant's quotas
 - ``slots``: the registered workers; ``turn:<duty>``: which reconciler duties were done lately
+- ``abandoned``: the store root names another pool now
 
 Leases are random nonces that are compared for equality.
 """
@@ -24,11 +25,13 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from generator.spec.recipe import MAX_SHARDS
+from workers.broker.address import RedisAddress
 from workers.broker.connection import broker_errors, connect
+from workers.broker.identity import broker_prefix
 from workers.ledger import scripts as lua
 from workers.ledger.bitmaps import pack, unpack
 from workers.ledger.claims import (
@@ -42,28 +45,31 @@ from workers.ledger.claims import (
 )
 from workers.ledger.tenants import Tenants
 
-KEY_PREFIX = "latentmill:"
 ENDED_JOB_TTL = 30 * 24 * 3600  # seconds that the facts of an ended job are kept
 MAX_ERROR = 4000  # characters of an error that are kept
 _ADMISSION_SECONDS = 60
 _MAX_FAULTY = 1000  # shards whose faults ``shard_states`` tells, about
+_ABANDONED_SECONDS = 60
 _GIVE_UP_SECONDS = 30.0  # for a reconciler to give up the shard that it got from ``free_expired``
 
 Facts = Mapping[str, str | int | float]
 
 
 class Ledger:
-    """The ledger of jobs in one Redis. Every method raises ``BrokerUnavailable`` when Redis does not answer."""
+    """The ledger of one pool's jobs in Redis. Every method raises ``BrokerUnavailable`` when Redis does not answer.
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
-        self.url = url
-        self._redis: Any = connect(url, timeout)  # redis-py types every result as a possible awaitable
+    ``prefix`` tells what the pool's keys begin with; what it raises (it may have to read the store) is raised too.
+    """
+
+    def __init__(self, address: RedisAddress, prefix: Callable[[], str], timeout: float = 10.0) -> None:
+        self._address, self._prefix = address, prefix
+        self._redis: Any = connect(address, timeout)  # redis-py types every result as a possible awaitable
         self._scripts = {
             script: self._redis.register_script(script) for script in (*lua.SHARD_SCRIPTS, *lua.JOB_SCRIPTS)
         }
 
     def ping(self) -> None:
-        with broker_errors(self.url):
+        with broker_errors(self._address):
             self._redis.ping()
 
     # Jobs
@@ -111,17 +117,17 @@ class Ledger:
 
     def record_error(self, job: str, error: str) -> None:
         """Store the last error of a live job, for its status."""
-        with broker_errors(self.url):
+        with broker_errors(self._address):
             self._redis.hset(self._key("job", job), "error", error[:MAX_ERROR])
 
     def open_jobs(self) -> list[str]:
         """Open jobs, the least recently served first."""
-        with broker_errors(self.url):
-            return list(self._redis.zrange(KEY_PREFIX + "jobs", 0, -1))
+        with broker_errors(self._address):
+            return list(self._redis.zrange(self._prefix() + "jobs", 0, -1))
 
     def known_jobs(self) -> list[str]:
         """All jobs in the ledger, the ended ones of the last 30 days included; sorted."""
-        with broker_errors(self.url):
+        with broker_errors(self._address):
             keys = self._redis.scan_iter(match=self._key("job", "*"), count=500)
             return sorted(key.removeprefix(self._key("job", "")) for key in keys)
 
@@ -133,7 +139,7 @@ class Ledger:
     def owners(self) -> dict[str, tuple[str, float]]:
         """The tenant of each job in the ledger, and when it was submitted (seconds since the epoch)."""
         jobs = self.known_jobs()
-        with broker_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
+        with broker_errors(self._address), self._redis.pipeline(transaction=False) as pipe:
             for job in jobs:
                 pipe.hmget(self._key("job", job), "tenant", "submitted")
             found = dict(zip(jobs, pipe.execute(), strict=True))
@@ -147,7 +153,7 @@ class Ledger:
 
     def finished_shards(self, job: str) -> list[int]:
         """The numbers of the finished shards of a live job."""
-        with broker_errors(self.url):
+        with broker_errors(self._address):
             bitmap = self._redis.execute_command(
                 "GETRANGE", self._key("done", job), 0, MAX_SHARDS // 8, NEVER_DECODE=True
             )
@@ -235,7 +241,7 @@ class Ledger:
     def claim_commit(self, job: str, seconds: float) -> Claim | None:
         """Claim the right to commit ``job`` for ``seconds``; ``None`` while another worker holds it."""
         nonce = secrets.token_hex(16)
-        with broker_errors(self.url):
+        with broker_errors(self._address):
             free = self._redis.set(self._key("committing", job), nonce, nx=True, px=round(seconds * 1000))
         return Claim(job, -1, nonce) if free else None
 
@@ -245,7 +251,7 @@ class Ledger:
 
     def postpone_commit(self, job: str, *, base: float = 1.0, cap: float = 60.0) -> int:
         """Block the next commit of ``job`` for a back-off with full jitter; return its failed commits so far."""
-        with broker_errors(self.url):
+        with broker_errors(self._address):
             faults = int(self._redis.hincrby(self._key("tries", job), "commit", 1))
             delay = min(cap, base * 2**faults) * random.random()
             self._redis.set(self._key("committing", job), "1", px=max(1, round(delay * 1000)))
@@ -258,9 +264,10 @@ class Ledger:
         shares = {"*": tenants.default, **tenants.tenants}
         over_http = {"destinations", "channels"}  # of no concern to workers
         texts = {name: share.model_dump_json(exclude_none=True, exclude=over_http) for name, share in shares.items()}
-        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(KEY_PREFIX + "shares")
-            pipe.hset(KEY_PREFIX + "shares", mapping=texts)
+        key = self._prefix() + "shares"
+        with broker_errors(self._address), self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(key)
+            pipe.hset(key, mapping=texts)
             pipe.execute()
 
     def admit(self, tenant: str, job: str, images: int, *, fresh: bool) -> QuotaRefusal | None:
@@ -284,8 +291,8 @@ class Ledger:
 
     def unregister_worker(self, worker: str, slots: int) -> None:
         """Remove a worker: it takes no more tickets."""
-        with broker_errors(self.url):
-            self._redis.zrem(KEY_PREFIX + "slots", f"{slots}:{worker}")
+        with broker_errors(self._address):
+            self._redis.zrem(self._prefix() + "slots", f"{slots}:{worker}")
 
     def allowance(self, tenant: str) -> Allowance:
         """The running shards of ``tenant``, and their limit."""
@@ -299,17 +306,28 @@ class Ledger:
         """A snapshot of the pool: jobs by state, slots, waiting tickets, running and waiting shards."""
         states = self._job_states()
         live = [job for job, state in states.items() if state in ("open", "paused")]
-        return PoolSnapshot(Counter(states.values()), *map(int, self._run_script(lua.POOL_SNAPSHOT, queue, *live)))
+        found = self._run_script(lua.POOL_SNAPSHOT, self.queue_key(queue), *live)
+        return PoolSnapshot(Counter(states.values()), *map(int, found))
 
     def take_turn(self, duty: str, seconds: float) -> bool:
         """Take the reconcilers' ``duty`` for ``seconds``; ``False`` while another reconciler has it."""
-        with broker_errors(self.url):
+        with broker_errors(self._address):
             return bool(self._redis.set(self._key("turn", duty), "1", nx=True, px=round(seconds * 1000)))
 
     def free_turn(self, duty: str) -> None:
         """Make ``duty`` available at once, so that the next reconciler takes it."""
-        with broker_errors(self.url):
+        with broker_errors(self._address):
             self._redis.delete(self._key("turn", duty))
+
+    def abandon(self) -> None:
+        """Tell all workers of this pool, for a minute, that the store root names another one."""
+        with broker_errors(self._address):
+            self._redis.set(self._prefix() + "abandoned", "1", ex=_ABANDONED_SECONDS)
+
+    def is_abandoned(self) -> bool:
+        """Whether a reconciler has found that the store root names another pool."""
+        with broker_errors(self._address):
+            return bool(self._redis.exists(self._prefix() + "abandoned"))
 
     def missing_tickets(self, queue: str, for_each_slot: int, least_slots: int) -> int:
         """The number of tickets to publish.
@@ -317,21 +335,25 @@ class Ledger:
         The broker should hold ``for_each_slot`` tickets for each slot (of ``least_slots`` at least), but no more than
         there is work. 0 while it holds more than half of them.
         """
-        return int(self._run_script(lua.MISSING_TICKETS, queue, for_each_slot, least_slots))
+        return int(self._run_script(lua.MISSING_TICKETS, self.queue_key(queue), for_each_slot, least_slots))
+
+    def queue_key(self, queue: str) -> str:
+        """The list in which the broker keeps the tickets of ``queue``."""
+        return broker_prefix(self._prefix()) + queue
 
     def _job_states(self) -> dict[str, str]:
         jobs = self.known_jobs()
-        with broker_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
+        with broker_errors(self._address), self._redis.pipeline(transaction=False) as pipe:
             for job in jobs:
                 pipe.hget(self._key("job", job), "state")
             return {job: state or "" for job, state in zip(jobs, pipe.execute(), strict=True)}
 
     def _run_script(self, script: str, *arguments: str | float | bytes) -> Any:
-        with broker_errors(self.url):
-            return self._scripts[script](args=[KEY_PREFIX, *arguments])
+        with broker_errors(self._address):
+            return self._scripts[script](args=[self._prefix(), *arguments])
 
     def _key(self, part: str, job: str) -> str:
-        return f"{KEY_PREFIX}{part}:{job}"
+        return f"{self._prefix()}{part}:{job}"
 
 
 def _outcome(code: int) -> JobOutcome:

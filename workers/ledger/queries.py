@@ -1,7 +1,7 @@
 """Queries: small questions that a worker answers at once, through Redis. Nothing of them is stored anywhere else.
 
-``latentmill:queries``: a list of questions; ``latentmill:answer:<id>``: the answer to one, for a minute. A question
-that nobody has taken when its asker gave up is dropped; with Redis both are lost, and the asker asks again.
+Below the prefix of the pool, ``queries`` is a list of questions, ``answer:<id>`` the answer to one, for a minute. A
+question that nobody has taken when its asker gave up is dropped; with Redis both are lost, and the asker asks again.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 from generator.errors import QuotaExceeded, WorkerUnavailable
+from workers.broker.address import RedisAddress
 from workers.broker.connection import broker_errors, connect
 
 MAX_QUESTION_BYTES = 24 * 2**20
 MAX_ANSWER_BYTES = 32 * 2**20
 MAX_WAITING = 100
-_QUESTIONS, _ANSWER = "latentmill:queries", "latentmill:answer:"
+_QUESTIONS, _ANSWER = "queries", "answer:"
 _ANSWER_SECONDS = 60
 _POLL_SECONDS = 1.0
 
@@ -44,11 +46,12 @@ class Question(NamedTuple):
 
 @final
 class Queries:
-    """The questions and answers in one Redis. Every method raises ``BrokerUnavailable`` when Redis does not answer."""
+    """The questions and answers of one pool in Redis. Every method raises ``BrokerUnavailable`` when Redis does not
+    answer; ``prefix`` is as for the ledger."""
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
-        self.url = url
-        self._redis: Any = connect(url, timeout)
+    def __init__(self, address: RedisAddress, prefix: Callable[[], str], timeout: float = 10.0) -> None:
+        self._address, self._prefix = address, prefix
+        self._redis: Any = connect(address, timeout)
         self._take, self._ask = self._redis.register_script(_TAKE), self._redis.register_script(_ASK)
 
     def ask(self, document: Any, seconds: float) -> str:
@@ -57,8 +60,8 @@ class Queries:
         entry = json.dumps({"id": query_id, "until": time.time() + seconds, "document": document})
         if len(entry) > MAX_QUESTION_BYTES:
             raise QuotaExceeded("query", f"a question of at most {MAX_QUESTION_BYTES} bytes", f"{len(entry)} bytes")
-        with broker_errors(self.url):
-            added = self._ask(keys=[_QUESTIONS], args=[MAX_WAITING, entry])
+        with broker_errors(self._address):
+            added = self._ask(keys=[self._prefix() + _QUESTIONS], args=[MAX_WAITING, entry])
         if not added:
             raise QuotaExceeded("queries", f"at most {MAX_WAITING} waiting queries", "more", "try again in a moment")
         return query_id
@@ -66,8 +69,8 @@ class Queries:
     def take(self) -> Question | None:
         """The next question that somebody still waits for; ``None`` if there is none."""
         while True:
-            with broker_errors(self.url):
-                entry = self._take(keys=[_QUESTIONS], args=[MAX_QUESTION_BYTES])
+            with broker_errors(self._address):
+                entry = self._take(keys=[self._prefix() + _QUESTIONS], args=[MAX_QUESTION_BYTES])
             if entry is None:
                 return None
             if (question := _parse(entry)) is not None:
@@ -75,8 +78,8 @@ class Queries:
 
     def answer(self, question: Question, document: Any) -> None:
         """Give the answer to a question; it is kept for a minute."""
-        key = _ANSWER + question.id
-        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
+        key = self._prefix() + _ANSWER + question.id
+        with broker_errors(self._address), self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(key, json.dumps(document))
             pipe.expire(key, _ANSWER_SECONDS)
             pipe.execute()
@@ -91,8 +94,10 @@ class Queries:
         """The answer to a question. Raises ``WorkerUnavailable`` if there is none after ``seconds``."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            with broker_errors(self.url):
-                found = self._redis.blpop([_ANSWER + query_id], timeout=max(0.01, min(_POLL_SECONDS, left)))
+            with broker_errors(self._address):
+                found = self._redis.blpop(
+                    [self._prefix() + _ANSWER + query_id], timeout=max(0.01, min(_POLL_SECONDS, left))
+                )
             if found is not None:
                 return json.loads(found[1])
         raise WorkerUnavailable(

@@ -10,7 +10,8 @@ from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, Literal, final
 
 from generator.errors import SettingsError
-from workers.broker.connection import redis_url
+from workers.broker.connection import redis_address, store_root
+from workers.broker.identity import PoolIdentity
 from workers.ledger.ledger import Ledger
 from workers.settings import ENV_PREFIX, Settings
 from workers.telemetry.ports import bind_server
@@ -79,7 +80,8 @@ class Exporter:
         ProcessCollector(registry=registry)
         # A scrape must end well before the timeout of a Prometheus that waits as long as we do for Redis.
         timeout = self._settings.redis_timeout / 2
-        ledger = Ledger(redis_url(self._settings), timeout)
+        identity = PoolIdentity(store_root(self._settings))
+        ledger = Ledger(redis_address(self._settings), identity.prefix, timeout)
         registry.register(PoolGauges(lambda: ledger.pool_snapshot(self._settings.queue), timeout))
         registry.register(ProcessGauges(self._role, version("latentmill"), self._extra_gauges))
         if self._directory is not None:

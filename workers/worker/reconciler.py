@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from generator.errors import LatentmillError, OutsideError
 from workers.jobs.discovery import Discovery
@@ -26,8 +27,9 @@ _LOST_MESSAGE = "its worker was lost {} times: killed, out of memory, or over LA
 class Reconciler:
     """A thread that reconciles every ``reconcile_seconds``."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._pool = settings, Pool(settings)
+    def __init__(self, settings: Settings, moved: Callable[[], None] = lambda: None) -> None:
+        """``moved`` is called, once, when the root names another pool than at first."""
+        self._settings, self._pool, self._moved = settings, Pool(settings), moved
         self._stopped = threading.Event()
         self._pass_began = time.monotonic()
         self._discovery = Discovery(self._pool)
@@ -45,6 +47,8 @@ class Reconciler:
 
     def run_once(self, worker: str | None = None) -> None:
         """Run one pass. Raises ``BrokerUnavailable`` or ``StoreError`` if Redis or the store is unavailable."""
+        if self._pool.ledger.is_abandoned() and self._has_moved():
+            return
         pool, pause = self._pool, self._settings.reconcile_seconds
         if worker is not None:
             pool.ledger.register_worker(worker, self._settings.concurrency, 3 * pause)
@@ -55,6 +59,14 @@ class Reconciler:
                 self._reconcile_job(job)
         self._discovery.search_if_due()
         pool.top_up()
+
+    def _has_moved(self) -> bool:
+        """Whether the root names another pool than before; then this worker stops reconciling."""
+        if self._pool.identity.owns_root():
+            return False
+        self.stop()
+        self._moved()
+        return True
 
     def _publish_shares(self) -> None:
         assert self._settings.tenants_file is not None

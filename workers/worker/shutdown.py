@@ -2,6 +2,9 @@
 
 Celery's soft shutdown sleeps for the whole grace period even if the shard ends at once, and its warm shutdown has no
 time limit (docs/decisions/0006-leaving.md). So a worker starts a warm shutdown, and a timer turns it into a cold one.
+
+systemd, Slurm and supervisors may send SIGTERM to all processes of a worker at once. It is meant for the main process:
+a pool process ignores it and finishes its shard, and is ended by ``_CHILD_SIGNAL`` or by the end of its parent.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from billiard.process import active_children
 
@@ -22,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _RELEASE_SECONDS = 3.0  # to release the leases in the ledger
 _COLD_SHUTDOWN_SECONDS = 10.0  # for the cold shutdown; after that the worker is killed
+_CANCEL_SECONDS = 0.5  # for Celery to cancel its requests, so that it does not replace processes that end
+_CHILD_SIGNAL = signal.SIGHUP  # billiard's processes end in order on it, as they would on SIGTERM
 
 
 class GracefulShutdown:
@@ -49,6 +55,11 @@ class GracefulShutdown:
         if warm:
             log.warning("the grace period of %.0f s is over: running shards are released", settings.grace_seconds)
             os.kill(os.getpid(), signal.SIGQUIT)
+        if self._ended.wait(_CANCEL_SECONDS):
+            return
+        for child in active_children():
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, _CHILD_SIGNAL)
         if not self._ended.wait(_COLD_SHUTDOWN_SECONDS):
             log.error("the cold shutdown hangs: killing the worker")
             for child in active_children():
@@ -58,6 +69,11 @@ class GracefulShutdown:
     def _release_shards(self, worker: str) -> None:
         if count := self._pool.ledger.release_all(nonce_prefix(worker)):
             log.warning("%d shard(s) released", count)
+
+
+def ignore_termination() -> None:
+    """Ignore SIGTERM in this process, and in those that it starts, such as compilers. Call it in pool processes."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _run_with_timeout(step: Callable[[], None], wait: float) -> None:

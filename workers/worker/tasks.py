@@ -22,7 +22,8 @@ from workers.settings import load_settings
 from workers.telemetry import Exporter, Meter, open_meter
 from workers.worker.heartbeat import Heartbeat
 from workers.worker.reconciler import Reconciler
-from workers.worker.shutdown import GracefulShutdown
+from workers.worker.restart import await_key_prefix, restart_worker
+from workers.worker.shutdown import GracefulShutdown, ignore_termination
 
 if TYPE_CHECKING:
     from workers.worker.ticket_handler import TicketHandler
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 for _name in ("botocore", "boto3", "urllib3"):  # at DEBUG they log whole requests, including keys
     logging.getLogger(_name).setLevel(logging.INFO)
 settings = load_settings()
-app = make_app(settings)
-_reconciler = Reconciler(settings)
+app = make_app(settings, await_key_prefix(settings))
+_reconciler = Reconciler(settings, restart_worker)
 _heartbeat = Heartbeat(settings.heartbeat_dir, _reconciler.is_healthy)
 _shutdown = GracefulShutdown(Pool(settings))
 _exporter = Exporter(settings, "worker")
@@ -75,6 +76,7 @@ def _on_worker_init(**_: Any) -> None:
 
 @worker_process_init.connect
 def _on_process_init(**_: Any) -> None:
+    ignore_termination()
     import workers.worker.ticket_handler  # noqa: F401
 
     if settings.threads is not None:

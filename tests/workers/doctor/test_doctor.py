@@ -68,7 +68,7 @@ def test_a_healthy_machine_has_no_failure(
         ["store checksums"] if kind == "s3" and type(s3_server) is S3Server else []  # moto does not compare checksums
     )
     assert {info.key for info in open_store(root, s3_settings).list()} == before
-    assert redis_py.Redis.from_url(server.url).keys("latentmill:doctor*") == []
+    assert redis_py.Redis.from_url(server.url).keys("*doctor*") == []
     assert digest in found["bundle"].found
     assert all(finding.mend for finding in found.values() if finding.status != "ok")
 
@@ -171,10 +171,10 @@ def test_settings_of_redis_that_forget(
 @pytest.mark.parametrize(
     ("rules", "check", "status"),
     [
-        ("on ~latentmill* ~unacked* &* +@all -@scripting", "redis rights", "failed"),
+        ("on resetchannels ~latentmill:* &latentmill:* +@all -@scripting", "redis rights", "failed"),
         ("on ~other* &* +@all", "redis rights", "failed"),
-        ("on ~latentmill* ~unacked* &* +@all", "redis rights", "failed"),  # the broker's bindings
-        ("on ~latentmill* ~unacked* &* +@all -info -config", "redis version", "warning"),
+        ("on resetchannels ~latentmill:* +@all", "redis rights", "failed"),  # the broker's messages
+        ("on resetchannels ~latentmill:* &latentmill:* +@all -info -config", "redis version", "warning"),
     ],
 )
 def test_a_user_of_redis_that_lacks_rights(

@@ -30,7 +30,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def ledger(server: RedisServer) -> Ledger:
     redis.Redis.from_url(server.url).flushall()
-    return Ledger(server.url)
+    return server.ledger()
 
 
 def add(ledger: Ledger, job: str, tenant: str, shards: int = 1000, priority: int = 0) -> None:
@@ -57,7 +57,7 @@ def test_a_tenant_with_many_jobs_has_no_more_than_one_with_one(ledger: Ledger) -
 @hypothesis_settings(max_examples=15)
 def test_tenants_are_served_by_weight_at_any_time(server: RedisServer, weights: list[int], rounds: int) -> None:
     redis.Redis.from_url(server.url).flushall()
-    ledger = Ledger(server.url)
+    ledger = server.ledger()
     shares(ledger, **{f"t{number}": TenantShare(weight=weight) for number, weight in enumerate(weights)})
     for number in range(len(weights)):
         add(ledger, f"j{number}", f"t{number}")

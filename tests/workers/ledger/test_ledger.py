@@ -12,8 +12,9 @@ import pytest
 import redis
 
 from generator.errors import BrokerUnavailable, SettingsError
-from tests.support.servers import RedisServer
-from workers.broker.connection import connect, redacted_url
+from tests.support.servers import KEY_PREFIX, RedisServer
+from workers.broker.address import parse_address, redacted_url
+from workers.broker.connection import ping
 from workers.ledger.claims import Claim, nonce_prefix
 from workers.ledger.ledger import Ledger
 
@@ -30,7 +31,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def ledger(server: RedisServer) -> Ledger:
     redis.Redis.from_url(server.url).flushall()
-    return Ledger(server.url)
+    return server.ledger()
 
 
 def add(ledger: Ledger, job: str, shards: int, done: tuple[int, ...] = (), **fields: Any) -> None:
@@ -157,12 +158,12 @@ def test_workers_announce_their_slots_for_a_while(ledger: Ledger) -> None:
 
 def test_a_redis_that_is_away_or_refuses_is_a_typed_error(server: RedisServer) -> None:
     with pytest.raises(BrokerUnavailable, match="redis"):
-        Ledger("redis://127.0.0.1:1/0").ping()
+        ping(parse_address("redis://127.0.0.1:1/0"))
     with pytest.raises(BrokerUnavailable, match="refused") as caught:
-        Ledger(server.url.replace("secret", "wrong")).ping()
+        ping(parse_address(server.url.replace("secret", "wrong")))
     assert "wrong" not in str(caught.value)
     with pytest.raises(SettingsError, match="LATENTMILL_REDIS_URL"):
-        connect("http://user:pass@host")
+        parse_address("http://user:pass@host")
     assert redacted_url("redis://user:pass@host:1/2") == "redis://host:1/2"
 
 
@@ -257,9 +258,9 @@ def test_one_commit_at_a_time_and_later_after_a_fault(ledger: Ledger) -> None:
 def test_of_what_others_wrote_into_the_ledger_little_is_read(ledger: Ledger, server: RedisServer) -> None:
     add(ledger, "a", 5)
     with redis.Redis.from_url(server.url) as client:
-        client.hset("latentmill:job:a", mapping={"error": "x" * 10**7, "url": "u" * 10**7})
-        client.hset("latentmill:job:a", mapping={f"further-{number}": "" for number in range(10**4)})
-        client.setrange("latentmill:done:a", 10**7, "\xff")
+        client.hset(KEY_PREFIX + "job:a", mapping={"error": "x" * 10**7, "url": "u" * 10**7})
+        client.hset(KEY_PREFIX + "job:a", mapping={f"further-{number}": "" for number in range(10**4)})
+        client.setrange(KEY_PREFIX + "done:a", 10**7, "\xff")
     facts, claim = ledger.facts("a"), ledger.claim(60.0)
     assert sum(map(len, facts.values())) < 2**20
     assert claim is not None

@@ -15,9 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.support.servers import RedisServer
+from tests.support.servers import KEY_PREFIX, RedisServer
 from workers.ledger.claims import Claim
-from workers.ledger.ledger import Ledger
 
 JOBS = ("a", "b", "c")
 SHARDS = 10  # more than one byte of the bitmap
@@ -56,7 +55,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.redis, self.ledger = redis.Redis.from_url(self.server.url), Ledger(self.server.url)
+        self.redis, self.ledger = redis.Redis.from_url(self.server.url), self.server.ledger()
         self.redis.flushall()
         self.live: dict[str, Job] = {}
         self.claims: list[Claim] = []
@@ -113,7 +112,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job.faults[claim.shard] = job.faults.get(claim.shard, 0) + 1
         assert faults == job.faults[claim.shard]
         job.leases[claim.shard] = ""
-        self.redis.zadd(f"latentmill:lease:{claim.job}", {claim.shard: LATER})  # replaces the random back-off
+        self.redis.zadd(f"{KEY_PREFIX}lease:{claim.job}", {claim.shard: LATER})  # replaces the random back-off
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -137,7 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
         model = self.live.get(job, Job())
         late &= model.leases.keys()
         for shard in late:
-            self.redis.zadd(f"latentmill:lease:{job}", {shard: 0})
+            self.redis.zadd(f"{KEY_PREFIX}lease:{job}", {shard: 0})
         freed, lost = self.ledger.free_expired(job, MAX_FAULTS)
         given_up, free = set[int](), 0
         for shard in late:
@@ -148,7 +147,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if was_held and model.faults[shard] >= MAX_FAULTS:
                 given_up.add(shard)
                 model.leases[shard] = ""
-                self.redis.zadd(f"latentmill:lease:{job}", {shard: LATER})
+                self.redis.zadd(f"{KEY_PREFIX}lease:{job}", {shard: LATER})
             else:
                 free += 1
         assert (freed, set(lost)) == (free, given_up)
@@ -224,15 +223,15 @@ class LedgerMachine(RuleBasedStateMachine):
         for name in self.live:
             self.ledger.add(name, {}, SHARDS)
             self.ledger.revive(name)
-            if held := self.redis.zrange(f"latentmill:lease:{name}", 0, -1):
-                self.redis.zadd(f"latentmill:lease:{name}", dict.fromkeys(held, 0))
+            if held := self.redis.zrange(f"{KEY_PREFIX}lease:{name}", 0, -1):
+                self.redis.zadd(f"{KEY_PREFIX}lease:{name}", dict.fromkeys(held, 0))
             self.ledger.free_expired(name, 1000)
         for _ in range(len(self.live) * SHARDS):
             if claim := self.ledger.claim(LATER):
                 self.ledger.complete(claim)
         assert self.ledger.claim(LATER) is None
         assert all(self.ledger.counts(name).is_finished for name in self.live)
-        leftover = {key.decode().split(":")[1] for key in self.redis.scan_iter("latentmill:*")}
+        leftover = {key.decode().split(":")[2] for key in self.redis.scan_iter("*")}
         assert leftover <= {"job", "jobs", "queue", "tenants", "clock", "turn", "done", "tries"}
         self.redis.close()
 

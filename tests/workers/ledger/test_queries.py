@@ -10,7 +10,8 @@ import pytest
 import redis as redis_py
 
 from generator.errors import BrokerUnavailable, QuotaExceeded, WorkerUnavailable
-from tests.support.servers import RedisServer
+from tests.support.servers import KEY_PREFIX, RedisServer
+from workers.broker.address import parse_address
 from workers.ledger import queries as module
 from workers.ledger.queries import MAX_WAITING, Queries
 
@@ -18,7 +19,7 @@ from workers.ledger.queries import MAX_WAITING, Queries
 @pytest.fixture
 def both(server: RedisServer) -> tuple[Queries, Queries]:
     redis_py.Redis.from_url(server.url).flushall()
-    return Queries(server.url), Queries(server.url)
+    return Queries(server.address, lambda: KEY_PREFIX), Queries(server.address, lambda: KEY_PREFIX)
 
 
 def test_an_answer_reaches_the_one_who_asked(both: tuple[Queries, Queries]) -> None:
@@ -63,7 +64,7 @@ def test_a_large_question_is_refused(both: tuple[Queries, Queries], monkeypatch:
 )
 def test_what_is_no_question_is_dropped(server: RedisServer, both: tuple[Queries, Queries], entry: str) -> None:
     asking, answering = both
-    redis_py.Redis.from_url(server.url).rpush("latentmill:queries", entry)
+    redis_py.Redis.from_url(server.url).rpush(KEY_PREFIX + "queries", entry)
     asking.ask({"real": True}, 60.0)
     question = answering.take()
     assert question is not None
@@ -77,17 +78,17 @@ def test_answers_are_kept_for_a_minute_only(server: RedisServer, both: tuple[Que
     assert question is not None
     answering.answer(question, {})
     client = redis_py.Redis.from_url(server.url)
-    assert 0 < client.ttl(f"latentmill:answer:{question.id}") <= 60  # type: ignore[operator]
+    assert 0 < client.ttl(f"{KEY_PREFIX}answer:{question.id}") <= 60  # type: ignore[operator]
 
 
 def test_a_forged_id_names_no_other_key(server: RedisServer, both: tuple[Queries, Queries]) -> None:
     entry = json.dumps({"id": "../jobs", "until": time.time() + 60, "document": {}})
-    redis_py.Redis.from_url(server.url).rpush("latentmill:queries", entry)
+    redis_py.Redis.from_url(server.url).rpush(KEY_PREFIX + "queries", entry)
     assert both[1].take() is None
 
 
 def test_without_redis_each_call_says_so() -> None:
-    queries = Queries("redis://127.0.0.1:1/0", 1.0)
+    queries = Queries(parse_address("redis://127.0.0.1:1/0"), lambda: KEY_PREFIX, 1.0)
     with pytest.raises(BrokerUnavailable):
         queries.ask({}, 1.0)
     with pytest.raises(BrokerUnavailable):

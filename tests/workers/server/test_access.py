@@ -11,8 +11,7 @@ import yaml
 
 from generator.errors import AccessRefused, SettingsError, SpecError, StoreUnavailable
 from generator.store import Store, open_store
-from tests.support.servers import RedisServer
-from workers.ledger.ledger import Ledger
+from tests.support.servers import KEY_PREFIX, RedisServer
 from workers.ledger.tenants import read_tenants
 from workers.server.access.keys import KeyRing, add_key, read_key, read_keys, revoke_key
 from workers.server.access.links import add_link, use_link
@@ -245,7 +244,7 @@ def test_a_slip_in_the_file_does_not_lock_tenants_out(tmp_path: Path) -> None:
 def test_workers_get_nothing_of_places_and_channels(server: RedisServer, tmp_path: Path) -> None:
     text = "tenants: {red: {weight: 2, destinations: ['s3://data/red'], channels: [x]}}"
     (tmp_path / "tenants.yaml").write_text(text)
-    ledger = Ledger(server.url)
+    ledger = server.ledger()
     ledger.publish_shares(read_tenants(tmp_path / "tenants.yaml"))
-    assert "data" not in repr(ledger._redis.hgetall("latentmill:shares"))
-    assert "2.0" in repr(ledger._redis.hgetall("latentmill:shares"))
+    assert "data" not in repr(ledger._redis.hgetall(KEY_PREFIX + "shares"))
+    assert "2.0" in repr(ledger._redis.hgetall(KEY_PREFIX + "shares"))

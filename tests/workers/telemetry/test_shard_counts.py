@@ -100,7 +100,7 @@ def test_the_snapshot_of_the_pool(bench: ManualService) -> None:
     snapshot = ledger.pool_snapshot(queue)
     assert snapshot.jobs == {"open": 1, "paused": 1}
     assert (snapshot.slots, snapshot.running) == (3, 2)
-    assert snapshot.tickets == bench.redis.llen(queue) > 0
+    assert snapshot.tickets == bench.redis.llen(ledger.queue_key(queue)) > 0
     assert claims[0] is not None
     ledger.postpone(claims[0], base=600.0, cap=600.0)
     assert ledger.pool_snapshot(queue).running == 1
