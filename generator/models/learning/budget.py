@@ -86,10 +86,10 @@ def plan_training(
     device = resolve_device(settings.device)
     images = max(settings.batch, floor(len(source) * (1.0 - settings.holdout)))
     options, judge, classifiers = _choose_classifiers(source, seconds, family, options, settings, judge, device)
-    left = seconds - classifiers
-    config, epochs, spent = _choose_model(source, family, options, settings, images, _AUTOENCODER_SHARE * left, device)
+    left, share = seconds - classifiers, _autoencoder_share(recommended_sampler(source, family))
+    config, epochs, spent = _choose_model(source, family, options, settings, images, share * left, device)
     if epochs < 1:
-        needed = classifiers + spent / _AUTOENCODER_SHARE
+        needed = classifiers + spent / share
         raise SpecError(
             "budget", f"at least {needed:.0f} seconds for one epoch on this machine", f"{seconds:g} seconds"
         )
@@ -118,6 +118,12 @@ def plan_pretrained(
     stages = {"encoding": encoding, "fine-tuning": epochs * epoch, "judge and features": classifiers}
     settings = settings.model_copy(update={"epochs": max(1, epochs)})
     return TrainingPlan(config, settings, pretrained_sampler(source), judge, stages, trains=epochs > 0)
+
+
+def _autoencoder_share(sampler: SamplerSettings) -> float:
+    """The autoencoder's share of the time that classifiers leave: with that of the fit, if no map is to be learned."""
+    is_quick = isinstance(sampler, TransportSettings) and sampler.map is None
+    return _AUTOENCODER_SHARE + (_FIT_SHARE if is_quick else 0.0)
 
 
 def _with_epochs(settings: TrainSettings, epochs: int, images: int) -> TrainSettings:
@@ -182,6 +188,8 @@ def _choose_sampler(
     sampler = recommended_sampler(source, config.family)
     if not isinstance(sampler, TransportSettings):
         return sampler, seconds
+    if sampler.map is None:
+        return sampler, 0.0
     for width in _MAP_WIDTHS:
         network = MapSettings(width=width)
         epoch = images * _map_seconds(network, config.latent_dim, len(source.class_names), sampler.batch, device)

@@ -44,11 +44,14 @@ def recommended_settings(source: Source, family: str = "vae", epochs: int | None
 
 
 def recommended_sampler(source: Source, family: str = "vae") -> SamplerSettings:
-    """A transport for codes with a shape, a flow for those of photographs, a mixture otherwise.
+    """For codes with a shape a transport, of photographs as ``pretrained_sampler``; otherwise a flow for those of
+    photographs, or a mixture.
 
     With more than some 100,000 images, maps and flows take fewer epochs, so that their training takes no longer.
     """
     settings: TransportSettings | FlowSettings
+    if family == "spatial" and is_photographic(source):
+        return pretrained_sampler(source)
     if family == "spatial":
         settings = TransportSettings()
     elif is_photographic(source):
@@ -64,7 +67,7 @@ def suits_pretrained(source: Source) -> bool:
     return source.channels == 3 and min(source.size) >= _SIDE
 
 
-def pretrained_sampler(source: Source) -> SamplerSettings:
+def pretrained_sampler(source: Source) -> TransportSettings:
     """For codes of the pretrained autoencoder: a Gaussian a class, for many photographs clusters; without a map, which
     adds little for its time."""
     return TransportSettings(map=None, clusters=_CLUSTERS if is_photographic(source) else None)

@@ -14,7 +14,7 @@ from generator.models.autoencoders.config import SpatialConfig
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.bundle import read_info
 from generator.models.latents.config import MixtureSettings, TransportSettings
-from generator.models.learning import budget, plan_training, recommended_settings
+from generator.models.learning import budget, defaults, plan_training, recommended_settings
 from generator.models.screening.config import default_judge
 from generator.sources import Source
 from generator.store import open_store
@@ -73,6 +73,17 @@ def test_given_fields_of_the_model_are_kept() -> None:
     config = plan(60.0, width=40, code_channels=8).config
     assert isinstance(config, SpatialConfig)
     assert (config.width, config.code_channels) == (40, 8)
+
+
+@pytest.mark.usefixtures("fixed_speed")
+def test_without_a_map_the_autoencoder_gets_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_map = plan(30.0, width=48)
+    monkeypatch.setattr(defaults, "MIN_PHOTOGRAPHS", 640)
+    without = plan(30.0, width=48)
+    assert isinstance(without.sampler, TransportSettings)
+    assert (without.sampler.map, without.sampler.clusters) == (None, 20)
+    assert without.settings.epochs > 1.5 * with_map.settings.epochs
+    assert sum(without.seconds.values()) <= 30.0
 
 
 @pytest.mark.usefixtures("fixed_speed")

@@ -65,8 +65,11 @@ def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, fl
     ("count", "flow", "transport"), [(100_000, 24, 40), (300_000, 8, 13), (1_000_000, 2, 4), (10_000_000, 2, 2)]
 )
 def test_maps_and_flows_of_large_sources_take_fewer_epochs(count: int, flow: int, transport: int) -> None:
-    large = replace(source(1, 32, 3), images_NHWC=np.broadcast_to(np.uint8(0), (count, 32, 32, 3)))
-    found = [recommended_sampler(large, family) for family in ("vae", "spatial")]
+    colour, grey = (
+        replace(source(1, 32, 3), images_NHWC=np.broadcast_to(np.uint8(0), (count, 32, 32, channels)))
+        for channels in (3, 1)
+    )
+    found = [recommended_sampler(colour, "vae"), recommended_sampler(grey, "spatial")]
     assert [(each.family, getattr(each, "epochs", None)) for each in found] == [
         ("flow", flow),
         ("transport", transport),
@@ -137,6 +140,12 @@ def test_photographs_are_mirrored_where_that_keeps_their_class(
     images_NHWC = (bright_NW[:, None, :, None] * 200 + rng.integers(0, 50, (200, 32, 32, 3))).astype(np.uint8)
     some = Source(images_NHWC, labels_N, ("a", "b"), fingerprint="sha256:" + "0" * 64, name="some")
     assert recommended_judge(some, recommended_settings(some)).mirrored == symmetric
+
+
+def test_codes_with_a_shape_get_clusters_for_many_photographs_and_else_a_map() -> None:
+    many, few, grey = (source(*of) for of in ((MIN_PHOTOGRAPHS, 32, 3), (MIN_PHOTOGRAPHS - 1, 32, 3), (10**5, 32, 1)))
+    assert recommended_sampler(many, "spatial") == pretrained_sampler(many)
+    assert [recommended_sampler(each, "spatial") for each in (few, grey)] == [TransportSettings()] * 2
 
 
 def test_the_pretrained_autoencoder_gets_clusters_for_many_photographs() -> None:
