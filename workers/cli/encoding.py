@@ -59,8 +59,24 @@ def fit_progress(settings: SamplerSettings, *, quiet: bool) -> Callable[[int, in
     from generator.models.latents.config import TransportSettings
 
     epochs = settings.epochs if isinstance(settings, TransportSettings) and settings.map is not None else None
-    lines = progress_lines("fitting the latent distribution", epochs, unit="epochs", quiet=quiet)
-    return lambda done, _: lines(done)
+    return _lines_from_first_call("fitting the latent distribution", epochs, unit="epochs", quiet=quiet)
+
+
+def tuning_progress(settings: TrainSettings, *, quiet: bool) -> Callable[[int, int], None]:
+    """A callback that writes the steps that train the decoder on sampled codes."""
+    return _lines_from_first_call("tuning the decoder", settings.tuning_steps, unit="steps", quiet=quiet)
+
+
+def _lines_from_first_call(label: str, total: int | None, *, unit: str, quiet: bool) -> Callable[[int, int], None]:
+    """``progress_lines`` whose clock starts with the stage, not with the command."""
+    lines: Callable[[int], None] | None = None
+
+    def advance(done: int, _: int) -> None:
+        nonlocal lines
+        lines = lines or progress_lines(label, total, unit=unit, quiet=quiet)
+        lines(done)
+
+    return advance
 
 
 def progress_callback(bar: Callable[[int], None], *, quiet: bool) -> Callable[[Progress], None]:
