@@ -176,7 +176,10 @@ def train_command(
             *(images, options, sampler_config, judge, budget, out), as_json=as_json, keep_thumbnails=keep_thumbnails
         )
         return
-    settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
+    recommended = recommended_settings(images, model, options.get("epochs")).model_dump()
+    if options.get("feature_loss") == 0.0:
+        recommended.pop("tuning_steps", None)  # it needs the classifier of the feature loss
+    settings = parse_settings(recommended | options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
     chosen_judge = judge_settings(recommended_judge(images, settings, mirrored=judge_mirror)) if judges else None

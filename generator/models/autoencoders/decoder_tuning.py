@@ -39,7 +39,7 @@ from generator.models.weight_average import WeightAverage
 BATCH = 64  # sampled codes of a step, and as many of real images
 _RATE, _DISCRIMINATOR_RATE, _BETAS = 5e-4, 1e-3, (0.5, 0.99)
 _RISE, _FALL, _FINAL_RATE = 0.05, 0.5, 0.02  # shares of the steps in which the learning rate rises and falls; its end
-_LABEL_WEIGHT, _RECONSTRUCTION_WEIGHT = 0.5, 1e-3  # relative to the discriminator's term
+_LABEL_WEIGHT, _RECONSTRUCTION_WEIGHT = 0.5, 2e-3  # relative to the discriminator's term
 _HALF_LIFE = 0.15  # of the moving average of the weights, as a share of the steps
 _SCALED_BY = 512  # real images whose maps give the scale of the levels
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from generator.errors import SpecError
+from generator.models.autoencoders.config import VaeConfig
 from generator.models.bundle import read_info
 from generator.models.bundle.format import BundleInfo
 from generator.models.features.config import Budget
@@ -59,6 +60,11 @@ def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, fl
     found = (recommended_model(of, family).latent_dim, recommended_sampler(of).family, settings.feature_loss)
     assert found == wanted
     assert recommended_model(of, family, latent_dim=7).latent_dim == 7
+    assert (settings.tuning_steps > 0) == (family == "vae" and settings.feature_loss > 0.0)
+    if family == "vae":
+        model = recommended_model(of, family)
+        assert isinstance(model, VaeConfig)
+        assert (model.label_weight > 0.0) == (settings.feature_loss > 0.0)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +94,7 @@ def test_sides_that_a_family_does_not_have_are_named(family: str, limits: str) -
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hundred photographs, with a lower threshold, and a classifier trained for few steps."""
     monkeypatch.setattr(defaults, "MIN_PHOTOGRAPHS", 100)
+    monkeypatch.setattr(defaults, "_TUNING_STEPS", 2)
     monkeypatch.setattr(train, "FEATURE_BUDGET", Budget(steps=2))
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.arange(100) % 2
@@ -105,9 +112,12 @@ def trained(photographs: Path, *options: str) -> BundleInfo:
 
 def test_train_follows(photographs: Path) -> None:
     info = trained(photographs, "--flow-epochs", "1", "--sampler", "flow")
+    assert isinstance(info.autoencoder, VaeConfig)
     assert (info.latent_dim, info.training.settings.feature_loss) == (128, 1000.0)
+    assert (info.training.settings.tuning_steps, info.autoencoder.label_weight) == (2, 30.0)
     info = trained(photographs, "--latent-dim", "4", "--feature-loss", "0")
     assert (info.latent_dim, info.fitting.settings.family, info.training.settings.feature_loss) == (4, "flow", 0.0)
+    assert info.training.settings.tuning_steps == 0
     info = trained(photographs, "--latent-dim", "4", "--clusters", "1", "--feature-loss", "3")
     assert (info.fitting.settings.family, info.training.settings.feature_loss) == ("mixture", 3.0)
 
