@@ -71,6 +71,7 @@ class TrainingPlan:
         model = self.config.family + (f" of width {width}" if width else "")
         model = "the pretrained autoencoder" if self.config.family == "graph" else model
         epochs = f"{self.settings.epochs} epochs in batches of {self.settings.batch}" if self.trains else "as it is"
+        fitted += f", {self.settings.tuning_steps} steps on sampled codes" if self.settings.tuning_steps else ""
         return f"{model}, {self.config.latent_dim} numbers a code, {epochs}; {fitted}; {stages}"
 
 
