@@ -171,7 +171,8 @@ def _config(source: Source, args: argparse.Namespace) -> AutoencoderConfig:
 
 def _model(source: Source, args: argparse.Namespace) -> str:
     if args.budget:
-        return f"{args.model}, by budget"
+        threads = "" if args.threads == os.cpu_count() else f", threads {args.threads}"
+        return f"{args.model}, by budget{threads}"
     config = _config(source, args)
     judges = (
         f"{args.judges} judge{'s' * (args.judges > 1)} of {_judge(source, args, 0, mirrored=False).budget.steps} steps"
