@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from generator.models.autoencoders.label_discriminator import (
 from generator.models.autoencoders.networks import to_input
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.autoencoders.sharpening import map_distance
-from generator.models.autoencoders.training import Examples, TrainedAutoencoder
+from generator.models.autoencoders.training import Examples, TrainedAutoencoder, translate_out_of_memory
 from generator.models.weight_average import WeightAverage
 
 BATCH = 64  # sampled codes of a step, and as many of real images
@@ -81,19 +80,20 @@ def tune_decoder(
 
     ``codes_ND``: the codes of ``training``, which is labelled. ``features``: on ``device``, its maps differentiable in
     the images. ``on_step`` is called with the steps done and their number. Raises ``SpecError`` as ``check_tuning``
-    does, and ``TrainingDiverged``.
+    does, ``TrainingDiverged``, and ``DeviceExhausted``.
     """
     assert training.labels_N is not None
     classes = int(max(training.labels_N.max(), drawn.labels_S.max())) + 1
     check_tuning(trained.config, settings, classes)
     steps = settings.tuning_steps
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        tuning = _Tuning(trained, settings.feature_loss, training, codes_ND, drawn, features, classes, device)
     random = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        tuning.step(step, steps, random)
-        on_step(step + 1, steps)
+    with translate_out_of_memory(device):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tuning = _Tuning(trained, settings.feature_loss, training, codes_ND, drawn, features, classes, device)
+        for step in range(steps):
+            tuning.step(step, steps, random)
+            on_step(step + 1, steps)
     return replace(trained, decoder_state=tuning.result())
 
 
@@ -113,7 +113,7 @@ class _Tuning:
         self._decoder.load_state_dict(trained.decoder_state)
         self._decoder.to(device).train()
         self._features, self._feature_loss, self._device = features, feature_loss, device
-        self._training, self._codes_ND, self._drawn = training, codes_ND.astype(np.float32), drawn
+        self._training, self._codes_ND, self._drawn = training, codes_ND, drawn
         with torch.no_grad():
             real_maps = features.maps(to_input(training.images_NHWC[:_SCALED_BY], device))
         self._discriminator = LabelDiscriminator(trained.config.channels, classes, real_maps).to(device)
@@ -162,10 +162,11 @@ class _Tuning:
         )
         real = self._training.batch(rows_B, self._device)
         assert real.labels_B is not None
-        others: list[Any] = [self._codes_ND[rows_B], self._drawn.codes_SD[drawn_B].astype(np.float32)]
-        codes_BD, drawn_BD, labels_B = (
-            torch.from_numpy(values).to(self._device) for values in (*others, self._drawn.labels_S[drawn_B])
+        codes_BD, drawn_BD = (
+            torch.from_numpy(codes_XD[chosen_B].astype(np.float32)).to(self._device)
+            for codes_XD, chosen_B in ((self._codes_ND, rows_B), (self._drawn.codes_SD, drawn_B))
         )
+        labels_B = torch.from_numpy(self._drawn.labels_S[drawn_B]).to(self._device)
         return real.x_BCHW, real.labels_B, codes_BD, drawn_BD, labels_B
 
     def result(self) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ def train_autoencoder(
     identity = _identity(config, settings, fingerprint, len(training), len(holdout))
     if checkpoint is not None and checkpoint.exists():
         trainer.restore(checkpoints.read(checkpoint, identity))
-    with _translate_out_of_memory(device):
+    with translate_out_of_memory(device):
         while not trainer.is_finished:
             record = trainer.train_epoch(on_step)
             if checkpoint is not None:
@@ -338,7 +338,8 @@ def _copy_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _translate_out_of_memory(device: torch.device) -> Iterator[None]:
+def translate_out_of_memory(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels inside the block, and ``DeviceExhausted`` if ``device`` runs out of memory."""
     try:
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             yield
