@@ -119,6 +119,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--latent-dim", type=int)
     parser.add_argument("--beta", type=float, help="weight of a vae's divergence")
     parser.add_argument("--feature-loss", type=float, default=0.0, help="weight of the feature loss")
+    parser.add_argument("--label-weight", type=float, help="weight with which codes of a vae tell their labels")
+    parser.add_argument("--tuning-steps", type=int, default=0, help="steps of the decoder on sampled codes")
     parser.add_argument("--sampler", choices=list(_SAMPLERS), default="mixture")
     parser.add_argument("--judges", type=int, default=1, help="classifiers of the judge")
     parser.add_argument("--judge-steps", type=int, help="training steps of each judge; by default as `train` chooses")
@@ -162,19 +164,23 @@ def _config(source: Source, args: argparse.Namespace) -> AutoencoderConfig:
     if args.model == "pretrained":
         return pretrained_network(size_of(source.images_NHWC.shape), source.channels).config
     options = {"width": args.width, "latent_dim": args.latent_dim, "beta": args.beta}
+    options["label_weight"] = args.label_weight
     given = {name: value for name, value in options.items() if value is not None}
     return default_config(size_of(source.images_NHWC.shape), source.channels, args.model, **given)
 
 
 def _model(source: Source, args: argparse.Namespace) -> str:
     if args.budget:
-        return f"{args.model}, by budget"
+        threads = "" if args.threads == os.cpu_count() else f", threads {args.threads}"
+        return f"{args.model}, by budget{threads}"
     config = _config(source, args)
     judges = (
         f"{args.judges} judge{'s' * (args.judges > 1)} of {_judge(source, args, 0, mirrored=False).budget.steps} steps"
     )
-    extra = [f"{name} {value:g}" for name, value in (("width", args.width), ("beta", args.beta)) if value is not None]
+    given = (("width", args.width), ("beta", args.beta), ("label weight", args.label_weight))
+    extra = [f"{name} {value:g}" for name, value in given if value is not None]
     extra += [f"feature loss {args.feature_loss:g}"] if args.feature_loss else []
+    extra += [f"{args.tuning_steps} tuning steps"] if args.tuning_steps else []
     if args.model == "pretrained":
         sampler = pretrained_sampler(source)
         assert isinstance(sampler, TransportSettings)
@@ -255,7 +261,7 @@ def _train_by_epochs(source: Source, epochs: int, seed: int, args: argparse.Name
     if args.model == "pretrained":
         _encode_pretrained(source, epochs, seed, args, path)
         return
-    changes = {"seed": seed, "feature_loss": args.feature_loss}
+    changes = {"seed": seed, "feature_loss": args.feature_loss, "tuning_steps": args.tuning_steps}
     changes |= {"reconstruction": "mse"} if args.model == "spatial" else {}
     settings = default_settings(len(source), epochs).model_copy(update=changes)
     sampler = _SAMPLERS[args.sampler]

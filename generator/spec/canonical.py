@@ -64,7 +64,7 @@ class FrozenModel(BaseModel):
 
 
 class Later:
-    """Marks a field of a ``GrowingModel`` that was added after values without it had been stored."""
+    """Marks a field of a ``GrowingModel`` or ``ImageConfig`` that was added after values without it had been stored."""
 
 
 class GrowingModel(FrozenModel):
@@ -73,14 +73,18 @@ class GrowingModel(FrozenModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
-        known = type(self).model_fields
-        later = {name for name, field in known.items() if any(isinstance(mark, Later) for mark in field.metadata)}
-        return {
-            name: value
-            for name, value in fields.items()
-            if name not in later or getattr(self, name) != known[name].default
-        }
+        return without_later_defaults(self, handler(self))
+
+
+def without_later_defaults(model: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
+    """``fields``, the serialised ones of ``model``, without those marked ``Later`` that have their defaults."""
+    known = type(model).model_fields
+    later = {name for name, field in known.items() if any(isinstance(mark, Later) for mark in field.metadata)}
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in later or getattr(model, name) != known[name].default
+    }
 
 
 def canonical_json(value: Any) -> bytes:

@@ -81,6 +81,20 @@ def fit_progress(bar: Bar, settings: SamplerSettings) -> Callable[[int, int], No
     return on_fit
 
 
+def tuning_progress(bar: Bar) -> Callable[[int, int], None]:
+    """A callback that shows the steps that train the decoder on sampled codes."""
+    started = False
+
+    def on_tune(done: int, steps: int) -> None:
+        nonlocal started
+        if not started:
+            bar.stage("tuning the decoder", steps, "steps")
+            started = True
+        bar(done)
+
+    return on_tune
+
+
 def progress_callback(bar: Bar, *, quiet: bool) -> Callable[[Progress], None]:
     """A callback that moves the bar. A first step after epoch 1 means that a stopped training continues."""
     started = False

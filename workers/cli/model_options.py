@@ -27,6 +27,11 @@ MODEL_OPTIONS = {
     "beta": click.option("--beta", type=float, help="vae: weight of the KL term; 1 is the evidence lower bound."),
     "warmup": click.option("--warmup", type=float, help="vae: share of the steps in which beta grows from 0."),
     "free_bits": click.option("--free-bits", type=float, help="vae: nats of each latent dimension without KL penalty."),
+    "label_weight": click.option(
+        "--label-weight",
+        type=float,
+        help="vae: weight of the loss of a linear layer that reads labels off codes; 30 for many labelled photographs.",
+    ),
     "adversary": click.option("--adversary", type=float, help="adversarial: weight of the discriminator."),
     "conditioned": click.option(
         "--conditioned", is_flag=True, default=None, help="adversarial: a separate prior for every class."

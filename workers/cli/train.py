@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workers.cli.duration import Duration
-from workers.cli.encoding import encode_images, encode_progress, fit_progress, progress_callback
+from workers.cli.encoding import encode_images, encode_progress, fit_progress, progress_callback, tuning_progress
 from workers.cli.image_size import Size
 from workers.cli.model_options import (
     AUGMENTATION_OPTIONS,
@@ -73,6 +73,12 @@ if TYPE_CHECKING:
     help="Sharper images: weight of a feature loss.  [default: 0; 1000 for a vae of many labelled photographs]",
 )
 @click.option("--patch-loss", type=float, help="Sharper images: weight of the loss of a patch discriminator.")
+@click.option(
+    "--tuning-steps",
+    type=int,
+    help="Sharper samples: steps that train the decoder further on sampled codes, after the fit; needs labels and a"
+    " feature loss.  [default: 0; 1500 for a vae of many labelled photographs]",
+)
 @add_options(AUGMENTATION_OPTIONS)
 @click.option("--holdout", type=float, help="Share of the images held out for early stopping and the fit.")
 @click.option("--patience", type=int, help="Epochs without improvement before stopping.")
@@ -172,7 +178,10 @@ def train_command(
             *(images, options, sampler_config, judge, budget, out), as_json=as_json, keep_thumbnails=keep_thumbnails
         )
         return
-    settings = parse_settings(recommended_settings(images, model, options.get("epochs")).model_dump() | options)
+    recommended = recommended_settings(images, model, options.get("epochs")).model_dump()
+    if options.get("feature_loss") == 0.0:
+        recommended.pop("tuning_steps", None)  # it needs the classifier of the feature loss
+    settings = parse_settings(recommended | options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
     with progress_lines("choosing the judge", None, quiet=as_json):
@@ -317,6 +326,7 @@ def _train(
             on_step=progress_callback(bar, quiet=quiet),
             on_encode=encode_progress(bar, len(images)),
             on_fit=fit_progress(bar, sampler),
+            on_tune=tuning_progress(bar),
             on_stage=bar.stage,
             keep_thumbnails=keep_thumbnails,
         )

@@ -162,7 +162,7 @@ class Ledger:
     def shard_states(self, job: str) -> ShardStates:
         """The states of the shards of a live job."""
         done = self.finished_shards(job)
-        with broker_errors(self.url), self._redis.pipeline(transaction=True) as pipe:
+        with broker_errors(self._address), self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
             pipe.zrange(self._key("lease", job), 0, -1, withscores=True)
             pipe.hgetall(self._key("made", job))

@@ -86,8 +86,8 @@ class Queries:
 
     def take_answer(self, query_id: str) -> Any | None:
         """The answer to a question if there is one now; it is given once. ``None`` if there is none."""
-        with broker_errors(self.url):
-            found = self._redis.lpop(_ANSWER + query_id)
+        with broker_errors(self._address):
+            found = self._redis.lpop(self._prefix() + _ANSWER + query_id)
         return None if found is None else json.loads(found)
 
     def wait(self, query_id: str, seconds: float) -> Any:

@@ -18,7 +18,7 @@ from generator.models.autoencoders.graphs.config import GraphConfig
 from generator.models.autoencoders.image_config import ImageConfig, size_fields
 from generator.models.autoencoders.imported.layers import LayersConfig
 from generator.models.autoencoders.margins import Margins, margins_to
-from generator.spec.canonical import validate
+from generator.spec.canonical import Later, validate
 from generator.spec.image_size import AnySize, ImageSize, as_size, format_size
 
 MIN_SIZE, MAX_SIZE = 8, 128
@@ -110,7 +110,8 @@ class VaeConfig(VectorConfig):
 
     ``beta``: weight of the Kullback-Leibler term relative to the reconstruction (1 is the evidence lower bound). It
     grows from zero during the share ``warmup`` of all steps. ``free_bits``: divergence of each latent dimension that is
-    not penalised, in nats.
+    not penalised, in nats. ``label_weight``: weight of the cross-entropy, in nats, with which a linear layer reads the
+    label off the code, so that the codes of a class lie together; the layer is not kept.
     """
 
     family: Literal["vae"] = "vae"
@@ -118,6 +119,7 @@ class VaeConfig(VectorConfig):
     beta: float = Field(default=0.05, ge=0.0, le=100.0)
     warmup: float = Field(default=0.1, ge=0.0, le=1.0)
     free_bits: float = Field(default=0.0, ge=0.0, le=10.0)
+    label_weight: Annotated[float, Later()] = Field(default=0.0, ge=0.0, le=10_000.0)
 
 
 class AdversarialConfig(VectorConfig):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
-from generator.spec.canonical import FrozenModel
+from generator.spec.canonical import FrozenModel, without_later_defaults
 from generator.spec.image_size import AnySize, ImageSize, as_size
 
 
@@ -30,7 +30,7 @@ class ImageConfig(FrozenModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
+        fields = without_later_defaults(self, handler(self))
         if fields.get("image_width") is None:
             fields.pop("image_width", None)
         return fields

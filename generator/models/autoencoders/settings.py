@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from generator.errors import InputError, SpecError
 from generator.models.autoencoders.augmentation import Augmentation
-from generator.spec.canonical import FrozenModel, validate
+from generator.spec.canonical import FrozenModel, GrowingModel, Later, validate
 from generator.spec.patterns import pattern
 
 _MIN_STEPS = 1500  # minimum number of steps for a small source
@@ -19,7 +19,7 @@ Device = Annotated[
 ]
 
 
-class TrainSettings(FrozenModel):
+class TrainSettings(GrowingModel):
     """Settings for training any family. All except the device are part of the digest that a checkpoint must match.
 
     At most ``epochs`` passes over the training images, in batches of ``batch``. ``learning_rate``: the peak of the
@@ -27,7 +27,8 @@ class TrainSettings(FrozenModel):
     (``mse``), summed over pixels. ``feature_loss`` and ``patch_loss``: weights of the sharpening losses
     (``generator.models.autoencoders.sharpening``). ``holdout``: share of the images held out for early stopping and
     for the fit of the latent distribution. Training stops once the holdout has not improved for ``patience`` epochs.
-    ``device``: ``auto`` uses CUDA if available.
+    ``tuning_steps``: steps that train the decoder further on sampled codes, once the latent distribution is fitted
+    (``generator.models.autoencoders.decoder_tuning``). ``device``: ``auto`` uses CUDA if available.
 
     ``augmentation``: random changes of the training images, new in every step. None by default, as the model also
     generates what it sees in training (shifted or rotated images), and mirrored digits, letters and signs belong to
@@ -46,6 +47,7 @@ class TrainSettings(FrozenModel):
     patience: int = Field(default=10, ge=1, le=10_000, strict=True)
     seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
     device: Device = "auto"
+    tuning_steps: Annotated[int, Later()] = Field(default=0, ge=0, le=1_000_000, strict=True)
 
 
 class EpochRecord(FrozenModel):

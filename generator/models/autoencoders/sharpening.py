@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, final
 
 import torch
@@ -61,14 +62,12 @@ class SharpeningLosses(nn.Module):
         return self._feature_loss * distance, {"features": distance} if self._features else {}
 
     def feature_distance(self, x_BCHW: Tensor, output_BCHW: Tensor) -> Tensor:
-        """Mean squared difference of the feature maps relative to their mean square, averaged over levels; a scalar."""
-        levels = []
+        """``map_distance`` of the two; 0 without a feature network. A scalar."""
         for features in self._features:
             with torch.no_grad():
                 target_maps = features.maps(x_BCHW)
-            for target_BFHW, output_BFHW in zip(target_maps, features.maps(output_BCHW), strict=True):
-                levels.append((output_BFHW - target_BFHW).square().mean() / target_BFHW.square().mean().clamp_min(1e-6))
-        return torch.stack(levels).mean() if levels else torch.zeros((), device=x_BCHW.device)
+            return map_distance(target_maps, features.maps(output_BCHW))
+        return torch.zeros((), device=x_BCHW.device)
 
     def _adversarial_loss(self, discriminator: nn.Module, x_BCHW: Tensor, output_BCHW: Tensor) -> Tensor:
         """The sum of the family's term (with detached discriminator weights) and the discriminator's (with detached
@@ -86,6 +85,15 @@ class SharpeningLosses(nn.Module):
             self._patch_loss * generator_loss + classification_loss + 0.5 * _GRADIENT_PENALTY * squared_gradient
         )
         return total
+
+
+def map_distance(target_maps: Sequence[Tensor], output_maps: Sequence[Tensor]) -> Tensor:
+    """Mean squared difference of feature maps relative to their mean square, averaged over levels; a scalar."""
+    levels = [
+        (output_BFHW - target_BFHW).square().mean() / target_BFHW.square().mean().clamp_min(1e-6)
+        for target_BFHW, output_BFHW in zip(target_maps, output_maps, strict=True)
+    ]
+    return torch.stack(levels).mean()
 
 
 def _patch_discriminator(channels: int) -> nn.Module:

@@ -107,7 +107,7 @@ def train_autoencoder(
     identity = _identity(config, settings, fingerprint, len(training), len(holdout))
     if checkpoint is not None and checkpoint.exists():
         trainer.restore(checkpoints.read(checkpoint, identity))
-    with _translate_out_of_memory(device):
+    with translate_out_of_memory(device):
         while not trainer.is_finished:
             record = trainer.train_epoch(on_step)
             if checkpoint is not None:
@@ -135,7 +135,7 @@ class _Trainer:
         self._batch = min(settings.batch, len(training))
         self._steps = len(training) // self._batch
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_derive_seed(settings.seed, "weights"))
+            torch.manual_seed(derive_seed(settings.seed, "weights"))
             self._network = new_autoencoder(config, settings, classes).to(device)
             self._sharpening = SharpeningLosses(settings, config.channels, features).to(device)
         self._network.add_module("sharpening", self._sharpening)  # so that it is trained, saved and restored too
@@ -171,7 +171,7 @@ class _Trainer:
     def train_epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
         """One pass over the training images, and one over the holdout."""
         number = len(self._history)
-        noise = torch.Generator(self._device).manual_seed(_derive_seed(self._settings.seed, f"noise {number}"))
+        noise = torch.Generator(self._device).manual_seed(derive_seed(self._settings.seed, f"noise {number}"))
         order_N = permutation(self._settings.seed, stream=number, size=len(self._training))
         self._network.train()
         total = 0.0
@@ -208,7 +208,7 @@ class _Trainer:
         """``batch`` after the augmentation of this step, counted from the first epoch."""
         if not self._settings.augmentation.is_active:
             return batch
-        seed = _derive_seed(self._settings.seed, "augmentation")
+        seed = derive_seed(self._settings.seed, "augmentation")
         return Batch(augment(batch.x_BCHW, self._settings.augmentation, seed=seed, step=step), batch.labels_B)
 
     def _finish_epoch(self, epoch: int, train_loss: float) -> EpochRecord:
@@ -323,7 +323,7 @@ def _identity(config: AutoencoderConfig, settings: TrainSettings, fingerprint: s
     return digest_of(canonical_json(facts))
 
 
-def _derive_seed(seed: int, purpose: str) -> int:
+def derive_seed(seed: int, purpose: str) -> int:
     """A 63-bit seed for one purpose, derived by hashing; unlike seed + 1, it differs for every seed and purpose."""
     digest = hashlib.sha256(f"latentmill training 1\n{seed}\n{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
@@ -338,7 +338,8 @@ def _copy_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _translate_out_of_memory(device: torch.device) -> Iterator[None]:
+def translate_out_of_memory(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels inside the block, and ``DeviceExhausted`` if ``device`` runs out of memory."""
     try:
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             yield

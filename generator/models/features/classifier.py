@@ -72,6 +72,11 @@ class Classifier(nn.Module):
         """features_BF, all >= 0: the input of the linear layer. F is 4 * width * (H // 8) * (W // 8)."""
         return self.maps(x_BCHW)[-1].flatten(1)
 
+    def classify(self, last_BFHW: Tensor) -> Tensor:
+        """logits_BC of images whose last maps are ``last_BFHW``."""
+        logits_BC: Tensor = self.head(last_BFHW.flatten(1))
+        return logits_BC
+
     def maps(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         """The maps after each block, the finest first; sides divided by 2, 4, 8. Differentiable in the input."""
         maps = []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from generator.errors import SourceError, SpecError
+from generator.models.autoencoders.decoder_tuning import check_tuning
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import decode, encode
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
@@ -55,6 +56,7 @@ def encode_source(
     if (size, source.channels) != (config.image_size, config.channels):
         expected = f"images of {config.image_size} pixels and {config.channels} channels"
         raise SourceError("source", expected, f"{size} pixels and {source.channels} channels")
+    check_tuning(config, settings, len(source.class_names))
     if finetune and settings.reconstruction != "mse":
         raise SpecError("train.reconstruction", "mse for an autoencoder that exists", settings.reconstruction)
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)

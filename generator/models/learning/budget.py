@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import floor
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from generator.errors import SpecError
 from generator.models.autoencoders.config import AutoencoderConfig
+from generator.models.autoencoders.decoder_tuning import BATCH, DrawnCodes, tune_decoder
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.families.base import Batch
 from generator.models.autoencoders.families.registry import new_autoencoder
@@ -26,6 +28,7 @@ from generator.models.autoencoders.graphs.config import GraphConfig
 from generator.models.autoencoders.networks import channels_last, to_input
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.autoencoders.sharpening import SharpeningLosses
+from generator.models.autoencoders.training import Examples, TrainedAutoencoder
 from generator.models.features.classifier import WIDTH, Classifier
 from generator.models.features.config import FEATURE_BUDGET, Budget
 from generator.models.latents.config import MapSettings, SamplerSettings, TransportSettings
@@ -40,6 +43,8 @@ _MAX_EPOCHS, _MAX_MAP_EPOCHS = 400, 400
 _MIN_STEPS, _MIN_BATCH = 3000, 16  # of the autoencoder: more steps of smaller batches where there is little time
 _CLASSIFIER_SHARE, _MIN_CLASSIFIER_STEPS = 0.1, 50  # of the judge, and of the classifier for the feature loss
 _AUTOENCODER_SHARE, _FIT_SHARE = 0.55, 0.35  # of the time that judge and feature network leave; the rest is reserve
+_FIT_BESIDE_TUNING_SHARE, _TUNING_SHARE = 0.15, 0.3  # where the decoder is tuned on sampled codes
+_MIN_TUNING_STEPS, _MAX_TUNING_STEPS = 100, 20_000
 _ENCODING_SHARE = 0.5  # of an epoch of fine-tuning: encoding all images, and decoding some
 _FINETUNING_SHARE, _MAX_FINETUNING_EPOCHS = 0.85, 40
 _ROUNDS = 3  # timed steps of a calibration; the fastest counts
@@ -66,6 +71,7 @@ class TrainingPlan:
         model = self.config.family + (f" of width {width}" if width else "")
         model = "the pretrained autoencoder" if self.config.family == "graph" else model
         epochs = f"{self.settings.epochs} epochs in batches of {self.settings.batch}" if self.trains else "as it is"
+        fitted += f", {self.settings.tuning_steps} steps on sampled codes" if self.settings.tuning_steps else ""
         return f"{model}, {self.config.latent_dim} numbers a code, {epochs}; {fitted}; {stages}"
 
 
@@ -86,15 +92,20 @@ def plan_training(
     device = resolve_device(settings.device)
     images = max(settings.batch, floor(len(source) * (1.0 - settings.holdout)))
     options, judge, classifiers = _choose_classifiers(source, seconds, family, options, settings, judge, device)
-    left = seconds - classifiers
-    config, epochs, spent = _choose_model(source, family, options, settings, images, _AUTOENCODER_SHARE * left, device)
+    left, share = seconds - classifiers, _autoencoder_share(recommended_sampler(source, family), settings)
+    config, epochs, spent = _choose_model(source, family, options, settings, images, share * left, device)
     if epochs < 1:
-        needed = classifiers + spent / _AUTOENCODER_SHARE
+        needed = classifiers + spent / share
         raise SpecError(
             "budget", f"at least {needed:.0f} seconds for one epoch on this machine", f"{seconds:g} seconds"
         )
-    sampler, fitting = _choose_sampler(source, config, images, _FIT_SHARE * left, device)
-    stages = {"autoencoder": spent, "latent distribution": fitting, "judge and features": classifiers}
+    stages = {"autoencoder": spent, "judge and features": classifiers}
+    fit_share = _FIT_SHARE
+    if settings.tuning_steps:
+        fit_share = _FIT_BESIDE_TUNING_SHARE
+        steps, stages["decoder tuning"] = _tuning_steps(source, config, settings, _TUNING_SHARE * left, device)
+        settings = settings.model_copy(update={"tuning_steps": steps})
+    sampler, stages["latent distribution"] = _choose_sampler(source, config, images, fit_share * left, device)
     return TrainingPlan(config, _with_epochs(settings, epochs, images), sampler, judge, stages)
 
 
@@ -118,6 +129,23 @@ def plan_pretrained(
     stages = {"encoding": encoding, "fine-tuning": epochs * epoch, "judge and features": classifiers}
     settings = settings.model_copy(update={"epochs": max(1, epochs)})
     return TrainingPlan(config, settings, pretrained_sampler(source), judge, stages, trains=epochs > 0)
+
+
+def _autoencoder_share(sampler: SamplerSettings, settings: TrainSettings) -> float:
+    """The autoencoder's share of the time that classifiers leave: with that of the fit, if no map is to be learned, and
+    without that of the decoder's tuning."""
+    is_quick = isinstance(sampler, TransportSettings) and sampler.map is None
+    tuning = _TUNING_SHARE + _FIT_BESIDE_TUNING_SHARE - _FIT_SHARE if settings.tuning_steps else 0.0
+    return _AUTOENCODER_SHARE + (_FIT_SHARE if is_quick else 0.0) - tuning
+
+
+def _tuning_steps(
+    source: Source, config: AutoencoderConfig, settings: TrainSettings, seconds: float, device: torch.device
+) -> tuple[int, float]:
+    """(steps on sampled codes in about ``seconds``, 0 if few would be left; the seconds they take)."""
+    step = _tuning_seconds(source, config, settings, device)
+    steps = min(_MAX_TUNING_STEPS, floor(seconds / step))
+    return (steps, steps * step) if steps >= _MIN_TUNING_STEPS else (0, 0.0)
 
 
 def _with_epochs(settings: TrainSettings, epochs: int, images: int) -> TrainSettings:
@@ -182,6 +210,8 @@ def _choose_sampler(
     sampler = recommended_sampler(source, config.family)
     if not isinstance(sampler, TransportSettings):
         return sampler, seconds
+    if sampler.map is None:
+        return sampler, 0.0
     for width in _MAP_WIDTHS:
         network = MapSettings(width=width)
         epoch = images * _map_seconds(network, config.latent_dim, len(source.class_names), sampler.batch, device)
@@ -213,6 +243,29 @@ def _autoencoder_seconds(
         return total
 
     return _step_seconds(step, device) / len(batch.x_BCHW)
+
+
+def _tuning_seconds(source: Source, config: AutoencoderConfig, settings: TrainSettings, device: torch.device) -> float:
+    """Seconds of a step on sampled codes: the fastest of some, after a first one that is not counted."""
+    assert source.labels_N is not None
+    with torch.random.fork_rng(devices=[]):
+        features = channels_last(Classifier(source.size, source.channels, len(source.class_names)))
+        network = new_autoencoder(config, settings, len(source.class_names))
+    decoder = {name: value.detach() for name, value in network.decoder.state_dict().items()}
+    rows = np.arange(BATCH) % len(source)
+    codes_BD, ends = np.zeros((BATCH, config.latent_dim)), list[float]()
+    tune_decoder(
+        TrainedAutoencoder(config, {}, decoder, ()),
+        settings.model_copy(update={"tuning_steps": _ROUNDS + 1}),
+        Examples(source.images_NHWC[rows], source.labels_N[rows]),
+        codes_BD,
+        DrawnCodes(codes_BD, source.labels_N[rows]),
+        features.eval().requires_grad_(False).to(device),
+        seed=0,
+        device=device,
+        on_step=lambda *_: ends.append(time.perf_counter()),
+    )
+    return min(end - begin for begin, end in pairwise(ends))
 
 
 def _map_seconds(network: MapSettings, dims: int, classes: int, batch: int, device: torch.device) -> float:

@@ -19,12 +19,13 @@ from generator.models.autoencoders.training import Examples, TrainedAutoencoder
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
 from generator.models.bundle.reconstructions import Reconstructions, choose_pairs, make_reconstructions
 from generator.models.bundle.thumbnails import make_thumbnails
-from generator.models.features.classifier import LabelledImages
+from generator.models.features.classifier import Classifier, LabelledImages
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import SamplerSettings
 from generator.models.latents.fitting.code_map import fit_code_map
 from generator.models.latents.fitting.fit import Fit, fit
+from generator.models.learning.draw_tuning import tune_on_draws
 from generator.models.screening.config import JudgeSettings
 from generator.models.screening.data import ScreeningData
 from generator.models.screening.fit import make_screening, train_screening
@@ -72,13 +73,15 @@ def fit_and_save(
     on_encode: Callable[[int, int], None] = lambda *_: None,
     on_stage: Callable[[str], None] = lambda _: None,
     *,
+    features: Classifier | None = None,
+    on_tune: Callable[[int, int], None] = lambda *_: None,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Encode ``source``, fit ``sampler`` to the codes of its training part, and write the bundle ``out``.
 
-    ``on_encode``, ``on_fit`` and ``on_stage`` are called as by ``train_bundle``. ``keep_thumbnails``: the bundle gets
-    small pictures of the training images whose codes it keeps, and of some held-out images beside their
-    reconstructions.
+    ``features``: the classifier of the feature loss, needed for ``settings.tuning_steps``. ``on_encode``, ``on_fit``,
+    ``on_tune`` and ``on_stage`` are called as by ``train_bundle``. ``keep_thumbnails``: the bundle gets small pictures
+    of the training images whose codes it keeps, and of some held-out images beside their reconstructions.
     """
     encoder = load_encoder(trained.config, trained.encoder_state)
     device = str(resolve_device(settings.device))
@@ -87,6 +90,10 @@ def fit_and_save(
     on_fit(0, 1)
     fitted = fit(codes, sampler, seed=settings.seed, device=device, on_epoch=on_fit)
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
+    if settings.tuning_steps and features is not None:
+        trained = tune_on_draws(
+            trained, settings, examples_of(source, fitted_parts.train_N), codes, fitted.distribution, features, on_tune
+        )
     screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution, on_stage)
     on_stage("writing the bundle")
     fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.config import AutoencoderConfig, SpatialConfig
+from generator.models.autoencoders.decoder_tuning import check_tuning
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Progress, train_autoencoder
 from generator.models.bundle.save import check_new_directory
@@ -42,31 +43,36 @@ def train_bundle(
     on_encode: Callable[[int, int], None] = lambda *_: None,
     on_fit: Callable[[int, int], None] = lambda *_: None,
     on_stage: Callable[[str], None] = lambda _: None,
+    on_tune: Callable[[int, int], None] = lambda *_: None,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
 
     ``judge``: settings of the label judge, for a source with two classes or more. ``on_fit`` is called when the fit of
     the latent distribution begins, with (0, 1), and after each epoch of it, with the epochs done and their number;
-    ``on_encode`` with the images that are encoded and their number; ``on_stage`` with the name of each later stage.
+    ``on_encode`` with the images that are encoded and their number; ``on_tune`` after each step that trains the decoder
+    on sampled codes, with the steps done and their number; ``on_stage`` with the name of each later stage.
     ``keep_thumbnails``: keep small pictures of the training images in the bundle.
 
-    A training that was interrupted resumes from ``checkpoint_path(out)``, which is deleted once the bundle is written.
+    A training that was interrupted resumes from ``checkpoint_path(out)``, which is deleted once the bundle is written;
+    fit and tuning then start anew, with the same result.
     Only one training at a time may write ``out``.
     Raises ``BundleError`` for ``out``, ``SourceError``, ``SpecError``, ``SettingsError``, ``TrainingDiverged``.
     """
     check_new_directory(out)
+    check_tuning(config, settings, len(source.class_names))
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
     checkpoint = checkpoint_path(out)
     with training_lock(out):
         check_new_directory(out)  # another training may have ended before the lock was taken
+        features = train_feature_network(source, parts, config, settings)
         trained = train_autoencoder(
             config,
             settings,
             examples_of(source, parts.train_N),
             examples_of(source, parts.holdout_N),
             classes=len(source.class_names),
-            features=train_feature_network(source, parts, config, settings),
+            features=features,
             fingerprint=source.fingerprint,
             checkpoint=checkpoint,
             on_step=on_step,
@@ -74,6 +80,8 @@ def train_bundle(
         )
         result = fit_and_save(
             *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),
+            features=features,
+            on_tune=on_tune,
             keep_thumbnails=keep_thumbnails,
         )
         checkpoint.unlink(missing_ok=True)

@@ -2,7 +2,9 @@
 
 The posterior q(z|x) = N(mean(x), diag(exp(log_variance(x)))) and the prior p(z) = N(0, I). The loss is the negative of
 the evidence lower bound (eq. 3), with the divergence weighted by beta (Higgins et al., ICLR 2017). A small beta keeps
-images sharp and the aggregate posterior clustered, as the mixture that is fitted afterwards requires.
+images sharp and the aggregate posterior clustered, as the mixture that is fitted afterwards requires. With
+``label_weight``, codes also have to tell their label to a linear layer, as in the supervised part of Kingma, Rezende,
+Mohamed & Welling, "Semi-supervised learning with deep generative models", NeurIPS 2014.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from generator.errors import SpecError
 from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.families.base import Autoencoder, Batch, Losses, reconstruction_loss
 from generator.models.autoencoders.networks import Decoder, GaussianEncoder, channels_last
@@ -26,8 +30,12 @@ class Vae(Autoencoder):
     decoder: Decoder
 
     def __init__(self, config: VaeConfig, settings: TrainSettings, classes: int = 0) -> None:
+        """Raises ``SpecError`` for a weight of labels without two classes."""
         super().__init__()
+        if config.label_weight and classes < 2:
+            raise SpecError("model.label_weight", "0 without two classes or more", config.label_weight)
         self.encoder, self.decoder = channels_last(GaussianEncoder(config)), channels_last(Decoder(config))
+        self.label = nn.Linear(config.latent_dim, classes) if config.label_weight else None
         self._config, self._reconstruction = config, settings.reconstruction
 
     def losses(self, batch: Batch, *, progress: float, noise: torch.Generator | None) -> Losses:
@@ -38,6 +46,9 @@ class Vae(Autoencoder):
         divergence = kl_from_prior(mean_BD, log_variance_BD, self._config.free_bits)
         terms = {"reconstruction": reconstruction.detach(), "divergence": divergence.detach()}
         total = reconstruction + self._beta(progress) * divergence
+        if self.label is not None and batch.labels_B is not None:
+            surprise = functional.cross_entropy(self.label(z_BD), batch.labels_B)
+            total, terms = total + self._config.label_weight * surprise, terms | {"label": surprise.detach()}
         return Losses(total=total, terms=terms, output_BCHW=torch.sigmoid(logits_BCHW))
 
     def _beta(self, progress: float) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import cross_entropy
 
+from generator.errors import SpecError
 from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.families.base import Batch, reconstruction_loss
 from generator.models.autoencoders.families.vae import Vae, kl_from_prior, reparametrised
@@ -65,3 +67,23 @@ def test_without_noise_the_losses_are_deterministic_and_with_it_they_are_drawn()
     first, second = (vae.losses(batch, progress=1.0, noise=None).total for _ in range(2))
     drawn = vae.losses(batch, progress=1.0, noise=torch.Generator().manual_seed(0)).total
     assert first == second != drawn
+
+
+def test_codes_tell_their_labels_if_that_is_asked_for() -> None:
+    config = CONFIG.model_copy(update={"label_weight": 30.0})
+    batch = Batch(images(6).x_BCHW, torch.arange(6) % 2)
+    vae = Vae(config, TrainSettings(), classes=2).eval()
+    losses = vae.losses(batch, progress=1.0, noise=None)
+    assert vae.label is not None
+    surprise = cross_entropy(vae.label(vae.encoder(batch.x_BCHW)), batch.labels_B)
+    without = losses.terms["reconstruction"] + config.beta * losses.terms["divergence"]
+    torch.testing.assert_close(losses.total, without + 30.0 * surprise)
+    assert not any(name.startswith("label") for name in Vae(CONFIG, TrainSettings(), classes=2).state_dict())
+    with pytest.raises(SpecError, match=r"model.label_weight: expected 0 without two classes or more, got 30.0"):
+        Vae(config, TrainSettings(), classes=1)
+
+
+def test_a_configuration_without_labels_keeps_its_canonical_form() -> None:
+    assert "label_weight" not in CONFIG.model_dump(mode="json")
+    wide = VaeConfig(size=8, image_width=16, channels=1, latent_dim=3, width=4, label_weight=2.0)
+    assert VaeConfig.model_validate(wide.model_dump(mode="json")) == wide

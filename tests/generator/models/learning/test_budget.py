@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from generator.errors import SpecError
@@ -14,7 +15,7 @@ from generator.models.autoencoders.config import SpatialConfig
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.bundle import read_info
 from generator.models.latents.config import MixtureSettings, TransportSettings
-from generator.models.learning import budget, plan_training, recommended_settings
+from generator.models.learning import budget, defaults, plan_training, recommended_model, recommended_settings
 from generator.models.screening.config import default_judge
 from generator.sources import Source
 from generator.store import open_store
@@ -73,6 +74,35 @@ def test_given_fields_of_the_model_are_kept() -> None:
     config = plan(60.0, width=40, code_channels=8).config
     assert isinstance(config, SpatialConfig)
     assert (config.width, config.code_channels) == (40, 8)
+
+
+@pytest.mark.usefixtures("fixed_speed")
+def test_without_a_map_the_autoencoder_gets_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_map = plan(30.0, width=48)
+    monkeypatch.setattr(defaults, "MIN_PHOTOGRAPHS", 640)
+    without = plan(30.0, width=48)
+    assert isinstance(without.sampler, TransportSettings)
+    assert (without.sampler.map, without.sampler.clusters) == (None, 20)
+    assert without.settings.epochs > 1.5 * with_map.settings.epochs
+    assert sum(without.seconds.values()) <= 30.0
+
+
+@pytest.mark.usefixtures("fixed_speed")
+def test_tuning_on_sampled_codes_gets_a_share_where_it_is_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_tuning_seconds", lambda *_: 0.02)
+    monkeypatch.setattr(defaults, "MIN_PHOTOGRAPHS", 640)
+    short, long = (plan(seconds, "vae").settings for seconds in (30.0, 200.0))
+    assert 0 < 3 * short.tuning_steps < long.tuning_steps
+    assert long.epochs > short.epochs
+    assert plan(8.0, "vae").settings.tuning_steps == 0
+    assert sum(plan(200.0, "vae").seconds.values()) <= 200.0
+
+
+def test_a_step_on_sampled_codes_is_timed() -> None:
+    source = colours(64)
+    settings = recommended_settings(source, "vae").model_copy(update={"feature_loss": 1.0, "tuning_steps": 1})
+    config = recommended_model(source, "vae", width=4)
+    assert 0.0 < budget._tuning_seconds(source, config, settings, torch.device("cpu")) < 60.0
 
 
 @pytest.mark.usefixtures("fixed_speed")

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from generator.errors import SpecError
+from generator.models.autoencoders.config import VaeConfig
 from generator.models.bundle import read_info
 from generator.models.bundle.format import BundleInfo
 from generator.models.features.config import Budget
@@ -59,14 +60,22 @@ def test_what_is_recommended(of: Source, family: str, wanted: tuple[int, str, fl
     found = (recommended_model(of, family).latent_dim, recommended_sampler(of).family, settings.feature_loss)
     assert found == wanted
     assert recommended_model(of, family, latent_dim=7).latent_dim == 7
+    assert (settings.tuning_steps > 0) == (family == "vae" and settings.feature_loss > 0.0)
+    if family == "vae":
+        model = recommended_model(of, family)
+        assert isinstance(model, VaeConfig)
+        assert (model.label_weight > 0.0) == (settings.feature_loss > 0.0)
 
 
 @pytest.mark.parametrize(
     ("count", "flow", "transport"), [(100_000, 24, 40), (300_000, 8, 13), (1_000_000, 2, 4), (10_000_000, 2, 2)]
 )
 def test_maps_and_flows_of_large_sources_take_fewer_epochs(count: int, flow: int, transport: int) -> None:
-    large = replace(source(1, 32, 3), images_NHWC=np.broadcast_to(np.uint8(0), (count, 32, 32, 3)))
-    found = [recommended_sampler(large, family) for family in ("vae", "spatial")]
+    colour, grey = (
+        replace(source(1, 32, 3), images_NHWC=np.broadcast_to(np.uint8(0), (count, 32, 32, channels)))
+        for channels in (3, 1)
+    )
+    found = [recommended_sampler(colour, "vae"), recommended_sampler(grey, "spatial")]
     assert [(each.family, getattr(each, "epochs", None)) for each in found] == [
         ("flow", flow),
         ("transport", transport),
@@ -85,6 +94,7 @@ def test_sides_that_a_family_does_not_have_are_named(family: str, limits: str) -
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hundred photographs, with a lower threshold, and a classifier trained for few steps."""
     monkeypatch.setattr(defaults, "MIN_PHOTOGRAPHS", 100)
+    monkeypatch.setattr(defaults, "_TUNING_STEPS", 2)
     monkeypatch.setattr(train, "FEATURE_BUDGET", Budget(steps=2))
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.arange(100) % 2
@@ -102,9 +112,12 @@ def trained(photographs: Path, *options: str) -> BundleInfo:
 
 def test_train_follows(photographs: Path) -> None:
     info = trained(photographs, "--flow-epochs", "1", "--sampler", "flow")
+    assert isinstance(info.autoencoder, VaeConfig)
     assert (info.latent_dim, info.training.settings.feature_loss) == (128, 1000.0)
+    assert (info.training.settings.tuning_steps, info.autoencoder.label_weight) == (2, 30.0)
     info = trained(photographs, "--latent-dim", "4", "--feature-loss", "0")
     assert (info.latent_dim, info.fitting.settings.family, info.training.settings.feature_loss) == (4, "flow", 0.0)
+    assert info.training.settings.tuning_steps == 0
     info = trained(photographs, "--latent-dim", "4", "--clusters", "1", "--feature-loss", "3")
     assert (info.fitting.settings.family, info.training.settings.feature_loss) == ("mixture", 3.0)
 
@@ -137,6 +150,12 @@ def test_photographs_are_mirrored_where_that_keeps_their_class(
     images_NHWC = (bright_NW[:, None, :, None] * 200 + rng.integers(0, 50, (200, 32, 32, 3))).astype(np.uint8)
     some = Source(images_NHWC, labels_N, ("a", "b"), fingerprint="sha256:" + "0" * 64, name="some")
     assert recommended_judge(some, recommended_settings(some)).mirrored == symmetric
+
+
+def test_codes_with_a_shape_get_clusters_for_many_photographs_and_else_a_map() -> None:
+    many, few, grey = (source(*of) for of in ((MIN_PHOTOGRAPHS, 32, 3), (MIN_PHOTOGRAPHS - 1, 32, 3), (10**5, 32, 1)))
+    assert recommended_sampler(many, "spatial") == pretrained_sampler(many)
+    assert [recommended_sampler(each, "spatial") for each in (few, grey)] == [TransportSettings()] * 2
 
 
 def test_the_pretrained_autoencoder_gets_clusters_for_many_photographs() -> None:

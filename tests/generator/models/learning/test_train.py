@@ -14,8 +14,9 @@ from generator.errors import BundleError, SettingsError
 from generator.models.autoencoders.config import VaeConfig
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Progress
-from generator.models.bundle import read_info
-from generator.models.learning import train_bundle
+from generator.models.bundle import load_bundle, read_info
+from generator.models.features.config import Budget
+from generator.models.learning import train, train_bundle
 from generator.sources import load_source
 from generator.store import open_store
 from workers.cli.main import root as cli_root
@@ -87,6 +88,33 @@ def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_pa
     resumed = run_cli("train", str(shades), "--out", str(out), *words)
     assert "continuing after epoch 1" in resumed.output
     assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b"}
+
+
+def test_a_training_killed_while_its_decoder_is_tuned_ends_as_one_that_was_not(
+    shades: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, steps: int) -> None:
+        assert steps == 3
+        if done == 2:
+            raise Killed
+
+    monkeypatch.setattr(train, "FEATURE_BUDGET", Budget(steps=2))
+    source, settings = load_source(str(shades)), SHORT.model_copy(update={"feature_loss": 1.0, "tuning_steps": 3})
+    with pytest.raises(Killed):
+        train_bundle(source, SMALL, settings, tmp_path / "b", on_tune=kill)
+    assert (tmp_path / "b.checkpoint").exists()
+    trained_again: list[EpochRecord] = []
+    resumed = train_bundle(source, SMALL, settings, tmp_path / "b", on_epoch=trained_again.append)
+    whole = train_bundle(source, SMALL, settings, tmp_path / "c")
+    untuned = train_bundle(source, SMALL, settings.model_copy(update={"tuning_steps": 0}), tmp_path / "d")
+    assert trained_again == []
+    assert resumed.digest == whole.digest
+    weights = [load_bundle(open_store(str(tmp_path / name))).decoder for name in ("c", "d")]
+    assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert untuned.history == whole.history
 
 
 def test_train_and_inspect_count_alike(shades: Path, tmp_path: Path) -> None:
