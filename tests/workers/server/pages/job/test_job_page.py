@@ -157,8 +157,8 @@ def test_a_job_that_redis_has_lost_is_shown_from_the_store(mill: MillServer) -> 
     mill.service.serve(2)
     for key in mill.service.redis.keys(f"*:{status.job}"):
         mill.service.redis.delete(key)
-    mill.service.redis.zrem("latentmill:jobs", status.job)
-    mill.service.redis.zrem("latentmill:queue:red", status.job)
+    mill.service.redis.zrem(mill.service.key("jobs"), status.job)
+    mill.service.redis.zrem(mill.service.key("queue:red"), status.job)
     text = show(mill, f"/jobs/{status.job}")
     assert "5 shards: 2 finished, 3 to come." in text
     assert images_of(text) == {"1": 6, "0": 6}
