@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "LATENTMILL_"
 SECRETS = ("redis_url", "redis_sentinel_password", "token")  # those of S3 have settings for their files, read again
-# Variables with our prefix that are no settings: of compose, tests and benchmarks.
+# Variables with our prefix that are no settings: of compose, scripts, tests and benchmarks.
 OTHER_VARIABLES = (
     *("REDIS_PASSWORD", "IMAGE_TAG", "ENV_FILE"),
-    *("DATA", "BENCHMARK", "TESTS", "TEST_S3", "NEED_CHROMIUM"),
+    *("DATA", "BENCHMARK", "TESTS", "TEST_S3", "NEED_CHROMIUM", "COMMAND"),
 )
 DEFAULT_SERVER_PORT = 8400
 Bytes = int

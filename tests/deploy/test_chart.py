@@ -169,7 +169,7 @@ def test_the_environment_is_one_of_latentmill(
     chart: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The variables of each container are read by the product itself, with the secrets in their files."""
-    for secret in (*SECRETS, "redis_ca_file"):
+    for secret in (*SECRETS, "s3_access_key", "s3_secret_key", "s3_session_token", "s3_ca_file", "redis_ca_file"):
         (tmp_path / secret).write_text("redis://:pass@redis:6379/0" if secret == "redis_url" else "a-secret")
     seen = 0
     for scenario, values in chart.scenarios().items():

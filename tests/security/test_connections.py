@@ -243,14 +243,14 @@ def test_a_user_of_redis_with_few_rights_is_enough(redis_server: RedisServer, bu
         ["GET", "other:secret"],
         ["CONFIG", "SET", "dir", "/"],
         ["SHUTDOWN"],
-        ["DEBUG", "SLEEP", "0"],
+        ["MONITOR"],
     ):
         with pytest.raises(redis_py.exceptions.NoPermissionError):
             restricted.execute_command(*refused)
     wrong = f"redis://mill:wrong-password@127.0.0.1:{redis_server.port}/0"
     with pytest.raises(BrokerUnavailable) as denied:
         ping(parse_address(wrong))
-    assert "password" not in str(denied.value)
+    assert "wrong-password" not in str(denied.value)
 
 
 def test_ledger_and_broker_speak_tls_with_an_authority_of_ones_own(redis_server: RedisServer, tmp_path: Path) -> None:

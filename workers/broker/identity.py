@@ -15,6 +15,7 @@ from pydantic import Field
 
 from generator.errors import AlreadyExists, ObjectMissing, SpecError, StoreUnavailable
 from generator.spec.canonical import FrozenModel, read_json, validate
+from generator.spec.patterns import pattern
 from generator.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _TRIES = 3  # somebody may delete the object between our two steps
 class PoolRecord(FrozenModel):
     """The content of ``<root>/pool.json``."""
 
-    pool: str = Field(pattern=r"^[0-9a-f]{16}$")
+    pool: str = Field(pattern=pattern(r"^[0-9a-f]{16}$", "16 digits of 0-9 and a-f"))
 
 
 def read_pool_id(root: Store) -> str | None:

@@ -154,13 +154,13 @@ def test_a_job_spec_carries_its_codes_through_json(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "field"),
     [
-        ({"row": -1}, r"draw\.around\.code\.row\.row"),
-        ({"row": True}, r"draw\.around\.code\.row\.row"),
-        ({"row": 1, "object": "sha256:" + "0" * 64}, r"draw\.around\.code\.row\.object"),
-        ({"object": "sha256:0"}, r"draw\.around\.code\.object\.object"),
-        ({}, r"draw\.around\.code\.object\.object"),
-        ([0.0] * 513, r"draw\.around\.code\.numbers"),
-        ("near", r"draw\.around\.code\.numbers"),
+        ({"row": -1}, r"draw\.code\.row"),
+        ({"row": True}, r"draw\.code\.row"),
+        ({"row": 1, "object": "sha256:" + "0" * 64}, r"draw\.code\.object"),
+        ({"object": "sha256:0"}, r"draw\.code\.object"),
+        ({}, r"draw\.code\.object"),
+        ([0.0] * 513, r"draw\.code"),
+        ("near", r"draw\.code"),
     ],
 )
 def test_names_of_codes_that_are_none_are_refused(tiny: Bundle, code: Any, field: str) -> None:

@@ -106,8 +106,8 @@ def test_bundles_that_lie_beside_the_datasets_are_taken_into_the_root(
     ("script", "words"),
     [
         (
-            "print('INFO x'); print('error: LATENTMILL_X: expected 1, got 2'); print('later'); exit(2)",
-            "LATENTMILL_X: exp",
+            "print('INFO x'); print('error: LATENTMILL_ROOT: expected 1, got 2'); print('later'); exit(2)",
+            "LATENTMILL_ROOT: exp",
         ),
         ("raise SystemExit('nothing to be done')", "nothing to be done"),
         ("exit(3)", "exit code 3"),

@@ -40,6 +40,7 @@ class Pool:
         spec = bench.spec() | {"destination": "s3://bucket/out", "name": f"tiny-{uuid.uuid4().hex[:8]}"}
         self.job = self.client.submit(spec).job
         self.handler: TicketHandler = open_ticket_handler(self.settings)
+        self.handler.pool.identity.prefix()  # a worker reads it when it starts
 
     def rotate(self, token: str) -> None:
         draft = self.home / "draft"
@@ -49,16 +50,19 @@ class Pool:
     def serve(self) -> str:
         """Serve a ticket, as if every pause had passed."""
         self.handler._declined.clear()
-        self.redis.delete(f"latentmill:committing:{self.job}")
-        if waiting := self.redis.zrange(f"latentmill:lease:{self.job}", 0, -1):
-            self.redis.zadd(f"latentmill:lease:{self.job}", dict.fromkeys(waiting, 0.0))
+        self.redis.delete(self._key("committing"))
+        if waiting := self.redis.zrange(self._key("lease"), 0, -1):
+            self.redis.zadd(self._key("lease"), dict.fromkeys(waiting, 0.0))
         self.handler.pool.ledger.free_expired(self.job, 5)
         return self.handler.serve().summary
 
     @property
     def faults(self) -> dict[bytes, bytes]:
-        faults: dict[bytes, bytes] = self.redis.hgetall(f"latentmill:tries:{self.job}")
+        faults: dict[bytes, bytes] = self.redis.hgetall(self._key("tries"))
         return faults
+
+    def _key(self, part: str) -> str:
+        return f"{self.handler.pool.identity.prefix()}{part}:{self.job}"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from generator.drafts import parse_draft
 from generator.errors import BrokerUnavailable, BundleError, LatentmillError, StoreError
 from generator.models.bundle import BundleInfo, bundle_store, read_info
 from generator.models.bundle.listing import BundleSummary, newest_first, summary_of
+from generator.spec.patterns import pattern
 from generator.spec.recipe import Digest
 from workers.jobs.queries import ask_diagnosis, preview
 from workers.server.audited import audited
@@ -45,7 +46,7 @@ _IMMUTABLE = "private, max-age=31536000, immutable"
 
 Reader = Annotated[Caller, Depends(require("reader"))]
 Submitter = Annotated[Caller, Depends(require("submitter"))]
-QueryId = Annotated[str, Query(pattern=r"^([0-9a-f]{32})?$")]
+QueryId = Annotated[str, Query(pattern=pattern(r"^([0-9a-f]{32})?$", "32 digits of 0-9 and a-f, or nothing"))]
 Until = Annotated[int, Query(ge=0, le=2**53)]
 
 router = APIRouter(include_in_schema=False)

@@ -20,10 +20,13 @@ KEPT = "kept"  # the choice for a draw that only the text can state
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _DRAW_MODES = ("distribution", "cluster", "around", "between")
 _PLAIN = (
-    "a valid ",
-    "a string ",
-    "greater than",
-    "less than",
+    "a whole number",
+    "a number",
+    "at least ",
+    "at most ",
+    "less than ",
+    "more than ",
+    "text",
     "a finite",
 )  # what pydantic says where the field says more
 
