@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from generator.errors import AccessDenied, AlreadyExists, BucketMissing, Changed, StoreError, StoreUnavailable
-from generator.store import S3Settings, Store, open_store
+from generator.store import S3Settings, Store, open_store, s3_credentials
 from generator.store.put_once import put_once
 
 SECRET, TOKEN = "very-secret-key", "very-secret-token"
@@ -218,7 +218,10 @@ def test_a_412_is_typed_by_its_condition(scripted: ScriptedServer) -> None:
         (400, "AuthorizationHeaderMalformed"),  # a wrong region
     ],
 )
-def test_refused_credentials_are_named_and_never_shown(scripted: ScriptedServer, status: int, code: str) -> None:
+def test_refused_credentials_are_named_and_never_shown(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, status: int, code: str
+) -> None:
+    monkeypatch.setattr(s3_credentials, "WAIT_SECONDS", 0.1)
     for method in ("GET", "PUT", "HEAD"):
         scripted.answers[method] = [refuse(status, code)]
     store = store_of(scripted)

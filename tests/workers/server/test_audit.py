@@ -139,5 +139,5 @@ def test_a_line_says_who_and_from_where_and_nothing_secret(
         | {"key": keys["red-operator"], "role": "operator"},
         {"action": "GET /api/v1/self", "outcome": "refused key", "address": "127.0.0.1", "named": "0" * 16},
     ]
-    assert not any(token.rpartition("_")[2] in caplog.text for token in mill.tokens.values())
+    assert not any(token.split("_", 2)[2] in caplog.text for token in mill.tokens.values())
     assert "x" * 43 not in caplog.text
