@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from generator.datasets.promotion import DatasetState, pin, promote, read_state, rollback, unpin
 from generator.datasets.promotion.promote import PromotionResult
 from generator.errors import SpecError
+from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.recipe import JobSpec
 from generator.store.base import Store
 from workers.jobs.status import JobStatus
+from workers.schedules.declare import declare
 from workers.schedules.manual_runs import parse_date, start_run
 from workers.schedules.runs import Run
 from workers.schedules.service import PoolService
-from workers.schedules.store import StoredSchedule, update_stored
+from workers.schedules.store import StoredSchedule, read_stored, update_stored
 from workers.server.audited import Change, audited
 from workers.server.builds import check_build_id
 from workers.server.callers import Caller
 from workers.server.context import ServerContext
 from workers.server.jobs import find_job
 from workers.server.problems import Problem
+from workers.server.schedule_bodies import narrow_schedule
 from workers.server.schedules import find_schedule
 
 Decision = Literal["pause", "resume", "cancel"]  # about a job
@@ -120,6 +123,25 @@ def run_date(context: ServerContext, caller: Caller, name: str, date: str | None
         moment = parse_date(stored.schedule, date, now)
         change.note(date=moment.isoformat())
         return start_run(PoolService(context.settings, has_torch=False), stored, moment, now, "hand", fresh=fresh)
+
+
+def put_schedule(
+    context: ServerContext, caller: Caller, name: str, body: dict[str, Any], *, replace: bool = False
+) -> StoredSchedule:
+    """Add a schedule of the tenant, or ``replace`` it: ``body`` has the fields of a schedule file.
+
+    Raises ``InputError``, ``StoreError``, ``WorkerUnavailable``.
+    """
+    with audited(caller, "add schedule", schedule=name, replace=replace or None) as change:
+        schedule = narrow_schedule(context, caller, {"name": name} | body)
+        if schedule.name != name:
+            raise SpecError("name", f"the name in the path, {name}, or none", schedule.name)
+        stored = read_stored(context.root, name)
+        if stored is not None and stored.schedule.tenant != caller.tenant:
+            raise SpecError("name", "a name that no other schedule has", name)
+        source, now = digest_of(canonical_json(body)), datetime.now(UTC)
+        change.check(changed=stored is None or stored.source != source)
+        return declare(schedule, source, context.root, context.settings, now, replace=replace, workers=context.pool)
 
 
 def hold_schedule(context: ServerContext, caller: Caller, name: str, *, held: bool) -> StoredSchedule:

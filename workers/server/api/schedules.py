@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -10,12 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from generator.errors import SpecError
-from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.recipe import Name
-from workers.schedules.declare import declare
 from workers.schedules.history import newest_runs
-from workers.schedules.store import read_stored, remove_schedule
+from workers.schedules.store import remove_schedule
 from workers.server.api.routing import (
     After,
     Limit,
@@ -27,11 +23,10 @@ from workers.server.api.routing import (
     page_answer,
     page_of,
 )
-from workers.server.api.schedule_bodies import narrow_schedule
 from workers.server.audited import audited
 from workers.server.callers import Caller
 from workers.server.context import context_of
-from workers.server.decisions import hold_schedule, run_date
+from workers.server.decisions import hold_schedule, put_schedule, run_date
 from workers.server.schedules import ScheduleView, find_schedule, tenant_schedules, view_run, view_schedule
 
 _UPCOMING = 3
@@ -82,18 +77,9 @@ def add_schedule(
     """Add a schedule: the fields of a schedule file. Its job has a bundle or channel and a place of the tenant, as a
     draft has; ``tenant`` is that of the key. Adding the same again changes nothing."""
     context = context_of(request)
-    with audited(caller, "add schedule", schedule=name, replace=replace or None) as change:
-        schedule = narrow_schedule(context, caller, {"name": name} | body)
-        if schedule.name != name:
-            raise SpecError("name", f"the name in the path, {name}, or none", schedule.name)
-        stored = read_stored(context.root, name)
-        if stored is not None and stored.schedule.tenant != caller.tenant:
-            raise SpecError("name", "a name that no other schedule has", name)
-        source = digest_of(canonical_json(body))
-        now = datetime.now(UTC)
-        added = declare(schedule, source, context.root, context.settings, now, replace=replace, workers=context.pool)
-        change.check(changed=stored is None or stored.source != source)
-    return json_answer(request, view_schedule(context, caller, added))
+    return json_answer(
+        request, view_schedule(context, caller, put_schedule(context, caller, name, body, replace=replace))
+    )
 
 
 @router.delete("/schedules/{name}", status_code=204)

@@ -23,6 +23,7 @@ from workers.server.decisions import hold_schedule, run_date
 from workers.server.pages.nights.calendar import MEANINGS, SIGNS, CalendarRuns, make_months
 from workers.server.pages.nights.gate_charts import HEIGHT, WIDTH, JudgedRun, make_charts
 from workers.server.pages.nights.rows import RunRow, make_rows
+from workers.server.pages.nights.schedule_form import schedule_text
 from workers.server.pages.nights.times import LocalTimes, cron_words, first_of_month
 from workers.server.pages.pictures import Picture, pictures_of
 from workers.server.pages.promotion import BuildField, Confirmed, promote_by_form
@@ -84,6 +85,7 @@ def show_schedule(request: Request, caller: Reader, name: str, until: KeyQuery =
         request,
         "night.html",
         view=view_schedule(context, caller, stored),
+        schedule_text=schedule_text(context, caller, stored),
         words=cron_words(stored.schedule.cron),
         times=times,
         rows=listed,
