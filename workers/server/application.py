@@ -90,6 +90,8 @@ def _answer_error(request: Request, error: Exception) -> Response:
 
     if request.url.path.startswith(f"{API_PREFIX}/"):
         return problem_response(status, facts, headers, redact)
+    if status == 405 and request.method == "GET":  # a path that takes forms alone is no page
+        status, facts, headers = error_of(request, HTTPException(404))
     if status == 401 and request.method == "GET":
         if request.headers.get("hx-request") == "true":  # the page is still open: it is asked for again, and signs in
             return Response(status_code=204, headers={"HX-Refresh": "true"})

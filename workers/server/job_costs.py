@@ -35,14 +35,16 @@ class CostShelf:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
-        self._held: OrderedDict[str, tuple[float, JobCosts]] = OrderedDict()  # until when, and what
+        self._held: OrderedDict[str, tuple[float, bool, JobCosts]] = (
+            OrderedDict()
+        )  # until when, whether ended, and what
 
     def find(self, build: Store, *, ended: bool) -> JobCosts:
         """The costs of a build so far. Without any, if its run records cannot be read: they are only of interest."""
         begun = self._clock()
         with self._lock:
-            until, held = self._held.get(build.url, (0.0, None))
-        if held is not None and begun < until:
+            until, was_ended, held = self._held.get(build.url, (0.0, ended, None))
+        if held is not None and begun < until and was_ended == ended:  # the last shards come with the end
             return held
         try:
             read = read_run_records(build, most=_READ, listed=_LISTED)
@@ -52,7 +54,7 @@ class CostShelf:
         now = self._clock()
         fresh = _ENDED_SECONDS if ended else max(_FRESH_SECONDS, (now - begun) / _SHARE)
         with self._lock:
-            self._held[build.url] = (now + fresh, found)
+            self._held[build.url] = (now + fresh, ended, found)
             self._held.move_to_end(build.url)
             while len(self._held) > _HELD:
                 self._held.popitem(last=False)

@@ -44,9 +44,13 @@ class TenantPlaces:
 
     def places(self, tenant: str) -> dict[str, str]:
         """The absolute URLs of the tenant's places, by name. Raises ``SettingsError`` if one is inside the root."""
-        if self._local is not None and tenant == DEFAULT_TENANT and not self._share_names_places():
+        if self._local is not None and self.are_local(tenant):
             return self._local.places()
         return self._stated_places(tenant)
+
+    def are_local(self, tenant: str) -> bool:
+        """Whether the tenant's places are those of ``local_places``, on the machine of who asks."""
+        return self._local is not None and tenant == DEFAULT_TENANT and not self._share_names_places()
 
     def _stated_places(self, tenant: str) -> dict[str, str]:
         urls = [url.replace(TENANT_VARIABLE, tenant) for url in self._urls(tenant)]

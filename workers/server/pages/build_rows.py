@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
 
@@ -46,9 +46,9 @@ class BuildRows:
 
 @dataclass(frozen=True)
 class BuildRow:
-    """A build in a list. ``published``: when it was committed, ``None`` if it is not; ``samples``: ``None`` if its
-    manifest cannot be read; ``note``: why it is pinned; ``may_pin``: it can be pinned; ``refusals``: sentences about
-    the gates that refused it; ``choice``: what an operator may do.
+    """A build in a list. ``published``: when it was committed, ``None`` if it is not; ``logical_date``: in UTC;
+    ``samples``: ``None`` if its manifest cannot be read; ``note``: why it is pinned; ``may_pin``: it can be pinned;
+    ``refusals``: sentences about the gates that refused it; ``choice``: what an operator may do.
     """
 
     id: str
@@ -103,7 +103,7 @@ def _row(
         id=build,
         href=f"/datasets/{quote(dataset)}/builds/{quote(build)}",
         published=published,
-        logical_date=date,
+        logical_date=date.astimezone(UTC) if date else None,
         samples=_samples(context, store, build),
         current=build == state.build,
         pinned=build in state.pinned,

@@ -39,6 +39,7 @@ from workers.server.pages.form_answers import (
 )
 from workers.server.pages.form_fields import FormField, all_fields, common_fields, more_fields
 from workers.server.pages.pictures import data_url
+from workers.server.pages.readers import warning_of_draft
 from workers.server.pages.rendering import render
 from workers.server.pages.wrong import shown_error
 from workers.server.problems import Problem
@@ -282,6 +283,7 @@ def _values(context: ServerContext, caller: Caller, asked: _Asked) -> dict[str, 
         "text_errors": [context.redact(str(error), caller.tenant) for error in in_text],
         "others": [context.redact(str(error), caller.tenant) for error in others if error not in in_text],
         "note": asked.note,
+        "for_readers": warning_of_draft(context, caller, asked.draft),
         "text": asked.text,
         "by_text": asked.by_text,
         "lines": lines,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from generator.models.bundle import bundle_store, read_info
 from generator.production.provenance.sample_table import read_rows
 from workers.jobs.queries import MAX_EXPLAINED, RefusalReason, explain
 from workers.server.builds import CommittedBuild
+from workers.server.callers import Caller
 from workers.server.context import ServerContext, context_of
+from workers.server.headers import is_loopback
 from workers.server.pages.explore import BUILD, Reader, base_of, is_part
 from workers.server.pages.pictures import MEDIA_TYPES, data_url, image_of, sample_address
 from workers.server.pages.rendering import render
@@ -82,7 +85,9 @@ def show_sample(request: Request, caller: Reader, dataset: str, build: str, inde
         likely=_likely(found, row),
         neighbours=neighbours,
         why_none=why_none,
-        url=context.redact(found.store.url, caller.tenant),
+        url=_shown_url(context, caller, found.store.url),
+        place=dataset.partition("/")[0],
+        build_path=f"{dataset.partition('/')[2]}/builds/{build}",
         shard_key=found.manifest.shards[shard].shard.key,
         environment=found.manifest.shards[shard].environment,
         before=sample_address(base, index - 1) if index else None,
@@ -132,6 +137,12 @@ def show_refused(request: Request, caller: Reader, dataset: str, build: str, ind
     if is_part(request):
         return render(request, "refused.html", **values)
     return render(request, "refused_page.html", dataset=dataset, base=base, build=found, **values)
+
+
+def _shown_url(context: ServerContext, caller: Caller, url: str) -> str:
+    """The URL of a build for a command line; empty where this caller does not learn paths of the server."""
+    is_own = is_loopback(context.settings.server_host) and context.places.are_local(caller.tenant)
+    return shlex.quote(url) if is_own or url.startswith("s3://") else ""
 
 
 def _columns(context: ServerContext, found: CommittedBuild) -> Columns | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from generator.curation.gates import Gates, evaluate_gates
 from generator.store import open_store
@@ -34,7 +35,9 @@ def test_builds_beyond_the_first_page_have_their_verdicts_too(tmp_path: Path) ->
         os.utime(tmp_path / f"place/many/builds/{build.build_id}/manifest.json", (seed, seed))
     dataset = open_store(str(tmp_path / "place" / "many"))
     gates = Gates(**LENIENT_GATES | {"images": 100})
-    evaluate_gates(dataset, order[-1], gates, logical_date=datetime(2026, 1, 5, tzinfo=UTC), bundle=None)
+    evaluate_gates(
+        dataset, order[-1], gates, logical_date=datetime(2026, 1, 5, 5, tzinfo=ZoneInfo("Europe/Berlin")), bundle=None
+    )
     settings = Settings(root=str(tmp_path / "root"), destinations=str(tmp_path / "place"), server_without_keys=True)
     with running_server(settings) as web:
         first, text = listed(web, 0)
@@ -45,7 +48,8 @@ def test_builds_beyond_the_first_page_have_their_verdicts_too(tmp_path: Path) ->
         second, text = listed(web, PAGE)
         assert second == order[PAGE:]
         assert REFUSED in text
-        assert "2026-01-05 00:00" in text
+        assert '<th scope="col">for (UTC)</th>' in text
+        assert "2026-01-05 04:00" in text
         assert f"{PAGE + 1} to {COUNT} of {COUNT}" in text
         assert 'href="?start=0" rel="prev"' in text
         assert 'rel="next"' not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -312,8 +313,21 @@ def test_a_sample_shows_the_nearest_real_images(redis_server: RedisServer, tmp_p
         images = [each for each in found.named("img") if each["alt"].startswith("real image")]
         assert len(images) == 8
         assert all(each["src"].startswith("data:image/jpeg;base64,") for each in images)
-        assert f"latentmill replay out/tiny/builds/{build} 5" in found.text
+        assert f"latentmill replay URL-OF-PLACE/tiny/builds/{build} 5" in found.text
+        assert "URL that the place out stands for" in found.text
         assert str(tmp_path) not in found.text
+
+
+def test_who_runs_the_server_alone_gets_the_command_with_the_url(tmp_path: Path) -> None:
+    home = tmp_path / "a place"
+    build = SmallBuild(name="own", classes=(), counts=(3,)).commit(str(home / "datasets"))[0]
+    settings = Settings(root=str(tmp_path / "root"), server_directory=home, server_without_keys=True)
+    with running_server(settings) as web:
+        found = page(web, f"/datasets/datasets/own/builds/{build.build_id}/samples/1")
+    command = shlex.split(found.text.partition("same environment: ")[2].partition(" 1")[0])
+    assert command[:2] == ["latentmill", "replay"]
+    assert resolve_build(command[2])[1].build_id == build.build_id
+    assert "URL-OF-PLACE" not in found.text
 
 
 NAMES = ("class", "cluster", "confidence", "density", "refused", "order", "colour", "page")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, NamedTuple
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from generator.datasets.builds import list_builds
-from generator.datasets.promotion import read_state
 from generator.errors import LatentmillError, SpecError
 from generator.production.commit import finished_shards, read_build_location
 from generator.spec.recipe import MAX_SHARDS
@@ -25,6 +22,7 @@ from workers.server.pages.job.facts import job_facts
 from workers.server.pages.job.shard_grid import make_grid
 from workers.server.pages.job.speed import make_speed
 from workers.server.pages.pictures import data_url
+from workers.server.pages.readers import readers_of
 from workers.server.pages.rendering import render
 from workers.server.problems import Problem
 
@@ -69,7 +67,7 @@ def show_job(request: Request, caller: Reader, job: str, part: bool = False) -> 
         "every": _SECONDS if view.shards <= _LARGE_JOB else _LARGE_SECONDS,
         "may_change": caller.may("submitter"),
         "decisions": _FITTING.get(view.state, ("pause", "cancel")),
-        "readers": _readers(context, caller, view),
+        "readers": readers_of(context, caller, view),
         "part": part,
         "swapped": part and view.ended,  # the last part of a page that follows the job
     }
@@ -146,29 +144,3 @@ def _strip(shard: int, images: dict[int, bytes]) -> Strip:
 
 def _media_type(data: bytes) -> str:
     return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
-
-
-class Readers(NamedTuple):
-    """Which build readers of the dataset get: ``build``, empty if none; ``promote``: the address of a form's action."""
-
-    dataset: str
-    build: str
-    is_current: bool
-    promote: str
-
-
-def _readers(context: ServerContext, caller: Caller, view: JobView) -> Readers | None:
-    """What readers of the job's dataset get, once it is committed; ``None`` where that cannot be told."""
-    if view.dataset is None or view.state != "committed":
-        return None
-    try:
-        store = context.dataset(caller.tenant, view.dataset)
-        state = read_state(store)
-        only = list_builds(store) == [view.build] if state is None else False
-    except LatentmillError:
-        return None
-    build = view.build if only else (state.build or "" if state else "")
-    is_deleted = state is not None and view.build in state.being_deleted
-    may_promote = caller.may("operator") and build != view.build and not is_deleted
-    address = f"/datasets/{quote(view.dataset)}/builds/{quote(view.build)}/promote" if may_promote else ""
-    return Readers(view.dataset, build, build == view.build, address)

@@ -63,7 +63,7 @@ class ShardGrid:
             "todo": "to come",
         }
         parts = [f"{count:,} {names[state]}" for state, count in self.counts.items() if count or state == "done"]
-        return f"{self.shards:,} shards: {', '.join(parts)}."
+        return f"{self.shards:,} shard{'' if self.shards == 1 else 's'}: {', '.join(parts)}."
 
 
 def make_grid(states: ShardStates, shards: int, attempts: int) -> ShardGrid:

@@ -9,8 +9,9 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from generator.datasets.builds import resolve_build
 from generator.datasets.promotion import promote, read_state
-from generator.errors import StoreUnavailable
+from generator.errors import DatasetError, StoreUnavailable
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.http_server import Answer
@@ -221,8 +222,70 @@ def test_a_committed_build_is_promoted_on_the_page_of_its_job(mill: MillServer) 
     assert "Readers of red/chosen get this build." in show(mill, f"/jobs/{second.job}")
 
 
+def test_readers_must_name_a_build_where_none_of_two_is_promoted(mill: MillServer) -> None:
+    first = submit(mill, "doubled", 1)
+    mill.service.serve(2)
+    warning = "red/doubled already has a build, and none is promoted"
+    assert warning in show(mill, f"/jobs/new?job={first.job}")
+    draft = {"by": "fields", "place": "red", "name": "doubled", "count": "20"}
+    assert warning in send(mill, "/jobs/new/text", **draft).body.decode()
+    assert "already has" not in send(mill, "/jobs/new/text", **draft | {"name": "new"}).body.decode()
+    assert "already has" not in send(mill, "/jobs/new/text", **draft | {"place": "../blue"}).body.decode()
+    place = f"{mill.service.home}/places/red"
+    second = mill.service.submit("doubled", destination=place, tenant="red", count=20, shard_size=20, seed=9)
+    assert "Readers of red/doubled get this build." in show(mill, f"/jobs/{first.job}")  # the other is not finished
+    mill.service.serve(2)
+    for job in (first.job, second.job):
+        text = re.sub("<[^>]*>", "", show(mill, f"/jobs/{job}"))
+        assert "Readers of red/doubled must name a build: it has 2 builds and none is promoted. Promote one." in text
+    with pytest.raises(DatasetError, match="one committed build"):
+        resolve_build(f"{place}/doubled")
+    promote(open_store(f"{place}/doubled"), first.url.rpartition("/")[2], logical_date=None, by="a test")
+    assert "must name" not in show(mill, f"/jobs/{second.job}")
+    assert "already has" not in show(mill, f"/jobs/new?job={first.job}")
+
+
 def test_a_list_of_jobs_leads_to_each(mill: MillServer) -> None:
     assert f'href="/jobs/{mill.status.job}"' in show(mill, "/jobs", "red-reader")
+
+
+def stored(text: str) -> str:
+    found = re.search(r"<dt>Stored</dt><dd>(.*?)</dd>", text)
+    assert found, text
+    return found[1]
+
+
+def test_the_last_part_of_a_followed_job_has_the_costs_of_its_end(mill: MillServer) -> None:
+    job = submit(mill, "counted", 2).job
+    mill.service.serve(1)
+    before = stored(show(mill, f"/jobs/{job}"))
+    mill.service.serve(2)
+    last = ask(mill, f"/jobs/{job}?part=true")
+    assert last.status == 286
+    mill.web.app.state.context.costs._held.clear()
+    assert stored(last.body.decode()) == stored(show(mill, f"/jobs/{job}")) != before
+
+
+def test_a_job_of_one_shard_has_one_shard(mill: MillServer) -> None:
+    job = submit(mill, "single", 1).job
+    text = show(mill, f"/jobs/{job}")
+    assert "1 shard: 0 finished, 1 to come." in text
+    assert "0 of 1 shard</p>" in text
+    mill.service.client.cancel(job)
+
+
+def test_pages_that_follow_load_what_says_that_they_do_not(mill: MillServer) -> None:
+    for path in ("/jobs", f"/jobs/{mill.status.job}"):
+        assert '<script src="/static/updates.js" defer></script>' in show(mill, path)
+    answer = mill.web.get("/static/updates.js")
+    assert answer.status == 200
+    assert b"htmx:responseError" in answer.body
+
+
+def test_addresses_of_forms_alone_are_no_pages(mill: MillServer) -> None:
+    for path in ("/nights/..%2fx", f"/jobs/{quote(EVIL)}", f"/jobs/{mill.status.job}/cancel"):
+        assert ask(mill, path).status == 404, path
+    assert mill.web.ask("DELETE", f"/jobs/{mill.status.job}").status == 405
 
 
 def test_costs_are_not_read_anew_for_every_look(mill: MillServer, monkeypatch: pytest.MonkeyPatch) -> None:
