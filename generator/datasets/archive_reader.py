@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +27,7 @@ _SHARDS_OF_FACTS = 64  # whose places and facts are held, where a shard has no f
 # Facts of a sample that its row in the table holds; the others are the same for the whole build.
 _DRAW_COLUMNS = ("index", "attempt", "label", "class", "cluster", "log_density")
 _FACT_COLUMNS = (*_DRAW_COLUMNS, "label_confidence", "likely_labels", "likely_probabilities")
+_MARK_BYTES = 16
 _OPEN_SHARDS = 64  # shards that are kept open: files of a process, where they are files
 _DAMAGE_HINT = "latentmill verify lists all damage"
 
@@ -37,13 +39,15 @@ class _Places:
     """Where the samples of a shard begin and end, and the digest of each image (empty where it is not known).
 
     ``facts``: the columns of the table that a sample's facts are made of, in shards of formats that do not have them
-    beside the image; there, ``begins_N`` and ``ends_N`` are those of the image file alone.
+    beside the image; there, ``begins_N`` and ``ends_N`` are those of the image file alone. ``marks_N``: in the other
+    formats, what key, facts and label of each sample amount to by the table (``_mark``); version 1 builds have none.
     """
 
     begins_N: np.ndarray  # int64
     ends_N: np.ndarray
     hashes: tuple[str, ...]
     facts: pa.Table | None = None
+    marks_N: np.ndarray | None = None  # bytes of length _MARK_BYTES
 
 
 @final
@@ -77,7 +81,8 @@ class ArchiveReader:
         return samples
 
     def sample(self, number: int, row: int) -> tuple[str, Files]:
-        """One sample of a shard, by a read of its bytes alone; the digest of its image is checked.
+        """One sample of a shard, by a read of its bytes alone; the digest of its image is checked, and its key, facts
+        and label are compared with its row in the table.
 
         Raises ``IntegrityError``.
         """
@@ -96,6 +101,10 @@ class ArchiveReader:
         found = sha256_hex(files.get(self._extension, b""))
         if stated and found != stated:
             raise IntegrityError(f"{field}:{key}", f"an image with sha256 {stated}", found, _DAMAGE_HINT)
+        if places.marks_N is not None and _mark(key, files) != places.marks_N[row].tobytes():
+            raise IntegrityError(
+                f"{field}:{key}", "key, facts and label of its row in the table", "others", _DAMAGE_HINT
+            )
         return key, files
 
     def table(self, number: int) -> bytes:
@@ -153,8 +162,9 @@ class ArchiveReader:
             raise IntegrityError(field, f"{receipt.samples} rows", len(begins_N))
         if (begins_N < 0).any() or (ends_N <= begins_N).any() or (ends_N > receipt.shard.size).any():
             raise IntegrityError(f"{field}.offset", f"ascending places within {receipt.shard.size} bytes", "others")
-        facts = None if isinstance(self._format, ContiguousFormat) else self._read_facts(table, field)
-        return _Places(begins_N, ends_N, hashes, facts)
+        if not isinstance(self._format, ContiguousFormat):
+            return _Places(begins_N, ends_N, hashes, self._read_facts(table, field))
+        return _Places(begins_N, ends_N, hashes, marks_N=self._read_marks(table, field) if spans else None)
 
     def _spans(self, offsets_N: np.ndarray, sizes_N: np.ndarray, shard_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Where what is read of each sample begins and ends: the whole sample, or where it is scattered its image."""
@@ -169,12 +179,25 @@ class ArchiveReader:
 
         return pa.Table.from_pylist(read_rows(table, field=field, columns=list(_FACT_COLUMNS)))
 
+    def _read_marks(self, table: bytes, field: str) -> np.ndarray:
+        rows = map(self._facts_of, read_rows(table, field=field, columns=list(_FACT_COLUMNS)))
+        marks = [_mark(key, {"json": facts, **label}) for key, facts, label in rows]
+        return np.frombuffer(b"".join(marks), dtype=np.dtype((np.void, _MARK_BYTES)))
+
     def _facts(self, facts: pa.Table, row: int) -> tuple[str, bytes, Files]:
+        return self._facts_of(facts.slice(row, 1).to_pylist()[0])
+
+    def _facts_of(self, found: dict[str, Any]) -> tuple[str, bytes, Files]:
         """The key of a sample, its facts as canonical JSON, and its label as a file if it has one."""
-        found: dict[str, Any] = facts.slice(row, 1).to_pylist()[0]
         data = canonical_json(found | {"recipe": self._manifest.recipe_digest, "synthetic": True})
         label = found["label"]
         return sample_key(int(found["index"])), data, {} if label is None else {"cls": b"%d" % label}
+
+
+def _mark(key: str, files: Files) -> bytes:
+    """Tells whether a sample's key, facts and label are those of its row."""
+    parts = (key.encode(), files.get("json", b""), files.get("cls", b""))
+    return hashlib.blake2b(b"\0".join(parts), digest_size=_MARK_BYTES).digest()
 
 
 def _check_digest(field: str, data: bytes, file: StoredFile) -> None:

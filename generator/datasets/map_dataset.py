@@ -25,9 +25,10 @@ _THREADS = 16
 class MapDataset(TorchDataset[Sample]):
     """``dataset[i]`` is sample ``i`` of the selected ones, in the order of the build.
 
-    A sample is read by one ranged read of its bytes, and its image's sha256 is checked against its row in the table,
-    whose digest is in the manifest. ``__getitem__`` may be called from several threads; ``__getitems__``, which PyTorch
-    calls for a batch, reads at most 16 samples at a time where they come over a network.
+    A sample is read by one ranged read of its bytes. Its image's sha256, its key, label and facts are checked against
+    its row in the table, whose digest is in the manifest (of a version 1 build, the image alone). ``__getitem__`` may
+    be called from several threads; ``__getitems__``, which PyTorch calls for a batch, reads at most 16 samples at a
+    time where they come over a network.
     """
 
     def __init__(

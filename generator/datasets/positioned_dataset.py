@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from abc import abstractmethod
 from collections import deque
@@ -16,6 +17,7 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from generator.datasets.epoch_order import BatchPlan, Uneven, check_rank, even_part
 from generator.errors import SpecError
+from generator.spec.canonical import short_repr
 
 _SHARED = ("epoch", "position", "loads", "iteration", "workers")
 _EPOCH, _POSITION, _LOADS, _ITERATION, _WORKERS = range(len(_SHARED))
@@ -128,13 +130,25 @@ class PositionedDataset(IterableDataset[Any]):
         """
         state = {**self.identity(), "epoch": int(self._shared[_EPOCH])}
         if consumed is not None:
-            if not 0 <= consumed <= self._total:
-                raise SpecError("consumed", f"0 to {self._total} samples", consumed)
-            return state | {"position": consumed}
+            return state | {"position": self._position_of(consumed)}
         if get_worker_info() is None and int(self._shared[_WORKERS]):
             hint = "Count the samples that the training has consumed, or use torchdata's StatefulDataLoader."
             raise SpecError("consumed", "the number of samples consumed, as workers read ahead", "none", hint)
         return state | {"position": self._start, "yielded": self._yielded, "reader": self._reader_place()}
+
+    def _position_of(self, consumed: Any) -> int:
+        """``consumed`` as a position. The last batches of all ranks may hold padding: with it, they end the epoch."""
+        try:
+            whole = None if isinstance(consumed, bool) else operator.index(consumed)
+        except TypeError:
+            whole = None
+        if whole is None:
+            raise SpecError("consumed", "a whole number of samples", short_repr(consumed))
+        batches = self._share.batches
+        most = self._total if batches is None else self._total + batches.size * self._share.world_size
+        if not 0 <= whole <= most:
+            raise SpecError("consumed", f"0 to {self._total} samples", whole)
+        return min(whole, self._total)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state: the next iteration begins there. Raises ``SpecError`` for one of another dataset."""

@@ -242,6 +242,7 @@ class _OpenFile:
 
     def __init__(self, descriptor: int, where: str) -> None:
         self._descriptor, self._where = descriptor, where
+        self._close = os.close  # the module may be gone when the interpreter ends
 
     def __call__(self, start: int, length: int) -> bytes:
         check_range(start, length)
@@ -252,7 +253,7 @@ class _OpenFile:
             raise StoreUnavailable(self._where, "a disk that can be read", got) from failed
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        self._close(self._descriptor)
 
 
 def _overwrite(path: Path, data: bytes, replaced: os.stat_result | None) -> str:

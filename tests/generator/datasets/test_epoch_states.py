@@ -10,7 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -186,6 +188,27 @@ def test_a_plain_loader_with_workers_must_say_what_was_consumed(url: str) -> Non
     with pytest.raises(SpecError, match="consumed"):
         dataset.state_dict()
     assert dataset.state_dict(consumed=4)["position"] == 4
+
+
+@pytest.mark.parametrize("consumed", [4, np.int64(4), torch.tensor(4)], ids=["int", "numpy", "torch"])
+def test_any_whole_number_is_consumed(url: str, consumed: Any) -> None:
+    state = shuffled(url, batch_size=4).state_dict(consumed=consumed)
+    assert type(state["position"]) is int
+    shuffled(url, batch_size=4).load_state_dict(json.loads(json.dumps(state)))
+
+
+@pytest.mark.parametrize("consumed", [4.0, True, "4", -1, 10**6], ids=str)
+def test_what_is_no_number_of_samples_is_refused_when_it_is_saved(url: str, consumed: Any) -> None:
+    with pytest.raises(SpecError, match="consumed: expected"):
+        shuffled(url, batch_size=4).state_dict(consumed=consumed)
+
+
+@pytest.mark.parametrize("uneven", ["pad", "keep"])
+def test_the_last_steps_of_an_epoch_end_it(url: str, uneven: Any) -> None:
+    """Batches times ranks may be more than there are samples."""
+    dataset = shuffled(url, batch_size=4, uneven=uneven, rank=0, world_size=3)
+    state = dataset.state_dict(consumed=len(dataset) * 4 * 3)
+    assert state["position"] == dataset.samples
 
 
 def test_a_state_of_this_process_alone(url: str) -> None:

@@ -182,3 +182,24 @@ def test_from_an_object_store(bucket: str, s3_settings: S3Settings, tmp_path: Pa
     dataset = mapped(f"{bucket}/small", s3=s3_settings, cache=tmp_path / "cache")
     assert [sample.provenance["index"] for sample in dataset.__getitems__(list(range(13)))] == list(range(13))
     assert len(list((tmp_path / "cache" / "shards").iterdir())) == 3
+
+
+@pytest.mark.parametrize("form", ["webdataset", "mds"])
+def test_no_flipped_byte_of_a_sample_changes_what_is_read(tmp_path: Path, form: str) -> None:
+    """Label, key and facts beside the image are compared with the table: a sample is as it was, or is refused."""
+    SmallBuild(counts=(7, 6), shard_size=5, recipe_version=2, format=form).commit(str(tmp_path))  # type: ignore[arg-type]
+    dataset = mapped(f"{tmp_path}/small")
+    wanted, refused = dataset[2], 0
+    path = Path(dataset.url.removeprefix("file://")) / dataset.manifest.shards[0].shard.key
+    data = path.read_bytes()
+    begin, end = bytes_of_a_sample(dataset, data, 2)
+    for at in range(begin, end):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        try:
+            found = mapped(dataset.url)[2]
+        except IntegrityError:
+            refused += 1
+            continue
+        np.testing.assert_array_equal(found.image, wanted.image)
+        assert (found.label, found.provenance) == (wanted.label, wanted.provenance)
+    assert refused > 200
