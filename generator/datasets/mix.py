@@ -11,6 +11,7 @@ import numpy as np
 from generator.datasets.epoch_order import Uneven
 from generator.datasets.mix_parts import Indexed, IterablePart, Part, Repeatable, interleave, is_indexed, open_part
 from generator.datasets.mix_plan import MixPlan
+from generator.datasets.mix_samples import as_sample, describe
 from generator.datasets.mix_weights import cumulate_weights
 from generator.datasets.positioned_dataset import PositionedDataset, Share, find_share
 from generator.errors import SpecError
@@ -48,9 +49,11 @@ def mix(
     (``label_confidence``; ``log_density`` stands for the density): samples are then drawn with replacement in
     proportion to them. Such datasets need samples by index. Ranks, ``batch_size``, ``uneven`` and states are as for
     ``open_dataset``; those of the datasets themselves do not matter. Samples of one batch are collated by PyTorch, so
-    they must have the same fields: open builds with ``provenance=False`` beside ``source_samples(source, classes)``.
+    they must have the same form: images of one size and type (images of Pillow become uint8 HWC), numbers as labels, and
+    the same fields: open builds with ``provenance=False`` beside ``source_samples(source, classes)`` or pairs ``(image,
+    label)`` such as torchvision's.
 
-    Raises ``SpecError`` for shares, weights or datasets that cannot be.
+    Raises ``SpecError`` for shares, weights or datasets that cannot be, and while reading for samples of several forms.
     """
     share = find_share(rank, world_size, batch_size, uneven)
     if stop not in ("first", "last"):
@@ -67,8 +70,11 @@ def mix(
 def _fractions(pairs: Sequence[tuple[Any, float]]) -> tuple[float, ...]:
     if not pairs:
         raise SpecError("shares", "at least one dataset", "none")
-    for number, (_, share) in enumerate(pairs):
-        if not isinstance(share, int | float) or not isfinite(share) or share <= 0:
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise SpecError(f"shares[{number}]", "a dataset and its share, (dataset, 0.5)", type(pair).__name__)
+        share = pair[1]
+        if isinstance(share, bool) or not isinstance(share, int | float) or not isfinite(share) or share <= 0:
             raise SpecError(f"shares[{number}]", "a share above 0", share)
     total = sum(share for _, share in pairs)
     return tuple(share / total for _, share in pairs)
@@ -147,4 +153,16 @@ class MixedDataset(PositionedDataset):
 
     def _read(self, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[Any]:
         slots = (slot for begin, end in spans for slot in self._plan.slots(epoch, begin, end))
-        return interleave(slots, self._parts, epoch)
+        return map(as_sample, interleave(slots, self._parts, epoch))
+
+    def _collate(self, batch: list[Any]) -> Any:
+        try:
+            return super()._collate(batch)
+        except (TypeError, RuntimeError, KeyError, ValueError) as different:
+            forms = "; ".join(sorted({describe(sample) for sample in batch}))
+            hint = (
+                "Give datasets images of one size and type, numbers as labels, and open builds with provenance=False."
+            )
+            raise SpecError(
+                "shares", "samples of one form, which PyTorch can collate", forms[:500], hint
+            ) from different

@@ -222,8 +222,11 @@ class PositionedDataset(IterableDataset[Any]):
             batch.append(sample)
             if len(batch) == sizes[0]:
                 sizes.popleft()
-                yield default_collate(batch)
+                yield self._collate(batch)
                 batch = []
+
+    def _collate(self, batch: list[Any]) -> Any:
+        return default_collate(batch)
 
     def _reader_place(self) -> list[int]:
         """Worker and number of workers, rank and number of ranks of this reader."""

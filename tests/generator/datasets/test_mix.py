@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -330,3 +332,47 @@ def test_mixtures_that_cannot_be(shares: Any, options: dict[str, Any], field: st
     with pytest.raises(SpecError) as refused:
         mix(shares, **options)
     assert refused.value.field == field
+
+
+IMAGE = np.zeros((8, 8, 1), dtype=np.uint8)
+SAMPLES = [(IMAGE, number % 3) for number in range(20)]
+
+
+def test_pairs_and_pictures_of_pillow_are_mixed_with_a_build(tmp_path: Path) -> None:
+    """As datasets of torchvision give them."""
+    SmallBuild(counts=(12, 12)).commit(str(tmp_path))
+    build = open_dataset(f"{tmp_path}/small", map_style=True, provenance=False)
+    pictures = [(Image.fromarray(IMAGE[:, :, 0]), np.int64(number % 3)) for number in range(20)]
+    for other in (SAMPLES, pictures, [(IMAGE, torch.tensor(1))] * 20):
+        for image, label, provenance in mix([(build, 0.5), (other, 0.5)], batch_size=8):
+            assert (image.shape, image.dtype, label.dtype) == ((8, 8, 8, 1), torch.uint8, torch.int64)
+            assert provenance == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ([(np.zeros((16, 16, 1), np.uint8), 1)] * 20, r"uint8 \(16, 16, 1\)"),
+        ([(np.zeros((1, 8, 8), np.uint8), 1)] * 20, r"uint8 \(1, 8, 8\)"),
+        ([(IMAGE, "cat")] * 20, "label str"),
+        (["text"] * 20, "a str"),
+    ],
+    ids=["size", "channels first", "text label", "text"],
+)
+def test_samples_of_several_forms_are_named(tmp_path: Path, other: Any, said: str) -> None:
+    SmallBuild(counts=(12, 12)).commit(str(tmp_path))
+    build = open_dataset(f"{tmp_path}/small", map_style=True, provenance=False)
+    with pytest.raises(SpecError, match=f"shares: expected samples of one form.*{said}"):
+        list(mix([(build, 0.5), (other, 0.5)], batch_size=8))
+
+
+def test_provenance_beside_none_is_named(tmp_path: Path) -> None:
+    SmallBuild(counts=(12, 12)).commit(str(tmp_path))
+    build = open_dataset(f"{tmp_path}/small", map_style=True)
+    with pytest.raises(SpecError, match=r"no fields of provenance.*provenance=False"):
+        list(mix([(build, 0.5), (SAMPLES, 0.5)], batch_size=8))
+
+
+def test_what_is_no_pair_is_named() -> None:
+    with pytest.raises(SpecError, match=r"shares\[0\]: expected a dataset and its share"):
+        mix([A, B])  # type: ignore[list-item]
