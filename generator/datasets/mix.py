@@ -49,9 +49,9 @@ def mix(
     (``label_confidence``; ``log_density`` stands for the density): samples are then drawn with replacement in
     proportion to them. Such datasets need samples by index. Ranks, ``batch_size``, ``uneven`` and states are as for
     ``open_dataset``; those of the datasets themselves do not matter. Samples of one batch are collated by PyTorch, so
-    they must have the same form: images of one size and type (images of Pillow become uint8 HWC), numbers as labels, and
-    the same fields: open builds with ``provenance=False`` beside ``source_samples(source, classes)`` or pairs ``(image,
-    label)`` such as torchvision's.
+    they must have the same form: images of one size and type (images of Pillow become uint8 HWC), numbers as labels,
+    and the same fields: open builds with ``provenance=False`` beside ``source_samples(source, classes)`` or pairs
+    ``(image, label)`` such as torchvision's.
 
     Raises ``SpecError`` for shares, weights or datasets that cannot be, and while reading for samples of several forms.
     """
