@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser.conftest import Watched
 from tests.support.mill_server import MillServer, mill_server
-from tests.support.page_visits import CLASSES, EVIL, kept_bundle, worker
+from tests.support.page_visits import CLASSES, EVIL, kept_bundle
 from tests.support.servers import RedisServer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
@@ -26,7 +26,7 @@ def expect(locator: Any) -> Any:
 @pytest.fixture(scope="module")
 def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
     home = tmp_path_factory.mktemp("mill")
-    with mill_server(server, kept_bundle(home / "kept"), home) as found, worker(found):
+    with mill_server(server, kept_bundle(home / "kept"), home) as found, found.service.answering():
         yield found
 
 

@@ -127,6 +127,13 @@ def page(mill: MillServer, path: str, key: str = "red-operator") -> Answer:
     return mill.web.get(path, headers={"Cookie": f"latentmill_session={mill.tokens[key]}"})
 
 
+def show(mill: MillServer, path: str, key: str = "red-operator") -> str:
+    """The text of a page that the key may see."""
+    answer = page(mill, path, key)
+    assert answer.status == 200, answer.body
+    return answer.body.decode()
+
+
 def send(mill: MillServer, path: str, key: str = "red-operator", *, csrf: bool = True, **fields: str) -> Answer:
     """Send a form of a page, as the browser of a session does; without ``csrf`` as another site would."""
     token = mill.tokens[key]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -78,8 +75,8 @@ class Visitor:
         return Markup(answer)
 
 
-class Markup(HTMLParser):
-    """A page: its elements with their attributes, and its text. What would run in it is an error."""
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()
@@ -87,7 +84,6 @@ class Markup(HTMLParser):
         self.words = list[str]()
         self.feed(answer.body.decode())
         self.close()
-        self.check_inert()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, {name: value or "" for name, value in attrs}))
@@ -101,6 +97,14 @@ class Markup(HTMLParser):
 
     def named(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.found if name == tag]
+
+
+class Markup(Elements):
+    """A page in which nothing runs: what would is an error."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.check_inert()
 
     def by_id(self, wanted: str) -> dict[str, str]:
         (found,) = (attributes for _, attributes in self.found if attributes.get("id") == wanted)
@@ -117,23 +121,3 @@ class Markup(HTMLParser):
                 assert value.startswith(("/", "#", "data:image/")), value
                 assert not value.startswith("//"), value
         assert "60481729" not in self.text
-
-
-@contextmanager
-def worker(mill: MillServer) -> Iterator[None]:
-    """Serves tickets in a thread, as a worker process does."""
-    ledger, stop = mill.service.ticket_handler.pool.ledger, threading.Event()
-    ledger.register_worker("test", 1, 60.0)
-
-    def serve() -> None:
-        while not stop.wait(0.01):
-            mill.service.ticket_handler.serve()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        ledger.unregister_worker("test", 1)

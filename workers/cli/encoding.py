@@ -55,16 +55,7 @@ def encode_images(
 
 def encode_progress(bar: Bar, images: int) -> Callable[[int, int], None]:
     """A callback that begins the stage of encoding, and moves its bar."""
-    begun = False
-
-    def on_encode(done: int, _: int) -> None:
-        nonlocal begun
-        if not begun:
-            bar.stage("encoding", images, "images")
-        begun = True
-        bar(done)
-
-    return on_encode
+    return _stage_progress(bar, "encoding", images, "images")
 
 
 def fit_progress(bar: Bar, settings: SamplerSettings) -> Callable[[int, int], None]:
@@ -81,18 +72,22 @@ def fit_progress(bar: Bar, settings: SamplerSettings) -> Callable[[int, int], No
     return on_fit
 
 
-def tuning_progress(bar: Bar) -> Callable[[int, int], None]:
-    """A callback that shows the steps that train the decoder on sampled codes."""
-    started = False
+def tuning_progress(bar: Bar, steps: int) -> Callable[[int, int], None]:
+    """A callback that begins the stage that trains the decoder on sampled codes, and moves its bar."""
+    return _stage_progress(bar, "tuning the decoder", steps, "steps")
 
-    def on_tune(done: int, steps: int) -> None:
-        nonlocal started
-        if not started:
-            bar.stage("tuning the decoder", steps, "steps")
-            started = True
+
+def _stage_progress(bar: Bar, label: str, total: int, unit: str) -> Callable[[int, int], None]:
+    begun = False
+
+    def advance(done: int, _: int) -> None:
+        nonlocal begun
+        if not begun:
+            bar.stage(label, total, unit)
+        begun = True
         bar(done)
 
-    return on_tune
+    return advance
 
 
 def progress_callback(bar: Bar, *, quiet: bool) -> Callable[[Progress], None]:

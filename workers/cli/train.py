@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,6 @@ def train_command(
     from generator.models.bundle.save import check_new_directory
     from generator.models.learning import (
         plan_training,
-        recommended_judge,
         recommended_model,
         recommended_sampler,
         recommended_settings,
@@ -172,20 +172,15 @@ def train_command(
     images = read_source(source, arguments, size=size, channels=channels, quiet=as_json)
     if start == "pretrained" or (may_start_pretrained and suits_pretrained(images)):
         split_settings = parse_settings(recommended_settings(images, "spatial").model_dump() | options)
-        with progress_lines("choosing the judge", None, quiet=as_json):
-            judge = judge_settings(recommended_judge(images, split_settings, mirrored=judge_mirror)) if judges else None
+        judge = _choose_judge(images, split_settings, judge_settings, judge_mirror, quiet=as_json) if judges else None
         _start_pretrained(
             *(images, options, sampler_config, judge, budget, out), as_json=as_json, keep_thumbnails=keep_thumbnails
         )
         return
-    recommended = recommended_settings(images, model, options.get("epochs")).model_dump()
-    if options.get("feature_loss") == 0.0:
-        recommended.pop("tuning_steps", None)  # it needs the classifier of the feature loss
-    settings = parse_settings(recommended | options)
+    settings = _settings_from_scratch(images, model, options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
-    with progress_lines("choosing the judge", None, quiet=as_json):
-        chosen_judge = judge_settings(recommended_judge(images, settings, mirrored=judge_mirror)) if judges else None
+    chosen_judge = _choose_judge(images, settings, judge_settings, judge_mirror, quiet=as_json) if judges else None
     if budget is not None:
         with progress_lines("planning", None, quiet=as_json):
             plan = plan_training(
@@ -199,6 +194,32 @@ def train_command(
     for notice in result.fit.notices:
         click.echo(f"notice: {notice}", err=True)
     show(_trained_facts(out, images, result), as_json=as_json, title="bundle written")
+
+
+def _settings_from_scratch(images: Source, model: str, options: dict[str, Any]) -> TrainSettings:
+    """The settings recommended for the images, under those that were asked for."""
+    from generator.models.autoencoders.settings import parse_settings
+    from generator.models.learning import recommended_settings
+
+    recommended = recommended_settings(images, model, options.get("epochs")).model_dump()
+    if options.get("feature_loss") == 0.0:
+        recommended.pop("tuning_steps", None)  # it needs the classifier of the feature loss
+    return parse_settings(recommended | options)
+
+
+def _choose_judge(
+    images: Source,
+    settings: TrainSettings,
+    with_options: Callable[[JudgeSettings], JudgeSettings | None],
+    mirrored: bool | None,
+    *,
+    quiet: bool,
+) -> JudgeSettings | None:
+    """The judge recommended for the images, with what was asked for."""
+    from generator.models.learning import recommended_judge
+
+    with progress_lines("choosing the judge", None, quiet=quiet):
+        return with_options(recommended_judge(images, settings, mirrored=mirrored))
 
 
 def _may_start_pretrained(start: str | None, model: str | None, model_options: dict[str, Any]) -> bool:
@@ -326,7 +347,7 @@ def _train(
             on_step=progress_callback(bar, quiet=quiet),
             on_encode=encode_progress(bar, len(images)),
             on_fit=fit_progress(bar, sampler),
-            on_tune=tuning_progress(bar),
+            on_tune=tuning_progress(bar, settings.tuning_steps),
             on_stage=bar.stage,
             keep_thumbnails=keep_thumbnails,
         )

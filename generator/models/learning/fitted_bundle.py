@@ -107,13 +107,7 @@ def fit_and_save(
         latents=fitted.distribution,
         classes=source.class_names,
         codes=kept_codes,
-        source=SourceFacts(
-            name=source.name,
-            fingerprint=source.fingerprint,
-            images=len(parts.train_N),
-            holdout=len(parts.holdout_N),
-            reading=source.facts.reading,
-        ),
+        source=_source_facts(source, parts),
         training=TrainingFacts(settings=settings, history=trained.history),
         fitting=FittingFacts(settings=sampler, seed=settings.seed, chosen=fitted.chosen),
         screening=screening,
@@ -124,6 +118,16 @@ def fit_and_save(
     error = _reconstruction_error(trained, source, fitted_parts, codes)
     counts = len(parts.train_N), len(parts.holdout_N)
     return TrainResult(save_bundle(out, contents), *counts, trained.history, fitted, error)
+
+
+def _source_facts(source: Source, parts: Split) -> SourceFacts:
+    return SourceFacts(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        images=len(parts.train_N),
+        holdout=len(parts.holdout_N),
+        reading=source.facts.reading,
+    )
 
 
 def _fit_screening(

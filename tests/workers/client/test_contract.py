@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,25 +41,6 @@ class Side:
         """Where on this machine the build of a status is."""
         return url if self.kind == "pool" else str(self.service.home / url)
 
-    @contextmanager
-    def worker(self) -> Iterator[None]:
-        """Serves tickets in a thread, as a worker process does."""
-        ledger, stop = self.service.ticket_handler.pool.ledger, threading.Event()
-        ledger.register_worker("test", 1, 60.0)
-
-        def serve() -> None:
-            while not stop.wait(0.01):
-                self.service.ticket_handler.serve()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            ledger.unregister_worker("test", 1)
-
 
 @pytest.fixture(params=["pool", "http"])
 def side(request: pytest.FixtureRequest, server: RedisServer, bundle: Path, tmp_path: Path) -> Iterator[Side]:
@@ -78,7 +57,7 @@ def test_a_job_is_submitted_followed_and_committed(side: Side) -> None:
     status = side.client.submit(side.spec())
     assert (status.state, status.shards, status.samples, status.tenant) == ("queued", 2, 60, "default")
     assert side.client.submit(side.spec()) == side.client.status(status.job)
-    with side.worker():
+    with side.service.answering():
         states = [each.state for each in side.client.watch(status.job, every=0.01)]
     assert states[-1] == "committed"
     done = side.client.wait(status.job)
@@ -163,14 +142,14 @@ def test_unknown_jobs_and_wrong_specs_are_refused_with_their_fields(side: Side) 
 
 def test_a_preview_shows_the_images_that_the_dataset_gets_and_stores_nothing(side: Side) -> None:
     before = {info.key for info in open_store(str(side.service.home)).list() if not info.key.startswith("root/keys")}
-    with side.worker():
+    with side.service.answering():
         made = side.client.preview(side.spec(), count=8)
     stored = {info.key for info in open_store(str(side.service.home)).list() if not info.key.startswith("root/")}
     assert {key for key in stored - before if key.startswith("out")} == set()
     assert [image.index for image in made.images] == list(range(8))
     assert made.classes == ("cat", "dog", "owl")
     status = side.client.submit(side.spec())
-    with side.worker():
+    with side.service.answering():
         done = side.client.wait(status.job, every=0.01)
     dataset = open_dataset(side.stored(done.url), map_style=True)
     store = open_store(side.stored(done.url))
@@ -214,7 +193,7 @@ def test_images_that_a_draw_names_are_files_of_the_clients_machine(side: Side, t
     path = tmp_path / "face.png"
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)
     draw = {"mode": "around", "image": str(path), "distance": 0.2}
-    with side.worker():
+    with side.service.answering():
         status = side.client.submit(side.spec(count=None, counts={"cat": 6}, draw=draw))
     reference, _ = side.service.client._service.resolve(  # type: ignore[attr-defined]
         side.service.spec(count=None, counts={"cat": 6}, draw=draw)
@@ -230,7 +209,7 @@ def test_draws_around_a_code_need_no_torch_here_even_with_a_map(side: Side, tmp_
         "counts": {"cat": 2},
         "draw": {"mode": "around", "reference": 0, "distance": 0.3},
     }
-    with side.worker():
+    with side.service.answering():
         status = side.client.submit(side.spec(**fields))
     reference, _ = side.service.client._service.resolve(side.service.spec(**fields))  # type: ignore[attr-defined]
     assert status.job == reference.job_id

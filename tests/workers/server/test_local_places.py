@@ -24,10 +24,10 @@ class Machine:
     """A directory in which `up` was started; ``jobs``: the tenants and destinations of its jobs."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.now, self.away = home / "work", 1000.0, False
+        self.home, self.now, self.away = home / "project", 1000.0, False
         self.jobs: list[tuple[str, str]] = []
         (self.home / "demo" / "datasets" / "digits").mkdir(parents=True)
-        self.root = open_store(str(home / "root"))
+        self.root = open_store(str(home / "mill"))
         self.local = self.restart()
 
     def restart(self) -> LocalPlaces:
@@ -52,7 +52,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-OWN = {"datasets": "/work/datasets", "demo-datasets": "/work/demo/datasets"}
+OWN = {"datasets": "/project/datasets", "demo-datasets": "/project/demo/datasets"}
 
 
 def test_the_datasets_of_the_directory_are_shown(machine: Machine) -> None:
@@ -60,7 +60,7 @@ def test_the_datasets_of_the_directory_are_shown(machine: Machine) -> None:
         (machine.home / name).mkdir(parents=True)
     (machine.home / "link").symlink_to(machine.home / "demo")
     (machine.home / "file").write_text("")
-    assert machine.places() == OWN | {"photos-datasets": "/work/photos/datasets"}
+    assert machine.places() == OWN | {"photos-datasets": "/project/photos/datasets"}
 
 
 def test_where_jobs_write_is_a_place_that_keeps_its_name(machine: Machine, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_where_jobs_write_is_a_place_that_keeps_its_name(machine: Machine, tmp_p
 
 def test_nothing_of_the_root_nor_of_another_tenant_is_shown(machine: Machine, tmp_path: Path) -> None:
     machine.submit(tmp_path / "red" / "sets", tenant="red")
-    for url in (tmp_path, tmp_path / "root", tmp_path / "root" / "datasets", tmp_path / "root" / "datasets" / "red"):
+    for url in (tmp_path, tmp_path / "mill", tmp_path / "mill" / "datasets", tmp_path / "mill" / "datasets" / "red"):
         machine.submit(url)
     machine.submit(tmp_path / "red")
     machine.submit(tmp_path / "red" / "sets" / "inside")
@@ -109,7 +109,7 @@ def test_nothing_of_the_root_nor_of_another_tenant_is_shown(machine: Machine, tm
 
 def test_the_place_in_the_root_is_shown_once_something_is_there(machine: Machine) -> None:
     machine.root.put("datasets/default/x/latest.json", b"{}")
-    assert machine.places() == OWN | {"default": "/root/datasets/default"}
+    assert machine.places() == OWN | {"default": "/mill/datasets/default"}
 
 
 def test_while_redis_is_away_places_stay(machine: Machine, tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_while_redis_is_away_places_stay(machine: Machine, tmp_path: Path) -> No
     machine.away = True
     machine.submit(tmp_path / "later")
     (machine.home / "new" / "datasets").mkdir(parents=True)
-    assert machine.places() == before | {"new-datasets": "/work/new/datasets"}
+    assert machine.places() == before | {"new-datasets": "/project/new/datasets"}
     machine.restart()  # a server that begins meanwhile knows what was noted
-    assert machine.places() == before | {"new-datasets": "/work/new/datasets"}
+    assert machine.places() == before | {"new-datasets": "/project/new/datasets"}
     machine.away = False
     machine.now += 30.0
     assert "later" in machine.places()

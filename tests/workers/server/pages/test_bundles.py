@@ -18,7 +18,7 @@ from generator.models.bundle.channels import move_channel
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.mill_server import MillServer, mill_server
-from tests.support.page_visits import CLASSES, EVIL, Visitor, kept_bundle, worker
+from tests.support.page_visits import CLASSES, EVIL, Visitor, kept_bundle
 from tests.support.servers import RedisServer
 
 
@@ -148,7 +148,7 @@ def test_a_worker_makes_samples_of_every_class(mill: MillServer, visitor: Visito
     away = visitor.get(path, **{"HX-Request": "true"})
     assert (away.status, b"none that has announced itself" in away.body) == (200, True)
     assert visitor.get(path).status == 503
-    with worker(mill):
+    with mill.service.answering():
         page = visitor.page(path)
     images = [each for each in page.named("img") if each["src"].startswith("data:image/png")]
     assert len(images) == 30
@@ -163,7 +163,7 @@ def test_a_worker_diagnoses_a_bundle_and_its_verdict_is_kept_beside_it(mill: Mil
     assert mill.web.get(f"/api/v1{path}/diagnosis", mill.tokens["red-reader"]).status == 404
     assert visitor.send(f"{path}/diagnosis").status == 503  # no worker
     before = mill.objects()
-    with worker(mill):
+    with mill.service.answering():
         answer = visitor.send(f"{path}/diagnosis")
         assert answer.status == 303
         target = answer.headers["location"].partition("#")[0]

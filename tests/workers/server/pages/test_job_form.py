@@ -15,7 +15,7 @@ from generator.models.bundle import push
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.mill_server import MillServer, mill_server
-from tests.support.page_visits import CLASSES, EVIL, Markup, Visitor, kept_bundle, worker
+from tests.support.page_visits import CLASSES, EVIL, Markup, Visitor, kept_bundle
 from tests.support.servers import RedisServer
 from workers.server.pages.form_answers import answers_of, draft_of, text_of
 from workers.server.pages.form_fields import NOT_ASKED, OF_THEIR_OWN, all_fields
@@ -300,7 +300,7 @@ def test_a_job_spec_in_the_text_is_the_same_job(mill: MillServer, visitor: Visit
 def test_the_form_shows_the_first_images_and_stores_nothing(mill: MillServer, visitor: Visitor) -> None:
     values = filled(visitor.page("/jobs/new")) | {"count": "30", "name": "seen", "look": "1"}
     assert visitor.send("/jobs/new", **values).status == 503
-    with worker(mill):
+    with mill.service.answering():
         answer = visitor.send("/jobs/new", **values)
     assert answer.status == 200, answer.body
     page = Markup(answer)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -25,6 +24,7 @@ from generator.production.provenance.sample_table import read_rows
 from generator.store import open_store
 from tests.support.bundles import screened_bundle, tiny_contents
 from tests.support.http_server import Answer, RunningServer, running_server
+from tests.support.page_visits import Elements
 from tests.support.servers import RedisServer
 from tests.support.services import ManualService
 from tests.support.small_builds import SmallBuild
@@ -34,29 +34,13 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7777*7777}
 CLASSES = (HOSTILE, "round & 'square'", "a\u202eb")
 
 
-class Page(HTMLParser):
-    """Elements and text of a page."""
+class Page(Elements):
+    """Elements and text of a page that was answered as one."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__()
         assert answer.status == 200, answer.body
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
-        self.found = list[tuple[str, dict[str, str]]]()
-        self.words = list[str]()
-        self.feed(answer.body.decode())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def named(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.found if name == tag]
+        super().__init__(answer)
 
     def check_inert(self) -> None:
         """Nothing inline runs: scripts have an address on this server, and no element has a handler or a style."""

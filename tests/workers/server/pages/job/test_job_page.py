@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import pytest
 
@@ -15,10 +15,9 @@ from generator.errors import DatasetError, StoreUnavailable
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.http_server import Answer
-from tests.support.mill_server import MillServer, mill_server
+from tests.support.mill_server import MillServer, mill_server, page, send
 from tests.support.servers import RedisServer
 from workers.jobs.status import JobStatus
-from workers.server.access.tokens import csrf_value
 
 EVIL = "<script>alert(1)</script>"
 
@@ -37,7 +36,7 @@ def submit(mill: MillServer, name: str, shards: int = 5, tenant: str = "red") ->
 
 
 def ask(mill: MillServer, path: str, key: str = "red-operator") -> Answer:
-    answer = mill.web.get(path, headers={"Cookie": f"latentmill_session={mill.tokens[key]}"})
+    answer = page(mill, path, key)
     assert b"Traceback" not in answer.body
     assert EVIL.encode() not in answer.body
     assert str(mill.service.home).encode() not in answer.body
@@ -48,18 +47,6 @@ def show(mill: MillServer, path: str, key: str = "red-operator") -> str:
     answer = ask(mill, path, key)
     assert answer.status == 200, answer.body
     return answer.body.decode()
-
-
-def send(mill: MillServer, path: str, key: str = "red-operator", *, csrf: bool = True, **fields: str) -> Answer:
-    token = mill.tokens[key]
-    headers = {
-        "Cookie": f"latentmill_session={token}",
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Origin": mill.web.url,
-    }
-    return mill.web.post(
-        path, body=urlencode(fields | ({"csrf": csrf_value(token)} if csrf else {})).encode(), headers=headers
-    )
 
 
 def images_of(text: str) -> dict[str, int]:

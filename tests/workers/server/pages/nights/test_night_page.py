@@ -17,13 +17,11 @@ import pytest
 
 from generator.datasets.promotion import DatasetState, pin, read_state, rollback
 from generator.store import open_store
-from tests.support.http_server import Answer
-from tests.support.mill_server import MillServer, mill_server
+from tests.support.mill_server import MillServer, mill_server, page, send, show
 from tests.support.night_scene import NightScene, last_dates
 from tests.support.servers import RedisServer
 from workers.schedules.dates import date_key
 from workers.schedules.runs import Run, create_run, update_run
-from workers.server.access.tokens import csrf_value
 
 EVIL = "<script>alert(1)</script>"
 DATES = last_dates(4)
@@ -59,27 +57,6 @@ def dataset(mill: MillServer, nights: NightScene) -> Iterator[Any]:
     before = read_state(store)
     yield store
     update_state(store, lambda _: before or DatasetState())
-
-
-def ask(mill: MillServer, path: str, key: str = "red-operator") -> Answer:
-    return mill.web.get(path, headers={"Cookie": f"latentmill_session={mill.tokens[key]}"})
-
-
-def show(mill: MillServer, path: str, key: str = "red-operator") -> str:
-    answer = ask(mill, path, key)
-    assert answer.status == 200, answer.body
-    return answer.body.decode()
-
-
-def send(mill: MillServer, path: str, key: str = "red-operator", *, csrf: bool = True, **fields: str) -> Answer:
-    token = mill.tokens[key]
-    headers = {
-        "Cookie": f"latentmill_session={token}",
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Origin": mill.web.url,
-    }
-    body = urlencode(fields | ({"csrf": csrf_value(token)} if csrf else {})).encode()
-    return mill.web.post(path, body=body, headers=headers)
 
 
 class Markup(HTMLParser):
@@ -137,11 +114,11 @@ def test_images_of_both_builds_are_shown_beside_each_other(mill: MillServer, nig
     assert "What readers get" in first
     assert "Refused" in second
     assert first.count("data:image/png;base64,") == second.count("data:image/png;base64,") == 8
-    assert ask(mill, address, "blue-operator").status == 404
-    assert ask(mill, f"/nights/picky/beside?date={date_key(DATES[-2])}").status == 404  # readers get it
-    assert ask(mill, "/nights/picky/beside?date=20200101T000000Z").status == 404
+    assert page(mill, address, "blue-operator").status == 404
+    assert page(mill, f"/nights/picky/beside?date={date_key(DATES[-2])}").status == 404  # readers get it
+    assert page(mill, "/nights/picky/beside?date=20200101T000000Z").status == 404
     for date in ("", "../../x", "20260101T000000Z" * 9, "99999999T999999Z"):
-        assert ask(mill, f"/nights/picky/beside?date={quote(date)}").status == 422
+        assert page(mill, f"/nights/picky/beside?date={quote(date)}").status == 422
 
 
 def test_images_are_said_to_be_unreadable_where_they_are(mill: MillServer, nights: NightScene, last: Run) -> None:
@@ -185,7 +162,7 @@ def test_earlier_runs_are_reached_by_the_address(mill: MillServer, nights: Night
     "value", ["x", "2026-13", "0000-01", "9999-12", "20261301T000000Z", EVIL, "2026-01" * 9, "%00"]
 )
 def test_hostile_queries_are_refused(mill: MillServer, nights: NightScene, name: str, value: str) -> None:
-    answer = ask(mill, f"/nights/picky?{urlencode({name: value})}")
+    answer = page(mill, f"/nights/picky?{urlencode({name: value})}")
     assert answer.status == 422
     assert b"Traceback" not in answer.body
     assert EVIL.encode() not in answer.body
@@ -322,7 +299,7 @@ def test_runs_of_another_tenant_under_the_same_name_are_not_shown(mill: MillServ
     assert "secret" not in text
     assert f"run-{date_key(DATES[-1])}" not in text
     assert "None yet." in text
-    assert ask(mill, f"/nights/handed-on/beside?date={date_key(DATES[-1])}").status == 404
+    assert page(mill, f"/nights/handed-on/beside?date={date_key(DATES[-1])}").status == 404
 
 
 def test_a_schedule_without_runs_has_a_calendar_of_what_is_to_come(mill: MillServer) -> None:
