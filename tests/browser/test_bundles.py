@@ -152,6 +152,7 @@ def open_page(page: Any, mill: MillServer, which: str) -> None:
         page.fill("#f-seed", "x")
         page.get_by_role("button", name="Submit", exact=True).click()
         expect(page.get_by_role("alert")).to_be_visible()
+        page.wait_for_load_state("load")  # styles too: the answer is a page of its own
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
