@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, isfinite
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from generator.datasets.mix_parts import Indexed, IterablePart, Part, Repeatable
 from generator.datasets.mix_plan import MixPlan
 from generator.datasets.mix_samples import as_sample, describe
 from generator.datasets.mix_weights import cumulate_weights
-from generator.datasets.positioned_dataset import PositionedDataset, Share, find_share
+from generator.datasets.positioned_dataset import PositionedDataset
+from generator.datasets.reader_options import Per, Stop, check_mix_options
+from generator.datasets.shares import Share, find_share
 from generator.errors import SpecError
+from generator.spec.canonical import short_repr
 
-Stop = Literal["first", "last"]
-Per = Literal["batch", "epoch"]
 Weights = Mapping[int, "str | np.ndarray"]
 
 _SLOTS_AT_ONCE = 64  # positions in which the proportions hold, if samples are not read in batches
@@ -55,16 +56,23 @@ def mix(
 
     Raises ``SpecError`` for shares, weights or datasets that cannot be, and while reading for samples of several forms.
     """
-    share = find_share(rank, world_size, batch_size, uneven)
-    if stop not in ("first", "last"):
-        raise SpecError("stop", "'first' or 'last'", repr(stop))
-    if per not in ("batch", "epoch"):
-        raise SpecError("per", "'batch' or 'epoch'", repr(per))
-    pairs = list(shares.items()) if isinstance(shares, Mapping) else list(shares)
-    fractions, parts = _fractions(pairs), _open_parts(pairs, seed, weights or {})
-    total = _epoch_length(fractions, parts, stop, length)
-    block = _SLOTS_OF_AN_EPOCH if per == "epoch" else batch_size or _SLOTS_AT_ONCE
-    return MixedDataset(parts, MixPlan(fractions, seed, total, block), share)
+    options = check_mix_options(
+        {"seed": seed, "batch_size": batch_size, "per": per, "stop": stop, "length": length, "uneven": uneven}
+        | {"rank": rank, "world_size": world_size}
+    )
+    share, pairs = find_share(options), _pairs(shares)
+    fractions, parts = _fractions(pairs), _open_parts(pairs, options.seed, weights or {})
+    total = options.length or _epoch_length(fractions, parts, stop)
+    block = _SLOTS_OF_AN_EPOCH if per == "epoch" else options.batch_size or _SLOTS_AT_ONCE
+    return MixedDataset(parts, MixPlan(fractions, options.seed, total, block), share)
+
+
+def _pairs(shares: Any) -> list[Any]:
+    if isinstance(shares, Mapping):
+        return list(shares.items())
+    if isinstance(shares, str) or not isinstance(shares, Sequence):
+        raise SpecError("shares", "pairs of a dataset and its share, or a mapping", type(shares).__name__)
+    return list(shares)
 
 
 def _fractions(pairs: Sequence[tuple[Any, float]]) -> tuple[float, ...]:
@@ -81,7 +89,11 @@ def _fractions(pairs: Sequence[tuple[Any, float]]) -> tuple[float, ...]:
 
 
 def _open_parts(pairs: Sequence[tuple[Any, float]], seed: int, weights: Weights) -> list[Part]:
+    if not isinstance(weights, Mapping):
+        raise SpecError("weights", "a mapping from the number of a dataset to its weights", type(weights).__name__)
     for number in weights:
+        if not isinstance(number, int):
+            raise SpecError("weights", f"datasets by number, 0 to {len(pairs) - 1}", short_repr(number))
         if not 0 <= number < len(pairs):
             raise SpecError(f"weights[{number}]", f"a dataset, 0 to {len(pairs) - 1}", number)
         if not is_indexed(pairs[number][0]):
@@ -91,16 +103,12 @@ def _open_parts(pairs: Sequence[tuple[Any, float]], seed: int, weights: Weights)
     return [open_part(number, dataset, seed, cumulated.get(number)) for number, (dataset, _) in enumerate(pairs)]
 
 
-def _epoch_length(fractions: tuple[float, ...], parts: Sequence[Part], stop: Stop, length: int | None) -> int:
-    if length is None:
-        known = [(part.length, share) for part, share in zip(parts, fractions, strict=True) if part.length is not None]
-        if not known:
-            raise SpecError("length", "the samples of an epoch, as no dataset states its length", "none")
-        passes = [samples / share for samples, share in known]
-        return ceil(min(passes) if stop == "first" else max(passes))
-    if not isinstance(length, int) or length < 1:
-        raise SpecError("length", "at least 1 sample", length)
-    return length
+def _epoch_length(fractions: tuple[float, ...], parts: Sequence[Part], stop: Stop) -> int:
+    known = [(part.length, share) for part, share in zip(parts, fractions, strict=True) if part.length is not None]
+    if not known:
+        raise SpecError("length", "the samples of an epoch, as no dataset states its length", "none")
+    passes = [samples / share for samples, share in known]
+    return ceil(min(passes) if stop == "first" else max(passes))
 
 
 @final
@@ -108,17 +116,13 @@ class MixedDataset(PositionedDataset):
     """The samples of several datasets; made by ``mix``. It yields batches if it has a batch size, else samples."""
 
     def __init__(self, parts: Sequence[Part], plan: MixPlan, share: Share) -> None:
-        super().__init__(share)
+        super().__init__(share, plan.total)
         self._parts, self._plan = tuple(parts), plan
         for number, part in enumerate(parts):
             part.passes = -(-plan.rows(number) // (part.length or 1))
 
     def __repr__(self) -> str:
         return f"MixedDataset({len(self._parts)} datasets, {self._plan.total} samples)"
-
-    @property
-    def _total(self) -> int:
-        return self._plan.total
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """As for other datasets. Without ``consumed``, with the states of iterable datasets that have a

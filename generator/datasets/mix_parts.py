@@ -65,7 +65,9 @@ class IndexedPart(Part):
     def identity(self) -> str | None:
         manifest = getattr(self._dataset, "manifest", None)
         build = getattr(manifest, "build_id", None)
-        return None if build is None else _digest([build, getattr(self._dataset, "where", None)])
+        facts = [] if build is None else [build, getattr(self._dataset, "where", None)]
+        facts += [] if self._weights is None else [sha256_hex(self._weights.tobytes())]
+        return _digest(facts) if facts else None
 
     def read(self, epoch: int, rows: Iterator[int]) -> Iterator[Any]:
         assert self.length is not None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from generator.errors import SpecError
+from generator.spec.canonical import short_repr
 
 LOG_DENSITY = "log_density"
 
@@ -18,12 +19,19 @@ def cumulate_weights(number: int, dataset: Any, weights: str | np.ndarray) -> np
     weight is the density itself, as a share of the largest. Raises ``SpecError``.
     """
     field = f"weights[{number}]"
-    found = _read_column(field, dataset, weights) if isinstance(weights, str) else np.asarray(weights, np.float64)
+    found = _read_column(field, dataset, weights) if isinstance(weights, str) else _numbers(field, weights)
     if found.shape != (len(dataset),):
         raise SpecError(field, f"{len(dataset)} weights, one for each sample", f"shape {found.shape}")
     if not np.isfinite(found).all() or (found < 0).any() or not found.any():
         raise SpecError(field, "finite weights of at least 0, not all of them 0", "others")
     return np.cumsum(found)
+
+
+def _numbers(field: str, weights: Any) -> np.ndarray:
+    try:
+        return np.asarray(weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise SpecError(field, "numbers, or the name of a column", short_repr(weights)) from error
 
 
 def _read_column(field: str, dataset: Any, name: str) -> np.ndarray:

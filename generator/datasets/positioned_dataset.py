@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import operator
-import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import distributed
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from generator.datasets.epoch_order import BatchPlan, Uneven, check_rank, even_part
+from generator.datasets.epoch_order import even_part
+from generator.datasets.shares import Share
 from generator.errors import SpecError
 from generator.spec.canonical import short_repr
 
 _SHARED = ("epoch", "position", "loads", "iteration", "workers")
 _EPOCH, _POSITION, _LOADS, _ITERATION, _WORKERS = range(len(_SHARED))
-_UNEVEN: tuple[Uneven, ...] = ("drop", "pad", "keep")
-
-
-@dataclass(frozen=True)
-class Share:
-    """The rank that reads, and how batches are dealt; ``None``: samples are read one by one."""
-
-    rank: int
-    world_size: int
-    batches: BatchPlan | None
-
-
-def find_share(rank: int | None, world_size: int | None, batch_size: int | None, uneven: Uneven) -> Share:
-    """The share of this process; rank and world size by default those of ``torch.distributed``, else of the variables
-    RANK and WORLD_SIZE. Raises ``SpecError``."""
-    rank, world_size = _find_rank(rank, world_size)
-    if batch_size is not None and batch_size < 1:
-        raise SpecError("batch_size", "1 or more", batch_size)
-    if uneven not in _UNEVEN:
-        raise SpecError("uneven", "'drop', 'pad' or 'keep'", repr(uneven))
-    return Share(rank, world_size, None if batch_size is None else BatchPlan(batch_size, rank, world_size, uneven))
-
-
-def _find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise SpecError("rank", "rank and world_size together, or neither", "one of them")
-    if rank is None or world_size is None:
-        if distributed.is_available() and distributed.is_initialized():
-            rank, world_size = distributed.get_rank(), distributed.get_world_size()
-        else:
-            stated = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-            try:
-                rank, world_size = int(stated[0]), int(stated[1])
-            except ValueError as error:
-                raise SpecError("rank", "RANK and WORLD_SIZE as integers", f"{stated[0]} of {stated[1]}") from error
-    check_rank(rank, world_size)
-    return rank, world_size
 
 
 def check_epoch(epoch: int) -> None:
@@ -69,8 +30,9 @@ def check_epoch(epoch: int) -> None:
 class PositionedDataset(IterableDataset[Any]):
     """An iterable dataset whose epochs have positions ``0 .. total - 1``, in an order that every process knows."""
 
-    def __init__(self, share: Share) -> None:
-        self._share = share
+    def __init__(self, share: Share, total: int) -> None:
+        share.check_samples(total)
+        self._share, self._total = share, total
         # Shared memory: persistent workers must see the epoch and the position that the main process sets.
         self._shared = torch.zeros(len(_SHARED), dtype=torch.int64, device="cpu")
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
@@ -78,11 +40,6 @@ class PositionedDataset(IterableDataset[Any]):
         self._start = 0  # position at which the running iteration began
         self._yielded = 0  # by this process in the running iteration
         self._own_state: tuple[int, int, int] | None = None  # epoch, position, yielded: of this process alone
-
-    @property
-    @abstractmethod
-    def _total(self) -> int:
-        """Positions of an epoch."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -157,9 +114,7 @@ class PositionedDataset(IterableDataset[Any]):
         for name, value in self.identity().items():
             if state.get(name) != value:
                 raise SpecError(f"state.{name}", value, state.get(name))
-        epoch, position, yielded = (state.get(name, 0) for name in ("epoch", "position", "yielded"))
-        if not all(isinstance(each, int) and each >= 0 for each in (epoch, position, yielded)):
-            raise SpecError("state", "an epoch and a position of at least 0", (epoch, position, yielded))
+        epoch, position, yielded = (_count_in(state, name) for name in ("epoch", "position", "yielded"))
         if position > self._total:
             raise SpecError("state.position", f"0 to {self._total}", position)
         if "reader" not in state:
@@ -233,3 +188,11 @@ class PositionedDataset(IterableDataset[Any]):
         info = get_worker_info()
         workers = [0, 1] if info is None else [info.id, info.num_workers]
         return [*workers, self._share.rank, self._share.world_size]
+
+
+def _count_in(state: dict[str, Any], name: str) -> int:
+    """A number of a state; only the states of one reader say how many items it has yielded. Raises ``SpecError``."""
+    found = state.get(name, None if name != "yielded" or "reader" in state else 0)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+        raise SpecError(f"state.{name}", "a whole number of at least 0", "none" if found is None else short_repr(found))
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from generator.datasets.archive_reader import ArchiveReader
-from generator.datasets.where import parse_filter
+from generator.datasets.where import column_kinds, parse_filter
 from generator.errors import IntegrityError, SpecError
 from generator.production.provenance.manifest import Manifest
 from generator.production.provenance.sample_table import LATENT_COLUMN
@@ -31,7 +31,7 @@ def read_columns(
     if not manifest.shards:
         return pa.table({})
     names = _names(reader, columns)
-    expression = None if where is None else parse_filter(where, _all_names(reader))
+    expression = None if where is None else parse_filter(where, column_kinds(_schema(reader)))
 
     def read(number: int) -> pa.Table:
         table = _table(reader, manifest, number, None if expression is not None else names)
@@ -45,7 +45,7 @@ def select_rows(reader: ArchiveReader, manifest: Manifest, where: str) -> tuple[
     """For each shard the rows (int64, ascending) of the samples that ``where`` selects. Raises as ``read_columns``."""
     import pyarrow as pa
 
-    expression = parse_filter(where, _all_names(reader) if manifest.shards else [])
+    expression = parse_filter(where, column_kinds(_schema(reader)) if manifest.shards else {})
 
     def rows(number: int) -> np.ndarray:
         table = _table(reader, manifest, number, None)
@@ -66,7 +66,7 @@ def filter_shard(
     """
     import pyarrow as pa
 
-    expression = None if where is None else parse_filter(where, _all_names(reader))
+    expression = None if where is None else parse_filter(where, column_kinds(_schema(reader)))
     table = _table(reader, manifest, number, None)
     numbered = table.append_column(_ROW, pa.array(np.arange(len(table)), pa.int64()))
     found = numbered if expression is None else _filter(numbered, expression)
@@ -87,7 +87,7 @@ def _filter(table: pa.Table, expression: pc.Expression) -> pa.Table:
 
 
 def _names(reader: ArchiveReader, columns: list[str] | None) -> list[str]:
-    known = _all_names(reader)
+    known = list(_schema(reader).names)
     if columns is None:
         return [name for name in known if name != LATENT_COLUMN]
     for name in columns:
@@ -96,10 +96,10 @@ def _names(reader: ArchiveReader, columns: list[str] | None) -> list[str]:
     return list(columns)
 
 
-def _all_names(reader: ArchiveReader) -> list[str]:
+def _schema(reader: ArchiveReader) -> pa.Schema:
     import pyarrow.parquet as parquet
 
-    return list(parquet.read_schema(io.BytesIO(reader.table(0))).names)
+    return parquet.read_schema(io.BytesIO(reader.table(0)))
 
 
 def _table(reader: ArchiveReader, manifest: Manifest, number: int, columns: list[str] | None) -> pa.Table:

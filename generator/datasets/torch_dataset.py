@@ -3,6 +3,7 @@ and ``replay`` import torch."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final, overload
@@ -13,12 +14,14 @@ from generator.datasets.archive_reader import ArchiveReader
 from generator.datasets.builds import resolve_build
 from generator.datasets.epoch_order import EpochOrder, ShardRows, Uneven
 from generator.datasets.map_dataset import MapDataset
-from generator.datasets.positioned_dataset import PositionedDataset, Share, find_share
+from generator.datasets.positioned_dataset import PositionedDataset
+from generator.datasets.reader_options import OpenOptions, check_open_options
 from generator.datasets.sample import NO_LABEL, Sample, SampleParser
 from generator.datasets.sample_columns import read_columns, select_rows
 from generator.datasets.shard_cache import ShardCache
+from generator.datasets.shares import Share, find_share
 from generator.datasets.virtual_dataset import ReaderOptions, VirtualDataset, open_virtual
-from generator.datasets.virtual_recipe import RecipeLike, find_virtual_recipe
+from generator.datasets.virtual_recipe import RecipeLike, RootLike, find_virtual_recipe
 from generator.errors import DatasetError, SpecError
 from generator.models.bundle import BundleCache
 from generator.production.images import extension
@@ -34,22 +37,22 @@ CACHE_BYTES = 100 * 2**30
 
 
 @overload
-def open_dataset(url: str, *, map_style: Literal[True], **options: Any) -> MapDataset: ...
+def open_dataset(url: str | os.PathLike[str], *, map_style: Literal[True], **options: Any) -> MapDataset: ...
 
 
 @overload
-def open_dataset(url: str, *, map_style: Literal[False] = False, **options: Any) -> Dataset: ...
+def open_dataset(url: str | os.PathLike[str], *, map_style: Literal[False] = False, **options: Any) -> Dataset: ...
 
 
 @overload
-def open_dataset(*, recipe: RecipeLike, root: str | Store, **options: Any) -> VirtualDataset: ...
+def open_dataset(*, recipe: RecipeLike, root: RootLike, **options: Any) -> VirtualDataset: ...
 
 
 def open_dataset(  # type: ignore[misc]
-    url: str | None = None,
+    url: str | os.PathLike[str] | None = None,
     *,
     recipe: RecipeLike | None = None,
-    root: str | Store | None = None,
+    root: RootLike | None = None,
     device: str = "auto",
     map_style: bool = False,
     s3: S3Settings | None = None,
@@ -70,7 +73,7 @@ def open_dataset(  # type: ignore[misc]
 
     ``url`` is a build (``.../builds/<id>``) or a dataset (``<destination>/<name>``), as for ``resolve_build``.
     ``map_style``: samples by index, in the order of the build, for samplers (``MapDataset``); order, ranks and batches
-    are then the sampler's.
+    are then the sampler's, so ``shuffle``, ``rank`` and ``batch_size`` are refused.
 
     Without ``shuffle`` samples come in the order of the build. With it, the shards and the samples of each shard are
     permuted by ``seed`` and epoch (``set_epoch``). ``where`` selects samples by columns of their tables
@@ -86,43 +89,70 @@ def open_dataset(  # type: ignore[misc]
     ``transform`` is called with every image (uint8 HWC). ``soft_labels`` replaces the label by the judge's probability
     of each class, for a loss that takes probabilities, such as ``torch.nn.CrossEntropyLoss``. ``provenance=False``
     leaves it empty, for loaders that cannot collate text. ``cache``: a directory for shards, of at most
-    ``cache_bytes``, that all processes of a machine share.
+    ``cache_bytes`` (room for the largest shard at least), that all processes of a machine share.
 
     With ``recipe`` in place of ``url`` nothing is read: the images are made by the process that reads them, on
     ``device`` (``VirtualDataset``). It is a recipe, a job spec, or a draft (a mapping or the path of a YAML file); the
     bundle comes from the store ``root`` alone, and ``cache`` keeps it. ``where`` and ``map_style`` need stored samples.
 
     Raises ``DatasetError`` if there is no committed build, if ``where`` selects nothing, or for ``soft_labels`` if the
-    build was made without a label check by a judge; ``SpecError`` for an option that cannot be.
+    build was made without a label check by a judge; ``SpecError`` for an option that cannot be, such as a
+    ``batch_size`` of which an epoch has no batch.
     """
-    share = find_share(rank, world_size, batch_size, uneven)
-    if url is None or recipe is not None:
-        wanted = _check_virtual(url, recipe, where=where, map_style=map_style)
-        bundles = None if cache is None else BundleCache(Path(cache) / "bundles", cache_bytes)
-        source, options = find_virtual_recipe(wanted, root, s3), ReaderOptions(transform, soft_labels, provenance)
-        return open_virtual(source, seed if shuffle else None, share, options, device=device, cache=bundles)
-    store, manifest = resolve_build(url, s3)
-    _check_manifest(store, manifest, soft_labels=soft_labels)
-    shard_cache = None if cache is None else ShardCache(Path(cache), cache_bytes)
-    reader = ArchiveReader(store, manifest, extension(manifest.image.format), shard_cache)
+    options = check_open_options(
+        {"url": url, "device": device, "map_style": map_style, "s3": s3, "shuffle": shuffle, "seed": seed}
+        | {"rank": rank, "world_size": world_size, "batch_size": batch_size, "uneven": uneven, "where": where}
+        | {"transform": transform, "soft_labels": soft_labels, "provenance": provenance}
+        | {"cache": cache, "cache_bytes": cache_bytes}
+    )
+    if options.url is not None and recipe is None:
+        return _open_build(options.url, options)
+    if options.url is not None or recipe is None:
+        got = "neither" if recipe is None else "both"
+        raise SpecError("recipe", "either the URL of a build or a recipe", got)
+    return _open_recipe(recipe, root, options)
+
+
+def _open_recipe(recipe: RecipeLike, root: RootLike | None, options: OpenOptions) -> VirtualDataset:
+    for field in ("where", "map_style"):
+        if getattr(options, field):
+            raise SpecError(field, "the URL of a build: samples of a recipe are not stored", "a recipe")
+    share, source = find_share(options), find_virtual_recipe(recipe, root, options.s3)
+    cache = None if options.cache is None else BundleCache(options.cache / "bundles", options.cache_bytes)
+    handed = ReaderOptions(options.transform, options.soft_labels, options.provenance)
+    return open_virtual(source, _seed(options), share, handed, device=options.device, cache=cache)
+
+
+def _open_build(url: str, options: OpenOptions) -> Dataset | MapDataset:
+    if options.map_style:
+        options.check_map_style()
+    share = find_share(options)
+    store, manifest = resolve_build(url, options.s3)
+    _check_manifest(store, manifest, soft_labels=options.soft_labels)
+    reader = ArchiveReader(store, manifest, extension(manifest.image.format), _open_cache(manifest, options))
+    where = options.where
     selected = None if where is None else select_rows(reader, manifest, where)
     sizes = [len(rows) for rows in selected] if selected is not None else [each.samples for each in manifest.shards]
-    order = EpochOrder(np.array(sizes, dtype=np.int64), seed if shuffle and not map_style else None, selected)
+    order = EpochOrder(np.array(sizes, dtype=np.int64), _seed(options), selected)
     if where is not None and not order.total:
         raise DatasetError("where", "a filter that selects samples", f"none of {manifest.samples} at {store.url}")
-    parser = SampleParser(manifest, transform, soft_labels, provenance)
-    if map_style:
+    parser = SampleParser(manifest, options.transform, options.soft_labels, options.provenance)
+    if options.map_style:
         return MapDataset(store.url, manifest, reader, parser, order, where)
     return Dataset(store.url, manifest, reader, parser, order, share, where)
 
 
-def _check_virtual(url: str | None, recipe: RecipeLike | None, *, where: str | None, map_style: bool) -> RecipeLike:
-    if url is not None or recipe is None:
-        raise SpecError("recipe", "either the URL of a build or a recipe", "both" if recipe is not None else "neither")
-    for field, asked in (("where", where is not None), ("map_style", map_style)):
-        if asked:
-            raise SpecError(field, "the URL of a build: samples of a recipe are not stored", "a recipe")
-    return recipe
+def _seed(options: OpenOptions) -> int | None:
+    return options.seed if options.shuffle else None
+
+
+def _open_cache(manifest: Manifest, options: OpenOptions) -> ShardCache | None:
+    if options.cache is None:
+        return None
+    largest = max((receipt.shard.size for receipt in manifest.shards), default=0)
+    if options.cache_bytes < largest:
+        raise SpecError("cache_bytes", f"at least {largest}, the bytes of the largest shard", options.cache_bytes)
+    return ShardCache(options.cache, options.cache_bytes)
 
 
 def _check_manifest(store: Store, manifest: Manifest, *, soft_labels: bool) -> None:
@@ -163,7 +193,7 @@ class Dataset(PositionedDataset):
         share: Share,
         where: str | None,
     ) -> None:
-        super().__init__(share)
+        super().__init__(share, order.total)
         self.manifest, self.classes, self.url = manifest, manifest.classes, url
         self._reader, self._parser, self._order, self._where = reader, parser, order, where
 
@@ -173,10 +203,6 @@ class Dataset(PositionedDataset):
     def table(self, columns: list[str] | None = None) -> pa.Table:
         """Columns of the selected samples, in the order of the build, without images (``read_columns``)."""
         return read_columns(self._reader, self.manifest, columns, self._where)
-
-    @property
-    def _total(self) -> int:
-        return self._order.total
 
     def _read(self, epoch: int, spans: Iterable[tuple[int, int]]) -> Iterator[Sample]:
         held: dict[int, Any] = {}  # the shard that was read last, by number

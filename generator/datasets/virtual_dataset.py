@@ -11,8 +11,9 @@ import numpy as np
 from torch.utils.data import get_worker_info
 
 from generator.datasets.epoch_order import EpochOrder
-from generator.datasets.positioned_dataset import PositionedDataset, Share, check_epoch
+from generator.datasets.positioned_dataset import PositionedDataset, check_epoch
 from generator.datasets.sample import NO_LABEL, Sample
+from generator.datasets.shares import Share
 from generator.datasets.virtual_recipe import VirtualRecipe
 from generator.errors import DatasetError, SettingsError
 from generator.models.autoencoders.devices import resolve_device
@@ -72,7 +73,7 @@ class VirtualDataset(PositionedDataset):
         device: str,
         cache: BundleCache | None,
     ) -> None:
-        super().__init__(share)
+        super().__init__(share, order.total)
         self._source, self._order, self._options, self._device, self._cache = source, order, options, device, cache
         self.classes = source.recipe.classes
         self._process = os.getpid()  # that made this object or unpickled it
@@ -93,10 +94,6 @@ class VirtualDataset(PositionedDataset):
         """The recipe whose build holds the samples of an epoch. Raises ``SpecError``."""
         check_epoch(epoch)
         return self._source.epoch(epoch)
-
-    @property
-    def _total(self) -> int:
-        return self._order.total
 
     def identity(self) -> dict[str, Any]:
         return {

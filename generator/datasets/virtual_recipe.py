@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from generator.store import S3Settings, open_store
 from generator.store.base import Store
 
 RecipeLike = Recipe | JobSpec | JobDraft | Mapping[str, Any] | str | Path
+RootLike = str | os.PathLike[str] | Store
 
 _NOWHERE = {"destination": "memory://virtual", "name": "virtual"}
 _DIGEST = "sha256:"
@@ -47,15 +49,13 @@ class VirtualRecipe:
         return BuildLocation(store, self.spec.order.name, recipe, recipe.canonical(), self.spec.code_objects)
 
 
-def find_virtual_recipe(stated: RecipeLike, root: str | Store | None, s3: S3Settings | None) -> VirtualRecipe:
+def find_virtual_recipe(stated: RecipeLike, root: RootLike | None, s3: S3Settings | None) -> VirtualRecipe:
     """Check ``stated`` against its bundle, of which only ``bundle.json`` and what the draw names are read.
 
     ``stated``: a recipe, a job spec, or a draft (also as a mapping or a YAML file), which needs neither destination nor
     name and names its bundle by digest. Raises ``SpecError``, ``BundleError``, ``StoreError``.
     """
-    if root is None:
-        raise SpecError("root", "the store root that holds the bundle of the recipe", "none")
-    store = open_store(root, s3) if isinstance(root, str) else root
+    store = _open_root(root, s3)
     spec = _find_spec(stated, store)
     bundle = bundle_store(store, spec.recipe.bundle)
     _, info = read_info(bundle, spec.recipe.bundle)
@@ -66,6 +66,15 @@ def find_virtual_recipe(stated: RecipeLike, root: str | Store | None, s3: S3Sett
     if missing := [digest for digest in spec.recipe.stored_codes if digest not in spec.code_objects]:
         raise SpecError("draw", "a job spec that holds the codes its recipe names", f"no code {missing[0]}")
     return VirtualRecipe(spec, info, store)
+
+
+def _open_root(root: RootLike | None, s3: S3Settings | None) -> Store:
+    if isinstance(root, Store):
+        return root
+    if not isinstance(root, str | os.PathLike):
+        got = "none" if root is None else type(root).__name__
+        raise SpecError("root", "the URL of the store root that holds the bundle of the recipe", got)
+    return open_store(os.fspath(root), s3)
 
 
 def _find_spec(stated: RecipeLike, root: Store) -> JobSpec:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
 from generator.errors import SpecError
-from generator.spec.canonical import short_repr
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.compute as pc
+
+Kind = Literal["a number", "text in quotes", "true or false", "nothing but null"]  # what a column is compared with
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 32
@@ -35,8 +37,23 @@ class _Token(NamedTuple):
     at: int
 
 
-def parse_filter(text: str, columns: Sequence[str]) -> pc.Expression:
-    """``text`` as an expression over ``columns``. Raises ``SpecError`` naming ``where``."""
+def column_kinds(schema: pa.Schema) -> dict[str, Kind]:
+    """The columns of a table, and what each can be compared with; lists can only be null."""
+    import pyarrow.types as kinds
+
+    def kind(held: pa.DataType) -> Kind:
+        if kinds.is_integer(held) or kinds.is_floating(held):
+            return "a number"
+        if kinds.is_string(held) or kinds.is_large_string(held):
+            return "text in quotes"
+        return "true or false" if kinds.is_boolean(held) else "nothing but null"
+
+    return {field.name: kind(field.type) for field in schema}
+
+
+def parse_filter(text: str, columns: Mapping[str, Kind]) -> pc.Expression:
+    """``text`` as an expression over ``columns``. Raises ``SpecError`` naming ``where``, also for a value of another
+    kind than its column."""
     if len(text) > MAX_LENGTH:
         raise SpecError("where", f"a filter of at most {MAX_LENGTH} characters", f"{len(text)} characters")
     return _Parser(_tokens(text), columns).parse()
@@ -57,7 +74,7 @@ def _tokens(text: str) -> list[_Token]:
 
 @final
 class _Parser:
-    def __init__(self, tokens: list[_Token], columns: Sequence[str]) -> None:
+    def __init__(self, tokens: list[_Token], columns: Mapping[str, Kind]) -> None:
         self._tokens, self._columns, self._at, self._depth = tokens, columns, 0, 0
 
     def parse(self) -> pc.Expression:
@@ -107,7 +124,7 @@ class _Parser:
         return found
 
     def _comparison(self) -> pc.Expression:
-        column = self._column()
+        name, column = self._column()
         if self._take("is"):
             wanted = not self._take("not")
             if not self._take("null"):
@@ -116,13 +133,13 @@ class _Parser:
         if self._take("not"):
             if not self._take("in"):
                 raise self._refuse("in")
-            return ~_is_in(column, self._list())
+            return ~column.isin(self._list(name))
         if self._take("in"):
-            return _is_in(column, self._list())
+            return column.isin(self._list(name))
         sign = self._next.text
         if not self._take(*_COMPARISONS):
             raise self._refuse("a comparison")
-        value = self._value()
+        value = self._value(name)
         comparisons: dict[str, Any] = {
             "<": column.__lt__,
             "<=": column.__le__,
@@ -133,7 +150,7 @@ class _Parser:
         found: pc.Expression = comparisons.get(sign, column.__eq__)(value)
         return found
 
-    def _column(self) -> Any:
+    def _column(self) -> tuple[str, Any]:
         import pyarrow.compute as pc
 
         token = self._next
@@ -142,29 +159,35 @@ class _Parser:
         if token.text not in self._columns:
             raise SpecError("where", f"one of the columns {', '.join(self._columns)}", token.text[:100])
         self._at += 1
-        return pc.field(token.text)
+        return token.text, pc.field(token.text)
 
-    def _list(self) -> list[Any]:
+    def _list(self, column: str) -> list[Any]:
         if not self._take("("):
             raise self._refuse("(")
-        values = [self._value()]
+        values = [self._value(column)]
         while self._take(","):
-            values.append(self._value())
+            values.append(self._value(column))
         if not self._take(")"):
             raise self._refuse(")")
         return values
 
-    def _value(self) -> Any:
-        token = self._next
+    def _value(self, column: str) -> Any:
+        token, kind = self._next, _kind(self._next)
+        if kind is None:
+            raise self._refuse("a number or text in quotes")
+        if kind != (wanted := self._columns[column]):
+            raise SpecError("where", f"{wanted} to compare {column} with, at character {token.at + 1}", token.text[:60])
         self._at += 1
-        if token.kind == "number":
+        if kind == "a number":
             return _number(token.text)
-        if token.kind == "text":
-            return re.sub(r"\\(.)", r"\1", token.text[1:-1])
-        if token.kind == "word" and token.text in ("true", "false"):
-            return token.text == "true"
-        self._at -= 1
-        raise self._refuse("a number or text in quotes")
+        return re.sub(r"\\(.)", r"\1", token.text[1:-1]) if kind == "text in quotes" else token.text == "true"
+
+
+def _kind(token: _Token) -> Kind | None:
+    if token.kind == "word":
+        return "true or false" if token.text in ("true", "false") else None
+    kinds: dict[str, Kind] = {"number": "a number", "text": "text in quotes"}
+    return kinds.get(token.kind)
 
 
 def _number(text: str) -> float | int:
@@ -174,13 +197,3 @@ def _number(text: str) -> float | int:
     if not (math.isfinite(number) if is_float else -_MAX_INTEGER < number < _MAX_INTEGER):
         raise SpecError("where", "finite numbers, and integers of at most 64 bits", text[:60])
     return number
-
-
-def _is_in(column: Any, values: list[Any]) -> pc.Expression:
-    import pyarrow as pa
-
-    try:
-        found: pc.Expression = column.isin(values)
-    except (pa.ArrowException, TypeError, OverflowError) as mixed:
-        raise SpecError("where", "a list of numbers or a list of text", short_repr(values)) from mixed
-    return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from generator.datasets.exploration.columns import Columns
 from generator.datasets.exploration.view import Range, View
-from generator.datasets.where import parse_filter
+from generator.datasets.where import Kind, parse_filter
 from generator.errors import SpecError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 262_144  # samples that a filter looks at at a time
 _STORED = ("attempt", "label", "cluster", "log_density", "label_confidence", "size", "map_x", "map_y")
-WHERE_COLUMNS = ("index", "class", *_STORED)
+WHERE_COLUMNS: dict[str, Kind] = {"index": "a number", "class": "text in quotes", **dict.fromkeys(_STORED, "a number")}
 _ORDERS = {"density": "by_density", "confidence": "by_confidence"}
 
 

@@ -131,12 +131,18 @@ class ExportDirectory:
             try:
                 mark = _read_mark(self.out, number)
             except OSError as missing:
-                raise IntegrityError(str(_mark_path(self.out, number)), "the mark of a shard", "none") from missing
+                raise IntegrityError(
+                    str(_mark_path(self.out, number)), "the mark of a shard", "none", self._repair
+                ) from missing
             if (damaged := _first_damage(self.out, mark)) is not None:
                 expected = f"the file with digest {mark.files[damaged]}"
-                raise IntegrityError(str(self.out / damaged), expected, "another one, or none", "export it again")
+                raise IntegrityError(str(self.out / damaged), expected, "another one, or none", self._repair)
             samples += mark.samples
         return samples
+
+    @property
+    def _repair(self) -> str:
+        return f"remove {self.out} and export again, or choose another --out"
 
     def _check_identity(self, root: Path, expected: str, hint: str) -> None:
         path = root / _FOLDER / "export.json"

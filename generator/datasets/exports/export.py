@@ -35,7 +35,7 @@ from generator.production.provenance.manifest import (
 from generator.production.shards import shard_format
 from generator.spec.canonical import digest_of
 from generator.spec.recipe import MAX_MDS_BYTES
-from generator.store import S3Settings, Store
+from generator.store import S3Settings, Store, is_below
 
 __all__ = ["Credentials", "Exported", "Target", "export_build"]
 
@@ -81,6 +81,8 @@ def export_build(
     something else; ``IntegrityError`` for damage of the build or of a complete export; ``StoreError``.
     """
     store = find_build(url, s3)
+    if is_below(str(out), store.url):
+        raise SpecError("out", f"a place outside of the build {store.url}", str(out))
     data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
     manifest = parse_manifest(data)
     form = _open_target(target, manifest, credentials)

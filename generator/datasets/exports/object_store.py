@@ -85,13 +85,16 @@ class StoreExport:
                 mark = self._read_mark(number)
             except ObjectMissing as missing:
                 where = f"{self._store.url}/{_mark_key(number)}"
-                raise IntegrityError(where, "the mark of a shard", "none") from missing
+                raise IntegrityError(where, "the mark of a shard", "none", self._repair) from missing
             if (damaged := self._first_damage(mark)) is not None:
                 expected = f"the object with digest {mark.files[damaged]}"
-                hint = "remove it, and export it again"
-                raise IntegrityError(f"{self._store.url}/{damaged}", expected, "another one, or none", hint)
+                raise IntegrityError(f"{self._store.url}/{damaged}", expected, "another one, or none", self._repair)
             samples += mark.samples
         return samples
+
+    @property
+    def _repair(self) -> str:
+        return f"remove the objects below {self._store.url} and export again, or choose another --out"
 
     def _upload(self, file: tuple[str, str]) -> None:
         key, digest = file

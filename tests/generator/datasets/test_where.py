@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generator.datasets.where import MAX_DEPTH, parse_filter
+from generator.datasets.where import MAX_DEPTH, column_kinds, parse_filter
 from generator.errors import SpecError
 
 TABLE = pa.table(
@@ -17,13 +17,15 @@ TABLE = pa.table(
         "label": pa.array([0, 1, 2, None], pa.int32()),
         "label_confidence": pa.array([0.5, 0.95, None, 1.0], pa.float32()),
         "good": [True, False, True, False],
+        "likely_labels": [[0], [1], None, []],
     }
 )
+KINDS = column_kinds(TABLE.schema)
 
 
 def rows(text: str) -> list[int]:
     numbered = TABLE.append_column("row", pa.array(range(len(TABLE))))
-    return numbered.filter(parse_filter(text, TABLE.column_names)).column("row").to_pylist()
+    return numbered.filter(parse_filter(text, KINDS)).column("row").to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -75,14 +77,39 @@ def test_what_a_filter_selects(text: str, wanted: list[int]) -> None:
 )
 def test_what_is_no_filter(text: str) -> None:
     with pytest.raises(SpecError) as refused:
-        parse_filter(text, TABLE.column_names)
+        parse_filter(text, KINDS)
     assert refused.value.field == "where"
 
 
 @given(st.text(alphabet="labeclsgood ()'\"<>=!,.0123456789andornotinisnull\\\n", max_size=60))
 def test_any_text_is_a_filter_or_refused(text: str) -> None:
     try:
-        found = parse_filter(text, TABLE.column_names)
+        found = parse_filter(text, KINDS)
     except SpecError:
         return
     assert isinstance(found, pa.compute.Expression)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "got"),
+    [
+        ("class = 3", "text in quotes to compare class with, at character 9", "3"),
+        (
+            "label_confidence > 0.9 and class in ('cat', 3)",
+            "text in quotes to compare class with, at character 45",
+            "3",
+        ),
+        ("label = 'cat'", "a number to compare label with, at character 9", "'cat'"),
+        ("good = 1", "true or false to compare good with, at character 8", "1"),
+        ("label = true", "a number to compare label with, at character 9", "true"),
+        ("likely_labels = 1", "nothing but null to compare likely_labels with, at character 17", "1"),
+    ],
+)
+def test_a_value_of_another_kind_than_its_column(text: str, expected: str, got: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        parse_filter(text, KINDS)
+    assert (refused.value.field, refused.value.expected, refused.value.got) == ("where", expected, got)
+
+
+def test_a_column_of_lists_may_be_null() -> None:
+    assert rows("likely_labels is null") == [2]

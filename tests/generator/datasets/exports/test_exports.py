@@ -100,6 +100,7 @@ def test_a_complete_export_is_checked_and_left_alone(target: Target, build: Path
             with pytest.raises(IntegrityError) as caught:
                 export_build(str(build), target, tmp_path / "out")
             assert caught.value.field.endswith(path)
+            assert f"remove {tmp_path / 'out'}" in caught.value.hint
             (tmp_path / "out" / path).write_bytes(before[path])
 
 
@@ -133,6 +134,15 @@ def test_damage_of_the_build_is_found_and_exports_nothing(target: Target, build:
         export_build(str(build), target, tmp_path / "out")
     assert "small-000001.tar" in caught.value.field
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", [".", "shards", "export", "../other/../{}/export"])
+def test_a_place_inside_the_build_is_refused(build: Path, place: str) -> None:
+    before = contents(build)
+    with pytest.raises(SpecError, match="outside of the build") as caught:
+        export_build(str(build), "mds", build / place.format(build.name))
+    assert caught.value.field == "out"
+    assert contents(build) == before
 
 
 def test_a_directory_with_something_else_is_refused_and_left_alone(build: Path, tmp_path: Path) -> None:
