@@ -22,6 +22,7 @@ from generator.spec.variables import check_names
 from generator.store import S3Settings, absolute_url, is_below
 from generator.store.s3_settings import Checksums, Encryption, IfMatch
 from generator.store.secret_files import read_secret
+from generator.store.url import REMOTE
 
 if TYPE_CHECKING:
     from generator.signatures import PrivateKey, PublicKey
@@ -31,7 +32,7 @@ SECRETS = ("redis_url", "redis_sentinel_password", "token")  # those of S3 have 
 # Variables with our prefix that are no settings: of compose, scripts, tests and benchmarks.
 OTHER_VARIABLES = (
     *("REDIS_PASSWORD", "IMAGE_TAG", "ENV_FILE"),
-    *("DATA", "BENCHMARK", "TESTS", "TEST_S3", "NEED_CHROMIUM", "COMMAND"),
+    *("DATA", "BENCHMARK", "TESTS", "TEST_S3", "AZURITE", "NEED_CHROMIUM", "COMMAND"),
 )
 DEFAULT_SERVER_PORT = 8400
 Bytes = int
@@ -60,13 +61,14 @@ class Settings(BaseSettings):
     redis_key_file: Path | None = Field(default=None, description="PEM file of its private key")
     root: str = Field(
         default_factory=lambda: str(Path(platformdirs.user_data_dir("latentmill")) / "root"),
-        description="Store root for bundles and open builds; workers on other machines need an s3:// URL here",
+        description="Store root for bundles and open builds; workers on other machines need the URL of a "
+        "service here, such as s3://bucket/mill",
     )
     allowed_stores: str | None = Field(
         default=None,
         max_length=10_000,
-        description="Comma-separated URLs below which jobs may write; s3:// is all of S3. Default: s3:// if the root "
-        "is in S3, anywhere otherwise",
+        description="Comma-separated URLs below which jobs may write; s3:// is all of S3. Default: the service of "
+        "the root (s3://, gs:// or az://) if it is on one, anywhere otherwise",
     )
     state_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_state_dir("latentmill")),
@@ -271,9 +273,9 @@ class Settings(BaseSettings):
     def _check_urls(cls, urls: str | None) -> str | None:
         try:
             for url in _split_urls(urls or ""):
-                _ = url == "s3://" or absolute_url(url)
+                _ = url in REMOTE or absolute_url(url)
         except SpecError as wrong:
-            raise ValueError(f"{wrong.expected}, separated by commas, or s3://") from wrong
+            raise ValueError(f"{wrong.expected}, separated by commas, or a service such as s3://") from wrong
         return urls
 
     def check_allowed(self, url: str) -> str:
@@ -282,7 +284,8 @@ class Settings(BaseSettings):
         Raises ``SettingsError`` if the settings do not allow it, ``SpecError`` if it is not a store URL.
         """
         absolute_url(url)
-        allowed = "s3://" if self.allowed_stores is None and self.root.startswith("s3://") else self.allowed_stores
+        service = next((service for service in REMOTE if self.root.startswith(service)), None)
+        allowed = service if self.allowed_stores is None else self.allowed_stores
         if allowed is None or any(is_below(url, store) for store in _split_urls(allowed)):
             return url
         raise SettingsError(

@@ -1,4 +1,5 @@
-"""Parses store URLs: ``s3://bucket/prefix``, ``file:///path``, a plain path, ``memory://name/prefix``."""
+"""Parses store URLs: ``s3://bucket/prefix`` (also ``gs://`` and ``az://``), ``file:///path``, a plain path,
+``memory://name/prefix``."""
 
 from __future__ import annotations
 
@@ -13,13 +14,17 @@ from generator.store.base import check_key
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")  # two letters or more
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
-_EXPECTED_FORMS = "s3://bucket/prefix, file:///path, a path, or memory://name"
+_CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
+_EXPECTED_FORMS = "s3://bucket/prefix (or gs://, az://), file:///path, a path, or memory://name"
+
+Scheme = Literal["s3", "gs", "az", "file", "memory"]
+REMOTE = ("s3://", "gs://", "az://")  # the beginnings of the URLs of services
 
 
 class StoreLocation(NamedTuple):
-    """A parsed store URL; ``root`` is a bucket, an absolute path, or the name of a memory store."""
+    """A parsed store URL; ``root`` is a bucket or container, an absolute path, or the name of a memory store."""
 
-    scheme: Literal["s3", "file", "memory"]
+    scheme: Scheme
     root: str
     prefix: str = ""
 
@@ -32,7 +37,7 @@ def parse_url(url: str) -> StoreLocation:
     rest = url[scheme.end() :]
     if scheme[0] == "file://":
         return StoreLocation("file", _absolute(_file_path(rest, url), url))
-    if scheme[0] not in ("s3://", "memory://"):
+    if scheme[0] not in (*REMOTE, "memory://"):
         raise SpecError(
             "url", _EXPECTED_FORMS, _redact(url), "write ./ before a path that has a colon in its first part"
         )
@@ -40,9 +45,18 @@ def parse_url(url: str) -> StoreLocation:
     prefix = prefix.rstrip("/")
     if scheme[0] == "memory://":
         return StoreLocation("memory", check_key(root, "url"), check_key(prefix, "url") if prefix else "")
-    if _BUCKET.fullmatch(root) is None:
-        raise SpecError("url", "s3:// and a bucket of 3 to 63 letters, digits, '.', '_' and '-'", _redact(url))
-    return StoreLocation("s3", root, check_key(prefix, "url") if prefix else "")
+    if scheme[0] == "az://" and _CONTAINER.fullmatch(root) is None:
+        expected = "az:// and a container of 3 to 63 lower-case letters and digits, with single '-' between them"
+        raise SpecError("url", expected, _redact(url))
+    if scheme[0] != "az://" and _BUCKET.fullmatch(root) is None:
+        raise SpecError("url", f"{scheme[0]} and a bucket of 3 to 63 letters, digits, '.', '_' and '-'", _redact(url))
+    name: Scheme = "s3" if scheme[0] == "s3://" else "gs" if scheme[0] == "gs://" else "az"
+    return StoreLocation(name, root, check_key(prefix, "url") if prefix else "")
+
+
+def is_remote(url: str) -> bool:
+    """Whether ``url`` is one of a service, that is neither of this machine nor of this process."""
+    return url.startswith(REMOTE)
 
 
 def _file_path(rest: str, url: str) -> str:

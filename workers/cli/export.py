@@ -23,7 +23,7 @@ _ALGORITHMS = ["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"]
     help="energon: tars with indexes for Megatron Energon. hf-folder: single image files with metadata. lance: a Lance"
     " dataset. mds: MDS shards.",
 )
-@click.option("--out", required=True, help="Directory that does not exist yet, or an s3:// URL without objects.")
+@click.option("--out", required=True, help="New directory, or an s3://, gs:// or az:// URL without objects.")
 @click.option(
     "--c2pa-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM): signs each image (hf-folder)."
 )

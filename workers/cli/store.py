@@ -44,9 +44,10 @@ def store_command() -> None:
 def test_command(url: str, examples: int, shrink_seconds: float, only: str | None, as_json: bool) -> None:
     """Test the store at URL: conditional writes, whole objects, listings, keys, and writers that are killed.
 
-    URL is a directory, s3://bucket/prefix (with the S3 settings of the environment), or memory://name. All objects are
-    written below a new random prefix, which is removed at the end; other objects are not touched. Random sequences of
-    operations kill processes in the middle of a write. Exit code 1 if a check failed, 2 if the store cannot be tested.
+    URL is a directory, s3://bucket/prefix (with the S3 settings of the environment), gs://bucket/prefix,
+    az://container/prefix, or memory://name. All objects are written below a new random prefix, which is removed at the
+    end; other objects are not touched. Random sequences of operations kill processes in the middle of a write. Exit
+    code 1 if a check failed, 2 if the store cannot be tested.
     """
     runner = _load_runner()
     from generator.store import absolute_url, open_store

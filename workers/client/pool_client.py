@@ -245,4 +245,4 @@ def _new_marker(job: JobSpec) -> Marker:
 
 def _check_reachable(spec: JobSpec) -> None:
     if spec.order.destination.startswith("memory://"):
-        raise SpecError("destination", "a place that workers can reach (a path or s3://)", spec.order.destination)
+        raise SpecError("destination", "a path, or the URL of a service", spec.order.destination)

@@ -11,6 +11,7 @@ from urllib3.util import Url, parse_url
 
 from generator.errors import SettingsError
 from generator.spec.canonical import short_repr
+from generator.store import is_remote
 from workers.notifications.config import Notifications
 from workers.settings import Settings
 
@@ -28,10 +29,10 @@ def check_host(url: str, settings: Settings) -> None:
     """Raise ``SettingsError`` unless the settings allow the host of ``url``; the error shows no more than the host.
 
     Entries are ``host``, ``host:port``, ``*.domain`` (hosts below it) or ``http://host``; without ``http://`` they mean
-    https. Without a list, any host is allowed if the store root is on this machine, and none if it is in S3.
+    https. Without a list, any host is allowed if the store root is on this machine, and none if it is on a service.
     """
     allowed = settings.allowed_webhooks
-    if allowed is None and not settings.root.startswith("s3://"):
+    if allowed is None and not is_remote(settings.root):
         return
     entries = [entry.strip() for entry in (allowed or "").split(",") if entry.strip()]
     if not any(_matches(parse_url(url), _parse_entry(entry)) for entry in entries):

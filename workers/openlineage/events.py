@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from generator.curation.gates import Verdict
+from generator.store import is_remote
 
 PRODUCER = "urn:latentmill"
 EventType = Literal["START", "COMPLETE", "FAIL"]
@@ -92,9 +93,13 @@ def _facet(name: str, **fields: Any) -> dict[str, Any]:
 
 def _dataset(url: str, facets: dict[str, Any]) -> dict[str, Any]:
     parts = urlsplit(url)
-    remote = parts.scheme == "s3"
+    remote = is_remote(url)
     name = parts.path.lstrip("/") if remote else parts.path
-    return {"namespace": f"s3://{parts.netloc}" if remote else "file", "name": name or "/", "facets": facets}
+    return {
+        "namespace": f"{parts.scheme}://{parts.netloc}" if remote else "file",
+        "name": name or "/",
+        "facets": facets,
+    }
 
 
 def _iso(moment: datetime) -> str:

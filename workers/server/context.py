@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from generator.datasets.exploration.column_cache import ColumnCache
-from generator.store import absolute_url, open_store
+from generator.store import absolute_url, is_remote, open_store
 from generator.store.base import Store
 from generator.store.url import parse_url
 from workers.client.pool_client import PoolClient
@@ -76,7 +76,7 @@ class ServerContext:
             return text
         named = {self.root.url: "<root>"} | {url: name for name, url in self.places.places(tenant).items()}
         for url in sorted(named, key=len, reverse=True):  # a place below the root first
-            path = parse_url(url).root if not url.startswith("s3://") else ""
+            path = parse_url(url).root if not is_remote(url) else ""
             for hidden in (url, path) if len(path) > 1 else ():
                 text = text.replace(hidden, named[url])
         return text

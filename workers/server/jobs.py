@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from generator.errors import SpecError
+from generator.store import is_remote
 from workers.jobs.status import JobStatus
 from workers.server.callers import Caller
 from workers.server.context import ServerContext
@@ -62,7 +63,7 @@ def view_job(context: ServerContext, caller: Caller, status: JobStatus) -> JobVi
     named = context.places.name_of(caller.tenant, status.url)
     dataset, _, build = (named or "").rpartition("/builds/")
     fields = status.model_dump() | {"dataset": dataset or None, "build": build or status.url.rpartition("/")[2]}
-    fields["url"] = status.url if status.url.startswith("s3://") else named or "elsewhere"
+    fields["url"] = status.url if is_remote(status.url) else named or "elsewhere"
     fields["error"] = context.redact(status.error, caller.tenant)
     fields["dead"] = [
         {"shard": letter.shard, "faults": letter.faults, "error": context.redact(letter.error, caller.tenant)}

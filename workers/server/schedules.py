@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel
 
 from generator.errors import SpecError
-from generator.store import absolute_url
+from generator.store import absolute_url, is_remote
 from workers.schedules.history import run_facts
 from workers.schedules.runs import Run
 from workers.schedules.store import StoredSchedule, read_stored, schedule_names
@@ -50,7 +50,7 @@ def view_schedule(context: ServerContext, caller: Caller, stored: StoredSchedule
     document = stored.schedule.model_dump(mode="json", exclude_unset=True)
     document["notifications"] = f"{len(stored.schedule.notifications.webhooks)} webhook(s)"  # their URLs may be secret
     destination = str(stored.schedule.job.get("destination", ""))
-    named = destination if destination.startswith("s3://") else _name_of(context, caller, destination)
+    named = destination if is_remote(destination) else _name_of(context, caller, destination)
     document["job"] = dict(stored.schedule.job) | {"destination": named or "elsewhere"}
     if not str(document["job"].get("bundle", "sha256:")).startswith("sha256:"):
         document["job"]["bundle"] = "elsewhere"
@@ -84,6 +84,6 @@ def view_run(context: ServerContext, caller: Caller, run: Run) -> dict[str, Any]
     shown = {
         name: context.redact(value, caller.tenant) if isinstance(value, str) else value for name, value in facts.items()
     }
-    if "dataset" in facts and not str(facts["dataset"]).startswith("s3://"):
+    if "dataset" in facts and not is_remote(str(facts["dataset"])):
         shown["dataset"] = context.places.name_of(caller.tenant, str(facts["dataset"])) or "elsewhere"
     return shown

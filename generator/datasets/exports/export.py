@@ -35,7 +35,7 @@ from generator.production.provenance.manifest import (
 from generator.production.shards import shard_format
 from generator.spec.canonical import digest_of
 from generator.spec.recipe import MAX_MDS_BYTES
-from generator.store import S3Settings, Store, is_below
+from generator.store import S3Settings, Store, is_below, is_remote
 
 __all__ = ["Credentials", "Exported", "Target", "export_build"]
 
@@ -72,7 +72,7 @@ def export_build(
     credentials: Credentials | None = None,
     on_shard: OnShard = lambda _: None,
 ) -> Exported:
-    """Export the committed build at ``url`` (as for ``resolve_build``) to ``out``: a local directory or an s3:// URL.
+    """Export the committed build at ``url`` (as for ``resolve_build``) to ``out``: a local directory, or a URL.
 
     A directory appears whole or not at all; in S3 the files that readers begin with are uploaded last. An interrupted
     export goes on where it stopped, and a complete one is checked.
@@ -106,7 +106,7 @@ def export_build(
 def _open_place(
     out: Path | str, identity: ExportIdentity, s3: S3Settings | None
 ) -> AbstractContextManager[ExportDirectory | StoreExport]:
-    if str(out).startswith("s3://"):
+    if is_remote(str(out)):
         return open_export_store(str(out), identity, s3)
     return open_directory(Path(out).resolve(), identity)
 

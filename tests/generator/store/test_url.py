@@ -50,7 +50,7 @@ def test_relative_paths_and_home_are_made_absolute(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     "url",
     [
-        "", "gs://bucket", "http://host/x", "S3://bucket", "s3:/bucket", "s3:bucket", "s3://", "s3://ab", "s3:///key",
+        "", "gcs://bucket", "http://host/x", "S3://bucket", "s3:/bucket", "s3:bucket", "s3://", "s3://ab", "s3:///key",
         "s3://bucket//x", "s3://bucket/../x", "s3://bucket/a b", "s3://bu_cket!/x", "file://host/x", "file:/x",
         "memory://", "memory://a b", "memory://x/../y", "a\0b", "~no-such-user-here/x", "s3://bucket/.hidden",
     ],

@@ -16,7 +16,7 @@ from typing import final
 
 from generator.errors import AccessRefused, SettingsError, SpecError
 from generator.spec.canonical import short_repr
-from generator.store import absolute_url, is_below
+from generator.store import absolute_url, is_below, is_remote
 from generator.store.base import is_segment
 from workers.ledger.tenants import TENANT_VARIABLE, Tenants, TenantShare, place_name, read_tenants
 from workers.server.access.local_places import LocalPlaces
@@ -74,7 +74,7 @@ class TenantPlaces:
         Raises ``SpecError`` for a path or another URL, ``AccessRefused`` if it is not below a place of the tenant.
         """
         places = self.places(tenant)
-        if text.startswith("s3://") and len(text) <= _MAX_LENGTH:
+        if is_remote(text) and len(text) <= _MAX_LENGTH:
             url = absolute_url(text)
             if any(is_below(url, place) for place in places.values()):
                 return url

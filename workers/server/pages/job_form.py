@@ -16,7 +16,7 @@ from generator.errors import LatentmillError, SpecError
 from generator.production.commit import read_build_location
 from generator.spec.canonical import translate_errors
 from generator.spec.recipe import JobSpec, Recipe, build_prefix
-from generator.store import open_store
+from generator.store import is_remote, open_store
 from workers.jobs.preview import Preview
 from workers.jobs.queries import preview
 from workers.server.audited import audited
@@ -168,7 +168,7 @@ def _like(
 ) -> _Asked:
     known = chosen_bundle(context, caller, recipe.bundle)
     named = context.places.name_of(caller.tenant, destination)
-    place = named or (destination if destination.startswith("s3://") else "")
+    place = named or (destination if is_remote(destination) else "")
     draft, note = draft_of_recipe(recipe, known and known[1], destination=place, name=name, priority=priority)
     return _shown(context, caller, draft, note=note)
 

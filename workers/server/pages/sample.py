@@ -17,6 +17,7 @@ from generator.datasets.exploration.neighbours import RealCodes, read_latent, re
 from generator.errors import BundleError, BundleMissing, IntegrityError
 from generator.models.bundle import bundle_store, read_info
 from generator.production.provenance.sample_table import read_rows
+from generator.store import is_remote
 from workers.jobs.queries import MAX_EXPLAINED, RefusalReason, explain
 from workers.server.builds import CommittedBuild
 from workers.server.callers import Caller
@@ -142,7 +143,7 @@ def show_refused(request: Request, caller: Reader, dataset: str, build: str, ind
 def _shown_url(context: ServerContext, caller: Caller, url: str) -> str:
     """The URL of a build for a command line; empty where this caller does not learn paths of the server."""
     is_own = is_loopback(context.settings.server_host) and context.places.are_local(caller.tenant)
-    return shlex.quote(url) if is_own or url.startswith("s3://") else ""
+    return shlex.quote(url) if is_own or is_remote(url) else ""
 
 
 def _columns(context: ServerContext, found: CommittedBuild) -> Columns | None:
