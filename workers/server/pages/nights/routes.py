@@ -30,7 +30,7 @@ from workers.server.pages.promotion import BuildField, Confirmed, promote_by_for
 from workers.server.pages.rendering import render
 from workers.server.problems import Problem
 from workers.server.runs import RunListing
-from workers.server.schedules import find_schedule, tenant_schedules, view_run, view_schedule
+from workers.server.schedules import find_schedule, own_run, tenant_schedules, view_run, view_schedule
 
 _LISTED = 30  # runs of a page
 _JUDGED = 60  # runs in the charts of gates
@@ -111,7 +111,7 @@ def show_beside(request: Request, caller: Reader, name: str, date: KeyQuery) -> 
     """The first images of a run's build beside those of the build that readers get: a part of the page."""
     context = context_of(request)
     stored = find_schedule(context, caller, name)
-    run = _own(caller, read_run(context.root, name, parse_date_key(date)))
+    run = own_run(caller, read_run(context.root, name, parse_date_key(date)))
     rows = make_rows(context, caller, LocalTimes(stored.schedule.timezone), [run] if run else [])
     if not rows or not rows[0].comparison or rows[0].state is None or rows[0].state.build is None:
         raise Problem(404, SpecError("date", "a run with a build that readers do not get", short_repr(date)))
@@ -184,12 +184,7 @@ def _newest(
     context: ServerContext, caller: Caller, listing: RunListing, until: datetime, limit: int
 ) -> tuple[list[Run], datetime | None]:
     found, older = context.runs.newest(listing, until, limit)
-    return [run for run in found if _own(caller, run)], older
-
-
-def _own(caller: Caller, run: Run | None) -> Run | None:
-    """The run, unless another tenant had a schedule of this name then."""
-    return run if run is not None and (run.spec is None or run.spec.order.tenant == caller.tenant) else None
+    return [run for run in found if own_run(caller, run)], older
 
 
 def _months(
@@ -207,7 +202,7 @@ def _months(
     runs, unread = context.runs.between(listing, start, end, _MAX_READ)
     before, _ = _newest(context, caller, listing, start, 1)
     found = CalendarRuns(
-        runs=[run for run in runs if _own(caller, run)],
+        runs=[run for run in runs if own_run(caller, run)],
         unread=unread,
         before=before[0] if before else None,
         listed=frozenset(row.key for row in listed),

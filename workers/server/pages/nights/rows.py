@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from generator.curation.gates import Verdict
@@ -14,7 +14,7 @@ from generator.errors import LatentmillError
 from generator.store import open_store
 from generator.store.base import Store
 from workers.schedules.dates import date_key
-from workers.schedules.runs import Run
+from workers.schedules.runs import EarlierTake, Run
 from workers.server.callers import Caller
 from workers.server.context import ServerContext
 from workers.server.pages.nights.times import LocalTimes
@@ -24,11 +24,24 @@ from workers.server.schedules import view_run
 _READERS = 16
 
 
+class TakeRow(NamedTuple):
+    """What came of an earlier run of the same date. ``ended``: in the zone of the schedule; ``build``: its build, if it
+    is not the one that the row shows; ``href``: the page of that build; ``job``: empty where none was known."""
+
+    state: str
+    ended: str
+    reason: str
+    build: str
+    href: str
+    job: str
+
+
 @dataclass(frozen=True)
 class RunRow:
     """One run. ``facts``: as ``latentmill schedule history`` shows it; ``local``: its date in the zone of the schedule;
     ``build``: the id of its build if it has one at a place of the tenant; ``state``: of its dataset, ``None`` if it
-    cannot be read; ``refusals``: a sentence for each gate that refused it."""
+    cannot be read; ``refusals``: a sentence for each gate that refused it; ``earlier``: what came of earlier runs of
+    its date, the newest first."""
 
     run: Run
     facts: dict[str, Any]
@@ -37,6 +50,7 @@ class RunRow:
     build: str
     verdict: Verdict | None
     state: DatasetState | None
+    earlier: list[TakeRow]
 
     @property
     def key(self) -> str:
@@ -109,7 +123,7 @@ class RunRow:
 
 def make_rows(context: ServerContext, caller: Caller, times: LocalTimes, runs: Sequence[Run]) -> list[RunRow]:
     """The rows of runs, in their order, with their verdicts and the states of their datasets."""
-    named = [_place_of(context, caller, run) for run in runs]
+    named = [_place_of(context, caller, run.dataset) for run in runs]
     judged = [run for run, dataset in zip(runs, named, strict=True) if dataset and run.committed is not None]
     stores: list[tuple[Store, str]] = [(_build_of(context, run), f"{run.take} {run.ended}") for run in judged]
     verdicts = dict(zip((run.date for run in judged), context.verdicts.find(stores), strict=True))
@@ -123,14 +137,28 @@ def make_rows(context: ServerContext, caller: Caller, times: LocalTimes, runs: S
             build=run.spec.build_id if run.spec and run.date in verdicts else "",
             verdict=verdicts.get(run.date),
             state=states.get(run.dataset),
+            earlier=[_take_row(context, caller, times, run, take) for take in reversed(run.earlier)],
         )
         for run, dataset in zip(runs, named, strict=True)
     ]
 
 
-def _place_of(context: ServerContext, caller: Caller, run: Run) -> str:
-    """How the tenant names the dataset of a run; empty where it lies at none of its places."""
-    return (context.places.name_of(caller.tenant, run.dataset) or "") if run.dataset else ""
+def _take_row(context: ServerContext, caller: Caller, times: LocalTimes, run: Run, take: EarlierTake) -> TakeRow:
+    is_same = run.spec is not None and (take.dataset, take.build) == (run.dataset, run.spec.build_id)
+    build, place = "" if is_same else take.build, _place_of(context, caller, take.dataset)
+    return TakeRow(
+        state=take.state,
+        ended=times.text(take.ended) if take.ended else "",
+        reason=context.redact(take.reason, caller.tenant),
+        build=build,
+        href=f"/datasets/{quote(place)}/builds/{build}" if build and place else "",
+        job=take.job,
+    )
+
+
+def _place_of(context: ServerContext, caller: Caller, dataset: str) -> str:
+    """How the tenant names the dataset at a URL; empty where it lies at none of its places."""
+    return (context.places.name_of(caller.tenant, dataset) or "") if dataset else ""
 
 
 def _build_of(context: ServerContext, run: Run) -> Store:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,21 +12,11 @@ from generator.datasets.builds import resolve_build
 from generator.datasets.promotion import promote, read_state
 from generator.errors import DatasetError, StoreUnavailable
 from generator.store import open_store
-from tests.support.bundles import tiny_bundle
 from tests.support.http_server import Answer
-from tests.support.mill_server import MillServer, mill_server, page, send
-from tests.support.servers import RedisServer
+from tests.support.mill_server import MillServer, page, send
 from workers.jobs.status import JobStatus
 
 EVIL = "<script>alert(1)</script>"
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    home = tmp_path_factory.mktemp("mill")
-    bundle = tiny_bundle(home / "evil", classes=(EVIL, "dog", "owl"))
-    with mill_server(server, bundle, home) as found:
-        yield found
 
 
 def submit(mill: MillServer, name: str, shards: int = 5, tenant: str = "red") -> JobStatus:

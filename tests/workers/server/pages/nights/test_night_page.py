@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,20 +16,13 @@ import pytest
 
 from generator.datasets.promotion import DatasetState, pin, read_state, rollback
 from generator.store import open_store
-from tests.support.mill_server import MillServer, mill_server, page, send, show
+from tests.support.mill_server import MillServer, page, send, show
 from tests.support.night_scene import NightScene, last_dates
-from tests.support.servers import RedisServer
 from workers.schedules.dates import date_key
 from workers.schedules.runs import Run, create_run, update_run
 
 EVIL = "<script>alert(1)</script>"
 DATES = last_dates(4)
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
