@@ -113,9 +113,9 @@ def show_beside(request: Request, caller: Reader, name: str, date: KeyQuery) -> 
     stored = find_schedule(context, caller, name)
     run = own_run(caller, read_run(context.root, name, parse_date_key(date)))
     rows = make_rows(context, caller, LocalTimes(stored.schedule.timezone), [run] if run else [])
-    if not rows or not rows[0].comparison or rows[0].state is None or rows[0].state.build is None:
+    if not rows or not rows[0].comparison or rows[0].readers is None:
         raise Problem(404, SpecError("date", "a run with a build that readers do not get", short_repr(date)))
-    row, current = rows[0], rows[0].state.build
+    row, current = rows[0], rows[0].readers.build
     galleries = [_gallery(context, caller, row.dataset, build) for build in (current, row.build)]
     return render(request, "night_beside.html", row=row, current=current, galleries=galleries)
 

@@ -19,6 +19,7 @@ from workers.server.callers import Caller
 from workers.server.context import ServerContext
 from workers.server.pages.nights.times import LocalTimes
 from workers.server.pages.promotion import refusals
+from workers.server.readers import Readers, find_readers
 from workers.server.schedules import view_run
 
 _READERS = 16
@@ -39,9 +40,9 @@ class TakeRow(NamedTuple):
 @dataclass(frozen=True)
 class RunRow:
     """One run. ``facts``: as ``latentmill schedule history`` shows it; ``local``: its date in the zone of the schedule;
-    ``build``: the id of its build if it has one at a place of the tenant; ``state``: of its dataset, ``None`` if it
-    cannot be read; ``refusals``: a sentence for each gate that refused it; ``earlier``: what came of earlier runs of
-    its date, the newest first."""
+    ``build``: the id of its build if it has one at a place of the tenant; ``state``, ``readers``: of its dataset,
+    ``None`` if they cannot be read; ``refusals``: a sentence for each gate that refused it; ``earlier``: what came of
+    earlier runs of its date, the newest first."""
 
     run: Run
     facts: dict[str, Any]
@@ -50,6 +51,7 @@ class RunRow:
     build: str
     verdict: Verdict | None
     state: DatasetState | None
+    readers: Readers | None
     earlier: list[TakeRow]
 
     @property
@@ -77,7 +79,7 @@ class RunRow:
     @property
     def is_current(self) -> bool:
         """Whether readers get its build."""
-        return bool(self.build) and self.state is not None and self.state.build == self.build
+        return bool(self.build) and self.readers is not None and self.readers.build == self.build
 
     @property
     def is_older(self) -> bool:
@@ -92,7 +94,8 @@ class RunRow:
 
     @property
     def may_promote(self) -> bool:
-        return self._may_decide and not self.is_current and not self.is_older
+        is_promoted = self.readers is not None and self.readers.got_by_promotion(self.build)
+        return self._may_decide and not is_promoted and not self.is_older
 
     @property
     def withdrawn(self) -> bool:
@@ -111,9 +114,9 @@ class RunRow:
     @property
     def comparison(self) -> str:
         """The page that compares the build that readers get with this one, if they differ."""
-        if not self.build or self.is_current or self.state is None or self.state.build is None:
+        if not self.build or self.is_current or self.readers is None or not self.readers.build:
             return ""
-        return f"/datasets/{quote(self.dataset)}/compare?first={self.state.build}&second={self.build}"
+        return f"/datasets/{quote(self.dataset)}/compare?first={self.readers.build}&second={self.build}"
 
     @property
     def _may_decide(self) -> bool:
@@ -136,7 +139,8 @@ def make_rows(context: ServerContext, caller: Caller, times: LocalTimes, runs: S
             dataset=dataset,
             build=run.spec.build_id if run.spec and run.date in verdicts else "",
             verdict=verdicts.get(run.date),
-            state=states.get(run.dataset),
+            state=states[run.dataset].state if run.dataset in states else None,
+            readers=states[run.dataset].readers if run.dataset in states else None,
             earlier=[_take_row(context, caller, times, run, take) for take in reversed(run.earlier)],
         )
         for run, dataset in zip(runs, named, strict=True)
@@ -165,7 +169,12 @@ def _build_of(context: ServerContext, run: Run) -> Store:
     return open_store(run.url, context.settings.s3)
 
 
-def _states(context: ServerContext, datasets: Sequence[str]) -> dict[str, DatasetState | None]:
+class _Dataset(NamedTuple):
+    state: DatasetState | None
+    readers: Readers | None
+
+
+def _states(context: ServerContext, datasets: Sequence[str]) -> dict[str, _Dataset]:
     """Which build readers of datasets get; a schedule may write into one of its own for every date."""
     if not datasets:
         return {}
@@ -173,9 +182,11 @@ def _states(context: ServerContext, datasets: Sequence[str]) -> dict[str, Datase
         return dict(zip(datasets, pool.map(lambda dataset: _state(context, dataset), datasets), strict=True))
 
 
-def _state(context: ServerContext, dataset: str) -> DatasetState | None:
-    """``None`` if it cannot be read."""
+def _state(context: ServerContext, dataset: str) -> _Dataset:
+    """``None`` for what cannot be read."""
     try:
-        return read_state(open_store(dataset, context.settings.s3)) or DatasetState(by_promotion=False)
+        store = open_store(dataset, context.settings.s3)
+        state = read_state(store) or DatasetState(by_promotion=False)
+        return _Dataset(state, find_readers(store, state))
     except LatentmillError:
-        return None
+        return _Dataset(None, None)
