@@ -129,13 +129,14 @@ def _choice(
     own = list_choices(context, caller.tenant, dataset, page_of=dataset)
     others = own if other == dataset else list_choices(context, caller.tenant, other, page_of=dataset)
     datasets = other_datasets(context, caller.tenant, dataset)
+    first = first or next((each.value for each in own if each.value != second), "")
     values = {
         "dataset": dataset,
         "other": other,
         "datasets": datasets if other in datasets else [*datasets, other],
         "firsts": own,
         "seconds": others,
-        "first": first or next((each.value for each in own if each.value != second), ""),
+        "first": first,
         "second": second or next((each.value for each in others if each.value != first), ""),
     }
     return render(request, "compare_choice.html", **values)

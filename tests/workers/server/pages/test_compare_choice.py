@@ -50,6 +50,9 @@ def test_builds_of_the_dataset_are_offered(mill: MillServer, visitor: Visitor, b
         "other": {"red/tiny": True, "red/second": False},
         "second": {builds["tiny"][0]: False, builds["tiny"][1]: True},
     }
+    unasked = choices(visitor.page(ADDRESS))
+    assert [name for name, chosen in unasked["first"].items() if chosen] == [builds["tiny"][0]]
+    assert [name for name, chosen in unasked["second"].items() if chosen] == [builds["tiny"][1]]
     assert "blue" not in shown.text
     assert not [each for each in shown.named("input") if each.get("type") != "hidden"]
 
