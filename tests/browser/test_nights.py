@@ -14,7 +14,7 @@ from tests.browser.conftest import CLASSES, Watched
 from tests.support.browsing import sign_in
 from tests.support.bundles import tiny_bundle
 from tests.support.mill_server import MillServer, mill_server
-from tests.support.night_scene import NightScene, last_dates, refused_night, scheduler
+from tests.support.night_scene import NightScene, last_dates, refused_night
 from tests.support.servers import RedisServer
 from workers.client import Client
 from workers.jobs.status import JobStatus
@@ -81,24 +81,6 @@ def test_a_new_user_finds_why_last_night_was_refused_and_promotes_it(watched: Wa
     run.get_by_role("button", name="Promote this build").click()
     expect(run).to_contain_text("Readers get this build.")
     expect(page.locator("a.mark.current")).to_have_attribute("href", f"#run-{date_key(DATES[-1])}")
-    check_quiet(watched, mill)
-
-
-def test_a_refused_night_is_run_again_with_other_gates(watched: Watched, mill: MillServer) -> None:
-    scene, page = refused_night(mill, "run-again", DATES), watched.page
-    scene.declare(images=20)
-    sign_in(page, mill, "red-operator", f"/nights/{scene.name}")
-    run = page.locator(f"#run-{date_key(DATES[-1])}")
-    run.get_by_text("Run again", exact=True).first.click()
-    run.get_by_role("button", name="Run again").click()
-    expect(page.locator(".last-run")).to_contain_text("is being made")
-    with scheduler(scene):
-        for _ in range(100):
-            page.reload()
-            if "promoted" in run.locator("h3").inner_text():
-                break
-            page.wait_for_timeout(200)
-    expect(run).to_contain_text("Readers get this build.")
     check_quiet(watched, mill)
 
 

@@ -130,7 +130,7 @@ def _choice(
     others = own if other == dataset else list_choices(context, caller.tenant, other, page_of=dataset)
     datasets = other_datasets(context, caller.tenant, dataset)
     first = first or next((each.value for each in own if each.value != second), "")
-    values = {
+    values: dict[str, Any] = {
         "dataset": dataset,
         "other": other,
         "datasets": datasets if other in datasets else [*datasets, other],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from generator.errors import SpecError
 from generator.spec.canonical import short_repr
@@ -19,11 +20,12 @@ from workers.server.pages.nights.rows import RunRow, make_rows
 from workers.server.pages.nights.schedule_form import schedule_text
 from workers.server.pages.nights.times import LocalTimes, cron_words, first_of_month
 from workers.server.runs import RunListing
-from workers.server.schedules import own_run, view_schedule
+from workers.server.schedules import own_run, tenant_schedules, view_schedule
 
 _LISTED = 30  # runs of a page
 _JUDGED = 60  # runs in the charts of gates
 _MONTHS = 2  # of a page
+_TROUBLED = 10  # last runs that were refused or failed, of the first page
 _MAX_READ = 400  # runs of the calendar that are read for one page
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 
@@ -67,6 +69,39 @@ def schedule_values(
         "undo": _undo(rows),
         "may_change": caller.may("operator"),
     }
+
+
+class LastRun(NamedTuple):
+    """A schedule and its last run, if it has one; ``times``: of its zone."""
+
+    stored: StoredSchedule
+    times: LocalTimes
+    run: Run | None
+
+    @property
+    def local(self) -> str:
+        return self.times.text(self.run.date) if self.run else ""
+
+    @property
+    def href(self) -> str:
+        """The page of the schedule, at the last run."""
+        return f"/nights/{quote(self.stored.schedule.name)}" + (f"#run-{date_key(self.run.date)}" if self.run else "")
+
+
+def last_runs(context: ServerContext, caller: Caller) -> list[LastRun]:
+    """The schedules of the tenant, ascending by name. Raises ``StoreError``, ``SpecError`` for a damaged one."""
+    now, found = datetime.now(UTC), list[LastRun]()
+    for stored in tenant_schedules(context, caller):
+        runs, _ = newest_runs(context, caller, RunListing(context.root, stored.schedule.name), now, 1)
+        found.append(LastRun(stored, LocalTimes(stored.schedule.timezone), runs[0] if runs else None))
+    return found
+
+
+def troubled_runs(context: ServerContext, caller: Caller) -> list[tuple[LastRun, RunRow]]:
+    """The last runs that were refused or failed, and whose builds readers do not get; at most ``_TROUBLED``."""
+    last = [each for each in last_runs(context, caller) if each.run and each.run.state in ("refused", "failed")]
+    rows = [(each, make_rows(context, caller, each.times, [each.run])[0]) for each in last[:_TROUBLED] if each.run]
+    return [(each, row) for each, row in rows if not row.is_current]
 
 
 def newest_runs(

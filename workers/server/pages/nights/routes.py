@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, Query
@@ -18,15 +18,14 @@ from workers.schedules.runs import read_run
 from workers.server.callers import Caller, require
 from workers.server.context import ServerContext, context_of
 from workers.server.decisions import hold_schedule, run_date
-from workers.server.pages.nights.overview import newest_runs, schedule_values
+from workers.server.pages.nights.overview import last_runs, schedule_values
 from workers.server.pages.nights.rows import make_rows
 from workers.server.pages.nights.times import LocalTimes, cron_words
 from workers.server.pages.pictures import Picture, pictures_of
 from workers.server.pages.promotion import BuildField, Confirmed, promote_by_form
 from workers.server.pages.rendering import render, render_text, version_of
 from workers.server.problems import Problem
-from workers.server.runs import RunListing
-from workers.server.schedules import find_schedule, own_run, tenant_schedules, view_run, view_schedule
+from workers.server.schedules import find_schedule, own_run, view_schedule
 
 _BESIDE = 8  # images of each of two builds
 
@@ -41,33 +40,36 @@ KeyQuery = Annotated[str, Query(max_length=50)]
 @router.get("/nights")
 def list_nights(request: Request, caller: Reader, part: bool = False) -> Response:
     """The tenant's schedules, each with its next date and its last run; the table alone for a page that follows it."""
-    context, now, rows = context_of(request), datetime.now(UTC), list[dict[str, Any]]()
-    for stored in tenant_schedules(context, caller):
-        times = LocalTimes(stored.schedule.timezone)
-        last, _ = newest_runs(context, caller, RunListing(context.root, stored.schedule.name), now, 1)
-        rows.append(
-            {
-                "schedule": view_schedule(context, caller, stored),
-                "words": cron_words(stored.schedule.cron),
-                "times": times,
-                "last": view_run(context, caller, last[0]) if last else None,
-                "last_local": times.text(last[0].date) if last else "",
-            }
-        )
+    context = context_of(request)
+    rows = [
+        {
+            "schedule": view_schedule(context, caller, each.stored),
+            "words": cron_words(each.stored.schedule.cron),
+            "last": each,
+        }
+        for each in last_runs(context, caller)
+    ]
     return render(request, "night_rows.html" if part else "nights.html", rows=rows)
 
 
 @router.get("/nights/{name}")
-def show_schedule(request: Request, caller: Reader, name: str, until: KeyQuery = "", month: KeyQuery = "") -> Response:
+def show_schedule(
+    request: Request,
+    caller: Reader,
+    name: str,
+    until: KeyQuery = "",
+    month: KeyQuery = "",
+    changed: bool = False,
+) -> Response:
     """One schedule: a calendar of its dates, what its gates measured, and its runs.
 
     ``until``: the date of the newest run that is listed, as ``date_key`` writes it; ``month``: the last month of the
-    calendar (``2026-03``), by default that of ``until``.
+    calendar (``2026-03``), by default that of ``until``; ``changed``: its form was sent just now.
     """
     context = context_of(request)
     values = schedule_values(context, caller, find_schedule(context, caller, name), until=until, month=month)
     seen = version_of(render_text(request, "night_state.html", part=True, **values))
-    return render(request, "night.html", part=False, seen=seen, **values)
+    return render(request, "night.html", part=False, seen=seen, changed=changed, **values)
 
 
 @router.get("/nights/{name}/state")

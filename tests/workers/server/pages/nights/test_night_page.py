@@ -80,7 +80,7 @@ def run_of(text: str, run: Run) -> str:
 def test_the_page_says_at_once_why_the_last_night_was_refused(mill: MillServer, nights: NightScene) -> None:
     notice = part(show(mill, "/nights/picky"), '<p class="last-run notice">', "</p>")
     assert f"for {DATES[-1]:%Y-%m-%d} 04:00, was refused. The gate images asks for at least 5,000 images" in notice
-    assert "promote it nevertheless, or run it again" in notice
+    assert "promote it nevertheless, or change its gates and run it again" in notice
     assert f'href="#run-{date_key(DATES[-1])}"' in notice
     notice = part(show(mill, "/nights/picky", "red-reader"), '<p class="last-run notice">', "</p>")
     assert "promote" not in notice

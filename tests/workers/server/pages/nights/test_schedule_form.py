@@ -46,7 +46,9 @@ def test_a_refused_night_is_put_right_from_the_page_alone(mill: MillServer, scen
     assert document["gates"]["images"] == 500
     document["gates"]["images"] = 20
     answer = send(mill, FORM, text=yaml.safe_dump(document))
-    assert (answer.status, answer.headers["location"]) == (303, "/nights/strict")
+    assert (answer.status, answer.headers["location"]) == (303, "/nights/strict?changed=true")
+    assert "The schedule was changed." in show(mill, answer.headers["location"])
+    assert "The schedule was changed." not in show(mill, "/nights/strict")
     assert stored_of(scene).schedule.gates is not None
     answer = send(mill, "/nights/strict/run", date=DATE.isoformat())
     assert answer.status == 303, answer.body
