@@ -149,12 +149,14 @@ def running_job(mill: MillServer) -> str:
 @pytest.fixture(scope="module")
 def addresses(mill: MillServer, nights: NightScene) -> dict[str, str]:
     return {
+        "home": "/",
         "nights": "/nights",
         "night": f"/nights/{nights.name}",
         "jobs": "/jobs",
         "job": f"/jobs/{mill.status.job}",
         "running": f"/jobs/{running_job(mill)}",
         "dataset": f"/datasets/red/{nights.name}",
+        "choice": f"/datasets/red/{nights.name}/compare",
     }
 
 
@@ -175,7 +177,7 @@ def page_of(chromium: Any, mill: MillServer, address: str, **options: Any) -> It
 
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("where", ["nights", "night", "jobs", "job", "running", "dataset"])
+@pytest.mark.parametrize("where", ["home", "nights", "night", "jobs", "job", "running", "dataset", "choice"])
 def test_pages_are_accessible(
     chromium: Any, mill: MillServer, addresses: dict[str, str], where: str, scheme: str, width: int
 ) -> None:
@@ -188,7 +190,7 @@ def test_pages_are_accessible(
     assert problems == []
 
 
-@pytest.mark.parametrize("where", ["nights", "night", "jobs", "job", "running", "dataset"])
+@pytest.mark.parametrize("where", ["home", "nights", "night", "jobs", "job", "running", "dataset", "choice"])
 def test_a_phone_shows_all_of_it(chromium: Any, mill: MillServer, addresses: dict[str, str], where: str) -> None:
     options = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     with page_of(chromium, mill, addresses[where], **options) as watched:

@@ -9,7 +9,7 @@ import yaml
 
 from generator.errors import SpecError
 from generator.spec.canonical import validate
-from tests.support.mill_server import MillServer, page, send
+from tests.support.mill_server import MillServer, page, send, show
 from tests.support.night_scene import NightScene, last_dates
 from workers.notifications.config import Notifications
 from workers.schedules.store import StoredSchedule, read_stored, update_stored
