@@ -1,4 +1,4 @@
-"""Builds to compare are chosen by keyboard, also from another dataset; the map of differences is told from its ground."""
+"""Builds to compare are chosen by keyboard, also of another dataset; differences on the map are seen."""
 
 from __future__ import annotations
 
