@@ -82,9 +82,9 @@ def test_the_list_of_schedules_follows(watched: Watched, mill: MillServer) -> No
     sign_in(page, mill, "red-reader", "/nights")
     row = page.get_by_role("row", name=re.compile(scene.name))
     expect(row).to_contain_text("refused")
-    row.get_by_role("link").focus()
+    row.get_by_role("link", name=scene.name).focus()
     start(mill, scene.name)
     with scheduler(scene):
         expect(row).to_contain_text("promoted", timeout=SLOW)
-    expect(row.get_by_role("link")).to_be_focused()
+    expect(row.get_by_role("link", name=scene.name)).to_be_focused()
     assert watched.faults == []
