@@ -158,7 +158,7 @@ def test_builds_are_listed_with_images_date_and_state_the_newest_first(mill: Mil
     assert build_ids(shown) == [second, first]
     row = shown.partition("<tbody>")[2].partition(f"<code>{first}")[2].partition("</tr>")[0]
     assert "2026-01-05 04:00" in row
-    assert '<td class="number">60</td>' in row
+    assert '<td class="number" data-label="images">60</td>' in row
     assert "what readers get" in row
     assert "Promote" not in shown
     assert "csrf" not in shown.partition("<main")[2]

@@ -50,7 +50,9 @@ def test_pages_and_api_say_what_readers_get(mill: MillServer, name: str) -> None
     assert WORDS[name].format(first=builds[0]) in re.sub("<[^>]*>", "", text)
     rows = dict(
         re.findall(
-            r"<code>([0-9a-f]{20})</code>(?:</a>)?</td>.*?<td class=\"word\">([a-z ]+)</td>\s*<td>", text, re.DOTALL
+            r"<code>([0-9a-f]{20})</code>(?:</a>)?</td>.*?<td class=\"word\" data-label=\"state\">([a-z ]+)</td>",
+            text,
+            re.DOTALL,
         )
     )
     assert [build for build, state in rows.items() if state == "what readers get"] == ([got] if got else [])
