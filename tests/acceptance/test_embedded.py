@@ -27,6 +27,7 @@ from tests.support.servers import RedisServer
 from tests.support.small_builds import SmallBuild
 from workers.broker.address import parse_address, redacted_url
 from workers.broker.connection import broker_errors, connect, embedded_root, redis_address
+from workers.client import Client
 from workers.embedded import BUNDLES, EmbeddedRedis, bundled_server, stop_processes, worker_environment, write_state
 from workers.ledger.ledger import Ledger
 from workers.server.access.keys import read_keys
@@ -302,6 +303,65 @@ def test_up_ends_with_the_reason_when_its_server_does(run: Callable[..., Running
     assert "error: server: expected a process that keeps running, got one that ended: killed by SIGKILL. see" in (
         up.log.read_text()
     )
+    assert not list(filter(lives, up.children))
+
+
+def redis_of(up: Running) -> int:
+    """The process of the redis-server of ``up``."""
+    found = [pid for pid in descendants(up.process.pid) if b"-server" in name_of(pid)]
+    assert len(found) == 1
+    return found[0]
+
+
+def name_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def answers(settings: Settings) -> bool:
+    """Whether the Redis of a running ``up`` answers."""
+    try:
+        with connect(redis_address(settings)) as client:
+            return bool(client.ping())
+    except BrokerUnavailable:
+        return False
+
+
+def test_up_starts_a_redis_again_that_died_and_finishes_its_jobs(run: Callable[..., Running], tmp_path: Path) -> None:
+    up = run("up", "--no-serve", "--root", "my root", LATENTMILL_DEVICE="cpu")
+    up.until_served(up.state / "redis.json")
+    settings = Settings(state_dir=up.state, redis_url=None, root=str(up.home / "my root"))
+    address, server = redis_address(settings), redis_of(up)
+    with connect(address) as client:
+        client.set("kept", "yes")
+    os.kill(server, signal.SIGKILL)
+    words = "redis-server ended (SIGKILL): starting it again with its data"
+    until(lambda: words in up.log.read_text() and answers(settings), up.log.read_text)
+    with connect(address) as client:  # whoever knew it reaches it
+        assert client.get("kept") == "yes"
+    assert redis_of(up) != server
+    bundle = tiny_bundle(tmp_path / "tiny")
+    spec = {"bundle": str(bundle), "count": 20, "shard_size": 20, "destination": str(tmp_path / "out"), "name": "made"}
+    job = Client(settings).submit(spec)
+    until(lambda: Client(settings).status(job.job).state == "committed", up.log.read_text)
+    up.process.send_signal(signal.SIGTERM)
+    assert up.ended() == 0, up.log.read_text()
+    assert not list(filter(lives, up.children))
+
+
+def test_up_ends_with_the_reason_when_its_redis_dies_again_and_again(run: Callable[..., Running]) -> None:
+    up = run("up", "--no-serve", "--root", "my root")
+    up.until_served(up.state / "redis.json")
+    settings = Settings(state_dir=up.state, redis_url=None)
+    for count in range(4):
+        until(lambda: up.log.read_text().count("starting it again") == count and answers(settings), up.log.read_text)  # noqa: B023
+        os.kill(redis_of(up), signal.SIGKILL)
+    assert up.ended() == 1
+    words = "error: redis: expected an embedded redis-server that keeps running, got one that ended 4 times in 10 min"
+    assert words in up.log.read_text()
+    assert "Traceback" not in up.log.read_text()
     assert not list(filter(lives, up.children))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import CLASSES, Watched
+from tests.support.browsing import sign_in
 from tests.support.bundles import tiny_bundle
 from tests.support.mill_server import MillServer, mill_server
-from tests.support.night_scene import NightScene, last_dates
+from tests.support.night_scene import NightScene, last_dates, refused_night
 from tests.support.servers import RedisServer
 from workers.client import Client
 from workers.jobs.status import JobStatus
@@ -39,44 +39,9 @@ def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield found
 
 
-def refused_night(mill: MillServer, name: str) -> NightScene:
-    """A schedule with three promoted nights and a last one that the gate of images refused."""
-    scene = NightScene(mill, name, zone="Europe/Berlin", cron="0 5 * * *")
-    for number, date in enumerate(DATES):
-        scene.declare(images=20 if number < len(DATES) - 1 else 5000)
-        scene.night(date)
-    assert scene.run(DATES[-1]).state == "refused"
-    return scene
-
-
 @pytest.fixture(scope="module")
 def nights(mill: MillServer) -> NightScene:
-    return refused_night(mill, "shown")
-
-
-@contextmanager
-def scheduler(scene: NightScene) -> Iterator[None]:
-    """A scheduler and a worker that carry out what is started meanwhile."""
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(0.1):
-            scene.finish()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def sign_in(page: Any, mill: MillServer, key: str, path: str) -> None:
-    page.goto(f"{mill.web.url}{path}")
-    page.get_by_label(re.compile("Token")).fill(mill.tokens[key])
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"**{path}")
+    return refused_night(mill, "shown", DATES)
 
 
 def submit(mill: MillServer, name: str, seed: int = 0) -> JobStatus:
@@ -92,7 +57,7 @@ def check_quiet(watched: Watched, mill: MillServer) -> None:
 
 
 def test_a_new_user_finds_why_last_night_was_refused_and_promotes_it(watched: Watched, mill: MillServer) -> None:
-    scene, page = refused_night(mill, "promoted-by-hand"), watched.page
+    scene, page = refused_night(mill, "promoted-by-hand", DATES), watched.page
     sign_in(page, mill, "red-operator", "/")
     page.get_by_role("link", name="Nights").first.click()
     row = page.get_by_role("row", name=re.compile(scene.name))
@@ -116,24 +81,6 @@ def test_a_new_user_finds_why_last_night_was_refused_and_promotes_it(watched: Wa
     run.get_by_role("button", name="Promote this build").click()
     expect(run).to_contain_text("Readers get this build.")
     expect(page.locator("a.mark.current")).to_have_attribute("href", f"#run-{date_key(DATES[-1])}")
-    check_quiet(watched, mill)
-
-
-def test_a_refused_night_is_run_again_with_other_gates(watched: Watched, mill: MillServer) -> None:
-    scene, page = refused_night(mill, "run-again"), watched.page
-    scene.declare(images=20)
-    sign_in(page, mill, "red-operator", f"/nights/{scene.name}")
-    run = page.locator(f"#run-{date_key(DATES[-1])}")
-    run.get_by_text("Run again", exact=True).first.click()
-    run.get_by_role("button", name="Run again").click()
-    expect(page.locator(".last-run")).to_contain_text("is being made")
-    with scheduler(scene):
-        for _ in range(100):
-            page.reload()
-            if "promoted" in run.locator("h3").inner_text():
-                break
-            page.wait_for_timeout(200)
-    expect(run).to_contain_text("Readers get this build.")
     check_quiet(watched, mill)
 
 
@@ -202,12 +149,14 @@ def running_job(mill: MillServer) -> str:
 @pytest.fixture(scope="module")
 def addresses(mill: MillServer, nights: NightScene) -> dict[str, str]:
     return {
+        "home": "/",
         "nights": "/nights",
         "night": f"/nights/{nights.name}",
         "jobs": "/jobs",
         "job": f"/jobs/{mill.status.job}",
         "running": f"/jobs/{running_job(mill)}",
         "dataset": f"/datasets/red/{nights.name}",
+        "choice": f"/datasets/red/{nights.name}/compare",
     }
 
 
@@ -228,7 +177,7 @@ def page_of(chromium: Any, mill: MillServer, address: str, **options: Any) -> It
 
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("where", ["nights", "night", "jobs", "job", "running", "dataset"])
+@pytest.mark.parametrize("where", ["home", "nights", "night", "jobs", "job", "running", "dataset", "choice"])
 def test_pages_are_accessible(
     chromium: Any, mill: MillServer, addresses: dict[str, str], where: str, scheme: str, width: int
 ) -> None:
@@ -241,7 +190,7 @@ def test_pages_are_accessible(
     assert problems == []
 
 
-@pytest.mark.parametrize("where", ["nights", "night", "jobs", "job", "running", "dataset"])
+@pytest.mark.parametrize("where", ["home", "nights", "night", "jobs", "job", "running", "dataset", "choice"])
 def test_a_phone_shows_all_of_it(chromium: Any, mill: MillServer, addresses: dict[str, str], where: str) -> None:
     options = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     with page_of(chromium, mill, addresses[where], **options) as watched:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Watched
+from tests.support.browsing import sign_in
 from tests.support.bundles import tiny_bundle
 from tests.support.mill_server import MillServer, mill_server
 from tests.support.servers import RedisServer
@@ -24,19 +25,21 @@ def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield found
 
 
-@pytest.mark.parametrize("which", ["job", "jobs"])
+@pytest.mark.parametrize("which", ["job", "jobs", "night", "nights"])
 def test_a_page_that_follows_says_since_when_it_does_not(watched: Watched, mill: MillServer, which: str) -> None:
     place = f"{mill.service.home}/places/red"
     job = mill.service.submit(f"cut-{which}", destination=place, tenant="red", count=40, shard_size=20).job
-    path = f"/jobs/{job}" if which == "job" else "/jobs"
-    asked = "**/jobs/*?part=true" if which == "job" else "**/jobs?rows=true*"
+    path = {"job": f"/jobs/{job}", "jobs": "/jobs", "night": "/nights/nightly", "nights": "/nights"}[which]
+    asked = {
+        "job": "**/jobs/*?part=true",
+        "jobs": "**/jobs?rows=true*",
+        "night": "**/nights/nightly/state*",
+        "nights": "**/nights?part=true",
+    }[which]
     page: Any = watched.page
-    page.goto(f"{mill.web.url}{path}")
-    page.get_by_label(re.compile("Token")).fill(mill.tokens["red-reader"])
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"**{path}")
+    sign_in(page, mill, "red-reader", path)
     notice = page.locator("#not-updated")
-    with page.expect_response(lambda answer: "=true" in answer.url, timeout=SLOW):
+    with page.expect_response(re.compile(r"=true|/state"), timeout=SLOW):
         sync_api.expect(notice).to_be_hidden()
     page.route(asked, lambda route: route.fulfill(status=503, body="away"))
     words = re.compile(r"^Not updated since \d\d:\d\d UTC: the server answers 503; trying again\.$")

@@ -6,6 +6,7 @@ import re
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -116,6 +117,22 @@ def test_forms_of_another_site_neither_sign_out_nor_in(mill: MillServer) -> None
     answer = form(mill, "/logout", f"csrf={csrf}", Cookie=cookie, Origin=mill.web.url)
     assert answer.status == 303
     assert f'{COOKIE}=""' in answer.headers["set-cookie"]
+
+
+def test_who_signs_out_is_told_how_to_end_the_key(mill: MillServer) -> None:
+    key, token = add_key(open_store(mill.service.settings.root), "red", "reader", timedelta(days=1))
+    cookie, csrf = sign_in(mill, token)
+    words = f"latentmill keys revoke {key.id}"
+    assert words in mill.web.get("/", headers={"Cookie": cookie}).body.decode()
+    answer = form(mill, "/logout", f"csrf={csrf}", Cookie=cookie, Origin=mill.web.url)
+    shown = mill.web.get(answer.headers["location"]).body.decode()
+    assert "within 10 seconds" in shown
+    assert words in shown
+    assert token not in shown + answer.headers["location"]
+    for other in ("0" * 15, "g" * 16, "<script>alert(1)", "x;rm -rf /;xxxxx", "0" * 10_000):
+        plain = mill.web.get(f"/login?ended={quote(other)}")
+        assert b"signed out" not in plain.body
+        assert other.encode() not in plain.body
 
 
 def test_a_link_works_once_whoever_comes_first(mill: MillServer) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -73,3 +75,31 @@ def last_dates(count: int, hour: int = 4, minute: int = 0) -> Sequence[datetime]
     """The last ``count`` days before today at this time in UTC, ascending."""
     today = datetime.now(UTC).replace(hour=hour, minute=minute, second=0, microsecond=0)
     return [today - timedelta(days=days) for days in range(count, 0, -1)]
+
+
+def refused_night(mill: MillServer, name: str, dates: Sequence[datetime]) -> NightScene:
+    """A schedule whose nights were promoted but for the last one, which the gate of images refused."""
+    scene = NightScene(mill, name, zone="Europe/Berlin", cron="0 5 * * *")
+    for number, date in enumerate(dates):
+        scene.declare(images=20 if number < len(dates) - 1 else 5000)
+        scene.night(date)
+    assert scene.run(dates[-1]).state == "refused"
+    return scene
+
+
+@contextmanager
+def scheduler(scene: NightScene) -> Iterator[None]:
+    """A scheduler and a worker that carry out what is started meanwhile."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.1):
+            scene.finish()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -129,7 +129,8 @@ def show_runs(runs: list[Run]) -> None:
     for run in runs:
         until = f" (up to {local_text(run.until, run.zone)})" if run.until else ""
         note = run.note or ("waits for a scheduler" if run.state == "created" else "")
-        why = "; ".join(each for each in (run.reason, note, run.at_risk and f"at risk: {run.at_risk}") if each)
+        before = run.earlier and f"before: {', '.join(take.state for take in run.earlier)}"
+        why = "; ".join(each for each in (run.reason, note, run.at_risk and f"at risk: {run.at_risk}", before) if each)
         build = run.spec.build_id if run.spec else ""
         click.echo(f"{local_text(run.date, run.zone):<22}  {run.state:<9}  {build:<20}  {why}{until}".rstrip())
 

@@ -14,7 +14,7 @@ from workers.cli.output import json_option, show
 
 if TYPE_CHECKING:
     from workers.cli.dashboard import Dashboard
-    from workers.embedded import StopSignals, WorkerProcess
+    from workers.embedded import EmbeddedRedis, StopSignals, WorkerProcess
 
 
 def settings_with_options(**given: Any) -> Any:
@@ -131,16 +131,26 @@ def up_command(
             show(facts, as_json=False, title="running")
             click.echo("submit jobs from another terminal; Ctrl-C stops everything")
             with Dashboard(settings.model_copy(update={"redis_url": SecretStr(server.url)})) as dashboard:
-                _wait_until_stopped(running, signals, dashboard)
+                _wait_until_stopped(server, running, signals, dashboard)
         finally:
             state.unlink(missing_ok=True)
     if signals.kill_requested():
         raise click.exceptions.Exit(signals.exit_code)
 
 
-def _wait_until_stopped(running: list[WorkerProcess], signals: StopSignals, dashboard: Dashboard) -> None:
-    """Return when a stop is requested. Raises ``WorkerUnavailable`` with the reason if a process ends by itself."""
+def _wait_until_stopped(
+    server: EmbeddedRedis, running: list[WorkerProcess], signals: StopSignals, dashboard: Dashboard
+) -> None:
+    """Return when a stop is requested. A Redis that ended is started again, with its data.
+
+    Raises ``WorkerUnavailable`` with the reason if another process ends by itself, ``BrokerUnavailable`` if Redis does
+    so again and again.
+    """
     while all(worker.is_alive() for worker in running):
+        if not server.is_alive() and not signals.stop_requested():
+            ending = server.restart()
+            with suppress(OSError):
+                click.echo(f"redis-server ended ({ending}): starting it again with its data", err=True)
         if signals.stop_requested():
             dashboard.stop()
             with suppress(OSError):  # the terminal may be gone

@@ -8,7 +8,7 @@ from typing import Any
 
 from generator.store.base import Store
 from workers.schedules.dates import Cron, date_key, parse_date_key
-from workers.schedules.runs import RUNS, Run, live_markers, read_run, run_dates
+from workers.schedules.runs import RUNS, EarlierTake, Run, live_markers, read_run, run_dates
 
 
 def newest_runs(root: Store, name: str, limit: int) -> list[Run]:
@@ -56,6 +56,15 @@ def run_facts(run: Run) -> dict[str, Any]:
         "seconds": round((run.committed - run.submitted).total_seconds(), 1) if run.committed and run.submitted else "",
         "created": run.created.isoformat(timespec="seconds"),
         "ended": run.ended.isoformat(timespec="seconds") if run.ended else "",
+        "earlier": [_take_facts(take) for take in run.earlier],
+    }
+    return {name: value for name, value in facts.items() if value not in ("", [])}
+
+
+def _take_facts(take: EarlierTake) -> dict[str, Any]:
+    facts = take.model_dump(exclude={"created", "ended"}) | {
+        "created": take.created.isoformat(timespec="seconds"),
+        "ended": take.ended.isoformat(timespec="seconds") if take.ended else "",
     }
     return {name: value for name, value in facts.items() if value != ""}
 

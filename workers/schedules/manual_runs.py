@@ -100,15 +100,18 @@ def start_run(
         got = f"one that is {existing.state} for {date:%Y-%m-%dT%H:%MZ}"
         hint = "" if existing.has_ended else "latentmill cancel stops its job"
         raise SpecError("run", "a date whose run has ended without a promoted build", got, hint)
-    if existing is not None and existing.spec is not None and not fresh:
+    is_own = existing is not None and existing.tenant == schedule.tenant  # not of a removed schedule of this name
+    if existing is not None and existing.spec is not None and is_own and not fresh:
         job = ResolvedJob(existing.spec, service.root, existing.channel)
     else:
         job = service.resolve_job(schedule, date)
     run = new_run(schedule, date, now, origin, job, service.job_state(job.spec).submitted)
     if existing is not None:
-        run = run.model_copy(update={"take": existing.take + 1})
-    if create_run(service.root, run) if existing is None else restart_run(service.root, existing, run):
-        return run
+        started = restart_run(service.root, existing, run)
+    else:
+        started = run if create_run(service.root, run) else None
+    if started is not None:
+        return started
     raise SpecError("run", "a date that nobody else is starting now", f"{date:%Y-%m-%dT%H:%MZ}", "look at its history")
 
 

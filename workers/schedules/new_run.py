@@ -78,5 +78,6 @@ def new_run(
         created=now,
     )
     if isinstance(job, str):
-        return common.with_state("failed", now, reason=job[:MAX_TEXT], chores=("failed",))
+        named = {"reason": job[:MAX_TEXT], "without_job": schedule.tenant}
+        return common.with_state("failed", now, chores=("failed",), **named)
     return common.model_copy(update={"spec": job.spec, "channel": job.channel, "before": before})

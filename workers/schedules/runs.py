@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AwareDatetime, Field
 
 from generator.curation.gates import Gates
 from generator.curation.retention import Retention
 from generator.errors import AlreadyExists, SpecError
-from generator.spec.canonical import MAX_JSON_BYTES, FrozenModel, read_json, validate
+from generator.spec.canonical import MAX_JSON_BYTES, FrozenModel, GrowingModel, Later, read_json, validate
 from generator.spec.recipe import JobSpec, Name
 from generator.store import pointers
 from generator.store.base import Store
@@ -29,6 +29,7 @@ from workers.schedules.schedule import Overlap
 RUNS = "schedules/runs/"
 LIVE_MARKERS = "schedules/live/"
 MAX_TEXT = 4000
+MAX_EARLIER = 20  # takes of a run that are remembered
 _MARKER_NAME = re.compile(r"([a-z0-9_-]{1,63})/([0-9]{8}T[0-9]{6}Z)\.([0-9]{1,6})")
 
 Origin = Literal["schedule", "hand", "backfill"]
@@ -41,7 +42,22 @@ Chore = Literal["retain", "succeeded", "failed", "refused", "at_risk"]
 SkipReason = Literal["", "missed", "overlap", "paused"]
 
 
-class Run(FrozenModel):
+class EarlierTake(FrozenModel):
+    """What came of one take of a run that was restarted. ``dataset``: its URL; with ``build`` and ``job`` empty where
+    no job was known."""
+
+    take: int = Field(ge=1, le=999_999)
+    origin: Origin
+    state: State
+    reason: str = Field(default="", max_length=2 * MAX_TEXT)
+    dataset: str = ""
+    build: str = ""
+    job: str = ""
+    created: AwareDatetime
+    ended: AwareDatetime | None = None
+
+
+class Run(GrowingModel):
     """One date of one schedule.
 
     ``take``: number of the attempt; a restart increments it. ``spec``: the resolved job, fixed when the run is created;
@@ -49,7 +65,9 @@ class Run(FrozenModel):
     for the ``reason`` given. ``before``: when the same job had already been
     submitted, in seconds since the epoch; 0 if it had not. ``until``: a skipped run covers every date from ``date`` to
     this one. ``chores``: tasks left after a state was reached. ``held_by``: the ticker that works on it in the
-    background; the hold expires at ``held_until``.
+    background; the hold expires at ``held_until``. ``earlier``: the takes before this one, the last ``MAX_EARLIER``,
+    ascending; those that earlier releases restarted are not in it.
+    ``without_job``: the tenant of a run without a ``spec``; empty if it has one, or is of an earlier release.
     """
 
     run_version: int = 1
@@ -80,6 +98,8 @@ class Run(FrozenModel):
     chores: tuple[Chore, ...] = ()
     held_by: str = Field(default="", max_length=200)
     held_until: AwareDatetime | None = None
+    earlier: Annotated[tuple[EarlierTake, ...], Later()] = ()
+    without_job: Annotated[str, Later()] = ""
 
     @property
     def has_ended(self) -> bool:
@@ -89,6 +109,11 @@ class Run(FrozenModel):
     def is_done(self) -> bool:
         """Whether it has ended and no chores are left."""
         return self.has_ended and not self.chores
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of its schedule when it was created, who may have given the name away since; empty if unknown."""
+        return self.spec.order.tenant if self.spec else self.without_job
 
     @property
     def marker(self) -> RunMarker:
@@ -144,10 +169,18 @@ def update_run(root: Store, name: str, date: datetime, change: Callable[[Run], R
     return _parse_run(pointers.move(root, _key(name, date), swap, MAX_JSON_BYTES), name, date)
 
 
-def restart_run(root: Store, run: Run, fresh: Run) -> bool:
-    """Replace an ended run by the new attempt ``fresh``; ``False`` if the run has changed meanwhile."""
-    _create_marker(root, fresh.marker)
-    return update_run(root, run.schedule, run.date, lambda now: fresh if now == run else None) == fresh
+def restart_run(root: Store, run: Run, fresh: Run) -> Run | None:
+    """Replace an ended run by ``fresh``, as its next take; ``None`` if the run has changed meanwhile.
+
+    The result remembers what came of ``run`` and of the takes before it, unless they are another tenant's.
+    """
+    is_own = run.tenant in ("", fresh.tenant)
+    earlier = (*run.earlier, _remember(run))[-MAX_EARLIER:] if is_own else ()
+    again = fresh.model_copy(update={"take": run.take + 1, "earlier": earlier})
+    _create_marker(root, again.marker)
+    return (
+        again if update_run(root, run.schedule, run.date, lambda now: again if now == run else None) == again else None
+    )
 
 
 def read_run(root: Store, name: str, date: datetime) -> Run | None:
@@ -172,6 +205,20 @@ def run_dates(root: Store, name: str) -> Iterator[datetime]:
     prefix = f"{RUNS}{name}/"
     dates = (parse_date_key(info.key.removeprefix(prefix).removesuffix(".json")) for info in root.list(prefix))
     yield from sorted(dates)
+
+
+def _remember(run: Run) -> EarlierTake:
+    return EarlierTake(
+        take=run.take,
+        origin=run.origin,
+        state=run.state,
+        reason=run.reason,
+        dataset=run.dataset,
+        build=run.spec.build_id if run.spec else "",
+        job=run.spec.job_id if run.spec else "",
+        created=run.created,
+        ended=run.ended,
+    )
 
 
 def _create_marker(root: Store, marker: RunMarker) -> None:

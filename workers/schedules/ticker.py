@@ -198,7 +198,7 @@ class Ticker:
         if existing is None:
             create_run(root, run)
         else:
-            restart_run(root, existing, run.model_copy(update={"take": existing.take + 1}))
+            restart_run(root, existing, run)
 
     @contextmanager
     def _isolated(self, subject: str) -> Iterator[None]:

@@ -93,6 +93,8 @@ class SecurityHeaders:
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store")
+                for name in ("Cookie", "Authorization"):  # what a browser keeps is for who asked
+                    headers.add_vary_header(name)
                 if scope.get("scheme") == "https":
                     headers.setdefault("Strict-Transport-Security", "max-age=31536000")
             await send(message)

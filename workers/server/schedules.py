@@ -78,12 +78,34 @@ def _name_of(context: ServerContext, caller: Caller, destination: str) -> str | 
     return named and unquote(named)  # a date in braces is no part of a URL
 
 
+def own_run(caller: Caller, run: Run | None) -> Run | None:
+    """The run, unless another tenant had a schedule of this name when it was created."""
+    return run if run is not None and run.tenant in ("", caller.tenant) else None
+
+
 def view_run(context: ServerContext, caller: Caller, run: Run) -> dict[str, Any]:
     """A run as its tenant sees it, as `latentmill schedule history` shows it. ``dataset``: place and name."""
     facts = run_facts(run)
     shown = {
         name: context.redact(value, caller.tenant) if isinstance(value, str) else value for name, value in facts.items()
     }
-    if "dataset" in facts and not is_remote(str(facts["dataset"])):
-        shown["dataset"] = context.places.name_of(caller.tenant, str(facts["dataset"])) or "elsewhere"
+    if "dataset" in facts:
+        shown["dataset"] = _dataset_name(context, caller, facts["dataset"])
+    if "earlier" in facts:
+        shown["earlier"] = [_view_take(context, caller, take) for take in facts["earlier"]]
     return shown
+
+
+def _view_take(context: ServerContext, caller: Caller, take: dict[str, Any]) -> dict[str, Any]:
+    shown = dict(take)
+    if "dataset" in take:
+        shown["dataset"] = _dataset_name(context, caller, take["dataset"])
+    if "reason" in take:
+        shown["reason"] = context.redact(take["reason"], caller.tenant)
+    return shown
+
+
+def _dataset_name(context: ServerContext, caller: Caller, url: str) -> str:
+    if is_remote(url):
+        return context.redact(url, caller.tenant)
+    return context.places.name_of(caller.tenant, url) or "elsewhere"

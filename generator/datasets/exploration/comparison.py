@@ -16,12 +16,15 @@ from generator.datasets.exploration.columns import Columns
 from generator.datasets.exploration.frame import Frame
 from generator.datasets.exploration.regions import Region
 from generator.datasets.exploration.selection import Selection
-from generator.datasets.exploration.summary import GRID, density_grid
+from generator.datasets.exploration.summary import density_grid
 
 REGIONS = 16  # regions of a side of the map
 MAX_REGIONS = 8  # that are listed, of more and of less
 MIN_SCORE = 3.0  # of a region that is listed
 _LEVELS = 127
+_EMPTY = -128  # of a cell without samples
+_SIDES = (64, 32, REGIONS)  # of the map of differences, from fine to coarse
+_SAMPLES_A_CELL = 4  # of the smaller selection, on average, that a finer map needs: fewer tell nothing
 _FULL_SCORE = 8.0  # a score at which a cell is drawn in full colour
 
 
@@ -83,14 +86,17 @@ def compare(first: Selection, second: Selection, *, same_map: bool) -> Compariso
 
 def difference_bytes(first: Selection, second: Selection) -> bytes:
     """The map of the differences: a line of JSON with ``frame`` and ``grid`` (its side), then int8, row by row from the
-    bottom: the score of each part of the frame, 127 for a score of 8 or more."""
+    bottom: the score of each part of the frame, 127 for a score of 8 or more, -127 for -8 or less, -128 where neither
+    has samples. The parts are larger the fewer samples there are."""
     frame = _common_frame(first.columns, second.columns)
     if frame is None:
         return b'{"frame":null,"grid":0}\n'
-    side = GRID // 4
+    smaller = min(first.count, second.count)
+    side = next((each for each in _SIDES if each * each * _SAMPLES_A_CELL <= smaller), _SIDES[-1])
     counts = [density_grid(_cells(each, frame), side).astype(np.float64) for each in (first, second)]
     score = _scores(counts[0], counts[1], max(1, first.count), max(1, second.count))
     levels = np.rint(np.clip(score / _FULL_SCORE, -1.0, 1.0) * _LEVELS).astype(np.int8)
+    levels[counts[0] + counts[1] == 0] = _EMPTY
     return json.dumps({"frame": frame.values(), "grid": side}).encode() + b"\n" + levels.tobytes()
 
 

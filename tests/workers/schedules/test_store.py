@@ -12,6 +12,7 @@ from generator.errors import SpecError
 from generator.store import Store
 from workers.schedules.clock import CLOCK_KEY, SystemClock
 from workers.schedules.runs import (
+    MAX_EARLIER,
     Run,
     RunMarker,
     create_run,
@@ -88,13 +89,36 @@ def test_a_run_moves_on_once_and_no_change_is_lost(store: Store) -> None:
 def test_of_two_who_take_up_a_run_one_does(store: Store) -> None:
     failed = a_run(state="failed")
     create_run(store, failed)
-    fresh = [a_run(take=2, note=f"by {number}") for number in range(8)]
-    assert sorted(map(str, at_once(lambda number: restart_run(store, failed, fresh[number])))) == ["False"] * 7 + [
-        "True"
-    ]
+    fresh = [a_run(note=f"by {number}") for number in range(8)]
+    started = at_once(lambda number: restart_run(store, failed, fresh[number]))
+    assert [each for each in started if each is not None] == [read_run(store, "nightly", NOW)]
     assert {marker.take for marker, _ in live_markers(store)} == {1, 2} or {
         marker.take for marker, _ in live_markers(store)
     } == {2}
+
+
+def test_a_run_remembers_what_came_of_its_earlier_takes(store: Store) -> None:
+    run: Run | None = a_run(state="refused", reason="take 1", ended=NOW)
+    assert run is not None
+    assert b"earlier" not in run.canonical()  # as earlier releases wrote it, and read it
+    create_run(store, run)
+    for number in range(2, MAX_EARLIER + 4):
+        assert run is not None
+        run = restart_run(store, run, a_run(state="failed", reason=f"take {number}", ended=NOW))
+    found = read_run(store, "nightly", NOW)
+    assert found == run
+    assert found is not None
+    assert found.take == MAX_EARLIER + 3
+    assert [take.reason for take in found.earlier] == [f"take {number}" for number in range(3, MAX_EARLIER + 3)]
+    assert [take.take for take in found.earlier] == list(range(3, MAX_EARLIER + 3))
+
+
+def test_what_another_tenant_ran_under_the_name_is_not_remembered(store: Store) -> None:
+    theirs = a_run(state="failed", without_job="red", reason="no channel red-secret")
+    create_run(store, theirs)
+    ours = restart_run(store, theirs, a_run(state="failed", without_job="blue"))
+    assert ours is not None
+    assert (ours.take, ours.earlier) == (2, ())
 
 
 def test_a_skipped_run_leaves_no_mark(store: Store) -> None:

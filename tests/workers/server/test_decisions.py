@@ -156,9 +156,9 @@ def test_builds_are_listed_with_images_date_and_state_the_newest_first(mill: Mil
     promote(store, first, logical_date=DAY, by="a test")
     shown = show(mill, "/datasets/red/listed", "red-reader")
     assert build_ids(shown) == [second, first]
-    row = shown.partition(f"<code>{first}")[2].partition("</tr>")[0]
+    row = shown.partition("<tbody>")[2].partition(f"<code>{first}")[2].partition("</tr>")[0]
     assert "2026-01-05 04:00" in row
-    assert '<td class="number">60</td>' in row
+    assert '<td class="number" data-label="images">60</td>' in row
     assert "what readers get" in row
     assert "Promote" not in shown
     assert "csrf" not in shown.partition("<main")[2]
@@ -217,12 +217,12 @@ def test_a_refused_build_is_named_so_in_the_list(mill: MillServer) -> None:
     gates = Gates(**LENIENT_GATES | {"images": 5000})
     evaluate_gates(store, first, gates, logical_date=DAY, bundle=None)
     shown = show(mill, "/datasets/red/judged")
-    row = shown.partition(f"<code>{first}")[2].partition("</tr>")[0]
+    row = shown.partition("<tbody>")[2].partition(f"<code>{first}")[2].partition("</tr>")[0]
     assert "refused by its gates" in row
     assert "2026-01-05 04:00" in row
     assert "The gate images asks for at least 5,000 images; this build has 60." in row
     assert "will get this build, although its gates refused it" in row
-    assert "refused" not in shown.partition(f"<code>{second}")[2].partition("</tr>")[0]
+    assert "refused" not in shown.partition("<tbody>")[2].partition(f"<code>{second}")[2].partition("</tr>")[0]
 
 
 def test_a_night_before_the_one_that_readers_get_leads_to_the_page_of_its_dataset(

@@ -150,8 +150,13 @@ class KeyRing:
             return f"{key_id}.json" in self._listed
 
 
+def is_key_id(text: str) -> bool:
+    """Whether ``text`` has the form of the id of a key."""
+    return len(text) == 16 and set(text) <= _HEX
+
+
 def _store_key(key_id: str) -> str:
-    if len(key_id) != 16 or not set(key_id) <= _HEX:
+    if not is_key_id(key_id):
         raise SpecError("key", "the id of a key: 16 hexadecimal digits", short_repr(key_id))
     return f"{KEYS}{key_id}.json"
 

@@ -44,6 +44,7 @@ from workers.server.api.routing import (
 from workers.server.builds import check_build_id
 from workers.server.context import context_of
 from workers.server.listing import find_datasets
+from workers.server.readers import find_readers
 
 _REPORT_KEY = "reports/quality.json"
 _MAX_REPORT_BYTES = 16 * 2**20
@@ -125,11 +126,12 @@ def list_dataset_builds(
     check_dataset(store)
     part, following = page_of(list_builds(store), str, limit, after)
     state = read_state(store) or DatasetState(by_promotion=False)
+    readers = find_readers(store, state)
     rows = [
         BuildRow(
             build=build,
             committed=is_committed(build_store(store, build)),
-            current=build == state.build,
+            current=build == readers.build,
             pinned=build in state.pinned,
         )
         for build in part

@@ -27,7 +27,7 @@ from workers.server.audited import audited
 from workers.server.callers import Caller
 from workers.server.context import context_of
 from workers.server.decisions import hold_schedule, put_schedule, run_date
-from workers.server.schedules import ScheduleView, find_schedule, tenant_schedules, view_run, view_schedule
+from workers.server.schedules import ScheduleView, find_schedule, own_run, tenant_schedules, view_run, view_schedule
 
 _UPCOMING = 3
 
@@ -109,7 +109,7 @@ def list_runs(request: Request, caller: Reader, name: Name, limit: Limit = 30) -
     """The last runs of a schedule, the newest first."""
     context = context_of(request)
     find_schedule(context, caller, name)
-    runs = [view_run(context, caller, run) for run in newest_runs(context.root, name, limit)]
+    runs = [view_run(context, caller, run) for run in newest_runs(context.root, name, limit) if own_run(caller, run)]
     return page_answer(request, runs, None)
 
 

@@ -14,6 +14,7 @@ from generator.production.provenance.manifest import MANIFEST_KEY
 from generator.store.base import Store
 from workers.server.context import ServerContext
 from workers.server.pages.promotion import refusals, verdict_of
+from workers.server.readers import Readers, find_readers
 
 MAX_BUILDS = 500  # that are sorted by when they were committed
 PAGE = 50  # builds of one page: manifests and reports are read of those alone
@@ -25,13 +26,14 @@ Choice = Literal["", "promote", "rollback"]
 class BuildRows:
     """A page of the list of builds. ``start``, ``total``: where it begins in the list, and how long that is;
     ``left_out``: builds that are not in the list; ``undo``: the build that readers get again if the last rollback is
-    undone, empty without one."""
+    undone, empty without one; ``readers``: what readers of the dataset get."""
 
     rows: list[BuildRow]
     start: int
     total: int
     left_out: int
     undo: str
+    readers: Readers
 
     @property
     def newer(self) -> int | None:
@@ -83,17 +85,25 @@ def list_rows(context: ServerContext, tenant: str, dataset: str, start: int = 0)
     infos = [(build, build_store(store, build).head(MANIFEST_KEY)) for build in builds]
     committed = sorted(((info.modified, build) for build, info in infos if info is not None), reverse=True)
     moments: list[tuple[datetime | None, str]] = [*committed, *((None, build) for build, info in infos if info is None)]
+    left_out = len(found) - len(moments)
+    readers = find_readers(store, state, None if left_out else [build for _, build in committed])
     start = min(start, max(0, len(moments) - 1))
     rows = [
-        _row(context, store, dataset, build, state, moment) if moment else _unfinished(dataset, build, state)
+        _row(context, store, dataset, build, state, readers, moment) if moment else _unfinished(dataset, build, state)
         for moment, build in moments[start : start + PAGE]
     ]
     undo = state.undone[0][0].build if state.undone and state.undone[0] else ""
-    return BuildRows(rows, start, len(moments), len(found) - len(moments), undo)
+    return BuildRows(rows, start, len(moments), left_out, undo, readers)
 
 
 def _row(
-    context: ServerContext, store: Store, dataset: str, build: str, state: DatasetState, published: datetime
+    context: ServerContext,
+    store: Store,
+    dataset: str,
+    build: str,
+    state: DatasetState,
+    readers: Readers,
+    published: datetime,
 ) -> BuildRow:
     verdict = verdict_of(build_store(store, build))
     promotions = {each.build: each.logical_date for each in (*reversed(state.previous), state.current) if each}
@@ -105,7 +115,7 @@ def _row(
         published=published,
         logical_date=date.astimezone(UTC) if date else None,
         samples=_samples(context, store, build),
-        current=build == state.build,
+        current=build == readers.build,
         pinned=build in state.pinned,
         note=next((pin.note for pin in state.pins if pin.build == build), ""),
         may_pin=published is not None and build not in state.pinned and build not in state.being_deleted,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from generator.datasets.builds import build_store, is_committed, list_builds
 from generator.datasets.exploration.columns import Columns
 from generator.datasets.exploration.comparison import Comparison, RegionChange, compare, difference_bytes
 from generator.datasets.exploration.differences import Difference, find_differences
@@ -23,26 +22,39 @@ from generator.models.bundle.format import MAP_FILE
 from generator.models.bundle.load import read_info_bytes
 from generator.spec.canonical import read_json, short_repr
 from workers.server.builds import CommittedBuild
+from workers.server.callers import Caller
 from workers.server.columns import Gathering
 from workers.server.context import ServerContext, context_of
 from workers.server.pages import facets
+from workers.server.pages.compare_choice import list_choices, other_datasets
 from workers.server.pages.explore import Reader, base_of
 from workers.server.pages.rendering import render
 
 _REPORT_KEY, _MAX_REPORT_BYTES = "reports/quality.json", 16 * 2**20
-_MAX_CHOICES, _MAX_CLASSES = 200, 200
+_MAX_CLASSES = 200
 _LEFT_OUT = ("history",)  # of a bundle's training: one record an epoch
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/datasets/{dataset:path}/compare")
-def show_comparison(request: Request, caller: Reader, dataset: str, first: str = "", second: str = "") -> Response:
-    """Two builds; ``first`` and ``second`` are ids of builds of the dataset, or ``place/name/id`` of another one."""
+def show_comparison(
+    request: Request,
+    caller: Reader,
+    dataset: str,
+    first: str = "",
+    second: str = "",
+    other: Annotated[str, Query(max_length=1000)] = "",
+    choose: bool = False,
+) -> Response:
+    """Two builds; ``first`` and ``second`` are ids of builds of the dataset, or ``place/name/id`` of another one.
+
+    Without both, or to ``choose``: the form that chooses them. ``other``: the dataset of the second.
+    """
     context = context_of(request)
-    choices = _builds(context, caller.tenant, dataset)
-    if not first or not second:
-        return render(request, "compare_choice.html", dataset=dataset, builds=choices, first=first, second=second)
+    is_of_another = bool(other) and _split(dataset, second)[0] != other  # a dataset was chosen, and no build of it yet
+    if choose or is_of_another or not first or not second:
+        return _choice(request, context, caller, dataset, first, second, other)
     names = [_split(dataset, each) for each in (first, second)]
     builds = [context.build(caller.tenant, *name) for name in names]
     common = tuple(name for name in builds[0].manifest.classes if name in set(builds[1].manifest.classes))
@@ -54,7 +66,6 @@ def show_comparison(request: Request, caller: Reader, dataset: str, first: str =
         "builds": builds,
         "first": first,
         "second": second,
-        "choices": choices,
     }
     if waiting:
         return render(request, "compare_gathering.html", waiting=waiting, **values)
@@ -111,10 +122,24 @@ def _region(change: RegionChange, bases: list[str], view: View) -> dict[str, Any
     return {"change": change.change, "hrefs": [facets.link(base, own) for base in bases]}
 
 
-def _builds(context: ServerContext, tenant: str, dataset: str) -> list[str]:
-    """The committed builds of the dataset, ascending."""
-    store = context.dataset(tenant, dataset)
-    return [build for build in list_builds(store)[:_MAX_CHOICES] if is_committed(build_store(store, build))]
+def _choice(
+    request: Request, context: ServerContext, caller: Caller, dataset: str, first: str, second: str, other: str
+) -> Response:
+    other = other or _split(dataset, second)[0]
+    own = list_choices(context, caller.tenant, dataset, page_of=dataset)
+    others = own if other == dataset else list_choices(context, caller.tenant, other, page_of=dataset)
+    datasets = other_datasets(context, caller.tenant, dataset)
+    first = first or next((each.value for each in own if each.value != second), "")
+    values: dict[str, Any] = {
+        "dataset": dataset,
+        "other": other,
+        "datasets": datasets if other in datasets else [*datasets, other],
+        "firsts": own,
+        "seconds": others,
+        "first": first,
+        "second": second or next((each.value for each in others if each.value != first), ""),
+    }
+    return render(request, "compare_choice.html", **values)
 
 
 def _split(dataset: str, text: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from generator.errors import AccessRefused
 from workers.server.access.audit import write_audit
+from workers.server.access.keys import is_key_id
 from workers.server.access.links import use_link
 from workers.server.access.tokens import MAX_TOKEN_LENGTH
 from workers.server.callers import SESSION_COOKIE, Caller, address_of, check_token, require
@@ -27,9 +28,10 @@ Next = Annotated[str, Form(max_length=2000)]
 
 
 @router.get("/login")
-async def show_login(request: Request, next: str = "/") -> Response:  # noqa: A002
-    """The page that asks for a token."""
-    return render(request, "login.html", next=local_path(next), code="", wrong="")
+async def show_login(request: Request, next: str = "/", ended: str = "") -> Response:  # noqa: A002
+    """The page that asks for a token. ``ended``: the id of the key whose session was ended here."""
+    signed_out = ended if is_key_id(ended) else ""
+    return render(request, "login.html", next=local_path(next), code="", wrong="", signed_out=signed_out)
 
 
 @router.post("/login")
@@ -41,7 +43,7 @@ async def log_in(request: Request, token: Token, next: Next = "/") -> Response: 
 @router.get("/login/{code}")
 async def show_link(request: Request, code: str) -> Response:
     """The page of a one-time link. Only its button uses the link, as programs that look at links ahead do not press."""
-    return render(request, "login.html", next="/", code=code[:MAX_TOKEN_LENGTH], wrong="")
+    return render(request, "login.html", next="/", code=code[:MAX_TOKEN_LENGTH], wrong="", signed_out="")
 
 
 @router.post("/login/{code}")
@@ -64,7 +66,7 @@ async def log_in_by_link(request: Request, code: str) -> Response:
 async def log_out(caller: Annotated[Caller, Depends(require("reader"))]) -> Response:
     """End the session of this browser; its key stays."""
     write_audit("session", outcome="ended", **caller.facts)
-    response = RedirectResponse("/login", 303)
+    response = RedirectResponse(f"/login?ended={caller.key}" if is_key_id(caller.key) else "/login", 303)
     response.delete_cookie(SESSION_COOKIE, path="/")
     return response
 
@@ -104,7 +106,7 @@ def _check_origin(request: Request) -> None:
 
 
 def _refuse(request: Request, refused: AccessRefused, then: str) -> Response:
-    return render(request, "login.html", status=403, next=then, code="", wrong=str(refused))
+    return render(request, "login.html", status=403, next=then, code="", wrong=str(refused), signed_out="")
 
 
 def _link_guesser(request: Request) -> str:

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from generator.spec.canonical import sha256_hex
 from workers.server.callers import Caller
 
 PACKAGE = Path(__file__).parent
@@ -20,13 +21,20 @@ STATIC = PACKAGE / "static"
 @cache
 def environment() -> Environment:
     """The templates of this package; filters may be added to it before the first page is rendered."""
-    return Environment(
+    found = Environment(
         loader=FileSystemLoader(PACKAGE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["version"] = version_of
+    return found
+
+
+def version_of(text: str) -> str:
+    """A short text that changes with ``text``."""
+    return sha256_hex(str(text).encode())[:20]
 
 
 def render(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
@@ -35,9 +43,14 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     Each template also knows ``request``, ``caller`` (``None`` without a session), ``csrf`` (for the hidden field of
     forms) and ``release``.
     """
+    return HTMLResponse(render_text(request, template, **values), status)
+
+
+def render_text(request: Request, template: str, **values: Any) -> str:
+    """What ``render`` sends."""
     caller: Caller | None = getattr(request.state, "caller", None)
     common = {"request": request, "caller": caller, "csrf": caller.csrf if caller else "", "release": _release()}
-    return HTMLResponse(environment().get_template(template).render(common | values), status)
+    return environment().get_template(template).render(common | values)
 
 
 @cache

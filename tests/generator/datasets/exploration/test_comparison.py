@@ -66,7 +66,17 @@ def test_a_class_and_a_region_that_grew_are_found() -> None:
     grid = difference_bytes(whole(build(0)), whole(build(1, moved=5.0)))
     head, _, levels = grid.partition(b"\n")
     side = json.loads(head)["grid"]
-    assert np.frombuffer(levels, np.int8).reshape(side, side)[int(side * 13 / 16), int(side * 11 / 16)] > 30
+    found_RC = np.frombuffer(levels, np.int8).reshape(side, side)
+    assert found_RC[int(side * 13 / 16), int(side * 11 / 16)] > 30
+    assert found_RC[0, 0] == -128  # nobody is there
+
+
+@pytest.mark.parametrize(("samples", "side"), [(10, 16), (4000, 16), (4096, 32), (20_000, 64)])
+def test_the_map_of_differences_is_as_fine_as_the_smaller_build_allows(samples: int, side: int) -> None:
+    large, small = build(0, (30_000, 30_000)), build(1, (samples // 2, samples // 2))
+    for pair in ((large, small), (small, large)):
+        head, _, levels = difference_bytes(*map(whole, pair)).partition(b"\n")
+        assert (json.loads(head)["grid"], len(levels)) == (side, side * side)
 
 
 def test_measures_stand_side_by_side() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,18 +19,6 @@ from tests.support.bundles import tiny_bundle
 from tests.support.mill_server import MillServer, mill_server
 from tests.support.page_visits import CLASSES, EVIL, Visitor, kept_bundle
 from tests.support.servers import RedisServer
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    home = tmp_path_factory.mktemp("mill")
-    with mill_server(server, kept_bundle(home / "kept"), home) as found:
-        yield found
-
-
-@pytest.fixture
-def visitor(mill: MillServer) -> Visitor:
-    return Visitor(mill)
 
 
 def add_bundle(mill: MillServer, directory: Path, line: str = "red-line") -> str:

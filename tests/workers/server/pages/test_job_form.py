@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,6 @@ from workers.server.pages.form_fields import NOT_ASKED, OF_THEIR_OWN, all_fields
 from workers.server.specs import DraftBody
 
 MANY = tuple(f"class {number}" for number in range(80))
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    home = tmp_path_factory.mktemp("mill")
-    with mill_server(server, kept_bundle(home / "kept"), home) as found:
-        yield found
-
-
-@pytest.fixture
-def visitor(mill: MillServer) -> Visitor:
-    return Visitor(mill)
 
 
 def filled(page: Markup) -> dict[str, str]:

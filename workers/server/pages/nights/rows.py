@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from generator.curation.gates import Verdict
@@ -14,21 +14,35 @@ from generator.errors import LatentmillError
 from generator.store import open_store
 from generator.store.base import Store
 from workers.schedules.dates import date_key
-from workers.schedules.runs import Run
+from workers.schedules.runs import EarlierTake, Run
 from workers.server.callers import Caller
 from workers.server.context import ServerContext
 from workers.server.pages.nights.times import LocalTimes
 from workers.server.pages.promotion import refusals
+from workers.server.readers import Readers, find_readers
 from workers.server.schedules import view_run
 
 _READERS = 16
 
 
+class TakeRow(NamedTuple):
+    """What came of an earlier run of the same date. ``ended``: in the zone of the schedule; ``build``: its build, if it
+    is not the one that the row shows; ``href``: the page of that build; ``job``: empty where none was known."""
+
+    state: str
+    ended: str
+    reason: str
+    build: str
+    href: str
+    job: str
+
+
 @dataclass(frozen=True)
 class RunRow:
     """One run. ``facts``: as ``latentmill schedule history`` shows it; ``local``: its date in the zone of the schedule;
-    ``build``: the id of its build if it has one at a place of the tenant; ``state``: of its dataset, ``None`` if it
-    cannot be read; ``refusals``: a sentence for each gate that refused it."""
+    ``build``: the id of its build if it has one at a place of the tenant; ``state``, ``readers``: of its dataset,
+    ``None`` if they cannot be read; ``refusals``: a sentence for each gate that refused it; ``earlier``: what came of
+    earlier runs of its date, the newest first."""
 
     run: Run
     facts: dict[str, Any]
@@ -37,6 +51,8 @@ class RunRow:
     build: str
     verdict: Verdict | None
     state: DatasetState | None
+    readers: Readers | None
+    earlier: list[TakeRow]
 
     @property
     def key(self) -> str:
@@ -63,7 +79,7 @@ class RunRow:
     @property
     def is_current(self) -> bool:
         """Whether readers get its build."""
-        return bool(self.build) and self.state is not None and self.state.build == self.build
+        return bool(self.build) and self.readers is not None and self.readers.build == self.build
 
     @property
     def is_older(self) -> bool:
@@ -78,7 +94,8 @@ class RunRow:
 
     @property
     def may_promote(self) -> bool:
-        return self._may_decide and not self.is_current and not self.is_older
+        is_promoted = self.readers is not None and self.readers.got_by_promotion(self.build)
+        return self._may_decide and not is_promoted and not self.is_older
 
     @property
     def withdrawn(self) -> bool:
@@ -97,9 +114,9 @@ class RunRow:
     @property
     def comparison(self) -> str:
         """The page that compares the build that readers get with this one, if they differ."""
-        if not self.build or self.is_current or self.state is None or self.state.build is None:
+        if not self.build or self.is_current or self.readers is None or not self.readers.build:
             return ""
-        return f"/datasets/{quote(self.dataset)}/compare?first={self.state.build}&second={self.build}"
+        return f"/datasets/{quote(self.dataset)}/compare?first={self.readers.build}&second={self.build}"
 
     @property
     def _may_decide(self) -> bool:
@@ -109,7 +126,7 @@ class RunRow:
 
 def make_rows(context: ServerContext, caller: Caller, times: LocalTimes, runs: Sequence[Run]) -> list[RunRow]:
     """The rows of runs, in their order, with their verdicts and the states of their datasets."""
-    named = [_place_of(context, caller, run) for run in runs]
+    named = [_place_of(context, caller, run.dataset) for run in runs]
     judged = [run for run, dataset in zip(runs, named, strict=True) if dataset and run.committed is not None]
     stores: list[tuple[Store, str]] = [(_build_of(context, run), f"{run.take} {run.ended}") for run in judged]
     verdicts = dict(zip((run.date for run in judged), context.verdicts.find(stores), strict=True))
@@ -122,22 +139,42 @@ def make_rows(context: ServerContext, caller: Caller, times: LocalTimes, runs: S
             dataset=dataset,
             build=run.spec.build_id if run.spec and run.date in verdicts else "",
             verdict=verdicts.get(run.date),
-            state=states.get(run.dataset),
+            state=states[run.dataset].state if run.dataset in states else None,
+            readers=states[run.dataset].readers if run.dataset in states else None,
+            earlier=[_take_row(context, caller, times, run, take) for take in reversed(run.earlier)],
         )
         for run, dataset in zip(runs, named, strict=True)
     ]
 
 
-def _place_of(context: ServerContext, caller: Caller, run: Run) -> str:
-    """How the tenant names the dataset of a run; empty where it lies at none of its places."""
-    return (context.places.name_of(caller.tenant, run.dataset) or "") if run.dataset else ""
+def _take_row(context: ServerContext, caller: Caller, times: LocalTimes, run: Run, take: EarlierTake) -> TakeRow:
+    is_same = run.spec is not None and (take.dataset, take.build) == (run.dataset, run.spec.build_id)
+    build, place = "" if is_same else take.build, _place_of(context, caller, take.dataset)
+    return TakeRow(
+        state=take.state,
+        ended=times.text(take.ended) if take.ended else "",
+        reason=context.redact(take.reason, caller.tenant),
+        build=build,
+        href=f"/datasets/{quote(place)}/builds/{build}" if build and place else "",
+        job=take.job,
+    )
+
+
+def _place_of(context: ServerContext, caller: Caller, dataset: str) -> str:
+    """How the tenant names the dataset at a URL; empty where it lies at none of its places."""
+    return (context.places.name_of(caller.tenant, dataset) or "") if dataset else ""
 
 
 def _build_of(context: ServerContext, run: Run) -> Store:
     return open_store(run.url, context.settings.s3)
 
 
-def _states(context: ServerContext, datasets: Sequence[str]) -> dict[str, DatasetState | None]:
+class _Dataset(NamedTuple):
+    state: DatasetState | None
+    readers: Readers | None
+
+
+def _states(context: ServerContext, datasets: Sequence[str]) -> dict[str, _Dataset]:
     """Which build readers of datasets get; a schedule may write into one of its own for every date."""
     if not datasets:
         return {}
@@ -145,9 +182,11 @@ def _states(context: ServerContext, datasets: Sequence[str]) -> dict[str, Datase
         return dict(zip(datasets, pool.map(lambda dataset: _state(context, dataset), datasets), strict=True))
 
 
-def _state(context: ServerContext, dataset: str) -> DatasetState | None:
-    """``None`` if it cannot be read."""
+def _state(context: ServerContext, dataset: str) -> _Dataset:
+    """``None`` for what cannot be read."""
     try:
-        return read_state(open_store(dataset, context.settings.s3)) or DatasetState(by_promotion=False)
+        store = open_store(dataset, context.settings.s3)
+        state = read_state(store) or DatasetState(by_promotion=False)
+        return _Dataset(state, find_readers(store, state))
     except LatentmillError:
-        return None
+        return _Dataset(None, None)

@@ -50,7 +50,7 @@ def change_schedule(request: Request, caller: Operator, name: str, text: Schedul
     except (LatentmillError, Problem) as wrong:
         status, error = shown_error(request, caller, wrong)
         return _form(request, name, text, status=status, wrong=str(error))
-    return RedirectResponse(f"/nights/{quote(name)}", 303)
+    return RedirectResponse(f"/nights/{quote(name)}?changed=true", 303)
 
 
 def schedule_text(context: ServerContext, caller: Caller, stored: StoredSchedule) -> str:

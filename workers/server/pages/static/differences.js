@@ -1,7 +1,8 @@
-// The map of the differences of two builds: int8 scores on a grid, drawn in two colours (see difference_bytes).
+// The map of the differences of two builds: int8 scores on a grid (see difference_bytes), in the colours of its legend.
 
 const canvas = document.getElementById("differences");
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const FULL_SCORE = 8 / 127; // standard errors of one step
+const EMPTY = -128;
 
 async function load() {
   const answer = await fetch(canvas.dataset.map);
@@ -10,21 +11,26 @@ async function load() {
   const end = new Uint8Array(buffer).indexOf(10);
   const facts = JSON.parse(new TextDecoder().decode(buffer.slice(0, end)));
   if (!facts.grid) return;
-  paint(facts.grid, new Int8Array(buffer.slice(end + 1)));
-  dark.addEventListener("change", () => paint(facts.grid, new Int8Array(buffer.slice(end + 1))));
+  const scores = new Int8Array(buffer.slice(end + 1));
+  paint(facts.grid, scores);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => paint(facts.grid, scores));
+}
+
+function colours() {
+  const of = (name) => getComputedStyle(document.querySelector(`.swatch.${name}`)).backgroundColor.match(/\d+/g).slice(0, 3).map(Number);
+  return { same: of("same"), more: [1, 2, 3].map((step) => of(`more${step}`)), less: [1, 2, 3].map((step) => of(`less${step}`)) };
 }
 
 function paint(grid, scores) {
-  const more = dark.matches ? [183, 163, 232] : [91, 63, 153];
-  const less = dark.matches ? [241, 163, 64] : [179, 88, 6];
+  const { same, more, less } = colours();
   canvas.width = canvas.height = grid;
   const image = new ImageData(grid, grid);
   scores.forEach((score, place) => {
+    if (score === EMPTY) return;
+    const step = Math.min(3, Math.floor(Math.abs(score) * FULL_SCORE + 0.01));
+    const colour = step === 0 ? same : (score > 0 ? more : less)[step - 1];
     const row = grid - 1 - Math.floor(place / grid); // rows of the answer begin at the bottom
-    const at = 4 * (row * grid + (place % grid));
-    const colour = score > 0 ? more : less;
-    for (let channel = 0; channel < 3; channel++) image.data[at + channel] = colour[channel];
-    image.data[at + 3] = Math.abs(score) * 2;
+    image.data.set([...colour, 255], 4 * (row * grid + (place % grid)));
   });
   canvas.getContext("2d").putImageData(image, 0, 0);
   canvas.dataset.drawn = "true";

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,20 +16,13 @@ import pytest
 
 from generator.datasets.promotion import DatasetState, pin, read_state, rollback
 from generator.store import open_store
-from tests.support.mill_server import MillServer, mill_server, page, send, show
+from tests.support.mill_server import MillServer, page, send, show
 from tests.support.night_scene import NightScene, last_dates
-from tests.support.servers import RedisServer
 from workers.schedules.dates import date_key
 from workers.schedules.runs import Run, create_run, update_run
 
 EVIL = "<script>alert(1)</script>"
 DATES = last_dates(4)
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +80,7 @@ def run_of(text: str, run: Run) -> str:
 def test_the_page_says_at_once_why_the_last_night_was_refused(mill: MillServer, nights: NightScene) -> None:
     notice = part(show(mill, "/nights/picky"), '<p class="last-run notice">', "</p>")
     assert f"for {DATES[-1]:%Y-%m-%d} 04:00, was refused. The gate images asks for at least 5,000 images" in notice
-    assert "promote it nevertheless, or run it again" in notice
+    assert "promote it nevertheless, or change its gates and run it again" in notice
     assert f'href="#run-{date_key(DATES[-1])}"' in notice
     notice = part(show(mill, "/nights/picky", "red-reader"), '<p class="last-run notice">', "</p>")
     assert "promote" not in notice

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from html import unescape
-from pathlib import Path
 
 import pytest
 import yaml
 
 from generator.errors import SpecError
 from generator.spec.canonical import validate
-from tests.support.mill_server import MillServer, mill_server, page, send
+from tests.support.mill_server import MillServer, page, send, show
 from tests.support.night_scene import NightScene, last_dates
-from tests.support.servers import RedisServer
 from workers.notifications.config import Notifications
 from workers.schedules.store import StoredSchedule, read_stored, update_stored
 
 (DATE,) = last_dates(1)
 FORM = "/nights/strict/change"
-
-
-@pytest.fixture(scope="module")
-def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
-    with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
-        yield found
 
 
 @pytest.fixture
@@ -55,7 +46,9 @@ def test_a_refused_night_is_put_right_from_the_page_alone(mill: MillServer, scen
     assert document["gates"]["images"] == 500
     document["gates"]["images"] = 20
     answer = send(mill, FORM, text=yaml.safe_dump(document))
-    assert (answer.status, answer.headers["location"]) == (303, "/nights/strict")
+    assert (answer.status, answer.headers["location"]) == (303, "/nights/strict?changed=true")
+    assert "The schedule was changed." in show(mill, answer.headers["location"])
+    assert "The schedule was changed." not in show(mill, "/nights/strict")
     assert stored_of(scene).schedule.gates is not None
     answer = send(mill, "/nights/strict/run", date=DATE.isoformat())
     assert answer.status == 303, answer.body
