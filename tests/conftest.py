@@ -42,6 +42,15 @@ if os.environ.get("LATENTMILL_TESTS") == "quick":
     collect_ignore = _WITH_PROCESSES
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start one fork server for all test processes, where there are several that run commands."""
+    distributed = session.config.getoption("numprocesses", None)
+    if distributed and os.environ.get("LATENTMILL_TESTS") not in ("quick", "explore"):
+        from tests.support.command_server import SERVER_VARIABLE, shared_fork_server
+
+        os.environ[SERVER_VARIABLE] = shared_fork_server().address
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Never look for garbage among modules and tests: they live as long as the process, and it takes seconds."""

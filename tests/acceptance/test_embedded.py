@@ -240,10 +240,7 @@ def test_all_are_asked_to_leave_before_one_is_waited_for(tmp_path: Path) -> None
     assert [child.returncode for child in children] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_up_tells_clients_its_root_and_ends_in_order_on_any_signal(
-    run: Callable[..., Running], number: signal.Signals
-) -> None:
+def test_up_tells_clients_its_root(run: Callable[..., Running]) -> None:
     up = run("up", "--workers", "2", "--root", "my root")
     up.until_served(up.state / "redis.json")
     client = Settings(state_dir=up.state, redis_url=None)
@@ -251,11 +248,28 @@ def test_up_tells_clients_its_root_and_ends_in_order_on_any_signal(
     second = subprocess.run([*MAIN, "up"], cwd=up.home, env=up.environment, capture_output=True, text=True)
     assert (second.returncode, str(up.process.pid) in second.stderr) == (2, True), second.stderr
     assert redis_address(client)
+    ends_in_order(up, signal.SIGTERM)
+
+
+def ends_in_order(up: Running, number: signal.Signals) -> None:
     up.process.send_signal(number)
     assert up.ended() == 0, up.log.read_text()
     assert not list(filter(lives, up.children))
     assert not (up.state / "redis.json").exists()
     assert "Traceback" not in up.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_up_without_a_server_makes_no_key_and_ends_in_order(
+    run: Callable[..., Running], number: signal.Signals
+) -> None:
+    up = run("up", "--no-serve", "--root", "my root")
+    up.until_served(up.state / "redis.json")
+    until(lambda: "submit jobs" in up.log.read_text(), up.log.read_text)
+    assert "pages" not in up.log.read_text()
+    assert not (up.home / "my root" / "keys").exists()
+    assert not (up.state / "server.log").exists()
+    ends_in_order(up, number)
 
 
 def test_up_shows_a_link_that_opens_the_pages_once_and_ends_its_key(
@@ -285,11 +299,9 @@ def test_up_shows_a_link_that_opens_the_pages_once_and_ends_its_key(
     assert http.request("GET", shown, headers={"Cookie": cookie}, redirect=False).status == 200
     for log in (up.log, *up.state.glob("*.log")):
         assert cookie.partition("=")[2] not in log.read_text()
-    up.process.send_signal(signal.SIGTERM)
-    assert up.ended() == 0, up.log.read_text()
+    ends_in_order(up, signal.SIGTERM)
     keys = list(read_keys(open_store(str(up.home / "my root"))))
     assert [(key.role, key.revoked is not None) for key in keys] == [("operator", True)]
-    assert not list(filter(lives, up.children))
 
 
 def test_up_ends_with_the_reason_when_its_server_does(run: Callable[..., Running]) -> None:
@@ -303,17 +315,6 @@ def test_up_ends_with_the_reason_when_its_server_does(run: Callable[..., Running
         up.log.read_text()
     )
     assert not list(filter(lives, up.children))
-
-
-def test_up_without_a_server_makes_no_key(run: Callable[..., Running]) -> None:
-    up = run("up", "--no-serve", "--root", "my root")
-    up.until_served(up.state / "redis.json")
-    until(lambda: "submit jobs" in up.log.read_text(), up.log.read_text)
-    assert "pages" not in up.log.read_text()
-    assert not (up.home / "my root" / "keys").exists()
-    assert not (up.state / "server.log").exists()
-    up.process.send_signal(signal.SIGTERM)
-    assert up.ended() == 0
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_starts(run: Callable[..., Running]) -> None:
@@ -333,7 +334,7 @@ def test_a_root_that_is_none_is_refused_before_anything_starts(run: Callable[...
 
 
 def test_a_second_signal_ends_workers_that_do_not_answer(run: Callable[..., Running]) -> None:
-    up = run("up", "--workers", "2", LATENTMILL_GRACE_SECONDS="3000")
+    up = run("up", "--no-serve", "--workers", "2", LATENTMILL_GRACE_SECONDS="3000")
     up.until_served(up.state / "redis.json")
     logs = [up.state / f"worker-{number}.log" for number in range(2)]
     until(lambda: all("ready." in log.read_text() for log in logs), logs[0].read_text)

@@ -78,6 +78,7 @@ def tuned_once() -> TrainedAutoencoder:
     return tuned(fresh())
 
 
+@pytest.mark.slow
 def test_another_classifier_recognises_more_of_the_sampled_images() -> None:
     images = stripes(256)
     judge = classifier(seed=7)
@@ -95,6 +96,7 @@ def test_another_classifier_recognises_more_of_the_sampled_images() -> None:
     assert after.history == before.history
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_random_state_is_left_alone() -> None:
     one = tuned_once().decoder_state
     torch.manual_seed(5)
