@@ -32,7 +32,7 @@ def run_script(script: Path, *words: object, timeout: float = 280.0) -> subproce
 
 @cache
 def shared_fork_server(**variables: str) -> ForkClient:
-    """The server of this run of tests or, with variables in its environment, of this process; it ends with its owner."""
+    """The server of this run of tests or, with variables in its environment, of this process."""
     if not variables and SERVER_VARIABLE in os.environ:
         return ForkClient(os.environ[SERVER_VARIABLE])
     server = ForkServer(**variables)
