@@ -36,6 +36,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 _WITH_SERVERS = {"s3_server", "unsigned_s3", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
+_SERVERS_IN_PROCESS = {"fake_s3", "running_server"}  # functions that a module of tests imports
 _WITH_PROCESSES = ["acceptance", "browser", "deploy", "faults", "golden", "gpu"]  # folders
 
 if os.environ.get("LATENTMILL_TESTS") == "quick":
@@ -63,14 +64,20 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start servers or whole commands: `make quick` leaves them out, as it does ``slow`` ones."""
-    tests = Path(__file__).parent
+    """Mark tests that start servers or processes: `make quick` leaves them out, as it does ``slow`` ones."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-        on_s3 = any(isinstance(value, str) and value == "s3" for value in parameters)
-        if on_s3 or item.path.relative_to(tests).parts[0] in _WITH_PROCESSES or fixtures & _WITH_SERVERS:
+        if _starts_processes(item):
             item.add_marker("server")
+
+
+def _starts_processes(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    on_s3 = any(isinstance(value, str) and value == "s3" for value in parameters.values())
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    serves = not _SERVERS_IN_PROCESS.isdisjoint(vars(getattr(item, "module", item)))
+    workers = bool(parameters.get("workers"))  # of a DataLoader
+    return on_s3 or workers or serves or folder in _WITH_PROCESSES or bool(fixtures & _WITH_SERVERS)
 
 
 @pytest.fixture(scope="session")
