@@ -22,13 +22,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 images into ./demo
 	@$(BIN)/latentmill demo --out demo
 
-# One thread each for three tests at a time: threads of two processes on two cores only wait for one another, and tests of
-# servers and workers wait most of their time.
+# One thread a test: threads of two processes on two cores only wait for one another. Tests of servers and workers wait
+# most of their time, so three run at a time; quick tests do not wait, so two do.
 # The longest files come first, as they are collected: the last ones must not keep one core waiting.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# Python keeps what it has compiled, even where the environment says otherwise: every process of a test imports it again.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder \
+	--numprocesses
 
 test: $(READY)  ## tests with real Redis, S3 over HTTP and worker processes
-	$(PYTEST) --ignore tests/browser --ignore tests/readers
+	$(PYTEST) 3 --ignore tests/browser --ignore tests/readers
 
 test-readers: $(READY) $(READERS)/.ready  ## builds and exports, read by other libraries in an environment of their own
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/readers
@@ -40,14 +42,14 @@ $(READERS)/.ready: tests/readers/requirements.txt
 	@touch $(READERS)/.ready
 
 test-services: $(READY)  ## acceptance and faults on a whole S3 service (SeaweedFS); the pages in Chromium
-	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) tests/acceptance tests/faults tests/workers/doctor tests/browser \
+	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) 3 tests/acceptance tests/faults tests/workers/doctor tests/browser \
 		--ignore tests/acceptance/benchmarks
 
 quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so
-	LATENTMILL_TESTS=quick $(PYTEST) -m "not server and not slow" --ignore tests/browser --ignore tests/readers
+	LATENTMILL_TESTS=quick $(PYTEST) 2 -m "not server and not slow" --ignore tests/readers
 
 explore: $(READY)  ## property tests on a thousand other random examples each
-	LATENTMILL_TESTS=explore $(PYTEST) -m "hypothesis and not server and not slow"
+	LATENTMILL_TESTS=explore $(PYTEST) 3 -m "hypothesis and not server and not slow"
 
 # STORM=--failover runs Redis behind a Sentinel and loses its master once in each storm.
 storm: $(READY)  ## a schedule by the clock on the wall, and twenty storms over a pool: half an hour or more (docs/reliability.md)

@@ -130,7 +130,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=directory, default="out/budget/work", help="bundles and datasets")
     args = parser.parse_args()
     if args.quick:
-        args.epochs, args.seeds, args.count, args.steps = [6, 24], 1, 400, 60
+        args.epochs, args.seeds, args.count, args.steps = [4, 16], 1, 200, 60
     return args
 
 

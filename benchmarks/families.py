@@ -78,7 +78,7 @@ class Protocol:
         return sha256_hex(canonical_json(vars(self)))[:12]
 
 
-QUICK = Protocol(size=8, train_images=1_000, epochs=3, synthetic=500, compared=250, steps=60)
+QUICK = Protocol(size=8, train_images=600, epochs=3, synthetic=300, compared=250, steps=40)
 
 
 @dataclass(frozen=True)

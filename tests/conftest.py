@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
-from generator.store import S3Settings, Store, open_store
-from tests.support.bundles import tiny_bundle
-from tests.support.servers import RedisServer, S3Server, SeaweedServer, s3_service
-from tests.support.services import ManualService
-
+# Fixtures import what they need: the process that hands out tests to others reads this file too, and needs no torch.
 if TYPE_CHECKING:
+    from generator.store import S3Settings, Store
     from tests.support.mill_server import MillServer
+    from tests.support.servers import RedisServer, S3Server
+    from tests.support.services import ManualService
 
 # A slow machine is not a failure, and fixtures that hold values are shared between examples on purpose. The same commit
 # is tested with the same examples; `make explore` draws others.
@@ -37,23 +36,55 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 _WITH_SERVERS = {"s3_server", "unsigned_s3", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
-_WITH_PROCESSES = ("acceptance", "browser", "deploy", "faults", "golden", "gpu")  # folders
+_SERVERS_IN_PROCESS = {"fake_s3", "running_server"}  # functions that a module of tests imports
+_WITH_PROCESSES = ["acceptance", "browser", "deploy", "faults", "golden", "gpu"]  # folders
+
+if os.environ.get("LATENTMILL_TESTS") == "quick":
+    collect_ignore = _WITH_PROCESSES
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start one fork server for all test processes, where there are several that run commands."""
+    distributed = session.config.getoption("numprocesses", None)
+    if distributed and os.environ.get("LATENTMILL_TESTS") not in ("quick", "explore"):
+        from tests.support.command_server import SERVER_VARIABLE, shared_fork_server
+
+        os.environ[SERVER_VARIABLE] = shared_fork_server().address
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Never look for garbage among modules and tests: they live as long as the process, and it takes seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start servers or whole commands: `make quick` leaves them out, as it does ``slow`` ones."""
-    tests = Path(__file__).parent
+    """Mark tests that start servers or processes: `make quick` leaves them out, as it does ``slow`` ones."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-        on_s3 = any(isinstance(value, str) and value == "s3" for value in parameters)
-        if on_s3 or item.path.relative_to(tests).parts[0] in _WITH_PROCESSES or fixtures & _WITH_SERVERS:
+        if _starts_processes(item):
             item.add_marker("server")
+
+
+def _starts_processes(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    on_s3 = any(isinstance(value, str) and value == "s3" for value in parameters.values())
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    serves = not _SERVERS_IN_PROCESS.isdisjoint(vars(getattr(item, "module", item)))
+    workers = bool(parameters.get("workers"))  # of a DataLoader
+    return on_s3 or workers or serves or folder in _WITH_PROCESSES or bool(fixtures & _WITH_SERVERS)
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One S3 over HTTP for the whole session; take a fresh ``bucket`` for yourself."""
+    from tests.support.servers import s3_service
+
     server = s3_service()
     yield server
     server.stop()
@@ -62,6 +93,8 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def unsigned_s3(s3_server: S3Server) -> Iterator[S3Server]:
     """An S3 that does not check signatures: tests write requests by hand, or change them on their way."""
+    from tests.support.servers import S3Server, SeaweedServer
+
     if not isinstance(s3_server, SeaweedServer):
         yield s3_server
         return
@@ -85,6 +118,8 @@ def bucket(s3_server: S3Server) -> str:
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
     """A private, empty Redis."""
+    from tests.support.servers import RedisServer
+
     server = RedisServer()
     yield server
     server.stop()
@@ -93,6 +128,8 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Networks as small as those of tests lose far more to the hand-over between threads than they gain."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -102,6 +139,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(params=["memory", "local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind, below a prefix."""
+    from generator.store import open_store
+
     if request.param == "memory":
         return open_store(f"memory://space-{uuid.uuid4().hex}/some/prefix")
     if request.param == "local":
@@ -112,6 +151,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
+    from tests.support.servers import RedisServer
+
     server = RedisServer()
     yield server
     server.stop()
@@ -119,13 +160,15 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.support.bundles import tiny_bundle
+
     return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="module")
 def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MillServer]:
     """A server over a small service with two tenants; modules with other settings have a ``mill`` of their own."""
-    from tests.support.mill_server import mill_server  # few tests need the packages of a server
+    from tests.support.mill_server import mill_server
 
     with mill_server(server, bundle, tmp_path_factory.mktemp("mill")) as found:
         yield found
@@ -133,4 +176,6 @@ def mill(server: RedisServer, bundle: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def bench(server: RedisServer, bundle: Path, tmp_path: Path) -> ManualService:
+    from tests.support.services import ManualService
+
     return ManualService(server, bundle, tmp_path)

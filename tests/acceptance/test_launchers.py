@@ -48,12 +48,33 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def launch(launcher: str, script: str) -> list[list[int]]:
-    """What each process printed after ``read``, as JSON, by rank."""
+def launch(launcher: str, script: str) -> str:
+    """What the processes printed."""
     done = run(LAUNCHERS[launcher] + (ACCELERATE if launcher == "accelerate" else []), script)
     assert done.returncode == 0, done.stderr[-3000:]
-    lines = re.findall(r"read (\d) (\[.*?\])", done.stdout)
+    return done.stdout
+
+
+def printed(output: str, word: str) -> list[list[int]]:
+    """What each process printed after ``word``, as JSON, by rank."""
+    lines = re.findall(rf"{word} (\d) (\[.*?\])", output)
     return [json.loads(found) for _, found in sorted(lines)]
+
+
+def readme_loop() -> str:
+    loop = next(block for block in blocks("README.md") if "open_dataset" in block)
+    return (
+        "import os\nread = []\n"
+        + loop.replace("...", "read.extend(provenance['index'].tolist())")
+        + "print(f\"read {os.environ['RANK']} {read}\\n\", end='', flush=True)\n"
+    )
+
+
+def check_readme_loop(output: str) -> None:
+    ranks = printed(output, "read")
+    assert len(ranks) == 2
+    assert {len(rank) for rank in ranks} == {45}
+    assert sorted(ranks[0] + ranks[1]) == list(range(90))
 
 
 def run(command: list[str], script: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -71,23 +92,16 @@ def run(command: list[str], script: str, *words: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_the_readmes_loop(launcher: str, home: Path) -> None:
-    loop = next(block for block in blocks("README.md") if "open_dataset" in block)
-    script = (
-        "import os\nread = []\n"
-        + loop.replace("...", "read.extend(provenance['index'].tolist())")
-        + "print(f\"read {os.environ['RANK']} {read}\\n\", end='', flush=True)\n"
-    )
-    ranks = launch(launcher, script)
-    assert len(ranks) == 2
-    assert {len(rank) for rank in ranks} == {45}
-    assert sorted(ranks[0] + ranks[1]) == list(range(90))
+def test_the_readmes_loop_with_torchrun(home: Path) -> None:
+    check_readme_loop(launch("torchrun", readme_loop()))
 
 
-def test_the_training_with_accelerate_of_the_page(home: Path) -> None:
-    (script,) = (block for block in blocks("docs/consume.md") if "Accelerator" in block)
-    ranks = launch("accelerate", script + "print(f'read {accelerator.process_index} {seen}\\n', end='', flush=True)\n")
+def test_the_readmes_loop_and_then_the_training_of_the_page_with_accelerate(home: Path) -> None:
+    (training,) = (block for block in blocks("docs/consume.md") if "Accelerator" in block)
+    training += "print(f'trained {accelerator.process_index} {seen}\\n', end='', flush=True)\n"
+    output = launch("accelerate", readme_loop() + training)
+    check_readme_loop(output)
+    ranks = printed(output, "trained")
     assert len(ranks) == 2
     assert {len(rank) for rank in ranks} == {3 * 32}  # three epochs of two batches of 16
     epochs = [set(ranks[0][32 * epoch : 32 * epoch + 32]) | set(ranks[1][32 * epoch :][:32]) for epoch in range(3)]

@@ -35,9 +35,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of a pool on directories; its processes log their imports."""
+def logged_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes log their imports, which takes them a second."""
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer, tmp_path: Path) -> Settings:
+    """Settings of a pool on directories."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     return Settings(
@@ -139,6 +144,7 @@ def until(condition: object, log: Path, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.usefixtures("logged_imports")
 def test_counts_outlive_a_killed_process_and_a_dead_redis(
     settings: Settings, redis_server: RedisServer, bundle: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +221,7 @@ def stopped(worker: int, condition: Callable[[], bool]) -> bool:
     return False
 
 
+@pytest.mark.usefixtures("logged_imports")
 def test_where_metrics_are_off_nothing_listens_and_nothing_is_imported(
     settings: Settings, bundle: Path, tmp_path: Path
 ) -> None:

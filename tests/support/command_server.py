@@ -1,4 +1,4 @@
-"""Commands and scripts of tests as processes of their own, forked by a server that this test process shares.
+"""Commands and scripts of tests as processes of their own, forked by a server that test processes share.
 
 Tests of how a fresh interpreter starts use ``subprocess`` instead.
 """
@@ -32,7 +32,7 @@ def run_script(script: Path, *words: object, timeout: float = 280.0) -> subproce
 
 @cache
 def shared_fork_server(**variables: str) -> ForkClient:
-    """The server of this test process with these variables in its environment, which ends with this process."""
+    """The server of this run of tests or, with variables in its environment, of this process."""
     if not variables and SERVER_VARIABLE in os.environ:
         return ForkClient(os.environ[SERVER_VARIABLE])
     server = ForkServer(**variables)

@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from generator.store import S3Settings
+from tests.support.quick import refuse_in_quick_tests
 from tests.support.tls import write_certificates
 
 HOST = "s3.test"  # the host name of virtual style: buckets are hosts below it
@@ -115,6 +116,7 @@ class FakeS3(ThreadingHTTPServer):
 @contextmanager
 def fake_s3(dialect: Dialect | None = None, home: Path | None = None, bucket: str = "bucket") -> Iterator[FakeS3]:
     """A running server with one bucket; over TLS with certificates below ``home``, if given."""
+    refuse_in_quick_tests()
     with FakeS3(dialect or Dialect(), home) as server:
         server.buckets[bucket] = {}
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

@@ -15,6 +15,7 @@ import urllib3
 import uvicorn
 
 from generator.store import open_store
+from tests.support.quick import refuse_in_quick_tests
 from workers.server.access.keys import add_key
 from workers.server.access.roles import Role
 from workers.server.application import make_application
@@ -100,6 +101,7 @@ class RunningServer:
 @contextmanager
 def running_server(settings: Settings, **uvicorn_options: Any) -> Iterator[RunningServer]:
     """A server that ends after the block."""
+    refuse_in_quick_tests()
     server = RunningServer(settings, **uvicorn_options)
     try:
         yield server

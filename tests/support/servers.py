@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from generator.store import S3Settings
+from tests.support.quick import refuse_in_quick_tests
 from workers.broker.address import RedisAddress, parse_address
 from workers.embedded import redis_server_path
 from workers.ledger.ledger import Ledger
@@ -37,8 +38,7 @@ class Server:
     """A child process with a directory of its own; the port stays the same over restarts."""
 
     def __init__(self, command: Callable[[int, Path], list[str]], answers: Callable[[int], bool]) -> None:
-        if os.environ.get("LATENTMILL_TESTS") == "quick":
-            raise RuntimeError("a quick test starts a server: give it the mark `server`")
+        refuse_in_quick_tests()
         self._command, self._answers = command, answers
         self.directory = Path(tempfile.mkdtemp(prefix="latentmill-test-"))
         self.log = self.directory / "server.log"
@@ -179,9 +179,12 @@ class SeaweedServer(S3Server):
         return True
 
 
+WHOLE_S3 = os.environ.get("LATENTMILL_TEST_S3") == "seaweedfs"
+
+
 def s3_service() -> S3Server:
     """The S3 that tests use: SeaweedFS where ``LATENTMILL_TEST_S3`` is ``seaweedfs``, moto otherwise."""
-    return SeaweedServer() if os.environ.get("LATENTMILL_TEST_S3") == "seaweedfs" else S3Server()
+    return SeaweedServer() if WHOLE_S3 else S3Server()
 
 
 KEY_PREFIX = "latentmill:00000000000000aa:"  # of ledgers in tests that have no store root

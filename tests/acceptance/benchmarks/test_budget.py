@@ -31,12 +31,12 @@ def out(measured: Path, tmp_path: Path) -> Path:
 
 def test_the_curve_is_measured_once_and_drawn_up(out: Path) -> None:
     rows = rows_of(out)
-    assert [row["epochs"] for row in rows] == [6, 24]
+    assert [row["epochs"] for row in rows] == [4, 16]
     assert rows[1]["reconstruction_mse"] < rows[0]["reconstruction_mse"]
     assert rows[1]["accuracy"]["real"] > 0.6 < rows[1]["accuracy"]["reconstructions"]
     assert all(0.1 < value <= 1.0 for row in rows for value in row["accuracy"].values())
     page = (out / "budget.md").read_text()
-    assert page.count(" | 24 | 1 | ") == 1
+    assert page.count(" | 16 | 1 | ") == 1
     assert "real" not in measure(out)
     assert rows_of(out) == rows
     assert (out / "budget.md").read_text() == page
@@ -55,7 +55,7 @@ def test_a_second_opinion_is_added(out: Path) -> None:
 
 def measure(out: Path, *arguments: str) -> str:
     """Run the benchmark into ``out``; what it prints of its progress."""
-    words = ["--quick", "--threads", "1", "--judge-steps", "150", "--out", out, "--work", out / "work", *arguments]
+    words = ["--quick", "--threads", "1", "--judge-steps", "60", "--out", out, "--work", out / "work", *arguments]
     done = run_script(ROOT / "benchmarks/budget.py", *words)
     assert done.returncode == 0, done.stderr
     return done.stderr

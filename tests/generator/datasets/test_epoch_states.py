@@ -103,6 +103,7 @@ def test_len_is_exact_and_ranks_are_equal(url: str, workers: int) -> None:
     assert [len(batch) for batch in indices(padded)] == [5] * 11
 
 
+@pytest.mark.server
 def test_the_order_does_not_depend_on_ranks_and_workers(url: str) -> None:
     alone = flat(indices(shuffled(url, batch_size=3, uneven="keep")))
     for world in (2, 3):

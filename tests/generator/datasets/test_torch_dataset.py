@@ -144,6 +144,7 @@ def test_ranks_share_an_epoch_and_differ_by_at_most_one_sample(url: str, world_s
     assert max(map(len, seen)) - min(map(len, seen)) <= 1
 
 
+@pytest.mark.server
 def test_ranks_and_workers_together(url: str) -> None:
     shares = [open_dataset(url, rank=rank, world_size=2) for rank in range(2)]
     assert sorted(chain(*(indices(load_all(share, num_workers=3)) for share in shares))) == list(range(13))

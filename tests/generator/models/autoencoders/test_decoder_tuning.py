@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -35,17 +36,24 @@ def stripes(count: int) -> Examples:
     return Examples(images_NHW[..., None], labels_N)
 
 
-def classifier(images: Examples, seed: int) -> Classifier:
+@cache
+def classifier(seed: int) -> Classifier:
+    """Trained on ``stripes(256)``."""
+    images = stripes(256)
     assert images.labels_N is not None
     return train_classifier(
         images.images_NHWC, images.labels_N, classes=2, seed=seed, budget=Budget(steps=30, batch=32)
     )
 
 
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> TrainedAutoencoder:
-    """With random weights, and a learning rate for few steps."""
+@pytest.fixture(autouse=True)
+def rate_for_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_tuning, "_RATE", 1e-2)
+
+
+@cache
+def fresh() -> TrainedAutoencoder:
+    """With random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return TrainedAutoencoder(CONFIG, build_encoder(CONFIG).state_dict(), build_decoder(CONFIG).state_dict(), ())
@@ -61,13 +69,19 @@ def tuned(trained: TrainedAutoencoder) -> TrainedAutoencoder:
     images = stripes(256)
     assert images.labels_N is not None
     drawn = DrawnCodes(codes(images.labels_N, 1), images.labels_N)
-    features, cpu = classifier(images, 0), torch.device("cpu")
+    features, cpu = classifier(0), torch.device("cpu")
     return tune_decoder(trained, SETTINGS, images, codes(images.labels_N, 0), drawn, features, seed=1, device=cpu)
 
 
-def test_another_classifier_recognises_more_of_the_sampled_images(fresh: TrainedAutoencoder) -> None:
+@cache
+def tuned_once() -> TrainedAutoencoder:
+    return tuned(fresh())
+
+
+@pytest.mark.slow
+def test_another_classifier_recognises_more_of_the_sampled_images() -> None:
     images = stripes(256)
-    judge = classifier(images, seed=7)
+    judge = classifier(seed=7)
     assert images.labels_N is not None
     labels_N, unseen_ND = images.labels_N, codes(images.labels_N, 2)
 
@@ -75,29 +89,30 @@ def test_another_classifier_recognises_more_of_the_sampled_images(fresh: Trained
         images_NHWC = decode(load_decoder(of.config, of.decoder_state), unseen_ND)
         return accuracy(judge, LabelledImages(images_NHWC, labels_N))
 
-    after = tuned(fresh)
-    assert recognised(fresh) < 0.6
+    before, after = fresh(), tuned_once()
+    assert recognised(before) < 0.6
     assert recognised(after) > 0.9
-    assert after.encoder_state is fresh.encoder_state
-    assert after.history == fresh.history
+    assert after.encoder_state is before.encoder_state
+    assert after.history == before.history
 
 
-def test_the_same_seed_gives_the_same_weights_and_random_state_is_left_alone(fresh: TrainedAutoencoder) -> None:
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_weights_and_random_state_is_left_alone() -> None:
+    one = tuned_once().decoder_state
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, other = (tuned(fresh).decoder_state for _ in range(2))
+    other = tuned(fresh()).decoder_state
     assert torch.equal(before, torch.get_rng_state())
-    assert one.keys() == fresh.decoder_state.keys()
+    assert one.keys() == fresh().decoder_state.keys()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert any(not torch.equal(value, fresh.decoder_state[name]) for name, value in one.items())
+    assert any(not torch.equal(value, fresh().decoder_state[name]) for name, value in one.items())
 
 
-def test_a_loss_that_is_no_number_is_an_error(fresh: TrainedAutoencoder) -> None:
-    broken = {
-        name: value * torch.nan if value.is_floating_point() else value for name, value in fresh.decoder_state.items()
-    }
+def test_a_loss_that_is_no_number_is_an_error() -> None:
+    state = fresh().decoder_state
+    broken = {name: value * torch.nan if value.is_floating_point() else value for name, value in state.items()}
     with pytest.raises(TrainingDiverged, match=r"loss: expected a number, got nan in step 1 on sampled codes"):
-        tuned(replace(fresh, decoder_state=broken))
+        tuned(replace(fresh(), decoder_state=broken))
 
 
 @pytest.mark.parametrize(

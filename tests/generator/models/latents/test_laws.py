@@ -124,7 +124,7 @@ def test_neither_tiles_nor_threads_change_a_bit(family: str, threads: int) -> No
 @cache
 def on_grid(family: str, label: int) -> tuple[np.ndarray, np.ndarray]:
     """(points (G, 2), mass (G,)): no point is the centre of a ring, where the density in the plane may have a pole."""
-    side = np.linspace(-13.013, 14.017, 200)
+    side = np.linspace(-13.013, 14.017, 150)
     grid = np.stack(np.meshgrid(side, side - 1.5), axis=-1).reshape(-1, 2)
     density = np.exp(fitted_distribution(family).log_prob(grid, np.full(len(grid), label)))
     return grid, density * (side[1] - side[0]) ** 2
@@ -137,6 +137,7 @@ def test_density_integrates_to_one(family: str) -> None:
         assert on_grid(family, label)[1].sum() == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_samples_have_the_moments_of_the_density(family: str) -> None:
     distribution, count = fitted_distribution(family), 20_000
