@@ -106,8 +106,8 @@ def open_dataset(  # type: ignore[misc]
     shard_cache = None if cache is None else ShardCache(Path(cache), cache_bytes)
     reader = ArchiveReader(store, manifest, extension(manifest.image.format), shard_cache)
     selected = None if where is None else select_rows(reader, manifest, where)
-    sizes = [len(rows) for rows in selected] if selected is not None else [each.samples for each in manifest.shards]
-    order = EpochOrder(np.array(sizes, dtype=np.int64), seed if shuffle and not map_style else None, selected)
+    sizes_S = manifest.shard_sizes() if selected is None else np.array([len(rows) for rows in selected], dtype=np.int64)
+    order = EpochOrder(sizes_S, seed if shuffle and not map_style else None, selected)
     if where is not None and not order.total:
         raise DatasetError("where", "a filter that selects samples", f"none of {manifest.samples} at {store.url}")
     parser = SampleParser(manifest, transform, soft_labels, provenance)
@@ -126,8 +126,7 @@ def _check_virtual(url: str | None, recipe: RecipeLike | None, *, where: str | N
 
 
 def _check_manifest(store: Store, manifest: Manifest, *, soft_labels: bool) -> None:
-    if manifest.samples != sum(receipt.samples for receipt in manifest.shards):
-        stated = sum(receipt.samples for receipt in manifest.shards)
+    if manifest.samples != (stated := int(manifest.shard_sizes().sum())):
         raise DatasetError("manifest.json.samples", f"{stated}, as its shards have", manifest.samples)
     if soft_labels and manifest.recipe.get("label_floor") is None and manifest.recipe.get("label_floors") is None:
         raise DatasetError(

@@ -25,6 +25,7 @@ from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
     INDEX_KEY,
     ImageFacts,
+    ListedManifest,
     Manifest,
     Provenance,
     Receipt,
@@ -124,7 +125,7 @@ class SmallBuild:
         return location, commit(location, draft, extras)
 
     def draft(self, location: BuildLocation, receipts: tuple[Receipt, ...]) -> Manifest:
-        return Manifest(
+        return ListedManifest(
             name=self.name,
             build_id=location.build_id,
             recipe_digest=location.recipe_digest,

@@ -82,7 +82,7 @@ def export_build(
     """
     store = find_build(url, s3)
     data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
-    manifest = parse_manifest(data)
+    manifest = parse_manifest(data, store)
     form = _open_target(target, manifest, credentials)
     identity = ExportIdentity(
         target=target,
