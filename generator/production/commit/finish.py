@@ -11,7 +11,7 @@ from generator.errors import DatasetError, IntegrityError
 from generator.models.bundle import BundleInfo
 from generator.production.commit.epochs import read_environments
 from generator.production.commit.publish import BuildLocation, commit
-from generator.production.commit.receipts import MAX_READERS, check_stored, read_planned
+from generator.production.commit.receipts import MAX_READERS, check_stored, first_shards, read_planned
 from generator.production.commit.segments import complete_segments
 from generator.production.commit.shard_index import index_bytes
 from generator.production.images import decode_image, extension
@@ -82,8 +82,8 @@ def _listed(location: BuildLocation, info: BundleInfo) -> ListedManifest:
     with ThreadPoolExecutor(MAX_READERS) as pool:  # reading receipts one by one takes too long on a remote store
         receipts = tuple(pool.map(read, range(plan.shard_count)))
     return ListedManifest(
-        **_facts(location, info),
         environments=used_environments(location, receipts),
+        **_facts(location, info),
         samples=sum(receipt.samples for receipt in receipts),
         bytes=sum(receipt.bytes for receipt in receipts),
         refused=sum(receipt.refused for receipt in receipts),
@@ -95,8 +95,8 @@ def _segmented(location: BuildLocation, info: BundleInfo) -> SegmentedManifest:
     """The manifest of a large build, without extras."""
     segments, environments = complete_segments(location)
     return SegmentedManifest(
-        **_facts(location, info),
         environments=_describe_environments(location, environments),
+        **_facts(location, info),
         samples=sum(each.samples for each in segments),
         bytes=sum(each.bytes for each in segments),
         refused=sum(each.refused for each in segments),
@@ -133,11 +133,11 @@ def _facts(location: BuildLocation, info: BundleInfo) -> dict[str, Any]:
 
 def used_environments(location: BuildLocation, receipts: Iterable[Receipt]) -> dict[str, Any]:
     """The environments that wrote shards, by digest; epochs without a shard are left out."""
-    return _describe_environments(location, {receipt.environment: receipt.number for receipt in receipts})
+    return _describe_environments(location, first_shards(receipts))
 
 
 def _describe_environments(location: BuildLocation, used: Mapping[str, int]) -> dict[str, Any]:
-    """The environments whose digests are in ``used``, each with the number of a shard that it wrote."""
+    """The environments whose digests are in ``used``, each with the first shard that it wrote."""
     epochs = read_environments(location.store)
     for digest, number in used.items():
         if digest not in epochs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from generator.errors import IntegrityError
 from generator.production.commit.publish import BuildLocation, read_receipt
@@ -43,3 +43,11 @@ def check_stored(location: BuildLocation, receipt: Receipt, sizes: Mapping[str, 
                 f"delete {location.url}/{receipt_key(receipt.number)} and {file.key}, and submit again to remake the"
                 " shard",
             )
+
+
+def first_shards(receipts: Iterable[Receipt]) -> dict[str, int]:
+    """The digests of the environments that wrote ``receipts``, each with the first shard that it wrote."""
+    first = dict[str, int]()
+    for receipt in receipts:
+        first.setdefault(receipt.environment, receipt.number)
+    return first

@@ -18,7 +18,7 @@ from typing import final
 
 from generator.errors import BuildConflict, Changed, DatasetError, IntegrityError, ObjectMissing, OutsideError
 from generator.production.commit.publish import BuildLocation, read_receipt
-from generator.production.commit.receipts import MAX_READERS, check_planned, check_stored, read_planned
+from generator.production.commit.receipts import MAX_READERS, check_planned, check_stored, first_shards, read_planned
 from generator.production.commit.takeover import RESERVATION_BYTES
 from generator.production.provenance.manifest import (
     MAX_SEGMENT_BYTES,
@@ -38,7 +38,7 @@ from generator.store.put_once import put_once
 _RUN = 10  # segments whose objects are listed at once
 _RUNS = 4  # of these at the same time
 
-Environments = dict[str, int]  # digests of environments, each with a shard that it wrote
+Environments = dict[str, int]  # digests of environments, each with the first shard that it wrote
 
 
 @final
@@ -92,7 +92,7 @@ def complete_segments(location: BuildLocation) -> tuple[tuple[ListedSegment, ...
         for found in pool.map(partial(_complete_run, location, written, readers), runs):
             for segment, used in found:
                 listed.append(segment)
-                environments |= used
+                environments = used | environments
     return tuple(listed), environments
 
 
@@ -129,7 +129,7 @@ def _complete(
         segment, data = found
     for receipt in segment.receipts:
         check_stored(location, receipt, objects.sizes)
-    return segment.listed(data), {receipt.environment: receipt.number for receipt in segment.receipts}
+    return segment.listed(data), first_shards(segment.receipts)
 
 
 def _find_current(
