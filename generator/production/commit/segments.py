@@ -142,7 +142,7 @@ def _find_current(
     key, plan = segment_key(shards.start), Plan(location.recipe)
     try:
         data = location.store.get(key, MAX_SEGMENT_BYTES)
-        segment = parse_segment(data, field=key)
+        segment, _ = parse_segment(data, field=key)
         if (segment.recipe, segment.first, len(segment.receipts)) != (
             location.recipe_digest,
             shards.start,
@@ -157,7 +157,7 @@ def _find_current(
         each for each in segment.receipts if not _is_older(objects.receipts.get(receipt_key(each.number)), modified)
     ]
     again = readers.map(lambda each: read_receipt(location, each.number) == each, newer)
-    return (segment, data) if all(again) and segment.canonical() == data else None
+    return (segment, data) if all(again) else None
 
 
 def _is_older(receipt: datetime | None, segment: datetime) -> bool:

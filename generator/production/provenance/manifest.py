@@ -21,6 +21,7 @@ from generator.spec.canonical import (
     FrozenModel,
     GrowingModel,
     Later,
+    canonical_json,
     digest_of,
     read_json,
     validate,
@@ -285,16 +286,16 @@ class _ReceiptReader:
     segments: Sequence[ListedSegment]
 
     def read(self, position: int) -> tuple[bytes, ...]:
-        return tuple(map(Receipt.canonical, read_segment(self.store, self.recipe, self.segments[position]).receipts))
+        return read_segment(self.store, self.recipe, self.segments[position])[1]
 
     def unpack(self, packed: bytes) -> Receipt:
         return Receipt.model_validate_json(packed)
 
 
-def read_segment(store: Store, recipe: str, listed: ListedSegment) -> Segment:
+def read_segment(store: Store, recipe: str, listed: ListedSegment) -> tuple[Segment, tuple[bytes, ...]]:
     """A segment of a build of the recipe with digest ``recipe``, checked against what the manifest says of it.
 
-    Raises ``ObjectMissing``, ``IntegrityError``, ``DatasetError``.
+    Beside it each receipt as canonical JSON. Raises ``ObjectMissing``, ``IntegrityError``, ``DatasetError``.
     """
     data, field = store.get(listed.key, listed.size), f"{store.url}/{listed.key}"
     if (digest := digest_of(data)) != listed.digest:
@@ -302,9 +303,9 @@ def read_segment(store: Store, recipe: str, listed: ListedSegment) -> Segment:
     return check_segment(data, recipe, listed, field=field)
 
 
-def check_segment(data: bytes, recipe: str, listed: ListedSegment, *, field: str) -> Segment:
+def check_segment(data: bytes, recipe: str, listed: ListedSegment, *, field: str) -> tuple[Segment, tuple[bytes, ...]]:
     """Like ``read_segment``, for bytes that have the right digest."""
-    segment = parse_segment(data, field=field)
+    segment, packed = parse_segment(data, field=field)
     expected = listed.first, listed.shards, listed.samples, listed.bytes, listed.refused
     found = segment.listed(data)
     if (got := (found.first, found.shards, found.samples, found.bytes, found.refused)) != expected:
@@ -316,20 +317,25 @@ def check_segment(data: bytes, recipe: str, listed: ListedSegment, *, field: str
             raise IntegrityError(field, f"{planned} samples in shard {receipt.number}", receipt.samples)
     if segment.recipe != recipe:
         raise IntegrityError(field, f"a segment of recipe {recipe}", segment.recipe)
-    return segment
+    return segment, packed
 
 
-def parse_segment(data: bytes, *, field: str) -> Segment:
-    """Parse the stored bytes of a segment: receipts of consecutive shards of one recipe.
+def parse_segment(data: bytes, *, field: str) -> tuple[Segment, tuple[bytes, ...]]:
+    """Parse the stored bytes of a segment: canonical JSON, with the receipts of consecutive shards of one recipe.
 
-    Raises ``DatasetError`` naming the wrong field.
+    Returns it, and each receipt as canonical JSON. Raises ``DatasetError`` naming the wrong field.
     """
-    segment = validate(Segment, read_json(data, field=field, error=DatasetError), field=field, error=DatasetError)
+    document = read_json(data, field=field, error=DatasetError)
+    segment = validate(Segment, document, field=field, error=DatasetError)
+    packed = tuple(map(canonical_json, document["receipts"]))
+    facts = canonical_json(document | {"receipts": []}).split(b"[]")
+    if data != b"".join((facts[0], b"[", b",".join(packed), b"]", *facts[1:])):
+        raise DatasetError(field, "canonical JSON", "JSON in another form")
     for number, receipt in enumerate(segment.receipts, start=segment.first):
         if (receipt.number, receipt.recipe) != (number, segment.recipe):
             expected, got = f"shard {number} of {segment.recipe}", f"shard {receipt.number} of {receipt.recipe}"
             raise DatasetError(f"{field}.receipts", expected, got)
-    return segment
+    return segment, packed
 
 
 def parse_manifest(data: bytes, store: Store) -> Manifest:
