@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -155,7 +154,6 @@ def measure_reading(path: str) -> dict[str, Any]:
         "order_of_an_epoch": ordered,
         "first_shard": first,
         "random_shards": accessed | {"ms_each": round(1000 * accessed["seconds"] / len(numbers), 2)},
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
 
 

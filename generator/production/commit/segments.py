@@ -62,7 +62,8 @@ class SegmentProgress:
 
     def _count(self, number: int) -> range | None:
         """The shards of the segment that was completed with this shard."""
-        if (shards := self._plan.segment_of(number)) is None:
+        shards = self._plan.segment_of(number)
+        if shards is None or number >= self._plan.shard_count:  # a receipt that is not of this plan
             return None
         self._missing[shards.start] -= 1
         return None if self._missing[shards.start] else shards

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from generator.curation.gates.checks import check_counts
 from generator.curation.gates.image_subset import read_subset
+from generator.curation.gates.signed import check_signature
 from generator.curation.retention import CommittedBuild, RetentionPlan, apply_retention, find_orphans
 from generator.datasets.builds import read_manifest, resolve_build
 from generator.datasets.exports.export import Target, export_build
@@ -220,6 +221,15 @@ def test_gates_read_it(both: tuple[BuildLocation, BuildLocation]) -> None:
     assert check_counts(manifests[0]) == check_counts(manifests[1])
     listed, segmented = (read_subset(*resolve_build(each.url), 20) for each in both)
     assert (listed.images_NHWC == segmented.images_NHWC).all()
+
+
+def test_the_gate_of_signatures_reads_it(segmented: BuildLocation, key: PrivateKey) -> None:
+    store = segmented.store
+    sign(store, MANIFEST_KEY, store.get(MANIFEST_KEY), key)
+    manifest = read_manifest(store)
+    assert check_signature(store, manifest, [key.public]).holds
+    changed = manifest.model_copy(update={"segments": manifest.segments[:1]})
+    assert "changed while it was judged" in check_signature(store, changed, [key.public]).words
 
 
 @pytest.mark.parametrize("form", ["mds", "parquet"])

@@ -105,7 +105,7 @@ def test_segments_are_the_same_whoever_writes_them(destination: str) -> None:
     assert list(stored) == ["segments/000000.json", "segments/000002.json", "segments/000004.json"]
     gather_segment(location, range(2, 4))  # a duplicate changes nothing
     other = FIVE.begin(f"{destination}-other")
-    progress = SegmentProgress(other, finished=[4, 2])
+    progress = SegmentProgress(other, finished=[4, 2, 5, 900])
     for number in (3, 0):
         progress.finish(number)
     assert segment_keys(other.store) == ["segments/000002.json"]
