@@ -15,10 +15,12 @@ sys.path.insert(0, str(ROOT))
 
 from generator.production.commit import BuildLocation, fix_environment, publish_shard  # noqa: E402
 from generator.production.provenance.manifest import (  # noqa: E402
+    ListedSegment,
     Receipt,
     Segment,
     StoredFile,
     receipt_key,
+    segment_key,
     shard_key,
     table_key,
 )
@@ -30,6 +32,7 @@ from tests.support.small_builds import ENVIRONMENT, SmallBuild  # noqa: E402
 CLASSES = tuple(f"class {number}" for number in range(10))
 SHARD_SIZE = 1000
 _BYTE = digest_of(b".")
+_EXAMPLE = 123_456  # the shard whose receipt is the pattern of the others
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,14 @@ class SimulatedBuild:
             location.store.create(file.key, b".")
         location.store.create(receipt_key(number), receipt.canonical())
 
-    def segment(self, location: BuildLocation, shards: range) -> Segment:
-        receipts = tuple(self.receipt(location, number) for number in shards)
-        return Segment(recipe=location.recipe_digest, receipts=receipts)
+    def segment(self, location: BuildLocation, shards: range) -> tuple[ListedSegment, bytes]:
+        """A segment of one-byte files: as the manifest lists it, and its bytes."""
+        example = Segment(recipe=location.recipe_digest, receipts=(self.receipt(location, _EXAMPLE),))
+        receipt = example.receipts[0].canonical().decode()
+        before, after = example.canonical().decode().split(receipt)
+        parts = receipt.replace(f'"number":{_EXAMPLE}', '"number":%d').replace(f"{_EXAMPLE}", "%06d")
+        texts = [parts % ((number,) * parts.count("%")) for number in shards]
+        data = (before + ",".join(texts) + after).encode()
+        samples, size = SHARD_SIZE * len(shards), example.receipts[0].bytes * len(shards)
+        facts = {"first": shards.start, "shards": len(shards), "samples": samples, "bytes": size, "refused": 0}
+        return ListedSegment(key=segment_key(shards.start), digest=digest_of(data), size=len(data), **facts), data

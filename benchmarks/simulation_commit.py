@@ -101,10 +101,10 @@ def write_manifest(home: Path, shards: int) -> str:
     location = build.location(open_store(str(path)))
     listed = []
     for each in Plan(location.recipe).segments():
-        data = build.segment(location, each).canonical()
-        listed.append(build.segment(location, each).listed(data))
-        (path / listed[-1].key).parent.mkdir(parents=True, exist_ok=True)
-        (path / listed[-1].key).write_bytes(data)
+        segment, data = build.segment(location, each)
+        listed.append(segment)
+        (path / segment.key).parent.mkdir(parents=True, exist_ok=True)
+        (path / segment.key).write_bytes(data)
     manifest = SegmentedManifest(
         name=build.name,
         build_id=location.build_id,
