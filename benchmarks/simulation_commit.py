@@ -91,7 +91,7 @@ def measure_commit(shards: int, delay: float, *, gathered: bool) -> dict[str, An
     finish_build(location, info)
     facts: dict[str, Any] = clock.facts()
     size = len(objects.held[f"large/{MANIFEST_KEY}"][0])
-    facts |= {"calls": sum(objects.calls.values()), "manifest_mib": round(size / 2**20, 2)}
+    facts |= {"calls": sum(objects.calls.values()), "manifest_kib": round(size / 2**10, 1)}
     return {"shards": shards, "gathered": gathered, **facts, "one_segment": one}
 
 
