@@ -289,11 +289,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_a_local_build_is_replayed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "SEGMENT_SHARDS", 2)
     fields = {"bundle": bundle.digest, "classes": bundle.info.classes, "counts": (20, 15, 15), "shard_size": 10}
-    recipe = Recipe.model_validate(fields | {"batch": 16, "density_floor": 0.2, "published": "2026-11-30"})
+    recipe = Recipe.model_validate(
+        fields | {"batch": 16, "density_floor": 0.2, "published": "2026-11-30", "page": True}
+    )
     spec = JobSpec(recipe=recipe, order=Order(destination=f"memory://segmented-{next(_spaces)}", name="lines"))
     location = locate_build(spec)
     manifest = build(location, bundle, device="cpu")
     assert isinstance(manifest, SegmentedManifest)
     assert verify_dataset(location.url, deep=True).ok
+    assert b"5 shards" in location.store.get("index.html")
     assert all(replay(location.url, index, bundle, device="cpu").identical for index in (0, 23, 49))
     assert build(location, bundle, device="cpu") == manifest
