@@ -23,6 +23,7 @@ from generator.production.provenance.dataset_card import card_bytes
 from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
     ImageFacts,
+    ListedManifest,
     Manifest,
     Provenance,
     Receipt,
@@ -164,7 +165,7 @@ def _publish(
 
 def _manifest(location: BuildLocation, receipts: tuple[Receipt, ...]) -> Manifest:
     recipe = location.recipe
-    return Manifest(
+    return ListedManifest(
         name=location.name,
         build_id=location.build_id,
         recipe_digest=location.recipe_digest,

@@ -79,7 +79,7 @@ def read_manifest(store: Store) -> Manifest:
         data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
     except ObjectMissing as missing:
         raise DatasetError("dataset", f"a committed build (with {MANIFEST_KEY})", f"none at {store.url}") from missing
-    return parse_manifest(data)
+    return parse_manifest(data, store)
 
 
 def build_store(dataset: Store, build_id: str) -> Store:

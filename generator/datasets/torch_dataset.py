@@ -89,7 +89,7 @@ def open_dataset(  # type: ignore[misc]
     ``transform`` is called with every image (uint8 HWC). ``soft_labels`` replaces the label by the judge's probability
     of each class, for a loss that takes probabilities, such as ``torch.nn.CrossEntropyLoss``. ``provenance=False``
     leaves it empty, for loaders that cannot collate text. ``cache``: a directory for shards, of at most
-    ``cache_bytes`` (room for the largest shard at least), that all processes of a machine share.
+    ``cache_bytes`` (room for one at least), that all processes of a machine share.
 
     With ``recipe`` in place of ``url`` nothing is read: the images are made by the process that reads them, on
     ``device`` (``VirtualDataset``). It is a recipe, a job spec, or a draft (a mapping or the path of a YAML file); the
@@ -132,8 +132,8 @@ def _open_build(url: str, options: OpenOptions) -> Dataset | MapDataset:
     reader = ArchiveReader(store, manifest, extension(manifest.image.format), _open_cache(manifest, options))
     where = options.where
     selected = None if where is None else select_rows(reader, manifest, where)
-    sizes = [len(rows) for rows in selected] if selected is not None else [each.samples for each in manifest.shards]
-    order = EpochOrder(np.array(sizes, dtype=np.int64), _seed(options), selected)
+    sizes_S = manifest.shard_sizes() if selected is None else np.array([len(rows) for rows in selected], dtype=np.int64)
+    order = EpochOrder(sizes_S, _seed(options), selected)
     if where is not None and not order.total:
         raise DatasetError("where", "a filter that selects samples", f"none of {manifest.samples} at {store.url}")
     parser = SampleParser(manifest, options.transform, options.soft_labels, options.provenance)
@@ -149,15 +149,13 @@ def _seed(options: OpenOptions) -> int | None:
 def _open_cache(manifest: Manifest, options: OpenOptions) -> ShardCache | None:
     if options.cache is None:
         return None
-    largest = max((receipt.shard.size for receipt in manifest.shards), default=0)
-    if options.cache_bytes < largest:
-        raise SpecError("cache_bytes", f"at least {largest}, the bytes of the largest shard", options.cache_bytes)
+    if len(manifest.shards) and options.cache_bytes < (size := manifest.shards[0].shard.size):
+        raise SpecError("cache_bytes", f"at least {size}, the bytes of a shard", options.cache_bytes)
     return ShardCache(options.cache, options.cache_bytes)
 
 
 def _check_manifest(store: Store, manifest: Manifest, *, soft_labels: bool) -> None:
-    if manifest.samples != sum(receipt.samples for receipt in manifest.shards):
-        stated = sum(receipt.samples for receipt in manifest.shards)
+    if manifest.samples != (stated := int(manifest.shard_sizes().sum())):
         raise DatasetError("manifest.json.samples", f"{stated}, as its shards have", manifest.samples)
     if soft_labels and manifest.recipe.get("label_floor") is None and manifest.recipe.get("label_floors") is None:
         raise DatasetError(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from generator.models.bundle import Bundle
 from generator.production.commit import BuildLocation, begin_build, find_manifest, finished_shards, fix_environment
 from generator.production.commit.finish import finish_build
+from generator.production.commit.segments import SegmentProgress
 from generator.production.pipeline.decoders import CompileOptions, open_decoder
 from generator.production.pipeline.run_record import RunRecord
 from generator.production.pipeline.shard_maker import OnBatch, ShardMaker, open_shard_maker
@@ -84,7 +85,11 @@ def _make_missing_shards(
         on_progress(BuildProgress(samples_before + samples_made, location.recipe.total, shards, plan.shard_count))
 
     missing = (plan.shard(number) for number in range(plan.shard_count) if number not in finished)
-    with UploadQueue(location) as uploads, closing(maker.make_all(missing, location.name, report)) as timed_shards:
+    segments = SegmentProgress(location, finished)
+    with (
+        UploadQueue(location, segments.finish) as uploads,
+        closing(maker.make_all(missing, location.name, report)) as timed_shards,
+    ):
         for shard in timed_shards:
             uploads.submit(Upload(shard, uuid.uuid4().hex))
             shards += 1

@@ -11,6 +11,7 @@ import json
 import math
 import reprlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
@@ -78,13 +79,15 @@ class GrowingModel(FrozenModel):
 
 def without_later_defaults(model: BaseModel, fields: dict[str, Any]) -> dict[str, Any]:
     """``fields``, the serialised ones of ``model``, without those marked ``Later`` that have their defaults."""
-    known = type(model).model_fields
-    later = {name for name, field in known.items() if any(isinstance(mark, Later) for mark in field.metadata)}
-    return {
-        name: value
-        for name, value in fields.items()
-        if name not in later or getattr(model, name) != known[name].default
-    }
+    later = _later_defaults(type(model))
+    return {name: value for name, value in fields.items() if name not in later or getattr(model, name) != later[name]}
+
+
+@cache
+def _later_defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of the fields that are marked ``Later``."""
+    fields = model.model_fields.items()
+    return {name: each.default for name, each in fields if any(isinstance(mark, Later) for mark in each.metadata)}
 
 
 def canonical_json(value: Any) -> bytes:

@@ -17,6 +17,9 @@ import numpy as np
 from generator.spec.recipe import Recipe
 from generator.spec.seeding import permutation
 
+SEGMENT_SHARDS = 1000  # the manifest of a build of more shards lists segments in place of shards
+_MANY_CLASSES = 1000  # with more, receipts are long, and a segment holds a tenth as many
+
 
 @dataclass(frozen=True)
 class ShardPlan:
@@ -74,6 +77,29 @@ class Plan:
         positions_N = number + self.shard_count * permutation(self.recipe.seed, stream=number, size=size)
         labels_N = np.searchsorted(self._class_ends, positions_N, side="right")
         return ShardPlan(number, np.arange(start, start + size, dtype=np.int64), labels_N.astype(np.int64))
+
+    @cached_property
+    def segment_size(self) -> int:
+        """Shards of each segment of the manifest; the last may have fewer. 0 if the manifest lists every shard."""
+        if self.recipe.recipe_version < 2 or self.shard_count <= SEGMENT_SHARDS:
+            return 0
+        return SEGMENT_SHARDS if len(self.recipe.counts) <= _MANY_CLASSES else max(1, SEGMENT_SHARDS // 10)
+
+    def segments(self) -> list[range]:
+        """The shards of each segment; empty if the manifest lists every shard."""
+        if not self.segment_size:
+            return []
+        return [
+            range(first, min(first + self.segment_size, self.shard_count))
+            for first in range(0, self.shard_count, self.segment_size)
+        ]
+
+    def segment_of(self, shard: int) -> range | None:
+        """The shards of the segment that ``shard`` belongs to; ``None`` if the manifest lists every shard."""
+        if not self.segment_size:
+            return None
+        first = shard - shard % self.segment_size
+        return range(first, min(first + self.segment_size, self.shard_count))
 
     def __iter__(self) -> Iterator[ShardPlan]:
         return (self.shard(number) for number in range(self.shard_count))

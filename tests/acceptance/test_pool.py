@@ -17,7 +17,8 @@ from generator.models.bundle import load_bundle
 from generator.production.commit import find_manifest, locate_build
 from generator.production.mill import build
 from generator.production.provenance.environment import Environment
-from generator.production.provenance.manifest import ENVIRONMENT_KEY, RECIPE_KEY, Manifest
+from generator.production.provenance.manifest import ENVIRONMENT_KEY, RECIPE_KEY, Manifest, SegmentedManifest
+from generator.spec import plan
 from generator.spec.recipe import ClusterDraw
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
@@ -76,6 +77,27 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(service: LiveS
     ended = service.client.wait(job.job, timeout=120)
     manifest = manifest_at(service, ended.url)
     assert manifest.canonical() == undisturbed(fields, "memory://undisturbed").canonical()
+    assert verify_dataset(ended.url, service.settings.s3, deep=True).problems == ()
+
+
+def test_segments_of_a_killed_worker_are_those_of_an_undisturbed_build(
+    service: LiveService, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Segments of three shards; the worker is killed when it has written some of them."""
+    fields = service.spec(bundle, count=1500)  # 30 shards
+    job = service.client.submit(fields)
+    store = open_store(job.url, service.settings.s3)
+    worker = service.start_worker("tests.support.small_segments")
+    service.wait_until(lambda: sum(1 for _ in store.list("segments/")) >= 2)
+    service.kill_worker(worker)
+    assert not service.client.status(job.job).ended
+    service.start_worker("tests.support.small_segments")
+    ended = service.client.wait(job.job, timeout=120)
+    monkeypatch.setattr(plan, "SEGMENT_SHARDS", 3)
+    manifest = manifest_at(service, ended.url)
+    assert isinstance(manifest, SegmentedManifest)
+    assert len(manifest.segments) == 10
+    assert manifest.canonical() == undisturbed(fields, "memory://segments").canonical()
     assert verify_dataset(ended.url, service.settings.s3, deep=True).problems == ()
 
 

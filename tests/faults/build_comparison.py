@@ -34,6 +34,7 @@ class ReferenceBuild:
         keys = [RECIPE_KEY, ENVIRONMENT_KEY, MANIFEST_KEY, *(file.key for file in self.manifest.extras)]
         for receipt in self.manifest.shards:
             keys += [receipt.shard.key, receipt.table.key, receipt_key(receipt.number)]
+        keys += [segment.key for segment in self.manifest.segments]
         return {key: digest_of(self.store.get(key)) for key in keys}
 
 

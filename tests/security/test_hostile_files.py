@@ -23,7 +23,7 @@ from generator.errors import (
     LatentmillError,
 )
 from generator.production.images import decode_image
-from generator.production.provenance.manifest import Manifest, StoredFile
+from generator.production.provenance.manifest import ListedManifest, StoredFile
 from generator.production.provenance.sample_table import read_rows
 from generator.production.shards import read_samples
 from generator.spec.canonical import digest_of
@@ -96,7 +96,7 @@ def test_archives(make: Callable[[], bytes]) -> None:
     """Each archive is put into a build with matching digests: ``verify`` reports it, a reader refuses it."""
     data, location = make(), committed_build()
     key = "shards/small-000000.tar"
-    manifest = Manifest.model_validate_json(location.store.get("manifest.json"))
+    manifest = ListedManifest.model_validate_json(location.store.get("manifest.json"))
     file = StoredFile(key=key, digest=digest_of(data), size=len(data))
     first = manifest.shards[0].model_copy(update={"shard": file})
     location.store.put(key, data)

@@ -10,12 +10,17 @@ from workers.settings import ENV_PREFIX, Settings
 
 
 class ForkedWorker(WorkerProcess):
-    """A worker as ``WorkerProcess`` starts it, with the same words and environment, in a session of its own."""
+    """A worker as ``WorkerProcess`` starts it, with the same words and environment, in a session of its own.
 
-    def __init__(self, server: ForkClient, url: str, settings: Settings, log: Path) -> None:
+    ``module``: where Celery finds the application.
+    """
+
+    def __init__(
+        self, server: ForkClient, url: str, settings: Settings, log: Path, module: str = "workers.worker.tasks"
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
-        words = worker_command(settings)
+        words = [module if word == "workers.worker.tasks" else word for word in worker_command(settings)]
         env = worker_environment(settings) | {f"{ENV_PREFIX}REDIS_URL": url}
         with log.open("ab") as output:
             command = ForkedCommand("worker", words[words.index("celery") + 1 :], Path.cwd(), env)

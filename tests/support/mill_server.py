@@ -57,6 +57,7 @@ class MillServer:
             "dataset": "red/tiny",
             "build": self.status.url.rpartition("/")[2],
             "index": "3",
+            "first": "0",
             "name": "card" if "documents" in template else "nightly",
         }
         for name, value in values.items():

@@ -60,9 +60,9 @@ class LiveService:
             "batch": 32,
         } | fields
 
-    def start_worker(self) -> WorkerProcess:
+    def start_worker(self, module: str = "workers.worker.tasks") -> WorkerProcess:
         log = self.home / f"worker-{len(self._workers)}.log"
-        self._workers.append(ForkedWorker(shared_fork_server(), self.redis.url, self.settings, log))
+        self._workers.append(ForkedWorker(shared_fork_server(), self.redis.url, self.settings, log, module))
         return self._workers[-1]
 
     def kill_worker(self, worker: WorkerProcess) -> None:

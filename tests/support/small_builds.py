@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from generator.production.commit import (
     publish_shard,
 )
 from generator.production.commit.publish import commit
+from generator.production.commit.segments import complete_segments
 from generator.production.commit.shard_index import index_bytes
 from generator.production.images import extension, image_encoder
 from generator.production.provenance.croissant import croissant_bytes
@@ -25,9 +27,11 @@ from generator.production.provenance.environment import Environment
 from generator.production.provenance.manifest import (
     INDEX_KEY,
     ImageFacts,
+    ListedManifest,
     Manifest,
     Provenance,
     Receipt,
+    SegmentedManifest,
     StoredFile,
     shard_key,
     sidecar_keys,
@@ -124,30 +128,34 @@ class SmallBuild:
         return location, commit(location, draft, extras)
 
     def draft(self, location: BuildLocation, receipts: tuple[Receipt, ...]) -> Manifest:
-        return Manifest(
-            name=self.name,
-            build_id=location.build_id,
-            recipe_digest=location.recipe_digest,
-            recipe=read_json(location.recipe_bytes, field="recipe.json", error=DatasetError),
-            environments={ENVIRONMENT.digest: ENVIRONMENT.model_dump(mode="json")},
-            provenance=Provenance(
+        """The manifest without extras: in segments where the plan says so, which are written."""
+        facts: dict[str, Any] = {
+            "name": self.name,
+            "build_id": location.build_id,
+            "recipe_digest": location.recipe_digest,
+            "recipe": read_json(location.recipe_bytes, field="recipe.json", error=DatasetError),
+            "environments": {ENVIRONMENT.digest: ENVIRONMENT.model_dump(mode="json")},
+            "provenance": Provenance(
                 bundle=BUNDLE,
                 model="vae",
                 sampler="gaussian-mixture",
                 source="digits",
                 source_fingerprint=digest_of(b"a source"),
             ),
-            image=ImageFacts(
+            "image": ImageFacts(
                 height=self.size, width=self.size, channels=self.channels, format=location.recipe.image.format
             ),
-            classes=self.classes,
-            counts=self.counts,
-            samples=sum(receipt.samples for receipt in receipts),
-            bytes=sum(receipt.bytes for receipt in receipts),
-            refused=sum(receipt.refused for receipt in receipts),
-            shards=receipts,
-            extras=(),
-        )
+            "classes": self.classes,
+            "counts": self.counts,
+            "samples": sum(receipt.samples for receipt in receipts),
+            "bytes": sum(receipt.bytes for receipt in receipts),
+            "refused": sum(receipt.refused for receipt in receipts),
+            "extras": (),
+        }
+        if Plan(location.recipe).segment_size:
+            segments, _ = complete_segments(location)
+            return SegmentedManifest(**facts, segments=segments).bound_to(location.store)
+        return ListedManifest(**facts, shards=receipts)
 
     def shard(self, location: BuildLocation, plan: ShardPlan) -> FinishedShard:
         form = shard_format(location.recipe)

@@ -44,7 +44,7 @@ def sign_command(target: str | None, key: Path | None, make_key: Path | None, as
     else:
         store = find_build(target, s3)
         data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
-        parse_manifest(data)
+        parse_manifest(data, store)
         signature = sign(store, MANIFEST_KEY, data, private)
     facts = {"signed": f"{store.url}/{signature.subject}", "digest": signature.digest, "key": signature.key}
     show(facts | {"signature": f"{store.url}/{signature_key(private.public)}"}, as_json=as_json, title="signed")

@@ -67,10 +67,14 @@ class Allowance(NamedTuple):
 
 
 class JobOutcome(NamedTuple):
-    """The state of a job after one of its shards was completed or given up."""
+    """The state of a job after one of its shards was completed or given up.
+
+    ``segment_finished``: that shard was the last one of its segment.
+    """
 
     finished: bool
     stuck: bool
+    segment_finished: bool = False
 
 
 class QuotaRefusal(NamedTuple):

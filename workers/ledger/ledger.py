@@ -223,9 +223,14 @@ class Ledger:
         """Give up a shard of ``job``: it is not claimed again before the job is revived."""
         return _outcome(self._run_script(lua.GIVE_UP, job, shard))
 
-    def complete(self, claim: Claim) -> JobOutcome:
-        """Record a shard whose receipt is stored as finished, even if the lease was lost."""
-        return _outcome(self._run_script(lua.COMPLETE, claim.job, claim.shard, claim.nonce))
+    def complete(self, claim: Claim, segment: range | None = None) -> JobOutcome:
+        """Record a shard whose receipt is stored as finished, even if the lease was lost.
+
+        ``segment``: the shards of its segment, to tell whether it was the last of them.
+        """
+        bounds = (-1, -1) if segment is None else (segment.start, segment.stop)
+        code, last = self._run_script(lua.COMPLETE, claim.job, claim.shard, claim.nonce, *bounds)
+        return _outcome(code)._replace(segment_finished=bool(last))
 
     def free_expired(self, job: str, max_faults: int) -> tuple[int, list[int]]:
         """Free the shards of ``job`` whose lease or back-off has expired.

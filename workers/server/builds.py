@@ -19,7 +19,7 @@ from generator.spec.plan import Plan
 from generator.spec.recipe import Recipe
 from generator.store.base import Store
 
-_HELD_SHARDS = 50_000  # of the manifests held, in all; some 2 KB each
+_HELD_BYTES = 100 * 10**6  # of the receipts of the manifests held, in all
 _CHECK_SECONDS = 5.0  # after which a held build is looked for again: retention may have deleted it
 _BUILD_DIGITS = set("0123456789abcdef")
 
@@ -70,7 +70,7 @@ class BuildShelf:
             self._held[build.store.url] = (checked_at, build)
             self._held.move_to_end(build.store.url)
             while (
-                len(self._held) > 1 and sum(len(each.manifest.shards) for _, each in self._held.values()) > _HELD_SHARDS
+                len(self._held) > 1 and sum(each.manifest.held_bytes for _, each in self._held.values()) > _HELD_BYTES
             ):
                 self._held.popitem(last=False)
 

@@ -22,6 +22,7 @@ from generator.errors import (
 from generator.models.bundle import BundleCache
 from generator.production.commit import BuildLocation, is_shard_finished
 from generator.production.commit.finish import finish_build
+from generator.production.commit.segments import gather_segment
 from generator.production.mill import produce_shard
 from generator.production.pipeline.decoders import CompileOptions
 from generator.production.pipeline.run_record import RunRecord
@@ -111,14 +112,24 @@ class TicketHandler:
                     self.produce(location, maker, claim.shard, lease=claim.nonce, on_batch=keeper.on_batch)
                 )
         self._expiries = 0
-        count, elapsed = Plan(location.recipe).size(claim.shard), time.perf_counter() - started
-        summary = f"{claim.job} shard {claim.shard}: {count} images in {elapsed:.2f} s"
-        outcome = ledger.complete(claim)
+        plan, elapsed = Plan(location.recipe), time.perf_counter() - started
+        summary = f"{claim.job} shard {claim.shard}: {plan.size(claim.shard)} images in {elapsed:.2f} s"
+        segment = plan.segment_of(claim.shard)
+        outcome = ledger.complete(claim, segment)
         if outcome.finished:
             summary = f"{summary}; {self._commit(claim.job).summary}"
+        elif segment is not None and outcome.segment_finished:
+            self._gather(location, segment)
         elif outcome.stuck and (marker := self.pool.sync_intent(claim.job)) is not None:
             self.pool.fail_stuck(claim.job, marker)
         return TicketResult(summary, progressed=True)
+
+    def _gather(self, location: BuildLocation, segment: range) -> None:
+        """Write the segment of shards that are finished. Where that fails, the commit does it or says what is wrong."""
+        try:
+            gather_segment(location, segment)
+        except LatentmillError as fault:
+            self.meter.count_fault(fault)
 
     def _matching_maker(self, location: BuildLocation) -> ShardMaker:
         """A shard maker whose environment is the build's. Raises ``EnvironmentMismatch`` if we cannot match it."""

@@ -18,6 +18,6 @@ def check_signature(build: Store, manifest: Manifest, trusted: Sequence[PublicKe
         key = check_signed(build, MANIFEST_KEY, data, trusted)
     except IntegrityError as refused:
         return Check(gate="signed", holds=False, words=str(refused))
-    if parse_manifest(data) != manifest:
+    if parse_manifest(data, build) != manifest:
         return Check(gate="signed", holds=False, words="the manifest changed while it was judged")
     return Check(gate="signed", holds=True, words=f"signed by {key.id}")

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Literal
 
-from generator.production.provenance.manifest import CODES_PREFIX, MANIFEST_KEY, RECIPE_KEY
+from generator.production.provenance.manifest import CODES_PREFIX, MANIFEST_KEY, RECIPE_KEY, SEGMENTS_PREFIX
 from generator.store.base import Store
 from generator.store.partial_writes import HasPartialWrites, prune_directories
 
@@ -30,8 +30,9 @@ _ABANDONED = {
     None: "a build without a marker",
 }
 _CHECK_EVERY = 100  # objects of a build that are removed between two checks of its marker
-# Receipts first: if the build is resumed meanwhile, it makes those shards again and adopts the objects still there.
-_DELETE_ORDER = ("receipts/", "shards/", "samples/", "")
+# Receipts first, after the segments that copy them: if the build is resumed meanwhile, it makes those shards again and
+# adopts the objects still there.
+_DELETE_ORDER = (SEGMENTS_PREFIX, "receipts/", "shards/", "samples/", "")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from generator.datasets.builds import LATEST_KEY, build_store, list_builds
 from generator.datasets.promotion import DatasetState, read_approval, read_state
 from generator.datasets.promotion.state import Retiring, update_state
 from generator.errors import BuildConflict, DatasetError
-from generator.production.provenance.manifest import MANIFEST_KEY, RECIPE_KEY
+from generator.production.provenance.manifest import MANIFEST_KEY, RECIPE_KEY, SEGMENTS_PREFIX
 from generator.spec.canonical import FrozenModel
 from generator.store.base import ObjectInfo, Store
 from generator.store.partial_writes import prune_directories
@@ -32,8 +32,9 @@ _CHECK_EVERY = 100  # objects of a build that are removed between two checks of 
 _WANTED_INTENTS = ("open", "paused", "unknown")
 # Not part of the commit: new objects there do not mean that the build is being rebuilt.
 _UNCOMMITTED_PREFIXES = ("reports/", "runs/")
-# Receipts first: if the build is resumed meanwhile, it makes those shards again and adopts the objects still there.
-_DELETE_ORDER = ("receipts/", "shards/", "samples/", "")
+# Receipts first, after the segments that copy them: if the build is resumed meanwhile, it makes those shards again and
+# adopts the objects still there.
+_DELETE_ORDER = (SEGMENTS_PREFIX, "receipts/", "shards/", "samples/", "")
 
 
 class Retention(FrozenModel):

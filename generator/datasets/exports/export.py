@@ -84,7 +84,7 @@ def export_build(
     if is_below(str(out), store.url):
         raise SpecError("out", f"a place outside of the build {store.url}", str(out))
     data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
-    manifest = parse_manifest(data)
+    manifest = parse_manifest(data, store)
     form = _open_target(target, manifest, credentials)
     identity = ExportIdentity(
         target=target,

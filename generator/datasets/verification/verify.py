@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import final
 
@@ -22,7 +22,7 @@ from generator.datasets.verification.objects import (
     load_object,
 )
 from generator.datasets.verification.shard_checker import ShardChecker
-from generator.errors import DatasetError
+from generator.errors import DatasetError, IntegrityError, ObjectMissing
 from generator.production.commit.epochs import MAX_EPOCH_BYTES, EpochOpening
 from generator.production.commit.shard_index import index_bytes
 from generator.production.provenance.environment import Environment
@@ -37,13 +37,16 @@ from generator.production.provenance.manifest import (
     MAX_RECIPE_BYTES,
     PREVIEW_KEY,
     RECIPE_KEY,
+    ListedSegment,
     Manifest,
     Receipt,
     StoredFile,
+    check_segment,
     code_key,
     extra_keys,
     parse_manifest,
     receipt_key,
+    segment_key,
     shard_keys,
     sidecar_keys,
 )
@@ -56,6 +59,8 @@ from generator.store import S3Settings, Store
 OnShard = Callable[[int], None]  # called after each shard with the number of shards checked so far
 
 _DOCUMENTS = {MANIFEST_KEY: MAX_MANIFEST_BYTES, RECIPE_KEY: MAX_RECIPE_BYTES}
+_SHARD_KEY = re.compile(r"(?:shards|samples|receipts)/(?:.*-)?(\d{6})\.[a-z]+")
+_DAMAGE = (ObjectMissing, IntegrityError, DatasetError)  # of a segment
 _EPOCH_KEY = re.compile(r"(environments|epochs)/\d{3}\.json")
 _READ_LIMIT = 2**28  # bytes read of a file at most, unless its stated size is larger
 _UNCOMMITTED_PREFIXES = ("runs/", "reports/", SIGNATURES_PREFIX)  # not part of the commit: these objects may change
@@ -86,7 +91,7 @@ def verify_dataset(
         else:
             data = store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES)
             check_signed(store, MANIFEST_KEY, data, trusted)
-            manifest = parse_manifest(data)
+            manifest = parse_manifest(data, store)
     except DatasetError as broken:
         findings.add(MANIFEST_KEY, broken.field, broken.expected, broken.got)
         return Verification(store.url, findings.problems, 0, 0, 0)
@@ -97,7 +102,8 @@ def verify_dataset(
 class _Verifier:
     def __init__(self, store: Store, manifest: Manifest, findings: Findings, *, deep: bool) -> None:
         self._store, self._manifest, self._findings, self._deep = store, manifest, findings, deep
-        self._receipts = {receipt.number: receipt for receipt in manifest.shards}
+        self._listed = {} if manifest.segments else {receipt.number: receipt for receipt in manifest.shards}
+        self._segments = {each.first: each for each in manifest.segments}
         self._shards = self._samples = self._bytes = 0
 
     def verify(self, on_shard: OnShard) -> Verification:
@@ -114,6 +120,7 @@ class _Verifier:
                 self._check_totals(plan)
                 for shard, objects in zip(plan, read, strict=True):
                     assert objects is not None
+                    self._check_segment(shard.number)
                     self._check_shard(shard, recipe, objects)
                     on_shard(shard.number + 1)
             self._check_unknown_objects(plan)
@@ -168,13 +175,16 @@ class _Verifier:
         for key in keys:
             data = self._read_file(key, listed.get(key))
             if data is not None and key == INDEX_KEY:
-                self._findings.expect(
-                    key, "digest, as the receipts say", digest_of(index_bytes(self._manifest)), digest_of(data)
-                )
+                self._check_index(data)
             if data is not None and key in codes:
                 self._findings.expect(key, "digest, as in the recipe", codes[key], digest_of(data))
             if data is not None and key == PREVIEW_KEY:
                 self._findings.expect(key, "marked synthetic", True, is_marked(data))
+
+    def _check_index(self, data: bytes) -> None:
+        with suppress(*_DAMAGE):  # of a segment, which is found when its shards are checked
+            expected = digest_of(index_bytes(self._manifest))
+            self._findings.expect(INDEX_KEY, "digest, as the receipts say", expected, digest_of(data))
 
     def _code_keys(self) -> dict[str, str]:
         """The keys of the codes that the recipe names, and their digests; none if the recipe does not parse."""
@@ -200,19 +210,20 @@ class _Verifier:
             return None
 
     def _check_totals(self, plan: Plan) -> None:
-        manifest, recipe, shards = self._manifest, plan.recipe, self._manifest.shards
+        manifest, recipe = self._manifest, plan.recipe
+        parts: Sequence[ListedSegment | Receipt] = manifest.segments or [*manifest.shards]
         expected = {
             "shard numbers": list(range(plan.shard_count)),
             "classes": recipe.classes,
             "counts": recipe.counts,
             "samples": recipe.total,
-            "bytes": sum(receipt.bytes for receipt in shards),
-            "refused": sum(receipt.refused for receipt in shards),
+            "bytes": sum(part.bytes for part in parts),
+            "refused": sum(part.refused for part in parts),
             "bundle": recipe.bundle,
             "image format": recipe.image.format,
         }
         got = {
-            "shard numbers": [receipt.number for receipt in shards],
+            "shard numbers": [number for part in parts for number in _numbers(part)],
             "classes": manifest.classes,
             "counts": manifest.counts,
             "samples": manifest.samples,
@@ -223,8 +234,29 @@ class _Verifier:
         }
         self._findings.expect_all(MANIFEST_KEY, "", expected, got)
 
+    def _stated(self, number: int) -> Receipt | None:
+        """What the manifest says of a shard: nothing where it names none, or the segment is damaged."""
+        if not self._manifest.segments:
+            return self._listed.get(number)
+        try:
+            return self._manifest.shards[number]
+        except (*_DAMAGE, IndexError):
+            return None
+
+    def _check_segment(self, first: int) -> None:
+        """Check the segment that begins with this shard, if one does."""
+        if (listed := self._segments.get(first)) is None:
+            return
+        data = self._read_file(listed.key, listed)
+        if data is None or digest_of(data) != listed.digest:
+            return
+        try:
+            check_segment(data, self._manifest.recipe_digest, listed, field=listed.key)
+        except (IntegrityError, DatasetError) as broken:
+            self._findings.add(listed.key, broken.field, broken.expected, broken.got)
+
     def _load_shard(self, recipe: Recipe, number: int) -> ShardObjects:
-        stated, name = self._receipts.get(number), self._manifest.name
+        stated, name = self._stated(number), self._manifest.name
         receipt = load_object(self._store, receipt_key(number), MAX_RECEIPT_BYTES) if stated else None
         keys = shard_keys(name, number, recipe)[:2]
         if stated is not None and not self._deep:
@@ -240,8 +272,8 @@ class _Verifier:
         return load_object(self._store, key, max(stated.size, _READ_LIMIT) if stated is not None else _READ_LIMIT)
 
     def _check_shard(self, shard: ShardPlan, recipe: Recipe, objects: ShardObjects) -> None:
-        stated = self._receipts.get(shard.number)
-        # A receipt missing from the manifest was already reported with the shard numbers.
+        stated = self._stated(shard.number)
+        # A receipt missing from the manifest was already reported with the shard numbers, or with its segment.
         if stated is not None and objects.receipt is not None:
             self._check_receipt(shard, stated, recipe, objects.receipt)
         self._check_file(objects.archive, stated.shard if stated else None)
@@ -303,15 +335,24 @@ class _Verifier:
 
     def _check_unknown_objects(self, plan: Plan) -> None:
         known = {*_DOCUMENTS, *self._extra_keys(), ENVIRONMENT_KEY}
-        for number in range(plan.shard_count):
-            known |= {*shard_keys(self._manifest.name, number, plan.recipe), receipt_key(number)}
-        for info in sorted(self._store.list(), key=lambda info: info.key):
-            if (
-                info.key not in known
-                and not info.key.startswith(_UNCOMMITTED_PREFIXES)
-                and not _EPOCH_KEY.fullmatch(info.key)
-            ):
-                self._findings.add(info.key, "object", "no object: the build does not contain this key", "an object")
+        known |= {segment_key(each.start) for each in plan.segments()} | {each.key for each in self._manifest.segments}
+        unknown = [
+            info.key
+            for info in self._store.list()
+            if info.key not in known
+            and not info.key.startswith(_UNCOMMITTED_PREFIXES)
+            and not _EPOCH_KEY.fullmatch(info.key)
+            and not self._belongs_to_shard(info.key, plan)
+        ]
+        for key in sorted(unknown):
+            self._findings.add(key, "object", "no object: the build does not contain this key", "an object")
+
+    def _belongs_to_shard(self, key: str, plan: Plan) -> bool:
+        found = _SHARD_KEY.fullmatch(key)
+        number = plan.shard_count if found is None else int(found[1])
+        if number >= plan.shard_count:
+            return False
+        return key in (*shard_keys(self._manifest.name, number, plan.recipe), receipt_key(number))
 
     def _read_file(self, key: str, stated: StoredFile | None) -> bytes | None:
         return self._check_file(self._load_file(key, stated), stated)
@@ -331,3 +372,9 @@ class _Verifier:
             self._findings.add(found.key, *found.problem)
         self._bytes += found.size
         return found.data
+
+
+def _numbers(part: ListedSegment | Receipt) -> range:
+    """The numbers of the shards of a part of a manifest."""
+    first, count = (part.first, part.shards) if isinstance(part, ListedSegment) else (part.number, 1)
+    return range(first, first + count)

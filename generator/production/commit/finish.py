@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 from generator.errors import DatasetError, IntegrityError
 from generator.models.bundle import BundleInfo
 from generator.production.commit.epochs import read_environments
-from generator.production.commit.publish import BuildLocation, commit, read_receipt
+from generator.production.commit.publish import BuildLocation, commit
+from generator.production.commit.receipts import MAX_READERS, check_stored, first_shards, read_planned
+from generator.production.commit.segments import complete_segments
 from generator.production.commit.shard_index import index_bytes
 from generator.production.images import decode_image, extension
 from generator.production.provenance.croissant import croissant_bytes
@@ -23,12 +25,13 @@ from generator.production.provenance.manifest import (
     PAGE_KEY,
     PREVIEW_KEY,
     ImageFacts,
+    ListedManifest,
     Manifest,
     Provenance,
     Receipt,
+    SegmentedManifest,
     extra_keys,
     receipt_key,
-    shard_keys,
 )
 from generator.production.provenance.page import choose_samples, page_bytes
 from generator.production.provenance.preview import preview_bytes
@@ -39,7 +42,6 @@ from generator.spec.plan import Plan
 from generator.spec.recipe import MAX_CODE_OBJECT_BYTES
 
 _PAGE_COLUMNS = ("label", "log_density", "label_confidence", "map_x", "map_y")
-_MAX_READERS = 16  # parallel reads of receipts
 PREVIEW_SAMPLES = 1000  # at most so many images of the first shard are decoded for the preview and the page
 
 
@@ -48,17 +50,10 @@ def finish_build(
 ) -> Manifest:
     """Commit a build whose shards all have receipts. Raises ``IntegrityError`` if receipts and plan disagree.
 
-    Reading the receipts of a large build takes minutes. ``before_commit`` is called after that; if it raises, nothing
-    is committed.
+    Reading the receipts of a large build takes minutes, unless its segments were written while its shards were made
+    (``segments``). ``before_commit`` is called after that; if it raises, nothing is committed.
     """
-    sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in location.store.list(folder)}
-    with ThreadPoolExecutor(_MAX_READERS) as pool:  # reading receipts one by one takes too long on a remote store
-        receipts = tuple(
-            pool.map(
-                lambda number: _read_checked_receipt(location, number, sizes), range(Plan(location.recipe).shard_count)
-            )
-        )
-    manifest = _make_manifest(location, info, receipts)
+    manifest = _segmented(location, info) if Plan(location.recipe).segment_size else _listed(location, info)
     has_latents = latent_type(location.recipe, info.latent_dim) is not None
     extras = {
         CARD_KEY: card_bytes(manifest, has_latents=has_latents),
@@ -74,64 +69,80 @@ def finish_build(
     return commit(location, manifest, extras)
 
 
-def _read_checked_receipt(location: BuildLocation, number: int, sizes: Mapping[str, int]) -> Receipt:
-    receipt = read_receipt(location, number)
-    planned = Plan(location.recipe).size(number)
-    if receipt.samples != planned or sum(receipt.counts) != planned:
-        raise IntegrityError(receipt_key(number), f"{planned} samples, as planned", receipt.samples)
-    named, expected = tuple(file.key for file in receipt.files), shard_keys(location.name, number, location.recipe)
-    if named != expected:
-        raise IntegrityError(receipt_key(number), " and ".join(expected), " and ".join(named))
-    for file in receipt.files:
-        if sizes.get(file.key) != file.size:
-            raise IntegrityError(
-                file.key,
-                f"{file.size} bytes, as its receipt says",
-                f"{sizes[file.key]} bytes" if file.key in sizes else "no object",
-                f"delete {location.url}/{receipt_key(number)} and {file.key}, and submit again to remake the shard",
-            )
-    return receipt
+def _listed(location: BuildLocation, info: BundleInfo) -> ListedManifest:
+    """The manifest of a build that is small enough to list every shard, without extras."""
+    sizes = {info.key: info.size for folder in ("shards/", "samples/") for info in location.store.list(folder)}
+    plan = Plan(location.recipe)
 
+    def read(number: int) -> Receipt:
+        receipt = read_planned(location, plan, number)
+        check_stored(location, receipt, sizes)
+        return receipt
 
-def _make_manifest(location: BuildLocation, info: BundleInfo, receipts: tuple[Receipt, ...]) -> Manifest:
-    recipe = location.recipe
-    return Manifest(
-        name=location.name,
-        build_id=location.build_id,
-        recipe_digest=location.recipe_digest,
-        recipe=read_json(location.recipe_bytes, field="recipe.json", error=DatasetError),
+    with ThreadPoolExecutor(MAX_READERS) as pool:  # reading receipts one by one takes too long on a remote store
+        receipts = tuple(pool.map(read, range(plan.shard_count)))
+    return ListedManifest(
         environments=used_environments(location, receipts),
-        provenance=Provenance(
+        **_facts(location, info),
+        samples=sum(receipt.samples for receipt in receipts),
+        bytes=sum(receipt.bytes for receipt in receipts),
+        refused=sum(receipt.refused for receipt in receipts),
+        shards=receipts,
+    )
+
+
+def _segmented(location: BuildLocation, info: BundleInfo) -> SegmentedManifest:
+    """The manifest of a large build, without extras."""
+    segments, environments = complete_segments(location)
+    return SegmentedManifest(
+        environments=_describe_environments(location, environments),
+        **_facts(location, info),
+        samples=sum(each.samples for each in segments),
+        bytes=sum(each.bytes for each in segments),
+        refused=sum(each.refused for each in segments),
+        segments=segments,
+    ).bound_to(location.store)
+
+
+def _facts(location: BuildLocation, info: BundleInfo) -> dict[str, Any]:
+    """What a manifest holds that does not follow from receipts."""
+    recipe = location.recipe
+    return {
+        "name": location.name,
+        "build_id": location.build_id,
+        "recipe_digest": location.recipe_digest,
+        "recipe": read_json(location.recipe_bytes, field="recipe.json", error=DatasetError),
+        "provenance": Provenance(
             bundle=recipe.bundle,
             model=info.autoencoder.family,
             sampler=str(info.latents["family"]),
             source=info.source.name,
             source_fingerprint=info.source.fingerprint,
         ),
-        image=ImageFacts(
+        "image": ImageFacts(
             height=info.image.height,
             width=info.image.width,
             channels=info.image.channels,
             format=recipe.image.format,
         ),
-        classes=recipe.classes,
-        counts=recipe.counts,
-        samples=sum(receipt.samples for receipt in receipts),
-        bytes=sum(receipt.bytes for receipt in receipts),
-        refused=sum(receipt.refused for receipt in receipts),
-        shards=receipts,
-        extras=(),
-    )
+        "classes": recipe.classes,
+        "counts": recipe.counts,
+        "extras": (),
+    }
 
 
-def used_environments(location: BuildLocation, receipts: tuple[Receipt, ...]) -> dict[str, Any]:
+def used_environments(location: BuildLocation, receipts: Iterable[Receipt]) -> dict[str, Any]:
     """The environments that wrote shards, by digest; epochs without a shard are left out."""
+    return _describe_environments(location, first_shards(receipts))
+
+
+def _describe_environments(location: BuildLocation, used: Mapping[str, int]) -> dict[str, Any]:
+    """The environments whose digests are in ``used``, each with the first shard that it wrote."""
     epochs = read_environments(location.store)
-    for receipt in receipts:
-        if receipt.environment not in epochs:
+    for digest, number in used.items():
+        if digest not in epochs:
             expected = f"an environment of this build ({', '.join(epochs) or 'none fixed'})"
-            raise IntegrityError(receipt_key(receipt.number), expected, receipt.environment)
-    used = {receipt.environment for receipt in receipts}
+            raise IntegrityError(receipt_key(number), expected, digest)
     return {digest: environment.model_dump(mode="json") for digest, environment in epochs.items() if digest in used}
 
 

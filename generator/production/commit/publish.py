@@ -188,7 +188,7 @@ def read_receipt(location: BuildLocation, number: int) -> Receipt:
 def find_manifest(location: BuildLocation) -> Manifest | None:
     """The manifest, if this build is committed."""
     try:
-        return parse_manifest(location.store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES))
+        return parse_manifest(location.store.get(MANIFEST_KEY, MAX_MANIFEST_BYTES), location.store)
     except ObjectMissing:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,11 +60,12 @@ class Upload:
 class UploadQueue:
     """A context manager with one thread that uploads shards in order. Its exit waits for all uploads.
 
-    The error of a failed upload is raised by a later ``submit``, or at the exit.
+    ``on_published`` is called there with the number of each shard that was uploaded. The error of a failed upload is
+    raised by a later ``submit``, or at the exit.
     """
 
-    def __init__(self, location: BuildLocation) -> None:
-        self._location = location
+    def __init__(self, location: BuildLocation, on_published: Callable[[int], None] = lambda _: None) -> None:
+        self._location, self._on_published = location, on_published
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._pending = deque[Future[RunRecord]]()
 
@@ -71,7 +73,12 @@ class UploadQueue:
         """Queue ``upload``. Blocks while the queue is full."""
         while len(self._pending) > _MAX_WAITING or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
-        self._pending.append(self._thread.submit(upload.publish, self._location))
+        self._pending.append(self._thread.submit(self._publish, upload))
+
+    def _publish(self, upload: Upload) -> RunRecord:
+        run = upload.publish(self._location)
+        self._on_published(run.shard)
+        return run
 
     def __enter__(self) -> UploadQueue:
         return self

@@ -72,7 +72,7 @@ def test_declined_jobs_are_passed_over(ledger: Ledger) -> None:
 def test_the_last_completion_says_so(ledger: Ledger) -> None:
     add(ledger, "a", 3, done=(1,))
     first, second = claimed(ledger), claimed(ledger)
-    assert ledger.complete(first) == (False, False)
+    assert ledger.complete(first) == (False, False, False)
     assert ledger.complete(second).finished
     assert ledger.finished_shards("a") == [0, 1, 2]
     assert ledger.complete(second).finished  # a repeated completion changes nothing
@@ -133,7 +133,7 @@ def test_a_job_that_ended_is_not_served_and_its_leases_are_lost(ledger: Ledger) 
     ledger.end("a", "failed", "too late")
     assert ledger.claim(60.0) is None
     assert ledger.renew(claim, 60.0, made=1) is False
-    assert ledger.complete(claim) == (False, False)
+    assert ledger.complete(claim) == (False, False, False)
     assert ledger.open_jobs() == []
     assert ledger.facts("a")["state"] == "cancelled"
     assert ledger.known_jobs() == ["a"]
@@ -209,10 +209,10 @@ def test_a_worker_lost_with_its_lease_counts_as_a_fault_and_the_shard_is_given_u
 def test_the_others_go_on_when_a_shard_is_given_up(ledger: Ledger) -> None:
     add(ledger, "a", 3)
     dead = claimed(ledger)
-    assert ledger.give_up("a", dead.shard) == (False, False)
+    assert ledger.give_up("a", dead.shard) == (False, False, False)
     first, second = claimed(ledger), claimed(ledger)
     assert {first.shard, second.shard}.isdisjoint({dead.shard})
-    assert ledger.complete(first) == (False, False)
+    assert ledger.complete(first) == (False, False, False)
     assert ledger.complete(second).stuck
     assert ledger.complete(dead).finished  # its slow worker finished it after all
 

@@ -119,16 +119,20 @@ class LedgerMachine(RuleBasedStateMachine):
     def complete(self, data: st.DataObject) -> None:
         """Complete a shard, by its holder, by a zombie, or repeatedly: the receipt is stored, so the shard is done."""
         claim = data.draw(st.sampled_from(self.claims))
-        held, outcome = self.held(claim), self.ledger.complete(claim)
+        first, more = data.draw(st.integers(0, claim.shard)), data.draw(st.integers(1, 20))
+        segment = data.draw(st.sampled_from([None, range(first, claim.shard + more)]))
+        held, outcome = self.held(claim), self.ledger.complete(claim, segment)
         if held:
             del held.leases[claim.shard]
         job = self.live.get(claim.job)
         if job is None:
-            assert outcome == (False, False)
+            assert outcome == (False, False, False)
             return
+        is_new = claim.shard not in job.done
         job.done.add(claim.shard)
         job.dead.discard(claim.shard)
-        assert outcome == job.outcome
+        assert outcome[:2] == job.outcome
+        assert outcome.segment_finished == (segment is not None and is_new and job.done.issuperset(segment))
 
     @rule(job=jobs, late=some)
     def expire(self, job: str, late: set[int]) -> None:
@@ -156,11 +160,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def give_up(self, job: str, shard: int) -> None:
         outcome, model = self.ledger.give_up(job, shard), self.live.get(job)
         if model is None or shard in model.done:
-            assert outcome == (False, False)
+            assert outcome == (False, False, False)
             return
         model.leases.pop(shard, None)
         model.dead.add(shard)
-        assert outcome == model.outcome
+        assert outcome[:2] == model.outcome
 
     @rule(job=jobs)
     def revive(self, job: str) -> None:

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import logging
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from PIL import Image
 
 from generator.curation.gates import Gates, evaluate_gates
 from generator.datasets.torch_dataset import open_dataset
+from generator.spec import plan
+from generator.spec.canonical import digest_of
 from generator.store import open_store
-from tests.support.mill_server import SCHEDULE, MillServer
+from tests.support.mill_server import SCHEDULE, MillServer, show
 
 
 def get(mill: MillServer, path: str, role: str = "reader") -> Any:
@@ -56,6 +59,24 @@ def test_the_manifest_is_the_stored_one_and_is_sent_once(mill: MillServer) -> No
     assert (again.status, again.body) == (304, b"")
     other = mill.web.get(mill.build + "/manifest", mill.tokens["red-reader"], headers={"If-None-Match": '"x"'})
     assert other.status == 200
+
+
+def test_segments_of_a_large_build_are_the_stored_ones(mill: MillServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SEGMENT_SHARDS", 1)
+    job = mill.service.submit("many", destination=f"{mill.service.home}/places/red", tenant="red")
+    mill.service.serve(3)
+    build, token = f"/api/v1/datasets/red/many/builds/{job.url.rpartition('/')[2]}", mill.tokens["red-reader"]
+    segments = mill.web.get(f"{build}/manifest", token).document["segments"]
+    assert [each["first"] for each in segments] == [0, 1]
+    for each in segments:
+        answer = mill.web.get(f"{build}/segments/{each['first']}", token)
+        assert digest_of(answer.body) == each["digest"]
+    assert mill.web.get(f"{build}/segments/2", token).status == 404
+    assert mill.web.get(f"{build}/segments/0", mill.tokens["blue-reader"]).status == 403
+    for index in (0, 59):
+        assert mill.web.get(f"{build}/samples/{index}/image", token).status == 200
+        assert f"many-{index // 30:06d}" in show(mill, f"{build.removeprefix('/api/v1')}/samples/{index}")
+    shutil.rmtree(mill.service.home / "places/red/many")  # other tests list what is there
 
 
 def test_samples_are_those_of_the_dataset(mill: MillServer) -> None:

@@ -147,19 +147,32 @@ return finished + dead >= total and 2 or 0
 """
 )
 
-# ARGV: prefix, job, shard, nonce -> 1 when every shard of a live job is done, 2 when all others are dead, else 0.
-# The shard counts as done even if the caller's lease was lost.
+# ARGV: prefix, job, shard, nonce, bounds of its segment or -1 twice -> {1 when every shard of a live job is done, 2
+# when all others are dead, else 0; 1 when this was the last shard of its segment, else 0}. The shard counts as done
+# even if the caller's lease was lost. The first byte of a segment may hold shards of the one before.
 COMPLETE = (
     COMMON
     + """
 local job, shard = ARGV[2], ARGV[3]
-if not live(job) then return 0 end
-redis.call('SETBIT', P .. 'done:' .. job, shard, 1)
+
+local function all_done(first, stop)
+  local key, from = P .. 'done:' .. job, first
+  while from < stop and from % 8 ~= 0 do
+    if redis.call('GETBIT', key, from) == 0 then return 0 end
+    from = from + 1
+  end
+  if from < stop and redis.call('BITPOS', key, 0, from / 8) < stop then return 0 end
+  return 1
+end
+
+if not live(job) then return {0, 0} end
+local before = redis.call('SETBIT', P .. 'done:' .. job, shard, 1)
+local last = tonumber(ARGV[5]) >= 0 and before == 0 and all_done(tonumber(ARGV[5]), tonumber(ARGV[6])) or 0
 redis.call('SREM', P .. 'dead:' .. job, shard)
 if redis.call('HGET', P .. 'nonce:' .. job, shard) == ARGV[4] then forget(job, shard) end
 local _, finished, dead, total = standing(job)
-if finished >= total then return 1 end
-return finished + dead >= total and 2 or 0
+if finished >= total then return {1, last} end
+return {finished + dead >= total and 2 or 0, last}
 """
 )
 

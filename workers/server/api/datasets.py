@@ -155,6 +155,17 @@ def show_manifest(request: Request, caller: Reader, dataset: str, build: str) ->
     return bytes_answer(request, data, "application/json", etag=_tag(data), caching=REVALIDATE)
 
 
+@router.get(BUILD + "/segments/{first}")
+def show_segment(request: Request, caller: Reader, dataset: str, build: str, first: int) -> Response:
+    """The receipts of the shards from ``first`` on, which the manifest of a large build lists as one segment."""
+    found = context_of(request).build(caller.tenant, dataset, build)
+    stated = next((segment for segment in found.manifest.segments if segment.first == first), None)
+    if stated is None:
+        raise DatasetError("first", "the first shard of a segment in the manifest of this build", first)
+    data = found.store.get(stated.key, stated.size)
+    return bytes_answer(request, data, "application/json", etag=_tag(data), caching=IMMUTABLE)
+
+
 @router.get(BUILD + "/documents/{name}")
 def show_document(
     request: Request, caller: Reader, dataset: str, build: str, name: Literal["card", "croissant", "preview"]

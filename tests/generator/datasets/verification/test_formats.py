@@ -11,7 +11,7 @@ import pytest
 from generator.datasets.torch_dataset import open_dataset
 from generator.datasets.verification import verify_dataset
 from generator.errors import DatasetError, IntegrityError
-from generator.production.provenance.manifest import INDEX_KEY, Manifest, StoredFile, receipt_key
+from generator.production.provenance.manifest import INDEX_KEY, ListedManifest, StoredFile, receipt_key
 from generator.production.shards import Member, shard_format
 from generator.spec.canonical import canonical_json, digest_of, read_json
 from generator.spec.recipe import JpegSettings
@@ -41,7 +41,7 @@ def checks(url: str, where: str) -> set[str]:
 
 def reseal(store: Store, number: int, **files: bytes) -> None:
     """Store other bytes of a shard's archive or first sidecar, with a receipt and a manifest that name them."""
-    manifest = Manifest.model_validate_json(store.get("manifest.json"))
+    manifest = ListedManifest.model_validate_json(store.get("manifest.json"))
     receipt = manifest.shards[number]
     changes: dict[str, Any] = {}
     for name, data in files.items():
@@ -89,7 +89,7 @@ def test_every_changed_byte_of_every_object_is_found(fields: dict[str, Any]) -> 
 @pytest.mark.parametrize("name", ["parquet", "mds"])
 def test_samples_that_disagree_with_plan_and_table_are_found_behind_right_digests(name: Any) -> None:
     url, store = commit_build(format=name)
-    manifest = Manifest.model_validate_json(store.get("manifest.json"))
+    manifest = ListedManifest.model_validate_json(store.get("manifest.json"))
     recipe = SmallBuild(format=name).spec("memory://x").recipe
     key, form = manifest.shards[1].shard.key, shard_format(recipe)
     samples = list(form.read_samples(store.get(key), field=key))
@@ -121,7 +121,7 @@ def test_a_sidecar_of_another_archive_is_found_behind_its_right_digest() -> None
 
 def test_an_index_that_lists_other_shards_is_found_behind_its_right_digest() -> None:
     url, store = commit_build(format="mds")
-    manifest = Manifest.model_validate_json(store.get("manifest.json"))
+    manifest = ListedManifest.model_validate_json(store.get("manifest.json"))
     document = read_json(store.get(INDEX_KEY), field="index", error=DatasetError)
     document["shards"][0]["samples"] += 1
     data = canonical_json(document)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from generator.datasets.verification import Verification, shard_checker, verify_dataset
 from generator.errors import DatasetError
-from generator.production.provenance.manifest import Manifest, StoredFile
+from generator.production.provenance.manifest import ListedManifest, StoredFile
 from generator.production.shards import Member, TarWriter, read_samples
 from generator.spec.canonical import canonical_json, digest_of, read_json
 from generator.spec.recipe import JpegSettings
@@ -94,7 +94,7 @@ def reseal(change: Callable[[str, dict[str, bytes]], None]) -> Damage:
 
 
 def seal(store: Store, archive: bytes) -> None:
-    manifest = Manifest.model_validate_json(store.get(MANIFEST))
+    manifest = ListedManifest.model_validate_json(store.get(MANIFEST))
     old = manifest.shards[1]
     new = old.model_copy(update={"shard": StoredFile(key=SHARD, digest=digest_of(archive), size=len(archive))})
     shards = (manifest.shards[0], new, *manifest.shards[2:])
@@ -285,7 +285,7 @@ def retable(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Damage:
         changed = change(columns)
         kept = pa.schema([schema.field(name) for name in changed])
         pq.write_table(pa.table(changed, schema=kept), out)
-        manifest = Manifest.model_validate_json(store.get(MANIFEST))
+        manifest = ListedManifest.model_validate_json(store.get(MANIFEST))
         old, data = manifest.shards[1], out.getvalue()
         new = old.model_copy(update={"table": StoredFile(key=TABLE, digest=digest_of(data), size=len(data))})
         size = manifest.bytes + len(data) - old.table.size
