@@ -1,9 +1,9 @@
 """The object store contract: the base class of all stores, and the checks of keys, prefixes and sizes.
 
-Three stores implement this contract: ``memory`` (for tests), ``local`` (a directory) and ``s3``. Objects are byte
-strings; a key is a relative path of plain segments. Every failure is a ``StoreError``; stores translate the errors of
-the libraries they use, with ``from``. Stores may be shared between threads, and pickled into other processes (where a
-memory store starts empty).
+The stores of this contract: ``memory`` (for tests), ``local`` (a directory), ``s3``, and ``cloud`` (Google's and Azure's
+services). Objects are byte strings; a key is a relative path of plain segments. Every failure is a ``StoreError``;
+stores translate the errors of the libraries they use, with ``from``. Stores may be shared between threads, and pickled
+into other processes (where a memory store starts empty).
 
 The stores differ in one point: a directory cannot hold both the object ``a`` and the object ``a/b``; the second of the
 two is refused there with ``AccessDenied``. No key of latentmill is a prefix path of another.
