@@ -1,7 +1,7 @@
 """The object store contract: the base class of all stores, and the checks of keys, prefixes and sizes.
 
-The stores of this contract: ``memory`` (for tests), ``local`` (a directory), ``s3``, and ``cloud`` (Google's and Azure's
-services). Objects are byte strings; a key is a relative path of plain segments. Every failure is a ``StoreError``;
+The stores of this contract: ``memory`` (for tests), ``local`` (a directory), ``s3``, and ``cloud`` (services of Google
+and Azure). Objects are byte strings; a key is a relative path of plain segments. Every failure is a ``StoreError``;
 stores translate the errors of the libraries they use, with ``from``. Stores may be shared between threads, and pickled
 into other processes (where a memory store starts empty).
 
