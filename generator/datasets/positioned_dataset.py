@@ -114,7 +114,7 @@ class PositionedDataset(IterableDataset[Any]):
         for name, value in self.identity().items():
             if state.get(name) != value:
                 raise SpecError(f"state.{name}", value, state.get(name))
-        epoch, position, yielded = (_count_in(state, name) for name in ("epoch", "position", "yielded"))
+        epoch, position = _count_in(state, "epoch"), _count_in(state, "position")
         if position > self._total:
             raise SpecError("state.position", f"0 to {self._total}", position)
         if "reader" not in state:
@@ -125,6 +125,7 @@ class PositionedDataset(IterableDataset[Any]):
         if state["reader"] != self._reader_place():
             hint = "A state for another number of workers or ranks is made by state_dict(consumed=n)."
             raise SpecError("state.reader", self._reader_place(), state["reader"], hint)
+        yielded = _count_in(state, "yielded")
         if get_worker_info() is None:
             self._shared[_EPOCH] = epoch
         self._own_state = (epoch, position, yielded)
@@ -191,8 +192,8 @@ class PositionedDataset(IterableDataset[Any]):
 
 
 def _count_in(state: dict[str, Any], name: str) -> int:
-    """A number of a state; only the states of one reader say how many items it has yielded. Raises ``SpecError``."""
-    found = state.get(name, None if name != "yielded" or "reader" in state else 0)
+    """A number of a state. Raises ``SpecError``."""
+    found = state.get(name)
     if not isinstance(found, int) or isinstance(found, bool) or found < 0:
         raise SpecError(f"state.{name}", "a whole number of at least 0", "none" if found is None else short_repr(found))
     return found

@@ -129,10 +129,10 @@ def test_allowed_stores(allowed: str | None, root: str, url: str, fine: bool) ->
         settings.check_allowed(url)
 
 
-@pytest.mark.parametrize("urls", ["http://host/x", "s3://", "gs://bucket", "s3://x"])
+@pytest.mark.parametrize("urls", ["http://host/x", "s3://", "gs://", "gcs://bucket", "s3://x"])
 def test_an_allow_list_names_stores(clean: pytest.MonkeyPatch, urls: str) -> None:
     clean.setenv("LATENTMILL_ALLOWED_STORES", urls)
-    if urls == "s3://":
+    if urls in ("s3://", "gs://"):
         assert load_settings().allowed_stores == urls
         return
     with pytest.raises(SettingsError, match="LATENTMILL_ALLOWED_STORES"):

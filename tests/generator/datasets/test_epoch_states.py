@@ -230,9 +230,9 @@ def test_a_state_of_this_process_alone(url: str) -> None:
         ({"state": 2}, "state.state"),
         ({"seed": 6}, "state.seed"),
         ({"where": "label == 1"}, "state.where"),
-        ({"position": -1}, "state"),
+        ({"position": -1}, "state.position"),
         ({"position": 54}, "state.position"),
-        ({"epoch": "1"}, "state"),
+        ({"epoch": "1"}, "state.epoch"),
         ({"reader": [1, 4, 0, 1]}, "state.reader"),
     ],
 )

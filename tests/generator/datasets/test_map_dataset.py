@@ -108,7 +108,7 @@ def test_columns_and_filters_without_an_image(url: str) -> None:
         mapped(url, where="class == 'green'")
     with pytest.raises(SpecError, match="where"):
         mapped(url, where="colour == 'green'")
-    with pytest.raises(SpecError, match="types of their columns"):
+    with pytest.raises(SpecError, match="text in quotes to compare class with"):
         mapped(url, where="class > 3")
 
 

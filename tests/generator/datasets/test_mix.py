@@ -59,7 +59,7 @@ def test_proportions_hold_in_every_batch() -> None:
 def test_any_proportions(shares: list[float], size: int, epoch: int, length: int) -> None:
     parts = [[(part, row) for row in range(40)] for part in range(len(shares))]
     per = "epoch" if epoch % 2 else "batch"
-    plan = mix(list(zip(parts, shares, strict=True)), batch_size=size, length=length, per=per)._plan
+    plan = mix(list(zip(parts, shares, strict=True)), batch_size=size, length=length, per=per, uneven="keep")._plan
     slots = list(plan.slots(epoch, 0, length))
     assert len(slots) == length
     assert [plan.rows(part) for part in range(len(shares))] == [
