@@ -51,6 +51,7 @@ from generator.models.learning import (
     plan_training,
     pretrained_network,
     pretrained_sampler,
+    pretrained_settings,
     recommended_judge,
     recommended_settings,
     train_bundle,
@@ -185,7 +186,7 @@ def _model(source: Source, args: argparse.Namespace) -> str:
         sampler = pretrained_sampler(source)
         assert isinstance(sampler, TransportSettings)
         base = "Gaussian a class" if sampler.clusters is None else f"{sampler.clusters} clusters a class"
-        return f"pretrained autoencoder, {config.latent_dim} numbers, {base}, {judges}"
+        return ", ".join(["pretrained autoencoder", f"{config.latent_dim} numbers", base, *extra, judges])
     return ", ".join([config.family, f"{config.latent_dim} dimensions", *extra, args.sampler, judges])
 
 
@@ -270,7 +271,8 @@ def _train_by_epochs(source: Source, epochs: int, seed: int, args: argparse.Name
 
 def _encode_pretrained(source: Source, epochs: int, seed: int, args: argparse.Namespace, path: Path) -> None:
     """What ``latentmill train`` does with many photographs; ``epochs``: 0 leaves the decoder as it is."""
-    settings = recommended_settings(source, "spatial", max(1, epochs)).model_copy(update={"seed": seed})
+    settings = pretrained_settings(source, max(1, epochs), tuned=args.tuning_steps > 0)
+    settings = settings.model_copy(update={"seed": seed, "tuning_steps": args.tuning_steps})
     encode_source(
         pretrained_network(size_of(source.images_NHWC.shape), source.channels),
         source,

@@ -48,6 +48,7 @@ def encode_images(
             on_step=progress_callback(bar, quiet=quiet),
             on_encode=encode_progress(bar, len(images)),
             on_fit=fit_progress(bar, sampler),
+            on_tune=tuning_progress(bar, settings.tuning_steps),
             on_stage=bar.stage,
             keep_thumbnails=keep_thumbnails,
         )

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     "--tuning-steps",
     type=int,
     help="Sharper samples: steps that train the decoder further on sampled codes, after the fit; needs labels and a"
-    " feature loss.  [default: 0; 1500 for a vae of many labelled photographs]",
+    " feature loss.  [default: 0; 1500 for a vae of many labelled photographs, from scratch]",
 )
 @add_options(AUGMENTATION_OPTIONS)
 @click.option("--holdout", type=float, help="Share of the images held out for early stopping and the fit.")
@@ -256,16 +256,20 @@ def _start_pretrained(
     as_json: bool,
     keep_thumbnails: bool,
 ) -> None:
+    from generator.errors import SpecError
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.learning import (
         plan_pretrained,
         pretrained_network,
         pretrained_sampler,
-        recommended_settings,
+        pretrained_settings,
     )
 
+    tuned = bool(options.get("tuning_steps"))
+    if tuned and budget is not None:
+        raise SpecError("budget", "a budget or --tuning-steps, not both", "--budget and --tuning-steps")
     network = pretrained_network(images.size, images.channels)
-    recommended = recommended_settings(images, "spatial").model_dump()
+    recommended = pretrained_settings(images, tuned=tuned).model_dump()
     settings, finetune = parse_settings(recommended | options), "epochs" in options
     if budget is not None:
         with progress_lines("planning", None, quiet=as_json):

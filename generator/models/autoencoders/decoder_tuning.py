@@ -23,6 +23,7 @@ from generator.errors import SpecError, TrainingDiverged
 from generator.models.autoencoders.config import AutoencoderConfig, ConvolutionalConfig
 from generator.models.autoencoders.factory import build_decoder
 from generator.models.autoencoders.families.base import MSE_VARIANCE
+from generator.models.autoencoders.graphs.config import GraphConfig
 from generator.models.autoencoders.label_discriminator import (
     LabelDiscriminator,
     LabelFeatures,
@@ -35,8 +36,9 @@ from generator.models.autoencoders.sharpening import map_distance
 from generator.models.autoencoders.training import Examples, TrainedAutoencoder, translate_out_of_memory
 from generator.models.weight_average import WeightAverage
 
-BATCH = 64  # sampled codes of a step, and as many of real images
-_RATE, _DISCRIMINATOR_RATE, _BETAS = 5e-4, 1e-3, (0.5, 0.99)
+BATCH, _GRAPH_BATCH = 64, 32  # sampled codes of a step, and as many of real images
+_RATE, _GRAPH_RATE = 5e-4, 1e-4  # of a decoder trained on these images, and of one that knows others, too
+_DISCRIMINATOR_RATE, _BETAS = 1e-3, (0.5, 0.99)
 _RISE, _FALL, _FINAL_RATE = 0.05, 0.5, 0.02  # shares of the steps in which the learning rate rises and falls; its end
 _LABEL_WEIGHT, _RECONSTRUCTION_WEIGHT = 0.5, 2e-3  # relative to the discriminator's term
 _HALF_LIFE = 0.15  # of the moving average of the weights, as a share of the steps
@@ -56,12 +58,17 @@ def check_tuning(config: AutoencoderConfig, settings: TrainSettings, classes: in
     if settings.tuning_steps == 0:
         return
     got = f"{settings.tuning_steps} steps"
-    if not isinstance(config, ConvolutionalConfig):
+    if not isinstance(config, ConvolutionalConfig | GraphConfig):
         raise SpecError("train.tuning_steps", f"0 for the family {config.family}", got)
     if classes < 2:
         raise SpecError("train.tuning_steps", "0 without two classes or more", got)
     if not settings.feature_loss:
         raise SpecError("train.tuning_steps", "a feature loss, whose classifier is needed, or 0", got)
+
+
+def batch_of(config: AutoencoderConfig) -> int:
+    """Sampled codes of a step, and as many of real images: fewer for a decoder that exists, which is larger."""
+    return _GRAPH_BATCH if isinstance(config, GraphConfig) else BATCH
 
 
 def tune_decoder(
@@ -117,14 +124,16 @@ class _Tuning:
         with torch.no_grad():
             real_maps = features.maps(to_input(training.images_NHWC[:_SCALED_BY], device))
         self._discriminator = LabelDiscriminator(trained.config.channels, classes, real_maps).to(device)
+        self._size = batch_of(trained.config)
+        self._rate = _GRAPH_RATE if isinstance(trained.config, GraphConfig) else _RATE
         self._optimizer, self._discriminator_optimizer = (
             torch.optim.Adam(network.parameters(), rate, betas=_BETAS)
-            for network, rate in ((self._decoder, _RATE), (self._discriminator, _DISCRIMINATOR_RATE))
+            for network, rate in ((self._decoder, self._rate), (self._discriminator, _DISCRIMINATOR_RATE))
         )
         self._average = WeightAverage(self._decoder, _HALF_LIFE)
 
     def step(self, step: int, steps: int, random: torch.Generator) -> None:
-        for optimizer, rate in ((self._optimizer, _RATE), (self._discriminator_optimizer, _DISCRIMINATOR_RATE)):
+        for optimizer, rate in ((self._optimizer, self._rate), (self._discriminator_optimizer, _DISCRIMINATOR_RATE)):
             optimizer.param_groups[0]["lr"] = rate * _rate_factor(step, steps)
         loss = self._train_step(*self._batch(random)).item()
         if not math.isfinite(loss):
@@ -157,7 +166,7 @@ class _Tuning:
     def _batch(self, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(real images, their labels, their codes, sampled codes, their labels), at random with replacement."""
         rows_B, drawn_B = (
-            torch.randint(count, (BATCH,), generator=random).numpy()
+            torch.randint(count, (self._size,), generator=random).numpy()
             for count in (len(self._training), len(self._drawn.labels_S))
         )
         real = self._training.batch(rows_B, self._device)

@@ -6,6 +6,7 @@ from generator.models.learning.budget import TrainingPlan, plan_pretrained, plan
 from generator.models.learning.decoder_import import import_decoder, import_network, read_codes
 from generator.models.learning.defaults import (
     pretrained_sampler,
+    pretrained_settings,
     recommended_model,
     recommended_sampler,
     recommended_settings,
@@ -33,6 +34,7 @@ __all__ = [
     "plan_training",
     "pretrained_network",
     "pretrained_sampler",
+    "pretrained_settings",
     "refit",
     "suits_pretrained",
     "TrainingPlan",

@@ -38,13 +38,15 @@ def encode_source(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
     on_fit: Callable[[int, int], None] = lambda *_: None,
+    on_tune: Callable[[int, int], None] = lambda *_: None,
     on_stage: Callable[[str], None] = lambda _: None,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Write the bundle ``out``, which must not exist yet: the network with codes, distribution and judge of ``source``.
 
     ``finetune``: train the decoder further on the images, as ``settings`` say, with the encoder as it is; a training
-    that was interrupted resumes. Otherwise ``settings`` only say how images are held out, and the seed.
+    that was interrupted resumes. ``settings.tuning_steps``: train it further on sampled codes, with the classifier of
+    ``settings.feature_loss``. Otherwise ``settings`` only say how images are held out, and the seed.
     ``keep_thumbnails``: keep small pictures of the training images in the bundle.
     Raises ``BundleError``, ``SourceError``, ``SpecError``, ``TrainingDiverged``, and what ``train_bundle`` raises.
     """
@@ -65,7 +67,9 @@ def encode_source(
     _check_round_trip(imported, source)
     with training_lock(out):
         check_new_directory(out)
-        trained = imported
+        trained, features = imported, None
+        if finetune or settings.tuning_steps:
+            features = train_feature_network(source, parts, config, settings)
         if finetune:
             trained = train_autoencoder(
                 config,
@@ -73,7 +77,7 @@ def encode_source(
                 examples_of(source, parts.train_N),
                 examples_of(source, parts.holdout_N),
                 classes=len(source.class_names),
-                features=train_feature_network(source, parts, config, settings),
+                features=features,
                 fingerprint=f"{source.fingerprint} {_digest(network)}",
                 initial=_with_prefix("encoder", encoder) | _with_prefix("decoder", decoder),
                 checkpoint=checkpoint_path(out),
@@ -82,6 +86,8 @@ def encode_source(
             )
         result = fit_and_save(
             *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),
+            features=features,
+            on_tune=on_tune,
             keep_thumbnails=keep_thumbnails,
         )
         checkpoint_path(out).unlink(missing_ok=True)

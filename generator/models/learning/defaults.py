@@ -76,6 +76,12 @@ def pretrained_sampler(source: Source) -> TransportSettings:
     return TransportSettings(map=None, clusters=_CLUSTERS if is_photographic(source) else None)
 
 
+def pretrained_settings(source: Source, epochs: int | None = None, *, tuned: bool) -> TrainSettings:
+    """For the pretrained autoencoder: as for ``spatial``, with a smaller feature loss if its decoder is ``tuned``."""
+    settings = recommended_settings(source, "spatial", epochs)
+    return settings.model_copy(update={"feature_loss": _FEATURE_LOSS}) if tuned else settings
+
+
 def is_photographic(source: Source) -> bool:
     """Whether the source is treated as many photographs: colour, 32 pixels a side or more, 10,000 images or more."""
     return suits_pretrained(source) and len(source) >= MIN_PHOTOGRAPHS

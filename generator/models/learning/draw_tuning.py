@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from generator.models.autoencoders.decoder_tuning import BATCH, DrawnCodes, tune_decoder
+from generator.models.autoencoders.decoder_tuning import DrawnCodes, batch_of, tune_decoder
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.settings import TrainSettings
 from generator.models.autoencoders.training import Examples, TrainedAutoencoder, derive_seed
@@ -35,7 +35,7 @@ def tune_on_draws(
     """
     assert training.labels_N is not None
     seed = derive_seed(settings.seed, "tuning")
-    count = min(_MAX_DRAWS, settings.tuning_steps * BATCH)
+    count = min(_MAX_DRAWS, settings.tuning_steps * batch_of(trained.config))
     labels_S = training.labels_N[permutation(seed, stream=0, size=len(training))]
     drawn = draw_codes(latents, np.resize(labels_S, count), seed)
     device = resolve_device(settings.device)

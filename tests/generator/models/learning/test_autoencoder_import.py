@@ -117,6 +117,36 @@ def test_a_decoder_trained_further_is_nearer_to_the_images(tiny: ImportedNetwork
     assert before.info.files["decoder.safetensors"] != after.info.files["decoder.safetensors"]
 
 
+def test_a_decoder_tuned_on_sampled_codes_replaces_the_one_that_was_imported(
+    tiny: ImportedNetwork, tmp_path: Path
+) -> None:
+    steps = list[tuple[int, int]]()
+    settings = TrainSettings(feature_loss=10.0, tuning_steps=3)
+    common: dict[str, Any] = {"sampler": BASE, "on_tune": lambda *at: steps.append(at)}
+    encode_source(tiny, stripes(), tmp_path / "plain", sampler=BASE, settings=TrainSettings())
+    digests = {encode_source(tiny, stripes(), tmp_path / each, settings=settings, **common).digest for each in "ab"}
+    assert len(digests) == 1
+    assert steps == [(1, 3), (2, 3), (3, 3)] * 2
+    plain, tuned = load(tmp_path / "plain"), load(tmp_path / "a")
+    for part in ("encoder", "codes", "latents"):
+        assert plain.info.files[f"{part}.safetensors"] == tuned.info.files[f"{part}.safetensors"]
+    assert plain.info.files["decoder.safetensors"] != tuned.info.files["decoder.safetensors"]
+    assert made(tmp_path / "a", tmp_path / "datasets", label_floor=None, novelty_floor=None)
+
+
+@pytest.mark.parametrize("changes", [{"feature_loss": 0.0}, {"labelled": False}])
+def test_tuning_without_labels_or_feature_loss_is_refused_before_any_work(
+    tiny: ImportedNetwork, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    settings = TrainSettings(feature_loss=changes.get("feature_loss", 10.0), tuning_steps=3)
+    with pytest.raises(SpecError) as refused:
+        encode_source(
+            tiny, stripes(labelled=changes.get("labelled", True)), tmp_path / "a", sampler=BASE, settings=settings
+        )
+    assert refused.value.field == "train.tuning_steps"
+    assert not (tmp_path / "a").exists()
+
+
 class Stop(Exception):
     pass
 
