@@ -40,25 +40,25 @@ class OrderOptions(FrozenModel):
 
     model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
-    seed: Annotated[_Integer, Field(ge=0, lt=2**63)] = 0
-    rank: _Integer | None = None
-    world_size: _Integer | None = None
-    batch_size: Annotated[_Integer, Field(ge=1)] | None = None
-    uneven: Uneven = "drop"
+    seed: Annotated[_Integer, Field(ge=0, lt=2**63)]
+    rank: _Integer | None
+    world_size: _Integer | None
+    batch_size: Annotated[_Integer, Field(ge=1)] | None
+    uneven: Uneven
 
 
 class OpenOptions(OrderOptions):
     """The options of ``open_dataset``. What says which recipe is read is checked where it is looked up."""
 
-    url: _Text | None = None
-    device: _Text = "auto"
-    map_style: bool = False
-    s3: S3Settings | None = None
-    shuffle: bool = False
-    where: str | None = None
-    transform: Callable[[Any], Any] | None = None
-    soft_labels: bool = False
-    provenance: bool = True
+    url: _Text | None
+    device: _Text
+    map_style: bool
+    s3: S3Settings | None
+    shuffle: bool
+    where: str | None
+    transform: Callable[[Any], Any] | None
+    soft_labels: bool
+    provenance: bool
     cache: Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)] | None
     cache_bytes: Annotated[_Integer, Field(ge=1)]
 
@@ -74,9 +74,9 @@ class OpenOptions(OrderOptions):
 class MixOptions(OrderOptions):
     """The options of ``mix`` apart from its datasets and their weights."""
 
-    per: Per = "batch"
-    stop: Stop = "first"
-    length: Annotated[_Integer, Field(ge=1)] | None = None
+    per: Per
+    stop: Stop
+    length: Annotated[_Integer, Field(ge=1)] | None
 
 
 def check_open_options(options: dict[str, Any]) -> OpenOptions:

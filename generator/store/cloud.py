@@ -29,7 +29,14 @@ from generator.store.base import (
     is_segment,
     join_key,
 )
-from generator.store.cloud_client import CloudScheme, bucket_missing, client_of, is_after_end, translate_errors
+from generator.store.cloud_client import (
+    CloudScheme,
+    bucket_missing,
+    client_of,
+    is_after_end,
+    require_container,
+    translate_errors,
+)
 from generator.store.media_types import content_type
 from generator.store.partial_writes import PROBE_PREFIX, PartialWrite
 
@@ -157,11 +164,9 @@ class CloudStore(Store):
         with self._translate_errors(key):
             try:
                 return self._client.head(full)
-            except FileNotFoundError:
-                pass
-            for _ in self._client.list(chunk_size=1):  # a HEAD response does not say whether the container is missing
-                break
-        return None
+            except FileNotFoundError:  # a HEAD response does not say whether the container is missing
+                require_container(self._scheme, self._container)
+                return None
 
     def _list_below(self, prefix: str, *, include_hidden: bool = False) -> Iterator[ObjectInfo]:
         """Objects whose keys begin with ``prefix``, whose last part is compared here: obstore lists directories."""

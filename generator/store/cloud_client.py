@@ -74,6 +74,15 @@ def client_of(scheme: CloudScheme, container: str) -> Any:
 def forget_clients() -> None:
     """Let the next use read the variables again."""
     _open_client.cache_clear()
+    require_container.cache_clear()
+
+
+@lru_cache(maxsize=64)
+def require_container(scheme: CloudScheme, container: str) -> None:
+    """Raises ``BucketMissing``. A bucket or container that was found is not asked for again."""
+    with translate_errors(scheme, container, f"{scheme}://{container}"):
+        for _ in client_of(scheme, container).list(chunk_size=1):
+            break
 
 
 @contextmanager

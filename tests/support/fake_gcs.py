@@ -17,6 +17,8 @@ from itertools import count
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from tests.support.served import served
+
 
 @dataclass(frozen=True)
 class _Object:
@@ -50,14 +52,9 @@ class FakeGcs(ThreadingHTTPServer):
 @contextmanager
 def fake_gcs() -> Iterator[FakeGcs]:
     """A running server without buckets."""
-    with FakeGcs() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = FakeGcs()
+    with served(server):
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

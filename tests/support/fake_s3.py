@@ -26,6 +26,7 @@ from xml.sax.saxutils import escape
 
 from generator.store import S3Settings
 from tests.support.quick import refuse_in_quick_tests
+from tests.support.served import served
 from tests.support.tls import write_certificates
 
 HOST = "s3.test"  # the host name of virtual style: buckets are hosts below it
@@ -117,15 +118,10 @@ class FakeS3(ThreadingHTTPServer):
 def fake_s3(dialect: Dialect | None = None, home: Path | None = None, bucket: str = "bucket") -> Iterator[FakeS3]:
     """A running server with one bucket; over TLS with certificates below ``home``, if given."""
     refuse_in_quick_tests()
-    with FakeS3(dialect or Dialect(), home) as server:
-        server.buckets[bucket] = {}
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = FakeS3(dialect or Dialect(), home)
+    server.buckets[bucket] = {}
+    with served(server):
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

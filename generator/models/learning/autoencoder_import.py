@@ -62,12 +62,11 @@ def encode_source(
     if finetune and settings.reconstruction != "mse":
         raise SpecError("train.reconstruction", "mse for an autoencoder that exists", settings.reconstruction)
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
-    encoder, decoder = _to_tensors(network.encoder), _to_tensors(network.decoder)
-    imported = TrainedAutoencoder(config, encoder, decoder, ())
-    _check_round_trip(imported, source)
+    trained = TrainedAutoencoder(config, _to_tensors(network.encoder), _to_tensors(network.decoder), ())
+    _check_round_trip(trained, source)
     with training_lock(out):
         check_new_directory(out)
-        trained, features = imported, None
+        features = None
         if finetune or settings.tuning_steps:
             features = train_feature_network(source, parts, config, settings)
         if finetune:
@@ -79,7 +78,7 @@ def encode_source(
                 classes=len(source.class_names),
                 features=features,
                 fingerprint=f"{source.fingerprint} {_digest(network)}",
-                initial=_with_prefix("encoder", encoder) | _with_prefix("decoder", decoder),
+                initial=_with_prefix("encoder", trained.encoder_state) | _with_prefix("decoder", trained.decoder_state),
                 checkpoint=checkpoint_path(out),
                 on_step=on_step,
                 on_epoch=on_epoch,

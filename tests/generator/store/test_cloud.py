@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from generator.datasets.torch_dataset import open_dataset
 from generator.datasets.verification import verify_dataset
 from generator.errors import (
     AccessDenied,
-    BucketMissing,
     LatentmillError,
     SettingsError,
     SpecError,
@@ -26,6 +25,7 @@ from generator.store import Store, cloud_client, open_store
 from generator.testing import StoreContract, check_states
 from tests.support.azurite import AzuriteServer, azurite_binary
 from tests.support.fake_gcs import FakeGcs, fake_gcs
+from tests.support.missing_bucket import assert_named_by_every_operation
 from tests.support.small_builds import SmallBuild
 
 pytestmark = pytest.mark.server
@@ -86,7 +86,7 @@ class TestAzure(StoreContract):
 
     def test_a_missing_container_is_named_by_every_operation(self, container: str) -> None:
         del container
-        check_missing("az://not-made-yet/some/prefix")
+        assert_named_by_every_operation(open_store("az://not-made-yet/some/prefix"))
 
     def test_a_wrong_key_is_refused(self, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "AAAA")
@@ -98,24 +98,7 @@ class TestAzure(StoreContract):
 
 
 def test_a_missing_bucket_is_named_by_every_operation(google: FakeGcs) -> None:
-    check_missing("gs://not-made-yet/some/prefix")
-
-
-def check_missing(url: str) -> None:
-    missing = open_store(url)
-    operations: tuple[Callable[[], object], ...] = (
-        lambda: missing.create("a", b""),
-        lambda: missing.replace("a", b"", "0123"),
-        lambda: missing.put("a", b""),
-        lambda: missing.get("a"),
-        lambda: missing.head("a"),
-        lambda: list(missing.list()),
-        lambda: list(missing.children()),
-        missing.check_writable,
-    )
-    for operation in operations:
-        with pytest.raises(BucketMissing, match="not-made-yet"):
-            operation()
+    assert_named_by_every_operation(open_store("gs://not-made-yet/some/prefix"))
 
 
 def test_a_service_that_ignores_conditions_is_refused(google: FakeGcs) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from generator.errors import BucketMissing
 from generator.store import S3Settings, Store, open_store
 from generator.testing import StoreContract, check_states
+from tests.support.missing_bucket import assert_named_by_every_operation
 from tests.support.servers import SeaweedServer
 
 
@@ -65,19 +65,7 @@ class TestSeaweed(StoreContract):
         assert check_states(store, examples=3)["steps"] > 20
 
     def test_a_missing_bucket_is_named_by_every_operation(self, service: SeaweedServer) -> None:
-        missing = open_store("s3://not-made-yet/some/prefix", service.settings)
-        for operation in (
-            lambda: missing.create("a", b""),
-            lambda: missing.replace("a", b"", '"0123"'),
-            lambda: missing.put("a", b""),
-            lambda: missing.get("a"),
-            lambda: missing.head("a"),
-            lambda: list(missing.list()),
-            lambda: list(missing.children()),
-            missing.check_writable,
-        ):
-            with pytest.raises(BucketMissing):
-                operation()
+        assert_named_by_every_operation(open_store("s3://not-made-yet/some/prefix", service.settings))
 
 
 @pytest.mark.slow
