@@ -25,7 +25,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from generator.store import S3Settings
-from tests.support.quick import refuse_in_quick_tests
 from tests.support.served import served
 from tests.support.tls import write_certificates
 
@@ -117,7 +116,6 @@ class FakeS3(ThreadingHTTPServer):
 @contextmanager
 def fake_s3(dialect: Dialect | None = None, home: Path | None = None, bucket: str = "bucket") -> Iterator[FakeS3]:
     """A running server with one bucket; over TLS with certificates below ``home``, if given."""
-    refuse_in_quick_tests()
     server = FakeS3(dialect or Dialect(), home)
     server.buckets[bucket] = {}
     with served(server):

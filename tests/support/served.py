@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
+from tests.support.quick import refuse_in_quick_tests
+
 
 @contextmanager
 def served(server: ThreadingHTTPServer) -> Iterator[None]:
     """``server`` answers until the block ends; then it is closed."""
+    refuse_in_quick_tests()
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
