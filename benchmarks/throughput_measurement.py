@@ -25,6 +25,7 @@ from generator.models.bundle import Bundle, load_bundle
 from generator.models.latents.config import MixtureSettings
 from generator.models.learning.decoder_import import ImportedCodes, import_decoder
 from generator.production.commit import locate_build
+from generator.production.heap import keep_freed_memory
 from generator.production.images import image_encoder
 from generator.production.mill import build_with
 from generator.production.pipeline.decoders import CompileOptions, open_decoder
@@ -154,6 +155,7 @@ def _seconds_of(process: int | None) -> float:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as commands do that make images
     measurement = {
         "bundle": make_bundle,
         "profile": measure_profile,

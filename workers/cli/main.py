@@ -12,6 +12,7 @@ from importlib.metadata import version
 import click
 
 from generator.errors import LatentmillError
+from generator.production.heap import keep_freed_memory
 from workers.cli.threads import set_thread_variables
 
 _MODULES = {
@@ -69,6 +70,7 @@ _SECTIONS = {
     "Schedules": ("schedule", "scheduler"),
     "Service": ("bench", "doctor", "store", "up", "worker", "serve", "keys", "health", "sweep"),
 }
+_COMPUTING = {"train", "label", "generate", "measure", "bench", "worker"}  # commands that use a heap of their own
 _SUMMARIES = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
     "sources": "Look at real images: what would be trained on.",
@@ -149,6 +151,8 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input."""
     as_json = "--json" in sys.argv
     set_thread_variables(os.environ)  # before a command imports torch
+    if not _COMPUTING.isdisjoint(sys.argv[1:2]):
+        keep_freed_memory()
     try:
         code = root.main(standalone_mode=False)  # returns the code of click's Exit
         sys.exit(code if isinstance(code, int) else 0)

@@ -15,6 +15,7 @@ from celery import Task
 from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from generator.errors import LatentmillError
+from generator.production.heap import keep_freed_memory
 from workers.broker.app import TICKET_TASK, make_app
 from workers.jobs.pool import Pool
 from workers.ledger.claims import nonce_prefix
@@ -77,6 +78,7 @@ def _on_worker_init(**_: Any) -> None:
 @worker_process_init.connect
 def _on_process_init(**_: Any) -> None:
     ignore_termination()
+    keep_freed_memory()
     import workers.worker.ticket_handler  # noqa: F401
 
     if settings.threads is not None:

@@ -22,6 +22,7 @@ from generator.models.latents.quantiles import QUANTILE_GRID, density_floors
 from generator.spec.canonical import FrozenModel, validate
 from generator.spec.seeding import Noise
 
+_ROWS = 4096  # at a time, so that memory does not grow with the number of codes
 MAX_DIMS = 512  # beyond, full covariances are too large
 
 
@@ -113,9 +114,20 @@ class GaussianMixture(LatentDistribution):
         return SampledCodes(z_BD=z_BD, cluster_B=cluster_B.astype(np.int32))
 
     def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        if max(self.clusters) == 1:
+            return self._log_prob_of_single_components(z_BD, labels_B)
         log_density_B = np.empty(len(z_BD))
         for label, rows_R in _rows_by_label(labels_B):
             log_density_B[rows_R] = kernels.log_sum_exp(self.joint_log_prob(label, z_BD[rows_R]))
+        return log_density_B
+
+    def _log_prob_of_single_components(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+        """``log_prob`` where each class has one component: all classes at a time, with the same bits."""
+        log_density_B = np.empty(len(z_BD))
+        for begin in range(0, len(z_BD), _ROWS):
+            rows = slice(begin, begin + _ROWS)
+            white_RD = self._covariances.whiten(labels_B[rows], z_BD[rows])
+            log_density_B[rows] = self._log_scale_M[labels_B[rows]] - 0.5 * kernels.sum_of_squares(white_RD)
         return log_density_B
 
     def joint_log_prob(self, label: int, z_RD: np.ndarray) -> np.ndarray:

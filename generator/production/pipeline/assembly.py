@@ -69,8 +69,9 @@ class ShardAssembly:
         self._in_flight -= 1
         self.slots.record_batch(slots_B, batch.draw, batch.screened)
         with self.times.measure("write"):
+            slots = slots_B.tolist()
             for row, sample in batch.packed.items():
-                self._pending[int(slots_B[row])] = sample, batch.hashes[row]
+                self._pending[slots[row]] = sample, batch.hashes[row]
             for slot in self.slots.writable_slots():
                 sample, image_hash = self._pending.pop(slot)
                 self.writer.append(sample)

@@ -5,6 +5,7 @@ A row depends only on its index and attempt, so batches may be made in any order
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isnan
 
@@ -71,10 +72,7 @@ class Batcher:
         rows = np.flatnonzero(screened.passed_B)
         hashes = {row: sha256_hex(file) for row, file in zip(rows.tolist(), files, strict=True)}
         facts = self._sample_json(rows, indices_B, labels_B, draw, screened)
-        packed = {
-            row: self._pack_sample(int(indices_B[row]), int(labels_B[row]), file, fact)
-            for row, file, fact in zip(hashes, files, facts, strict=True)
-        }
+        packed = dict(zip(hashes, self._pack_samples(files, indices_B[rows], labels_B[rows], facts), strict=True))
         return Batch(draw, screened, packed, hashes)
 
     def remake(self, index: int, attempt: int, label: int) -> bytes:
@@ -83,10 +81,14 @@ class Batcher:
         draw = self.sampler.draw_attempt(np.array([index]), np.array([attempt]), labels_B)
         return self.encoder(self.decoder.decode(draw.z_BD.astype(np.float32), labels_B)[0])
 
-    def _pack_sample(self, index: int, label: int, file: bytes, facts: bytes) -> PackedSample:
-        members = [Member(extension(self.recipe.image.format), file)]
-        members += [Member("cls", b"%d" % label)] if self.recipe.labelled else []
-        return self.shard_format.pack(sample_key(index), [*members, Member("json", facts)])
+    def _pack_samples(
+        self, files: list[bytes], indices_R: np.ndarray, labels_R: np.ndarray, facts: list[bytes]
+    ) -> Iterator[PackedSample]:
+        """The samples of R rows."""
+        image, pack, labelled = extension(self.recipe.image.format), self.shard_format.pack, self.recipe.labelled
+        for file, index, label, fact in zip(files, indices_R.tolist(), labels_R.tolist(), facts, strict=True):
+            label_file = [Member("cls", b"%d" % label)] if labelled else []
+            yield pack(sample_key(index), [Member(image, file), *label_file, Member("json", fact)])
 
     def _sample_json(
         self, rows: np.ndarray, indices_B: np.ndarray, labels_B: np.ndarray, draw: Draw, screened: ScreenResult

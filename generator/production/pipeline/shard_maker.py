@@ -68,7 +68,7 @@ class ShardMaker:
 
         Samples whose image was refused come first in the next batch, at their next attempt, so batches stay full.
         """
-        dims, total = self.sampler.latents.dims, 0
+        total = 0
 
         def on_accepted(count: int) -> None:
             nonlocal total
@@ -77,41 +77,18 @@ class ShardMaker:
 
         with self.decoder.lanes() as (count, enter):
             lanes = LanePool(self.batcher.make, count, enter)
-            form = self.batcher.shard_format
-            opened = (
-                ShardAssembly(self.recipe, shard, form, dims, self.code_map, lanes.snapshot()) for shard in shards
-            )
+            opened = (self.open_assembly(shard, lanes.snapshot()) for shard in shards)
             with closing(lanes.run(opened, on_accepted)) as assemblies:
                 for assembly in assemblies:
-                    yield self._finish(assembly, name, lanes)
+                    yield self._finish_timed(assembly, name, lanes)
 
-    def remake(self, index: int, attempt: int, label: int) -> bytes:
-        """One sample's image file again, from the attempt in its row; no filter is applied."""
-        return self.batcher.remake(index, attempt, label)
+    def open_assembly(self, shard: ShardPlan, started: tuple[float, float]) -> ShardAssembly:
+        """An assembly of ``shard`` without samples; ``started``: a ``snapshot`` of the lane pool."""
+        form, dims = self.batcher.shard_format, self.sampler.latents.dims
+        return ShardAssembly(self.recipe, shard, form, dims, self.code_map, started)
 
-    @property
-    def recipe(self) -> Recipe:
-        return self.batcher.recipe
-
-    @property
-    def sampler(self) -> Sampler:
-        return self.batcher.sampler
-
-    @property
-    def decoder(self) -> ResidentDecoder:
-        return self.batcher.decoder
-
-    @property
-    def screen(self) -> Screen:
-        return self.batcher.screen
-
-    def _finish(self, assembly: ShardAssembly, name: str, lanes: LanePool) -> TimedShard:
-        finished = self._add_receipt(assembly, name)
-        assembly.times.add("wait", lanes.idle_since(assembly.started))
-        started, _ = assembly.started
-        return TimedShard(finished, assembly.times, started, lanes.count, self.environment, self.decoder.peak_bytes)
-
-    def _add_receipt(self, assembly: ShardAssembly, name: str) -> FinishedShard:
+    def finish(self, assembly: ShardAssembly, name: str) -> FinishedShard:
+        """Archive, table and receipt of a complete shard, under the dataset ``name``."""
         shard, slots, recipe = assembly.shard, assembly.slots, self.recipe
         with assembly.times.measure("write"):
             archive = assembly.writer.finish()
@@ -135,6 +112,32 @@ class ShardMaker:
             sidecars=tuple(_stored(key, data) for key, data in sidecars.items()),
         )
         return FinishedShard(archive.data, table, receipt, sidecars)
+
+    def remake(self, index: int, attempt: int, label: int) -> bytes:
+        """One sample's image file again, from the attempt in its row; no filter is applied."""
+        return self.batcher.remake(index, attempt, label)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.batcher.recipe
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.batcher.sampler
+
+    @property
+    def decoder(self) -> ResidentDecoder:
+        return self.batcher.decoder
+
+    @property
+    def screen(self) -> Screen:
+        return self.batcher.screen
+
+    def _finish_timed(self, assembly: ShardAssembly, name: str, lanes: LanePool) -> TimedShard:
+        finished = self.finish(assembly, name)
+        assembly.times.add("wait", lanes.idle_since(assembly.started))
+        started, _ = assembly.started
+        return TimedShard(finished, assembly.times, started, lanes.count, self.environment, self.decoder.peak_bytes)
 
 
 def _stored(key: str, data: bytes) -> StoredFile:

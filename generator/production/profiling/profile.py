@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 
 from generator.models.bundle import Bundle
-from generator.production.commit import BuildLocation, begin_build, fix_environment, locate_build, publish_shard
+from generator.production.commit import (
+    BuildLocation,
+    FinishedShard,
+    begin_build,
+    fix_environment,
+    locate_build,
+    publish_shard,
+)
+from generator.production.pipeline.batches import Batch
 from generator.production.pipeline.decoders import CompileOptions, open_decoder
 from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
 from generator.production.pipeline.stage_times import STAGES, Stage
@@ -25,7 +33,7 @@ from generator.production.pipeline.upload_queue import Upload, UploadQueue
 from generator.production.profiling.cores import usable_cores
 from generator.production.profiling.suggestion import WorkerSuggestion, suggest_worker
 from generator.spec.canonical import FrozenModel
-from generator.spec.plan import Plan
+from generator.spec.plan import Plan, ShardPlan
 from generator.spec.recipe import Execution, JobSpec, Order, Recipe
 
 
@@ -131,7 +139,9 @@ def _measure_stages(maker: ShardMaker, destination: str, stage_seconds: float) -
             "encode": cost(lambda: batcher.encoder.encode_many(passed_BHWC), len(files)),
             "write": cost(lambda: batcher.pack(files, indices_B, labels_B, draw, screened), len(files)),
         }
-    finished = maker.make(shard, "bench")
+        batches = _shard_batches(maker, shard)
+        costs["write"] += cost(lambda: _assemble(maker, shard, batches), len(shard))
+    finished = _assemble(maker, shard, batches)
     clock, number = time.process_time(), 0
     while number < 2 or time.process_time() - clock < stage_seconds / 4:
         order = Order(destination=f"{destination}-{number}", name="bench")
@@ -139,6 +149,24 @@ def _measure_stages(maker: ShardMaker, destination: str, stage_seconds: float) -
         number += 1
     costs["upload"] = (time.process_time() - clock) / (number * len(shard))
     return costs
+
+
+def _shard_batches(maker: ShardMaker, shard: ShardPlan) -> list[Batch]:
+    """The batches of a shard, in the order in which one lane makes them."""
+    assembly, batches = maker.open_assembly(shard, (0.0, 0.0)), list[Batch]()
+    while not assembly.is_complete:
+        slots_B = assembly.next_slots()
+        batches.append(assembly.prepare_batch(maker.batcher.make, slots_B)())
+        assembly.add_batch(slots_B, batches[-1])
+    return batches
+
+
+def _assemble(maker: ShardMaker, shard: ShardPlan, batches: list[Batch]) -> FinishedShard:
+    """Archive, table and receipt of a shard whose batches are given."""
+    assembly = maker.open_assembly(shard, (0.0, 0.0))
+    for batch in batches:
+        assembly.add_batch(assembly.next_slots(), batch)
+    return maker.finish(assembly, "bench")
 
 
 def _min_processor_seconds(run: Callable[[], Any], seconds: float) -> float:

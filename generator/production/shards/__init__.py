@@ -15,7 +15,6 @@ from generator.production.shards.parquet import facts_schema, hugging_face_featu
 from generator.production.shards.webdataset import (
     TarWriter,
     file_places,
-    first_file,
     read_sample,
     read_samples,
     sample_block,
@@ -35,7 +34,6 @@ __all__ = [
     "TarWriter",
     "facts_schema",
     "file_places",
-    "first_file",
     "hugging_face_features",
     "mds_format",
     "named_format",

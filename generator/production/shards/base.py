@@ -10,22 +10,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 Files = dict[str, bytes]  # of one sample, by extension
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file of a sample: ``<key>.<extension>``."""
 
     extension: str
     data: bytes
 
 
-@dataclass(frozen=True)
-class PackedSample:
+class PackedSample(NamedTuple):
     """One sample as a writer takes it: ``block`` holds the image file at ``offset``, of ``size`` bytes."""
 
     key: str

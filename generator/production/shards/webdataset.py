@@ -10,6 +10,7 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import final
 
 import numpy as np
@@ -18,6 +19,7 @@ from generator.errors import IntegrityError
 from generator.production.shards.base import ContiguousFormat, Files, FinishedArchive, Member, PackedSample, ShardWriter
 
 _BLOCK = tarfile.BLOCKSIZE
+_NAME_BYTES = 100
 _RECORD = tarfile.RECORDSIZE
 _TEMPLATE = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)  # fields of a ustar header; the name comes first, 100 bytes
@@ -29,13 +31,10 @@ _FIXED_CHECKSUM = sum(_TEMPLATE) - sum(_TEMPLATE[_SIZE]) - sum(_TEMPLATE[_CHECKS
 
 
 class TarWriter:
-    """Collects samples in memory and hashes them as they are added; ``finish`` returns the archive.
-
-    It needs as much memory as the shard.
-    """
+    """Collects samples in memory; ``finish`` returns the archive. It needs twice the memory of the shard at its end."""
 
     def __init__(self) -> None:
-        self._blocks, self._size, self._hash = list[bytes](), 0, hashlib.sha256()
+        self._blocks, self._size = list[bytes](), 0
 
     def add(self, key: str, members: list[Member]) -> None:
         """Append one sample; ``key`` is ASCII, at most 90 characters, without a dot or slash."""
@@ -46,7 +45,6 @@ class TarWriter:
         begin = self._size
         self._blocks.append(block)
         self._size += len(block)
-        self._hash.update(block)
         return begin
 
     def finish(self) -> bytes:
@@ -55,11 +53,6 @@ class TarWriter:
         self.append_block(bytes(2 * _BLOCK + -size % _RECORD))
         blocks, self._blocks = self._blocks, []
         return b"".join(blocks)
-
-    @property
-    def sha256(self) -> str:
-        """sha256 of all bytes so far, 64 hexadecimal digits."""
-        return self._hash.hexdigest()
 
 
 @final
@@ -75,9 +68,8 @@ class WebdatasetWriter(ShardWriter):
 
     def finish(self) -> FinishedArchive:
         data = self._tar.finish()
-        return FinishedArchive(
-            data, self._tar.sha256, np.array(self._offsets, np.int64), np.array(self._sizes, np.int64)
-        )
+        offsets_N, sizes_N = np.array(self._offsets, np.int64), np.array(self._sizes, np.int64)
+        return FinishedArchive(data, hashlib.sha256(data).hexdigest(), offsets_N, sizes_N)
 
 
 @final
@@ -88,8 +80,7 @@ class WebdatasetFormat(ContiguousFormat):
     lead = _BLOCK  # the header before the image
 
     def pack(self, key: str, members: list[Member]) -> PackedSample:
-        block = sample_block(key, members)
-        return PackedSample(key, block, *first_file(block))
+        return PackedSample(key, sample_block(key, members), _BLOCK, len(members[0].data))
 
     def writer(self) -> ShardWriter:
         return WebdatasetWriter()
@@ -103,25 +94,43 @@ class WebdatasetFormat(ContiguousFormat):
 
 def sample_block(key: str, members: list[Member]) -> bytes:
     """The archive bytes of one sample: each member after its header, padded to whole blocks."""
-    parts = []
+    stem = key.encode("ascii") + b"."
+    stem_sum, parts = sum(stem), list[bytes]()
     for member in members:
-        size = len(member.data)
-        parts += [ustar_header(f"{key}.{member.extension}", size), member.data, _PADDING[size % _BLOCK]]
+        data = member.data
+        parts += _header(stem, stem_sum, member.extension, len(data))
+        parts += data, _PADDING[len(data) % _BLOCK]
     return b"".join(parts)
-
-
-def first_file(block: bytes) -> tuple[int, int]:
-    """Offset and size in bytes of the first file's content in a sample in the form that ``sample_block`` returns."""
-    return _BLOCK, int(block[_SIZE].rstrip(b"\0"), 8)
 
 
 def ustar_header(name: str, size: int) -> bytes:
     """The 512 bytes that ``tarfile`` writes for ``name`` (at most 100 ASCII characters), but faster."""
-    plain, size_field = name.encode("ascii"), b"%011o\0" % size
-    assert len(plain) <= 100
+    stem, dot, rest = name.partition(".")
+    plain = (stem + dot).encode("ascii")
+    return b"".join(_header(plain, sum(plain), rest, size))
+
+
+def _header(stem: bytes, stem_sum: int, rest: str, size: int) -> tuple[bytes, ...]:
+    """The parts of a header of the file ``stem`` + ``rest``; ``stem_sum``: the sum of the bytes of ``stem``."""
+    ending, ending_sum = _ending(rest)
+    fields, fields_sum = _fields_around_size(size)
+    name = (stem + ending).ljust(_NAME_BYTES, b"\0")
+    assert len(name) == _NAME_BYTES
+    return name, fields, b"%06o\0 " % (_FIXED_CHECKSUM + stem_sum + ending_sum + fields_sum), _TAIL
+
+
+@lru_cache(maxsize=1024)
+def _ending(rest: str) -> tuple[bytes, int]:
+    ending = rest.encode("ascii")
+    return ending, sum(ending)
+
+
+@lru_cache(maxsize=65_536)
+def _fields_around_size(size: int) -> tuple[bytes, int]:
+    """The fields from the mode to the time, and the sum of the bytes that depend on ``size``."""
+    size_field = b"%011o\0" % size
     assert len(size_field) == 12
-    checksum = b"%06o\0 " % (_FIXED_CHECKSUM + sum(plain) + sum(size_field))
-    return b"".join((plain.ljust(100, b"\0"), _MODE_AND_OWNER, size_field, _MTIME, checksum, _TAIL))
+    return _MODE_AND_OWNER + size_field + _MTIME, sum(size_field)
 
 
 def read_samples(data: bytes, *, field: str) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 from generator.errors import BundleError
+from generator.models.latents import kernels
 from generator.models.latents.load import load_distribution
 from generator.models.latents.mixture import QUANTILE_GRID, GaussianMixture, MixtureConfig
 from generator.spec.seeding import noise
@@ -51,6 +52,27 @@ def test_log_prob_is_that_of_scipy(dims: int) -> None:
         ).reshape(len(weight_K), -1)
         expected_B = logsumexp(each_KB + np.log(weight_K)[:, None], axis=0)
         np.testing.assert_allclose(density_B[labels_B == label], expected_B, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "tied"])
+@pytest.mark.parametrize("family", ["mixture", "gaussian"])
+def test_classes_of_one_component_have_the_bits_of_any_number(covariance: Any, family: Any) -> None:
+    classes, dims, rng = 3, 9, np.random.default_rng(0)
+    config = MixtureConfig(family=family, dims=dims, classes=classes, clusters=(1,) * classes, covariance=covariance)
+    matrices = np.tril(rng.normal(size=(classes, dims, dims))) + 4.0 * np.eye(dims)
+    mixture = GaussianMixture(
+        config,
+        weight_M=np.ones(classes),
+        mean_MD=rng.normal(size=(classes, dims)),
+        factor=np.abs(matrices[:, 0]) + 1.0 if covariance == "diagonal" else matrices[: config.factor_shape[0]],
+        quantile_CQ=np.zeros((classes, len(QUANTILE_GRID))),
+    )
+    z_BD, labels_B = rng.normal(scale=3.0, size=(5000, dims)), rng.integers(0, classes, 5000)
+    found_B = mixture.log_prob(z_BD, labels_B)
+    for label in range(classes):
+        rows_R = labels_B == label
+        expected_R = kernels.log_sum_exp(mixture.joint_log_prob(label, z_BD[rows_R]))
+        assert found_B[rows_R].tobytes() == expected_R.tobytes()
 
 
 def test_density_integrates_to_one() -> None:
