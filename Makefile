@@ -30,7 +30,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --d
 	--numprocesses
 
 test: $(READY)  ## tests with real Redis, S3 over HTTP and worker processes
-	$(PYTEST) 3 --ignore tests/browser --ignore tests/readers
+	$(PYTEST) 3 -m "not services" --ignore tests/readers
 
 test-readers: $(READY) $(READERS)/.ready  ## builds and exports, read by other libraries in an environment of their own
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/readers
@@ -41,9 +41,8 @@ $(READERS)/.ready: tests/readers/requirements.txt
 	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/readers/requirements.txt
 	@touch $(READERS)/.ready
 
-test-services: $(READY)  ## acceptance and faults on a whole S3 service (SeaweedFS); the pages in Chromium
-	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) 3 tests/acceptance tests/faults tests/workers/doctor tests/browser \
-		--ignore tests/acceptance/benchmarks
+test-services: $(READY)  ## workers, faults and storms on a whole S3 service (SeaweedFS); the pages in Chromium
+	LATENTMILL_TEST_S3=seaweedfs $(PYTEST) 3 -m services tests/acceptance tests/browser tests/faults tests/workers/doctor
 
 quick: $(READY)  ## tests without servers, worker processes and long training: a minute or so
 	LATENTMILL_TESTS=quick $(PYTEST) 2 -m "not server and not slow" --ignore tests/readers

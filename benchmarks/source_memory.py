@@ -5,8 +5,7 @@
 Generates a labelled source as Parquet, then runs ``latentmill sources``, ``sources`` again, ``train --epochs 1``,
 ``generate`` and ``measure --measures novelty --limit``. RssAnon of all processes of a command is read twenty times a
 second (``/proc``); pages of mapped files do not count, as the system may drop them at any time. With ``--limit-gib``
-each command runs with that much data (``RLIMIT_DATA``: anonymous mappings and heap; mapped files do not count) and must
-still pass.
+all commands run in a control group that may use that much memory, pages of files included, and must still pass (as root).
 """
 
 from __future__ import annotations
@@ -14,18 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from arguments import directory, output_file
+from memory_group import memory_group
 from pyarrow import parquet
 from simplejpeg import encode_jpeg
 
@@ -52,8 +53,10 @@ def main() -> None:
         _write_source(source, args.images, args.size)
     for name in ("bundle", "builds", "cache"):
         shutil.rmtree(work / name, ignore_errors=True)
-    results = [_measure(name, words, work, args.limit_gib) for name, words in _commands(source, work, args)]
-    document = {"images": args.images, "size": args.size, "model": args.model, "commands": results}
+    with nullcontext(_enter_nothing) if args.limit_gib is None else memory_group(args.limit_gib) as enter:
+        results = [_measure(name, words, work, enter) for name, words in _commands(source, work, args)]
+    facts = {"images": args.images, "size": args.size, "model": args.model, "limit_gib": args.limit_gib}
+    document = facts | {"commands": results}
     if args.json is not None:
         args.json.write_text(json.dumps(document, indent=2) + "\n")
 
@@ -101,11 +104,11 @@ def _write_source(directory: Path, count: int, size: int) -> None:
     temporary.rename(directory)
 
 
-def _measure(name: str, words: list[str], work: Path, limit_gib: float | None) -> dict[str, Any]:
-    def restrict() -> None:
-        if limit_gib is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gib * 2**30),) * 2)
+def _enter_nothing() -> None:
+    pass
 
+
+def _measure(name: str, words: list[str], work: Path, enter: Callable[[], None]) -> dict[str, Any]:
     environment = os.environ | {
         "LATENTMILL_SOURCE_CACHE": str(work / "cache"),
         "LATENTMILL_ROOT": str(work / "root"),
@@ -114,7 +117,7 @@ def _measure(name: str, words: list[str], work: Path, limit_gib: float | None) -
     began, peak = time.monotonic(), 0
     with (work / "log.txt").open("ab") as log:
         command = [sys.executable, "-c", _COMMAND, *words]
-        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log, preexec_fn=restrict)
+        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log, preexec_fn=enter)
         while child.poll() is None:
             peak = max(peak, _anonymous_bytes(child.pid))
             time.sleep(_INTERVAL)

@@ -35,7 +35,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-_WITH_SERVERS = {"s3_server", "unsigned_s3", "s3_settings", "bucket", "redis_server", "server", "bench"}  # fixtures
+_OF_S3 = {"s3_server", "unsigned_s3", "s3_settings", "bucket"}  # fixtures
+_ON_SERVICES = [
+    "acceptance",
+    "browser",
+    "faults",
+    "workers/doctor",
+]  # folders: of whole processes, on a whole S3 service
+_WITH_SERVERS = _OF_S3 | {"redis_server", "server", "bench"}  # fixtures
 _SERVERS_IN_PROCESS = {"fake_s3", "running_server"}  # functions that a module of tests imports
 _WITH_PROCESSES = ["acceptance", "browser", "deploy", "faults", "golden", "gpu"]  # folders
 
@@ -64,10 +71,18 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start servers or processes: `make quick` leaves them out, as it does ``slow`` ones."""
+    """Mark tests that start servers or processes, which `make quick` leaves out, and those of `make test-services`."""
     for item in items:
         if _starts_processes(item):
             item.add_marker("server")
+        if _needs_services(item):
+            item.add_marker("services")
+
+
+def _needs_services(item: pytest.Item) -> bool:
+    folder = item.path.parent.relative_to(Path(__file__).parent).as_posix()
+    whole = any(folder == each or folder.startswith(f"{each}/") for each in _ON_SERVICES)
+    return whole and (folder == "browser" or not _OF_S3.isdisjoint(getattr(item, "fixturenames", ())))
 
 
 def _starts_processes(item: pytest.Item) -> bool:

@@ -17,7 +17,6 @@ from generator.sources.base import (
 from generator.sources.cache import PixelCache, cache_key
 from generator.sources.duplicates import count_duplicates
 from generator.sources.files.file_set import FileSet
-from generator.sources.files.object_store import is_object_url
 from generator.sources.kinds.digits import list_digits
 from generator.sources.kinds.folder import list_folder
 from generator.sources.kinds.npz import list_npz
@@ -33,6 +32,7 @@ from generator.sources.splits import DEFAULT_SPLIT, check_split_name
 from generator.spec.image_size import AnySize
 from generator.spec.reading import Reading, Rules
 from generator.store.s3_settings import S3Settings
+from generator.store.url import is_remote
 
 _SHOWN_SIZES = 20
 
@@ -62,7 +62,8 @@ def load_source(
     cache: PixelCache | None = None,
     progress: ProgressCallback | None = None,
 ) -> Source:
-    """The real images at ``location``: a path, a pattern, a ``file://`` or ``s3://`` URL, or the word ``digits``.
+    """The real images at ``location``: a path, a pattern, a URL (``file://``, ``s3://``, ``gs://``,
+    ``az://``), or the word ``digits``.
 
     ``size`` (sides of 8 .. 512): side, or width and height, that images are brought to; by default 64 for folders, and
     for the other kinds the size of the images, which must be one. ``channels``: 1 (grey) or 3 (RGB); by default RGB if
@@ -126,7 +127,7 @@ def _read(request: _Request, allocate: Allocate, progress: ProgressCallback | No
 
 def _list(request: _Request) -> Listing:
     found, wanted = request.found, request.wanted
-    remote = is_object_url(request.location)
+    remote = is_remote(request.location)
     if request.kind == "digits":
         if wanted.split not in (None, DEFAULT_SPLIT):
             raise SourceError("split", "'train', as the digits have no other part", repr(wanted.split))

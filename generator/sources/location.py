@@ -10,13 +10,14 @@ from generator.errors import SourceError, SpecError
 from generator.sources.files.archives import ZIP_SUFFIXES, list_zip
 from generator.sources.files.directory import has_wildcards, list_directory, list_file, list_pattern
 from generator.sources.files.file_set import FileSet, SourceFile
-from generator.sources.files.object_store import is_object_url, list_objects
+from generator.sources.files.object_store import list_objects
 from generator.sources.kinds.image_labels import is_label_file
 from generator.sources.kinds.parquet import SUFFIX as PARQUET
 from generator.sources.kinds.parquet import holds_images
 from generator.sources.kinds.webdataset import is_tar
 from generator.sources.pixels.formats import SUFFIXES, is_image, is_pointer
 from generator.store.s3_settings import S3Settings
+from generator.store.url import is_remote
 
 Kind = Literal["digits", "folder", "parquet", "npz", "webdataset"]
 
@@ -27,14 +28,14 @@ _MANIFEST = "manifest.json"
 _IMAGES_BESIDE = 20  # images beside one tar that are no more than a preview or a logo
 KINDS = (
     "'digits', a folder of class folders, .parquet files, .tar files (WebDataset), a .zip of images or a .npz file: a"
-    " path, a pattern, or an s3:// URL"
+    " path, a pattern, or a URL (s3://, gs://, az://)"
 )
 
 
 def find_files(location: str, *, follow_links: bool = False, s3: S3Settings | None = None) -> FileSet:
-    """The files at a location: a path, a pattern, a ``file://`` or ``s3://`` URL. Raises ``SourceError``,
+    """The files at a location: a path, a pattern, a ``file://`` URL or one of a service. Raises ``SourceError``,
     ``StoreError``."""
-    if is_object_url(location):
+    if is_remote(location):
         try:
             found = list_objects(location, s3)
         except SpecError as error:

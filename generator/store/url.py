@@ -17,6 +17,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
 _EXPECTED_FORMS = "s3://bucket/prefix (or gs://, az://), file:///path, a path, or memory://name"
 
+RemoteScheme = Literal["s3", "gs", "az"]
 Scheme = Literal["s3", "gs", "az", "file", "memory"]
 REMOTE = ("s3://", "gs://", "az://")  # the beginnings of the URLs of services
 
@@ -45,13 +46,29 @@ def parse_url(url: str) -> StoreLocation:
     prefix = prefix.rstrip("/")
     if scheme[0] == "memory://":
         return StoreLocation("memory", check_key(root, "url"), check_key(prefix, "url") if prefix else "")
-    if scheme[0] == "az://" and _CONTAINER.fullmatch(root) is None:
+    name = _check_bucket(scheme[0], root, url)
+    return StoreLocation(name, root, check_key(prefix, "url") if prefix else "")
+
+
+def split_url(url: str) -> tuple[RemoteScheme, str, str]:
+    """Scheme, bucket (or container) and key of the URL of a service; the key may be of any form, or empty.
+
+    Raises ``SpecError('url', ...)`` for any other URL.
+    """
+    scheme = _SCHEME.match(url)
+    if scheme is None or scheme[0] not in REMOTE:
+        raise SpecError("url", "s3://bucket/key (or gs://, az://)", _redact(url))
+    bucket, _, key = url[scheme.end() :].partition("/")
+    return _check_bucket(scheme[0], bucket, url), bucket, key
+
+
+def _check_bucket(scheme: str, bucket: str, url: str) -> RemoteScheme:
+    if scheme == "az://" and _CONTAINER.fullmatch(bucket) is None:
         expected = "az:// and a container of 3 to 63 lower-case letters and digits, with single '-' between them"
         raise SpecError("url", expected, _redact(url))
-    if scheme[0] != "az://" and _BUCKET.fullmatch(root) is None:
-        raise SpecError("url", f"{scheme[0]} and a bucket of 3 to 63 letters, digits, '.', '_' and '-'", _redact(url))
-    name: Scheme = "s3" if scheme[0] == "s3://" else "gs" if scheme[0] == "gs://" else "az"
-    return StoreLocation(name, root, check_key(prefix, "url") if prefix else "")
+    if scheme != "az://" and _BUCKET.fullmatch(bucket) is None:
+        raise SpecError("url", f"{scheme} and a bucket of 3 to 63 letters, digits, '.', '_' and '-'", _redact(url))
+    return "s3" if scheme == "s3://" else "gs" if scheme == "gs://" else "az"
 
 
 def is_remote(url: str) -> bool:

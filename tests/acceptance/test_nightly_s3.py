@@ -23,7 +23,7 @@ from generator.store import open_store
 from tests.support.bundles import tiny_bundle
 from tests.support.cli_sandbox import cli_sandbox, minutes_ago, write_schedule
 from tests.support.s3_permissions import restricted_s3
-from tests.support.servers import WHOLE_S3, RedisServer, S3Server
+from tests.support.servers import RedisServer, S3Server
 from workers.schedules.history import newest_runs
 from workers.schedules.runs import Run, live_markers
 from workers.settings import ENV_PREFIX
@@ -32,7 +32,6 @@ ROLES = ("reader", "client", "worker", "scheduler")
 HOOK = {"webhooks": [{"url": "http://127.0.0.1:9/hook", "secret": "ops"}]}  # nothing listens there: the message stays
 
 
-@pytest.mark.skipif(not WHOLE_S3, reason="`make test-services` runs it; test_nightly.py is the same on directories")
 @pytest.mark.timeout(300)
 def test_a_scheduler_dies_and_redis_forgets(
     redis_server: RedisServer, s3_server: S3Server, bucket: str, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Two short storms (random faults), three on a whole S3 service; ``make storm`` runs twenty long ones."""
+"""Three short storms (random faults); ``make storm`` runs twenty long ones."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.faults.storm_script import SHORT
 from tests.support.bundles import tiny_bundle
 from tests.support.command_server import SERVER_VARIABLE, shared_fork_server
 from tests.support.fork_server import ForkedCommand
-from tests.support.servers import WHOLE_S3, S3Server
+from tests.support.servers import S3Server
 
-SEEDS = (101, 102, 103) if WHOLE_S3 else (101, 103)
+SEEDS = (101, 102, 103)
 FAILOVER = 103  # the storm in which Redis is a master behind a Sentinel, and is lost
 
 

@@ -101,6 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, found: _Object | None) -> None:
         if found is None:
             return self._refuse(404, "NoSuchKey")
+        if self.headers.get("If-Match") not in (None, found.etag):
+            return self._refuse(412, "PreconditionFailed")
         data, status, headers = found.data, 200, self._facts(found)
         if span := self.headers.get("Range"):
             first, last = (int(number) for number in span.removeprefix("bytes=").split("-"))

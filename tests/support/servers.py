@@ -179,12 +179,9 @@ class SeaweedServer(S3Server):
         return True
 
 
-WHOLE_S3 = os.environ.get("LATENTMILL_TEST_S3") == "seaweedfs"
-
-
 def s3_service() -> S3Server:
     """The S3 that tests use: SeaweedFS where ``LATENTMILL_TEST_S3`` is ``seaweedfs``, moto otherwise."""
-    return SeaweedServer() if WHOLE_S3 else S3Server()
+    return SeaweedServer() if os.environ.get("LATENTMILL_TEST_S3") == "seaweedfs" else S3Server()
 
 
 KEY_PREFIX = "latentmill:00000000000000aa:"  # of ledgers in tests that have no store root

@@ -36,8 +36,8 @@ def sources_command(
     """Look at SOURCE, the real images for a training, without training.
 
     SOURCE is `digits` (bundled), a folder of images or of class folders, Hugging Face Parquet, WebDataset tars, a .zip,
-    or a .npz file: a path, a pattern ('data/**/*.tar', 'shards/{000..127}.tar'), or an s3:// URL. Unreadable images are
-    listed, never an error here.
+    or a .npz file: a path, a pattern ('data/**/*.tar', 'shards/{000..127}.tar'), or a URL (s3://, gs://, az://).
+    Unreadable images are listed, never an error here.
     """
     arguments = take_source_arguments({**given, "skip_bad": True, "allow_empty": True})
     images, size_chosen = _read(source, arguments, size, channels, quiet=as_json)

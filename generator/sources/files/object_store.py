@@ -1,4 +1,4 @@
-"""Files of a source in an S3-compatible object store."""
+"""Files of a source in an object store: S3, Google Cloud Storage, Azure."""
 
 from __future__ import annotations
 
@@ -8,35 +8,25 @@ import threading
 from collections import Counter, OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, cast, final
+from typing import Any, BinaryIO, cast, final
 
 from generator.errors import SourceError
 from generator.sources.files.content import MAX_MEMBER_BYTES, Content
 from generator.sources.files.directory import HIDDEN, JUNK, has_wildcards, matches_pattern, pattern_root
 from generator.sources.files.file_set import FileSet, SourceFile, in_order
 from generator.sources.files.junk import is_hidden, is_junk
+from generator.store.objects import Objects, open_objects
 from generator.store.s3_settings import S3Settings
-
-if TYPE_CHECKING:
-    from generator.store.s3_objects import S3Objects
 
 _STEP = 2**24  # bytes of one request
 _BLOCK, _KEPT_BLOCKS = 2**22, 24  # bytes; 96 MiB in all
 _SMALL = 2**26  # larger objects are read into a temporary file
 
 
-def is_object_url(location: str) -> bool:
-    """Whether a location is in an object store."""
-    return location.startswith("s3://")
-
-
 def list_objects(url: str, settings: S3Settings | None) -> FileSet:
     """The visible objects below ``url``: an object, a prefix, or a pattern. Raises ``SourceError``, ``StoreError``."""
-    from generator.store.s3_objects import S3Objects, split_url  # boto3 takes half a second to import
-
-    bucket, key = split_url(url)
-    objects = S3Objects(bucket, settings or S3Settings())
-    name = (key.rstrip("/").rpartition("/")[2]) or bucket
+    objects, key = open_objects(url, settings)
+    name = f"{objects.url}/{key}".rstrip("/").rpartition("/")[2]
     root, pattern = key.rstrip("/"), None
     listed = [info for info in objects.list(root) if not info.key.endswith("/")]
     if not listed and has_wildcards(key):  # no key begins with these characters themselves
@@ -73,7 +63,7 @@ def list_objects(url: str, settings: S3Settings | None) -> FileSet:
 class ObjectContent(Content):
     """One version of an object. Small ones are read into memory, large ones once into a temporary file."""
 
-    objects: S3Objects
+    objects: Objects
     key: str
     size: int
     etag: str
@@ -111,7 +101,7 @@ class _Blocks:
         self._blocks: OrderedDict[tuple[str, str, str, int], Future[bytes]] = OrderedDict()
 
     def get(self, content: ObjectContent, number: int) -> bytes:
-        name = (content.objects.bucket, content.key, content.etag, number)
+        name = (content.objects.url, content.key, content.etag, number)
         with self._lock:
             block = self._blocks.get(name)
             reads = block is None or (block.done() and block.exception() is not None)

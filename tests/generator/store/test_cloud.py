@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,25 +21,11 @@ from generator.errors import (
 )
 from generator.store import Store, cloud_client, open_store
 from generator.testing import StoreContract, check_states
-from tests.support.azurite import AzuriteServer, azurite_binary
 from tests.support.fake_gcs import FakeGcs, fake_gcs
 from tests.support.missing_bucket import assert_named_by_every_operation
 from tests.support.small_builds import SmallBuild
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
-    """A server of Google's dialect, which stores of this process find by their variables."""
-    with fake_gcs() as server:
-        account = {"gcs_base_url": server.endpoint_url, "disable_oauth": True}
-        key = account | dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
-        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(key))
-        cloud_client.forget_clients()
-        server.buckets["bucket"] = {}
-        yield server
-    cloud_client.forget_clients()
 
 
 class TestGoogle(StoreContract):
@@ -54,24 +38,6 @@ class TestGoogle(StoreContract):
 
     def test_random_operations_with_interrupted_writers(self, store: Store) -> None:
         assert check_states(store, examples=3)["steps"] > 20
-
-
-@pytest.fixture(scope="module")
-def azurite() -> Iterator[AzuriteServer]:
-    if azurite_binary() is None:
-        pytest.skip("no azurite-blob: `npm install azurite` in a folder, and LATENTMILL_AZURITE=<folder>")
-    server = AzuriteServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def container(azurite: AzuriteServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    for name, value in azurite.environment.items():
-        monkeypatch.setenv(name, value)
-    cloud_client.forget_clients()
-    yield azurite.make_container(f"box-{uuid.uuid4().hex}")
-    cloud_client.forget_clients()
 
 
 class TestAzure(StoreContract):
