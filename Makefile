@@ -32,8 +32,8 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --d
 test: $(READY)  ## tests with real Redis, S3 over HTTP and worker processes
 	$(PYTEST) 3 -m "not services" --ignore tests/readers
 
-test-readers: $(READY) $(READERS)/.ready  ## builds and exports, read by other libraries in an environment of their own
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/readers
+test-readers: $(READY) $(READERS)/.ready  ## builds and exports, read by other libraries; training under launchers
+	$(PYTEST) 3 tests/readers
 
 # Their pins conflict with ours: mosaicml-streaming, litdata, megatron-energon and pylance get their own torch and numpy.
 $(READERS)/.ready: tests/readers/requirements.txt

@@ -5,7 +5,7 @@
 Generates a labelled source as Parquet, then runs ``latentmill sources``, ``sources`` again, ``train --epochs 1``,
 ``generate`` and ``measure --measures novelty --limit``. RssAnon of all processes of a command is read twenty times a
 second (``/proc``); pages of mapped files do not count, as the system may drop them at any time. With ``--limit-gib``
-all commands run in a control group that may use that much memory, pages of files included, and must still pass (as root).
+all commands run in a control group (as root) that may use that much, pages of files included, and must still pass.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from generator.models.autoencoders.settings import TrainSettings
 from generator.models.bundle import Bundle, load_bundle
 from generator.models.converters.builder import BuiltGraph, GraphBuilder
 from generator.models.converters.diffusers import convert_diffusers
+from generator.models.features.config import Budget
 from generator.models.latents.config import GaussianSettings, MixtureSettings, PriorSettings, TransportSettings
-from generator.models.learning import ImportedNetwork, encode_source, import_network, join_graphs, refit
+from generator.models.learning import ImportedNetwork, encode_source, import_network, join_graphs, refit, train
 from generator.models.learning.decoder_import import ImportedCodes
 from generator.models.screening.config import JudgeSettings
 from generator.production.commit import locate_build
@@ -118,8 +119,9 @@ def test_a_decoder_trained_further_is_nearer_to_the_images(tiny: ImportedNetwork
 
 
 def test_a_decoder_tuned_on_sampled_codes_replaces_the_one_that_was_imported(
-    tiny: ImportedNetwork, tmp_path: Path
+    tiny: ImportedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(train, "FEATURE_BUDGET", Budget(steps=2))
     steps = list[tuple[int, int]]()
     settings = TrainSettings(feature_loss=10.0, tuning_steps=3)
     common: dict[str, Any] = {"sampler": BASE, "on_tune": lambda *at: steps.append(at)}

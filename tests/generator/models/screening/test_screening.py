@@ -21,6 +21,7 @@ from generator.models.features.config import Budget
 from generator.models.features.neighbours import nearest_neighbours
 from generator.models.latents.config import GaussianSettings
 from generator.models.learning import refit, train_bundle
+from generator.models.screening import mirroring
 from generator.models.screening.calibration import calibrate, calibration_error
 from generator.models.screening.config import JudgeSettings, PassRates, default_judge
 from generator.models.screening.copy_index import MIN_HOLDOUT, CopyIndex, block_sums, fit_copy_index, load_copy_index
@@ -348,7 +349,8 @@ def test_the_calibration_error_is_the_mean_difference_of_confidence_and_accuracy
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_mirroring_is_harmless_for_symmetric_images_and_not_for_digits() -> None:
+def test_mirroring_is_harmless_for_symmetric_images_and_not_for_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirroring, "_STEPS", 120)
     digits = [
         LabelledImages(DIGITS.images_NHWC[part], DIGITS.labels_N[part]) for part in (slice(1200), slice(1200, None))
     ]
