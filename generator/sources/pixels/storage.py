@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, cast, final
@@ -49,12 +51,35 @@ def available_memory() -> float:
 
 def is_on_disk(array: np.ndarray) -> bool:
     """Whether an array is a file, or a part of one."""
+    return _mapped(array) is not None
+
+
+def _mapped(array: np.ndarray) -> np.memmap | None:
     base: Any = array
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap):
-            return True
+            return base
         base = base.base
-    return False
+    return None
+
+
+@contextmanager
+def _without_readahead(array: np.ndarray) -> Iterator[None]:
+    """Rows that do not follow each other are read alone. By default the system reads megabytes around each of them, and
+    where memory does not hold the whole file, that is thrown away before it is used."""
+    mapping: mmap.mmap | None = getattr(_mapped(array), "_mmap", None)
+    if mapping is None or not hasattr(mmap, "MADV_RANDOM"):
+        yield
+        return
+    mapping.madvise(mmap.MADV_RANDOM)
+    try:
+        yield
+    finally:
+        mapping.madvise(mmap.MADV_NORMAL)
+
+
+def _follow_each_other(rows_N: np.ndarray) -> bool:
+    return bool((np.diff(rows_N) == 1).all())
 
 
 def keep_images(images_NHWC: np.ndarray, kept_N: np.ndarray) -> np.ndarray:
@@ -131,11 +156,17 @@ class ImageRows:
         rows_N = np.ravel(at if self._rows_N is None else self._rows_N[at])
         found = np.empty((len(rows_N), *self.shape[1:]), dtype=self.dtype)
         for begin in range(0, len(rows_N), _READ_AT_ONCE):
-            part: np.ndarray = self._images_NHWC[rows_N[begin : begin + _READ_AT_ONCE]]
+            part = self._read(rows_N[begin : begin + _READ_AT_ONCE])
             for compute in self._computes:
                 part = compute(part)
             found[begin : begin + _READ_AT_ONCE] = part
         return found.reshape((*at.shape, *self.shape[1:]))
+
+    def _read(self, rows_N: np.ndarray) -> np.ndarray:
+        if _follow_each_other(rows_N):
+            return self._images_NHWC[rows_N]
+        with _without_readahead(self._images_NHWC):
+            return self._images_NHWC[rows_N]
 
     def take(self, rows_N: np.ndarray) -> ImageRows:
         """Only some of the rows, in a new order."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +160,25 @@ def test_neighbours_of_points_on_disk(little_memory: None, monkeypatch: pytest.M
     if exclude:
         squared[np.arange(10), np.arange(0, 1500, 150)] = np.inf
     np.testing.assert_allclose(found.distances_QK[some], np.sqrt(np.sort(squared, axis=1)[:, :3]))
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_RANDOM"), reason="the system takes no advice")
+def test_rows_in_random_order_do_not_read_what_lies_around_them(tmp_path: Path) -> None:
+    images_NHWC = np.arange(4096 * 32 * 32 * 3, dtype=np.uint8).reshape(4096, 32, 32, 3)
+    with (tmp_path / "pixels").open("wb") as file:
+        file.write(images_NHWC.data)
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    mapped = np.memmap(tmp_path / "pixels", dtype=np.uint8, mode="r", shape=images_NHWC.shape)
+    rows = ImageRows(mapped)
+    chosen_N = np.random.default_rng(0).permutation(4096)[:100]
+    before = bytes_read()
+    assert np.array_equal(rows[chosen_N], images_NHWC[chosen_N])
+    assert bytes_read() - before < 100 * 4 * mmap.PAGESIZE
+    assert np.array_equal(rows[100:200], images_NHWC[100:200])
+
+
+def bytes_read() -> int:
+    """What this process has had read from disks."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("read_bytes")))
