@@ -6,7 +6,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import prod
 from pathlib import Path
 from typing import Any, cast, final
@@ -163,10 +163,9 @@ class ImageRows:
         return found.reshape((*at.shape, *self.shape[1:]))
 
     def _read(self, rows_N: np.ndarray) -> np.ndarray:
-        if _follow_each_other(rows_N):
-            return self._images_NHWC[rows_N]
-        with _without_readahead(self._images_NHWC):
-            return self._images_NHWC[rows_N]
+        with nullcontext() if _follow_each_other(rows_N) else _without_readahead(self._images_NHWC):
+            images_NHWC: np.ndarray = self._images_NHWC[rows_N]
+            return images_NHWC
 
     def take(self, rows_N: np.ndarray) -> ImageRows:
         """Only some of the rows, in a new order."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,18 @@ def test_the_number_is_set_where_a_quota_is_below_the_cores(monkeypatch: pytest.
         found: dict[str, str] = {}
         threads.set_thread_variables(found)
         assert found.get("OMP_NUM_THREADS") == expected
+
+
+@pytest.mark.parametrize(("command", "kept"), [("generate", True), ("train", True), ("jobs", False), ("serve", False)])
+def test_commands_that_compute_keep_freed_memory(
+    command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = list[str]()
+    main = import_module("workers.cli.main")
+    monkeypatch.setattr(main, "keep_freed_memory", lambda: calls.append(command))
+    monkeypatch.setattr(main, "set_thread_variables", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["latentmill", command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 0, capsys.readouterr().err
+    assert bool(calls) == kept
