@@ -12,28 +12,25 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from generator.models.bundle import Bundle
 from generator.production.commit import (
     BuildLocation,
-    FinishedShard,
     begin_build,
     fix_environment,
     locate_build,
-    publish_shard,
 )
-from generator.production.pipeline.batches import Batch
 from generator.production.pipeline.decoders import CompileOptions, open_decoder
 from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
 from generator.production.pipeline.stage_times import STAGES, Stage
 from generator.production.pipeline.upload_queue import Upload, UploadQueue
 from generator.production.profiling.cores import usable_cores
+from generator.production.profiling.stage_costs import measure_stages
 from generator.production.profiling.suggestion import WorkerSuggestion, suggest_worker
 from generator.spec.canonical import FrozenModel
-from generator.spec.plan import Plan, ShardPlan
+from generator.spec.plan import Plan
 from generator.spec.recipe import Execution, JobSpec, Order, Recipe
 
 
@@ -79,7 +76,7 @@ def profile(
     location, compiling = locate_build(spec), compiling or CompileOptions()
     decoder = open_decoder(location, bundle, device, compiling)
     maker, cores = open_shard_maker(location, bundle, decoder), usable_cores()
-    alone = _measure_stages(maker, str(scratch / "alone"), stage_seconds)
+    alone = measure_stages(maker, str(scratch / "alone"), stage_seconds)
     begin_build(location)
     fix_environment(location, maker.environment)
     with decoder.lanes() as (lanes, enter):
@@ -112,72 +109,6 @@ def profile(
         suggestion=suggest_worker(cuda=cuda, cores=cores, feeding=feeding),
         cost_per_million=None if price_per_hour is None else round(price_per_hour / 3600 * 1e6 / rate, 4),
     )
-
-
-def _measure_stages(maker: ShardMaker, destination: str, stage_seconds: float) -> dict[Stage, float]:
-    """Processor seconds per image of each stage. On a GPU, decoding counts the processor time of the calling thread."""
-    batcher, recipe = maker.batcher, maker.recipe
-    shard = Plan(recipe).shard(0)
-    rows = slice(0, min(recipe.batch, len(shard)))
-    indices_B, labels_B = shard.indices_N[rows], shard.labels_N[rows]
-    attempts_B = np.zeros(len(indices_B), dtype=np.int64)
-    draw = batcher.sampler.draw(indices_B, attempts_B, labels_B)
-    z_BD = draw.z_BD.astype(np.float32)
-    images_BHWC = batcher.decoder.decode(z_BD, labels_B)
-    screened = batcher.screen.check(images_BHWC, labels_B)
-    passed_BHWC = images_BHWC[screened.passed_B]
-    files = batcher.encoder.encode_many(passed_BHWC)
-    with maker.decoder.lanes() as (_, enter), ThreadPoolExecutor(1, initializer=enter) as lane:
-
-        def cost(run: Callable[[], Any], images: int) -> float:
-            return lane.submit(_min_processor_seconds, run, stage_seconds).result() / images
-
-        costs: dict[Stage, float] = {
-            "latents": cost(lambda: batcher.sampler.draw(indices_B, attempts_B, labels_B), len(indices_B)),
-            "decode": cost(lambda: batcher.decoder.decode(z_BD, labels_B), len(z_BD)),
-            "screen": cost(lambda: batcher.screen.check(images_BHWC, labels_B), len(z_BD)),
-            "encode": cost(lambda: batcher.encoder.encode_many(passed_BHWC), len(files)),
-            "write": cost(lambda: batcher.pack(files, indices_B, labels_B, draw, screened), len(files)),
-        }
-        batches = _shard_batches(maker, shard)
-        costs["write"] += cost(lambda: _assemble(maker, shard, batches), len(shard))
-    finished = _assemble(maker, shard, batches)
-    clock, number = time.process_time(), 0
-    while number < 2 or time.process_time() - clock < stage_seconds / 4:
-        order = Order(destination=f"{destination}-{number}", name="bench")
-        publish_shard(locate_build(JobSpec(recipe=recipe, order=order)), finished)
-        number += 1
-    costs["upload"] = (time.process_time() - clock) / (number * len(shard))
-    return costs
-
-
-def _shard_batches(maker: ShardMaker, shard: ShardPlan) -> list[Batch]:
-    """The batches of a shard, in the order in which one lane makes them."""
-    assembly, batches = maker.open_assembly(shard, (0.0, 0.0)), list[Batch]()
-    while not assembly.is_complete:
-        slots_B = assembly.next_slots()
-        batches.append(assembly.prepare_batch(maker.batcher.make, slots_B)())
-        assembly.add_batch(slots_B, batches[-1])
-    return batches
-
-
-def _assemble(maker: ShardMaker, shard: ShardPlan, batches: list[Batch]) -> FinishedShard:
-    """Archive, table and receipt of a shard whose batches are given."""
-    assembly = maker.open_assembly(shard, (0.0, 0.0))
-    for batch in batches:
-        assembly.add_batch(assembly.next_slots(), batch)
-    return maker.finish(assembly, "bench")
-
-
-def _min_processor_seconds(run: Callable[[], Any], seconds: float) -> float:
-    """The minimum processor seconds of several runs, at least ``seconds``: other processes can only add to them."""
-    costs, end = list[float](), time.perf_counter() + seconds
-    run()
-    while len(costs) < 3 or time.perf_counter() < end:
-        clock = time.process_time()
-        run()
-        costs.append(time.process_time() - clock)
-    return min(costs)
 
 
 def _measure_decode_rate(maker: ShardMaker, lanes: int, enter: Callable[[], None], stage_seconds: float) -> float:
