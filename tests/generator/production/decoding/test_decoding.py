@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -101,7 +102,7 @@ def test_a_single_value_that_is_not_finite_is_an_error(bundle: Bundle, bad_value
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_that_compute_or_decode_side_by_side_change_nothing(bundle: Bundle, threads: int) -> None:
     z_NBD = np.random.default_rng(0).normal(size=(6, 8, 4)).astype(np.float32)
-    resident, before = decoder(bundle), torch.get_num_threads()
+    resident, before, interval = decoder(bundle), torch.get_num_threads(), sys.getswitchinterval()
     wanted = [resident.decode(z_BD) for z_BD in z_NBD]
     torch.set_num_threads(threads)
     try:
@@ -111,7 +112,7 @@ def test_threads_that_compute_or_decode_side_by_side_change_nothing(bundle: Bund
     with resident.lanes() as (_, enter), ThreadPoolExecutor(threads, initializer=enter) as lanes:
         found = list(lanes.map(resident.decode, z_NBD))
     assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
-    assert torch.get_num_threads() == before
+    assert (torch.get_num_threads(), sys.getswitchinterval()) == (before, interval)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

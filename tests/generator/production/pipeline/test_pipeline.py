@@ -207,10 +207,13 @@ def test_an_upload_that_fails_ends_the_build(bundle: Bundle) -> None:
 
 def test_lanes_leave_room_in_memory(bundle: Bundle) -> None:
     decoder = ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu")
-    threads = torch.get_num_threads()
-    one_more = threads + 1 if threads > 1 else 1
-    assert decoder._choose_lanes(1) == LaneLayout(one_more, 1)
-    assert decoder._choose_lanes(2**40) == LaneLayout(1, threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert decoder._choose_lanes(1) == LaneLayout(3, 1)
+        assert decoder._choose_lanes(2**40) == LaneLayout(1, 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_batch_keeps_what_passed_and_only_that(bundle: Bundle) -> None:
