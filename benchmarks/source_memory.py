@@ -33,6 +33,7 @@ from simplejpeg import encode_jpeg
 _CLASSES = 10
 _ROWS_OF_A_FILE = 50_000
 _INTERVAL = 0.05
+_NAMES = ("sources, first", "sources, again", "train", "generate", "measure novelty")
 _COMMAND = "from workers.cli import main; main()"
 
 
@@ -41,6 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=300_000)
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument(
+        "--begin", choices=_NAMES, default=_NAMES[0], help="go on with this command, from what is there"
+    )
     parser.add_argument("--limit-gib", type=float, default=None)
     parser.add_argument("--measured", type=int, default=20_000, help="images of the build that is measured")
     parser.add_argument("--model", default="linear", help="family that is trained; the pretrained one is `pretrained`")
@@ -51,10 +55,12 @@ def main() -> None:
     source = work / f"source-{args.images}-{args.size}"
     if not source.exists():
         _write_source(source, args.images, args.size)
-    for name in ("bundle", "builds", "cache"):
-        shutil.rmtree(work / name, ignore_errors=True)
+    if args.begin == _NAMES[0]:
+        for name in ("bundle", "bundle.checkpoint", "builds", "cache"):
+            _remove(work / name)
+    commands = _commands(source, work, args)[_NAMES.index(args.begin) :]
     with nullcontext(_enter_nothing) if args.limit_gib is None else memory_group(args.limit_gib) as enter:
-        results = [_measure(name, words, work, enter) for name, words in _commands(source, work, args)]
+        results = [_measure(name, words, work, enter) for name, words in commands]
     facts = {"images": args.images, "size": args.size, "model": args.model, "limit_gib": args.limit_gib}
     document = facts | {"commands": results}
     if args.json is not None:
@@ -68,13 +74,16 @@ def _commands(source: Path, work: Path, args: argparse.Namespace) -> list[tuple[
     family = ["--from", "pretrained"] if args.model == "pretrained" else ["--model", args.model, "--epochs", "1"]
     train = ["train", str(source), "--out", str(work / "bundle"), *family, "--judge-steps", "100"]
     measure = ["measure", str(work / "builds" / "large"), str(source), "--bundle", str(work / "bundle")]
-    return [
-        ("sources, first", ["sources", str(source)]),
-        ("sources, again", ["sources", str(source)]),
-        ("train", train),
-        ("generate", ["generate", str(spec)]),
-        ("measure novelty", [*measure, "--measures", "novelty", "--limit", "2000", "--seeds", "1"]),
-    ]
+    novelty = [*measure, "--measures", "novelty", "--limit", "2000", "--seeds", "1"]
+    words = [["sources", str(source)], ["sources", str(source)], train, ["generate", str(spec)], novelty]
+    return list(zip(_NAMES, words, strict=True))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_source(directory: Path, count: int, size: int) -> None:

@@ -1,6 +1,6 @@
 """The heap of this process (glibc's): memory that a batch frees is kept for the next one.
 
-Every batch of a decoder or of a training frees as much memory as the one before. By default glibc gives large blocks
+Every batch of a decoder frees as much memory as the one before. By default glibc gives large blocks
 back to the system at once and takes them again page by page, each filled with zeros first; and threads other than the
 first have heaps of 64 MiB, too small for the tensors of large images.
 """

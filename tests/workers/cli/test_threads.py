@@ -75,8 +75,10 @@ def test_the_number_is_set_where_a_quota_is_below_the_cores(monkeypatch: pytest.
         assert found.get("OMP_NUM_THREADS") == expected
 
 
-@pytest.mark.parametrize(("command", "kept"), [("generate", True), ("train", True), ("jobs", False), ("serve", False)])
-def test_commands_that_compute_keep_freed_memory(
+@pytest.mark.parametrize(
+    ("command", "kept"), [("generate", True), ("worker", True), ("train", False), ("serve", False)]
+)
+def test_commands_that_decode_keep_freed_memory(
     command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = list[str]()
