@@ -7,27 +7,30 @@ import torch
 from torch import nn
 
 from generator.models.autoencoders.networks import to_input
+from generator.models.batched_rows import batched_rows
 
 
 @torch.inference_mode()
 def encode(encoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.ndarray:
     """codes_ND of uint8 images, float64 (converted from float32); posterior means for a variational encoder."""
     device = next(encoder.parameters()).device
-    parts = [
-        encoder(to_input(images_NHWC[begin : begin + batch], device)).cpu().numpy()
-        for begin in range(0, len(images_NHWC), batch)
-    ]
-    return np.concatenate(parts).astype(np.float64)
+
+    def codes_of(rows: slice) -> np.ndarray:
+        codes: np.ndarray = encoder(to_input(images_NHWC[rows], device)).cpu().numpy()
+        return codes
+
+    return batched_rows(codes_of, len(images_NHWC), batch).astype(np.float64)
 
 
 @torch.inference_mode()
 def reconstruct(encoder: nn.Module, decoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.ndarray:
     """uint8 reconstructions of images_NHWC: encoded, decoded, rounded to the nearest level and clamped."""
     device = next(encoder.parameters()).device
-    parts = []
-    for begin in range(0, len(images_NHWC), batch):
-        parts.append(_to_images(decoder(encoder(to_input(images_NHWC[begin : begin + batch], device)))))
-    return np.concatenate(parts)
+
+    def images_of(rows: slice) -> np.ndarray:
+        return _to_images(decoder(encoder(to_input(images_NHWC[rows], device))))
+
+    return batched_rows(images_of, len(images_NHWC), batch)
 
 
 @torch.inference_mode()
@@ -39,13 +42,13 @@ def decode(
     ``labels_N`` (int64): for a decoder that takes them.
     """
     device = next(decoder.parameters()).device
-    parts = []
-    for begin in range(0, len(codes_ND), batch):
-        rows = slice(begin, begin + batch)
+
+    def images_of(rows: slice) -> np.ndarray:
         inputs = [torch.from_numpy(codes_ND[rows].astype(np.float32)).to(device)]
         inputs += [] if labels_N is None else [torch.from_numpy(labels_N[rows]).to(device)]
-        parts.append(_to_images(decoder(*inputs)))
-    return np.concatenate(parts)
+        return _to_images(decoder(*inputs))
+
+    return batched_rows(images_of, len(codes_ND), batch)
 
 
 def _to_images(x_BCHW: torch.Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from generator.models.autoencoders.networks import to_input
+from generator.models.batched_rows import batched_rows
 from generator.models.features.classifier import LabelledImages
 from generator.models.screening.label_judge import LabelJudge
 
@@ -61,11 +62,13 @@ def calibration_error(probability_NC: np.ndarray, labels_N: np.ndarray) -> float
 def _logits(judge: LabelJudge, images_NHWC: np.ndarray) -> Tensor:
     """float64 (V, N, C), on the CPU."""
     device = next(judge.parameters()).device
-    parts = [
-        torch.stack(judge.logits(to_input(images_NHWC[begin : begin + _BATCH], device))).double().cpu()
-        for begin in range(0, len(images_NHWC), _BATCH)
-    ]
-    return torch.cat(parts, dim=1)
+
+    def logits_of(rows: slice) -> np.ndarray:
+        logits_VBC = torch.stack(judge.logits(to_input(images_NHWC[rows], device))).double().cpu()
+        return logits_VBC.transpose(0, 1).numpy()
+
+    logits_NVC = torch.from_numpy(batched_rows(logits_of, len(images_NHWC), _BATCH))
+    return logits_NVC.transpose(0, 1).contiguous()
 
 
 def _surprise(logits_VNC: Tensor, labels_N: Tensor) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from generator.errors import BundleError
 from generator.models.autoencoders.networks import to_input
+from generator.models.batched_rows import batched_rows
 from generator.models.features.classifier import Classifier, LabelledImages, train_classifier
 from generator.models.screening.config import JudgeSettings
 from generator.spec.image_size import AnySize
@@ -44,13 +45,16 @@ class LabelJudge(nn.Module):
     @torch.inference_mode()
     def probabilities(self, images_NHWC: np.ndarray, *, batch: int = 256) -> np.ndarray:
         """float32 (N, C). A short batch is padded, so that results do not depend on its length."""
-        device, parts = next(self.parameters()).device, []
-        for begin in range(0, len(images_NHWC), batch):
-            part_BHWC = images_NHWC[begin : begin + batch]
+        device = next(self.parameters()).device
+
+        def probabilities_of(rows: slice) -> np.ndarray:
+            part_BHWC = images_NHWC[rows]
             padded_BHWC = np.zeros((batch, *images_NHWC.shape[1:]), dtype=np.uint8)
             padded_BHWC[: len(part_BHWC)] = part_BHWC
-            parts.append(self(to_input(padded_BHWC, device))[: len(part_BHWC)].cpu().numpy())
-        return np.concatenate([np.empty((0, self.classes), np.float32), *parts])
+            found: np.ndarray = self(to_input(padded_BHWC, device))[: len(part_BHWC)].cpu().numpy()
+            return found
+
+        return batched_rows(probabilities_of, len(images_NHWC), batch)
 
     @property
     def classes(self) -> int:
