@@ -55,27 +55,38 @@ def is_on_disk(array: np.ndarray) -> bool:
 
 
 def _mapped(array: np.ndarray) -> np.memmap | None:
+    """The array of a whole mapped file that ``array`` is, or is a part of."""
     base: Any = array
+    found = None
     while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap):
-            return base
+        found = base if isinstance(base, np.memmap) else found
         base = base.base
-    return None
+    return found
 
 
 @contextmanager
-def _without_readahead(array: np.ndarray) -> Iterator[None]:
-    """Rows that do not follow each other are read alone. By default the system reads megabytes around each of them, and
-    where memory does not hold the whole file, that is thrown away before it is used."""
-    mapping: mmap.mmap | None = getattr(_mapped(array), "_mmap", None)
-    if mapping is None or not hasattr(mmap, "MADV_RANDOM"):
+def _reading_alone(array: np.ndarray, rows_N: np.ndarray) -> Iterator[None]:
+    """Rows that do not follow each other are read alone, and all at once. By default the system reads megabytes around
+    each, one after the other, and where memory does not hold the whole file, they are thrown away unused."""
+    whole = _mapped(array)
+    mapping: mmap.mmap | None = getattr(whole, "_mmap", None)
+    if whole is None or mapping is None or not hasattr(mmap, "MADV_RANDOM"):
         yield
         return
     mapping.madvise(mmap.MADV_RANDOM)
+    first = _address(array) - _address(whole)
+    for row in rows_N.tolist():
+        begin = first + (row % len(array)) * array.strides[0]
+        page = begin - begin % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_WILLNEED, page, begin + array.strides[0] - page)
     try:
         yield
     finally:
         mapping.madvise(mmap.MADV_NORMAL)
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def _follow_each_other(rows_N: np.ndarray) -> bool:
@@ -163,7 +174,7 @@ class ImageRows:
         return found.reshape((*at.shape, *self.shape[1:]))
 
     def _read(self, rows_N: np.ndarray) -> np.ndarray:
-        with nullcontext() if _follow_each_other(rows_N) else _without_readahead(self._images_NHWC):
+        with nullcontext() if _follow_each_other(rows_N) else _reading_alone(self._images_NHWC, rows_N):
             images_NHWC: np.ndarray = self._images_NHWC[rows_N]
             return images_NHWC
 
