@@ -15,6 +15,8 @@ from generator.sources.pixels.decode import CHUNK, EncodedImage, EncodedImages
 from generator.spec.image_size import ImageSize
 from generator.spec.reading import Reading, Rules
 
+EMPTY_FOLDERS = "folders without images"  # a kind of what is passed over
+
 
 @dataclass(frozen=True)
 class ListOptions:

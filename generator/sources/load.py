@@ -23,7 +23,7 @@ from generator.sources.kinds.npz import list_npz
 from generator.sources.kinds.parquet import list_parquet
 from generator.sources.kinds.webdataset import list_webdataset
 from generator.sources.labels import Labels, used_classes
-from generator.sources.listing import Listing, ListOptions, select_listed
+from generator.sources.listing import EMPTY_FOLDERS, Listing, ListOptions, select_listed
 from generator.sources.location import DIGITS, Kind, find_files, kind_of_files
 from generator.sources.pixels.arrays import convert_arrays
 from generator.sources.pixels.decode import DecodedImages, DecodeSettings, EncodedImages, decode_images
@@ -35,6 +35,9 @@ from generator.store.s3_settings import S3Settings
 from generator.store.url import is_remote
 
 _SHOWN_SIZES = 20
+
+
+_EMPTY = "classes without an image"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,27 @@ def load_source(
         if kept is None:
             with cache.draft() as draft:
                 kept = draft.keep(key, _read(request, draft.allocate, progress))
+                cache.share_entry(key, _equal_keys(request, kept))
         return replace(kept, name=name)
+
+
+def _equal_keys(request: _Request, kept: Source) -> set[str]:
+    """The keys of requests that give the same source: those that ask for the size and channels that were found, and
+    those that pass over what is not there (unreadable images, classes without images), or do not."""
+    settings, facts = request.settings, kept.facts
+    empty = EMPTY_FOLDERS in dict(facts.passed_over) or any(each.startswith(_EMPTY) for each in facts.notices)
+    return {
+        cache_key(
+            request.found,
+            replace(settings, size=size, channels=channels, skip_bad=skip_bad),
+            request.wanted.split,
+            allow_empty=allow_empty,
+        )
+        for size in (settings.size, kept.size)
+        for channels in (settings.channels, kept.images_NHWC.shape[3])
+        for skip_bad in ((True,) if kept.skipped else (True, False))
+        for allow_empty in ((True,) if empty else (True, False))
+    }
 
 
 def _read(request: _Request, allocate: Allocate, progress: ProgressCallback | None) -> Source:
@@ -112,7 +135,7 @@ def _read(request: _Request, allocate: Allocate, progress: ProgressCallback | No
         labels = Labels(check_numbers(labels_N, labels.names, field=f"{name}:labels")[decoded.kept_N], labels.names)
     if request.wanted.allow_empty:
         labels, unused = used_classes(labels)
-        told = f"classes without an image: {', '.join(unused[:20])}"
+        told = f"{_EMPTY}: {', '.join(unused[:20])}"
         listing = replace(listing, notices=(*listing.notices, told)) if unused else listing
     images_NHWC = keep_images(decoded.images_NHWC, decoded.kept_N)
     return make_source(

@@ -294,8 +294,11 @@ class _Storm:
         if self._redis_away:  # wait for Redis, so that the event is not skipped
             self._put_off(1.0, lambda: self._on_tickets(change))
             return True
-        with redis.Redis.from_url(self._scene.redis.url) as client:
-            change(client, self._scene.pool.ledger.queue_key(self._scene.settings.queue))
+        try:
+            with redis.Redis.from_url(self._scene.redis.url) as client:
+                change(client, self._scene.pool.ledger.queue_key(self._scene.settings.queue))
+        except redis.exceptions.ReadOnlyError:  # Sentinels name a replica a moment before it is the master
+            self._put_off(1.0, lambda: self._on_tickets(change))
         return True
 
     def _send_again(self, client: redis.Redis, queue: str) -> None:

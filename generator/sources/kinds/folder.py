@@ -18,7 +18,7 @@ from generator.sources.files.file_set import FileSet, SourceFile
 from generator.sources.kinds.image_labels import is_label_file, read_image_labels
 from generator.sources.label_column import LABEL_WORDS
 from generator.sources.labels import UNLABELLED_SOURCE, Labels, read_labels
-from generator.sources.listing import Listing, ListOptions, chunked
+from generator.sources.listing import EMPTY_FOLDERS, Listing, ListOptions, chunked
 from generator.sources.pixels.decode import EncodedImages
 from generator.sources.pixels.formats import SUFFIXES, SUFFIXES_1, is_image, kind_of
 from generator.sources.splits import GENERAL_WORDS, choose_split, split_of_folder
@@ -127,11 +127,11 @@ def _class_of_each(tree: _Tree, found: FileSet, options: ListOptions, passed_ove
         if folders or not options.allow_empty:
             expected = "images in class folders, or all of them directly in the root"
             raise SourceError(f"{found.name}:images", expected, got, hint)
-    if empty and not direct:
-        if not options.allow_empty:
-            hint = "Give --allow-empty to pass over folders without images."
-            raise SourceError(f"{found.name}/{empty[0]}", "a class folder with at least one image", "none", hint)
-        passed_over["folders without images"] += len(empty)
+    if empty and not direct and not options.allow_empty:
+        hint = "Give --allow-empty to pass over folders without images."
+        raise SourceError(f"{found.name}/{empty[0]}", "a class folder with at least one image", "none", hint)
+    if empty:
+        passed_over[EMPTY_FOLDERS] += len(empty)
     nested = next((parts for parts in tree.parts if len(parts) > 2), None)
     if nested is not None:
         folder, inner = f"{found.name}/{tree.above}{nested[0]}", f"the folder {nested[1]!r} in it"
