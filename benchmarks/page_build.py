@@ -34,7 +34,7 @@ from generator.production.provenance.manifest import (
 )
 from generator.production.provenance.preview import preview_bytes
 from generator.production.provenance.sample_table import SampleRows, sample_key, table_bytes
-from generator.production.shards import Member, TarWriter, first_file, sample_block
+from generator.production.shards import Member, shard_format
 from generator.spec.canonical import canonical_json, digest_of, sha256_hex
 from generator.spec.plan import Plan, ShardPlan
 from generator.spec.recipe import JobSpec, Order, Recipe
@@ -91,18 +91,18 @@ def make_build(
 
 def _archive(location: BuildLocation, shard: ShardPlan) -> tuple[bytes, np.ndarray, list[str]]:
     """An archive, the offset and size of each image in it (int64, N x 2), and the digest of each image."""
-    recipe, writer = location.recipe, TarWriter()
+    recipe, form = location.recipe, shard_format(location.recipe)
+    writer = form.writer()
     encoder, suffix = image_encoder(recipe.image, recipe.recipe_version, location.marked_build), ""
-    suffix, places, hashes = extension(recipe.image.format), [], list[str]()
+    suffix, hashes = extension(recipe.image.format), list[str]()
     for index, label in zip(shard.indices_N.tolist(), shard.labels_N.tolist(), strict=True):
         file = encoder(_image(index))
         facts = canonical_json({"index": index, "label": label, "synthetic": True})
         members = [Member(suffix, file), Member("cls", b"%d" % label), Member("json", facts)]
-        block = sample_block(sample_key(index), members)
-        begin, size = first_file(block)
-        places.append((writer.append_block(block) + begin, size))
+        writer.append(form.pack(sample_key(index), members))
         hashes.append(sha256_hex(file))
-    return writer.finish(), np.array(places, dtype=np.int64), hashes
+    archive = writer.finish()
+    return archive.data, np.stack([archive.offsets_N, archive.sizes_N], axis=1), hashes
 
 
 def _image(index: int) -> np.ndarray:
