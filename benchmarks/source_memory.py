@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,13 @@ def main() -> None:
         for name in ("bundle", "bundle.checkpoint", "builds", "cache"):
             _remove(work / name)
     commands = _commands(source, work, args)[_NAMES.index(args.begin) :]
-    with nullcontext(_enter_nothing) if args.limit_gib is None else memory_group(args.limit_gib) as enter:
+    with ExitStack() as stack:
+        enter = _enter_nothing
+        if args.limit_gib is not None:
+            try:
+                enter = stack.enter_context(memory_group(args.limit_gib))
+            except OSError as error:
+                parser.error(f"--limit-gib needs root and control groups of memory: {error}")
         results = [_measure(name, words, work, enter) for name, words in commands]
     facts = {"images": args.images, "size": args.size, "model": args.model, "limit_gib": args.limit_gib}
     document = facts | {"commands": results}

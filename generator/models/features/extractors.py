@@ -10,6 +10,7 @@ from torch import nn
 
 from generator.models.autoencoders.inference import encode
 from generator.models.autoencoders.networks import to_input
+from generator.models.batched_rows import batched_rows
 from generator.models.features.classifier import Classifier
 from generator.sources.pixels.storage import allocate_images
 
@@ -36,9 +37,8 @@ def encoder_features(encoder: nn.Module) -> FeatureExtractor:
 
 def _in_parts(images_NHWC: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """What ``compute`` makes of the images, some at a time; more than memory should hold goes to a temporary file."""
-    first = compute(images_NHWC[:_BATCH])
-    features_NF = allocate_images((len(images_NHWC), first.shape[1]), np.float32)
-    features_NF[:_BATCH] = first
-    for begin in range(_BATCH, len(images_NHWC), _BATCH):
-        features_NF[begin : begin + _BATCH] = compute(images_NHWC[begin : begin + _BATCH])
-    return features_NF
+
+    def features_of(rows: slice) -> np.ndarray:
+        return compute(images_NHWC[rows]).astype(np.float32, copy=False)
+
+    return batched_rows(features_of, len(images_NHWC), _BATCH, allocate_images)

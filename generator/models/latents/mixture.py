@@ -76,6 +76,7 @@ class GaussianMixture(LatentDistribution):
         self._config = config
         self._weight_M, self._mean_MD, self._factor, self._quantile_CQ = weight_M, mean_MD, factor, quantile_CQ
         ends = np.cumsum(config.clusters).tolist()
+        self._single = max(config.clusters) == 1  # component in each class
         self._class_slices = [slice(end - size, end) for end, size in zip(ends, config.clusters, strict=True)]
         self._covariances = _component_covariances(config, mean_MD, factor)
         self._cumulative = [np.cumsum(weight_M[part]) for part in self._class_slices]
@@ -114,7 +115,7 @@ class GaussianMixture(LatentDistribution):
         return SampledCodes(z_BD=z_BD, cluster_B=cluster_B.astype(np.int32))
 
     def log_prob(self, z_BD: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-        if max(self.clusters) == 1:
+        if self._single:
             return self._log_prob_of_single_components(z_BD, labels_B)
         log_density_B = np.empty(len(z_BD))
         for label, rows_R in _rows_by_label(labels_B):

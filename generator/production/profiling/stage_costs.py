@@ -50,7 +50,11 @@ def measure_stages(maker: ShardMaker, destination: str, seconds: float) -> dict[
             return lane.submit(_min_processor_seconds, run, seconds).result() / images
 
         def cost_of_all(run: Callable[[_StageInputs], Any], images: int) -> float:
-            return cost(lambda: [run(each) for each in inputs], images)
+            def run_all() -> None:
+                for each in inputs:
+                    run(each)
+
+            return cost(run_all, images)
 
         costs: dict[Stage, float] = {
             "latents": cost_of_all(

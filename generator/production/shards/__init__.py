@@ -17,7 +17,6 @@ from generator.production.shards.webdataset import (
     file_places,
     read_sample,
     read_samples,
-    sample_block,
     sample_places,
 )
 
@@ -39,7 +38,6 @@ __all__ = [
     "named_format",
     "read_sample",
     "read_samples",
-    "sample_block",
     "sample_places",
     "shard_format",
     "sidecar_bytes",

@@ -6,7 +6,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from math import prod
 from pathlib import Path
 from typing import Any, cast, final
@@ -73,16 +73,18 @@ def _reading_alone(array: np.ndarray, rows_N: np.ndarray) -> Iterator[None]:
     if whole is None or mapping is None or not hasattr(mmap, "MADV_RANDOM"):
         yield
         return
-    mapping.madvise(mmap.MADV_RANDOM)
     first = _address(array) - _address(whole)
-    for row in rows_N.tolist():
-        begin = first + (row % len(array)) * array.strides[0]
-        page = begin - begin % mmap.PAGESIZE
-        mapping.madvise(mmap.MADV_WILLNEED, page, begin + array.strides[0] - page)
+    with suppress(OSError):  # the system need not take advice
+        mapping.madvise(mmap.MADV_RANDOM)
+        for row in rows_N.tolist():
+            begin = first + (row % len(array)) * array.strides[0]
+            page = begin - begin % mmap.PAGESIZE
+            mapping.madvise(mmap.MADV_WILLNEED, page, begin + array.strides[0] - page)
     try:
         yield
     finally:
-        mapping.madvise(mmap.MADV_NORMAL)
+        with suppress(OSError):
+            mapping.madvise(mmap.MADV_NORMAL)
 
 
 def _address(array: np.ndarray) -> int:
