@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,19 @@ def test_the_text_follows_the_fields_and_fields_appear_where_they_belong(visit: 
     page.get_by_role("button", name="Show it in the fields").click()
     expect(page.get_by_label("Seed")).to_have_value("12")
     expect(page.get_by_label(f"Images of {CLASSES[0]}")).to_have_value("7")
+    check_quiet(visit, mill)
+
+
+def test_fields_filled_before_the_scripts_are_here_reach_the_text(visit: Watched, mill: MillServer) -> None:
+    page, held = visit.page, []
+    page.route("**/htmx.min.js", lambda route: held.append(route))
+    page.goto(f"{mill.web.url}/jobs/new", wait_until="commit")
+    page.get_by_label("Name").fill("early")
+    page.get_by_label("Image files").select_option("jpeg")
+    held[0].continue_()
+    expect(page.get_by_label("JPEG quality")).to_be_visible()
+    page.get_by_text("As text", exact=True).click()
+    expect(page.get_by_label("Job spec as YAML")).to_have_value(re.compile("name: early\nimage: jpeg"))
     check_quiet(visit, mill)
 
 

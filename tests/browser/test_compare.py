@@ -47,6 +47,21 @@ def test_a_build_of_another_dataset_is_chosen_by_keyboard(watched: Watched, mill
     assert watched.faults == []
 
 
+def test_a_choice_made_before_the_scripts_are_here_is_not_lost(watched: Watched, mill: MillServer) -> None:
+    place, page = f"{mill.service.home}/places/red", watched.page
+    mill.service.submit("early", destination=place, tenant="red", count=20, shard_size=20, seed=4)
+    mill.service.serve(2)
+    sign_in(page, mill, "red-reader", "/datasets/red/tiny")
+    held: list[Any] = []
+    page.route("**/htmx.min.js", lambda route: held.append(route))
+    page.goto(f"{mill.web.url}/datasets/red/tiny/compare?choose=true", wait_until="commit")
+    page.get_by_label("Dataset of the second build").select_option("red/early")
+    assert len(held) == 1
+    held[0].continue_()
+    expect(page.get_by_label("Second build, of red/early")).to_be_visible(timeout=SLOW)
+    assert watched.faults == []
+
+
 def contrast(first: str, second: str) -> float:
     """Of two colours (``r,g,b``), as WCAG 2 defines it."""
 
