@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # takes seconds to import: only tests that call it wait for it
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
 
 def with_random_weights(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -23,6 +27,8 @@ def tiny_autoencoder(
     stages: int, width: int, *, num_blocks: tuple[int, ...] | None = None, **options: object
 ) -> AutoencoderTiny:
     """An ``AutoencoderTiny`` of ``stages`` stages; ``num_blocks``: of the encoder's stages, one each by default."""
+    from diffusers import AutoencoderTiny
+
     blocks = num_blocks or (1,) * stages
     return with_random_weights(
         AutoencoderTiny(
@@ -37,6 +43,8 @@ def tiny_autoencoder(
 
 def kl_autoencoder(widths: tuple[int, ...], **options: object) -> AutoencoderKL:
     """An ``AutoencoderKL`` with these widths."""
+    from diffusers import AutoencoderKL
+
     return with_random_weights(
         AutoencoderKL(
             block_out_channels=widths,
@@ -57,7 +65,7 @@ class EncoderOf(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         encoded = self.autoencoder.encode(x)
-        code: Tensor = encoded.latents if isinstance(self.autoencoder, AutoencoderTiny) else encoded.latent_dist.mean
+        code: Tensor = encoded.latents if "latents" in encoded else encoded.latent_dist.mean
         return code
 
 

@@ -53,7 +53,7 @@ def unconditional_s3(s3: S3Server) -> Iterator[S3Settings]:
     """The settings of such a service in front of ``s3``."""
     handler = type("Handler", (_UnconditionalHandler,), {"target": f"127.0.0.1:{s3.port}"})
     proxy = _Proxy(("127.0.0.1", 0), handler)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield s3.settings.model_copy(update={"endpoint_url": f"http://127.0.0.1:{proxy.server_port}"})
     finally:

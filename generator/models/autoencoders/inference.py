@@ -7,29 +7,37 @@ import torch
 from torch import nn
 
 from generator.models.autoencoders.networks import to_input
-from generator.models.batched_rows import batched_rows
+from generator.models.batched_rows import batched_rows, images_at_once
 
 
 @torch.inference_mode()
 def encode(encoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.ndarray:
-    """codes_ND of uint8 images, float64 (converted from float32); posterior means for a variational encoder."""
+    """codes_ND of uint8 images, float64 (converted from float32); posterior means for a variational encoder.
+
+    At most ``batch`` images at one time, fewer of large ones.
+    """
     device = next(encoder.parameters()).device
 
     def codes_of(rows: slice) -> np.ndarray:
         codes: np.ndarray = encoder(to_input(images_NHWC[rows], device)).cpu().numpy()
         return codes
 
+    batch = images_at_once(images_NHWC.shape[1:], batch)
     return batched_rows(codes_of, len(images_NHWC), batch).astype(np.float64)
 
 
 @torch.inference_mode()
 def reconstruct(encoder: nn.Module, decoder: nn.Module, images_NHWC: np.ndarray, batch: int = 512) -> np.ndarray:
-    """uint8 reconstructions of images_NHWC: encoded, decoded, rounded to the nearest level and clamped."""
+    """uint8 reconstructions of images_NHWC: encoded, decoded, rounded to the nearest level and clamped.
+
+    At most ``batch`` images at one time, fewer of large ones.
+    """
     device = next(encoder.parameters()).device
 
     def images_of(rows: slice) -> np.ndarray:
         return _to_images(decoder(encoder(to_input(images_NHWC[rows], device))))
 
+    batch = images_at_once(images_NHWC.shape[1:], batch)
     return batched_rows(images_of, len(images_NHWC), batch)
 
 

@@ -29,6 +29,7 @@ from generator.models.autoencoders.families.registry import new_autoencoder
 from generator.models.autoencoders.networks import to_input
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.sharpening import FeatureNetwork, SharpeningLosses
+from generator.models.batched_rows import images_at_once
 from generator.models.weight_average import WeightAverage
 from generator.spec.canonical import canonical_json, digest_of
 from generator.spec.seeding import permutation
@@ -234,8 +235,9 @@ class _Trainer:
         """The deterministic losses as means over the holdout, in ``eval`` mode."""
         self._network.eval()
         total, terms, count = 0.0, dict[str, float](), len(self._holdout)
-        for begin in range(0, count, _EVALUATION_BATCH):
-            batch = self._holdout.batch(slice(begin, begin + _EVALUATION_BATCH), self._device)
+        at_once = images_at_once(self._holdout.images_NHWC.shape[1:], _EVALUATION_BATCH)
+        for begin in range(0, count, at_once):
+            batch = self._holdout.batch(slice(begin, begin + at_once), self._device)
             losses = self._network.losses(batch, progress=1.0, noise=None)
             assert losses.output_BCHW is not None  # not ``None`` at progress 1
             extra_loss, extra_terms = self._sharpening.holdout_loss(batch.x_BCHW, losses.output_BCHW)

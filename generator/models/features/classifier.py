@@ -21,6 +21,7 @@ from generator.errors import SourceError, TrainingDiverged
 from generator.models.autoencoders.augment import augment
 from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.networks import channels_last, to_input
+from generator.models.batched_rows import images_at_once
 from generator.models.features.config import Budget
 from generator.spec.image_size import AnySize, as_size, size_of
 from generator.spec.seeding import permutation
@@ -135,8 +136,9 @@ def accuracy(network: Classifier, test: LabelledImages) -> float:
     """Share of ``test`` (images of the size and channels trained on) that ``network`` classifies correctly."""
     device = next(network.parameters()).device
     correct = 0
-    for begin in range(0, len(test), _EVALUATION_BATCH):
-        rows = slice(begin, begin + _EVALUATION_BATCH)
+    batch = images_at_once(test.images_NHWC.shape[1:], _EVALUATION_BATCH)
+    for begin in range(0, len(test), batch):
+        rows = slice(begin, begin + batch)
         predicted_B = network(to_input(test.images_NHWC[rows], device)).argmax(1).cpu().numpy()
         correct += int((predicted_B == test.labels_N[rows]).sum())
     return correct / len(test)

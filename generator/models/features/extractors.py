@@ -10,7 +10,7 @@ from torch import nn
 
 from generator.models.autoencoders.inference import encode
 from generator.models.autoencoders.networks import to_input
-from generator.models.batched_rows import batched_rows
+from generator.models.batched_rows import batched_rows, images_at_once
 from generator.models.features.classifier import Classifier
 from generator.sources.pixels.storage import allocate_images
 
@@ -32,7 +32,7 @@ def classifier_features(classifier: Classifier) -> FeatureExtractor:
 
 def encoder_features(encoder: nn.Module) -> FeatureExtractor:
     """Codes of ``encoder`` (posterior means of a variational one): features that need no labels."""
-    return lambda images_NHWC: _in_parts(images_NHWC, lambda some: encode(encoder, some, _BATCH))
+    return lambda images_NHWC: _in_parts(images_NHWC, lambda some: encode(encoder, some))
 
 
 def _in_parts(images_NHWC: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -41,4 +41,5 @@ def _in_parts(images_NHWC: np.ndarray, compute: Callable[[np.ndarray], np.ndarra
     def features_of(rows: slice) -> np.ndarray:
         return compute(images_NHWC[rows]).astype(np.float32, copy=False)
 
-    return batched_rows(features_of, len(images_NHWC), _BATCH, allocate_images)
+    batch = images_at_once(images_NHWC.shape[1:], _BATCH)
+    return batched_rows(features_of, len(images_NHWC), batch, allocate_images)

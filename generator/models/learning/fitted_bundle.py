@@ -16,6 +16,7 @@ from generator.models.autoencoders.inference import decode, encode
 from generator.models.autoencoders.posterior_collapse import collapse_notices
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Examples, TrainedAutoencoder
+from generator.models.batched_rows import images_at_once
 from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, TrainingFacts, save_bundle
 from generator.models.bundle.reconstructions import Reconstructions, choose_pairs, make_reconstructions
 from generator.models.bundle.thumbnails import make_thumbnails
@@ -184,10 +185,9 @@ def _reconstructions(trained: TrainedAutoencoder, source: Source, parts: Split, 
 
 def _decode_holdout(trained: TrainedAutoencoder, codes: Codes, places: np.ndarray) -> np.ndarray:
     """uint8 (P, H, W, C): the reconstructions of the held-out images ``places``."""
-    decoder, batch = (
-        load_decoder(trained.config, trained.decoder_state),
-        limit_batch(trained.config, _ENCODED_AT_ONCE, _ENCODED_FEATURES),
-    )
+    decoder = load_decoder(trained.config, trained.decoder_state)
+    most = limit_batch(trained.config, _ENCODED_AT_ONCE, _ENCODED_FEATURES)
+    batch = images_at_once(trained.config.image_size, most)
     labels_H = codes.holdout_labels_H
     labels_P = None if labels_H is None or not takes_labels(trained.config) else labels_H[places]
     return decode(decoder, codes.holdout_HD[places], batch, labels_P)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from generator.models.autoencoders.networks import to_input
-from generator.models.batched_rows import batched_rows
+from generator.models.batched_rows import batched_rows, images_at_once
 from generator.models.features.classifier import LabelledImages
 from generator.models.screening.label_judge import LabelJudge
 
@@ -67,7 +67,8 @@ def _logits(judge: LabelJudge, images_NHWC: np.ndarray) -> Tensor:
         logits_VBC = torch.stack(judge.logits(to_input(images_NHWC[rows], device))).double().cpu()
         return logits_VBC.transpose(0, 1).numpy()
 
-    logits_NVC = torch.from_numpy(batched_rows(logits_of, len(images_NHWC), _BATCH))
+    batch = images_at_once(images_NHWC.shape[1:], _BATCH)
+    logits_NVC = torch.from_numpy(batched_rows(logits_of, len(images_NHWC), batch))
     return logits_NVC.transpose(0, 1).contiguous()
 
 

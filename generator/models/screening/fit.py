@@ -7,6 +7,7 @@ from torch import nn
 
 from generator.models.autoencoders.config import AutoencoderConfig, limit_batch, limit_samples, takes_labels
 from generator.models.autoencoders.inference import decode
+from generator.models.batched_rows import images_at_once
 from generator.models.features.classifier import LabelledImages
 from generator.models.latents import LatentDistribution
 from generator.models.latents.transport_map import to_codes
@@ -77,7 +78,7 @@ def _pass_rates(
     labels_N = np.arange(classes * max(1, count // classes)) % classes
     sample_noise = noise(0, np.arange(len(labels_N)), np.zeros_like(labels_N), latents.dims)
     z_ND = to_codes(latents, latents.sample(sample_noise, labels_N).z_BD, labels_N)
-    batch = limit_batch(config, _DECODED_AT_ONCE)
+    batch = images_at_once(config.image_size, limit_batch(config, _DECODED_AT_ONCE))
     label_passes_N, novelty_passes_N = np.zeros(len(labels_N), dtype=bool), np.zeros(len(labels_N), dtype=bool)
     for begin in range(0, len(labels_N), _BATCH):
         rows = slice(begin, begin + _BATCH)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from generator.errors import BundleError
 from generator.models.autoencoders.networks import to_input
-from generator.models.batched_rows import batched_rows
+from generator.models.batched_rows import batched_rows, images_at_once
 from generator.models.features.classifier import Classifier, LabelledImages, train_classifier
 from generator.models.screening.config import JudgeSettings
 from generator.spec.image_size import AnySize
 
+_BATCH = 256
 _SEED_STRIDE = 104_729  # a prime, so that judges with neighbouring seeds share no members
 
 
@@ -43,18 +44,20 @@ class LabelJudge(nn.Module):
         return [member(view_BCHW) for view_BCHW in views for member in self.members]
 
     @torch.inference_mode()
-    def probabilities(self, images_NHWC: np.ndarray, *, batch: int = 256) -> np.ndarray:
-        """float32 (N, C). A short batch is padded, so that results do not depend on its length."""
-        device = next(self.parameters()).device
+    def probabilities(self, images_NHWC: np.ndarray, *, batch: int | None = None) -> np.ndarray:
+        """float32 (N, C). A short batch is padded, so that results do not depend on its length. By default a batch has
+        256 images, fewer of large ones."""
+        device, shape_HWC = next(self.parameters()).device, images_NHWC.shape[1:]
+        size = batch or images_at_once(shape_HWC, _BATCH)
 
         def probabilities_of(rows: slice) -> np.ndarray:
             part_BHWC = images_NHWC[rows]
-            padded_BHWC = np.zeros((batch, *images_NHWC.shape[1:]), dtype=np.uint8)
+            padded_BHWC = np.zeros((size, *shape_HWC), dtype=np.uint8)
             padded_BHWC[: len(part_BHWC)] = part_BHWC
             found: np.ndarray = self(to_input(padded_BHWC, device))[: len(part_BHWC)].cpu().numpy()
             return found
 
-        return batched_rows(probabilities_of, len(images_NHWC), batch)
+        return batched_rows(probabilities_of, len(images_NHWC), size)
 
     @property
     def classes(self) -> int:

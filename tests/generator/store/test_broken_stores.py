@@ -90,6 +90,7 @@ def test_a_whole_store_passes_inside_a_wrapper_too(kind: Kind, monkeypatch: pyte
     assert len(results) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", IN_SEQUENCES)
 def test_a_broken_store_is_found_by_random_sequences(kind: Kind) -> None:
     with pytest.raises(states_run.StatesViolation) as found:

@@ -82,6 +82,7 @@ def test_images_of_several_sizes_and_no_labels(invoke: Invoke, tmp_path: Path) -
         invoke("train", table, "--out", "b")
 
 
+@pytest.mark.slow
 def test_a_training_says_what_it_reads_and_keeps_how(invoke: Invoke, tmp_path: Path) -> None:
     root = tmp_path / "deep"
     rng = np.random.default_rng(0)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.numpy import load_file, save_file
 from torch.nn import functional
 
@@ -18,6 +17,9 @@ from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.converters.diffusers import CONFIG_FILE, WEIGHTS_FILE, convert_diffusers
 from generator.models.learning import join_graphs
 from tests.support.foreign_networks import DecoderOf, EncoderOf, kl_autoencoder, tiny_autoencoder
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
 TINY: dict[str, tuple[dict[str, Any], int]] = {
     "as published": ({"stages": 4, "width": 16}, 64),

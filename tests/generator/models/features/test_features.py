@@ -89,6 +89,7 @@ def test_the_second_set_is_learned_in_the_same_number_of_steps(digits: tuple[Lab
     assert accuracy(train(few, extra=data, share=0.5), test) > 0.7
 
 
+@pytest.mark.slow
 def test_probabilities_are_learned_instead_of_the_labels(digits: tuple[LabelledImages, LabelledImages]) -> None:
     data, test = digits
     sure_NC = np.eye(10, dtype=np.float32)[data.labels_N]

@@ -98,6 +98,7 @@ def test_tuning_on_sampled_codes_gets_a_share_where_it_is_recommended(monkeypatc
     assert sum(plan(200.0, "vae").seconds.values()) <= 200.0
 
 
+@pytest.mark.slow
 def test_a_step_on_sampled_codes_is_timed() -> None:
     source = colours(64)
     settings = recommended_settings(source, "vae").model_copy(update={"feature_loss": 1.0, "tuning_steps": 1})
