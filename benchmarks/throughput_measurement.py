@@ -30,9 +30,9 @@ from generator.production.images import image_encoder
 from generator.production.mill import build_with
 from generator.production.pipeline.decoders import CompileOptions, open_decoder
 from generator.production.pipeline.shard_maker import open_shard_maker
-from generator.production.profiling.cores import usable_cores
 from generator.production.profiling.profile import profile
 from generator.production.profiling.random_bundle import random_bundle
+from generator.spec.machine import usable_cores
 from generator.spec.recipe import JobSpec, JpegSettings, Order, PngSettings, Recipe
 from generator.store import S3Settings, open_store
 

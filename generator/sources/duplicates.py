@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+from generator.spec.machine import usable_cores
 
 _IMAGES_AT_ONCE = 1024
 
@@ -19,6 +20,6 @@ def count_duplicates(images_NHWC: np.ndarray) -> int:
         digests = b"".join(hashlib.blake2b(image_HWC.data, digest_size=8).digest() for image_HWC in block)
         return np.frombuffer(digests, dtype=np.uint64)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(hashes, range(0, len(images_NHWC), _IMAGES_AT_ONCE)))
     return len(images_NHWC) - len(np.unique(np.concatenate(found)))

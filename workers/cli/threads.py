@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
-from generator.production.profiling.cores import allowed_cores, usable_cores
+from generator.spec.machine import allowed_cores, usable_cores
 
 
 def set_thread_variables(environment: MutableMapping[str, str]) -> None:

@@ -58,7 +58,7 @@ def _check_device(wanted: str) -> Finding:
     import torch
 
     from generator.models.autoencoders.devices import resolve_device
-    from generator.production.profiling.cores import usable_cores
+    from generator.spec.machine import usable_cores
 
     try:
         device = resolve_device(wanted)

@@ -10,7 +10,6 @@ Legend: Q queries, P points, D dimensions, K neighbours, M candidates. Points ma
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import final
@@ -19,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from generator.errors import MeasureError
+from generator.spec.machine import usable_cores
 
 _QUERY_BLOCK, _POINT_BLOCK, _FIRST_BLOCK = 1024, 8192, 1024  # 32 MiB of scores at a time per core
 _QUERY_BYTES, _POINT_BYTES = 2**26, 2**25  # of float32, at a time
@@ -56,17 +56,13 @@ def nearest_neighbours(
         raise MeasureError("queries", f"{points_PD.shape[1]} dimensions", f"shape {queries_QD.shape}")
     index = _Index(points_PD, k)
     step = max(1, _QUERY_BYTES // (4 * (queries_QD.shape[1] + 1) * _QUERY_BLOCK)) * _QUERY_BLOCK
-    with threadpool_limits(1), ThreadPoolExecutor(_cores()) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(usable_cores()) as pool:
         some = [slice(begin, begin + step) for begin in range(0, len(queries_QD), step)]
         parts = [index.search(queries_QD[rows], None if exclude_Q is None else exclude_Q[rows], pool) for rows in some]
     return Neighbours(
         np.concatenate([np.empty((0, k), np.int64), *(part.rows_QK for part in parts)]),
         np.concatenate([np.empty((0, k)), *(part.distances_QK for part in parts)]),
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @final

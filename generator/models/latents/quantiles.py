@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from generator.models.latents.base import LatentDistribution
 from generator.models.latents.codes import ClassCodes, Codes
+from generator.spec.machine import usable_cores
 from generator.spec.seeding import noise
 
 QUANTILE_GRID = np.linspace(0.0, 1.0, 1001)
@@ -29,7 +29,7 @@ def density_quantiles(distribution: LatentDistribution, codes: Codes) -> np.ndar
     many dimensions, nearly all of them have a higher density than nearly all samples.
     """
     classes = codes.by_class()
-    with ThreadPoolExecutor(min(len(classes), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(classes), usable_cores())) as pool:
         return np.stack(list(pool.map(partial(_class_quantiles, distribution), range(len(classes)), classes)))
 
 

@@ -6,7 +6,6 @@ dimensions takes 200 microseconds of processor time per code with it, 7 without]
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,8 @@ from functools import cache
 from typing import Any
 
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from generator.spec.machine import usable_cores
 
 _LOCK = threading.Lock()
 _STATE: dict[str, Any] = {"callers": 0, "limit": None}
@@ -33,8 +34,10 @@ def run_in_tiles(tile: Callable[[slice], None], rows: int, size: int) -> None:
                 pass
 
 
+@cache
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Asked for once: the system answers from files, and samples are drawn often."""
+    return usable_cores()
 
 
 @contextmanager

@@ -10,7 +10,6 @@ that decode in parallel.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from generator.production.decoding.cuda_graphs import CudaGraphRunner
 from generator.production.decoding.kernel_settings import fix_kernels
 from generator.production.decoding.mapped_decoder import MappedDecoder
 from generator.production.decoding.uint8_output import Uint8Output, images_per_pass
+from generator.spec.machine import usable_cores
 from generator.spec.recipe import Execution
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -124,7 +124,7 @@ class ResidentDecoder:
 
     def _choose_lanes(self, peak_bytes: int) -> LaneLayout:
         if self.device.type != "cpu":
-            return LaneLayout(min(_MAX_DEVICE_LANES, os.cpu_count() or 1), 1)
+            return LaneLayout(min(_MAX_DEVICE_LANES, usable_cores()), 1)
         threads = torch.get_num_threads()
         count = max(1, min(threads, _MAX_LANE_BYTES // max(1, peak_bytes)))
         most = _MAX_GRAPH_THREADS if self._is_graph else threads

@@ -26,10 +26,10 @@ from generator.production.pipeline.decoders import CompileOptions, open_decoder
 from generator.production.pipeline.shard_maker import ShardMaker, open_shard_maker
 from generator.production.pipeline.stage_times import STAGES, Stage
 from generator.production.pipeline.upload_queue import Upload, UploadQueue
-from generator.production.profiling.cores import usable_cores
 from generator.production.profiling.stage_costs import measure_stages
 from generator.production.profiling.suggestion import WorkerSuggestion, suggest_worker
 from generator.spec.canonical import FrozenModel
+from generator.spec.machine import usable_cores
 from generator.spec.plan import Plan
 from generator.spec.recipe import Execution, JobSpec, Order, Recipe
 

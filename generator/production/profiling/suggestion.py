@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from math import ceil
-from pathlib import Path
 
-from generator.production.profiling.cores import usable_cores
 from generator.spec.canonical import FrozenModel
+from generator.spec.machine import available_memory, usable_cores
 
 _PROCESS_BYTES = 10**9  # memory of a process that holds a decoder: 0.6 GB with torch alone [measured], and its batches
 _MIN_PER_DEVICE = 2  # minimum of processes for one GPU: one uploads a shard while another decodes
@@ -32,12 +31,3 @@ def suggest_worker(*, cuda: bool, cores: int | None = None, feeding: float = 0.0
     wanted = max(_MIN_PER_DEVICE, ceil(feeding / _BUSY_CORES)) if cuda else cores
     concurrency = max(1, min(wanted, cores, memory_limit))
     return WorkerSuggestion(concurrency=concurrency, threads=max(1, cores // concurrency))
-
-
-def available_memory() -> int:
-    """Bytes of memory that are free or can be freed; 2**40 if the system does not report them."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return 2**40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from generator.sources.pixels.image import (
 )
 from generator.sources.pixels.storage import Allocate
 from generator.spec.image_size import ImageSize, format_size
+from generator.spec.machine import usable_cores
 from generator.spec.reading import Reading, Rules
 
 CHUNK = 256
@@ -162,7 +162,7 @@ def _run(
 ) -> None:
     """Decode all images, or those of ``rows``, and tally them (in a second pass, only those that are skipped)."""
     done, wanted = 0, set(rows) if rows is not None else None
-    threads = _REMOTE_THREADS if encoded.remote else min(_MAX_THREADS, os.cpu_count() or 1)
+    threads = _REMOTE_THREADS if encoded.remote else min(_MAX_THREADS, usable_cores())
     with ThreadPoolExecutor(threads) as pool:
         for chunk in encoded.chunks():
             first, done = done, done + len(chunk)

@@ -8,17 +8,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from math import prod
-from pathlib import Path
 from typing import Any, cast, final
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from generator.spec.machine import available_memory
+
 _READ_AT_ONCE = 512  # images
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
 
 _SHARE, _MOST = 0.5, 2**28  # pixels in memory: at most half of what is available, and a quarter of a gibibyte
-_MEMORY = Path("/proc/meminfo")
 
 
 def allocate_images(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> np.ndarray:
@@ -38,15 +38,6 @@ def reserve(descriptor: int, size: int) -> None:
     without blocks would end the process instead."""
     if size:
         os.posix_fallocate(descriptor, 0, size)
-
-
-def available_memory() -> float:
-    """Bytes that can be used without swapping; infinite where the system does not say."""
-    try:
-        lines = _MEMORY.read_text().splitlines()
-        return float(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 1024.0
-    except (OSError, StopIteration, ValueError):
-        return float("inf")
 
 
 def is_on_disk(array: np.ndarray) -> bool:

@@ -15,7 +15,6 @@ do not improve the score. A class with too few held-out codes is scored by "bic"
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from generator.models.latents.fitting.checks import (
 from generator.models.latents.fitting.shrinkage import shrink, shrink_diagonals, variance_floor
 from generator.models.latents.mixture import GaussianMixture, MixtureConfig
 from generator.models.latents.quantiles import density_quantiles, empty_quantiles, has_enough_holdout
+from generator.spec.machine import usable_cores
 
 CLUSTER_CANDIDATES = (1, 2, 3, 5, 8, 12, 20, 30)
 PATIENCE = 2
@@ -100,7 +100,7 @@ def fit_mixture(
     with (
         warnings.catch_warnings(),
         threadpool_limits(1),
-        ThreadPoolExecutor(max_workers=min(len(classes), os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(max_workers=min(len(classes), usable_cores())) as pool,
     ):
         warnings.simplefilter("ignore", ConvergenceWarning)
         fits = list(pool.map(lambda class_codes: _fit_class(class_codes, options), classes))

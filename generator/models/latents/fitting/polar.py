@@ -12,7 +12,6 @@ angle is t + 2 pi w. The number of clusters is chosen by likelihood, as in ``fit
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from generator.models.latents.fitting.shrinkage import shrink
 from generator.models.latents.mixture import GaussianMixture, MixtureConfig
 from generator.models.latents.polar import TURN, PolarMixture, to_polar
 from generator.models.latents.quantiles import density_quantiles, empty_quantiles, has_enough_holdout
+from generator.spec.machine import usable_cores
 
 _MAX_ITERATIONS = 60
 _MIN_GAIN = 1e-4  # minimum gain of an EM step, in nats per code
@@ -77,7 +77,7 @@ def fit_polar(codes: Codes, *, seed: int = 0, clusters: int | None = None) -> Po
     with (
         warnings.catch_warnings(),
         threadpool_limits(1),
-        ThreadPoolExecutor(max_workers=min(len(classes), os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(max_workers=min(len(classes), usable_cores())) as pool,
     ):
         warnings.simplefilter("ignore", ConvergenceWarning)
         fits = list(pool.map(lambda class_codes: _fit_class(class_codes, centre_D, seed, clusters), classes))
