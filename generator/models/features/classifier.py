@@ -23,6 +23,7 @@ from generator.models.autoencoders.devices import resolve_device
 from generator.models.autoencoders.networks import channels_last, to_input
 from generator.models.batched_rows import images_at_once
 from generator.models.features.config import Budget
+from generator.models.freed_memory import give_back_freed_memory
 from generator.spec.image_size import AnySize, as_size, size_of
 from generator.spec.seeding import permutation
 
@@ -128,6 +129,7 @@ def train_classifier(
         x_BCHW = augment(to_input(images_BHWC, torch_device), budget.augmentation, seed=seed, step=step)
         optimizer.param_groups[0]["lr"] = _learning_rate(step, budget)
         _train_step(network, optimizer, x_BCHW, torch.from_numpy(targets_B).to(torch_device), step)
+    give_back_freed_memory()
     return network.eval().requires_grad_(False)
 
 

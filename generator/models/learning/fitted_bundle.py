@@ -21,6 +21,7 @@ from generator.models.bundle import BundleContents, FittingFacts, SourceFacts, T
 from generator.models.bundle.reconstructions import Reconstructions, choose_pairs, make_reconstructions
 from generator.models.bundle.thumbnails import make_thumbnails
 from generator.models.features.classifier import Classifier, LabelledImages
+from generator.models.freed_memory import give_back_freed_memory
 from generator.models.latents import LatentDistribution
 from generator.models.latents.codes import Codes
 from generator.models.latents.config import SamplerSettings
@@ -88,14 +89,17 @@ def fit_and_save(
     device = str(resolve_device(settings.device))
     fitted_parts = _limit_parts(parts, trained.config.latent_dim, settings.seed)
     codes = _encode_source(trained.config, encoder.to(device), source, fitted_parts, on_encode)
+    give_back_freed_memory()
     on_fit(0, 1)
     fitted = fit(codes, sampler, seed=settings.seed, device=device, on_epoch=on_fit)
+    give_back_freed_memory()
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
     if settings.tuning_steps and features is not None:
         trained = tune_on_draws(
             trained, settings, examples_of(source, fitted_parts.train_N), codes, fitted.distribution, features, on_tune
         )
     screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution, on_stage)
+    give_back_freed_memory()
     on_stage("writing the bundle")
     fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))
     train_rows, holdout_rows = _kept_rows(codes, settings.seed)

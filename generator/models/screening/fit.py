@@ -9,6 +9,7 @@ from generator.models.autoencoders.config import AutoencoderConfig, limit_batch,
 from generator.models.autoencoders.inference import decode
 from generator.models.batched_rows import images_at_once
 from generator.models.features.classifier import LabelledImages
+from generator.models.freed_memory import give_back_freed_memory
 from generator.models.latents import LatentDistribution
 from generator.models.latents.transport_map import to_codes
 from generator.models.screening.calibration import calibrate
@@ -40,6 +41,7 @@ def train_screening(
         judge = train_judge(train, settings, classes=classes, seed=seed, device=device)
         if settings.calibrated and isinstance(holdout, LabelledImages):
             calibrate(judge, holdout)
+            give_back_freed_memory()
     images_NHWC, holdout_HHWC = (
         each.images_NHWC if isinstance(each, LabelledImages) else each for each in (train, holdout)
     )

@@ -95,7 +95,14 @@ def test_a_limit_of_memory_counts_with_what_can_be_given_back(tmp_path: Path) ->
 
 
 def test_the_least_room_on_the_way_counts(tmp_path: Path) -> None:
-    tree = {"max": "max", "current": "1", "stat": "anon 1", "pod__max": "7000", "pod__current": "2000", "pod__stat": "anon 1"}
+    tree = {
+        "max": "max",
+        "current": "1",
+        "stat": "anon 1",
+        "pod__max": "7000",
+        "pod__current": "2000",
+        "pod__stat": "anon 1",
+    }
     box = {"pod__box__max": "6000", "pod__box__current": "500", "pod__box__stat": "anon 1"}
     assert memory_of(tmp_path, "0::/pod/box\n", 100, **tree, **box) == 5000
 
@@ -104,7 +111,11 @@ def test_a_limit_of_memory_of_version_1(tmp_path: Path) -> None:
     stat = "inactive_file 1\ntotal_active_file 100\ntotal_inactive_file 200"
     tree = {"limit_in_bytes": "5000", "usage_in_bytes": "1300", "stat": stat}
     files = {f"memory__pod__{name}": text for name, text in tree.items()}
-    no_limit = {"memory__limit_in_bytes": "9223372036854771712", "memory__usage_in_bytes": "1", "memory__stat": "anon 1"}
+    no_limit = {
+        "memory__limit_in_bytes": "9223372036854771712",
+        "memory__usage_in_bytes": "1",
+        "memory__stat": "anon 1",
+    }
     of_process = "4:memory:/pod\n2:cpu:/other\n0::/\n"
     assert memory_of(tmp_path, of_process, 100, **files, **no_limit) == 4000
 
