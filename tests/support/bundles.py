@@ -20,7 +20,7 @@ from generator.models.latents.fitting.code_map import fit_code_map
 from generator.models.latents.fitting.fit import fit
 from generator.models.latents.fitting.gaussian_base import fit_base
 from generator.models.latents.load import load_distribution
-from generator.models.latents.transport import Transport, TransportConfig
+from generator.models.latents.transport import MapConfig, Transport, TransportConfig
 from generator.models.latents.transport_map import TransportMap
 from generator.models.screening.config import JudgeSettings, PassRates
 from generator.models.screening.copy_index import fit_copy_index
@@ -132,7 +132,8 @@ def mapped_bundle(directory: Path, *, size: int = 32, seed: int = 0) -> Path:
     codes_ND = rng.normal(size=(40, config.latent_dim)) + labels_N[:, None]
     codes = Codes(codes_ND, labels_N, codes_ND[:10], labels_N[:10], classes, config.code_shape)
     base, arrays = fit_base(codes, codes.by_class())
-    network = MapSettings(width=24, blocks=2, steps=3)
+    settings = TransportSettings(map=MapSettings(width=24, blocks=2, steps=3))
+    network = MapConfig(width=24, blocks=2, steps=3)
     fresh = TransportMap(network, arrays["mean"], np.ones_like(arrays["mean"]))
     weights = {
         f"map.{name}": rng.normal(size=tuple(value.shape)).astype(np.float32) * np.float32(value.shape[-1] ** -0.5)
@@ -146,7 +147,7 @@ def mapped_bundle(directory: Path, *, size: int = 32, seed: int = 0) -> Path:
         encoder={name: weight.detach().numpy() for name, weight in encoder.state_dict().items()},
         latents=Transport(transport, {**arrays, **weights}),
         codes=codes,
-        fitting=FittingFacts(settings=TransportSettings(map=network), seed=seed),
+        fitting=FittingFacts(settings=settings, seed=seed),
     )
     save_bundle(directory, contents)
     return directory

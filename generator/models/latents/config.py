@@ -69,7 +69,7 @@ class MapSettings(FrozenModel):
 
     width: int = Field(default=1024, ge=8, le=8192, strict=True)
     blocks: int = Field(default=4, ge=1, le=64, strict=True)
-    steps: int = Field(default=4, ge=1, le=64, strict=True)
+    steps: int = Field(default=2, ge=1, le=64, strict=True)
 
 
 class TransportSettings(GrowingModel):

@@ -28,6 +28,19 @@ _MAP = "map."  # prefix of the map's weights among the tensors
 CONDITION, FREQUENCIES = 256, 32  # units of the condition; sines and cosines that encode the time
 
 
+class MapConfig(MapSettings, GrowingModel):
+    """A map as it is stored. ``spacing`` of the times at which the network is evaluated: ``late`` has more of them near
+    the codes, where the velocity changes most; maps of earlier releases have ``equal`` steps."""
+
+    spacing: Annotated[Literal["equal", "late"], Later()] = "equal"
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The ends of the steps, from 0 to 1: ``k / steps``, or their square roots."""
+        power = 1.0 if self.spacing == "equal" else 0.5
+        return tuple((step / self.steps) ** power for step in range(self.steps + 1))
+
+
 class TransportConfig(GrowingModel):
     """The JSON part of a stored distribution. ``classes`` is 0 if unlabelled; ``map`` is ``None`` without a map.
 
@@ -39,7 +52,7 @@ class TransportConfig(GrowingModel):
     dims: int = Field(ge=1, le=65_536, strict=True)
     classes: int = Field(ge=0, le=100_000, strict=True)
     base: BaseConfig
-    map: MapSettings | None = None
+    map: MapConfig | None = None
     clusters: Annotated[tuple[Annotated[int, Field(ge=1, le=1000, strict=True)], ...] | None, Later()] = None
     cluster_rank: Annotated[int | None, Later()] = Field(default=None, ge=1, le=512, strict=True)
 

@@ -15,6 +15,7 @@ Legend: B rows, D dimensions, C classes (1 if unlabelled), W width of the networ
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import final
 
@@ -25,7 +26,7 @@ from torch.nn import functional
 
 from generator.models.latents.base import LatentDistribution
 from generator.models.latents.config import MapSettings
-from generator.models.latents.transport import CONDITION, FREQUENCIES, Transport
+from generator.models.latents.transport import CONDITION, FREQUENCIES, MapConfig, Transport
 
 ROW_TILE = 64  # rows of a product are padded to a multiple of this
 _ROWS = 4096  # that are carried at a time
@@ -35,26 +36,23 @@ _ROWS = 4096  # that are carried at a time
 class TransportMap(nn.Module):
     """(base points z_BD float32, labels_B int64) -> codes z_BD float32. ``mean_CD`` and ``scale_CD``: of the base."""
 
-    def __init__(self, config: MapSettings, mean_CD: np.ndarray, scale_CD: np.ndarray) -> None:
+    def __init__(self, config: MapConfig, mean_CD: np.ndarray, scale_CD: np.ndarray) -> None:
         super().__init__()
         classes, dims = mean_CD.shape
-        self.steps = config.steps
+        self.times = config.times
         self.network = VelocityNetwork(config, dims, classes)
         for name, value in (("mean_CD", mean_CD), ("scale_CD", scale_CD)):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
 
     def forward(self, z_BD: Tensor, labels_B: Tensor) -> Tensor:
-        return self.integrate(z_BD, labels_B, self.steps)
-
-    def integrate(self, z_BD: Tensor, labels_B: Tensor, steps: int) -> Tensor:
-        """From t = 0 to t = 1 in ``steps`` equal steps."""
-        return self._integrate(z_BD, labels_B, [step / steps for step in range(steps + 1)])
+        """From t = 0 to t = 1, with the network evaluated at all ``times`` but the last."""
+        return self._integrate(z_BD, labels_B, self.times)
 
     def integrate_back(self, z_BD: Tensor, labels_B: Tensor, steps: int) -> Tensor:
         """From t = 1 to t = 0 in ``steps`` equal steps: about the base points of codes ``z_BD``."""
         return self._integrate(z_BD, labels_B, [step / steps for step in range(steps, -1, -1)])
 
-    def _integrate(self, z_BD: Tensor, labels_B: Tensor, times: list[float]) -> Tensor:
+    def _integrate(self, z_BD: Tensor, labels_B: Tensor, times: Sequence[float]) -> Tensor:
         padding = -len(z_BD) % ROW_TILE
         padded_BD, padded_B = functional.pad(z_BD, (0, 0, 0, padding)), functional.pad(labels_B, (0, padding))
         mean_BD, scale_BD = self.mean_CD[padded_B], self.scale_CD[padded_B]  # type: ignore[index]

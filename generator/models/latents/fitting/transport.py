@@ -19,13 +19,13 @@ from torch import Tensor
 
 from generator.errors import TrainingDiverged
 from generator.models.latents.codes import ClassCodes, Codes
-from generator.models.latents.config import MapSettings, TransportSettings
+from generator.models.latents.config import TransportSettings
 from generator.models.latents.fitting.checks import FitWarning, check_codes, covariance_warnings
 from generator.models.latents.fitting.code_usefulness import code_usefulness, separation
 from generator.models.latents.fitting.gaussian_base import fit_base
 from generator.models.latents.fitting.whitened_clusters import MIN_CODES, fit_clusters
 from generator.models.latents.quantiles import MIN_HOLDOUT, empty_quantiles, sample_quantiles
-from generator.models.latents.transport import Transport, TransportConfig
+from generator.models.latents.transport import MapConfig, Transport, TransportConfig
 from generator.models.latents.transport_map import TransportMap, linear_velocity
 from generator.models.weight_average import WeightAverage
 from generator.spec.seeding import permutation
@@ -68,9 +68,10 @@ def fit_transport(
     chosen: dict[str, Any] = {"covariance": base.covariance}
     if settings.map is None:
         return TransportFit(plain, chosen | separation(plain, codes), tuple(warnings))
-    trainer = _Trainer(plain, codes, settings, settings.map, seed, torch.device(device))
+    network = MapConfig(**settings.map.model_dump(), spacing="late")
+    trainer = _Trainer(plain, codes, settings, network, seed, torch.device(device))
     weights, facts = trainer.train(on_epoch)
-    mapped = Transport(config.model_copy(update={"map": settings.map}), {**arrays, **weights})
+    mapped = Transport(config.model_copy(update={"map": network}), {**arrays, **weights})
     useful = {name: code_usefulness(each, codes, seed=seed) for name, each in (("base", plain), ("map", mapped))}
     chosen |= facts | {"code_usefulness": useful}
     if reason := _why_no_map(facts["holdout_loss"], useful["base"], useful["map"]):
@@ -109,7 +110,7 @@ class _Trainer:
         plain: Transport,
         codes: Codes,
         settings: TransportSettings,
-        network: MapSettings,
+        network: MapConfig,
         seed: int,
         device: torch.device,
     ) -> None:

@@ -17,7 +17,7 @@ from generator.models.latents.fitting.gaussian_base import fit_base
 from generator.models.latents.gaussian_base import BaseConfig, GaussianBase
 from generator.models.latents.load import load_distribution
 from generator.models.latents.map_inversion import MAX_ERROR, to_base
-from generator.models.latents.transport import Transport
+from generator.models.latents.transport import MapConfig, Transport
 from generator.models.latents.transport_map import TransportMap, new_map, to_codes
 from generator.spec.seeding import noise
 
@@ -82,12 +82,24 @@ def test_the_map_puts_samples_on_rings_that_a_gaussian_fills() -> None:
 def test_an_untrained_map_changes_nothing() -> None:
     codes = correlated(300, 5, 0)
     base = base_of(codes)
-    fresh = TransportMap(MapSettings(width=32, blocks=2), base.mean_CD, base.scale()).eval()
     labels_B = np.arange(70) % 2
     z_BD = torch.from_numpy(base.draw(np.random.default_rng(0).normal(size=(70, 5)), labels_B).astype(np.float32))
-    for steps in (1, 3, 8):
-        moved_BD = fresh.integrate(z_BD, torch.from_numpy(labels_B), steps)
+    for steps, spacing in ((1, "equal"), (3, "equal"), (8, "equal"), (1, "late"), (3, "late")):
+        config = MapConfig(width=32, blocks=2, steps=steps, spacing=spacing)
+        moved_BD = TransportMap(config, base.mean_CD, base.scale()).eval()(z_BD, torch.from_numpy(labels_B))
         np.testing.assert_allclose(moved_BD.detach().numpy(), z_BD.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_times_lie_late_in_new_maps_and_evenly_in_those_of_earlier_releases() -> None:
+    stored = {"width": 8, "blocks": 1, "steps": 4}
+    earlier = MapConfig.model_validate(stored)
+    assert earlier.times == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert earlier.model_dump(mode="json") == stored  # its digest stays
+    late = MapConfig.model_validate({**stored, "spacing": "late"})
+    assert late.times == pytest.approx((0.0, 0.5, 0.5**0.5, 0.75**0.5, 1.0))
+    assert late.model_dump(mode="json") == {**stored, "spacing": "late"}
+    with pytest.raises(ValueError, match="spacing"):
+        MapConfig.model_validate({**stored, "spacing": "early"})
 
 
 @pytest.mark.slow
@@ -237,7 +249,7 @@ def test_classes_of_one_code_are_refused() -> None:
 def test_damaged_weights_are_refused(damage: dict[str, np.ndarray], field: str) -> None:
     codes = correlated(100, 3, 0)
     config, arrays = fit_base(codes, codes.by_class())
-    fresh = TransportMap(MapSettings(width=8, blocks=1), arrays["mean"], np.ones((2, 3)))
+    fresh = TransportMap(MapConfig(width=8, blocks=1), arrays["mean"], np.ones((2, 3)))
     weights = {f"map.{name}": value.numpy() for name, value in fresh.state_dict().items()}
     document = {
         "family": "transport",
