@@ -65,7 +65,11 @@ def _bundles(work: Path, size: int, steps: int | None) -> dict[str, Path]:
     chosen = () if steps is None else ("--map-steps", str(steps))
     mapped = ("--sampler", "transport", "--map-epochs", "40", *chosen)
     _run_once(bundle, "fit", str(base), *mapped, "--out", str(bundle))
-    return {"none": base, "default" if steps is None else f"{steps} steps": bundle}
+    network = json.loads((bundle / "bundle.json").read_text())["latents"]["map"]
+    if network is None:
+        raise SystemExit(f"{bundle}: the map was dropped, so there is nothing to compare")
+    words = f"{network['width']} wide, {network['blocks']} blocks, {network['steps']} steps"
+    return {"none": base, f"{words}, {network.get('spacing', 'equal')}": bundle}
 
 
 def _run_once(out: Path, *words: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import uuid
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,8 +80,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("services")
 
 
+@cache
+def _folder_of(file: Path) -> str:
+    return file.parent.relative_to(Path(__file__).parent).as_posix()
+
+
 def _needs_services(item: pytest.Item) -> bool:
-    folder = item.path.parent.relative_to(Path(__file__).parent).as_posix()
+    folder = _folder_of(item.path)
     whole = any(folder == each or folder.startswith(f"{each}/") for each in _ON_SERVICES)
     return whole and (folder == "browser" or not _OF_S3.isdisjoint(getattr(item, "fixturenames", ())))
 
@@ -89,7 +95,7 @@ def _starts_processes(item: pytest.Item) -> bool:
     fixtures = set(getattr(item, "fixturenames", ()))
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     on_s3 = any(isinstance(value, str) and value == "s3" for value in parameters.values())
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    folder, _, _ = _folder_of(item.path).partition("/")
     serves = not _SERVERS_IN_PROCESS.isdisjoint(vars(getattr(item, "module", item)))
     workers = bool(parameters.get("workers"))  # of a DataLoader
     return on_s3 or workers or serves or folder in _WITH_PROCESSES or bool(fixtures & _WITH_SERVERS)

@@ -50,20 +50,21 @@ def _of_machine(memory: Path) -> int:
 def _control_groups(controller: str, groups: Path, of_process: Path) -> Iterator[Path]:
     """The groups of a process that may limit it, from its own to the root."""
     try:
-        lines = of_process.read_text().splitlines()
+        lines = of_process.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if not path or (controllers and controller not in controllers.split(",")):
             continue
-        # Version 2 has one tree, version 1 one for each controller. In a container the path may be that of the
-        # machine, while its own group is the root of what is mounted: all that exist on the way count.
-        base = groups / controllers if controllers else groups
-        for group in (base / path.lstrip("/"), *(base / path.lstrip("/")).parents):
-            yield group
-            if group == base:
-                break
+        # Version 2 has one tree, which may be mounted beside those of version 1; version 1 has one for each controller,
+        # or for several, whose names may stand in another order. In a container the path may be that of the machine,
+        # while its own group is the root of what is mounted: all that exist on the way count.
+        for base in (groups / controllers, groups / controller) if controllers else (groups, groups / "unified"):
+            for group in (base / path.lstrip("/"), *(base / path.lstrip("/")).parents):
+                yield group
+                if group == base:
+                    break
 
 
 def _quota(group: Path) -> float | None:
@@ -81,15 +82,23 @@ def _quota(group: Path) -> float | None:
 
 def _room(group: Path) -> int | None:
     """Bytes that one group can still take; ``None`` if it has no limit."""
-    second = (group / "memory.max").exists()
-    names = ("memory.max", "memory.current") if second else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    limit, usage, prefix = _number(group / "memory.max"), "memory.current", ""
+    if limit is None:
+        limit, usage = _number(group / "memory.limit_in_bytes"), "memory.usage_in_bytes"
+        prefix = "total_"  # with the groups below it, as its use
+    if limit is None or limit >= _NO_LIMIT:
+        return None
     try:
-        limit, used = ((group / name).read_text().strip() for name in names)
-        if limit == "max" or int(limit) >= _NO_LIMIT:
-            return None
         facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        prefix = "" if second else "total_"  # with the groups below it, as its use
         files = sum(int(facts.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
-        return int(limit) - max(0, int(used) - files)
+    except (OSError, ValueError):
+        files = 0
+    return limit - max(0, (_number(group / usage) or 0) - files)
+
+
+def _number(file: Path) -> int | None:
+    """What a file of a group says; ``None`` if that is no number (``max``), or the file cannot be read."""
+    try:
+        return int(file.read_text())
     except (OSError, ValueError):
         return None

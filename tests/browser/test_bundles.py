@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Watched
+from tests.support.browsing import hold
 from tests.support.mill_server import MillServer, mill_server
 from tests.support.page_visits import CLASSES, EVIL, kept_bundle
 from tests.support.servers import RedisServer
@@ -129,16 +130,29 @@ def test_the_text_follows_the_fields_and_fields_appear_where_they_belong(visit: 
 
 
 def test_fields_filled_before_the_scripts_are_here_reach_the_text(visit: Watched, mill: MillServer) -> None:
-    page, held = visit.page, []
-    page.route("**/htmx.min.js", lambda route: held.append(route))
+    page, arrive = visit.page, hold(visit.page, "**/htmx.min.js")
     page.goto(f"{mill.web.url}/jobs/new", wait_until="commit")
     page.get_by_label("Name").fill("early")
     page.get_by_label("Image files").select_option("jpeg")
-    held[0].continue_()
+    arrive()
     expect(page.get_by_label("JPEG quality")).to_be_visible()
     page.get_by_text("As text", exact=True).click()
     expect(page.get_by_label("Job spec as YAML")).to_have_value(re.compile("name: early\nimage: jpeg"))
     check_quiet(visit, mill)
+
+
+def test_a_text_that_comes_back_is_not_written_anew(visit: Watched, mill: MillServer) -> None:
+    """A name of several lines cannot be what its field shows; nobody changed that field."""
+    page = visit.page
+    page.goto(f"{mill.web.url}/jobs/new")
+    page.get_by_text("As text", exact=True).click()
+    text = page.get_by_label("Job spec as YAML")
+    written = "# mine\nchannel: red-line\ncount: 5\ndestination: red\nname: |\n  texty\n"
+    text.fill(written)
+    with page.expect_navigation():
+        page.get_by_role("button", name="Show it in the fields").click()
+    page.wait_for_timeout(1000)  # longer than the form waits after a change
+    expect(page.get_by_label("Job spec as YAML")).to_have_value(written)
 
 
 def test_the_form_works_without_scripts(chromium: Any, mill: MillServer) -> None:

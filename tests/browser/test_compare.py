@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Site, Watched
-from tests.support.browsing import sign_in
+from tests.support.browsing import hold, sign_in
 from tests.support.mill_server import MillServer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
@@ -52,13 +52,16 @@ def test_a_choice_made_before_the_scripts_are_here_is_not_lost(watched: Watched,
     mill.service.submit("early", destination=place, tenant="red", count=20, shard_size=20, seed=4)
     mill.service.serve(2)
     sign_in(page, mill, "red-reader", "/datasets/red/tiny")
-    held: list[Any] = []
-    page.route("**/htmx.min.js", lambda route: held.append(route))
+    arrive = hold(page, "**/htmx.min.js")
     page.goto(f"{mill.web.url}/datasets/red/tiny/compare?choose=true", wait_until="commit")
     page.get_by_label("Dataset of the second build").select_option("red/early")
-    assert len(held) == 1
-    held[0].continue_()
+    arrive()
     expect(page.get_by_label("Second build, of red/early")).to_be_visible(timeout=SLOW)
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Two builds", timeout=SLOW)
+    page.go_back()  # the browser fills in nothing that the page does not show
+    expect(page.get_by_label("Dataset of the second build")).to_have_value("red/tiny")
+    expect(page.get_by_label("Second build, of red/tiny")).to_be_visible()
     assert watched.faults == []
 
 

@@ -39,7 +39,8 @@ from generator.spec.machine import usable_cores
 from generator.spec.recipe import Execution
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_MAX_DEVICE_LANES = 8  # maximum of lanes per GPU: threads that draw, wait for the device, and encode
+# Lanes per GPU: threads that draw, wait for the device, and encode. With one alone, the device would wait for the rest.
+_MIN_DEVICE_LANES, _MAX_DEVICE_LANES = 2, 8
 _MAX_GRAPH_THREADS = 2  # of a lane, on a CPU: with more, kernels may round the same numbers differently
 _SWITCH_INTERVAL = 0.001  # seconds
 _MAX_LANE_BYTES = 2**31  # host memory for the batches of all lanes, on a CPU
@@ -124,7 +125,7 @@ class ResidentDecoder:
 
     def _choose_lanes(self, peak_bytes: int) -> LaneLayout:
         if self.device.type != "cpu":
-            return LaneLayout(min(_MAX_DEVICE_LANES, usable_cores()), 1)
+            return LaneLayout(min(_MAX_DEVICE_LANES, max(_MIN_DEVICE_LANES, usable_cores())), 1)
         threads = torch.get_num_threads()
         count = max(1, min(threads, _MAX_LANE_BYTES // max(1, peak_bytes)))
         most = _MAX_GRAPH_THREADS if self._is_graph else threads

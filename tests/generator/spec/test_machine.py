@@ -16,7 +16,7 @@ def groups(home: Path, of_process: str, **files: str) -> dict[str, Path]:
         file = home / "cgroup" / path.replace("__", "/").replace("_max", ".max").replace("cfs_", "cpu.cfs_")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{text}\n")
-    (home / "of-process").write_text(of_process)
+    (home / "of-process").write_text(of_process, errors="surrogateescape")
     return {"groups": home / "cgroup", "of_process": home / "of-process"}
 
 
@@ -76,7 +76,7 @@ def memory_of(home: Path, of_process: str, available: int | None = None, **files
         file = home / group.replace("__", "/") / f"memory.{name}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{text}\n")
-    (home / "of-process").write_text(of_process)
+    (home / "of-process").write_text(of_process, errors="surrogateescape")
     return machine.available_memory(home / "cgroup", home / "of-process", memory)
 
 
@@ -121,9 +121,31 @@ def test_a_limit_of_memory_of_version_1(tmp_path: Path) -> None:
 
 
 def test_memory_that_cannot_be_read_is_no_limit(tmp_path: Path) -> None:
-    assert memory_of(tmp_path, "0::/\n", 4, max="10") == 4096
     assert memory_of(tmp_path, "0::/\n", 4, max="odd", current="1", stat="anon 1") == 4096
+    assert memory_of(tmp_path, f"0::/{'x' * 300}\n", 4, max="max") == 4096
+
+
+def test_a_limit_counts_where_its_use_cannot_be_read(tmp_path: Path) -> None:
+    assert memory_of(tmp_path, "0::/\n", 4, max="10") == 10
+    assert memory_of(tmp_path, "0::/\n", 4, max="10", current="7") == 3
+    assert memory_of(tmp_path, "0::/\n", 4, max="10", current="7", stat="odd") == 3
+
+
+def test_odd_lines_of_groups_are_passed_over(tmp_path: Path) -> None:
+    of_process = "\nodd\n1:name=caf\udce9:/caf\udce9\n0::/\n\n"
+    assert memory_of(tmp_path, of_process, 4, max="10", current="7") == 3
+    assert machine.core_quota(**groups(tmp_path, of_process, cpu_max="200000 100000")) == 2.0
+
+
+def test_groups_of_version_2_beside_those_of_version_1(tmp_path: Path) -> None:
+    assert memory_of(tmp_path, "0::/pod\n", 4, unified__pod__max="10", unified__pod__current="7") == 3
+    assert machine.core_quota(**groups(tmp_path, "0::/pod\n", unified__pod__cpu_max="200000 100000")) == 2.0
+
+
+def test_controllers_may_stand_in_another_order(tmp_path: Path) -> None:
+    tree = {"cpu__pod__cfs_quota_us": "50000", "cpu__pod__cfs_period_us": "100000"}
+    assert machine.core_quota(**groups(tmp_path, "4:cpuacct,cpu:/pod\n", **tree)) == 0.5
 
 
 def test_what_the_system_says() -> None:
-    assert 10**6 < machine.available_memory() < 2**60
+    assert machine.available_memory() > 10**6

@@ -1,17 +1,18 @@
-// A field that was changed before this page listened, or that the browser filled in again, is announced as changed.
+// Fields that are changed while the page's scripts are still on their way are announced as changed once more when they are
+// here. This file alone is not deferred: the page shows no field before it has run.
 
-function isChanged(field) {
-  if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
-  if (field.type === "select-one") {
-    const served = [...field.options].findLastIndex((option) => option.defaultSelected);
-    return field.options.length > 0 && field.selectedIndex !== Math.max(served, 0);
-  }
-  return "defaultValue" in field && field.value !== field.defaultValue;
+const early = new Set();
+
+function keep(event) {
+  early.add(event.target);
 }
 
+document.addEventListener("change", keep, true);
 document.addEventListener("DOMContentLoaded", () => {
-  for (const element of document.querySelectorAll("select[hx-get], form[hx-trigger^='change']")) {
-    const changed = [...(element.elements ?? [element])].find(isChanged);
-    changed?.dispatchEvent(new Event("change", { bubbles: true })); // one is enough: the whole form is sent
-  }
+  setTimeout(() => { // after the listeners of all scripts
+    document.removeEventListener("change", keep, true);
+    for (const field of early) {
+      if (field.isConnected) field.dispatchEvent(new Event("change", { bubbles: true }));
+    }
+  });
 });
