@@ -69,7 +69,9 @@ def all_values(redis: RedisServer) -> Iterator[tuple[str, bytes]]:
         b"set": client.smembers,
     }
     for key in client.scan_iter():
-        yield key.decode(), repr((key, readers[client.type(key)](key))).encode()
+        kind = client.type(key)
+        value = readers[kind](key) if kind != b"none" else None  # expired since it was listed
+        yield key.decode(), repr((key, value)).encode()
 
 
 def all_files(home: Path) -> Iterator[tuple[str, bytes]]:
