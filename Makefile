@@ -23,14 +23,14 @@ demo: $(READY)  ## the whole job: train on digits, start a pool, build 10,000 im
 	@$(BIN)/latentmill demo --out demo
 
 # One thread a test: threads of two processes on two cores only wait for one another. Tests of servers and workers wait
-# most of their time, so three or four run at a time; quick tests do not wait, so two do.
+# most of their time, so three run at a time; quick tests do not wait, so two do.
 # The longest files come first, as they are collected: the last ones must not keep one core waiting.
 # Python keeps what it has compiled, even where the environment says otherwise: every process of a test imports it again.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder \
 	--numprocesses
 
 test: $(READY)  ## tests with real Redis, S3 over HTTP and worker processes
-	$(PYTEST) 4 -m "not services" --ignore tests/readers --ignore tests/acceptance/benchmarks
+	$(PYTEST) 3 -m "not services" --ignore tests/readers --ignore tests/acceptance/benchmarks
 
 test-benchmarks: $(READY)  ## every benchmark, with little to do
 	$(PYTEST) 3 tests/acceptance/benchmarks
