@@ -32,6 +32,7 @@ class MapConfig(MapSettings, GrowingModel):
     """A map as it is stored. ``spacing`` of the times at which the network is evaluated: ``late`` has more of them near
     the codes, where the velocity changes most; maps of earlier releases have ``equal`` steps."""
 
+    steps: int = Field(default=4, ge=1, le=64, strict=True)  # the default of earlier releases, for what they stored
     spacing: Annotated[Literal["equal", "late"], Later()] = "equal"
 
     @property

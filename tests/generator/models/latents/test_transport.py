@@ -95,6 +95,7 @@ def test_times_lie_late_in_new_maps_and_evenly_in_those_of_earlier_releases() ->
     earlier = MapConfig.model_validate(stored)
     assert earlier.times == (0.0, 0.25, 0.5, 0.75, 1.0)
     assert earlier.model_dump(mode="json") == stored  # its digest stays
+    assert MapConfig.model_validate({}).times == earlier.times
     late = MapConfig.model_validate({**stored, "spacing": "late"})
     assert late.times == pytest.approx((0.0, 0.5, 0.5**0.5, 0.75**0.5, 1.0))
     assert late.model_dump(mode="json") == {**stored, "spacing": "late"}
