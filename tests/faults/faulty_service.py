@@ -82,6 +82,11 @@ class FaultyService:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @property
+    def redis(self) -> RedisServer:
+        """The server; with Sentinel the present master, which a starved machine may replace more than once."""
+        return self.sentinel.master() if self.sentinel else self._redis
+
     def stop_faults(self) -> None:
         """Inject no more faults."""
         self.redis_proxy.faults = self.store_tcp_proxy.faults = NO_FAULTS
@@ -105,11 +110,10 @@ class FaultyService:
             stack.callback(self.sentinel.stop)
             for server in (*self.sentinel.servers, *self.sentinel.sentinels):
                 self.watcher.note(server.pid)
-            self.redis = self.sentinel.servers[0]
             return
-        self.redis = RedisServer()
-        stack.callback(self.redis.stop)
-        self.watcher.note(self.redis.pid)
+        self._redis = RedisServer()
+        stack.callback(self._redis.stop)
+        self.watcher.note(self._redis.pid)
 
     def master_lost(self) -> Callable[[], bool]:
         """Kill the master. Ask what is returned whether another server has its place; it then brings the lost one back,
@@ -124,7 +128,6 @@ class FaultyService:
                 return False
             lost.restart()
             self.watcher.note(lost.pid)
-            self.redis = sentinel.master()
             return True
 
         return is_replaced

@@ -58,6 +58,7 @@ _KINDS = {  # the relative frequency of each event
     "Redis connections reset": 1,
 }
 _FLUSH = "Redis flushed"
+_PATIENCE = 60.0  # seconds, for whatever should end soon after the storm
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class _Storm:
         self._await_a_worker()
         problems = self._rage(job.job, job.url, begun)
         committed_after = round(time.monotonic() - begun, 1)
-        self._calm_down()
+        problems += self._calm_down()
         problems += self._end(job.job)
         seen = reader.stop()
         stored = compare_build(job.url, scene.settings.s3, self._target.build)
@@ -269,7 +270,6 @@ class _Storm:
             if is_replaced():
                 self._redis_away = False
             else:
-                time.sleep(0.1)
                 self._put_off(0.5, look)
 
         self._put_off(0.5, look)
@@ -297,7 +297,10 @@ class _Storm:
         try:
             with redis.Redis.from_url(self._scene.redis.url) as client:
                 change(client, self._scene.pool.ledger.queue_key(self._scene.settings.queue))
-        except redis.exceptions.ReadOnlyError:  # Sentinels name a replica a moment before it is the master
+        except (redis.exceptions.ReadOnlyError, redis.exceptions.ConnectionError):
+            # Sentinels name a replica a moment before it is the master, and a lost master until they miss it.
+            if not self._options.failover:
+                raise
             self._put_off(1.0, lambda: self._on_tickets(change))
         return True
 
@@ -313,21 +316,25 @@ class _Storm:
         for _ in range(self._draw.randint(1, 10)):
             self._scene.pool.app.send_task(TICKET_TASK, queue=self._scene.settings.queue)
 
-    def _calm_down(self) -> None:
+    def _calm_down(self) -> list[str]:
+        """End all faults and run the delayed actions; return a problem if one of them is never done."""
         self._scene.stop_faults()
-        while self._later:
+        deadline = time.monotonic() + _PATIENCE
+        while self._later and time.monotonic() < deadline:
             action = heapq.heappop(self._later)[2]
             if action != self._start_worker:
                 action()
+                time.sleep(0.1)  # it may have put itself off again
         for worker in self._living():
             send_signal(process_tree(worker), signal.SIGCONT)
+        return [f"{len(self._later)} delayed events were not done {_PATIENCE:.0f} s after the storm"] * bool(self._later)
 
     def _end(self, job: str) -> list[str]:
         """Wait until the job is committed and its marker deleted, then for one lease, so that zombies can act."""
         scene, problems = self._scene, []
         if not self._living():
             scene.start_worker()
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             if scene.client.status(job).state == "committed" and scene.pool.marker(job) is None:
                 break
