@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from generator.errors import SpecError
 from generator.spec.seeding import permutation
 
 Uneven = Literal["drop", "pad", "keep"]
@@ -140,9 +139,3 @@ def even_part(span: tuple[int, int], part: int, parts: int) -> tuple[int, int]:
     """Part number ``part`` of the positions ``span[0] .. span[1] - 1``, divided into ``parts`` almost equal parts."""
     start, end = span
     return start + (end - start) * part // parts, start + (end - start) * (part + 1) // parts
-
-
-def check_rank(rank: int, world_size: int) -> None:
-    """Raises ``SpecError`` for a rank outside ``0 .. world_size - 1``."""
-    if world_size < 1 or not 0 <= rank < world_size:
-        raise SpecError("rank", "0 <= rank < world_size", f"rank {rank} of {world_size}")

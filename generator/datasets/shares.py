@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from torch import distributed
 
-from generator.datasets.epoch_order import BatchPlan, check_rank
+from generator.datasets.epoch_order import BatchPlan
 from generator.datasets.reader_options import OrderOptions
 from generator.errors import SpecError
+from generator.spec.launch import check_rank, launched_rank
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,6 @@ def _find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
         if distributed.is_available() and distributed.is_initialized():
             rank, world_size = distributed.get_rank(), distributed.get_world_size()
         else:
-            rank, world_size = _stated_rank(os.environ.get("RANK"), os.environ.get("WORLD_SIZE"))
+            rank, world_size = launched_rank()
     check_rank(rank, world_size)
     return rank, world_size
-
-
-def _stated_rank(rank: str | None, world_size: str | None) -> tuple[int, int]:
-    """What the launcher of the processes stated; one process if it stated nothing."""
-    try:
-        found = None if rank is None else int(rank), 1 if world_size is None else int(world_size)
-    except ValueError as error:
-        raise SpecError("rank", "RANK and WORLD_SIZE as integers", f"{rank} of {world_size}") from error
-    if found[0] is None and found[1] != 1:
-        raise SpecError("rank", "RANK beside WORLD_SIZE, or neither", f"WORLD_SIZE={world_size} alone")
-    return found[0] or 0, found[1]

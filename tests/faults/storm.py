@@ -327,7 +327,7 @@ class _Storm:
                 time.sleep(0.1)  # it may have put itself off again
         for worker in self._living():
             send_signal(process_tree(worker), signal.SIGCONT)
-        return [f"{len(self._later)} delayed events were not done {_PATIENCE:.0f} s after the storm"] * bool(self._later)
+        return [f"{len(self._later)} delayed events are left {_PATIENCE:.0f} s after the storm"] if self._later else []
 
     def _end(self, job: str) -> list[str]:
         """Wait until the job is committed and its marker deleted, then for one lease, so that zombies can act."""

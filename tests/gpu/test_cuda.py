@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader
 from generator import open_dataset
 from generator.drafts import parse_draft, resolve_draft
 from generator.errors import InvalidOutput, SettingsError
+from generator.models.autoencoders.config import SpatialConfig
+from generator.models.autoencoders.settings import TrainSettings
+from generator.models.autoencoders.training import Examples, train_autoencoder
 from generator.models.bundle import Bundle, load_bundle, push
 from generator.models.converters.diffusers import convert_diffusers
 from generator.models.latents.config import PriorSettings
@@ -165,3 +168,17 @@ def test_a_virtual_dataset_is_made_on_the_gpu_as_its_build_is(tmp_path: Path) ->
         assert np.array_equal(made, np.stack([sample.image for sample in stored]))
     with pytest.raises(SettingsError, match="spawned workers"):
         list(DataLoader(virtual, batch_size=None, num_workers=1, multiprocessing_context="fork"))
+
+
+def test_training_in_half_precision_is_near_that_in_whole() -> None:
+    rng = np.random.default_rng(0)
+    shades_NHWC = np.clip(rng.integers(0, 256, (256, 1, 1, 3)) + rng.integers(-20, 20, (256, 32, 32, 3)), 0, 255)
+    training, holdout = Examples(shades_NHWC[:224].astype(np.uint8)), Examples(shades_NHWC[224:].astype(np.uint8))
+    settings = TrainSettings(epochs=8, batch=32, reconstruction="mse", device="cuda", patience=8)
+    config = SpatialConfig(size=32, width=16, code_channels=8)
+    half = train_autoencoder(config, settings, training, holdout)  # precision: auto
+    whole = train_autoencoder(config, settings.model_copy(update={"precision": "float32"}), training, holdout)
+    first, last = whole.history[0].holdout_loss, whole.history[-1].holdout_loss
+    assert half.history[-1].holdout_loss == pytest.approx(last, abs=0.1 * (first - last))
+    is_half = torch.cuda.is_bf16_supported(including_emulation=False)
+    assert (half.history[-1].holdout_loss != last) == is_half

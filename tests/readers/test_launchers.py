@@ -96,6 +96,31 @@ def test_the_readmes_loop_with_torchrun(home: Path) -> None:
     check_readme_loop(launch("torchrun", readme_loop()))
 
 
+def test_a_bundle_is_trained_by_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "digits",
+        "--size",
+        "16",
+        "--model",
+        "linear",
+        "--epochs",
+        "1",
+        "--judges",
+        "0",
+        "--json",
+        "--out",
+        "digits.bundle",
+    ]
+    script = "from workers.cli import main\nmain()\n"
+    done = run(LAUNCHERS["torchrun"], script, "train", *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["digest"] == load_bundle(open_store("digits.bundle")).digest
+    again = run(LAUNCHERS["torchrun"], script, "train", *words)
+    assert again.returncode != 0
+    assert "a path that does not exist" in again.stderr
+
+
 def test_the_readmes_loop_and_then_the_training_of_the_page_with_accelerate(home: Path) -> None:
     (training,) = (block for block in blocks("docs/consume.md") if "Accelerator" in block)
     training += "print(f'trained {accelerator.process_index} {seen}\\n', end='', flush=True)\n"

@@ -11,6 +11,7 @@ import click
 from workers.cli.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
+    from generator.models.autoencoders.replicas import Replicas
     from generator.models.autoencoders.settings import TrainSettings
     from generator.models.autoencoders.training import Progress
     from generator.models.latents.config import SamplerSettings
@@ -30,8 +31,10 @@ def encode_images(
     finetune: bool,
     quiet: bool,
     keep_thumbnails: bool = False,
+    replicas: Replicas | None = None,
 ) -> TrainResult:
     """Encode, fine-tune if asked, fit and save, with progress on standard error unless ``quiet``."""
+    from generator.models.autoencoders.replicas import ALONE
     from generator.models.learning import encode_source
 
     steps = settings.epochs * max(1, int(len(images) * (1 - settings.holdout)) // settings.batch)
@@ -45,6 +48,7 @@ def encode_images(
             settings=settings,
             finetune=finetune,
             judge=judge,
+            replicas=replicas or ALONE,
             on_step=progress_callback(bar, quiet=quiet),
             on_encode=encode_progress(bar, len(images)),
             on_fit=fit_progress(bar, sampler),

@@ -27,9 +27,10 @@ from workers.cli.source_options import read_source, source_options, take_source_
 
 if TYPE_CHECKING:
     from generator.models.autoencoders.config import AutoencoderConfig
+    from generator.models.autoencoders.replicas import Replicas
     from generator.models.autoencoders.settings import TrainSettings
     from generator.models.latents.config import SamplerSettings
-    from generator.models.learning import TrainResult
+    from generator.models.learning import TrainingPlan, TrainResult
     from generator.models.screening.config import JudgeSettings
     from generator.sources import Source
     from generator.spec.image_size import AnySize, ImageSize
@@ -86,6 +87,11 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Seed of weights, image order and noise.")
 @click.option("--device", help="auto, cpu, cuda, or cuda:N.")
 @click.option(
+    "--precision",
+    help="Of the autoencoder's training: float32, bfloat16, or auto, which is bfloat16 on CUDA devices that have it."
+    "  [default: auto]",
+)
+@click.option(
     "--sampler",
     type=click.Choice(SAMPLERS),
     help="Latent distribution.  [default: mixture; flow for many photographs]",
@@ -139,14 +145,19 @@ def train_command(
     Below, "many photographs" means at least 10,000 colour images of 32 pixels or more.
 
     A stopped training continues from its checkpoint when the same command is run again.
+
+    On several devices: `torchrun --nproc-per-node=4 --no-python latentmill train ...`. They share the batches of the
+    autoencoder's training; the first process does all else.
     """
+    from generator.models.autoencoders.replicas import launched_replicas
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.bundle.save import check_new_directory
     from generator.models.learning import (
+        help_to_train,
         plan_training,
+        recommended_judge,
         recommended_model,
         recommended_sampler,
-        recommended_settings,
         suits_pretrained,
     )
     from generator.models.screening.config import default_judge
@@ -166,30 +177,41 @@ def train_command(
     sampler_config = sampler_settings(sampler or "mixture", options) if sampler_given else None
     judge_settings = partial(judge_settings_for, judges, judge_width, judge_steps)
     judge_settings(default_judge(32))  # like the settings, checked before anything is read
-    parse_settings(options)
+    device = parse_settings(options).device
     if size is not None:
         _check_size(size, model, start, may_start_pretrained=may_start_pretrained)
-    images = read_source(source, arguments, size=size, channels=channels, quiet=as_json)
+    replicas = click.get_current_context().with_resource(launched_replicas(device))
+    quiet = as_json or not replicas.is_first
+    images = read_source(source, arguments, size=size, channels=channels, quiet=quiet)
+
+    def choose_judge(settings: TrainSettings) -> JudgeSettings | None:
+        if not judges:
+            return None
+        with progress_lines("choosing the judge", None, quiet=quiet):
+            return judge_settings(recommended_judge(images, settings, mirrored=judge_mirror))
+
     if start == "pretrained" or (may_start_pretrained and suits_pretrained(images)):
-        split_settings = parse_settings(recommended_settings(images, "spatial").model_dump() | options)
-        judge = _choose_judge(images, split_settings, judge_settings, judge_mirror, quiet=as_json) if judges else None
         _start_pretrained(
-            *(images, options, sampler_config, judge, budget, out), as_json=as_json, keep_thumbnails=keep_thumbnails
+            *(images, options, sampler_config, choose_judge, budget, out, replicas),
+            as_json=as_json,
+            keep_thumbnails=keep_thumbnails,
         )
         return
     settings = _settings_from_scratch(images, model, options)
     config = recommended_model(images, model, **model_options)
     sampler_config = sampler_config or recommended_sampler(images, model)
-    chosen_judge = _choose_judge(images, settings, judge_settings, judge_mirror, quiet=as_json) if judges else None
+    chosen_judge = choose_judge(settings) if replicas.is_first else None
     if budget is not None:
-        with progress_lines("planning", None, quiet=as_json):
-            plan = plan_training(
-                images, budget, family=model, settings=settings, judge=chosen_judge, options=model_options
-            )
+        planning = partial(plan_training, images, budget, family=model, settings=settings, judge=chosen_judge)
+        plan = _plan(partial(planning, options=model_options), budget, replicas, quiet=quiet)
         config, settings, sampler_config, chosen_judge = plan.config, plan.settings, plan.sampler, plan.judge
-        click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
+    if not replicas.is_first:
+        help_to_train(images, config, settings, replicas)
+        return
     result = _train(
-        *(images, config, settings, sampler_config, chosen_judge, out), quiet=as_json, keep_thumbnails=keep_thumbnails
+        *(images, config, settings, sampler_config, chosen_judge, out, replicas),
+        quiet=as_json,
+        keep_thumbnails=keep_thumbnails,
     )
     for notice in result.fit.notices:
         click.echo(f"notice: {notice}", err=True)
@@ -207,19 +229,13 @@ def _settings_from_scratch(images: Source, model: str, options: dict[str, Any]) 
     return parse_settings(recommended | options)
 
 
-def _choose_judge(
-    images: Source,
-    settings: TrainSettings,
-    with_options: Callable[[JudgeSettings], JudgeSettings | None],
-    mirrored: bool | None,
-    *,
-    quiet: bool,
-) -> JudgeSettings | None:
-    """The judge recommended for the images, with what was asked for."""
-    from generator.models.learning import recommended_judge
-
-    with progress_lines("choosing the judge", None, quiet=quiet):
-        return with_options(recommended_judge(images, settings, mirrored=mirrored))
+def _plan(make: Callable[..., TrainingPlan], budget: float, replicas: Replicas, *, quiet: bool) -> TrainingPlan:
+    """The plan that the first process makes for all, and says."""
+    with progress_lines("planning", None, quiet=quiet):
+        plan = replicas.from_first(lambda: make(processes=replicas.count))
+    if replicas.is_first:
+        click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
+    return plan
 
 
 def _may_start_pretrained(start: str | None, model: str | None, model_options: dict[str, Any]) -> bool:
@@ -249,9 +265,10 @@ def _start_pretrained(
     images: Source,
     options: dict[str, Any],
     sampler: SamplerSettings | None,
-    judge: JudgeSettings | None,
+    choose_judge: Callable[[TrainSettings], JudgeSettings | None],
     budget: float | None,
     out: Path,
+    replicas: Replicas,
     *,
     as_json: bool,
     keep_thumbnails: bool,
@@ -259,10 +276,13 @@ def _start_pretrained(
     from generator.errors import SpecError
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.learning import (
+        help_to_train,
+        initial_weights,
         plan_pretrained,
         pretrained_network,
         pretrained_sampler,
         pretrained_settings,
+        recommended_settings,
     )
 
     tuned = bool(options.get("tuning_steps"))
@@ -271,17 +291,23 @@ def _start_pretrained(
     network = pretrained_network(images.size, images.channels)
     recommended = pretrained_settings(images, tuned=tuned).model_dump()
     settings, finetune = parse_settings(recommended | options), "epochs" in options
+    split_settings = parse_settings(recommended_settings(images, "spatial").model_dump() | options)
+    judge = choose_judge(split_settings) if replicas.is_first else None
     if budget is not None:
-        with progress_lines("planning", None, quiet=as_json):
-            plan = plan_pretrained(images, budget, network.config, settings=settings, judge=judge)
+        planning = partial(plan_pretrained, images, budget, network.config, settings=settings, judge=judge)
+        plan = _plan(planning, budget, replicas, quiet=as_json or not replicas.is_first)
         settings, judge, finetune = plan.settings, plan.judge, plan.trains
-        click.echo(f"plan for {budget:.0f} s: {plan.describe()}", err=True)
+    if not replicas.is_first:
+        if finetune:
+            help_to_train(images, network.config, settings, replicas, initial=initial_weights(network))
+        return
     sampler = sampler or pretrained_sampler(images)
     result = encode_images(
         *(network, images, sampler, settings, judge, out),
         finetune=finetune,
         quiet=as_json,
         keep_thumbnails=keep_thumbnails,
+        replicas=replicas,
     )
     for notice in result.fit.notices:
         click.echo(f"notice: {notice}", err=True)
@@ -333,6 +359,7 @@ def _train(
     sampler: SamplerSettings,
     judge: JudgeSettings | None,
     out: Path,
+    replicas: Replicas,
     *,
     quiet: bool,
     keep_thumbnails: bool,
@@ -348,6 +375,7 @@ def _train(
             out,
             sampler=sampler,
             judge=judge,
+            replicas=replicas,
             on_step=progress_callback(bar, quiet=quiet),
             on_encode=encode_progress(bar, len(images)),
             on_fit=fit_progress(bar, sampler),

@@ -1,10 +1,11 @@
-"""Resolves the name of a device."""
+"""Resolves the name of a device, and the precision in which it trains."""
 
 from __future__ import annotations
 
 import torch
 
 from generator.errors import SettingsError
+from generator.models.autoencoders.settings import Precision
 
 
 def resolve_device(name: str) -> torch.device:
@@ -21,3 +22,12 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         raise SettingsError("device", f"a device of this machine ({count} CUDA devices)", name)
     return device
+
+
+def training_precision(device: torch.device, precision: Precision) -> torch.autocast:
+    """A context in which products of networks on ``device`` are computed in ``precision``, from float32 weights."""
+    if precision == "auto":
+        is_half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        is_half = precision == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half)

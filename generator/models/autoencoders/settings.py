@@ -17,6 +17,7 @@ _MIN_STEPS = 1500  # minimum number of steps for a small source
 Device = Annotated[
     str, StringConstraints(pattern=pattern(r"^(auto|cpu|cuda(:\d{1,3})?)$", "auto, cpu, cuda or cuda:N"))
 ]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class TrainSettings(GrowingModel):
@@ -28,7 +29,9 @@ class TrainSettings(GrowingModel):
     (``generator.models.autoencoders.sharpening``). ``holdout``: share of the images held out for early stopping and
     for the fit of the latent distribution. Training stops once the holdout has not improved for ``patience`` epochs.
     ``tuning_steps``: steps that train the decoder further on sampled codes, once the latent distribution is fitted
-    (``generator.models.autoencoders.decoder_tuning``). ``device``: ``auto`` uses CUDA if available.
+    (``generator.models.autoencoders.decoder_tuning``). ``device``: ``auto`` uses CUDA if available. ``precision``: of
+    the products in the autoencoder's training; weights, losses and the holdout are float32 in any case. ``auto``:
+    bfloat16 on CUDA devices that have it, float32 elsewhere.
 
     ``augmentation``: random changes of the training images, new in every step. None by default, as the model also
     generates what it sees in training (shifted or rotated images), and mirrored digits, letters and signs belong to
@@ -47,6 +50,7 @@ class TrainSettings(GrowingModel):
     patience: int = Field(default=10, ge=1, le=10_000, strict=True)
     seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
     device: Device = "auto"
+    precision: Annotated[Precision, Later()] = "auto"
     tuning_steps: Annotated[int, Later()] = Field(default=0, ge=0, le=1_000_000, strict=True)
 
 

@@ -2,7 +2,8 @@
 
 The order of the images and the noise of the loss are pure functions of the seed and the epoch. So a training that was
 killed and resumed from its last checkpoint takes the same steps as an uninterrupted one. On CPU with the same number of
-threads it ends with the same weights, bit for bit.
+threads it ends with the same weights, bit for bit. With several processes, one for each device, the result also depends
+on their number.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from generator.models.autoencoders import checkpoints
 from generator.models.autoencoders.augment import augment
 from generator.models.autoencoders.checkpoints import Checkpoint
 from generator.models.autoencoders.config import AutoencoderConfig
-from generator.models.autoencoders.devices import resolve_device
+from generator.models.autoencoders.devices import resolve_device, training_precision
 from generator.models.autoencoders.families.base import Batch
 from generator.models.autoencoders.families.registry import new_autoencoder
 from generator.models.autoencoders.networks import to_input
+from generator.models.autoencoders.replicas import ALONE, Replicas
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.sharpening import FeatureNetwork, SharpeningLosses
 from generator.models.batched_rows import images_at_once
@@ -86,6 +88,7 @@ def train_autoencoder(
     fingerprint: str = "",
     initial: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
+    replicas: Replicas = ALONE,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainedAutoencoder:
@@ -94,24 +97,26 @@ def train_autoencoder(
     ``features``: the network whose maps ``settings.feature_loss`` compares; a resumed training needs the same one.
     ``initial``: weights to begin with, named ``encoder.<name>`` and ``decoder.<name>``; fresh ones by default.
     ``checkpoint``: the state is written to this path after each epoch, and training resumes from it if it exists; it
-    must come from the same config, settings, source ``fingerprint`` and number of images. Raises ``SourceError`` for
-    images that do not fit, ``SpecError`` for a model or setting without the labels or features it needs,
-    ``SettingsError`` for an unavailable device or a checkpoint of another training, ``TrainingDiverged`` if the loss is
-    not finite, and ``DeviceExhausted`` if the device runs out of memory.
+    must come from the same config, settings, source ``fingerprint`` and number of images. ``replicas``: the processes
+    that train together, all called with the same arguments; the first one reads and writes the checkpoint, and all
+    return the same. Raises ``SourceError`` for images that do not fit, ``SpecError`` for a model or setting without the
+    labels or features it needs, or a batch that is too small to be shared, ``SettingsError`` for an unavailable device
+    or a checkpoint of another training, ``TrainingDiverged`` if the loss is not finite, and ``DeviceExhausted`` if the
+    device runs out of memory.
     """
     device = resolve_device(settings.device)
     for name, examples, min_count in (("train", training, 2), ("holdout", holdout, 1)):
         _check_images(name, examples.images_NHWC, config, min_count)
-    trainer = _Trainer(config, settings, device, training, holdout, classes, features)
+    trainer = _Trainer(config, settings, device, training, holdout, classes, features, replicas)
     if initial is not None:
         trainer.begin_with(initial)
     identity = _identity(config, settings, fingerprint, len(training), len(holdout))
-    if checkpoint is not None and checkpoint.exists():
-        trainer.restore(checkpoints.read(checkpoint, identity))
+    if (stored := replicas.from_first(lambda: _stored(checkpoint, identity))) is not None:
+        trainer.restore(stored)
     with translate_out_of_memory(device):
         while not trainer.is_finished:
             record = trainer.train_epoch(on_step)
-            if checkpoint is not None:
+            if checkpoint is not None and replicas.is_first:
                 checkpoints.write(checkpoint, trainer.to_checkpoint(identity))
             if on_epoch is not None:
                 on_epoch(record)
@@ -130,10 +135,12 @@ class _Trainer:
         holdout: Examples,
         classes: int,
         features: FeatureNetwork | None,
+        replicas: Replicas,
     ) -> None:
         self._config, self._settings, self._device = config, settings, device
-        self._training, self._holdout = training, holdout
+        self._training, self._holdout, self._replicas = training, holdout, replicas
         self._batch = min(settings.batch, len(training))
+        replicas.check_batch(self._batch)
         self._steps = len(training) // self._batch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "weights"))
@@ -172,12 +179,13 @@ class _Trainer:
     def train_epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
         """One pass over the training images, and one over the holdout."""
         number = len(self._history)
-        noise = torch.Generator(self._device).manual_seed(derive_seed(self._settings.seed, f"noise {number}"))
+        purpose = self._replicas.purpose(f"noise {number}")
+        noise = torch.Generator(self._device).manual_seed(derive_seed(self._settings.seed, purpose))
         order_N = permutation(self._settings.seed, stream=number, size=len(self._training))
         self._network.train()
         total = 0.0
         for step in range(self._steps):
-            rows_B = order_N[step * self._batch : (step + 1) * self._batch]
+            rows_B = self._replicas.share_of(order_N[step * self._batch : (step + 1) * self._batch])
             loss = self._train_step(number, step, rows_B, noise)
             total += loss
             if on_step is not None:
@@ -189,30 +197,42 @@ class _Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * self._network.learning_rate_factor * _lr_schedule(progress)
         batch = self._augment(self._training.batch(rows_B, self._device), epoch * self._steps + step)
-        losses = self._network.losses(batch, progress=progress, noise=noise)
-        total = losses.total
-        if self._has_sharpening and losses.output_BCHW is not None:
-            target_BCHW = batch.x_BCHW if losses.target_BCHW is None else losses.target_BCHW
-            total = total + self._sharpening.training_loss(target_BCHW, losses.output_BCHW, progress)
-        loss = total.item()
+        with training_precision(self._device, self._settings.precision):
+            total = len(rows_B) / self._batch * self._total_loss(batch, progress, noise)
+        loss = self._loss_of_all(total)
         if not math.isfinite(loss):
             hint = "try a smaller learning_rate"
             raise TrainingDiverged("loss", "a number", f"{loss} in step {step + 1} of epoch {epoch + 1}", hint)
         self._optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
+        self._replicas.add_gradients(self._network)
         self._optimizer.step()
         if self._average is not None:
             self._average.update(epoch * self._steps + step, self._settings.epochs * self._steps)
         return loss
 
+    def _total_loss(self, batch: Batch, progress: float, noise: torch.Generator) -> Tensor:
+        losses = self._network.losses(batch, progress=progress, noise=noise)
+        if not self._has_sharpening or losses.output_BCHW is None:
+            return losses.total
+        target_BCHW = batch.x_BCHW if losses.target_BCHW is None else losses.target_BCHW
+        return losses.total + self._sharpening.training_loss(target_BCHW, losses.output_BCHW, progress)
+
+    def _loss_of_all(self, total: Tensor) -> float:
+        """The loss of the whole batch: the sum of what all processes have of it."""
+        summed = total.detach().clone()
+        self._replicas.add_up([summed])
+        return summed.item()
+
     def _augment(self, batch: Batch, step: int) -> Batch:
         """``batch`` after the augmentation of this step, counted from the first epoch."""
         if not self._settings.augmentation.is_active:
             return batch
-        seed = derive_seed(self._settings.seed, "augmentation")
+        seed = derive_seed(self._settings.seed, self._replicas.purpose("augmentation"))
         return Batch(augment(batch.x_BCHW, self._settings.augmentation, seed=seed, step=step), batch.labels_B)
 
     def _finish_epoch(self, epoch: int, train_loss: float) -> EpochRecord:
+        self._replicas.average_statistics(self._network)
         with nullcontext() if self._average is None else self._average.applied():
             return self._evaluate(epoch, train_loss)
 
@@ -230,13 +250,18 @@ class _Trainer:
         self._history.append(record)
         return record
 
-    @torch.inference_mode()
     def _holdout_losses(self) -> tuple[float, dict[str, float]]:
-        """The deterministic losses as means over the holdout, in ``eval`` mode."""
+        """The deterministic losses as means over the holdout, in ``eval`` mode; each process looks at its share."""
+        parts = self._replicas.gather(self._share_of_holdout_losses())
+        names = sorted({name for _, terms in parts for name in terms})
+        return sum(total for total, _ in parts), {n: sum(terms.get(n, 0.0) for _, terms in parts) for n in names}
+
+    @torch.inference_mode()
+    def _share_of_holdout_losses(self) -> tuple[float, dict[str, float]]:
         self._network.eval()
         total, terms, count = 0.0, dict[str, float](), len(self._holdout)
         at_once = images_at_once(self._holdout.images_NHWC.shape[1:], _EVALUATION_BATCH)
-        for begin in range(0, count, at_once):
+        for begin in range(self._replicas.rank * at_once, count, self._replicas.count * at_once):
             batch = self._holdout.batch(slice(begin, begin + at_once), self._device)
             losses = self._network.losses(batch, progress=1.0, noise=None)
             assert losses.output_BCHW is not None  # not ``None`` at progress 1
@@ -297,6 +322,11 @@ class _Trainer:
             name.removeprefix("decoder."): v for name, v in self._best_state.items() if name.startswith("decoder.")
         }
         return TrainedAutoencoder(self._config, encoder, decoder, tuple(self._history))
+
+
+def _stored(checkpoint: Path | None, identity: str) -> Checkpoint | None:
+    """The checkpoint from which to resume, if there is one."""
+    return checkpoints.read(checkpoint, identity) if checkpoint is not None and checkpoint.exists() else None
 
 
 def _lr_schedule(progress: float) -> float:

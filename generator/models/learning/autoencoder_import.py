@@ -13,6 +13,7 @@ from generator.errors import SourceError, SpecError
 from generator.models.autoencoders.decoder_tuning import check_tuning
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import decode, encode
+from generator.models.autoencoders.replicas import ALONE, Replicas
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Progress, TrainedAutoencoder, train_autoencoder
 from generator.models.bundle.save import check_new_directory
@@ -34,6 +35,7 @@ def encode_source(
     settings: TrainSettings,
     finetune: bool = False,
     judge: JudgeSettings | None = None,
+    replicas: Replicas = ALONE,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
@@ -78,8 +80,9 @@ def encode_source(
                 classes=len(source.class_names),
                 features=features,
                 fingerprint=f"{source.fingerprint} {_digest(network)}",
-                initial=_with_prefix("encoder", trained.encoder_state) | _with_prefix("decoder", trained.decoder_state),
+                initial=initial_weights(network),
                 checkpoint=checkpoint_path(out),
+                replicas=replicas,
                 on_step=on_step,
                 on_epoch=on_epoch,
             )
@@ -93,6 +96,12 @@ def encode_source(
     return result
 
 
+def initial_weights(network: ImportedNetwork) -> dict[str, Tensor]:
+    """The weights of encoder and decoder, named as ``train_autoencoder`` takes them."""
+    found = {"encoder": network.encoder or {}, "decoder": network.decoder}
+    return {f"{part}.{name}": weight for part, arrays in found.items() for name, weight in _to_tensors(arrays).items()}
+
+
 def _check_round_trip(imported: TrainedAutoencoder, source: Source) -> None:
     """Decode the code of one image before any work. Raises ``SpecError`` for NaN or infinity."""
     code_1D = encode(load_encoder(imported.config, imported.encoder_state), source.images_NHWC[:1])
@@ -103,10 +112,6 @@ def _check_round_trip(imported: TrainedAutoencoder, source: Source) -> None:
 
 def _to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-
-
-def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _digest(network: ImportedNetwork) -> str:

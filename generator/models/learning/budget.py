@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import floor
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from torch import Tensor
 from generator.errors import SpecError
 from generator.models.autoencoders.config import AutoencoderConfig
 from generator.models.autoencoders.decoder_tuning import BATCH, DrawnCodes, tune_decoder
-from generator.models.autoencoders.devices import resolve_device
+from generator.models.autoencoders.devices import resolve_device, training_precision
 from generator.models.autoencoders.families.base import Batch
 from generator.models.autoencoders.families.registry import new_autoencoder
 from generator.models.autoencoders.graphs.config import GraphConfig
@@ -83,17 +84,20 @@ def plan_training(
     settings: TrainSettings,
     judge: JudgeSettings | None,
     options: Mapping[str, Any] = MappingProxyType({}),
+    processes: int = 1,
 ) -> TrainingPlan:
     """The model, epochs and sampler for a training of ``source`` that takes about ``seconds`` on this machine.
 
-    ``settings``: everything but the number of epochs. ``options``: fields of the model that are given. Raises
-    ``SpecError`` if one epoch of the smallest model does not fit, naming what would.
+    ``settings``: everything but the number of epochs. ``options``: fields of the model that are given. ``processes``
+    that train the autoencoder, each on a device of its own. Raises ``SpecError`` if one epoch of the smallest model
+    does not fit, naming what would.
     """
     device = resolve_device(settings.device)
     images = max(settings.batch, floor(len(source) * (1.0 - settings.holdout)))
     options, judge, classifiers = _choose_classifiers(source, seconds, family, options, settings, judge, device)
     left, share = seconds - classifiers, _autoencoder_share(recommended_sampler(source, family), settings)
-    config, epochs, spent = _choose_model(source, family, options, settings, images, share * left, device)
+    training = partial(_training_seconds, settings=settings, source=source, device=device, processes=processes)
+    config, epochs, spent = _choose_model(source, family, options, images, share * left, training)
     if epochs < 1:
         needed = classifiers + spent / share
         raise SpecError(
@@ -110,17 +114,24 @@ def plan_training(
 
 
 def plan_pretrained(
-    source: Source, seconds: float, config: GraphConfig, *, settings: TrainSettings, judge: JudgeSettings | None
+    source: Source,
+    seconds: float,
+    config: GraphConfig,
+    *,
+    settings: TrainSettings,
+    judge: JudgeSettings | None,
+    processes: int = 1,
 ) -> TrainingPlan:
     """How long to train the decoder of a pretrained autoencoder further, so that all takes about ``seconds``.
 
-    Raises ``SpecError`` if there is no time to encode the images.
+    ``processes`` that train it, each on a device of its own; the first one does all else. Raises ``SpecError`` if there
+    is no time to encode the images.
     """
     device = resolve_device(settings.device)
     images = max(settings.batch, floor(len(source) * (1.0 - settings.holdout)))
     _, judge, classifiers = _choose_classifiers(source, seconds, "graph", {}, settings, judge, device)
-    epoch = images * _autoencoder_seconds(config, settings, source, device)
-    encoding = _ENCODING_SHARE * epoch
+    epoch = images * _training_seconds(config, settings, source, device, processes)
+    encoding = _ENCODING_SHARE * processes * epoch
     left = seconds - classifiers - encoding
     if left < 0.0:
         needed = f"at least {seconds - left:.0f} seconds to encode the images on this machine"
@@ -186,16 +197,18 @@ def _choose_model(
     source: Source,
     family: str,
     options: Mapping[str, Any],
-    settings: TrainSettings,
     images: int,
     seconds: float,
-    device: torch.device,
+    image_seconds: Callable[[AutoencoderConfig], float],
 ) -> tuple[AutoencoderConfig, int, float]:
-    """(config, epochs, expected seconds): the widest model with enough epochs; one epoch's seconds if none fits."""
+    """(config, epochs, expected seconds): the widest model with enough epochs; one epoch's seconds if none fits.
+
+    ``image_seconds``: seconds of training per image.
+    """
     widths = _WIDTHS if family == "spatial" and "width" not in options else (None,)
     for width in widths:
         config = recommended_model(source, family, **options, **({} if width is None else {"width": width}))
-        epoch = images * _autoencoder_seconds(config, settings, source, device)
+        epoch = images * image_seconds(config)
         epochs = min(_MAX_EPOCHS, floor(seconds / epoch))
         is_enough = epochs >= _MIN_EPOCHS and epochs * images // _MIN_BATCH >= _MIN_STEPS // 2
         if is_enough or width == widths[-1]:
@@ -221,10 +234,10 @@ def _choose_sampler(
     return sampler.model_copy(update={"map": None}), 0.0
 
 
-def _autoencoder_seconds(
-    config: AutoencoderConfig, settings: TrainSettings, source: Source, device: torch.device
+def _training_seconds(
+    config: AutoencoderConfig, settings: TrainSettings, source: Source, device: torch.device, processes: int
 ) -> float:
-    """Seconds of a training step per image."""
+    """Seconds of a training step per image, where each of ``processes`` takes its share of a batch."""
     features = None
     if settings.feature_loss:
         features = channels_last(Classifier(source.size, source.channels, max(2, len(source.class_names))))
@@ -232,17 +245,18 @@ def _autoencoder_seconds(
     with torch.random.fork_rng(devices=[]):
         network = new_autoencoder(config, settings, len(source.class_names)).to(device)
         sharpening = SharpeningLosses(settings, config.channels, features).to(device)
-    batch = _batch(source, settings.batch, device)
+    batch = _batch(source, max(1, settings.batch // processes), device)
     random = torch.Generator(device).manual_seed(0)
 
     def step() -> Tensor:
-        losses = network.losses(batch, progress=0.5, noise=random)
-        assert losses.output_BCHW is not None
-        target_BCHW = batch.x_BCHW if losses.target_BCHW is None else losses.target_BCHW
-        total: Tensor = losses.total + sharpening.training_loss(target_BCHW, losses.output_BCHW, 0.5)
+        with training_precision(device, settings.precision):
+            losses = network.losses(batch, progress=0.5, noise=random)
+            assert losses.output_BCHW is not None
+            target_BCHW = batch.x_BCHW if losses.target_BCHW is None else losses.target_BCHW
+            total: Tensor = losses.total + sharpening.training_loss(target_BCHW, losses.output_BCHW, 0.5)
         return total
 
-    return _step_seconds(step, device) / len(batch.x_BCHW)
+    return _step_seconds(step, device) / len(batch.x_BCHW) / processes
 
 
 def _tuning_seconds(source: Source, config: AutoencoderConfig, settings: TrainSettings, device: torch.device) -> float:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from torch import Tensor
 
 from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.config import AutoencoderConfig, SpatialConfig
 from generator.models.autoencoders.decoder_tuning import check_tuning
+from generator.models.autoencoders.replicas import ALONE, Replicas
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Progress, train_autoencoder
 from generator.models.bundle.save import check_new_directory
@@ -38,6 +41,7 @@ def train_bundle(
     *,
     sampler: SamplerSettings = DEFAULT_SAMPLER,
     judge: JudgeSettings | None = None,
+    replicas: Replicas = ALONE,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
@@ -48,8 +52,9 @@ def train_bundle(
 ) -> TrainResult:
     """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
 
-    ``judge``: settings of the label judge, for a source with two classes or more. ``on_fit`` is called when the fit of
-    the latent distribution begins, with (0, 1), and after each epoch of it, with the epochs done and their number;
+    ``judge``: settings of the label judge, for a source with two classes or more. ``replicas``: this process is the
+    first of several, and the others call ``help_to_train``. ``on_fit`` is called when the fit of the latent
+    distribution begins, with (0, 1), and after each epoch of it, with the epochs done and their number;
     ``on_encode`` with the images that are encoded and their number; ``on_tune`` after each step that trains the decoder
     on sampled codes, with the steps done and their number; ``on_stage`` with the name of each later stage.
     ``keep_thumbnails``: keep small pictures of the training images in the bundle.
@@ -75,6 +80,7 @@ def train_bundle(
             features=features,
             fingerprint=source.fingerprint,
             checkpoint=checkpoint,
+            replicas=replicas,
             on_step=on_step,
             on_epoch=on_epoch,
         )
@@ -86,6 +92,31 @@ def train_bundle(
         )
         checkpoint.unlink(missing_ok=True)
     return result
+
+
+def help_to_train(
+    source: Source,
+    config: AutoencoderConfig,
+    settings: TrainSettings,
+    replicas: Replicas,
+    *,
+    initial: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Take part in the training of the autoencoder by the first of ``replicas``; returns when that is done.
+
+    The arguments are those of the first process. ``initial``: as in ``train_autoencoder``. Raises what it raises.
+    """
+    parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
+    train_autoencoder(
+        config,
+        settings,
+        examples_of(source, parts.train_N),
+        examples_of(source, parts.holdout_N),
+        classes=len(source.class_names),
+        features=train_feature_network(source, parts, config, settings),
+        initial=initial,
+        replicas=replicas,
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from generator.errors import SettingsError, SourceError, TrainingDiverged
 from generator.models.autoencoders.augmentation import Augmentation
 from generator.models.autoencoders.config import VaeConfig
-from generator.models.autoencoders.devices import resolve_device
+from generator.models.autoencoders.devices import resolve_device, training_precision
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import encode, reconstruct
 from generator.models.autoencoders.settings import EpochRecord, TrainSettings
@@ -275,3 +275,21 @@ def test_a_resumed_run_with_augmentation_ends_with_the_same_bits(tmp_path: Path)
         train(CONFIG, settings, TRAIN, HOLDOUT, checkpoint=tmp_path / "c", on_epoch=kill)
     assert weights(train(CONFIG, settings, TRAIN, HOLDOUT, checkpoint=tmp_path / "c")) == weights(uninterrupted)
     assert weights(train(CONFIG, SETTINGS.model_copy(update={"epochs": 2}), TRAIN, HOLDOUT)) != weights(uninterrupted)
+
+
+@pytest.mark.parametrize("kind", ["mse", "bce"])
+def test_half_precision_is_near_and_weights_are_not_half(kind: Literal["mse", "bce"]) -> None:
+    whole_settings = SETTINGS.model_copy(update={"epochs": 8, "reconstruction": kind, "precision": "float32"})
+    whole = train(CONFIG, whole_settings, TRAIN, HOLDOUT)
+    half = train(CONFIG, whole_settings.model_copy(update={"precision": "bfloat16"}), TRAIN, HOLDOUT)
+    assert weights(half) != weights(whole)
+    assert {value.dtype for value in half.encoder_state.values()} == {torch.float32}
+    first, last = whole.history[0].holdout_loss, whole.history[-1].holdout_loss
+    assert half.history[-1].holdout_loss == pytest.approx(last, abs=0.1 * (first - last))
+
+
+def test_the_default_precision_on_a_processor_is_whole() -> None:
+    explicit = SETTINGS.model_copy(update={"precision": "float32"})
+    assert weights(train(CONFIG, SETTINGS, TRAIN, HOLDOUT)) == weights(train(CONFIG, explicit, TRAIN, HOLDOUT))
+    assert "precision" not in SETTINGS.model_dump(mode="json")
+    assert training_precision(torch.device("cpu"), "bfloat16")._enabled
