@@ -11,11 +11,11 @@ import click
 from workers.cli.encoding import encode_images
 from workers.cli.image_size import Size
 from workers.cli.import_layers import describe_image, layers_command
+from workers.cli.judge_options import JudgeOptions
 from workers.cli.model_options import SAMPLER_OPTIONS, sampler_settings
 from workers.cli.option_groups import add_options
 from workers.cli.output import json_option, show
 from workers.cli.source_options import SOURCE_OPTIONS, SourceArguments, read_source, take_source_arguments
-from workers.cli.train import judge_settings_for
 
 if TYPE_CHECKING:
     from generator.models.latents.config import SamplerSettings
@@ -236,10 +236,12 @@ def _with_images(
     as_json: bool,
 ) -> None:
     from generator.models.autoencoders.settings import parse_settings
-    from generator.models.learning import recommended_judge, recommended_settings
+    from generator.models.learning import recommended_settings
 
     chosen = {"seed": seed, "device": device, **({} if finetune is None else {"epochs": finetune})}
     parse_settings(chosen)
+    asked = JudgeOptions(judges)
+    asked.check()
     channels = None if network is None else network.config.channels
     images = read_source(source, arguments, size=size, channels=channels, quiet=as_json)
     network = convert(images.size) if network is None else network
@@ -247,7 +249,7 @@ def _with_images(
         images = read_source(source, arguments, size=images.size, channels=network.config.channels, quiet=True)
     train = parse_settings(recommended_settings(images, "spatial").model_dump() | chosen)
     settings = settings or _default_sampler(network, images)
-    judge = judge_settings_for(judges, None, None, recommended_judge(images, train)) if judges else None
+    judge = asked.choose(images, train, quiet=as_json)
     result = encode_images(network, images, settings, train, judge, out, finetune=finetune is not None, quiet=as_json)
     facts = {
         "images": len(images),
