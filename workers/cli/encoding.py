@@ -11,6 +11,8 @@ import click
 from workers.cli.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from generator.models.autoencoders.replicas import Replicas
     from generator.models.autoencoders.settings import TrainSettings
     from generator.models.autoencoders.training import Progress
@@ -32,6 +34,7 @@ def encode_images(
     quiet: bool,
     keep_thumbnails: bool = False,
     replicas: Replicas | None = None,
+    on_networks: Callable[[nn.Module, nn.Module], None] | None = None,
 ) -> TrainResult:
     """Encode, fine-tune if asked, fit and save, with progress on standard error unless ``quiet``."""
     from generator.models.autoencoders.replicas import ALONE
@@ -50,6 +53,7 @@ def encode_images(
             judge=judge,
             replicas=replicas or ALONE,
             on_step=progress_callback(bar, quiet=quiet),
+            on_networks=on_networks,
             on_encode=encode_progress(bar, len(images)),
             on_fit=fit_progress(bar, sampler),
             on_tune=tuning_progress(bar, settings.tuning_steps),

@@ -111,6 +111,13 @@ if TYPE_CHECKING:
     help="Keep small pictures of the training images in the bundle, to show them beside samples, and of some held-out"
     " images beside their reconstructions. They are real images: whoever has the bundle can look at them.",
 )
+@click.option(
+    "--pictures/--no-pictures",
+    default=True,
+    show_default=True,
+    help="Draw samples beside the bundle (OUT.samples.jpg), every half minute while the autoencoder is trained, and at"
+    " the end.",
+)
 @json_option
 def train_command(
     source: str,
@@ -126,6 +133,7 @@ def train_command(
     judge_mirror: bool | None,
     budget: float | None,
     keep_thumbnails: bool,
+    pictures: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -164,7 +172,7 @@ def train_command(
     if size is not None:
         _check_size(size, model, start, may_start_pretrained=may_start_pretrained)
     request = TrainingRequest(
-        out, model, model_options, options, sampler_config, judge, budget, keep_thumbnails, as_json
+        out, model, model_options, options, sampler_config, judge, budget, keep_thumbnails, pictures, as_json
     )
     with launched_replicas(device) as replicas:
         quiet = as_json or not replicas.is_first

@@ -14,6 +14,7 @@ from workers.cli.encoding import encode_images, encode_progress, fit_progress, p
 from workers.cli.judge_options import JudgeOptions
 from workers.cli.output import show
 from workers.cli.progress import progress_bar, progress_lines
+from workers.cli.training_picture import TrainingPicture
 
 if TYPE_CHECKING:
     from generator.models.autoencoders.config import AutoencoderConfig
@@ -38,6 +39,7 @@ class TrainingRequest:
     judge: JudgeOptions
     budget: float | None
     keep_thumbnails: bool
+    pictures: bool
     as_json: bool
 
 
@@ -56,10 +58,11 @@ def train_from_scratch(request: TrainingRequest, images: Source, replicas: Repli
     if not replicas.is_first:
         help_to_train(images, config, settings, replicas)
         return
-    result = _train(request, images, config, settings, sampler, judge, replicas)
+    picture = _picture(request, images)
+    result = _train(request, images, config, settings, sampler, judge, replicas, picture)
     best = next(record for record in reversed(result.history) if record.best)
     facts = {"best_epoch": best.epoch, "holdout_loss": round(best.holdout_loss, 5)}
-    _show(request, images, result, {}, facts)
+    _show(request, images, result, {}, facts, picture)
 
 
 def train_pretrained(request: TrainingRequest, images: Source, replicas: Replicas) -> None:
@@ -93,15 +96,17 @@ def train_pretrained(request: TrainingRequest, images: Source, replicas: Replica
         if finetune:
             help_to_train(images, network.config, settings, replicas, initial=initial_weights(network))
         return
+    picture = _picture(request, images)
     result = encode_images(
         *(network, images, request.sampler or pretrained_sampler(images), settings, judge, request.out),
         finetune=finetune,
         quiet=request.as_json,
         keep_thumbnails=request.keep_thumbnails,
         replicas=replicas,
+        on_networks=picture.after_epoch if picture else None,
     )
     facts = {"reconstruction_error": round(result.reconstruction_error, 6)}
-    _show(request, images, result, {"model": "pretrained autoencoder"}, facts)
+    _show(request, images, result, {"model": "pretrained autoencoder"}, facts, picture)
 
 
 def _settings_from_scratch(images: Source, model: str, options: dict[str, Any]) -> TrainSettings:
@@ -132,6 +137,7 @@ def _train(
     sampler: SamplerSettings,
     judge: JudgeSettings | None,
     replicas: Replicas,
+    picture: TrainingPicture | None,
 ) -> TrainResult:
     from generator.models.learning import train_bundle
 
@@ -150,12 +156,22 @@ def _train(
             on_fit=fit_progress(bar, sampler),
             on_tune=tuning_progress(bar, settings.tuning_steps),
             on_stage=bar.stage,
+            on_networks=picture.after_epoch if picture else None,
             keep_thumbnails=request.keep_thumbnails,
         )
 
 
+def _picture(request: TrainingRequest, images: Source) -> TrainingPicture | None:
+    return TrainingPicture(request.out, images, quiet=request.as_json) if request.pictures else None
+
+
 def _show(
-    request: TrainingRequest, images: Source, result: TrainResult, model: dict[str, Any], quality: dict[str, Any]
+    request: TrainingRequest,
+    images: Source,
+    result: TrainResult,
+    model: dict[str, Any],
+    quality: dict[str, Any],
+    picture: TrainingPicture | None,
 ) -> None:
     """Say what there is to notice, and the facts of the bundle."""
     for notice in result.fit.notices:
@@ -171,5 +187,6 @@ def _show(
         "skipped": len(images.skipped),
         "epochs": len(result.history),
         **quality,
+        **(picture.of_bundle() if picture else {}),
     }
     show(facts, as_json=request.as_json, title="bundle written")

@@ -27,6 +27,11 @@ def draw_samples(bundle: Bundle, path: Path, *, seed: int = 0) -> None:
     _save(_render_sheet(_generated_samples(bundle, seed), bundle.info.classes), path)
 
 
+def samples_sheet(bundle: Bundle, *, seed: int = 0) -> bytes:
+    """Samples of ``bundle``, one row per class, as a JPEG."""
+    return preview_bytes(_generated_samples(bundle, seed), bundle.info.classes, RECIPE_VERSION)
+
+
 def draw_source(source: Source, path: Path) -> None:
     """Write images of ``source``, one row per class, to a PNG or JPEG file. Raises ``SpecError``."""
     _save(_render_sheet(_real_samples(source), source.class_names), path)

@@ -91,6 +91,7 @@ def train_autoencoder(
     replicas: Replicas = ALONE,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_networks: Callable[[nn.Module, nn.Module], None] | None = None,
 ) -> TrainedAutoencoder:
     """Train on images of ``config``'s size and channels, with labels in 0 .. ``classes`` - 1 if labelled.
 
@@ -99,9 +100,11 @@ def train_autoencoder(
     ``checkpoint``: the state is written to this path after each epoch, and training resumes from it if it exists; it
     must come from the same config, settings, source ``fingerprint`` and number of images. ``replicas``: the processes
     that train together, all called with the same arguments; the first one reads and writes the checkpoint, and all
-    return the same. Raises ``SourceError`` for images that do not fit, ``SpecError`` for a model or setting without the
-    labels or features it needs, or a batch that is too small to be shared, ``SettingsError`` for an unavailable device
-    or a checkpoint of another training, ``TrainingDiverged`` if the loss is not finite, and ``DeviceExhausted`` if the
+    return the same. ``on_networks`` is called after each epoch with encoder and decoder, to look at and not to change;
+    they are in evaluation mode, with averaged weights where there are some.
+    Raises ``SourceError`` for images that do not fit, ``SpecError`` for a model or setting without the labels or
+    features it needs, or a batch that is too small to be shared, ``SettingsError`` for an unavailable device or a
+    checkpoint of another training, ``TrainingDiverged`` if the loss is not finite, and ``DeviceExhausted`` if the
     device runs out of memory.
     """
     device = resolve_device(settings.device)
@@ -115,7 +118,7 @@ def train_autoencoder(
         trainer.restore(stored)
     with translate_out_of_memory(device):
         while not trainer.is_finished:
-            record = trainer.train_epoch(on_step)
+            record = trainer.train_epoch(on_step, on_networks)
             if checkpoint is not None and replicas.is_first:
                 checkpoints.write(checkpoint, trainer.to_checkpoint(identity))
             if on_epoch is not None:
@@ -176,7 +179,11 @@ class _Trainer:
             epoch >= max(self._network.holdout_valid_from, self._sharpening.holdout_valid_from) * self._settings.epochs
         )
 
-    def train_epoch(self, on_step: Callable[[Progress], None] | None) -> EpochRecord:
+    def train_epoch(
+        self,
+        on_step: Callable[[Progress], None] | None,
+        on_networks: Callable[[nn.Module, nn.Module], None] | None,
+    ) -> EpochRecord:
         """One pass over the training images, and one over the holdout."""
         number = len(self._history)
         purpose = self._replicas.purpose(f"noise {number}")
@@ -190,7 +197,12 @@ class _Trainer:
             total += loss
             if on_step is not None:
                 on_step(Progress(number + 1, self._settings.epochs, step + 1, self._steps, loss))
-        return self._finish_epoch(number + 1, total / self._steps)
+        self._replicas.average_statistics(self._network)
+        with nullcontext() if self._average is None else self._average.applied():
+            record = self._evaluate(number + 1, total / self._steps)
+            if on_networks is not None:
+                on_networks(self._network.encoder, self._network.decoder)
+        return record
 
     def _train_step(self, epoch: int, step: int, rows_B: np.ndarray, noise: torch.Generator) -> float:
         progress = (epoch * self._steps + step) / (self._settings.epochs * self._steps)
@@ -230,11 +242,6 @@ class _Trainer:
             return batch
         seed = derive_seed(self._settings.seed, self._replicas.purpose("augmentation"))
         return Batch(augment(batch.x_BCHW, self._settings.augmentation, seed=seed, step=step), batch.labels_B)
-
-    def _finish_epoch(self, epoch: int, train_loss: float) -> EpochRecord:
-        self._replicas.average_statistics(self._network)
-        with nullcontext() if self._average is None else self._average.applied():
-            return self._evaluate(epoch, train_loss)
 
     def _evaluate(self, epoch: int, train_loss: float) -> EpochRecord:
         holdout_loss, terms = self._holdout_losses()

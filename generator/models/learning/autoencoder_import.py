@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generator.errors import SourceError, SpecError
 from generator.models.autoencoders.decoder_tuning import check_tuning
@@ -38,6 +38,7 @@ def encode_source(
     replicas: Replicas = ALONE,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_networks: Callable[[nn.Module, nn.Module], None] | None = None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
     on_fit: Callable[[int, int], None] = lambda *_: None,
     on_tune: Callable[[int, int], None] = lambda *_: None,
@@ -85,6 +86,7 @@ def encode_source(
                 replicas=replicas,
                 on_step=on_step,
                 on_epoch=on_epoch,
+                on_networks=on_networks,
             )
         result = fit_and_save(
             *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),

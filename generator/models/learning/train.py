@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.config import AutoencoderConfig, SpatialConfig
@@ -44,6 +44,7 @@ def train_bundle(
     replicas: Replicas = ALONE,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_networks: Callable[[nn.Module, nn.Module], None] | None = None,
     on_encode: Callable[[int, int], None] = lambda *_: None,
     on_fit: Callable[[int, int], None] = lambda *_: None,
     on_stage: Callable[[str], None] = lambda _: None,
@@ -57,6 +58,7 @@ def train_bundle(
     distribution begins, with (0, 1), and after each epoch of it, with the epochs done and their number;
     ``on_encode`` with the images that are encoded and their number; ``on_tune`` after each step that trains the decoder
     on sampled codes, with the steps done and their number; ``on_stage`` with the name of each later stage.
+    ``on_networks`` as by ``train_autoencoder``.
     ``keep_thumbnails``: keep small pictures of the training images in the bundle.
 
     A training that was interrupted resumes from ``checkpoint_path(out)``, which is deleted once the bundle is written;
@@ -83,6 +85,7 @@ def train_bundle(
             replicas=replicas,
             on_step=on_step,
             on_epoch=on_epoch,
+            on_networks=on_networks,
         )
         result = fit_and_save(
             *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),

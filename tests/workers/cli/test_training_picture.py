@@ -1,0 +1,119 @@
+"""The picture of samples beside a bundle in training: now and then, harmless, and of the bundle at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from generator.curation.quality.early_samples import EarlySamples
+from generator.curation.quality.sample_sheets import samples_sheet
+from generator.models.autoencoders.config import VaeConfig
+from generator.models.autoencoders.factory import load_decoder, load_encoder
+from generator.models.autoencoders.settings import TrainSettings
+from generator.models.autoencoders.training import Examples, train_autoencoder
+from generator.models.bundle import load_bundle
+from generator.production.images import decode_image, is_marked_synthetic
+from generator.sources import load_source
+from generator.store import open_store
+from workers.cli import training_picture
+from workers.cli.main import root as cli_root
+from workers.cli.training_picture import PICTURE_SECONDS, TrainingPicture, picture_path
+
+SMALL = ("--size", "16", "--model", "linear", "--latent-dim", "4", "--epochs", "3", "--judges", "0", "--json")
+
+
+def shades(path: Path, *, labelled: bool = True, lonely: bool = False) -> str:
+    """Sixty grey images of 8 x 8, in two classes or in none; with ``lonely``, one more in a class of its own."""
+    rng = np.random.default_rng(0)
+    grey_N = np.array([40] * 30 + [200] * 30 + [120] * lonely)
+    images = grey_N[:, None, None] + rng.integers(-30, 30, (len(grey_N), 8, 8))
+    facts: dict[str, Any] = {"train_images": images.astype(np.uint8)}
+    if labelled:
+        labels, names = np.array([0] * 30 + [1] * 30 + [2] * lonely), ["dark", "light"] + ["lonely"] * lonely
+        facts |= {"train_labels": labels, "class_names": names}
+    np.savez(path, **facts)
+    return str(path)
+
+
+def networks(source: str) -> Any:
+    images = load_source(source)
+    config = VaeConfig(size=8, channels=1, latent_dim=2, width=4)
+    settings = TrainSettings(epochs=1, batch=8, device="cpu")
+    trained = train_autoencoder(config, settings, Examples(images.images_NHWC), Examples(images.images_NHWC[:8]))
+    return load_encoder(config, trained.encoder_state), load_decoder(config, trained.decoder_state)
+
+
+def train(*words: str) -> Any:
+    done = CliRunner().invoke(cli_root, ["train", *words])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_the_last_picture_shows_the_bundle_and_nothing_else_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[bytes] = []
+    write = TrainingPicture._write
+    monkeypatch.setattr(training_picture, "PICTURE_SECONDS", 0.0)
+    monkeypatch.setattr(training_picture, "_DRAWING_SHARE", 1e9)
+    monkeypatch.setattr(TrainingPicture, "_write", lambda self, sheet: drawn.append(sheet) or write(self, sheet))  # type: ignore[func-returns-value]
+    facts = json.loads(train("digits", "--out", str(tmp_path / "a"), *SMALL).stdout)
+    assert facts["samples"] == str(tmp_path / "a.samples.jpg")
+    picture = (tmp_path / "a.samples.jpg").read_bytes()
+    assert picture == drawn[-1] == samples_sheet(load_bundle(open_store(str(tmp_path / "a"))))
+    assert is_marked_synthetic(picture)
+    assert len({*drawn}) == 4  # after each of three epochs, and at the end
+    assert len({decode_image(sheet, field="picture").shape for sheet in drawn}) == 1
+    plain = json.loads(train("digits", "--out", str(tmp_path / "b"), "--no-pictures", *SMALL).stdout)
+    assert plain["digest"] == facts["digest"]
+    assert "samples" not in plain
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.samples.jpg", "b"]
+
+
+@pytest.mark.parametrize(("labelled", "lonely"), [(True, False), (True, True), (False, False)])
+def test_early_samples_of_any_source(tmp_path: Path, *, labelled: bool, lonely: bool) -> None:
+    source = shades(tmp_path / "s.npz", labelled=labelled, lonely=lonely)
+    samples, (encoder, decoder) = EarlySamples(load_source(source)), networks(source)
+    sheet = samples.sheet(encoder, decoder)
+    assert decode_image(sheet, field="picture").std() > 0.0
+    assert samples.sheet(encoder, decoder) == sheet
+
+
+def test_pictures_are_half_a_minute_apart_or_more_where_they_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = TrainingPicture(tmp_path / "b", load_source(shades(tmp_path / "s.npz")), quiet=True)
+    now, cost, at = [1000.0], 0.0, list[float]()
+    monkeypatch.setattr(training_picture.time, "monotonic", lambda: now[0])
+
+    def sheet(*_: Any) -> bytes:
+        at.append(now[0] - 1000.0)
+        now[0] += cost
+        return b"sheet"
+
+    monkeypatch.setattr(picture._samples, "sheet", sheet)
+    while now[0] < 1100.0:
+        picture.after_epoch(None, None)  # type: ignore[arg-type]
+        now[0] += 1.0
+    assert at == [0.0, PICTURE_SECONDS, 2 * PICTURE_SECONDS, 3 * PICTURE_SECONDS]
+    cost = 6.0  # more than a twentieth of half a minute
+    while now[0] < 1400.0:
+        picture.after_epoch(None, None)  # type: ignore[arg-type]
+        now[0] += 1.0
+    assert at[4:] == [120.0, 240.0, 360.0]
+
+
+def test_a_picture_that_cannot_be_written_is_told_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = TrainingPicture(tmp_path / "b", load_source(shades(tmp_path / "s.npz")), quiet=False)
+    picture_path(tmp_path / "b").mkdir()
+    for _ in range(2):
+        picture._write(b"sheet")
+    told = capsys.readouterr().err
+    assert told.count("no picture of samples") == 1
+    assert "pictures of samples" not in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.samples.jpg", "s.npz"]
