@@ -9,7 +9,7 @@ import numpy as np
 
 ImageShape = tuple[int, int, int]  # (H, W, C)
 
-_BLOCK = 256
+_BLOCK_BYTES = 2**25  # of shifted queries as float64, at a time
 
 
 def shifted_distances(
@@ -18,14 +18,16 @@ def shifted_distances(
     """distances_Q (float64): the smallest Euclidean distance of each query to ``points_PD[rows_QM]`` under any shift.
 
     Queries are shifted by up to ``shift`` whole pixels along both axes, with the border repeated. The pixels (D) are
-    flattened from ``shape``.
+    flattened from ``shape``. Peak memory: about 64 MiB, more only for a single image that needs more.
     """
     least_Q = np.empty(len(queries_QD))
-    for begin in range(0, len(queries_QD), _BLOCK):
-        rows = slice(begin, begin + _BLOCK)
+    block = max(1, _BLOCK_BYTES // (8 * (2 * shift + 1) ** 2 * queries_QD.shape[1]))
+    for begin in range(0, len(queries_QD), block):
+        rows = slice(begin, begin + block)
         moved_BSD = _all_shifts(queries_QD[rows].reshape(-1, *shape), shift)
         near_BMD = points_PD[rows_QM[rows]].astype(np.float64)
-        lengths_BSM = (moved_BSD**2).sum(axis=2)[:, :, None] + (near_BMD**2).sum(axis=2)[:, None, :]
+        moved_BS, near_BM = (np.einsum("bxd,bxd->bx", points_BXD, points_BXD) for points_BXD in (moved_BSD, near_BMD))
+        lengths_BSM = moved_BS[:, :, None] + near_BM[:, None, :]
         squared_BSM = lengths_BSM - 2.0 * (moved_BSD @ near_BMD.transpose(0, 2, 1))
         least_Q[rows] = squared_BSM.min(axis=(1, 2))
     return np.sqrt(np.maximum(least_Q, 0.0))
