@@ -61,5 +61,5 @@ class TrainingPicture:
             temporary.unlink(missing_ok=True)
             return
         if not self._is_told and not self._quiet:
-            click.echo(f"pictures of samples, now and then: {self.path}", err=True)
+            click.echo(f"notice: samples are drawn now and then: {self.path}", err=True)
         self._is_told, self._is_refused = True, False

@@ -115,5 +115,5 @@ def test_a_picture_that_cannot_be_written_is_told_of_once(tmp_path: Path, capsys
         picture._write(b"sheet")
     told = capsys.readouterr().err
     assert told.count("no picture of samples") == 1
-    assert "pictures of samples" not in told
+    assert "samples are drawn" not in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.samples.jpg", "s.npz"]

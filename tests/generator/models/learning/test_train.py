@@ -87,7 +87,7 @@ def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_pa
     assert "continuing" not in foreign.output
     resumed = run_cli("train", str(shades), "--out", str(out), *words)
     assert "continuing after epoch 1" in resumed.output
-    assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b"}
+    assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b", "b.samples.jpg"}
 
 
 def test_a_training_killed_while_its_decoder_is_tuned_ends_as_one_that_was_not(
