@@ -152,6 +152,7 @@ def train_command(
     from generator.models.autoencoders.settings import parse_settings
     from generator.models.bundle.save import check_new_directory
     from generator.models.learning import suits_pretrained
+    from generator.spec.launch import launched_rank
 
     check_new_directory(out)
     arguments = take_source_arguments(given)
@@ -174,6 +175,9 @@ def train_command(
     request = TrainingRequest(
         out, model, model_options, options, sampler_config, judge, budget, keep_thumbnails, pictures, as_json
     )
+    rank, count = launched_rank()
+    if count > 1 and rank == 0:
+        click.echo(f"notice: waiting for {count} processes that train together (WORLD_SIZE)", err=True)
     with launched_replicas(device) as replicas:
         quiet = as_json or not replicas.is_first
         images = read_source(source, arguments, size=size, channels=channels, quiet=quiet)

@@ -101,7 +101,8 @@ def launched_replicas(device: str) -> Iterator[Replicas]:
     """This process among those that ``torchrun`` started, connected with each other as long as the block runs.
 
     ``device``: as in the settings; ``auto`` and ``cuda`` become one CUDA device for each process of a machine. Raises
-    ``SpecError`` for a device that all of them would share, ``SettingsError`` if there are too few.
+    ``SpecError`` for a device that all of them would share, ``SettingsError`` if there are too few of them, or the
+    processes do not reach each other.
     """
     rank, count = launched_rank()
     if count == 1:
@@ -112,7 +113,11 @@ def launched_replicas(device: str) -> Iterator[Replicas]:
     is_cuda = resolve_device(device).type == "cuda"
     if is_cuda:
         _take_device(int(os.environ.get("LOCAL_RANK", rank)))
-    distributed.init_process_group("nccl" if is_cuda else "gloo", rank=rank, world_size=count, timeout=_PATIENCE)
+    try:
+        distributed.init_process_group("nccl" if is_cuda else "gloo", rank=rank, world_size=count, timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as refused:
+        expected = f"{count} processes that reach each other, as torchrun starts them"
+        raise SettingsError("MASTER_ADDR", expected, str(refused).splitlines()[0]) from refused
     try:
         yield Replicas(rank, count)
     finally:

@@ -102,8 +102,9 @@ def test_the_command_writes_one_bundle(tmp_path: Path) -> None:
     assert (first[0], second[0]) == (0, 0), (first, second)
     printed = json.loads(first[1])
     assert load_bundle(open_store(str(tmp_path / "b"))).digest == printed["digest"]
+    assert "waiting for 2 processes" in first[2]
     assert second[1:] == ("", "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "logs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "b.samples.jpg", "logs"]
 
 
 def test_a_plan_reaches_other_processes_as_it_is() -> None:
@@ -131,6 +132,15 @@ def test_what_no_launcher_states_is_refused(monkeypatch: pytest.MonkeyPatch, ran
     with pytest.raises(SpecError) as caught, launched_replicas("cpu"):
         pass
     assert caught.value.field == "rank"
+
+
+def test_processes_that_no_launcher_connects_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(SettingsError, match="2 processes that reach each other") as caught, launched_replicas("cpu"):
+        pass
+    assert caught.value.field == "MASTER_ADDR"
 
 
 def test_devices_and_batches_that_cannot_be_shared_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
