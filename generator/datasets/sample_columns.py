@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from generator.datasets.archive_reader import ArchiveReader
-from generator.datasets.where import column_kinds, parse_filter
+from generator.datasets.sample_filter import column_kinds, parse_filter
 from generator.errors import IntegrityError, SpecError
 from generator.production.provenance.manifest import Manifest
 from generator.production.provenance.sample_table import LATENT_COLUMN

@@ -18,7 +18,7 @@ from tests.support.night_scene import NightScene, last_dates, refused_night
 from tests.support.servers import RedisServer
 from workers.client import Client
 from workers.jobs.status import JobStatus
-from workers.schedules.dates import date_key
+from workers.schedules.cron import date_key
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
 AXE = Path(__file__).parent / "axe" / "axe.min.js"

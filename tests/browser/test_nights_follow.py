@@ -11,7 +11,7 @@ from tests.browser.conftest import Watched
 from tests.support.browsing import sign_in
 from tests.support.mill_server import MillServer
 from tests.support.night_scene import last_dates, refused_night, scheduler
-from workers.schedules.dates import date_key
+from workers.schedules.cron import date_key
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
 DATES = last_dates(3)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from workers.schedules.dates import Cron
+from workers.schedules.cron import Cron
 from workers.schedules.runs import SkipReason
 from workers.schedules.schedule import Schedule
 from workers.schedules.store import StoredSchedule

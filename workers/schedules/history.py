@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from generator.store.base import Store
-from workers.schedules.dates import Cron, date_key, parse_date_key
+from workers.schedules.cron import Cron, date_key, parse_date_key
 from workers.schedules.runs import RUNS, EarlierTake, Run, live_markers, read_run, run_dates
 
 

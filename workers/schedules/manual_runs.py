@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from generator.errors import SpecError
 from generator.spec.canonical import short_repr
-from workers.schedules.dates import check_moment
+from workers.schedules.cron import check_moment
 from workers.schedules.new_run import ResolvedJob, new_run
 from workers.schedules.runs import Origin, Run, create_run, read_run, restart_run, run_dates
 from workers.schedules.schedule import Schedule

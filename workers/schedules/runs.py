@@ -23,7 +23,7 @@ from generator.spec.recipe import JobSpec, Name
 from generator.store import pointers
 from generator.store.base import Store
 from workers.notifications import Notifications
-from workers.schedules.dates import date_key, parse_date_key
+from workers.schedules.cron import date_key, parse_date_key
 from workers.schedules.schedule import Overlap
 
 RUNS = "schedules/runs/"

@@ -17,7 +17,7 @@ from generator.errors import SpecError
 from generator.spec.canonical import FrozenModel, canonical_json, digest_of, short_repr, validate
 from generator.spec.recipe import Digest, Name, Priority
 from workers.notifications import Notifications
-from workers.schedules.dates import Cron, check_moment
+from workers.schedules.cron import Cron, check_moment
 from workers.schedules.templates import fill_templates
 
 CatchUp = Literal["none", "latest", "all"]

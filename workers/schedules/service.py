@@ -30,7 +30,7 @@ from workers.jobs.markers import Intent
 from workers.jobs.pool import Pool
 from workers.notifications import Event, EventKind, notify
 from workers.openlineage import RunFacts, event_document, send
-from workers.schedules.dates import date_key
+from workers.schedules.cron import date_key
 from workers.schedules.deadlines import Progress
 from workers.schedules.new_run import ResolvedJob, resolve_job
 from workers.schedules.runs import Chore, Run

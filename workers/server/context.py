@@ -21,10 +21,10 @@ from workers.server.access.rate_limit import RateLimit
 from workers.server.access.tenants import DEFAULT_TENANT, TenantPlaces
 from workers.server.builds import BuildShelf, CommittedBuild
 from workers.server.columns import ColumnShelf
+from workers.server.concurrency import Slots
 from workers.server.job_costs import CostShelf, ProgressShelf
 from workers.server.runs import RunShelf
 from workers.server.shard_pictures import ShardPictureShelf
-from workers.server.slots import Slots
 from workers.server.verdicts import VerdictShelf
 from workers.settings import Settings
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import final
 
 from generator.store.base import Store
-from workers.schedules.dates import parse_date_key
+from workers.schedules.cron import parse_date_key
 from workers.schedules.runs import RUNS, Run, read_run
 
 _HELD = 2000  # runs; some 10 KB each

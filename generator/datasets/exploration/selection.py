@@ -12,7 +12,7 @@ import numpy as np
 
 from generator.datasets.exploration.columns import Columns
 from generator.datasets.exploration.view import Range, View
-from generator.datasets.where import Kind, parse_filter
+from generator.datasets.sample_filter import Kind, parse_filter
 from generator.errors import SpecError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
 from generator.datasets.exploration.regions import Region, parse_region
-from generator.datasets.where import MAX_LENGTH
+from generator.datasets.sample_filter import MAX_LENGTH
 from generator.errors import SpecError
 from generator.spec.canonical import short_repr
 

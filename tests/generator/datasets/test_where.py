@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generator.datasets.where import MAX_DEPTH, column_kinds, parse_filter
+from generator.datasets.sample_filter import MAX_DEPTH, column_kinds, parse_filter
 from generator.errors import SpecError
 
 TABLE = pa.table(

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from generator.datasets.sample_columns import filter_shard
-from generator.datasets.where import MAX_LENGTH
+from generator.datasets.sample_filter import MAX_LENGTH
 from generator.errors import IntegrityError, SpecError
 from generator.production.images import extension
 from generator.production.provenance.sample_table import read_rows

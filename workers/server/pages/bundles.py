@@ -32,9 +32,9 @@ from workers.server.diagnoses import take_and_keep
 from workers.server.pages.bundle_pictures import Pair, SheetShelf, pairs_of
 from workers.server.pages.curves import draw_curves
 from workers.server.pages.explore import is_part
+from workers.server.pages.inline_errors import shown_error
 from workers.server.pages.pictures import data_url
 from workers.server.pages.rendering import render
-from workers.server.pages.wrong import shown_error
 from workers.server.problems import Problem
 
 _PAGE = 24

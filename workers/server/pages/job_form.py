@@ -38,10 +38,10 @@ from workers.server.pages.form_answers import (
     text_of,
 )
 from workers.server.pages.form_fields import FormField, all_fields, common_fields, more_fields
+from workers.server.pages.inline_errors import shown_error
 from workers.server.pages.pictures import data_url
 from workers.server.pages.readers import warning_of_draft
 from workers.server.pages.rendering import render
-from workers.server.pages.wrong import shown_error
 from workers.server.problems import Problem
 from workers.server.specs import DraftBody, narrow, parse_body, spec_facts
 

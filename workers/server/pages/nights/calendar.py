@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Literal, get_args
 
-from workers.schedules.dates import date_key
+from workers.schedules.cron import date_key
 from workers.schedules.runs import Run
 from workers.schedules.schedule import Schedule
 from workers.schedules.store import StoredSchedule

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from generator.errors import SpecError
 from generator.spec.canonical import short_repr
-from workers.schedules.dates import date_key, parse_date_key
+from workers.schedules.cron import date_key, parse_date_key
 from workers.schedules.runs import Run
 from workers.schedules.store import StoredSchedule
 from workers.server.callers import Caller

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from generator.errors import LatentmillError, SpecError
 from generator.spec.canonical import short_repr
-from workers.schedules.dates import parse_date_key
+from workers.schedules.cron import parse_date_key
 from workers.schedules.manual_runs import parse_date
 from workers.schedules.runs import read_run
 from workers.server.callers import Caller, require

@@ -13,7 +13,7 @@ from generator.datasets.promotion import DatasetState, read_state
 from generator.errors import LatentmillError
 from generator.store import open_store
 from generator.store.base import Store
-from workers.schedules.dates import date_key
+from workers.schedules.cron import date_key
 from workers.schedules.runs import EarlierTake, Run
 from workers.server.callers import Caller
 from workers.server.context import ServerContext

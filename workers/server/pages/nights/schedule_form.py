@@ -16,8 +16,8 @@ from workers.schedules.store import StoredSchedule
 from workers.server.callers import Caller, require
 from workers.server.context import ServerContext, context_of
 from workers.server.decisions import put_schedule
+from workers.server.pages.inline_errors import shown_error
 from workers.server.pages.rendering import render
-from workers.server.pages.wrong import shown_error
 from workers.server.problems import Problem
 from workers.server.schedules import find_schedule, view_schedule
 

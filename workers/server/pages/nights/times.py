@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from workers.schedules.dates import zone_of
+from workers.schedules.cron import zone_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from workers.schedules.dates import Cron
+from workers.schedules.cron import Cron
 from workers.schedules.runs import Run
 from workers.schedules.schedule import Schedule
 from workers.schedules.store import StoredSchedule

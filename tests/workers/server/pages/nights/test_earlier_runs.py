@@ -9,7 +9,7 @@ import pytest
 from generator.store import open_store
 from tests.support.mill_server import MillServer, send, show
 from tests.support.night_scene import NightScene, last_dates
-from workers.schedules.dates import date_key
+from workers.schedules.cron import date_key
 from workers.schedules.runs import EarlierTake, update_run
 
 DATE = last_dates(1)[0]

@@ -19,7 +19,7 @@ from generator.store import open_store
 from tests.support.mill_server import MillServer, page, send, show
 from tests.support.night_scene import NightScene, last_dates
 from tests.support.running_command import until
-from workers.schedules.dates import date_key
+from workers.schedules.cron import date_key
 from workers.schedules.runs import Run, create_run, update_run
 
 EVIL = "<script>alert(1)</script>"

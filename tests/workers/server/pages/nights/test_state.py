@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from tests.support.mill_server import MillServer, page, show
 from tests.support.night_scene import NightScene, last_dates
-from workers.schedules.dates import date_key
+from workers.schedules.cron import date_key
 
 DATE = last_dates(1)[0]
 

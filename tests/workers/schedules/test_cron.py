@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generator.errors import SpecError
-from workers.schedules.dates import Cron, date_key, parse_date_key
+from workers.schedules.cron import Cron, date_key, parse_date_key
 from workers.schedules.due_dates import newest_dates
 
 START, END = datetime(2025, 12, 31, 12, tzinfo=UTC), datetime(2027, 1, 1, 12, tzinfo=UTC)
