@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -90,8 +91,16 @@ def test_processes_that_were_stopped_go_on_together(tmp_path: Path) -> None:
     train_together("vae", whole)
     train_together("vae", stopped, last=2)
     assert not (stopped / "0.safetensors").exists()
+    (tmp_path / "alone").mkdir()
+    shutil.copy(stopped / "checkpoint", tmp_path / "alone")
     train_together("vae", stopped)
     assert len({*results(whole), *results(stopped)}) == 1  # of batch norm and noise too
+    alone = replica_training.train("vae", tmp_path / "alone")  # another number of processes: the same until then
+    with safe_open(whole / "0.safetensors", "pt") as file:
+        history = json.loads(file.metadata()["history"])
+    records = [record.model_dump() for record in alone.history]
+    assert records[:2] == history[:2]
+    assert records[2] != history[2]
 
 
 @pytest.mark.server
