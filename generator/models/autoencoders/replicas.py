@@ -92,6 +92,11 @@ class Replicas:
         distributed.broadcast_object_list(values, src=0)
         return values[0]  # type: ignore[return-value]
 
+    def part(self) -> None:
+        """End the connection, in all processes at about the same time, as NCCL wants it; nothing can be shared then."""
+        if self.count > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
 
 ALONE = Replicas()
 
@@ -118,10 +123,11 @@ def launched_replicas(device: str) -> Iterator[Replicas]:
     except (RuntimeError, ValueError) as refused:
         expected = f"{count} processes that reach each other, as torchrun starts them"
         raise SettingsError("MASTER_ADDR", expected, str(refused).splitlines()[0]) from refused
+    replicas = Replicas(rank, count)
     try:
-        yield Replicas(rank, count)
+        yield replicas
     finally:
-        distributed.destroy_process_group()
+        replicas.part()
 
 
 def _take_device(number: int) -> None:

@@ -88,6 +88,7 @@ def encode_source(
                 on_epoch=on_epoch,
                 on_networks=on_networks,
             )
+            replicas.part()
         result = fit_and_save(
             *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),
             features=features,

@@ -87,6 +87,7 @@ def train_bundle(
             on_epoch=on_epoch,
             on_networks=on_networks,
         )
+        replicas.part()
         result = fit_and_save(
             *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),
             features=features,
@@ -105,7 +106,7 @@ def help_to_train(
     *,
     initial: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Take part in the training of the autoencoder by the first of ``replicas``; returns when that is done.
+    """Take part in the training of the autoencoder by the first of ``replicas``, which then part.
 
     The arguments are those of the first process. ``initial``: as in ``train_autoencoder``. Raises what it raises.
     """
@@ -120,6 +121,7 @@ def help_to_train(
         initial=initial,
         replicas=replicas,
     )
+    replicas.part()
 
 
 @contextmanager
