@@ -92,6 +92,8 @@ def train_pretrained(request: TrainingRequest, images: Source, replicas: Replica
         planning = partial(plan_pretrained, images, request.budget, network.config, settings=settings, judge=judge)
         plan = _plan(planning, request, replicas)
         settings, judge, finetune = plan.settings, plan.judge, plan.trains
+    if not finetune:
+        replicas.part()  # there is nothing to share
     if not replicas.is_first:
         if finetune:
             help_to_train(images, network.config, settings, replicas, initial=initial_weights(network))
