@@ -43,10 +43,15 @@ class TrainingPicture:
     def of_bundle(self) -> dict[str, str]:
         """Draw samples of the bundle that was written; returns the path as a fact to show, if there is a picture."""
         from generator.curation.quality.sample_sheets import samples_sheet
+        from generator.errors import LatentmillError
         from generator.models.bundle import load_bundle
         from generator.store import open_store
 
-        self._write(samples_sheet(load_bundle(open_store(str(self._out)))))
+        try:
+            self._write(samples_sheet(load_bundle(open_store(str(self._out)))))
+        except LatentmillError as failed:  # the bundle is written: a picture that fails is not its failure
+            click.echo(f"notice: no picture of the bundle's samples ({failed})", err=True)
+            return {}
         return {} if self._is_refused else {"samples": str(self.path)}
 
     def _write(self, sheet: bytes) -> None:

@@ -117,3 +117,10 @@ def test_a_picture_that_cannot_be_written_is_told_of_once(tmp_path: Path, capsys
     assert told.count("no picture of samples") == 1
     assert "samples are drawn" not in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.samples.jpg", "s.npz"]
+
+
+def test_a_picture_that_cannot_be_drawn_fails_no_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = TrainingPicture(tmp_path / "b", load_source(shades(tmp_path / "s.npz")), quiet=False)
+    assert picture.of_bundle() == {}  # there is no such bundle
+    assert "no picture of the bundle's samples" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]

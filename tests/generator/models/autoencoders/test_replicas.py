@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -157,9 +158,8 @@ def test_devices_and_batches_that_cannot_be_shared_are_refused(monkeypatch: pyte
     monkeypatch.setenv("RANK", "3")
     with pytest.raises(SpecError, match=r"auto, cpu or cuda for 4 processes.*cuda:1"), launched_replicas("cuda:1"):
         pass
-    monkeypatch.setattr(replicas_module.torch.cuda, "device_count", lambda: 2)
     with pytest.raises(SettingsError, match="a CUDA device for each process"):
-        replicas_module._take_device(2)
+        replicas_module._take_device(torch.cuda.device_count())
     Replicas(3, 4).check_batch(8)
     ALONE.check_batch(1)
     with pytest.raises(SpecError, match="at least 8 images for 4 processes") as caught:
