@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -26,18 +27,19 @@ class TrainingPicture:
     """Replaces the picture after an epoch, if the last one is old enough. A picture that cannot be written is told of
     once, and the training goes on."""
 
-    def __init__(self, out: Path, images: Source, *, quiet: bool) -> None:
+    def __init__(self, out: Path, images: Source, *, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
         from generator.curation.quality.early_samples import EarlySamples
 
         self.path = picture_path(out)
         self._out, self._samples, self._quiet = out, EarlySamples(images), quiet
-        self._next_at, self._is_told, self._is_refused = 0.0, False, False
+        self._clock, self._next_at = clock, 0.0
+        self._is_told, self._is_refused = False, False
 
     def after_epoch(self, encoder: nn.Module, decoder: nn.Module) -> None:
         """Draw samples of the networks as they are."""
-        if (begun := time.monotonic()) >= self._next_at:
+        if (begun := self._clock()) >= self._next_at:
             self._write(self._samples.sheet(encoder, decoder))
-            taken = time.monotonic() - begun
+            taken = self._clock() - begun
             self._next_at = begun + max(PICTURE_SECONDS, taken / _DRAWING_SHARE)
 
     def of_bundle(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from torch import Tensor, nn
 
 from generator.curation.quality.early_samples import EarlySamples
 from generator.curation.quality.sample_sheets import samples_sheet
@@ -20,7 +21,6 @@ from generator.models.bundle import load_bundle
 from generator.production.images import decode_image, is_marked_synthetic
 from generator.sources import load_source
 from generator.store import open_store
-from workers.cli import training_picture
 from workers.cli.main import root as cli_root
 from workers.cli.training_picture import PICTURE_SECONDS, TrainingPicture, picture_path
 
@@ -54,21 +54,12 @@ def train(*words: str) -> Any:
     return done
 
 
-def test_the_last_picture_shows_the_bundle_and_nothing_else_is_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[bytes] = []
-    write = TrainingPicture._write
-    monkeypatch.setattr(training_picture, "PICTURE_SECONDS", 0.0)
-    monkeypatch.setattr(training_picture, "_DRAWING_SHARE", 1e9)
-    monkeypatch.setattr(TrainingPicture, "_write", lambda self, sheet: drawn.append(sheet) or write(self, sheet))  # type: ignore[func-returns-value]
+def test_the_last_picture_shows_the_bundle_and_nothing_else_is_changed(tmp_path: Path) -> None:
     facts = json.loads(train("digits", "--out", str(tmp_path / "a"), *SMALL).stdout)
     assert facts["samples"] == str(tmp_path / "a.samples.jpg")
     picture = (tmp_path / "a.samples.jpg").read_bytes()
-    assert picture == drawn[-1] == samples_sheet(load_bundle(open_store(str(tmp_path / "a"))))
+    assert picture == samples_sheet(load_bundle(open_store(str(tmp_path / "a"))))
     assert is_marked_synthetic(picture)
-    assert len({*drawn}) == 4  # after each of three epochs, and at the end
-    assert len({decode_image(sheet, field="picture").shape for sheet in drawn}) == 1
     plain = json.loads(train("digits", "--out", str(tmp_path / "b"), "--no-pictures", *SMALL).stdout)
     assert plain["digest"] == facts["digest"]
     assert "samples" not in plain
@@ -84,28 +75,35 @@ def test_early_samples_of_any_source(tmp_path: Path, *, labelled: bool, lonely: 
     assert samples.sheet(encoder, decoder) == sheet
 
 
-def test_pictures_are_half_a_minute_apart_or_more_where_they_take_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture = TrainingPicture(tmp_path / "b", load_source(shades(tmp_path / "s.npz")), quiet=True)
-    now, cost, at = [1000.0], 0.0, list[float]()
-    monkeypatch.setattr(training_picture.time, "monotonic", lambda: now[0])
+class Watched(nn.Module):
+    """An encoder that takes ``cost`` seconds of a clock for each class, and notes when it is asked."""
 
-    def sheet(*_: Any) -> bytes:
-        at.append(now[0] - 1000.0)
-        now[0] += cost
-        return b"sheet"
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.now, self.cost, self.asked_at = encoder, 1000.0, 0.0, list[float]()
 
-    monkeypatch.setattr(picture._samples, "sheet", sheet)
-    while now[0] < 1100.0:
-        picture.after_epoch(None, None)  # type: ignore[arg-type]
-        now[0] += 1.0
-    assert at == [0.0, PICTURE_SECONDS, 2 * PICTURE_SECONDS, 3 * PICTURE_SECONDS]
-    cost = 6.0  # more than a twentieth of half a minute
-    while now[0] < 1400.0:
-        picture.after_epoch(None, None)  # type: ignore[arg-type]
-        now[0] += 1.0
-    assert at[4:] == [120.0, 240.0, 360.0]
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        self.asked_at.append(self.now - 1000.0)
+        self.now += self.cost
+        codes_BD: Tensor = self.encoder(x_BCHW)
+        return codes_BD
+
+
+def test_pictures_are_half_a_minute_apart_or_more_where_they_take_long(tmp_path: Path) -> None:
+    source = shades(tmp_path / "s.npz", labelled=False)
+    encoder, decoder = networks(source)
+    watched = Watched(encoder)
+    picture = TrainingPicture(tmp_path / "b", load_source(source), quiet=True, clock=lambda: watched.now)
+    while watched.now < 1100.0:
+        picture.after_epoch(watched, decoder)
+        watched.now += 1.0
+    assert watched.asked_at == [0.0, PICTURE_SECONDS, 2 * PICTURE_SECONDS, 3 * PICTURE_SECONDS]
+    watched.cost = 6.0  # more than a twentieth of half a minute
+    while watched.now < 1400.0:
+        picture.after_epoch(watched, decoder)
+        watched.now += 1.0
+    assert watched.asked_at[4:] == [120.0, 240.0, 360.0]
+    assert decode_image(picture.path.read_bytes(), field="picture").std() > 0.0
 
 
 def test_a_picture_that_cannot_be_written_is_told_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
