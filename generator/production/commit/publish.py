@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from generator.drafts.first_submission import fix_published
@@ -57,7 +58,7 @@ class BuildLocation:
     code_objects: Mapping[str, bytes] = field(default_factory=dict)
     dataset: Store | None = None
 
-    @property
+    @cached_property
     def recipe_digest(self) -> str:
         return digest_of(self.recipe_bytes)
 

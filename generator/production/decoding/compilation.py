@@ -77,11 +77,15 @@ def compile_network(network: nn.Module, cache: Path, threads: int) -> Any:
 
     On a CPU the whole network becomes one C++ function, which releases the GIL; separate kernels called from Python
     would hold it and make lanes wait for each other. Raises ``SettingsError`` if ``cache`` is not private to this user.
+
+    Headers are not precompiled: inductor would look for them in the directory for temporary files, where other users
+    can put theirs, and they save no time.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(ensure_private_directory(cache))
     on_cpu = all(weight.device.type == "cpu" for weight in network.parameters())
     options: dict[str, Any] = {
         "cpp_wrapper": on_cpu,
+        "cpp_cache_precompile_headers": False,
         "compile_threads": 1,
         "cpp.threads": threads,
         "fx_graph_cache": True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from generator.datasets.builds import resolve_build
 from generator.datasets.torch_dataset import open_dataset
 from generator.errors import DatasetError, IntegrityError, ObjectMissing
 from generator.store import open_store
+from tests.support.command_server import run_script
 from tests.support.small_builds import SmallBuild
 
 pytestmark = [
@@ -42,10 +42,10 @@ def remote_url(url: str, bucket: str, s3_settings: Any) -> str:
     return f"{bucket}/small"
 
 
-def run_python(script: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}  # noqa: PTH109
-    command = [sys.executable, "-c", script, *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False, **options)
+def run_python(home: Path, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    script = home / "program.py"
+    script.write_text(program)
+    return run_script(script, *words)
 
 
 def test_a_prefix_of_other_files_is_no_dataset(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ print([mapped[index].provenance["index"] for index in (0, 52)])
 @pytest.mark.slow
 def test_a_cache_that_is_full_is_read_past(url: str, tmp_path: Path) -> None:
     """The limit of a file's size stands for a full disk: writes fail in their middle."""
-    done = run_python(_WITH_SMALL_FILES, url, str(tmp_path / "cache"))
+    done = run_python(tmp_path, _WITH_SMALL_FILES, url, str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["True", "True", "[0, 52]"]
     assert list((tmp_path / "cache" / "shards").iterdir()) == []
@@ -148,7 +148,7 @@ def test_a_cache_of_another_user_is_read_but_not_written(url: str, tmp_path: Pat
     if filled:
         assert sum(1 for _ in ours) == 53
     before = sorted((path.name, path.stat().st_mtime_ns) for path in (cache / "shards").iterdir())
-    done = run_python(_ANOTHER_USER, url, str(cache))
+    done = run_python(tmp_path, _ANOTHER_USER, url, str(cache))
     if filled:
         assert done.stdout.split() == ["53", str(NOBODY)], done.stderr
     else:  # locks that are not there yet cannot be made
@@ -171,7 +171,7 @@ for step, batch in enumerate(DataLoader(dataset, batch_size=None, num_workers=2)
 
 @pytest.mark.slow
 def test_a_training_that_was_killed_in_mid_epoch_goes_on(url: str, tmp_path: Path) -> None:
-    done = run_python(_KILLED, url, str(tmp_path / "cache"))
+    done = run_python(tmp_path, _KILLED, url, str(tmp_path / "cache"))
     assert done.returncode == -signal.SIGKILL
     read = [int(word) for line in done.stdout.splitlines() for word in line.strip("[]").split(", ")]
     assert len(read) == 20

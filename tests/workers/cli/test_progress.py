@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import tiny_bundle
+from tests.support.command_server import run_script
 from workers.cli.progress import LinesBar, progress_bar, progress_lines
 
 ROOT = Path(__file__).parents[3]
-# A command with a line every few hundredths of a second; its output is a pipe.
+# A command with a line every few hundredths of a second; its output is no terminal.
 COMMAND = """
 import sys
 from workers.cli import main, progress
@@ -26,8 +27,10 @@ main()
 LINE = r"[\w -]+: ([\d,]+( of [\d,]+)? \w+ )?after \d+ s(, about \d+ s left)?"
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-c", COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True)
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = home / "command.py"
+    script.write_text(COMMAND)
+    done = run_script(script, *arguments)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -74,19 +77,19 @@ def test_quiet_and_quick_commands_write_nothing(capsys: pytest.CaptureFixture[st
 def test_train_and_generate_say_where_they_are(tmp_path: Path) -> None:
     bundle = str(tmp_path / "bundle")
     small = ("--epochs", "1", "--latent-dim", "4", "--judge-steps", "10", "--sampler", "gaussian")
-    trained = run("train", "digits", "--out", bundle, *small).stderr
+    trained = run(tmp_path, "train", "digits", "--out", bundle, *small).stderr
     for stage in ("training: ", "training the judges: ", "measuring what the checks let pass: "):
         assert re.search(rf"^{stage}", trained, flags=re.MULTILINE), trained
     spec = tmp_path / "spec.yaml"
     spec.write_text(
         f"bundle: {bundle}\ndestination: {tmp_path}/out\nname: tiny\ncount: 200\nbatch: 8\nshard_size: 50\n"
     )
-    made = run("generate", str(spec)).stderr
+    made = run(tmp_path, "generate", str(spec)).stderr
     assert re.search(r"^tiny: [\d,]+ of 200 images after", made, flags=re.MULTILINE), made
     for line in (trained + made).splitlines():
         assert re.fullmatch(LINE, line) or line.startswith("notice: "), line
     measure = ("measure", f"{tmp_path}/out/tiny", "digits", "--measures", "duplicates", "--steps", "20")
-    measured = run(*measure, "--seeds", "1", "--bundle", bundle).stderr
+    measured = run(tmp_path, *measure, "--seeds", "1", "--bundle", bundle).stderr
     assert re.search(r": after \d+ s$", measured, flags=re.MULTILINE), measured
 
 

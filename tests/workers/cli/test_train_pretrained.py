@@ -37,10 +37,10 @@ def load(path: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty images of 32 pixels in two classes: smooth fields, warm and cold."""
+    """Forty images of 32 pixels in two classes: smooth fields, warm and cold."""
     rng = np.random.default_rng(0)
-    field_NHW = rng.normal(size=(60, 4, 4)).repeat(8, axis=1).repeat(8, axis=2)
-    labels_N = np.arange(60) % 2
+    field_NHW = rng.normal(size=(40, 4, 4)).repeat(8, axis=1).repeat(8, axis=2)
+    labels_N = np.arange(40) % 2
     tint_N113 = np.where(labels_N[:, None, None, None] == 1, [220, 120, 60], [40, 90, 200])
     images_NHWC = np.clip(tint_N113 + 20 * field_NHW[..., None], 0, 255).astype(np.uint8)
     path = tmp_path_factory.mktemp("colours") / "colours.npz"
@@ -71,18 +71,18 @@ def test_a_judge_is_mirrored_where_the_user_says_so(colours: Path, tmp_path: Pat
 
 
 def test_epochs_train_the_decoder_further(colours: Path, plain: dict[str, Any], tmp_path: Path) -> None:
-    tuned = facts(train(colours, "--out", tmp_path / "tuned", "--epochs", 4, "--batch", 8, "--feature-loss", 0, *QUICK))
-    assert (plain["epochs"], tuned["epochs"]) == (0, 4)
+    tuned = facts(train(colours, "--out", tmp_path / "tuned", "--epochs", 2, "--batch", 8, "--feature-loss", 0, *QUICK))
+    assert (plain["epochs"], tuned["epochs"]) == (0, 2)
     assert tuned["reconstruction_error"] < plain["reconstruction_error"]
 
 
 def test_a_budget_becomes_epochs(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step of 16 images takes a hundredth of a second, so an epoch of 54 takes a thirtieth."""
+    """A step of 16 images takes a hundredth of a second, so an epoch of 36 takes three of them."""
     monkeypatch.setattr(budget, "_step_seconds", lambda *_: 0.01)
     quick = ("--judges", 0, "--feature-loss", 0, "--batch", 16)
-    result = train(colours, "--out", tmp_path / "bundle", "--budget", "0.2s", *quick)
-    assert "plan for 0 s: the pretrained autoencoder, 512 numbers a code, 4 epochs" in result.stderr
-    assert load(tmp_path / "bundle").info.training_facts.settings.epochs == 4
+    result = train(colours, "--out", tmp_path / "bundle", "--budget", "0.1s", *quick)
+    assert "plan for 0 s: the pretrained autoencoder, 512 numbers a code, 3 epochs" in result.stderr
+    assert load(tmp_path / "bundle").info.training_facts.settings.epochs == 3
     with pytest.raises(SpecError, match=r"budget: expected at least \d+ seconds to encode the images"):
         train(colours, "--out", tmp_path / "other", "--budget", "0.01s", *quick)
 

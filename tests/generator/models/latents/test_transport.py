@@ -32,7 +32,7 @@ def two_rings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ring_codes() -> Codes:
-    (codes_ND, labels_N), (holdout_HD, holdout_labels_H) = two_rings(2000, 0), two_rings(400, 1)
+    (codes_ND, labels_N), (holdout_HD, holdout_labels_H) = two_rings(1200, 0), two_rings(300, 1)
     return Codes(codes_ND, labels_N, holdout_HD, holdout_labels_H, ("inner", "outer"))
 
 
@@ -58,11 +58,11 @@ def draws(distribution: Transport, count: int, labels_B: np.ndarray) -> np.ndarr
 @pytest.mark.slow
 def test_the_map_puts_samples_on_rings_that_a_gaussian_fills() -> None:
     network = MapSettings(width=64, blocks=2, steps=16)
-    settings = TransportSettings(map=network, epochs=70, batch=128, learning_rate=2e-3)
+    settings = TransportSettings(map=network, epochs=60, batch=96, learning_rate=2e-3)
     fitted = fit(ring_codes(), settings, seed=0)
-    distribution, labels_B = fitted.distribution, np.arange(2000) % 2
+    distribution, labels_B = fitted.distribution, np.arange(1000) % 2
     assert isinstance(distribution, Transport)
-    base_BD = draws(distribution, 2000, labels_B)
+    base_BD = draws(distribution, 1000, labels_B)
     codes_BD, wanted_B = to_codes(distribution, base_BD, labels_B), 1.0 + 2.0 * labels_B
     off_base_B, off_B = (np.abs(np.linalg.norm(z_BD, axis=1) - wanted_B) for z_BD in (base_BD, codes_BD))
     assert np.median(off_base_B) > 0.35

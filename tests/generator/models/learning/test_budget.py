@@ -133,10 +133,10 @@ def test_the_command_trains_what_it_plans(tmp_path: Path) -> None:
     assert source.labels_N is not None
     images = tmp_path / "colours.npz"
     np.savez(images, train_images=source.images_NHWC, train_labels=source.labels_N, class_names=["red", "blue"])
-    words = ["train", str(images), "--model", "spatial", "--width", "8", "--budget", "4s", "--out", str(tmp_path / "b")]
+    words = ["train", str(images), "--model", "spatial", "--width", "8", "--budget", "2s", "--out", str(tmp_path / "b")]
     ran = CliRunner().invoke(root, [*words, "--code-channels", "2", "--judges", "0", "--feature-loss", "0"])
     assert ran.exit_code == 0, ran.output
-    assert "plan for 4 s: spatial of width 8, 32 numbers a code" in ran.output
+    assert "plan for 2 s: spatial of width 8, 32 numbers a code" in ran.output
     _, info = read_info(open_store(str(tmp_path / "b")))
     assert info.training is not None
     settings: TrainSettings = info.training.settings

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.config
+from torch._inductor import codecache
 
 from generator.datasets.replay import replay
 from generator.errors import EnvironmentMismatch, SettingsError
@@ -66,10 +67,19 @@ def bundle(home: Path) -> Bundle:
 def compiled(compile_cache: Path, bundle: Bundle) -> Iterator[ResidentDecoder]:
     before, threads = os.environ.get("TORCHINDUCTOR_CACHE_DIR"), torch.get_num_threads()
     torch.set_num_threads(2)
-    yield ResidentDecoder(bundle, batch=8, dtype="float32", device="cpu", execution="compiled", cache=compile_cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codecache, "_precompile_header", _refuse)
+        made = ResidentDecoder(
+            bundle, batch=8, dtype="float32", device="cpu", execution="compiled", cache=compile_cache
+        )
+    yield made
     torch.set_num_threads(threads)
     if before is None:
         os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("a header is looked for where other users can put theirs")
 
 
 def location_for(bundle: Bundle, name: str, count: int = 20) -> BuildLocation:
