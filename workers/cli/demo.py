@@ -81,7 +81,7 @@ def _job_fields(bundle: Path, out: Path, count: int) -> dict[str, Any]:
 
 
 def _train(bundle: Path, *, quiet: bool) -> None:
-    from generator.models.learning import recommended_model, recommended_settings, train_bundle
+    from generator.models.learning import TrainingCallbacks, recommended_model, recommended_settings, train_bundle
     from generator.models.screening.config import default_judge
     from generator.sources import load_source
 
@@ -95,7 +95,8 @@ def _train(bundle: Path, *, quiet: bool) -> None:
         def follow(at: Progress) -> None:
             bar((at.epoch - 1) * at.steps + at.step)
 
-        train_bundle(source, config, settings, bundle, judge=judge, on_step=follow, keep_thumbnails=True)
+        callbacks = TrainingCallbacks(on_step=follow)
+        train_bundle(source, config, settings, bundle, judge=judge, callbacks=callbacks, keep_thumbnails=True)
         bar(steps)
 
 

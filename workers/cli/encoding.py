@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from generator.models.autoencoders.settings import TrainSettings
     from generator.models.autoencoders.training import Progress
     from generator.models.latents.config import SamplerSettings
-    from generator.models.learning import ImportedNetwork, TrainResult
+    from generator.models.learning import ImportedNetwork, TrainingCallbacks, TrainResult
     from generator.models.screening.config import JudgeSettings
     from generator.sources import Source
 
@@ -52,22 +52,34 @@ def encode_images(
             finetune=finetune,
             judge=judge,
             replicas=replicas or ALONE,
-            on_step=progress_callback(bar, quiet=quiet),
-            on_networks=on_networks,
-            on_encode=encode_progress(bar, len(images)),
-            on_fit=fit_progress(bar, sampler),
-            on_tune=tuning_progress(bar, settings.tuning_steps),
-            on_stage=bar.stage,
+            callbacks=training_progress(bar, len(images), sampler, settings, on_networks=on_networks, quiet=quiet),
             keep_thumbnails=keep_thumbnails,
         )
 
 
-def encode_progress(bar: Bar, images: int) -> Callable[[int, int], None]:
-    """A callback that begins the stage of encoding, and moves its bar."""
-    return _stage_progress(bar, "encoding", images, "images")
+def training_progress(
+    bar: Bar,
+    images: int,
+    sampler: SamplerSettings,
+    settings: TrainSettings,
+    *,
+    on_networks: Callable[[nn.Module, nn.Module], None] | None,
+    quiet: bool,
+) -> TrainingCallbacks:
+    """Callbacks that move the bar, begin its stages, and say that a stopped training continues unless ``quiet``."""
+    from generator.models.learning import TrainingCallbacks
+
+    return TrainingCallbacks(
+        on_step=_step_progress(bar, quiet=quiet),
+        on_networks=on_networks,
+        on_encode=_stage_progress(bar, "encoding", images, "images"),
+        on_fit=_fit_progress(bar, sampler),
+        on_tune=_stage_progress(bar, "tuning the decoder", settings.tuning_steps, "steps"),
+        on_stage=bar.stage,
+    )
 
 
-def fit_progress(bar: Bar, settings: SamplerSettings) -> Callable[[int, int], None]:
+def _fit_progress(bar: Bar, settings: SamplerSettings) -> Callable[[int, int], None]:
     """A callback that begins the stage of a fit, and moves its bar by the epochs where their number is known."""
     from generator.models.latents.config import TransportSettings
 
@@ -81,12 +93,8 @@ def fit_progress(bar: Bar, settings: SamplerSettings) -> Callable[[int, int], No
     return on_fit
 
 
-def tuning_progress(bar: Bar, steps: int) -> Callable[[int, int], None]:
-    """A callback that begins the stage that trains the decoder on sampled codes, and moves its bar."""
-    return _stage_progress(bar, "tuning the decoder", steps, "steps")
-
-
 def _stage_progress(bar: Bar, label: str, total: int, unit: str) -> Callable[[int, int], None]:
+    """A callback that begins a stage, and moves its bar."""
     begun = False
 
     def advance(done: int, _: int) -> None:
@@ -99,7 +107,7 @@ def _stage_progress(bar: Bar, label: str, total: int, unit: str) -> Callable[[in
     return advance
 
 
-def progress_callback(bar: Bar, *, quiet: bool) -> Callable[[Progress], None]:
+def _step_progress(bar: Bar, *, quiet: bool) -> Callable[[Progress], None]:
     """A callback that moves the bar. A first step after epoch 1 means that a stopped training continues."""
     started = False
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workers.cli.encoding import encode_images, encode_progress, fit_progress, progress_callback, tuning_progress
+from workers.cli.encoding import encode_images, training_progress
 from workers.cli.judge_options import JudgeOptions
 from workers.cli.output import show
 from workers.cli.progress import progress_bar, progress_lines
@@ -153,12 +153,11 @@ def _train(
             sampler=sampler,
             judge=judge,
             replicas=replicas,
-            on_step=progress_callback(bar, quiet=request.as_json),
-            on_encode=encode_progress(bar, len(images)),
-            on_fit=fit_progress(bar, sampler),
-            on_tune=tuning_progress(bar, settings.tuning_steps),
-            on_stage=bar.stage,
-            on_networks=picture.after_epoch if picture else None,
+            callbacks=training_progress(
+                *(bar, len(images), sampler, settings),
+                on_networks=picture.after_epoch if picture else None,
+                quiet=request.as_json,
+            ),
             keep_thumbnails=request.keep_thumbnails,
         )
 

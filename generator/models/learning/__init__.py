@@ -3,6 +3,7 @@
 from generator.models.converters.weights import read_weights
 from generator.models.learning.autoencoder_import import encode_source, initial_weights
 from generator.models.learning.budget import TrainingPlan, plan_pretrained, plan_training
+from generator.models.learning.callbacks import TrainingCallbacks
 from generator.models.learning.decoder_import import import_decoder, import_network, read_codes
 from generator.models.learning.defaults import (
     pretrained_sampler,
@@ -39,6 +40,7 @@ __all__ = [
     "pretrained_settings",
     "refit",
     "suits_pretrained",
+    "TrainingCallbacks",
     "TrainingPlan",
     "TrainResult",
     "train_bundle",

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from generator.errors import SourceError, SpecError
 from generator.models.autoencoders.decoder_tuning import check_tuning
 from generator.models.autoencoders.factory import load_decoder, load_encoder
 from generator.models.autoencoders.inference import decode, encode
 from generator.models.autoencoders.replicas import ALONE, Replicas
-from generator.models.autoencoders.settings import EpochRecord, TrainSettings
-from generator.models.autoencoders.training import Progress, TrainedAutoencoder, train_autoencoder
+from generator.models.autoencoders.settings import TrainSettings
+from generator.models.autoencoders.training import TrainedAutoencoder, train_autoencoder
 from generator.models.bundle.save import check_new_directory
 from generator.models.latents.config import SamplerSettings
+from generator.models.learning.callbacks import SILENT, TrainingCallbacks
 from generator.models.learning.fitted_bundle import TrainResult, examples_of, fit_and_save
 from generator.models.learning.imported_network import ImportedNetwork
 from generator.models.learning.train import checkpoint_path, train_feature_network, training_lock
@@ -36,13 +36,7 @@ def encode_source(
     finetune: bool = False,
     judge: JudgeSettings | None = None,
     replicas: Replicas = ALONE,
-    on_step: Callable[[Progress], None] | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-    on_networks: Callable[[nn.Module, nn.Module], None] | None = None,
-    on_encode: Callable[[int, int], None] = lambda *_: None,
-    on_fit: Callable[[int, int], None] = lambda *_: None,
-    on_tune: Callable[[int, int], None] = lambda *_: None,
-    on_stage: Callable[[str], None] = lambda _: None,
+    callbacks: TrainingCallbacks = SILENT,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Write the bundle ``out``, which must not exist yet: the network with codes, distribution and judge of ``source``.
@@ -84,15 +78,15 @@ def encode_source(
                 initial=initial_weights(network),
                 checkpoint=checkpoint_path(out),
                 replicas=replicas,
-                on_step=on_step,
-                on_epoch=on_epoch,
-                on_networks=on_networks,
+                on_step=callbacks.on_step,
+                on_epoch=callbacks.on_epoch,
+                on_networks=callbacks.on_networks,
             )
             replicas.part()
         result = fit_and_save(
-            *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),
+            *(source, parts, trained, settings, sampler, judge, out),
             features=features,
-            on_tune=on_tune,
+            callbacks=callbacks,
             keep_thumbnails=keep_thumbnails,
         )
         checkpoint_path(out).unlink(missing_ok=True)

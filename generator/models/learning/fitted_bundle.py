@@ -27,6 +27,7 @@ from generator.models.latents.codes import Codes
 from generator.models.latents.config import SamplerSettings
 from generator.models.latents.fitting.code_map import fit_code_map
 from generator.models.latents.fitting.fit import Fit, fit
+from generator.models.learning.callbacks import SILENT, TrainingCallbacks
 from generator.models.learning.draw_tuning import tune_on_draws
 from generator.models.screening.config import JudgeSettings
 from generator.models.screening.data import ScreeningData
@@ -71,36 +72,32 @@ def fit_and_save(
     sampler: SamplerSettings,
     judge: JudgeSettings | None,
     out: Path,
-    on_fit: Callable[[int, int], None] = lambda *_: None,
-    on_encode: Callable[[int, int], None] = lambda *_: None,
-    on_stage: Callable[[str], None] = lambda _: None,
     *,
     features: Classifier | None = None,
-    on_tune: Callable[[int, int], None] = lambda *_: None,
+    callbacks: TrainingCallbacks = SILENT,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Encode ``source``, fit ``sampler`` to the codes of its training part, and write the bundle ``out``.
 
-    ``features``: the classifier of the feature loss, needed for ``settings.tuning_steps``. ``on_encode``, ``on_fit``,
-    ``on_tune`` and ``on_stage`` are called as by ``train_bundle``. ``keep_thumbnails``: the bundle gets small pictures
-    of the training images whose codes it keeps, and of some held-out images beside their reconstructions.
+    ``features``: the classifier of the feature loss, needed for ``settings.tuning_steps``.
+    ``keep_thumbnails``: the bundle gets small pictures of the training images whose codes it keeps, and of some
+    held-out images beside their reconstructions.
     """
     encoder = load_encoder(trained.config, trained.encoder_state)
     device = str(resolve_device(settings.device))
     fitted_parts = _limit_parts(parts, trained.config.latent_dim, settings.seed)
-    codes = _encode_source(trained.config, encoder.to(device), source, fitted_parts, on_encode)
+    codes = _encode_source(trained.config, encoder.to(device), source, fitted_parts, callbacks.on_encode)
     give_back_freed_memory()
-    on_fit(0, 1)
-    fitted = fit(codes, sampler, seed=settings.seed, device=device, on_epoch=on_fit)
+    callbacks.on_fit(0, 1)
+    fitted = fit(codes, sampler, seed=settings.seed, device=device, on_epoch=callbacks.on_fit)
     give_back_freed_memory()
     fitted = replace(fitted, notices=(*collapse_notices(trained.config, codes.codes_ND), *fitted.notices))
     if settings.tuning_steps and features is not None:
-        trained = tune_on_draws(
-            trained, settings, examples_of(source, fitted_parts.train_N), codes, fitted.distribution, features, on_tune
-        )
-    screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution, on_stage)
+        training = examples_of(source, fitted_parts.train_N)
+        trained = tune_on_draws(trained, settings, training, codes, fitted.distribution, features, callbacks.on_tune)
+    screening = _fit_screening(source, parts, trained, settings, judge, fitted.distribution, callbacks.on_stage)
     give_back_freed_memory()
-    on_stage("writing the bundle")
+    callbacks.on_stage("writing the bundle")
     fitted = replace(fitted, notices=(*fitted.notices, *screening.pass_rates.notices(source.class_names)))
     train_rows, holdout_rows = _kept_rows(codes, settings.seed)
     kept_codes = _limit_codes(codes, train_rows, holdout_rows)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from generator.errors import BundleError, SpecError
 from generator.models.autoencoders.config import AutoencoderConfig, SpatialConfig
 from generator.models.autoencoders.decoder_tuning import check_tuning
 from generator.models.autoencoders.replicas import ALONE, Replicas
-from generator.models.autoencoders.settings import EpochRecord, TrainSettings
-from generator.models.autoencoders.training import Progress, train_autoencoder
+from generator.models.autoencoders.settings import TrainSettings
+from generator.models.autoencoders.training import train_autoencoder
 from generator.models.bundle.save import check_new_directory
 from generator.models.features.classifier import Classifier, train_classifier
 from generator.models.features.config import FEATURE_BUDGET
 from generator.models.latents.config import MixtureSettings, SamplerSettings
+from generator.models.learning.callbacks import SILENT, TrainingCallbacks
 from generator.models.learning.fitted_bundle import TrainResult, examples_of, fit_and_save
 from generator.models.screening.config import JudgeSettings
 from generator.sources import Source, Split, split
@@ -42,23 +43,13 @@ def train_bundle(
     sampler: SamplerSettings = DEFAULT_SAMPLER,
     judge: JudgeSettings | None = None,
     replicas: Replicas = ALONE,
-    on_step: Callable[[Progress], None] | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-    on_networks: Callable[[nn.Module, nn.Module], None] | None = None,
-    on_encode: Callable[[int, int], None] = lambda *_: None,
-    on_fit: Callable[[int, int], None] = lambda *_: None,
-    on_stage: Callable[[str], None] = lambda _: None,
-    on_tune: Callable[[int, int], None] = lambda *_: None,
+    callbacks: TrainingCallbacks = SILENT,
     keep_thumbnails: bool = False,
 ) -> TrainResult:
     """Train on ``source``, fit, and write the bundle ``out``, which must not exist yet.
 
     ``judge``: settings of the label judge, for a source with two classes or more. ``replicas``: this process is the
-    first of several, and the others call ``help_to_train``. ``on_fit`` is called when the fit of the latent
-    distribution begins, with (0, 1), and after each epoch of it, with the epochs done and their number;
-    ``on_encode`` with the images that are encoded and their number; ``on_tune`` after each step that trains the decoder
-    on sampled codes, with the steps done and their number; ``on_stage`` with the name of each later stage.
-    ``on_networks`` as by ``train_autoencoder``.
+    first of several, and the others call ``help_to_train``.
     ``keep_thumbnails``: keep small pictures of the training images in the bundle.
 
     A training that was interrupted resumes from ``checkpoint_path(out)``, which is deleted once the bundle is written;
@@ -83,15 +74,15 @@ def train_bundle(
             fingerprint=source.fingerprint,
             checkpoint=checkpoint,
             replicas=replicas,
-            on_step=on_step,
-            on_epoch=on_epoch,
-            on_networks=on_networks,
+            on_step=callbacks.on_step,
+            on_epoch=callbacks.on_epoch,
+            on_networks=callbacks.on_networks,
         )
         replicas.part()
         result = fit_and_save(
-            *(source, parts, trained, settings, sampler, judge, out, on_fit, on_encode, on_stage),
+            *(source, parts, trained, settings, sampler, judge, out),
             features=features,
-            on_tune=on_tune,
+            callbacks=callbacks,
             keep_thumbnails=keep_thumbnails,
         )
         checkpoint.unlink(missing_ok=True)

@@ -21,7 +21,15 @@ from generator.models.converters.builder import BuiltGraph, GraphBuilder
 from generator.models.converters.diffusers import convert_diffusers
 from generator.models.features.config import Budget
 from generator.models.latents.config import GaussianSettings, MixtureSettings, PriorSettings, TransportSettings
-from generator.models.learning import ImportedNetwork, encode_source, import_network, join_graphs, refit, train
+from generator.models.learning import (
+    ImportedNetwork,
+    TrainingCallbacks,
+    encode_source,
+    import_network,
+    join_graphs,
+    refit,
+    train,
+)
 from generator.models.learning.decoder_import import ImportedCodes
 from generator.models.screening.config import JudgeSettings
 from generator.production.commit import locate_build
@@ -78,7 +86,7 @@ def test_images_become_codes_and_a_bundle_that_builds(tiny: ImportedNetwork, tmp
         sampler=BASE,
         settings=TrainSettings(),
         judge=judge,
-        on_encode=lambda done, total: encoded.append(done * 1000 + total),
+        callbacks=TrainingCallbacks(on_encode=lambda done, total: encoded.append(done * 1000 + total)),
     )
     assert encoded[-1] == 120 * 1000 + 120
     bundle = load(tmp_path / "bundle")
@@ -124,7 +132,7 @@ def test_a_decoder_tuned_on_sampled_codes_replaces_the_one_that_was_imported(
     monkeypatch.setattr(train, "FEATURE_BUDGET", Budget(steps=2))
     steps = list[tuple[int, int]]()
     settings = TrainSettings(feature_loss=10.0, tuning_steps=3)
-    common: dict[str, Any] = {"sampler": BASE, "on_tune": lambda *at: steps.append(at)}
+    common: dict[str, Any] = {"sampler": BASE, "callbacks": TrainingCallbacks(on_tune=lambda *at: steps.append(at))}
     encode_source(tiny, stripes(), tmp_path / "plain", sampler=BASE, settings=TrainSettings())
     digests = {encode_source(tiny, stripes(), tmp_path / each, settings=settings, **common).digest for each in "ab"}
     assert len(digests) == 1
@@ -163,10 +171,11 @@ def test_training_goes_on_after_a_stop(tiny: ImportedNetwork, tmp_path: Path) ->
     common: dict[str, Any] = {"sampler": BASE, "settings": settings, "finetune": True}
     whole = encode_source(tiny, stripes(), tmp_path / "whole", **common)
     with pytest.raises(Stop):
-        encode_source(tiny, stripes(), tmp_path / "stopped", **common, on_epoch=stop)
+        encode_source(tiny, stripes(), tmp_path / "stopped", **common, callbacks=TrainingCallbacks(on_epoch=stop))
     assert not (tmp_path / "stopped").exists()
     steps = list[int]()
-    resumed = encode_source(tiny, stripes(), tmp_path / "stopped", **common, on_step=lambda at: steps.append(at.epoch))
+    listening = TrainingCallbacks(on_step=lambda at: steps.append(at.epoch))
+    resumed = encode_source(tiny, stripes(), tmp_path / "stopped", **common, callbacks=listening)
     assert set(steps) == {3}
     assert resumed.digest == whole.digest
     assert not list(tmp_path.glob("*.checkpoint*"))

@@ -16,7 +16,7 @@ from generator.models.autoencoders.settings import EpochRecord, TrainSettings
 from generator.models.autoencoders.training import Progress
 from generator.models.bundle import load_bundle, read_info
 from generator.models.features.config import Budget
-from generator.models.learning import train, train_bundle
+from generator.models.learning import TrainingCallbacks, train, train_bundle
 from generator.sources import load_source
 from generator.store import open_store
 from workers.cli.main import root as cli_root
@@ -42,7 +42,7 @@ def test_a_bundle_that_could_not_be_written_is_refused_before_training(shades: P
     steps: list[Progress] = []
     for out in (Path("/proc/x/b"), tmp_path / ("n" * 250), tmp_path / ("n" * 240)):
         with pytest.raises(BundleError) as caught:
-            train_bundle(load_source(str(shades)), SMALL, SHORT, out, on_step=steps.append)
+            train_bundle(load_source(str(shades)), SMALL, SHORT, out, callbacks=TrainingCallbacks(on_step=steps.append))
         assert caught.value.field == "out"
     assert steps == []
     assert [path.name for path in tmp_path.iterdir()] == ["shades.npz"]
@@ -57,7 +57,7 @@ def test_two_trainings_do_not_share_a_checkpoint(shades: Path, tmp_path: Path) -
             train_bundle(source, SMALL, SHORT, out)
         refusals.append(caught.value.field)
 
-    learned = train_bundle(source, SMALL, SHORT, out, on_epoch=second)
+    learned = train_bundle(source, SMALL, SHORT, out, callbacks=TrainingCallbacks(on_epoch=second))
     assert refusals == ["out", "out"]
     assert [path.name for path in out.parent.iterdir()] == ["b"]
     facts = read_info(open_store(str(out)))[1].source
@@ -76,11 +76,9 @@ def test_a_training_says_that_it_goes_on_only_where_it_does(shades: Path, tmp_pa
         raise Stopped
 
     words = ("--latent-dim", "2", "--width", "4", "--epochs", "2", "--batch", "16", "--patience", "10", "--judges", "0")
-    out = tmp_path / "b"
+    out, settings = tmp_path / "b", TrainSettings(epochs=2, batch=16, patience=10)
     with pytest.raises(Stopped):
-        train_bundle(
-            load_source(str(shades)), SMALL, TrainSettings(epochs=2, batch=16, patience=10), out, on_epoch=stop
-        )
+        train_bundle(load_source(str(shades)), SMALL, settings, out, callbacks=TrainingCallbacks(on_epoch=stop))
     assert {path.name for path in tmp_path.iterdir()} == {"shades.npz", "b.checkpoint"}
     foreign = run_cli("train", str(shades), "--out", str(out), *words, "--seed", "5")
     assert isinstance(foreign.exception, SettingsError)
@@ -104,10 +102,11 @@ def test_a_training_killed_while_its_decoder_is_tuned_ends_as_one_that_was_not(
     monkeypatch.setattr(train, "FEATURE_BUDGET", Budget(steps=2))
     source, settings = load_source(str(shades)), SHORT.model_copy(update={"feature_loss": 1.0, "tuning_steps": 3})
     with pytest.raises(Killed):
-        train_bundle(source, SMALL, settings, tmp_path / "b", on_tune=kill)
+        train_bundle(source, SMALL, settings, tmp_path / "b", callbacks=TrainingCallbacks(on_tune=kill))
     assert (tmp_path / "b.checkpoint").exists()
     trained_again: list[EpochRecord] = []
-    resumed = train_bundle(source, SMALL, settings, tmp_path / "b", on_epoch=trained_again.append)
+    listening = TrainingCallbacks(on_epoch=trained_again.append)
+    resumed = train_bundle(source, SMALL, settings, tmp_path / "b", callbacks=listening)
     whole = train_bundle(source, SMALL, settings, tmp_path / "c")
     untuned = train_bundle(source, SMALL, settings.model_copy(update={"tuning_steps": 0}), tmp_path / "d")
     assert trained_again == []
