@@ -6,8 +6,9 @@
 Everything is trained on the labelled images only: the generator (an autoencoder with a mixture of its codes), the judge
 (an ensemble of classifiers that gives the probability of each class), and the small classifier that is measured. Both
 arms, real images only and real with synthetic images, have the same network, augmentation, schedule, steps and seed.
-The setting ``unlabelled`` adds all other training images without their labels. Appends one row per (setting, seed) to
-``<out>/few_labels.jsonl``, and writes the page ``<out>/few_labels.md``. The test images are used for measuring only.
+The settings ``unlabelled`` and ``unlabelled, strong`` (by augmentation) add all other training images without labels.
+Appends one row per (setting, seed) to ``<out>/few_labels.jsonl``, and writes the page ``<out>/few_labels.md``. The test
+images are used for measuring only.
 Times are processor seconds, which other load hardly affects.
 """
 
@@ -24,7 +25,7 @@ from typing import Any
 import few_labels_report
 import torch
 from arguments import directory
-from few_labels_arms import UNLABELLED, Protocol, RealData, Trial
+from few_labels_arms import UNLABELLED, UNLABELLED_STRONG, Protocol, RealData, Trial
 
 from generator.errors import LatentmillError
 from generator.models.autoencoders.augmentation import Augmentation
@@ -60,7 +61,7 @@ def main() -> int:
     protocol = QUICK if args.quick else Protocol()
     torch.set_num_threads(args.threads)
     log = args.out / "few_labels.jsonl"
-    settings = [*map(str, protocol.labels), UNLABELLED]
+    settings = [*map(str, protocol.labels), UNLABELLED, UNLABELLED_STRONG]
     all_cells = product(range(args.first_seed, args.first_seed + args.seeds), args.settings or settings)
     measured = {(row["seed"], row["setting"]) for row in _rows(log, protocol)}
     cells = [cell for cell in all_cells if cell not in measured]
@@ -83,7 +84,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="digits, one seed, a few steps")
-    parser.add_argument("--settings", nargs="+", help="numbers of labels, or 'unlabelled'; by default all")
+    parser.add_argument(
+        "--settings", nargs="+", help="numbers of labels, 'unlabelled' or 'unlabelled, strong'; by default all"
+    )
     parser.add_argument("--seeds", type=int, help="number of seeds; by default five")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed, to share the seeds among processes")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -35,7 +35,7 @@ from generator.models.screening.self_training import pseudo_label, self_train_ju
 from generator.spec.canonical import canonical_json, sha256_hex
 from generator.spec.seeding import noise, permutation
 
-UNLABELLED = "unlabelled"
+UNLABELLED, UNLABELLED_STRONG = "unlabelled", "unlabelled, strong"
 LIGHT = Augmentation(shift=2)
 STRONG = Augmentation(shift=2, rotation=12.0, scale=0.12, shear=9.0, elastic=1.0)
 
@@ -114,16 +114,16 @@ class Trial:
 
     def __init__(self, real: RealData, protocol: Protocol, setting: str, seed: int, work: Path) -> None:
         self._real, self._protocol, self._setting, self._seed, self._work = real, protocol, setting, seed, work
-        count = protocol.unlabelled_labels if setting == UNLABELLED else int(setting)
+        count = int(setting) if setting.isdigit() else protocol.unlabelled_labels
         self._few = draw_labelled(real.train, count, real.classes, seed)
         self._seconds = dict[str, float]()
 
     def row(self) -> dict[str, Any]:
         judge = self._judge()
-        if self._setting == UNLABELLED:
-            arms, judge = self._unlabelled_arms(judge)
-        else:
+        if self._setting.isdigit():
             arms = self._labelled_arms(judge)
+        else:
+            arms, judge = self._unlabelled_arms(judge)
         return {
             "setting": self._setting,
             "seed": self._seed,
@@ -133,7 +133,7 @@ class Trial:
         }
 
     def _judge(self) -> LabelJudge:
-        """The judge trained on the labelled images only; cached, since ``unlabelled`` uses the same one."""
+        """The judge trained on the labelled images only; cached, since three settings have as many."""
         key = (len(self._few), self._seed)
         if key not in _JUDGES:
             with self._timed("judge"):
@@ -178,12 +178,11 @@ class Trial:
         generator = _shared_generator(images_NHWC, protocol, self._work)
         pseudo_labelled = pseudo_label(second_judge, images_NHWC[rows], floor=protocol.pseudo_floor)
         synthetic = self._synthetic(generator, pseudo_labelled, second_judge)
-        arms: dict[str, tuple[Arm, Augmentation]] = {
-            "real": (labelled, protocol.light),
-            "real + synthetic": (Mixed(labelled, synthetic, protocol.share), protocol.light),
-            "real + pseudo-labelled": (Mixed(labelled, pseudo_labelled, protocol.share), protocol.light),
-        }
-        return arms, second_judge
+        both, pseudo = (Mixed(labelled, other, protocol.share) for other in (synthetic, pseudo_labelled))
+        arms: dict[str, Arm] = {"real": labelled, "real + synthetic": both, "real + pseudo-labelled": pseudo}
+        if self._setting == UNLABELLED_STRONG:
+            return {f"{name}, strong": (arm, protocol.strong) for name, arm in arms.items()}, second_judge
+        return {name: (arm, protocol.light) for name, arm in arms.items()}, second_judge
 
     def _synthetic(self, generator: TrainedAutoencoder, coded: LabelledImages, judge: LabelJudge) -> LabelledImages:
         """Samples of a mixture fitted to the codes of ``coded``, with the judge's probabilities."""

@@ -12,6 +12,7 @@ COMPARISONS = (
     ("real", "real + synthetic", "light"),
     ("real", "real + pseudo-labelled", "light"),
     ("real, strong", "real + synthetic, strong", "strong"),
+    ("real, strong", "real + pseudo-labelled, strong", "strong"),
 )
 
 _PAGE = """# Few labels: what synthetic images are worth
@@ -23,8 +24,8 @@ MNIST, seeds {seeds} (each with other labelled images, weights and order). ± is
 |---|---|---|---|---|---|---|
 {results}
 
-- **labels**: the number of labelled images, equal for each class; no others are known. `unlabelled` has {unlabelled} of
-  them, and all training images without their labels.
+- **labels**: the number of labelled images, equal for each class; no others are known. `unlabelled` and `unlabelled,
+  strong` have {unlabelled} of them, and all training images without their labels.
 - **both arms**: the small classifier ({steps} steps of {batch} images) with the same augmentation, schedule, steps and
   seed. In the arm with synthetic images, {share:.0%} of each batch is synthetic, so it sees fewer real ones.
 - **light** is {light}. **strong** is {strong}.
@@ -96,7 +97,7 @@ def errors_removed(reference: float, accuracy: float) -> float:
 
 
 def _order(setting: str) -> tuple[bool, int]:
-    return (True, 0) if not setting.isdigit() else (False, -int(setting))
+    return (False, -int(setting)) if setting.isdigit() else (True, len(setting))
 
 
 def _results(name: str, rows: list[dict[str, Any]]) -> list[str]:

@@ -15,12 +15,13 @@ def test_few_labels_are_measured_once_and_drawn_up(tmp_path: Path) -> None:
     assert ("seed 0, 100" in output[0], "seed 0, unlabelled" in output[0]) == (True, False)
     assert ("seed 0, 100" in output[1], "seed 0, unlabelled" in output[1]) == (False, True)
     rows = [json.loads(line) for line in (tmp_path / "few_labels.jsonl").read_text().splitlines()]
-    assert [row["setting"] for row in rows] == ["100", "unlabelled"]
+    assert [row["setting"] for row in rows] == ["100", "unlabelled", "unlabelled, strong"]
     assert rows[0]["accuracy"]["real"] == rows[1]["accuracy"]["real"]
-    assert all(0.6 < value <= 1.0 for row in rows for value in (row["judge"], row["accuracy"]["real + synthetic"]))
+    assert rows[0]["accuracy"]["real, strong"] == rows[2]["accuracy"]["real, strong"]
+    assert all(0.6 < value <= 1.0 for row in rows for value in (row["judge"], *row["accuracy"].values()))
     page = (tmp_path / "few_labels.md").read_text()
     assert page.count("| 100 | light | ") == page.count("| 100 | strong | ") == 1
-    assert "| unlabelled | light | " in page
+    assert page.count("| unlabelled | light | ") == page.count("| unlabelled, strong | strong | ") == 2
 
 
 def few_labels(out: Path, *arguments: str) -> str:
