@@ -13,7 +13,7 @@ import sys
 def give_back_freed_memory() -> None:
     """Give pages of the heap that hold nothing back to the system (``malloc_trim(3)``); nothing with other C libraries.
 
-    Takes milliseconds. Decoding does the contrary (``generator.production.heap``): each of its batches needs the same.
+    Takes milliseconds. Within a stage the contrary is done (``generator.production.heap``): each batch needs the same.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

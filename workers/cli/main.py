@@ -70,7 +70,9 @@ _SECTIONS = {
     "Schedules": ("schedule", "scheduler"),
     "Service": ("bench", "doctor", "store", "up", "worker", "serve", "keys", "health", "sweep"),
 }
-_DECODING = {"generate", "bench", "worker"}  # commands whose batches need the same memory again and again
+# Commands whose batches need the same memory again and again.
+_BATCHED = {"demo", "train", "import", "fit", "label", "inspect", "generate", "measure", "gate", "promote"}
+_BATCHED |= {"bench", "worker"}
 _SUMMARIES = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
     "sources": "Look at real images: what would be trained on.",
@@ -151,7 +153,7 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input."""
     as_json = "--json" in sys.argv
     set_thread_variables(os.environ)  # before a command imports torch
-    if not _DECODING.isdisjoint(sys.argv[1:2]):
+    if not _BATCHED.isdisjoint(sys.argv[1:2]):
         keep_freed_memory()
     try:
         code = root.main(standalone_mode=False)  # returns the code of click's Exit

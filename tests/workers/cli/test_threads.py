@@ -76,9 +76,9 @@ def test_the_number_is_set_where_a_quota_is_below_the_cores(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"), [("generate", True), ("worker", True), ("train", False), ("serve", False)]
+    ("command", "kept"), [("generate", True), ("worker", True), ("train", True), ("measure", True), ("serve", False)]
 )
-def test_commands_that_decode_keep_freed_memory(
+def test_commands_that_compute_in_batches_keep_freed_memory(
     command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = list[str]()
