@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from tests.support.bundles import tiny_bundle
-from tests.support.command_server import run_command
+from tests.support.command_server import run_command, shared_fork_server
+from tests.support.fork_server import ForkedCommand
 from workers.cli.main import _MODULES, _SECTIONS, _SUMMARIES
 
 DIGITS = tuple("0123456789")
@@ -213,9 +214,8 @@ def test_the_demo_builds_verifies_and_finds_it_again(cli: Cli) -> None:
 
 
 def test_up_serves_clients_of_this_user_until_it_is_interrupted(cli: Cli) -> None:
-    command = [sys.executable, "-c", "from workers.cli import main; main()", "up"]
     log = (cli.home / "up.log").open("wb")
-    up = subprocess.Popen(command, cwd=cli.home, env=cli.environment, stdout=log, stderr=log)
+    up = shared_fork_server().start(ForkedCommand("latentmill", ["up"], cli.home, cli.environment), log, log)
     try:
         deadline = time.monotonic() + 60
         while not (cli.home / "state" / "redis.json").exists():

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,8 @@ import urllib3
 from generator.errors import BrokerUnavailable
 from generator.store import open_store
 from tests.support.bundles import tiny_bundle
-from tests.support.running_command import MAIN, Running, descendants, lives, until
+from tests.support.command_server import run_command
+from tests.support.running_command import Running, descendants, lives, until
 from tests.support.small_builds import SmallBuild
 from workers.broker.connection import connect, embedded_root, redis_address
 from workers.client import Client
@@ -43,7 +43,7 @@ def test_up_tells_clients_its_root(run: Callable[..., Running]) -> None:
     up.until_served(up.state / "redis.json")
     client = Settings(state_dir=up.state, redis_url=None)
     assert embedded_root(client) == (up.home / "my root").as_uri()
-    second = subprocess.run([*MAIN, "up"], cwd=up.home, env=up.environment, capture_output=True, text=True)
+    second = run_command(["up"], cwd=up.home, env=up.environment, timeout=60)
     assert (second.returncode, str(up.process.pid) in second.stderr) == (2, True), second.stderr
     assert redis_address(client)
     ends_in_order(up, signal.SIGTERM)

@@ -1,16 +1,15 @@
-"""A ``latentmill`` command as a process of its own, and what becomes of its children."""
+"""A forked ``latentmill`` command, whose children are processes of their own, and what becomes of these."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-MAIN = [sys.executable, "-c", "from workers.cli import main; main()"]
+from tests.support.command_server import shared_fork_server
+from tests.support.fork_server import ForkedCommand
 
 
 def until(condition: Callable[[], bool], describe: Callable[[], str] = str, seconds: float = 60.0) -> None:
@@ -48,7 +47,8 @@ class Running:
         )
         self.log = home / f"{words[0]}.log"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*MAIN, *words], cwd=home, env=self.environment, stdout=log, stderr=log)
+            command = ForkedCommand("latentmill", words, home, self.environment)
+            self.process = shared_fork_server().start(command, log, log)
         self.children: set[int] = set()
 
     def until_served(self, ready: Path) -> None:
