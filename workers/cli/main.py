@@ -13,6 +13,7 @@ import click
 
 from generator.errors import LatentmillError
 from generator.production.heap import keep_freed_memory
+from generator.spec.machine import available_memory
 from workers.cli.threads import set_thread_variables
 
 _MODULES = {
@@ -70,9 +71,11 @@ _SECTIONS = {
     "Schedules": ("schedule", "scheduler"),
     "Service": ("bench", "doctor", "store", "up", "worker", "serve", "keys", "health", "sweep"),
 }
-# Commands whose batches need the same memory again and again.
-_BATCHED = {"demo", "train", "import", "fit", "label", "inspect", "generate", "measure", "gate", "promote"}
-_BATCHED |= {"bench", "worker"}
+# Commands whose batches need the same memory again and again. Those that train have temporaries of many sizes, which
+# take more memory in a heap that keeps them: they do so only where there is plenty.
+_DECODING = {"generate", "bench", "worker"}
+_TRAINING = {"demo", "train", "import", "fit", "label", "inspect", "measure", "gate", "promote"}
+_PLENTY_BYTES = 8 * 2**30
 _SUMMARIES = {
     "demo": "Train on digits, start a pool, build 10,000 images.",
     "sources": "Look at real images: what would be trained on.",
@@ -149,11 +152,15 @@ def root() -> None:
     """
 
 
+def _reuses_memory(command: str = "") -> bool:
+    return command in _DECODING or (command in _TRAINING and available_memory() >= _PLENTY_BYTES)
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input."""
     as_json = "--json" in sys.argv
     set_thread_variables(os.environ)  # before a command imports torch
-    if not _BATCHED.isdisjoint(sys.argv[1:2]):
+    if _reuses_memory(*sys.argv[1:2]):
         keep_freed_memory()
     try:
         code = root.main(standalone_mode=False)  # returns the code of click's Exit

@@ -76,15 +76,24 @@ def test_the_number_is_set_where_a_quota_is_below_the_cores(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"), [("generate", True), ("worker", True), ("train", True), ("measure", True), ("serve", False)]
+    ("command", "gib", "kept"),
+    [
+        ("generate", 2, True),
+        ("worker", 2, True),
+        ("train", 8, True),
+        ("train", 7, False),
+        ("measure", 8, True),
+        ("serve", 8, False),
+    ],
 )
 def test_commands_that_compute_in_batches_keep_freed_memory(
-    command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, gib: int, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = list[str]()
     main = import_module("workers.cli.main")
     monkeypatch.setattr(main, "keep_freed_memory", lambda: calls.append(command))
     monkeypatch.setattr(main, "set_thread_variables", lambda _: None)
+    monkeypatch.setattr(main, "available_memory", lambda: gib * 2**30)
     monkeypatch.setattr(sys, "argv", ["latentmill", command, "--help"])
     with pytest.raises(SystemExit) as ended:
         main.main()
