@@ -38,8 +38,7 @@ MNIST, seeds {seeds} (each with other labelled images, weights and order). ± is
   alone; the comparison under `strong` shows the gain that is left when both arms have it.
 - **`unlabelled`**: the generator is trained on all training images, once for all seeds, since it sees no label. A
   further judge also learns from {pseudo} of them, with labels of the first one (where it is sure by {floor}). The rows
-  `pseudo-labelled` show what these real images bring without any generator: as much as synthetic ones, which take their
-  place where real images may not leave their owner.
+  `pseudo-labelled` show what these real images bring without any generator.
 
 | labels | accuracy of the judge |
 |---|---|

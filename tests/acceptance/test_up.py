@@ -39,7 +39,7 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Running
 
 
 def test_up_tells_clients_its_root(run: Callable[..., Running]) -> None:
-    up = run("up", "--root", "my root")
+    up = run("up", "--workers", "2", "--root", "my root")
     up.until_served(up.state / "redis.json")
     client = Settings(state_dir=up.state, redis_url=None)
     assert embedded_root(client) == (up.home / "my root").as_uri()

@@ -73,7 +73,7 @@ def test_a_dataset_is_named_by_place_and_name_alone(mill: MillServer, dataset: s
     path = "/api/v1/datasets/" + "".join(char if ord(char) < 128 else f"%{ord(char) % 256:02x}" for char in dataset)
     path = path.replace("\\", "%5c")
     for method, rest in (("GET", "/state"), ("GET", f"/builds/{build}/manifest"), ("POST", f"/builds/{build}/promote")):
-        refuse(mill.web.ask(method, path + rest, token), mill)
+        assert_refused(mill.web.ask(method, path + rest, token), mill)
     assert mill.objects() == before
 
 
@@ -95,7 +95,9 @@ def test_a_dataset_is_named_by_place_and_name_alone(mill: MillServer, dataset: s
 )
 def test_a_build_is_named_by_its_id_alone(mill: MillServer, build: str) -> None:
     for rest in ("/manifest", "/verdict", "/report", "/samples", "/samples/0/image", "/documents/card"):
-        refuse(mill.web.get(f"/api/v1/datasets/red/tiny/builds/{build}{rest}", mill.tokens["red-operator"]), mill)
+        assert_refused(
+            mill.web.get(f"/api/v1/datasets/red/tiny/builds/{build}{rest}", mill.tokens["red-operator"]), mill
+        )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_a_filter_is_read_by_its_grammar_alone(mill: MillServer, where: str) -> 
     pool = mill.web.http.connection_from_url(mill.web.url)
     headers = {"Authorization": f"Bearer {token}"}
     raw = pool.request("GET", mill.build + "/samples", fields={"where": where}, headers=headers)
-    refuse(Answer(raw.status, dict(raw.headers), raw.data), mill)
+    assert_refused(Answer(raw.status, dict(raw.headers), raw.data), mill)
 
 
 @pytest.mark.parametrize(
@@ -152,13 +154,13 @@ def test_a_filter_is_read_by_its_grammar_alone(mill: MillServer, where: str) -> 
 )
 def test_pages_are_bounded(mill: MillServer, query: str) -> None:
     path = mill.build + "/samples?" + "".join(char if ord(char) < 128 else f"%{ord(char) % 256:02x}" for char in query)
-    refuse(mill.web.get(path, mill.tokens["red-reader"]), mill)
+    assert_refused(mill.web.get(path, mill.tokens["red-reader"]), mill)
 
 
 @pytest.mark.parametrize("index", ["-1", "60", "1.5", "x", "9" * 40, "0x1", "%00", "1e2", "NaN", "true"])
 def test_a_sample_is_one_of_the_build(mill: MillServer, index: str) -> None:
     for rest in ("", "/image"):
-        refuse(mill.web.get(f"{mill.build}/samples/{index}{rest}", mill.tokens["red-reader"]), mill)
+        assert_refused(mill.web.get(f"{mill.build}/samples/{index}{rest}", mill.tokens["red-reader"]), mill)
 
 
 BUNDLE_OF_NOBODY = "sha256:" + "0" * 64
@@ -255,8 +257,8 @@ WRONG_FIELDS: list[dict[str, Any]] = [
 def test_a_draft_names_nothing_but_what_is_the_tenants(mill: MillServer, fields: dict[str, Any]) -> None:
     before, token = mill.objects(), mill.tokens["red-operator"]
     draft = mill.body("POST", "/api/v1/jobs") | fields
-    refuse(mill.web.post("/api/v1/jobs", token, draft), mill)
-    refuse(mill.web.post("/api/v1/preview", token, {"spec": draft, "count": 1}), mill)
+    assert_refused(mill.web.post("/api/v1/jobs", token, draft), mill)
+    assert_refused(mill.web.post("/api/v1/preview", token, {"spec": draft, "count": 1}), mill)
     assert mill.objects() == before
 
 
@@ -300,7 +302,7 @@ WRONG_SCHEDULES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("fields", WRONG_SCHEDULES, ids=lambda fields: json.dumps(fields)[:60])
 def test_a_schedule_names_nothing_but_what_is_the_tenants(mill: MillServer, fields: dict[str, Any]) -> None:
     before = mill.objects()
-    refuse(mill.web.ask("PUT", "/api/v1/schedules/fresh", mill.tokens["red-operator"], SCHEDULE | fields), mill)
+    assert_refused(mill.web.ask("PUT", "/api/v1/schedules/fresh", mill.tokens["red-operator"], SCHEDULE | fields), mill)
     assert mill.objects() == before
 
 
@@ -328,14 +330,16 @@ BODIES: dict[str, bytes] = {
 def test_a_body_is_strict_json(mill: MillServer, path: str, body: bytes) -> None:
     before, method = mill.objects(), "PUT" if "schedules" in path else "POST"
     headers = {"Content-Type": "application/json"}
-    refuse(mill.web.ask(method, path, mill.tokens["red-operator"], body=body, headers=headers), mill)
+    assert_refused(mill.web.ask(method, path, mill.tokens["red-operator"], body=body, headers=headers), mill)
     assert mill.objects() == before
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/yaml", ""])
 def test_a_body_of_another_kind_is_refused(mill: MillServer, kind: str) -> None:
     body = json.dumps(mill.body("POST", "/api/v1/jobs")).encode()
-    refuse(mill.web.post("/api/v1/jobs", mill.tokens["red-operator"], body=body, headers={"Content-Type": kind}), mill)
+    assert_refused(
+        mill.web.post("/api/v1/jobs", mill.tokens["red-operator"], body=body, headers={"Content-Type": kind}), mill
+    )
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -355,7 +359,7 @@ CHANGES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", CHANGES, ids=json.dumps)
 def test_a_clone_stays_with_its_tenant(mill: MillServer, changes: dict[str, Any]) -> None:
     before = mill.objects()
-    refuse(mill.web.post(f"/api/v1/jobs/{mill.status.job}/clone", mill.tokens["red-operator"], changes), mill)
+    assert_refused(mill.web.post(f"/api/v1/jobs/{mill.status.job}/clone", mill.tokens["red-operator"], changes), mill)
     assert mill.objects() == before
 
 
@@ -365,7 +369,7 @@ def test_a_clone_stays_with_its_tenant(mill: MillServer, changes: dict[str, Any]
 def test_a_job_is_named_by_its_id_alone(mill: MillServer, job: str) -> None:
     for method, rest in (("GET", ""), ("GET", "/pace"), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/pause")):
         path = "/api/v1/jobs/" + job.replace(" ", "%20") + rest
-        refuse(mill.web.ask(method, path, mill.tokens["red-operator"]), mill)
+        assert_refused(mill.web.ask(method, path, mill.tokens["red-operator"]), mill)
 
 
 BUILDS = (
@@ -383,7 +387,7 @@ BUILDS = (
 @pytest.mark.parametrize("build", BUILDS)
 def test_a_build_that_is_resumed_is_the_tenants(mill: MillServer, build: Any) -> None:
     before = mill.objects()
-    refuse(mill.web.post("/api/v1/jobs/resume", mill.tokens["red-operator"], {"build": build}), mill)
+    assert_refused(mill.web.post("/api/v1/jobs/resume", mill.tokens["red-operator"], {"build": build}), mill)
     assert mill.objects() == before
 
 
@@ -392,13 +396,13 @@ def test_there_are_more_than_two_hundred_hostile_inputs() -> None:
     assert sum(map(len, listed)) + 3 * len(BODIES) > 200
 
 
-def refuse(answer: Answer, mill: MillServer) -> None:
+def assert_refused(answer: Answer, mill: MillServer) -> None:
     """The answer is a typed refusal, without a traceback or a path of the server."""
     assert 400 <= answer.status < 500, (answer.status, answer.body)
     text = answer.body.decode()
     for secret in ("Traceback", "site-packages", str(mill.service.home), "a secret of the server", "root:"):
         assert secret not in text, text
-    check_words(json.loads(text))
+    assert_words(json.loads(text))
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
         facts = answer.document
         assert facts["field"]
@@ -408,7 +412,7 @@ def refuse(answer: Answer, mill: MillServer) -> None:
         assert answer.status in (400, 404, 405, 421), (answer.status, text)
 
 
-def check_words(problem: dict[str, Any]) -> None:
+def assert_words(problem: dict[str, Any]) -> None:
     """A person can read it: no pattern, and fields as they are spelt in what was sent."""
     for part in ("title", "field", "expected", "hint"):
         for machine in ("^", "[0-9", "[a-z", "[A-Z", "\\x", "(?:", "{0,", "discriminator", "Unable to", "Input "):

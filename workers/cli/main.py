@@ -71,8 +71,8 @@ _SECTIONS = {
     "Schedules": ("schedule", "scheduler"),
     "Service": ("bench", "doctor", "store", "up", "worker", "serve", "keys", "health", "sweep"),
 }
-# Commands whose batches need the same memory again and again. Those that train have temporaries of many sizes, which
-# take more memory in a heap that keeps them: they do so only where there is plenty.
+# Commands whose batches need the same memory again and again. Those that train or measure have temporaries of many
+# sizes, which take more memory in a heap that keeps them: they do so only where there is plenty.
 _DECODING = {"generate", "bench", "worker"}
 _TRAINING = {"demo", "train", "import", "fit", "label", "inspect", "measure", "gate", "promote"}
 _PLENTY_BYTES = 8 * 2**30

@@ -48,18 +48,11 @@ def encode_source(
     Raises ``BundleError``, ``SourceError``, ``SpecError``, ``TrainingDiverged``, and what ``train_bundle`` raises.
     """
     check_new_directory(out)
-    config = network.config
-    if network.encoder is None:
-        raise SpecError("encode", "a network with an encoder", "a decoder alone", "give its codes with --codes FILE")
-    size = source.size
-    if (size, source.channels) != (config.image_size, config.channels):
-        expected = f"images of {config.image_size} pixels and {config.channels} channels"
-        raise SourceError("source", expected, f"{size} pixels and {source.channels} channels")
+    config, trained = network.config, _autoencoder_for(source, network)
     check_tuning(config, settings, len(source.class_names))
     if finetune and settings.reconstruction != "mse":
         raise SpecError("train.reconstruction", "mse for an autoencoder that exists", settings.reconstruction)
     parts = split(len(source), source.labels_N, holdout=settings.holdout, seed=settings.seed)
-    trained = TrainedAutoencoder(config, _to_tensors(network.encoder), _to_tensors(network.decoder), ())
     _check_round_trip(trained, source)
     with training_lock(out):
         check_new_directory(out)
@@ -97,6 +90,18 @@ def initial_weights(network: ImportedNetwork) -> dict[str, Tensor]:
     """The weights of encoder and decoder, named as ``train_autoencoder`` takes them."""
     found = {"encoder": network.encoder or {}, "decoder": network.decoder}
     return {f"{part}.{name}": weight for part, arrays in found.items() for name, weight in _to_tensors(arrays).items()}
+
+
+def _autoencoder_for(source: Source, network: ImportedNetwork) -> TrainedAutoencoder:
+    """The network as one that was trained. Raises ``SpecError`` for one without an encoder, and ``SourceError`` if it
+    is for other images."""
+    config = network.config
+    if network.encoder is None:
+        raise SpecError("encode", "a network with an encoder", "a decoder alone", "give its codes with --codes FILE")
+    if (source.size, source.channels) != (config.image_size, config.channels):
+        expected = f"images of {config.image_size} pixels and {config.channels} channels"
+        raise SourceError("source", expected, f"{source.size} pixels and {source.channels} channels")
+    return TrainedAutoencoder(config, _to_tensors(network.encoder), _to_tensors(network.decoder), ())
 
 
 def _check_round_trip(imported: TrainedAutoencoder, source: Source) -> None:

@@ -44,7 +44,7 @@ def wildcard_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", found)
 
 
-def use(store: Store) -> None:
+def assert_serves(store: Store) -> None:
     """Everything that a build does with a store, with the answers that the contract promises."""
     etag = store.create("shards/a", b"first")
     with pytest.raises(AlreadyExists):
@@ -65,21 +65,21 @@ def use(store: Store) -> None:
     assert (store.head("b"), list(store.list())) == (None, [])
 
 
-def use_server(server: FakeS3, bucket: str = "bucket", **settings: object) -> None:
+def assert_server_serves(server: FakeS3, bucket: str = "bucket", **settings: object) -> None:
     server.buckets.setdefault(bucket, {})
-    use(open_store(f"s3://{bucket}/prefix", server.settings(**settings)))
+    assert_serves(open_store(f"s3://{bucket}/prefix", server.settings(**settings)))
 
 
 @pytest.mark.parametrize("over_tls", [False, True], ids=["http", "https"])
 def test_the_usual_service(over_tls: bool, tls_home: Path) -> None:
     with fake_s3(home=tls_home if over_tls else None) as server:
-        use_server(server)
+        assert_server_serves(server)
     assert set(server.refused) == {"PreconditionFailed", "NoSuchKey"}
 
 
 def test_if_match_that_wants_a_bare_etag() -> None:
     with fake_s3(Dialect(if_match="bare")) as server:
-        use_server(server, if_match="bare")
+        assert_server_serves(server, if_match="bare")
         plain = open_store("s3://bucket", server.settings())
         with pytest.raises(StoreUnavailable, match="LATENTMILL_S3_IF_MATCH") as named:
             plain.check_writable()
@@ -93,7 +93,7 @@ def test_if_match_that_wants_a_bare_etag() -> None:
 
 def test_if_match_that_wants_a_quoted_etag() -> None:
     with fake_s3(Dialect(if_match="quoted")) as server:
-        use_server(server)
+        assert_server_serves(server)
         with pytest.raises(StoreUnavailable, match="to quoted"):
             open_store("s3://bucket", server.settings(if_match="bare")).check_writable()
 
@@ -102,7 +102,7 @@ def test_if_match_that_wants_a_quoted_etag() -> None:
 @pytest.mark.parametrize("if_match", ["bare", "quoted"])
 def test_etags_without_quotes(etags: str, if_match: str) -> None:
     with fake_s3(Dialect(etags=etags, if_match=if_match)) as server:
-        use_server(server, if_match=if_match)
+        assert_server_serves(server, if_match=if_match)
 
 
 @pytest.mark.parametrize("conditions", ["unknown", "unknown if-match", "ignored"])
@@ -127,7 +127,7 @@ def test_conditional_writes_that_are_not_known(conditions: str) -> None:
 def test_checksums_that_are_refused(refused: str, over_tls: bool, tls_home: Path) -> None:
     with fake_s3(Dialect(checksums=refused), tls_home if over_tls else None) as server:
         for setting in ("md5", "when_required"):
-            use_server(server, checksums=setting)
+            assert_server_serves(server, checksums=setting)
         if over_tls or refused == "refused":
             with pytest.raises(StoreUnavailable, match=r"HTTP 400 .*latentmill doctor"):
                 open_store("s3://bucket", server.settings()).put("a", b"x")
@@ -164,7 +164,7 @@ def test_a_clock_that_is_off(minutes: int) -> None:
 def test_a_bucket_that_demands_encryption(encryption: str) -> None:
     with fake_s3(Dialect(encryption=encryption)) as server:
         key = {"kms_key": "alias/mill"} if "kms" in encryption else {}
-        use_server(server, encryption=encryption, **key)
+        assert_server_serves(server, encryption=encryption, **key)
         named = {headers.get("x-amz-server-side-encryption-aws-kms-key-id") for headers in server.headers_seen}
         assert named == {key.get("kms_key")}
         with pytest.raises(AccessDenied, match="explicit deny"):
@@ -181,7 +181,7 @@ def test_a_key_of_kms_without_its_encryption_is_refused() -> None:
 def test_a_bucket_with_object_lock(checksums: str) -> None:
     """A write needs a checksum, and a deletion leaves a version behind a marker."""
     with fake_s3(Dialect(object_lock=True)) as server:
-        use_server(server, checksums=checksums)
+        assert_server_serves(server, checksums=checksums)
         assert ("bucket", "prefix/b") in server.markers
         store = open_store("s3://bucket", server.settings(checksums=checksums))
         assert store.keeps_versions()  # type: ignore[attr-defined]
@@ -196,14 +196,14 @@ def test_a_bucket_with_object_lock(checksums: str) -> None:
 def test_bucket_names_with_dots(style: str, over_tls: bool, tls_home: Path, wildcard_names: None) -> None:
     """A certificate for ``*.s3.test`` is none for ``a.b.s3.test``: over TLS such a bucket stands in the path."""
     with fake_s3(home=tls_home if over_tls else None) as server:
-        use_server(server, "with.some.dots", endpoint_url=server.virtual_url, addressing_style=style)
+        assert_server_serves(server, "with.some.dots", endpoint_url=server.virtual_url, addressing_style=style)
 
 
 @pytest.mark.parametrize("style", ["path", "virtual"])
 @pytest.mark.parametrize("over_tls", [False, True], ids=["http", "https"])
 def test_one_style_of_addresses(style: str, over_tls: bool, tls_home: Path, wildcard_names: None) -> None:
     with fake_s3(Dialect(styles=(style,)), tls_home if over_tls else None) as server:
-        use_server(server, endpoint_url=server.virtual_url, addressing_style=style)
+        assert_server_serves(server, endpoint_url=server.virtual_url, addressing_style=style)
         other = {"path": "virtual", "virtual": "path"}[style]
         wrong = open_store("s3://bucket", server.settings(endpoint_url=server.virtual_url, addressing_style=other))
         with pytest.raises(AccessDenied, match="SecondLevelDomainForbidden"):
@@ -212,7 +212,7 @@ def test_one_style_of_addresses(style: str, over_tls: bool, tls_home: Path, wild
 
 def test_a_private_authority(tls_home: Path, tmp_path: Path) -> None:
     with fake_s3(home=tls_home) as server:
-        use_server(server, ca_file=tls_home / "ca.pem")
+        assert_server_serves(server, ca_file=tls_home / "ca.pem")
         with pytest.raises(StoreUnavailable, match="LATENTMILL_S3_CA_FILE"):
             open_store("s3://bucket", server.settings(ca_file=None)).put("a", b"x")
     (tmp_path / "not.pem").write_text("no certificate")
